@@ -1,0 +1,155 @@
+#include "core/tensor.h"
+
+#include <cstring>
+
+#include "core/allocator.h"
+#include "core/check.h"
+
+namespace llmcore {
+namespace {
+
+int64_t checked_size(const Shape& shape, DType dtype) {
+  int64_t n = 1;
+  for (int64_t d : shape) {
+    if (d < 0) fail("tensor", "sizes >= 0", to_string(shape));
+    if (__builtin_mul_overflow(n, d, &n)) fail("tensor", "fewer than 2^46 bytes", to_string(shape));
+  }
+  if (n > (int64_t{1} << 46) / static_cast<int64_t>(size_of(dtype)))
+    fail("tensor", "fewer than 2^46 bytes", to_string(shape) + " " + name_of(dtype));
+  return n;
+}
+
+void copy_strided(const char* src, const int64_t* src_stride, char* dst, const int64_t* dst_stride,
+                  const int64_t* shape, int ndim, size_t item) {
+  if (ndim == 0) {
+    std::memcpy(dst, src, item);
+    return;
+  }
+  if (ndim == 1 && src_stride[0] == 1 && dst_stride[0] == 1) {
+    std::memcpy(dst, src, item * static_cast<size_t>(shape[0]));
+    return;
+  }
+  const int64_t bytes = static_cast<int64_t>(item);
+  for (int64_t i = 0; i < shape[0]; ++i)
+    copy_strided(src + i * src_stride[0] * bytes, src_stride + 1, dst + i * dst_stride[0] * bytes, dst_stride + 1,
+                 shape + 1, ndim - 1, item);
+}
+
+}  // namespace
+
+std::string to_string(const Shape& shape) {
+  std::string s = "(";
+  for (size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + std::to_string(shape[i]);
+  return s + (shape.size() == 1 ? ",)" : ")");
+}
+
+Shape contiguous_strides(const Shape& shape) {
+  Shape strides(shape.size());
+  int64_t step = 1;
+  for (size_t i = shape.size(); i-- > 0;) {
+    strides[i] = step;
+    step *= shape[i];
+  }
+  return strides;
+}
+
+Tensor Tensor::empty(Shape shape, DType dtype, Device device) {
+  if (device != Device::kCPU) fail("tensor", "device cpu (this build has no CUDA)", name_of(device));
+  Tensor t;
+  t.size_ = checked_size(shape, dtype);
+  const size_t bytes = static_cast<size_t>(t.size_) * size_of(dtype);
+  t.base_ = allocate(bytes);
+  t.storage_ = std::shared_ptr<void>(t.base_, [bytes](void* p) { deallocate(p, bytes); });
+  t.strides_ = contiguous_strides(shape);
+  t.shape_ = std::move(shape);
+  t.dtype_ = dtype;
+  t.device_ = device;
+  return t;
+}
+
+Tensor Tensor::zeros(Shape shape, DType dtype, Device device) {
+  Tensor t = empty(std::move(shape), dtype, device);
+  t.zero();
+  return t;
+}
+
+Tensor Tensor::wrap(void* data, Shape shape, Shape strides, DType dtype, std::shared_ptr<void> owner) {
+  Tensor t;
+  t.size_ = checked_size(shape, dtype);
+  t.base_ = data;
+  t.storage_ = std::move(owner);
+  t.shape_ = std::move(shape);
+  t.strides_ = std::move(strides);
+  t.dtype_ = dtype;
+  return t;
+}
+
+bool Tensor::is_contiguous() const {
+  int64_t step = 1;
+  for (int i = ndim() - 1; i >= 0; --i) {
+    if (shape_[i] != 1 && strides_[i] != step) return size_ == 0;
+    step *= shape_[i];
+  }
+  return true;
+}
+
+Tensor Tensor::contiguous() const {
+  if (is_contiguous()) return *this;
+  Tensor out = empty_like(*this);
+  copy_into(*this, out);
+  return out;
+}
+
+Tensor Tensor::reshape(Shape shape) const {
+  int64_t known = 1;
+  int unknown = -1;
+  for (size_t i = 0; i < shape.size(); ++i) {
+    if (shape[i] != -1) known *= shape[i];
+    else if (unknown < 0) unknown = static_cast<int>(i);
+    else fail("reshape", "at most one -1", to_string(shape));
+  }
+  if (unknown >= 0) {
+    if (known == 0 || size_ % known) fail("reshape", "a shape of " + std::to_string(size_) + " elements", to_string(shape));
+    shape[unknown] = size_ / known;
+  }
+  if (checked_size(shape, dtype_) != size_)
+    fail("reshape", "a shape of " + std::to_string(size_) + " elements", to_string(shape));
+  Tensor t = contiguous();
+  t.strides_ = contiguous_strides(shape);
+  t.shape_ = std::move(shape);
+  return t;
+}
+
+Tensor Tensor::narrow(int dim, int64_t start, int64_t length) const {
+  if (dim < 0) dim += ndim();
+  if (dim < 0 || dim >= ndim() || start < 0 || length < 0 || start + length > shape_[dim])
+    fail("narrow", "a range inside " + to_string(shape_),
+         "dim " + std::to_string(dim) + " [" + std::to_string(start) + ", " + std::to_string(start + length) + ")");
+  Tensor t = *this;
+  t.size_ = shape_[dim] ? size_ / shape_[dim] * length : 0;
+  t.shape_[dim] = length;
+  t.offset_ += start * strides_[dim];
+  return t;
+}
+
+Tensor Tensor::as_strided(Shape shape, Shape strides, int64_t offset) const {
+  Tensor t = *this;
+  t.size_ = checked_size(shape, dtype_);
+  t.shape_ = std::move(shape);
+  t.strides_ = std::move(strides);
+  t.offset_ = offset;
+  return t;
+}
+
+void Tensor::zero() { std::memset(data(), 0, static_cast<size_t>(size_) * size_of(dtype_)); }
+
+void copy_into(const Tensor& src, const Tensor& dst) {
+  if (src.shape() != dst.shape() || src.dtype() != dst.dtype())
+    fail("copy", to_string(dst.shape()) + " " + name_of(dst.dtype()),
+         to_string(src.shape()) + " " + name_of(src.dtype()));
+  if (src.size() == 0) return;
+  copy_strided(src.data_as<char>(), src.strides().data(), dst.data_as<char>(), dst.strides().data(),
+               src.shape().data(), src.ndim(), size_of(src.dtype()));
+}
+
+}  // namespace llmcore

@@ -1,0 +1,20 @@
+// One pool of threads for all kernels. A plain function-pointer interface: kernels.cpp is compiled once per ISA and
+// must not instantiate anything that another ISA's copy could replace.
+#pragma once
+#include <cstdint>
+
+namespace llmcore {
+
+using ParallelBody = void (*)(void* context, int64_t index);
+
+// Runs body(context, i) once for every i in [0, n), in any order, on up to num_threads() threads including the caller.
+// What a body computes may depend on i only, never on which thread runs it: that is what makes results independent of
+// the number of threads. A call from inside a body, or while another Python thread is using the pool, runs inline.
+void parallel_for(int64_t n, ParallelBody body, void* context);
+
+int num_threads();
+void set_num_threads(int n);  // throws std::invalid_argument unless 1 <= n <= 1024
+// Processors this process may use: the smaller of its affinity mask and its cgroup quota (rounded up).
+int available_cpus();
+
+}  // namespace llmcore

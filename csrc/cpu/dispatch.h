@@ -1,0 +1,15 @@
+// Which instruction sets this build holds, which this machine can run, and which one is in use.
+#pragma once
+#include <string>
+#include <vector>
+
+namespace llmcore {
+
+struct IsaInfo {
+  std::string name;
+  bool supported;  // by this processor and operating system
+};
+std::vector<IsaInfo> compiled_isas();  // slowest first
+std::string current_isa();             // chosen at the first call: the fastest supported, or LLMCORE_CPU_ISA
+
+}  // namespace llmcore

@@ -1,0 +1,49 @@
+// All CPU kernels, compiled once for every instruction set (cmake/isas.cmake). Everything lands in a namespace named
+// after the ISA; the only symbol that leaves this file is fill_table. The linker may merge weak symbols (inline
+// functions, templates) of different objects and keep the AVX-512 copy, so nothing from outside this namespace may be
+// instantiated here: no STL, no static initialisers. tests/test_symbols.py guards this.
+#include "cpu/kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "core/philox.h"
+#include "core/thread_pool.h"
+
+namespace llmcore {
+namespace LLMCORE_ISA {
+
+void fill_table(KernelTable& table);
+
+#include "cpu/simd.h"
+// The order matters only where one family uses another: attention is made of small panel products.
+#include "cpu/gemm.inl"
+#include "cpu/attention.inl"
+#include "cpu/elementwise.inl"
+#include "cpu/embedding.inl"
+#include "cpu/loss.inl"
+#include "cpu/norm.inl"
+#include "cpu/optim.inl"
+#include "cpu/rope.inl"
+#include "cpu/sample.inl"
+#include "cpu/softmax.inl"
+
+void fill_table(KernelTable& table) {
+#if defined(LLMCORE_BF16_DOT)
+  table.fast_bf16 = true;
+#endif
+  register_gemm(table);
+  register_attention(table);
+  register_elementwise(table);
+  register_embedding(table);
+  register_loss(table);
+  register_norm(table);
+  register_optim(table);
+  register_rope(table);
+  register_sample(table);
+  register_softmax(table);
+}
+
+}  // namespace LLMCORE_ISA
+}  // namespace llmcore

@@ -1,0 +1,341 @@
+// The kernel table: every CPU kernel behind a function pointer, one table per instruction set. Kernels take pointers,
+// sizes and strides; they never allocate, throw or see Python. The op (csrc/ops) has checked everything before.
+//
+// Letters: B batch, T time (queries), S keys, C channels, V vocabulary, H heads, D head size, M rows = B*T, N out, K in.
+// "dtype" is kF32 or kBF16 unless said otherwise. Statistics, losses, parameters of norms and biases, and gradients of
+// parameters are float32 always. Counts may be 0. All tensors are contiguous unless strides (in elements) are given.
+// Results never depend on the number of threads, nor a row's result on its neighbours.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "core/dtype.h"
+
+namespace llmcore {
+
+// ---- matrix multiplication (gemm.inl) -----------------------------------------------------------
+// Panels are the packed form of a (K, N) right-hand matrix: columns in groups of kPanelWidth, zero padded.
+//   float32  [ceil(N/64)][K][64]
+//   bfloat16 [ceil(N/64)][Kp/2][64][2] with Kp = K rounded up to kPanelDepth: pairs of k side by side, for dot products
+constexpr int64_t kPanelWidth = 64;
+constexpr int64_t kPanelDepth = 32;
+
+[[maybe_unused]] static inline int64_t round_up(int64_t n, int64_t m) { return (n + m - 1) / m * m; }
+[[maybe_unused]] static inline int64_t panel_depth(int64_t K, DType t) {
+  return t == DType::kBF16 ? round_up(K, kPanelDepth) : K;
+}
+[[maybe_unused]] static inline int64_t panel_elements(int64_t K, int64_t N, DType t) {
+  return round_up(N, kPanelWidth) * panel_depth(K, t);
+}
+
+struct PackArgs {
+  const void* src;  // transposed: (N, K) row-major, else (K, N) row-major; row stride ld
+  DType src_dtype;
+  int64_t ld, K, N;
+  bool transposed;
+  void* panels;
+  DType dtype;  // of the panels
+};
+
+enum class Activation : uint8_t { kNone, kGelu };  // kGelu: tanh approximation
+
+struct GemmArgs {
+  // out (M,N) = residual + act(a (M,K) · panels (K,N) + bias)   [+ out, when accumulate]
+  int64_t M, N, K;
+  const void* a;  // row-major, row stride lda; dtype as the panels
+  int64_t lda;
+  const void* panels;
+  DType dtype;  // of a and panels
+  void* out;    // row stride ldo
+  int64_t ldo;
+  DType out_dtype;       // kF32 or dtype
+  bool accumulate;       // out += ...; out_dtype kF32 only, no epilogue
+  const float* bias;     // (N) or null
+  const void* residual;  // (M,N), row stride ldo, out_dtype; or null
+  Activation act;
+  void* pre_activation;  // (M,N), row stride ldo, out_dtype: what act was given; or null
+};
+
+struct TransposeArgs {  // dst (cols, ld_dst) = src (rows, cols)^T; columns rows..ld_dst of dst are zeroed
+  const void* src;
+  int64_t rows, cols, ld_src;
+  void* dst;
+  int64_t ld_dst;
+  DType dtype;
+};
+
+// ---- attention (attention.inl) ------------------------------------------------------------------
+struct Strides3 {
+  int64_t b, t, h;  // in elements; the head's D elements are contiguous
+};
+
+struct AttentionArgs {
+  // out = softmax(scale * q k^T + mask) v, query head h reads key head h / (H / Hkv)
+  DType dtype;
+  int64_t B, T, S, H, Hkv, D;
+  const void* q;  // (B,T,H,D)
+  const void* k;  // (B,S,Hkv,D)
+  const void* v;
+  void* out;  // (B,T,H,D)
+  Strides3 q_stride, k_stride, v_stride, out_stride;
+  float* lse;  // (B,H,T): log of the softmax denominator incl. the maximum; may be null
+  // keys valid in each row, or null for S. Query t stands at position lengths[b] - T + t; causal: it sees keys up to there.
+  const int32_t* lengths;
+  float scale;
+  bool causal;
+  void* workspace;  // attention_workspace() bytes, 64-byte aligned
+};
+
+struct AttentionBackwardArgs {
+  AttentionArgs forward;  // out and lse as the forward wrote them; lengths is null
+  const void* dout;       // (B,T,H,D), strides as out
+  void* dq;               // strides as q, k, v
+  void* dk;
+  void* dv;
+};
+
+struct CacheAppendArgs {  // cache[b, lengths[b] - T + t] = x[b, t] for t < T; rows outside [0, S) are not written
+  DType dtype;
+  int64_t B, T, S, H, D;
+  const void* x;
+  Strides3 x_stride;
+  void* cache;  // (B,S,H,D)
+  const int32_t* lengths;
+};
+
+// ---- norms (norm.inl) ---------------------------------------------------------------------------
+struct NormArgs {
+  DType dtype;
+  int64_t M, C;
+  const void* x;        // (M,C)
+  const float* weight;  // (C)
+  const float* bias;    // (C); layer norm only, may be null
+  void* out;            // (M,C)
+  float* mean;          // (M); layer norm only; may be null
+  float* rstd;          // (M); may be null
+  float eps;
+};
+
+constexpr int64_t kNormBackwardChunks = 32;  // rows are cut into this many fixed pieces, whatever the threads
+
+struct NormBackwardArgs {
+  DType dtype;
+  int64_t M, C;
+  const void* dout;
+  const void* x;
+  const float* weight;
+  const float* mean;  // null for rms norm
+  const float* rstd;
+  void* dx;
+  float* dweight;    // (C), added to
+  float* dbias;      // (C), added to; may be null
+  float* workspace;  // kNormBackwardChunks * 2 * C floats
+};
+
+// ---- elementwise (elementwise.inl) --------------------------------------------------------------
+struct UnaryArgs {  // out = f(x)
+  DType dtype;
+  int64_t n;
+  const void* x;
+  void* out;
+};
+struct UnaryBackwardArgs {  // dx = dout * f'(x)
+  DType dtype;
+  int64_t n;
+  const void* dout;
+  const void* x;
+  void* dx;
+};
+struct BinaryArgs {
+  DType dtype;
+  int64_t n;
+  const void* a;
+  const void* b;
+  void* out;
+};
+struct GatedArgs {  // swiglu: x (M,2F) = [gate, up], out (M,F) = silu(gate) * up
+  DType dtype;
+  int64_t M, F;
+  const void* x;
+  void* out;
+};
+struct GatedBackwardArgs {
+  DType dtype;
+  int64_t M, F;
+  const void* dout;  // (M,F)
+  const void* x;     // (M,2F)
+  void* dx;          // (M,2F)
+};
+struct ScaleArgs {  // out = x * *factor (a pointer: the factor may be the result of an earlier kernel)
+  DType dtype;
+  int64_t n;
+  const void* x;
+  void* out;
+  const float* factor;
+};
+struct CastArgs {  // kF32 <-> kBF16
+  int64_t n;
+  const void* x;
+  DType x_dtype;
+  void* out;
+  DType out_dtype;
+};
+struct ColumnSumArgs {  // out (N) += sum over rows of x (M,N)
+  DType dtype;
+  int64_t M, N, ld;
+  const void* x;
+  float* out;
+};
+
+// ---- softmax, rotary positions, embedding -------------------------------------------------------
+struct SoftmaxArgs {  // rows of x (M,N)
+  DType dtype;
+  int64_t M, N;
+  const void* x;
+  void* out;
+};
+struct SoftmaxBackwardArgs {  // dx = out * (dout - sum(dout * out))
+  DType dtype;
+  int64_t M, N;
+  const void* dout;
+  const void* out;
+  void* dx;
+};
+struct RopeArgs {
+  // Rotate-half: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), halves of D; the first `rotated` of H heads are rotated,
+  // the others copied. cos, sin: (P, D/2). inverse turns the other way (the backward pass).
+  DType dtype;
+  int64_t B, T, H, D, rotated;
+  const void* x;  // (B,T,H,D) contiguous
+  void* out;
+  const float* cos;
+  const float* sin;
+  const int32_t* positions;  // (B,T), or null for 0..T-1
+  bool inverse;
+};
+struct EmbeddingArgs {  // out (M,C) = table[ids]; the op has checked the ids
+  DType dtype;          // of out
+  int64_t M, C;
+  const float* table;  // (V,C) float32 master weights
+  const int32_t* ids;  // (M)
+  void* out;
+};
+struct EmbeddingBackwardArgs {  // dtable[ids[m]] += dout[m], in order of m
+  DType dtype;
+  int64_t M, C;
+  const void* dout;
+  const int32_t* ids;
+  float* dtable;  // (V,C)
+};
+
+// ---- losses (loss.inl) --------------------------------------------------------------------------
+struct CrossEntropyArgs {  // rows whose target is negative are ignored: loss 0
+  DType dtype;
+  int64_t M, V;
+  int64_t ld;             // row stride of logits
+  const void* logits;     // (M,V)
+  const int32_t* target;  // (M)
+  float* loss;            // (M) = lse - logits[target]
+  float* lse;             // (M)
+};
+struct CrossEntropyBackwardArgs {  // dlogits = (softmax(logits) - onehot(target)) * dloss[m]
+  DType dtype;                     // of logits
+  int64_t M, V, ld;
+  const void* logits;
+  const int32_t* target;
+  const float* lse;
+  const float* dloss;  // (M)
+  void* dlogits;       // (M,V), row stride ld_out; may be logits when the dtypes agree
+  int64_t ld_out;
+  DType out_dtype;
+};
+
+// ---- optimizer (optim.inl) ----------------------------------------------------------------------
+struct AdamWArgs {  // Loshchilov & Hutter 2019; all float32
+  int64_t n;
+  float* p;
+  const float* g;
+  float* m;
+  float* v;
+  float lr, beta1, beta2, eps, weight_decay;
+  float correction1, correction2;  // 1 - beta1^t, 1 - beta2^t
+  const float* grad_scale;         // g is multiplied by *grad_scale first; or null
+};
+constexpr int64_t kSumChunk = 1 << 15;  // elements in one fixed piece of a sum
+struct SumSquaresArgs {                 // partial[i] = sum of squares of piece i (float64); ceil(n / kSumChunk) pieces
+  int64_t n;
+  const float* x;
+  double* partial;
+};
+
+// ---- sampling (sample.inl) ----------------------------------------------------------------------
+struct SampleArgs {
+  // For each row: temperature -> top-k -> top-p -> min-p -> draw (see ops/sample.h for the exact semantics)
+  DType dtype;
+  int64_t B, V;
+  const void* logits;        // (B,V)
+  const float* temperature;  // (B); 0 = argmax, lowest id on ties
+  const int32_t* top_k;      // (B); 0 = off
+  const float* top_p;        // (B); >= 1 = off
+  const float* min_p;        // (B); 0 = off
+  const uint64_t* seed;      // (B)
+  const int64_t* step;       // (B) draw number within the request
+  int32_t* token;            // (B)
+  float* logprob;            // (B): of the token under softmax(logits), unmodified; may be null
+  float* probs;              // (B,V): the filtered, renormalised distribution; may be null
+  void* workspace;           // sample_workspace() bytes
+};
+
+// -------------------------------------------------------------------------------------------------
+struct KernelTable {
+  const char* name;
+  bool fast_bf16;  // has bfloat16 dot products: bf16 compute is worth it
+
+  void (*pack)(const PackArgs&);
+  void (*gemm)(const GemmArgs&);
+  void (*transpose)(const TransposeArgs&);
+
+  size_t (*attention_workspace)(const AttentionArgs&);
+  void (*attention_forward)(const AttentionArgs&);
+  size_t (*attention_backward_workspace)(const AttentionArgs&);
+  void (*attention_backward)(const AttentionBackwardArgs&);
+  void (*cache_append)(const CacheAppendArgs&);
+
+  void (*layer_norm_forward)(const NormArgs&);
+  void (*layer_norm_backward)(const NormBackwardArgs&);
+  void (*rms_norm_forward)(const NormArgs&);
+  void (*rms_norm_backward)(const NormBackwardArgs&);
+
+  void (*gelu_forward)(const UnaryArgs&);
+  void (*gelu_backward)(const UnaryBackwardArgs&);
+  void (*silu_forward)(const UnaryArgs&);
+  void (*silu_backward)(const UnaryBackwardArgs&);
+  void (*swiglu_forward)(const GatedArgs&);
+  void (*swiglu_backward)(const GatedBackwardArgs&);
+  void (*add)(const BinaryArgs&);
+  void (*mul)(const BinaryArgs&);
+  void (*scale)(const ScaleArgs&);
+  void (*cast)(const CastArgs&);
+  void (*column_sum)(const ColumnSumArgs&);
+
+  void (*softmax_forward)(const SoftmaxArgs&);
+  void (*softmax_backward)(const SoftmaxBackwardArgs&);
+  void (*rope)(const RopeArgs&);
+  void (*embedding_forward)(const EmbeddingArgs&);
+  void (*embedding_backward)(const EmbeddingBackwardArgs&);
+
+  void (*cross_entropy_forward)(const CrossEntropyArgs&);
+  void (*cross_entropy_backward)(const CrossEntropyBackwardArgs&);
+
+  void (*adamw)(const AdamWArgs&);
+  void (*sum_squares)(const SumSquaresArgs&);
+
+  size_t (*sample_workspace)(const SampleArgs&);
+  void (*sample)(const SampleArgs&);
+};
+
+// The table of the device: on the CPU the best instruction set of this machine, or the one named by LLMCORE_CPU_ISA.
+// Throws where there is none.
+const KernelTable& kernels(Device device);
+
+}  // namespace llmcore

@@ -1,0 +1,161 @@
+// One vector type for any width, inside the namespace of the ISA being compiled (see kernels.cpp): GCC/Clang vector
+// extensions and the few intrinsics that they cannot express. Everything is static or a template of this namespace.
+
+#if defined(LLMCORE_ISA_AVX512) || defined(LLMCORE_ISA_AVX512BF16) || defined(LLMCORE_ISA_AMX)
+#define LLMCORE_VECTOR_BYTES 64
+#elif defined(LLMCORE_ISA_AVX2)
+#define LLMCORE_VECTOR_BYTES 32
+#else
+#define LLMCORE_VECTOR_BYTES 16
+#endif
+#if defined(LLMCORE_ISA_AVX512BF16) || defined(LLMCORE_ISA_AMX)
+#define LLMCORE_BF16_DOT 1
+#endif
+
+constexpr int kW = LLMCORE_VECTOR_BYTES / 4;  // floats in a vector
+
+typedef float vf __attribute__((vector_size(LLMCORE_VECTOR_BYTES)));
+typedef int32_t vi __attribute__((vector_size(LLMCORE_VECTOR_BYTES)));
+typedef uint32_t vu __attribute__((vector_size(LLMCORE_VECTOR_BYTES)));
+typedef uint16_t vh __attribute__((vector_size(LLMCORE_VECTOR_BYTES / 2)));
+
+static inline vf splat(float x) { return x - vf{}; }
+static inline vf as_float(vu x) { return (vf)x; }
+static inline vu as_bits(vf x) { return (vu)x; }
+
+static inline vf load(const float* p) {
+  vf v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+static inline void store(float* p, vf v) { memcpy(p, &v, sizeof v); }
+
+static inline vf load(const bf16* p) {
+  vh h;
+  memcpy(&h, p, sizeof h);
+  return as_float(__builtin_convertvector(h, vu) << 16);
+}
+static inline void store(bf16* p, vf v) {
+#if defined(LLMCORE_BF16_DOT)
+  __m256bh h = _mm512_cvtneps_pbh((__m512)v);
+  memcpy(p, &h, sizeof h);
+#else
+  vu u = as_bits(v);
+  vu rounded = (u + 0x7fffu + ((u >> 16) & 1)) >> 16;
+  vu nan = (u >> 16) | 0x40;
+  vu is_nan = (vu)((u & 0x7fffffffu) > 0x7f800000u);
+  vh h = __builtin_convertvector((is_nan & nan) | (~is_nan & rounded), vh);
+  memcpy(p, &h, sizeof h);
+#endif
+}
+
+// The first n (0 <= n < kW) lanes; the others are zero / left untouched.
+template <class T>
+static inline vf load_n(const T* p, int n) {
+  T buffer[kW] = {};
+  memcpy(buffer, p, sizeof(T) * static_cast<size_t>(n));
+  return load(buffer);
+}
+template <class T>
+static inline void store_n(T* p, vf v, int n) {
+  T buffer[kW];
+  store(buffer, v);
+  memcpy(p, buffer, sizeof(T) * static_cast<size_t>(n));
+}
+
+static inline vf fma(vf a, vf b, vf c) {
+#if LLMCORE_VECTOR_BYTES == 64
+  return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif LLMCORE_VECTOR_BYTES == 32
+  return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return a * b + c;
+#endif
+}
+static inline vf select(vi mask, vf a, vf b) { return as_float(((vu)mask & as_bits(a)) | (~(vu)mask & as_bits(b))); }
+static inline vf max(vf a, vf b) { return select(a > b, a, b); }  // b where either is NaN
+static inline vf min(vf a, vf b) { return select(a < b, a, b); }
+static inline vf abs(vf a) { return as_float(as_bits(a) & 0x7fffffffu); }
+
+// Horizontal reductions in one fixed order (a tree over halves).
+static inline float sum(vf v) {
+  float lanes[kW];
+  store(lanes, v);
+  for (int half = kW / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  return lanes[0];
+}
+static inline float hmax(vf v) {
+  float lanes[kW];
+  store(lanes, v);
+  for (int half = kW / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
+  return lanes[0];
+}
+
+// exp(x): x = n ln2 + r with |r| <= ln2/2, a polynomial for e^r, the exponent by bits. Within 2 ulp for every x whose
+// result is a normal float; 0 below -87.3, inf above 88.7; NaN stays NaN.
+static inline vf exp(vf x) {
+  const vf log2e = splat(1.44269504088896341f), magic = splat(12582912.0f);  // 1.5 * 2^23: rounds to an integer
+  vf clamped = select(x > 88.8f, splat(88.8f), x);
+  clamped = select(clamped < -87.4f, splat(-87.4f), clamped);
+  const vf shifted = fma(clamped, log2e, magic);
+  const vf n = shifted - magic;
+  vf r = fma(n, splat(-0.693145751953125f), clamped);  // ln2 in two parts
+  r = fma(n, splat(-1.42860682030941723e-6f), r);
+  vf p = splat(1.9875691500e-4f);  // Cephes expf
+  p = fma(p, r, splat(1.3981999507e-3f));
+  p = fma(p, r, splat(8.3334519073e-3f));
+  p = fma(p, r, splat(4.1665795894e-2f));
+  p = fma(p, r, splat(1.6666665459e-1f));
+  p = fma(p, r, splat(5.0000001201e-1f));
+  p = fma(p * r, r, r + 1.0f);
+  // 2^n in two factors, so that n = 128 does not overflow before the result does.
+  const vi k = (vi)as_bits(shifted) - 0x4b400000;
+  const vi half = k >> 1;
+  const vf s1 = as_float((vu)(half + 127) << 23), s2 = as_float((vu)(k - half + 127) << 23);
+  vf y = p * s1 * s2;
+  y = select(x < -87.33654f, splat(0.0f), y);
+  return select(x != x, x, y);
+}
+
+// log(x) for x > 0 (normal numbers), within 2 ulp; the polynomial is Cephes logf's.
+static inline vf log(vf x) {
+  const vu bits = as_bits(x) - 0x3f3504f3u;  // so that the mantissa lies in [sqrt(1/2), sqrt(2))
+  const vf e = __builtin_convertvector((vi)bits >> 23, vf);
+  const vf m = as_float((bits & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
+  const vf z = m * m;
+  vf p = splat(7.0376836292e-2f);
+  p = fma(p, m, splat(-1.1514610310e-1f));
+  p = fma(p, m, splat(1.1676998740e-1f));
+  p = fma(p, m, splat(-1.2420140846e-1f));
+  p = fma(p, m, splat(1.4249322787e-1f));
+  p = fma(p, m, splat(-1.6668057665e-1f));
+  p = fma(p, m, splat(2.0000714765e-1f));
+  p = fma(p, m, splat(-2.4999993993e-1f));
+  p = fma(p, m, splat(3.3333331174e-1f));
+  vf y = m * z * p;
+  y = fma(e, splat(-2.12194440e-4f), y);
+  y = fma(z, splat(-0.5f), y);
+  return fma(e, splat(0.693359375f), m + y);
+}
+
+static inline vf sigmoid(vf x) {
+  // 1 / (1 + e^-x) with e^-|x| <= 1, so that nothing overflows.
+  const vf e = exp(-abs(x));
+  const vf r = 1.0f / (1.0f + e);
+  return select(x < 0.0f, e * r, select(x != x, x, r));
+}
+
+// body(i) for i in [0, n) on the pool. The body must not depend on which thread runs it.
+template <class F>
+static inline void parallel(int64_t n, const F& body) {
+  parallel_for(n, [](void* f, int64_t i) { (*static_cast<const F*>(f))(i); }, const_cast<F*>(&body));
+}
+
+// body(begin, end) over [0, n) in fixed pieces of `grain`.
+template <class F>
+static inline void parallel_ranges(int64_t n, int64_t grain, const F& body) {
+  const int64_t pieces = (n + grain - 1) / grain;
+  parallel(pieces, [&](int64_t i) { body(i * grain, (i + 1) * grain < n ? (i + 1) * grain : n); });
+}

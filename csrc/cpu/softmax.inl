@@ -1,0 +1,1 @@
+static void register_softmax(KernelTable&) {}
