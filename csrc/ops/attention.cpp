@@ -1,0 +1,148 @@
+#include "ops/attention.h"
+
+#include "ops/common.h"
+
+namespace llmcore {
+namespace {
+
+Tensor with_contiguous_heads(const Tensor& t) { return t.stride(3) == 1 || t.dim(3) == 1 ? t : t.contiguous(); }
+
+Strides3 strides(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2)}; }
+
+AttentionArgs checked_args(const char* op, const Tensor& q, const Tensor& k, const Tensor& v, float scale, bool causal) {
+  check_float(op, "q", q);
+  check_dtype(op, "k", k, q.dtype());
+  check_dtype(op, "v", v, q.dtype());
+  for (const Tensor* t : {&q, &k, &v})
+    if (t->ndim() != 4) fail(op, "q (B, T, H, D), k and v (B, S, Hkv, D)", to_string(t->shape()));
+  check_device(op, "k", k, q.device());
+  check_device(op, "v", v, q.device());
+  AttentionArgs a{};
+  a.dtype = q.dtype();
+  a.B = q.dim(0), a.T = q.dim(1), a.S = k.dim(1), a.H = q.dim(2), a.Hkv = k.dim(2), a.D = q.dim(3);
+  check_shape(op, "k", k, {a.B, a.S, a.Hkv, a.D});
+  check_shape(op, "v", v, {a.B, a.S, a.Hkv, a.D});
+  if (a.Hkv < 1 || a.H % a.Hkv)
+    fail(op, "query heads a multiple of key heads", std::to_string(a.H) + " and " + std::to_string(a.Hkv));
+  if (a.D < 1) fail(op, "a head size of at least 1", "0");
+  a.scale = scale, a.causal = causal;
+  return a;
+}
+
+void set_tensors(AttentionArgs& a, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out) {
+  a.q = q.data(), a.k = k.data(), a.v = v.data(), a.out = out.data();
+  a.q_stride = strides(q), a.k_stride = strides(k), a.v_stride = strides(v), a.out_stride = strides(out);
+}
+
+Tensor bytes(size_t n, Device device) { return Tensor::empty({static_cast<int64_t>(n)}, DType::kU8, device); }
+
+// Uninitialised gradients for q, k, v: side by side when q, k, v are.
+std::array<Tensor, 3> gradients_like(const Tensor& q, const Tensor& k, const Tensor& v) {
+  const int64_t heads = q.dim(2) + k.dim(2) + v.dim(2), D = q.dim(3), T = q.dim(1);
+  const bool neighbours = q.storage() == k.storage() && q.storage() == v.storage() && k.dim(1) == T &&
+                          k.offset() == q.offset() + q.dim(2) * D && v.offset() == k.offset() + k.dim(2) * D;
+  bool same = true;
+  for (const Tensor* t : {&q, &k, &v})
+    same = same && t->stride(0) == T * heads * D && t->stride(1) == heads * D && t->stride(2) == D;
+  if (!neighbours || !same) return {Tensor::empty_like(q), Tensor::empty_like(k), Tensor::empty_like(v)};
+  const Tensor all = Tensor::empty({q.dim(0), T, heads, D}, q.dtype(), q.device());
+  return {all.narrow(2, 0, q.dim(2)), all.narrow(2, q.dim(2), k.dim(2)),
+          all.narrow(2, q.dim(2) + k.dim(2), v.dim(2))};
+}
+
+}  // namespace
+
+std::pair<Tensor, Tensor> attention(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, float scale, bool causal,
+                                    const std::optional<Tensor>& lengths) {
+  const char* op = "attention";
+  AttentionArgs a = checked_args(op, q_in, k_in, v_in, scale, causal);
+  const Tensor q = with_contiguous_heads(q_in), k = with_contiguous_heads(k_in), v = with_contiguous_heads(v_in);
+  Tensor len;
+  if (lengths) {
+    check_shape(op, "lengths", *lengths, {a.B});
+    len = checked_ids(op, "lengths", *lengths, causal ? a.T : 0, a.S + 1);
+    a.lengths = len.data_as<int32_t>();
+  } else if (causal && a.T > a.S) {
+    fail(op, "no more queries than keys (causal)", std::to_string(a.T) + " and " + std::to_string(a.S));
+  }
+  Tensor out = Tensor::empty({a.B, a.T, a.H, a.D}, a.dtype, q.device());
+  Tensor lse = Tensor::empty({a.B, a.H, a.T}, DType::kF32, q.device());
+  set_tensors(a, q, k, v, out);
+  a.lse = lse.data_as<float>();
+  const Tensor workspace = bytes(kernel(op, q.device(), &KernelTable::attention_workspace)(a), q.device());
+  a.workspace = workspace.data();
+  if (out.size()) kernel(op, q.device(), &KernelTable::attention_forward)(a);
+  return {out, lse};
+}
+
+std::array<Tensor, 3> attention_backward(const Tensor& dout_in, const Tensor& q_in, const Tensor& k_in,
+                                         const Tensor& v_in, const Tensor& out, const Tensor& lse, float scale,
+                                         bool causal) {
+  const char* op = "attention_backward";
+  AttentionArgs a = checked_args(op, q_in, k_in, v_in, scale, causal);
+  const Tensor q = with_contiguous_heads(q_in), k = with_contiguous_heads(k_in), v = with_contiguous_heads(v_in);
+  check_shape(op, "dout", dout_in, {a.B, a.T, a.H, a.D});
+  check_dtype(op, "dout", dout_in, a.dtype);
+  check_like(op, "out", out, dout_in);
+  check_shape(op, "lse", lse, {a.B, a.H, a.T});
+  const Tensor dout = dout_in.contiguous();
+  std::array<Tensor, 3> grads = gradients_like(q, k, v);
+  set_tensors(a, q, k, v, out);
+  a.lse = lse.data_as<float>();
+  const Tensor workspace = bytes(kernel(op, q.device(), &KernelTable::attention_backward_workspace)(a), q.device());
+  a.workspace = workspace.data();
+  AttentionBackwardArgs b{a, dout.data(), grads[0].data(), grads[1].data(), grads[2].data()};
+  // The kernel writes gradients with the strides of what they belong to.
+  b.forward.q_stride = strides(q), b.forward.k_stride = strides(k), b.forward.v_stride = strides(v);
+  b.dq_stride = strides(grads[0]), b.dk_stride = strides(grads[1]), b.dv_stride = strides(grads[2]);
+  if (a.B && a.S) kernel(op, q.device(), &KernelTable::attention_backward)(b);
+  return grads;
+}
+
+void cache_append(Tensor& cache, const Tensor& x_in, const Tensor& lengths) {
+  const char* op = "cache_append";
+  check_float(op, "cache", cache);
+  check_contiguous(op, "cache", cache);
+  check_dtype(op, "x", x_in, cache.dtype());
+  if (cache.ndim() != 4 || x_in.ndim() != 4) fail(op, "cache (B, S, H, D) and x (B, T, H, D)", describe(x_in));
+  const int64_t B = cache.dim(0), S = cache.dim(1), H = cache.dim(2), D = cache.dim(3), T = x_in.dim(1);
+  check_shape(op, "x", x_in, {B, T, H, D});
+  check_shape(op, "lengths", lengths, {B});
+  const Tensor x = with_contiguous_heads(x_in);
+  const Tensor len = checked_ids(op, "lengths", lengths, T, S + 1);
+  kernel(op, cache.device(), &KernelTable::cache_append)(
+      {cache.dtype(), B, T, S, H, D, x.data(), strides(x), cache.data(), len.data_as<int32_t>()});
+}
+
+Tensor join(const std::vector<Tensor>& parts, int dim) {
+  const char* op = "join";
+  if (parts.empty()) fail(op, "at least one tensor", "none");
+  const Tensor& first = parts[0];
+  if (dim < 0) dim += first.ndim();
+  if (dim < 0 || dim >= first.ndim()) fail(op, "a dimension of " + to_string(first.shape()), std::to_string(dim));
+  Shape shape = first.shape();
+  shape[dim] = 0;
+  bool neighbours = true;
+  for (const Tensor& p : parts) {
+    Shape other = p.shape();
+    check_dtype(op, "all parts", p, first.dtype());
+    if (p.ndim() == first.ndim()) other[dim] = shape[dim];
+    if (other != shape) fail(op, "parts that differ in one dimension only", to_string(p.shape()));
+    neighbours = neighbours && p.storage() == first.storage() && p.strides() == first.strides() &&
+                 p.offset() == first.offset() + shape[dim] * first.stride(dim);
+    shape[dim] += p.dim(dim);
+  }
+  if (neighbours) {
+    const Tensor view = first.as_strided(shape, first.strides(), first.offset());
+    if (view.is_contiguous()) return view;
+  }
+  Tensor out = Tensor::empty(shape, first.dtype(), first.device());
+  int64_t start = 0;
+  for (const Tensor& p : parts) {
+    copy_into(p, out.narrow(dim, start, p.dim(dim)));
+    start += p.dim(dim);
+  }
+  return out;
+}
+
+}  // namespace llmcore

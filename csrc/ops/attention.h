@@ -1,0 +1,27 @@
+// Softmax attention, its backward, and the key/value cache.
+#pragma once
+#include <array>
+#include <optional>
+#include <utility>
+
+#include "core/tensor.h"
+
+namespace llmcore {
+
+// q (B,T,H,D), k and v (B,S,Hkv,D) with H a multiple of Hkv; views with contiguous heads are taken as they are.
+// lengths (B) int32: keys valid in each row; query t then stands at position lengths[b] - T + t. Without it T <= S and
+// the last query stands at the last key. Returns out (B,T,H,D) and lse (B,H,T) float32.
+std::pair<Tensor, Tensor> attention(const Tensor& q, const Tensor& k, const Tensor& v, float scale, bool causal,
+                                    const std::optional<Tensor>& lengths);
+
+// Gradients of q, k, v. When these are neighbouring views of one (B,T,H+2Hkv,D) tensor, so are the gradients.
+std::array<Tensor, 3> attention_backward(const Tensor& dout, const Tensor& q, const Tensor& k, const Tensor& v,
+                                         const Tensor& out, const Tensor& lse, float scale, bool causal);
+
+// cache (B,S,H,D): cache[b, lengths[b] - T + t] = x[b, t]. lengths counts the new ones; each in [T, S].
+void cache_append(Tensor& cache, const Tensor& x, const Tensor& lengths);
+
+// The tensors joined along `dim`: a view when they lie side by side in one storage, else a copy.
+Tensor join(const std::vector<Tensor>& parts, int dim);
+
+}  // namespace llmcore

@@ -1,0 +1,57 @@
+// Checks that every op shares. Each failure is one line: [op] expected ..., got ...
+#pragma once
+#include "core/check.h"
+#include "core/tensor.h"
+#include "cpu/kernels.h"
+
+namespace llmcore {
+
+inline std::string describe(const Tensor& t) { return to_string(t.shape()) + " " + name_of(t.dtype()); }
+
+inline void check_float(const char* op, const char* name, const Tensor& t) {
+  if (t.dtype() != DType::kF32 && t.dtype() != DType::kBF16)
+    fail_type(op, std::string(name) + " float32 or bfloat16", name_of(t.dtype()));
+}
+inline void check_dtype(const char* op, const char* name, const Tensor& t, DType dtype) {
+  if (t.dtype() != dtype) fail_type(op, std::string(name) + " " + name_of(dtype), name_of(t.dtype()));
+}
+inline void check_device(const char* op, const char* name, const Tensor& t, Device device) {
+  if (t.device() != device) fail(op, std::string(name) + " on " + name_of(device), name_of(t.device()));
+}
+inline void check_shape(const char* op, const char* name, const Tensor& t, const Shape& shape) {
+  if (t.shape() != shape) fail(op, std::string(name) + " " + to_string(shape), to_string(t.shape()));
+}
+inline void check_ndim(const char* op, const char* name, const Tensor& t, int least) {
+  if (t.ndim() < least)
+    fail(op, std::string(name) + " of at least " + std::to_string(least) + " dimensions", to_string(t.shape()));
+}
+inline void check_like(const char* op, const char* name, const Tensor& t, const Tensor& like) {
+  check_dtype(op, name, t, like.dtype());
+  check_shape(op, name, t, like.shape());
+  check_device(op, name, t, like.device());
+}
+inline void check_contiguous(const char* op, const char* name, const Tensor& t) {
+  if (!t.is_contiguous()) fail(op, std::string(name) + " contiguous (it is written in place)", "a strided view");
+}
+
+// A kernel of this device, or an error that says which one is missing.
+template <class Function>
+Function* kernel(const char* op, Device device, Function* KernelTable::* entry) {
+  const KernelTable& table = kernels(device);
+  if (!(table.*entry)) throw std::runtime_error(std::string("[") + op + "] not implemented on " + name_of(device));
+  return table.*entry;
+}
+
+// (rows, columns) of a tensor seen as a matrix of its last dimension.
+inline int64_t rows_of(const Tensor& t) { return t.dim(-1) ? t.size() / t.dim(-1) : 0; }
+
+inline Shape with_last(const Tensor& t, int64_t n) {
+  Shape shape = t.shape();
+  shape.back() = n;
+  return shape;
+}
+
+// Token ids or targets as int32, each in [low, high).
+Tensor checked_ids(const char* op, const char* name, const Tensor& ids, int64_t low, int64_t high);
+
+}  // namespace llmcore

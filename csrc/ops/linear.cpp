@@ -1,0 +1,152 @@
+#include "ops/linear.h"
+
+#include "ops/common.h"
+
+namespace llmcore {
+namespace {
+
+// A matrix whose rows may be strided but whose columns are contiguous, as kernels take it.
+Tensor with_contiguous_rows(const Tensor& m) { return m.stride(1) == 1 || m.dim(1) == 1 ? m : m.contiguous(); }
+
+Tensor transpose(const Tensor& x, int64_t ld) {  // (rows, cols) -> (cols, ld), zero filled
+  Tensor out = Tensor::empty({x.dim(1), ld}, x.dtype(), x.device());
+  kernel("transpose", x.device(), &KernelTable::transpose)(
+      {x.data(), x.dim(0), x.dim(1), x.stride(0), out.data(), ld, x.dtype()});
+  return out;
+}
+
+void gemm_2d(const Tensor& a, const Panels& b, Tensor& out, bool accumulate) {
+  GemmArgs g{};
+  g.M = a.dim(0), g.N = b.N, g.K = b.K;
+  g.a = a.data(), g.lda = a.stride(0);
+  g.panels = b.data.data(), g.dtype = b.dtype;
+  g.out = out.data(), g.ldo = out.stride(0), g.out_dtype = out.dtype();
+  g.accumulate = accumulate;
+  kernel("matmul", a.device(), &KernelTable::gemm)(g);
+}
+
+}  // namespace
+
+Panels pack(const Tensor& w, DType dtype, bool transposed, const Panels* reuse) {
+  check_float("pack", "weight", w);
+  if (w.ndim() != 2) fail("pack", "weight of 2 dimensions", to_string(w.shape()));
+  if (dtype != DType::kF32 && dtype != DType::kBF16) fail_type("pack", "dtype float32 or bfloat16", name_of(dtype));
+  const Tensor src = with_contiguous_rows(w);
+  Panels p;
+  p.K = transposed ? w.dim(1) : w.dim(0);
+  p.N = transposed ? w.dim(0) : w.dim(1);
+  p.dtype = dtype;
+  const int64_t n = panel_elements(p.K, p.N, dtype);
+  p.data = reuse && reuse->dtype == dtype && reuse->data.size() == n ? reuse->data
+                                                                     : Tensor::empty({n}, dtype, w.device());
+  kernel("pack", w.device(), &KernelTable::pack)(
+      {src.data(), src.dtype(), src.stride(0), p.K, p.N, transposed, p.data.data(), dtype});
+  return p;
+}
+
+LinearResult linear(const Tensor& x_in, const Panels& w, const std::optional<Tensor>& bias,
+                    const std::optional<Tensor>& residual, Activation act, bool keep_pre_activation, DType out_dtype) {
+  const char* op = "linear";
+  check_float(op, "x", x_in);
+  check_ndim(op, "x", x_in, 1);
+  check_dtype(op, "x", x_in, w.dtype);
+  if (x_in.dim(-1) != w.K) fail(op, "x (..., " + std::to_string(w.K) + ")", to_string(x_in.shape()));
+  if (out_dtype != DType::kF32 && out_dtype != w.dtype)
+    fail_type(op, std::string("output float32 or ") + name_of(w.dtype), name_of(out_dtype));
+  const Tensor x = x_in.contiguous();
+  LinearResult r;
+  r.out = Tensor::empty(with_last(x, w.N), out_dtype, x.device());
+  GemmArgs g{};
+  g.M = rows_of(x), g.N = w.N, g.K = w.K;
+  if (w.K == 0) g.M = w.N ? r.out.size() / w.N : 0;
+  g.a = x.data(), g.lda = w.K;
+  g.panels = w.data.data(), g.dtype = w.dtype;
+  g.out = r.out.data(), g.ldo = w.N, g.out_dtype = out_dtype;
+  Tensor b, res;
+  if (bias) {
+    check_dtype(op, "bias", *bias, DType::kF32);
+    check_shape(op, "bias", *bias, {w.N});
+    b = bias->contiguous();
+    g.bias = b.data_as<float>();
+  }
+  if (residual) {
+    check_like(op, "residual", *residual, r.out);
+    res = residual->contiguous();
+    g.residual = res.data();
+  }
+  g.act = act;
+  if (keep_pre_activation) {
+    r.pre_activation = Tensor::empty_like(r.out);
+    g.pre_activation = r.pre_activation.data();
+  }
+  kernel(op, x.device(), &KernelTable::gemm)(g);
+  return r;
+}
+
+void linear_weight_grad(const Tensor& dy, const Tensor& x, Tensor& dw) {
+  const char* op = "linear_weight_grad";
+  check_float(op, "dy", dy);
+  check_dtype(op, "x", x, dy.dtype());
+  check_dtype(op, "dw", dw, DType::kF32);
+  check_shape(op, "dw", dw, {dy.dim(-1), x.dim(-1)});
+  check_contiguous(op, "dw", dw);
+  const int64_t M = rows_of(dy);
+  if (rows_of(x) != M) fail(op, "x and dy of as many rows", to_string(x.shape()) + " and " + to_string(dy.shape()));
+  if (M == 0 || dw.size() == 0) return;
+  const Tensor dy_t = transpose(dy.reshape({M, dy.dim(-1)}), panel_depth(M, dy.dtype()));
+  const Panels panels = pack(x.reshape({M, x.dim(-1)}), x.dtype(), /*transposed=*/false);
+  gemm_2d(dy_t, panels, dw, /*accumulate=*/true);
+}
+
+void linear_bias_grad(const Tensor& dy_in, Tensor& db) {
+  const char* op = "linear_bias_grad";
+  check_float(op, "dy", dy_in);
+  check_dtype(op, "db", db, DType::kF32);
+  check_shape(op, "db", db, {dy_in.dim(-1)});
+  check_contiguous(op, "db", db);
+  const Tensor dy = dy_in.contiguous();
+  kernel(op, dy.device(), &KernelTable::column_sum)(
+      {dy.dtype(), rows_of(dy), dy.dim(-1), dy.dim(-1), dy.data(), db.data_as<float>()});
+}
+
+Tensor matmul(const Tensor& a_in, const Tensor& b_in, bool transpose_a, bool transpose_b) {
+  const char* op = "matmul";
+  check_float(op, "a", a_in);
+  check_dtype(op, "b", b_in, a_in.dtype());
+  check_device(op, "b", b_in, a_in.device());
+  check_ndim(op, "a", a_in, 2);
+  check_ndim(op, "b", b_in, 2);
+  Tensor a = a_in.contiguous(), b = b_in.contiguous();
+  // A stack of matrices times one matrix is one taller product.
+  if (b.ndim() == 2 && a.ndim() > 2 && !transpose_a) {
+    const int64_t N = transpose_b ? b.dim(0) : b.dim(1);
+    const Tensor flat = a.reshape({a.dim(-1) ? a.size() / a.dim(-1) : 0, a.dim(-1)});
+    return matmul(flat, b, false, transpose_b).reshape(with_last(a, N));
+  }
+  const Shape batch(a.shape().begin(), a.shape().end() - 2);
+  if (batch != Shape(b.shape().begin(), b.shape().end() - 2))
+    fail(op, "a and b with the same leading dimensions", to_string(a.shape()) + " and " + to_string(b.shape()));
+  const int64_t M = a.dim(transpose_a ? -1 : -2), K = a.dim(transpose_a ? -2 : -1);
+  const int64_t Kb = b.dim(transpose_b ? -1 : -2), N = b.dim(transpose_b ? -2 : -1);
+  if (K != Kb)
+    fail(op, "inner dimensions that agree",
+         to_string(a.shape()) + (transpose_a ? "^T" : "") + " and " + to_string(b.shape()) + (transpose_b ? "^T" : ""));
+  Shape shape = batch;
+  shape.insert(shape.end(), {M, N});
+  Tensor out = K == 0 ? Tensor::zeros(shape, a.dtype()) : Tensor::empty(shape, a.dtype(), a.device());
+  if (out.size() == 0 || K == 0) return out;
+  const int64_t count = out.size() / (M * N);
+  a = a.reshape({count, a.dim(-2), a.dim(-1)});
+  b = b.reshape({count, b.dim(-2), b.dim(-1)});
+  const Tensor all = out.reshape({count, M, N});
+  for (int64_t i = 0; i < count; ++i) {
+    Tensor ai = a.narrow(0, i, 1).reshape({a.dim(1), a.dim(2)});
+    if (transpose_a) ai = transpose(ai, K);
+    const Panels panels = pack(b.narrow(0, i, 1).reshape({b.dim(1), b.dim(2)}), b.dtype(), transpose_b);
+    Tensor oi = all.narrow(0, i, 1).reshape({M, N});
+    gemm_2d(ai, panels, oi, false);
+  }
+  return out;
+}
+
+}  // namespace llmcore

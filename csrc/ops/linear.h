@@ -1,0 +1,39 @@
+// Matrix products. Weights are packed into panels once per update (Panels) and used by every product until the next.
+#pragma once
+#include <optional>
+#include <utility>
+
+#include "core/tensor.h"
+#include "cpu/kernels.h"
+
+namespace llmcore {
+
+// A right-hand matrix (K, N) in kernel layout.
+struct Panels {
+  Tensor data;
+  int64_t K = 0, N = 0;
+  DType dtype = DType::kF32;
+};
+
+// w is (N, K) when transposed (the layout of a linear layer's weight), else (K, N). Memory of `reuse` is used again when
+// it fits.
+Panels pack(const Tensor& w, DType dtype, bool transposed, const Panels* reuse = nullptr);
+
+struct LinearResult {
+  Tensor out, pre_activation;  // pre_activation only when asked for
+};
+
+// out (..., N) = residual + act(x (..., K) · w + bias (N)). x.dtype == w.dtype; out_dtype float32 or that dtype.
+LinearResult linear(const Tensor& x, const Panels& w, const std::optional<Tensor>& bias,
+                    const std::optional<Tensor>& residual, Activation act, bool keep_pre_activation, DType out_dtype);
+
+// dw (N, K) float32 += dy (..., N)^T · x (..., K)
+void linear_weight_grad(const Tensor& dy, const Tensor& x, Tensor& dw);
+
+// db (N) float32 += column sums of dy (..., N)
+void linear_bias_grad(const Tensor& dy, Tensor& db);
+
+// (*batch, M, K) · (*batch, K, N) or (..., K) · (K, N), either factor stored transposed in its last two dimensions.
+Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b);
+
+}  // namespace llmcore
