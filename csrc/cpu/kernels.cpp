@@ -18,6 +18,7 @@ void fill_table(KernelTable& table);
 
 #include "cpu/simd.h"
 // The order matters only where one family uses another: attention is made of small panel products.
+#include "cpu/gemm_micro.inl"
 #include "cpu/gemm.inl"
 #include "cpu/attention.inl"
 #include "cpu/elementwise.inl"
