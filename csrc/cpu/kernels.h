@@ -89,10 +89,9 @@ struct AttentionArgs {
 struct AttentionBackwardArgs {
   AttentionArgs forward;  // out and lse as the forward wrote them; lengths is null
   const void* dout;       // (B,T,H,D), contiguous, as is out
-  void* dq;
+  void* dq;               // strides as q, k, v
   void* dk;
   void* dv;
-  Strides3 dq_stride, dk_stride, dv_stride;
 };
 
 struct CacheAppendArgs {  // cache[b, lengths[b] - T + t] = x[b, t] for t < T; rows outside [0, S) are not written

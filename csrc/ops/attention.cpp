@@ -36,18 +36,14 @@ void set_tensors(AttentionArgs& a, const Tensor& q, const Tensor& k, const Tenso
 
 Tensor bytes(size_t n, Device device) { return Tensor::empty({static_cast<int64_t>(n)}, DType::kU8, device); }
 
-// Uninitialised gradients for q, k, v: side by side when q, k, v are.
-std::array<Tensor, 3> gradients_like(const Tensor& q, const Tensor& k, const Tensor& v) {
+// Whether q, k, v are neighbouring views of one (B,T,H+2Hkv,D) tensor.
+bool are_neighbours(const Tensor& q, const Tensor& k, const Tensor& v) {
   const int64_t heads = q.dim(2) + k.dim(2) + v.dim(2), D = q.dim(3), T = q.dim(1);
-  const bool neighbours = q.storage() == k.storage() && q.storage() == v.storage() && k.dim(1) == T &&
-                          k.offset() == q.offset() + q.dim(2) * D && v.offset() == k.offset() + k.dim(2) * D;
-  bool same = true;
+  if (q.storage() != k.storage() || q.storage() != v.storage() || k.dim(1) != T) return false;
+  if (k.offset() != q.offset() + q.dim(2) * D || v.offset() != k.offset() + k.dim(2) * D) return false;
   for (const Tensor* t : {&q, &k, &v})
-    same = same && t->stride(0) == T * heads * D && t->stride(1) == heads * D && t->stride(2) == D;
-  if (!neighbours || !same) return {Tensor::empty_like(q), Tensor::empty_like(k), Tensor::empty_like(v)};
-  const Tensor all = Tensor::empty({q.dim(0), T, heads, D}, q.dtype(), q.device());
-  return {all.narrow(2, 0, q.dim(2)), all.narrow(2, q.dim(2), k.dim(2)),
-          all.narrow(2, q.dim(2) + k.dim(2), v.dim(2))};
+    if (t->stride(0) != T * heads * D || t->stride(1) != heads * D || t->stride(2) != D || t->stride(3) != 1) return false;
+  return true;
 }
 
 }  // namespace
@@ -80,22 +76,29 @@ std::array<Tensor, 3> attention_backward(const Tensor& dout_in, const Tensor& q_
                                          bool causal) {
   const char* op = "attention_backward";
   AttentionArgs a = checked_args(op, q_in, k_in, v_in, scale, causal);
-  const Tensor q = with_contiguous_heads(q_in), k = with_contiguous_heads(k_in), v = with_contiguous_heads(v_in);
   check_shape(op, "dout", dout_in, {a.B, a.T, a.H, a.D});
   check_dtype(op, "dout", dout_in, a.dtype);
   check_like(op, "out", out, dout_in);
   check_shape(op, "lse", lse, {a.B, a.H, a.T});
   const Tensor dout = dout_in.contiguous();
-  std::array<Tensor, 3> grads = gradients_like(q, k, v);
+  // The kernel writes gradients with the strides of what they belong to.
+  const bool packed = are_neighbours(q_in, k_in, v_in);
+  const Tensor q = packed ? q_in : q_in.contiguous(), k = packed ? k_in : k_in.contiguous(),
+               v = packed ? v_in : v_in.contiguous();
+  std::array<Tensor, 3> grads;
+  if (packed) {
+    const Tensor all = Tensor::empty({a.B, a.T, a.H + 2 * a.Hkv, a.D}, a.dtype, q.device());
+    grads = {all.narrow(2, 0, a.H), all.narrow(2, a.H, a.Hkv), all.narrow(2, a.H + a.Hkv, a.Hkv)};
+  } else {
+    grads = {Tensor::empty_like(q), Tensor::empty_like(k), Tensor::empty_like(v)};
+  }
   set_tensors(a, q, k, v, out);
   a.lse = lse.data_as<float>();
   const Tensor workspace = bytes(kernel(op, q.device(), &KernelTable::attention_backward_workspace)(a), q.device());
   a.workspace = workspace.data();
-  AttentionBackwardArgs b{a, dout.data(), grads[0].data(), grads[1].data(), grads[2].data()};
-  // The kernel writes gradients with the strides of what they belong to.
-  b.forward.q_stride = strides(q), b.forward.k_stride = strides(k), b.forward.v_stride = strides(v);
-  b.dq_stride = strides(grads[0]), b.dk_stride = strides(grads[1]), b.dv_stride = strides(grads[2]);
-  if (a.B && a.S) kernel(op, q.device(), &KernelTable::attention_backward)(b);
+  if (a.B && a.S)
+    kernel(op, q.device(), &KernelTable::attention_backward)(
+        {a, dout.data(), grads[0].data(), grads[1].data(), grads[2].data()});
   return grads;
 }
 

@@ -1,0 +1,125 @@
+#include "ops/loss.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "ops/common.h"
+
+namespace llmcore {
+namespace {
+
+constexpr int64_t kLogitsBytes = 16 << 20;  // of one chunk, float32
+constexpr int64_t kAnyNegative = std::numeric_limits<int32_t>::min();
+
+Tensor checked_targets(const char* op, const Tensor& targets, const Shape& shape, int64_t V) {
+  check_shape(op, "targets", targets, shape);
+  return checked_ids(op, "targets", targets, kAnyNegative, V);
+}
+
+// A function of the sizes only, so that results do not depend on anything else.
+int64_t chunk_rows(int64_t V) {
+  const int64_t rows = kLogitsBytes / (std::max<int64_t>(V, 1) * 4);
+  return std::clamp<int64_t>(rows / 64 * 64, 64, 2048);
+}
+
+struct Sweep {
+  const char* op;
+  Tensor x, targets, loss, lse;
+  int64_t M, C, V;
+
+  Sweep(const char* name, const Tensor& x_in, const Panels& forward, const Tensor& targets_in) : op(name) {
+    check_float(op, "x", x_in);
+    check_ndim(op, "x", x_in, 1);
+    check_dtype(op, "x", x_in, forward.dtype);
+    C = forward.K, V = forward.N;
+    if (x_in.dim(-1) != C) fail(op, "x (..., " + std::to_string(C) + ")", to_string(x_in.shape()));
+    targets = checked_targets(op, targets_in, Shape(x_in.shape().begin(), x_in.shape().end() - 1), V);
+    M = targets.size();
+    x = x_in.contiguous().reshape({M, C});
+    targets = targets.reshape({M});
+    loss = Tensor::empty({M}, DType::kF32, x.device());
+    lse = Tensor::empty({M}, DType::kF32, x.device());
+  }
+
+  // Logits of rows [start, start + n) in float32, whatever the compute dtype; fills loss and lse of these rows.
+  Tensor chunk(const Panels& forward, int64_t start, int64_t n) {
+    Tensor logits = linear(x.narrow(0, start, n), forward, std::nullopt, std::nullopt, Activation::kNone, false,
+                           DType::kF32).out;
+    kernel(op, x.device(), &KernelTable::cross_entropy_forward)(
+        {DType::kF32, n, V, V, logits.data(), targets.data_as<int32_t>() + start, loss.data_as<float>() + start,
+         lse.data_as<float>() + start});
+    return logits;
+  }
+};
+
+}  // namespace
+
+CrossEntropyResult cross_entropy(const Tensor& logits_in, const Tensor& targets_in) {
+  const char* op = "cross_entropy";
+  check_float(op, "logits", logits_in);
+  check_ndim(op, "logits", logits_in, 1);
+  const Tensor logits = logits_in.contiguous();
+  const int64_t V = logits.dim(-1);
+  const Tensor targets = checked_targets(op, targets_in, Shape(logits.shape().begin(), logits.shape().end() - 1), V);
+  CrossEntropyResult r{Tensor::empty(targets.shape(), DType::kF32), Tensor::empty(targets.shape(), DType::kF32)};
+  kernel(op, logits.device(), &KernelTable::cross_entropy_forward)({logits.dtype(), targets.size(), V, V,
+                                                                    logits.data(), targets.data_as<int32_t>(),
+                                                                    r.loss.data_as<float>(), r.lse.data_as<float>()});
+  return r;
+}
+
+Tensor cross_entropy_backward(const Tensor& dloss_in, const Tensor& logits_in, const Tensor& targets_in,
+                              const Tensor& lse) {
+  const char* op = "cross_entropy_backward";
+  check_float(op, "logits", logits_in);
+  const Tensor logits = logits_in.contiguous(), dloss = dloss_in.contiguous();
+  const int64_t V = logits.dim(-1);
+  const Tensor targets = checked_targets(op, targets_in, Shape(logits.shape().begin(), logits.shape().end() - 1), V);
+  check_shape(op, "dloss", dloss, targets.shape());
+  check_dtype(op, "dloss", dloss, DType::kF32);
+  check_shape(op, "lse", lse, targets.shape());
+  Tensor dlogits = Tensor::empty_like(logits);
+  kernel(op, logits.device(), &KernelTable::cross_entropy_backward)(
+      {logits.dtype(), targets.size(), V, V, logits.data(), targets.data_as<int32_t>(), lse.data_as<float>(),
+       dloss.data_as<float>(), dlogits.data(), V, dlogits.dtype()});
+  return dlogits;
+}
+
+Tensor linear_cross_entropy(const Tensor& x, const Panels& forward, const Tensor& targets) {
+  Sweep s("linear_cross_entropy", x, forward, targets);
+  const int64_t rows = chunk_rows(s.V);
+  for (int64_t start = 0; start < s.M; start += rows) s.chunk(forward, start, std::min(rows, s.M - start));
+  return s.loss.reshape(targets.shape());
+}
+
+LinearCrossEntropyGrad linear_cross_entropy_grad(const Tensor& x, const Panels& forward, const Panels& backward,
+                                                 const Tensor& targets, const Tensor& dloss_in, Tensor& dw) {
+  Sweep s("linear_cross_entropy", x, forward, targets);
+  if (backward.K != s.V || backward.N != s.C || backward.dtype != forward.dtype)
+    fail(s.op, "the same weight packed both ways", to_string({backward.K, backward.N}));
+  check_dtype(s.op, "dw", dw, DType::kF32);
+  check_shape(s.op, "dw", dw, {s.V, s.C});
+  check_dtype(s.op, "dloss", dloss_in, DType::kF32);
+  check_shape(s.op, "dloss", dloss_in, targets.shape());
+  const Tensor dloss = dloss_in.contiguous();
+  Tensor dx = Tensor::empty_like(s.x);
+  const int64_t rows = chunk_rows(s.V);
+  for (int64_t start = 0; start < s.M; start += rows) {
+    const int64_t n = std::min(rows, s.M - start);
+    const Tensor logits = s.chunk(forward, start, n);
+    const Tensor dlogits = forward.dtype == DType::kF32 ? logits : Tensor::empty({n, s.V}, forward.dtype, x.device());
+    kernel(s.op, x.device(), &KernelTable::cross_entropy_backward)(
+        {DType::kF32, n, s.V, s.V, logits.data(), s.targets.data_as<int32_t>() + start, s.lse.data_as<float>() + start,
+         dloss.data_as<float>() + start, dlogits.data(), s.V, dlogits.dtype()});
+    GemmArgs g{};
+    g.M = n, g.N = s.C, g.K = s.V;
+    g.a = dlogits.data(), g.lda = s.V;
+    g.panels = backward.data.data(), g.dtype = backward.dtype;
+    g.out = dx.narrow(0, start, n).data(), g.ldo = s.C, g.out_dtype = dx.dtype();
+    kernel(s.op, x.device(), &KernelTable::gemm)(g);
+    linear_weight_grad(dlogits, s.x.narrow(0, start, n), dw);
+  }
+  return {s.loss.reshape(targets.shape()), dx.reshape(x.shape())};
+}
+
+}  // namespace llmcore
