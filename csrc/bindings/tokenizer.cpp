@@ -1,2 +1,254 @@
+// _core.BPE and _core.BPETrainer. Python's Tokenizer is the public face; what is checked there is not checked here.
+#include <pybind11/functional.h>
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
 #include "bindings/register.h"
-namespace llmcore { void register_tokenizer(pybind11::module_&) {} }
+#include "tokenizer/bpe.h"
+#include "tokenizer/scanner.h"
+#include "tokenizer/trainer.h"
+#include "tokenizer/unicode_tables.h"
+
+namespace py = pybind11;
+
+namespace llmcore {
+namespace {
+
+using tok::Bpe;
+using tok::IdBuffer;
+
+struct View {
+  const uint8_t* data;
+  size_t size;
+};
+
+// The UTF-8 of a str, or the contents of bytes, valid while the object lives. Raises UnicodeEncodeError for a str that
+// has none (a lone surrogate).
+View view_text(py::handle text, const char* op) {
+  if (PyUnicode_Check(text.ptr())) {
+    Py_ssize_t size;
+    const char* data = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
+    if (!data) throw py::error_already_set();
+    return {reinterpret_cast<const uint8_t*>(data), static_cast<size_t>(size)};
+  }
+  if (PyBytes_Check(text.ptr())) {
+    return {reinterpret_cast<const uint8_t*>(PyBytes_AS_STRING(text.ptr())),
+            static_cast<size_t>(PyBytes_GET_SIZE(text.ptr()))};
+  }
+  throw py::type_error(std::string("[") + op + "] expected str or bytes, got " + Py_TYPE(text.ptr())->tp_name);
+}
+
+py::list to_list(const IdBuffer& ids) {
+  py::list list(ids.size());
+  for (size_t i = 0; i < ids.size(); ++i) {
+    PyObject* id = PyLong_FromUnsignedLong(ids.data()[i]);
+    if (!id) throw py::error_already_set();
+    PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), id);
+  }
+  return list;
+}
+
+py::array_t<uint32_t> to_array(IdBuffer&& ids) {
+  const size_t size = ids.size();
+  uint32_t* data = ids.release();
+  py::capsule owner(data ? data : std::malloc(1), [](void* memory) { std::free(memory); });
+  return py::array_t<uint32_t>({size}, {sizeof(uint32_t)}, data, owner);
+}
+
+std::vector<tok::Special> to_specials(const std::vector<std::pair<std::string, uint32_t>>& pairs) {
+  std::vector<tok::Special> specials;
+  for (const auto& [text, id] : pairs) specials.push_back({text, id});
+  return specials;
+}
+
+// Which special tokens a call takes: None for none are looked for (ordinary text), True for all, or a list of names.
+struct SpecialPolicy {
+  bool ordinary = false;
+  Bpe::Allowed allowed;
+
+  explicit SpecialPolicy(py::handle policy) {
+    if (policy.is_none()) {
+      ordinary = true;
+    } else if (PyBool_Check(policy.ptr())) {
+      allowed.all = policy.cast<bool>();
+    } else {
+      allowed.names = policy.cast<std::vector<std::string>>();
+    }
+  }
+  void encode(const Bpe& bpe, View text, IdBuffer& ids) const {
+    if (ordinary) return bpe.encode_ordinary(text.data, text.size, ids);
+    bpe.encode(text.data, text.size, allowed, ids);
+  }
+};
+
+IdBuffer encode(const Bpe& bpe, py::handle text, py::handle policy) {
+  const View view = view_text(text, "encode");
+  const SpecialPolicy specials(policy);
+  IdBuffer ids;
+  py::gil_scoped_release unlocked;
+  specials.encode(bpe, view, ids);
+  return ids;
+}
+
+py::list encode_batch(const Bpe& bpe, const py::list& texts, py::handle policy) {
+  std::vector<View> views;
+  std::vector<py::object> owners;  // another thread may change the list meanwhile
+  for (py::handle text : texts) {
+    views.push_back(view_text(text, "encode_batch"));
+    owners.push_back(py::reinterpret_borrow<py::object>(text));
+  }
+  const SpecialPolicy specials(policy);
+  std::vector<IdBuffer> all(views.size());
+  {
+    py::gil_scoped_release unlocked;
+    for (size_t i = 0; i < views.size(); ++i) specials.encode(bpe, views[i], all[i]);
+  }
+  py::list lists;
+  for (const IdBuffer& ids : all) lists.append(to_list(ids));
+  return lists;
+}
+
+int64_t to_id(py::handle item) {
+  if (!PyIndex_Check(item.ptr())) {
+    throw py::type_error(std::string("[decode] expected integer ids, got ") + Py_TYPE(item.ptr())->tp_name);
+  }
+  const py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(item.ptr()));
+  if (!index) throw py::error_already_set();
+  int overflow = 0;
+  const long long id = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
+  return overflow ? -1 : id;
+}
+
+py::bytes decode_list(const Bpe& bpe, const py::list& ids) {
+  std::string bytes;
+  for (py::handle item : ids) bytes += bpe.token_bytes(to_id(item));
+  return py::bytes(bytes);
+}
+
+py::bytes decode_array(const Bpe& bpe, const py::array_t<int64_t, py::array::c_style>& ids) {
+  std::string bytes;
+  for (py::ssize_t i = 0; i < ids.size(); ++i) bytes += bpe.token_bytes(ids.data()[i]);
+  return py::bytes(bytes);
+}
+
+std::vector<py::bytes> to_bytes(const std::vector<std::string>& strings) {
+  return std::vector<py::bytes>(strings.begin(), strings.end());
+}
+
+// Python's say while C++ works: Ctrl-C, and the progress callback, which may raise.
+void report(const py::object& progress, size_t done, size_t total) {
+  py::gil_scoped_acquire locked;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+  if (!progress.is_none()) progress(done, total);
+}
+
+void register_bpe(py::module_& m) {
+  py::class_<Bpe>(m, "BPE", "A byte-level BPE vocabulary: immutable, used by any number of threads.")
+      .def(py::init([](std::vector<std::string> tokens, const std::vector<tok::Merge>& merges,
+                       const std::string& pattern, bool whole_piece_first,
+                       const std::vector<std::pair<std::string, uint32_t>>& specials) {
+             return new Bpe(std::move(tokens), merges, tok::pattern_from_name(pattern), whole_piece_first,
+                            to_specials(specials));
+           }),
+           py::arg("tokens"), py::arg("merges"), py::arg("pattern"), py::arg("whole_piece_first"), py::arg("specials"))
+      .def_static(
+          "from_ranks",
+          [](std::vector<std::string> tokens, const std::string& pattern,
+             const std::vector<std::pair<std::string, uint32_t>>& specials) {
+            return std::unique_ptr<Bpe>(
+                new Bpe(Bpe::from_ranks(std::move(tokens), tok::pattern_from_name(pattern), to_specials(specials))));
+          },
+          py::arg("tokens"), py::arg("pattern"), py::arg("specials"))
+      .def(
+          "encode",
+          [](const Bpe& bpe, py::handle text, py::handle policy) { return to_list(encode(bpe, text, policy)); },
+          py::arg("text"), py::arg("specials"))
+      .def(
+          "encode_array",
+          [](const Bpe& bpe, py::handle text, py::handle policy) { return to_array(encode(bpe, text, policy)); },
+          py::arg("text"), py::arg("specials"))
+      .def(
+          "count", [](const Bpe& bpe, py::handle text, py::handle policy) { return encode(bpe, text, policy).size(); },
+          py::arg("text"), py::arg("specials"))
+      .def("encode_batch", &encode_batch, py::arg("texts"), py::arg("specials"))
+      .def("decode_list", &decode_list, py::arg("ids"))
+      .def("decode_array", &decode_array, py::arg("ids"))
+      .def(
+          "token_bytes", [](const Bpe& bpe, py::handle id) { return py::bytes(bpe.token_bytes(to_id(id))); },
+          py::arg("id"))
+      .def_property_readonly("vocab_size", &Bpe::vocab_size)
+      .def_property_readonly("tokens", [](const Bpe& bpe) { return to_bytes(bpe.tokens()); })
+      .def_property_readonly("merges", &Bpe::merges)
+      .def_property_readonly("specials",
+                             [](const Bpe& bpe) {
+                               py::dict ids;
+                               for (const tok::Special& s : bpe.specials()) ids[py::str(s.text)] = s.id;
+                               return ids;
+                             })
+      .def_property_readonly("pattern", [](const Bpe& bpe) { return tok::pattern_name(bpe.pattern()); })
+      .def_property_readonly("whole_piece_first", &Bpe::whole_piece_first)
+      .def_property_readonly("by_rank", &Bpe::by_rank);
+}
+
+void register_trainer(py::module_& m) {
+  using tok::PieceCounter;
+  py::class_<PieceCounter>(m, "BPETrainer", "Counts the pieces of the texts it is fed, then trains on the counts.")
+      .def(py::init([](const std::string& pattern, std::vector<std::string> specials) {
+             return new PieceCounter(tok::pattern_from_name(pattern), std::move(specials));
+           }),
+           py::arg("pattern"), py::arg("specials"))
+      .def(
+          "feed",
+          [](PieceCounter& counter, py::handle text) {
+            const View view = view_text(text, "train");
+            py::gil_scoped_release unlocked;
+            counter.feed(view.data, view.size);
+          },
+          py::arg("text"))
+      .def(
+          "feed_buffer",
+          [](PieceCounter& counter, const py::buffer& buffer) {
+            const py::buffer_info info = buffer.request();
+            py::gil_scoped_release unlocked;
+            counter.feed(static_cast<const uint8_t*>(info.ptr), static_cast<size_t>(info.size * info.itemsize));
+          },
+          py::arg("buffer"), "Feeds a contiguous buffer, such as a memory-mapped file.")
+      .def_property_readonly("num_pieces", [](const PieceCounter& counter) { return counter.pieces().size(); })
+      .def(
+          "train",
+          [](const PieceCounter& counter, size_t num_tokens, const py::object& progress) {
+            tok::TrainedVocabulary trained;
+            {
+              py::gil_scoped_release unlocked;
+              trained = tok::train_bpe(counter, num_tokens,
+                                       [&](size_t done, size_t total) { report(progress, done, total); });
+            }
+            return py::make_tuple(to_bytes(trained.tokens), trained.merges);
+          },
+          py::arg("num_tokens"), py::arg("progress"), "Returns (tokens, merges).");
+}
+
+}  // namespace
+
+void register_tokenizer(py::module_& m) {
+  register_bpe(m);
+  register_trainer(m);
+  m.def(
+      "unicode_class",
+      [](uint32_t code_point) { return code_point < 0x110000 ? tok::char_class(code_point) : uint8_t{0}; },
+      py::arg("code_point"), "The class bits of a code point, as in csrc/tokenizer/unicode_tables.h.");
+  m.def(
+      "split",
+      [](const std::string& pattern, py::handle text) {
+        const View view = view_text(text, "split");
+        std::vector<py::bytes> pieces;
+        tok::scan(tok::pattern_from_name(pattern), view.data, view.data + view.size,
+                  [&](tok::Bytes begin, tok::Bytes end) {
+                    pieces.emplace_back(reinterpret_cast<const char*>(begin), static_cast<size_t>(end - begin));
+                  });
+        return pieces;
+      },
+      py::arg("pattern"), py::arg("text"), "The pieces that a pattern cuts a text into.");
+}
+
+}  // namespace llmcore

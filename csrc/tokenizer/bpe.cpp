@@ -1,0 +1,207 @@
+#include "tokenizer/bpe.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <stdexcept>
+
+#include "tokenizer/scanner.h"
+
+namespace llmcore::tok {
+namespace {
+
+// A token as it may stand in an error message: printable ASCII as it is, the rest as \xNN.
+std::string quoted(std::string_view bytes) {
+  std::string text = "'";
+  for (char c : bytes.substr(0, 64)) {
+    char escaped[5];
+    const bool plain = c >= ' ' && c <= '~';
+    std::snprintf(escaped, sizeof escaped, plain ? "%c" : "\\x%02x", plain ? c : static_cast<unsigned char>(c));
+    text += escaped;
+  }
+  return text + (bytes.size() > 64 ? "...'" : "'");
+}
+
+[[noreturn]] void fail(const std::string& message) { throw std::invalid_argument("[tokenizer] " + message); }
+
+}  // namespace
+
+Bpe::Bpe(std::vector<std::string> tokens, const std::vector<Merge>& merges, Pattern pattern, bool whole_piece_first,
+         std::vector<Special> specials)
+    : tokens_(std::move(tokens)),
+      merges_(merges),
+      pattern_(pattern),
+      whole_piece_first_(whole_piece_first),
+      by_rank_(false),
+      specials_(std::move(specials)),
+      table_(merges.size()) {
+  index_tokens();
+  std::string result;
+  for (size_t rank = 0; rank < merges.size(); ++rank) {
+    const auto [left, right] = merges[rank];
+    const std::string name = "merges[" + std::to_string(rank) + "]";
+    for (uint32_t side : {left, right}) {
+      if (side >= tokens_.size() || tokens_[side].empty()) {
+        fail("expected " + name + " to join two tokens, got id " + std::to_string(side) + ", which is none");
+      }
+    }
+    result.assign(tokens_[left]).append(tokens_[right]);
+    const auto found = ids_.find(result);
+    if (found == ids_.end()) fail("expected " + name + " to make a token, got " + quoted(result) + ", which is none");
+    const MergeValue value = merge_value(static_cast<uint32_t>(rank), found->second);
+    if (table_.insert(pair_key(left, right), value) != value) {
+      fail("expected distinct merges, got " + name + " (" + quoted(tokens_[left]) + ", " + quoted(tokens_[right]) +
+           ") twice");
+    }
+  }
+  add_specials();
+}
+
+Bpe::Bpe(ByRank, std::vector<std::string> tokens, Pattern pattern, std::vector<Special> specials)
+    : tokens_(std::move(tokens)),
+      pattern_(pattern),
+      whole_piece_first_(true),
+      by_rank_(true),
+      specials_(std::move(specials)),
+      table_(tokens_.size() * 4) {
+  index_tokens();
+  // Every way to cut a token into two tokens is a merge, whose rank is the token's id.
+  for (uint32_t id = 0; id < tokens_.size(); ++id) {
+    const std::string_view token = tokens_[id];
+    const size_t first_merge = merges_.size();
+    for (size_t cut = 1; cut < token.size(); ++cut) {
+      const auto left = ids_.find(token.substr(0, cut));
+      if (left == ids_.end()) continue;
+      const auto right = ids_.find(token.substr(cut));
+      if (right == ids_.end()) continue;
+      table_.insert(pair_key(left->second, right->second), merge_value(id, id));
+      merges_.emplace_back(left->second, right->second);
+    }
+    std::sort(merges_.begin() + static_cast<std::ptrdiff_t>(first_merge), merges_.end());
+  }
+  add_specials();
+}
+
+Bpe Bpe::from_ranks(std::vector<std::string> tokens, Pattern pattern, std::vector<Special> specials) {
+  return Bpe(ByRank{}, std::move(tokens), pattern, std::move(specials));
+}
+
+void Bpe::index_tokens() {
+  if (tokens_.size() >= (1ull << 31)) fail("expected fewer than 2^31 tokens");
+  ids_.reserve(tokens_.size());
+  for (uint32_t id = 0; id < tokens_.size(); ++id) {
+    if (tokens_[id].empty()) continue;
+    const auto [entry, fresh] = ids_.emplace(tokens_[id], id);
+    if (!fresh) {
+      fail("expected distinct tokens, got " + quoted(tokens_[id]) + " as ids " + std::to_string(entry->second) +
+           " and " + std::to_string(id));
+    }
+  }
+  for (int byte = 0; byte < 256; ++byte) {
+    const char c = static_cast<char>(byte);
+    const auto found = ids_.find(std::string_view(&c, 1));
+    if (found == ids_.end()) fail("expected a token for each of the 256 bytes, got none for " + quoted({&c, 1}));
+    byte_ids_[static_cast<size_t>(byte)] = found->second;
+  }
+}
+
+void Bpe::add_specials() {
+  constexpr size_t kMaxGap = 1 << 20;  // between the tokens' ids and the special ones, so that no id asks for gigabytes
+  size_t size = tokens_.size();
+  std::unordered_map<uint32_t, const Special*> owners;
+  for (const Special& special : specials_.all()) {
+    const std::string begin = "expected special token " + quoted(special.text) + " to have an id ";
+    const std::string got = ", got " + std::to_string(special.id);
+    if (special.id > tokens_.size() + kMaxGap) fail(begin + "near the other ids" + got);
+    if (special.id < tokens_.size() && !tokens_[special.id].empty()) {
+      fail(begin + "of its own" + got + ", the id of " + quoted(tokens_[special.id]));
+    }
+    const auto [owner, fresh] = owners.emplace(special.id, &special);
+    if (!fresh) fail(begin + "of its own" + got + ", the id of " + quoted(owner->second->text));
+    size = std::max<size_t>(size, special.id + size_t{1});
+  }
+  tokens_.resize(size);
+  // Growing has moved the strings that ids_ looks into; whole pieces are looked up in it, and are never special.
+  ids_.clear();
+  for (uint32_t id = 0; whole_piece_first_ && id < tokens_.size(); ++id) {
+    if (!tokens_[id].empty()) ids_.emplace(tokens_[id], id);
+  }
+  for (const Special& special : specials_.all()) tokens_[special.id] = special.text;
+}
+
+void Bpe::encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const {
+  if (whole_piece_first_) {
+    const auto found = ids_.find(std::string_view(reinterpret_cast<const char*>(piece), n));
+    if (found != ids_.end()) return out.push(found->second);
+  }
+  if (n >= 0xFFFFFFFFull) fail("expected pieces of less than 4 GiB");
+  uint32_t* ids = out.reserve(n);
+  for (size_t i = 0; i < n; ++i) ids[i] = byte_ids_[piece[i]];
+  out.commit(n <= kShortPiece ? merge_short(table_, ids, n) : merge_long(table_, ids, n, cache.scratch));
+}
+
+void Bpe::encode_segment(const uint8_t* text, size_t n, PieceCache& cache, IdBuffer& out) const {
+  const uint8_t* end = text + n;
+  scan(pattern_, text, end, [&](const uint8_t* piece, const uint8_t* piece_end) {
+    const size_t length = static_cast<size_t>(piece_end - piece);
+    if (length == 1) return out.push(byte_ids_[*piece]);
+    if (length > PieceCache::kMaxBytes) return encode_piece(piece, length, cache, out);
+    const PieceCache::Key key = PieceCache::key(piece, length, end);
+    if (const PieceCache::Entry* entry = cache.find(key)) {
+      uint32_t* ids = out.reserve(PieceCache::kMaxIds);
+      size_t count = 1;
+      ids[0] = entry->ids[0];
+      while (count < PieceCache::kMaxIds && entry->ids[count] != PieceCache::kUnused) {
+        ids[count] = entry->ids[count];
+        ++count;
+      }
+      return out.commit(count);
+    }
+    const size_t before = out.size();
+    encode_piece(piece, length, cache, out);
+    const size_t count = out.size() - before;
+    if (count <= PieceCache::kMaxIds) cache.insert(key, out.data() + before, count);
+  });
+}
+
+void Bpe::encode_ordinary(const uint8_t* text, size_t n, IdBuffer& out) const {
+  CachePool::Loan cache(caches_);
+  encode_segment(text, n, *cache, out);
+}
+
+void Bpe::encode(const uint8_t* text, size_t n, const Allowed& allowed, IdBuffer& out) const {
+  std::vector<uint32_t> allowed_ids;
+  for (const std::string& name : allowed.names) {
+    const Special* special = specials_.named(name);
+    if (!special)
+      throw std::invalid_argument("[encode] expected special tokens in allowed_special, got '" + name + "'");
+    allowed_ids.push_back(special->id);
+  }
+  CachePool::Loan cache(caches_);
+  size_t from = 0;
+  while (true) {
+    const Specials::Match match = specials_.find(text, n, from);
+    if (match.what && !allowed.all &&
+        std::find(allowed_ids.begin(), allowed_ids.end(), match.what->id) == allowed_ids.end()) {
+      throw std::invalid_argument("[encode] the text holds the special token '" + match.what->text + "' at byte " +
+                                  std::to_string(match.begin) + "; to encode it as special, pass allowed_special={'" +
+                                  match.what->text +
+                                  "'} or allowed_special=\"all\"; to encode it as plain text, use encode_ordinary");
+    }
+    encode_segment(text + from, match.begin - from, *cache, out);
+    if (!match.what) return;
+    out.push(match.what->id);
+    from = match.begin + match.what->text.size();
+  }
+}
+
+std::string_view Bpe::token_bytes(int64_t id) const {
+  if (id < 0 || static_cast<size_t>(id) >= tokens_.size()) {
+    throw std::invalid_argument("[decode] expected ids from 0 to " + std::to_string(tokens_.size() - 1) + ", got " +
+                                std::to_string(id));
+  }
+  const std::string& token = tokens_[static_cast<size_t>(id)];
+  if (token.empty()) throw std::invalid_argument("[decode] expected the id of a token, got " + std::to_string(id));
+  return token;
+}
+
+}  // namespace llmcore::tok

@@ -1,0 +1,82 @@
+// A byte-level BPE vocabulary, immutable once built, and its encoder and decoder. Any number of threads may use one.
+#pragma once
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "tokenizer/id_buffer.h"
+#include "tokenizer/pair_table.h"
+#include "tokenizer/patterns.h"
+#include "tokenizer/piece_cache.h"
+#include "tokenizer/specials.h"
+
+namespace llmcore::tok {
+
+using Merge = std::pair<uint32_t, uint32_t>;  // the ids of the left and the right token
+
+class Bpe {
+ public:
+  // tokens[id] is the token's bytes, empty where an id is unused or special; every one of the 256 bytes must be a
+  // token. merges in order of rank; a merge's result is the token that spells its two sides one after the other. With
+  // whole_piece_first, a piece that is a token is that token, whatever the merges say (tiktoken, `ignore_merges`).
+  // Throws std::invalid_argument.
+  Bpe(std::vector<std::string> tokens, const std::vector<Merge>& merges, Pattern pattern, bool whole_piece_first,
+      std::vector<Special> specials);
+
+  // A vocabulary without a merge list, as in tiktoken's files: two neighbours merge if together they spell a token,
+  // and the lowest id goes first. Pieces that are tokens come first.
+  static Bpe from_ranks(std::vector<std::string> tokens, Pattern pattern, std::vector<Special> specials);
+
+  Bpe(Bpe&&) = delete;
+
+  // Appends the ids of a text in which special tokens are plain text.
+  void encode_ordinary(const uint8_t* text, size_t n, IdBuffer& out) const;
+
+  // Appends the ids of a text whose special tokens are all in `allowed`; throws std::invalid_argument, naming the
+  // token, for any other.
+  struct Allowed {
+    bool all = false;
+    std::vector<std::string> names;
+  };
+  void encode(const uint8_t* text, size_t n, const Allowed& allowed, IdBuffer& out) const;
+
+  // The bytes of a token, those of a special token being its UTF-8. Throws std::invalid_argument for an id that is
+  // none.
+  std::string_view token_bytes(int64_t id) const;
+
+  // The largest id plus one.
+  size_t vocab_size() const { return tokens_.size(); }
+  const std::vector<std::string>& tokens() const { return tokens_; }
+  const std::vector<Merge>& merges() const { return merges_; }
+  const std::vector<Special>& specials() const { return specials_.all(); }
+  Pattern pattern() const { return pattern_; }
+  bool whole_piece_first() const { return whole_piece_first_; }
+  bool by_rank() const { return by_rank_; }
+
+ private:
+  struct ByRank {};
+  Bpe(ByRank, std::vector<std::string> tokens, Pattern pattern, std::vector<Special> specials);
+
+  void index_tokens();
+  void add_specials();
+  void encode_segment(const uint8_t* text, size_t n, PieceCache& cache, IdBuffer& out) const;
+  void encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const;
+
+  std::vector<std::string> tokens_;
+  std::vector<Merge> merges_;
+  Pattern pattern_;
+  bool whole_piece_first_;
+  bool by_rank_;
+  Specials specials_;
+  PairTable table_;
+  std::array<uint32_t, 256> byte_ids_{};
+  std::unordered_map<std::string_view, uint32_t> ids_;  // views into tokens_
+  mutable CachePool caches_;
+};
+
+}  // namespace llmcore::tok

@@ -1,0 +1,34 @@
+// The merge core: applies byte-pair merges to one piece, lowest rank first, leftmost first among equals.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "tokenizer/pair_table.h"
+
+namespace llmcore::tok {
+
+// What two neighbouring tokens become: rank in the high half, the resulting id in the low half, so that the smallest
+// value is the next merge.
+using MergeValue = uint64_t;
+constexpr MergeValue kNoMerge = PairTable::kNone;
+
+inline MergeValue merge_value(uint32_t rank, uint32_t id) { return static_cast<uint64_t>(rank) << 32 | id; }
+inline uint32_t merge_id(MergeValue value) { return static_cast<uint32_t>(value); }
+inline uint32_t merge_rank(MergeValue value) { return static_cast<uint32_t>(value >> 32); }
+
+// Memory that merging long pieces reuses from call to call.
+struct MergeScratch {
+  std::vector<uint32_t> next, previous;
+  std::vector<MergeValue> value;
+  std::vector<uint64_t> heap;
+};
+
+// ids[0, n) are the tokens of a piece's bytes; merges them in place and returns how many are left. Pieces of up to
+// kShortPiece tokens are scanned again for every merge, which beats a heap there; longer ones use a lazy heap over a
+// linked list: O(n log n). n is below 2^32 - 1.
+constexpr size_t kShortPiece = 64;
+size_t merge_short(const PairTable& merges, uint32_t* ids, size_t n);
+size_t merge_long(const PairTable& merges, uint32_t* ids, size_t n, MergeScratch& scratch);
+
+}  // namespace llmcore::tok

@@ -1,0 +1,220 @@
+// Hand-written scanners, one per named split pattern. Each says where the piece that starts at p ends; together the
+// pieces cover the text. All are linear in the text's length and none recurses or allocates.
+//
+// X is [^\r\n\p{L}\p{N}], P is [^\s\p{L}\p{N}]; the regular expression stands above each scanner.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "tokenizer/patterns.h"
+#include "tokenizer/utf8.h"
+
+namespace llmcore::tok {
+
+using Bytes = const uint8_t*;
+
+constexpr uint8_t kWordOrSpace = kLetter | kNumber | kSpace;
+
+// The end of the run of characters, starting at p, that have any class of `mask`.
+inline Bytes skip_class(Bytes p, Bytes end, uint8_t mask) {
+  while (p < end) {
+    if (*p < 0x80) {
+      if (!(ascii_class(*p) & mask)) break;
+      ++p;
+    } else {
+      const Char c = multibyte_char_at(p, end);
+      if (!(c.cls & mask)) break;
+      p += c.length;
+    }
+  }
+  return p;
+}
+
+// The end of the run of P characters.
+inline Bytes skip_punctuation(Bytes p, Bytes end) {
+  while (p < end) {
+    const Char c = char_at(p, end);
+    if (c.cls & kWordOrSpace) break;
+    p += c.length;
+  }
+  return p;
+}
+
+// \p{N}{1,limit}, where the first number is known to be there; limit 0 means no limit.
+inline Bytes skip_numbers(Bytes p, Bytes end, int limit) {
+  for (int n = 0; p < end && (limit == 0 || n < limit); ++n) {
+    const Char c = char_at(p, end);
+    if (!(c.cls & kNumber)) break;
+    p += c.length;
+  }
+  return p;
+}
+
+// 's|'t|'re|'ve|'m|'ll|'d where *p is an apostrophe: the end, or p if there is none. With kFold, as (?i:...), which
+// also takes U+017F (long s) for s.
+template <bool kFold>
+Bytes skip_contraction(Bytes p, Bytes end) {
+  const size_t left = static_cast<size_t>(end - p);
+  if (left < 2) return p;
+  auto letter = [](uint8_t byte) -> uint8_t { return kFold ? byte | 0x20 : byte; };
+  const uint8_t first = letter(p[1]);
+  if (first == 's' || first == 't' || first == 'm' || first == 'd') return p + 2;
+  if (left < 3) return p;
+  if (kFold && p[1] == 0xC5 && p[2] == 0xBF) return p + 3;
+  const uint8_t second = letter(p[2]);
+  if ((first == 'r' && second == 'e') || (first == 'v' && second == 'e') || (first == 'l' && second == 'l')) {
+    return p + 3;
+  }
+  return p;
+}
+
+// How a run of white space is cut.
+enum class Spaces {
+  kPlain,          // \s+(?!\S)|\s+
+  kLines,          // \s*[\r\n]+|\s+(?!\S)|\s+
+  kLinesWholeEnd,  // \s++$|\s*[\r\n]|\s+(?!\S)|\s
+};
+
+template <Spaces kSpaces>
+Bytes skip_spaces(Bytes p, Bytes end) {
+  Bytes last = p;              // where the last character of the run starts
+  Bytes after_line = nullptr;  // just behind the run's last \r or \n
+  Bytes q = p;
+  while (q < end) {
+    const Char c = char_at(q, end);
+    if (!(c.cls & kSpace)) break;
+    last = q;
+    q += c.length;
+    if (c.cls & kNewline) after_line = q;
+  }
+  if (kSpaces == Spaces::kLinesWholeEnd && q == end) return q;
+  if (kSpaces != Spaces::kPlain && after_line) return after_line;
+  return q == end || last == p ? q : last;
+}
+
+// '(?i:[sdmt]|ll|ve|re)|X?\p{L}+|\p{N}{1,kDigits}| ?P+[\r\n]*|<spaces>: cl100k, llama3 and qwen2.
+template <int kDigits, Spaces kSpaces>
+Bytes next_gpt4_piece(Bytes p, Bytes end) {
+  const Char c = char_at(p, end);
+  if (c.cls & kLetter) return skip_class(p + c.length, end, kLetter);
+  if (c.cls & kNumber) return skip_numbers(p, end, kDigits);
+  if (*p == '\'') {
+    const Bytes q = skip_contraction<true>(p, end);
+    if (q != p) return q;
+  }
+  const Bytes next = p + c.length;
+  if (!(c.cls & kNewline) && next < end) {
+    const Char following = char_at(next, end);
+    if (following.cls & kLetter) return skip_class(next + following.length, end, kLetter);
+    if (*p == ' ' && !(following.cls & kWordOrSpace)) {
+      return skip_class(skip_punctuation(next, end), end, kNewline);
+    }
+  }
+  if (c.cls & kSpace) return skip_spaces<kSpaces>(p, end);
+  return skip_class(skip_punctuation(next, end), end, kNewline);
+}
+
+// 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?P+|\s+(?!\S)|\s+. With kSingleNumbers (smollm) every \p{N} is first cut
+// off on its own, and the rest is cut segment by segment, so that a segment's end counts as the text's end.
+template <bool kSingleNumbers>
+Bytes next_gpt2_piece(Bytes p, Bytes end) {
+  if (*p == '\'') {
+    const Bytes q = skip_contraction<false>(p, end);
+    if (q != p) return q;
+  }
+  Bytes body = p;
+  if (*p == ' ' && p + 1 < end) body = p + 1;
+  const Char c = char_at(body, end);
+  if (c.cls & kLetter) return skip_class(body + c.length, end, kLetter);
+  if (c.cls & kNumber) {
+    if (!kSingleNumbers) return skip_numbers(body, end, 0);
+    return body == p ? p + c.length : body;
+  }
+  if (!(c.cls & kSpace)) return skip_punctuation(body + c.length, end);
+  const Bytes q = skip_spaces<Spaces::kPlain>(p, end);
+  if (kSingleNumbers && q < end) {
+    const Char following = char_at(q, end);
+    if (following.cls & kSpace) {  // the run's last character, left for what follows: not if that is a number
+      const Bytes after = q + following.length;
+      if (after < end && (char_at(after, end).cls & kNumber)) return after;
+    }
+  }
+  return q;
+}
+
+// The letters of o200k: U is [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}], V is [\p{Ll}\p{Lm}\p{Lo}\p{M}].
+inline bool is_u(uint8_t cls) { return (cls & kMark) || ((cls & kLetter) && !(cls & kLower)); }
+inline bool is_v(uint8_t cls) { return (cls & kMark) || ((cls & kLetter) && !(cls & kUpper)); }
+
+// U*V+ (kNeedLower) or U+V* from p: the end, or nullptr if it does not match.
+template <bool kNeedLower>
+Bytes skip_cased_word(Bytes p, Bytes end) {
+  Bytes q = p;
+  Bytes after_last_v = nullptr;  // U* gives characters back until V+ finds one that is in both
+  while (q < end) {
+    const Char c = char_at(q, end);
+    if (!is_u(c.cls)) break;
+    q += c.length;
+    if (is_v(c.cls)) after_last_v = q;
+  }
+  const Bytes upper_end = q;
+  while (q < end) {
+    const Char c = char_at(q, end);
+    if (!is_v(c.cls)) break;
+    q += c.length;
+  }
+  if (kNeedLower) return q > upper_end ? q : after_last_v;
+  return upper_end > p ? q : nullptr;
+}
+
+// X?U*V+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|X?U+V*(?i:...)?|\p{N}{1,3}| ?P+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+
+inline Bytes next_o200k_piece(Bytes p, Bytes end) {
+  const Char c = char_at(p, end);
+  if (c.cls & kNumber) return skip_numbers(p, end, 3);
+  const Bytes next = p + c.length;
+  const bool prefix = !(c.cls & (kNewline | kLetter | kNumber));  // X takes the character if it can
+  Bytes word = prefix ? skip_cased_word<true>(next, end) : nullptr;
+  if (!word) word = skip_cased_word<true>(p, end);
+  if (!word && prefix) word = skip_cased_word<false>(next, end);
+  if (!word) word = skip_cased_word<false>(p, end);
+  if (word) return word < end && *word == '\'' ? skip_contraction<true>(word, end) : word;
+
+  Bytes punctuation = nullptr;
+  if (!(c.cls & kSpace)) {
+    punctuation = next;
+  } else if (*p == ' ' && next < end && !(char_at(next, end).cls & kWordOrSpace)) {
+    punctuation = next;
+  }
+  if (!punctuation) return skip_spaces<Spaces::kLines>(p, end);
+  Bytes q = skip_punctuation(punctuation, end);
+  while (q < end && (*q == '\r' || *q == '\n' || *q == '/')) ++q;
+  return q;
+}
+
+// Calls visit(begin, end) for every piece of [p, end), in order.
+template <class Visit>
+void scan(Pattern pattern, Bytes p, Bytes end, Visit&& visit) {
+  auto run = [&](auto next_piece) {
+    while (p < end) {
+      const Bytes q = next_piece(p, end);
+      visit(p, q);
+      p = q;
+    }
+  };
+  switch (pattern) {
+    case Pattern::kGpt2:
+      return run([](Bytes b, Bytes e) { return next_gpt2_piece<false>(b, e); });
+    case Pattern::kSmollm:
+      return run([](Bytes b, Bytes e) { return next_gpt2_piece<true>(b, e); });
+    case Pattern::kCl100k:
+      return run([](Bytes b, Bytes e) { return next_gpt4_piece<3, Spaces::kLinesWholeEnd>(b, e); });
+    case Pattern::kLlama3:
+      return run([](Bytes b, Bytes e) { return next_gpt4_piece<3, Spaces::kLines>(b, e); });
+    case Pattern::kQwen2:
+      return run([](Bytes b, Bytes e) { return next_gpt4_piece<1, Spaces::kLines>(b, e); });
+    case Pattern::kO200k:
+      return run([](Bytes b, Bytes e) { return next_o200k_piece(b, e); });
+  }
+}
+
+}  // namespace llmcore::tok

@@ -1,0 +1,43 @@
+// A bounded UTF-8 decoder: never reads at or past `end`, and turns every ill-formed byte into a one-byte character.
+#pragma once
+#include <cstdint>
+
+#include "tokenizer/unicode_tables.h"
+
+namespace llmcore::tok {
+
+// One character of a text: its class bits and its length in bytes.
+struct Char {
+  uint8_t cls;
+  uint8_t length;
+};
+
+// A byte that begins no well-formed sequence belongs to no class: scanners treat it like punctuation.
+constexpr Char kIllFormed{0, 1};
+
+// The character at p, where p < end and *p >= 0x80. Well-formed means Unicode's table 3-7: no overlong forms, no
+// surrogates, nothing above U+10FFFF.
+inline Char multibyte_char_at(const uint8_t* p, const uint8_t* end) {
+  const uint8_t lead = p[0];
+  const auto left = end - p;
+  auto continues = [](uint8_t byte) { return (byte & 0xC0) == 0x80; };
+  if (lead < 0xC2 || lead > 0xF4 || left < 2 || !continues(p[1])) return kIllFormed;
+  if (lead < 0xE0) return {char_class((lead & 0x1Fu) << 6 | (p[1] & 0x3Fu)), 2};
+  if (left < 3 || !continues(p[2])) return kIllFormed;
+  if (lead < 0xF0) {
+    const uint32_t code = (lead & 0x0Fu) << 12 | (p[1] & 0x3Fu) << 6 | (p[2] & 0x3Fu);
+    if (code < 0x800 || (code >= 0xD800 && code < 0xE000)) return kIllFormed;
+    return {char_class(code), 3};
+  }
+  if (left < 4 || !continues(p[3])) return kIllFormed;
+  const uint32_t code = (lead & 0x07u) << 18 | (p[1] & 0x3Fu) << 12 | (p[2] & 0x3Fu) << 6 | (p[3] & 0x3Fu);
+  if (code < 0x10000 || code > 0x10FFFF) return kIllFormed;
+  return {char_class(code), 4};
+}
+
+// The character at p, where p < end.
+inline Char char_at(const uint8_t* p, const uint8_t* end) {
+  return *p < 0x80 ? Char{ascii_class(*p), 1} : multibyte_char_at(p, end);
+}
+
+}  // namespace llmcore::tok

@@ -1,0 +1,6 @@
+"""Byte-level BPE tokenizers: train, encode, decode, save, load. The work is done in C++ (csrc/tokenizer)."""
+
+from llmcore.tokenizer.stream import StreamDecoder
+from llmcore.tokenizer.tokenizer import Tokenizer
+
+__all__ = ["StreamDecoder", "Tokenizer"]

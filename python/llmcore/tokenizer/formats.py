@@ -1,0 +1,309 @@
+"""Reading and writing vocabularies: Hugging Face's tokenizer.json and tiktoken's files.
+
+A file is hostile until checked: every error is one ValueError that names the file and the field. Encoding and
+decoding are the Tokenizer's; here is only what stands in files.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from llmcore.tokenizer.patterns import GPT2, NAMES, REGEX, name_of_regex
+
+MAX_ID_GAP = 1 << 20  # how far ids may exceed their number, so that no file asks for gigabytes
+
+
+@dataclass
+class Vocabulary:
+    """What makes a tokenizer: the bytes of every ordinary token (b"" for ids that are none), merges as pairs
+    of ids in order of rank, or None for tiktoken's rule (the lowest id that two neighbours spell), and
+    special tokens."""
+
+    tokens: list[bytes]
+    merges: list[tuple[int, int]] | None
+    pattern: str
+    whole_piece_first: bool = False
+    special_tokens: dict[str, int] = field(default_factory=dict)
+
+
+@cache
+def byte_alphabet() -> tuple[str, ...]:
+    """The character that stands for each byte in a tokenizer.json: itself where it is printable in Latin-1,
+    else the next unused one from U+0100 on (GPT-2's table)."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return tuple(chr(byte if byte in printable else next(others)) for byte in range(256))
+
+
+@cache
+def _byte_of_char() -> dict[str, int]:
+    return {char: byte for byte, char in enumerate(byte_alphabet())}
+
+
+def write_tokenizer_json(path: Path, vocabulary: Vocabulary) -> None:
+    """Writes `path` beside itself and renames, so that a reader finds the old file or the new one, never a
+    part."""
+    alphabet = byte_alphabet()
+    text = {id: "".join(alphabet[b] for b in token) for id, token in enumerate(vocabulary.tokens) if token}
+    vocab = {token: id for id, token in text.items()}
+    for special, id in vocabulary.special_tokens.items():
+        if special in vocab:
+            raise ValueError(
+                f"[save] expected special tokens unlike ordinary ones, got {special!r}, which is both"
+            )
+        vocab[special] = id
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    document = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": id,
+                "content": special,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+                "special": True,
+            }
+            for special, id in sorted(vocabulary.special_tokens.items(), key=lambda item: item[1])
+        ],
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Digits", "individual_digits": True},
+                {**byte_level, "use_regex": True},
+            ]
+            if vocabulary.pattern == "smollm"
+            else [
+                {
+                    "type": "Split",
+                    "pattern": {"Regex": REGEX[vocabulary.pattern]},
+                    "behavior": "Isolated",
+                    "invert": False,
+                },
+                {**byte_level, "use_regex": False},
+            ],
+        },
+        "post_processor": None,
+        "decoder": {**byte_level, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": vocabulary.whole_piece_first,
+            "vocab": vocab,
+            "merges": [[text[left], text[right]] for left, right in vocabulary.merges or []],
+        },
+    }
+    write_atomically(path, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+class _Reader:
+    """Checked access to the fields of one JSON file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def fail(self, where: str, expected: str, got: Any) -> ValueError:
+        shown = got if isinstance(got, str) else json.dumps(got, ensure_ascii=False, default=repr)
+        return ValueError(f"[load] {self.path}: {where}: expected {expected}, got {shown[:200]}")
+
+    def get(self, value: Any, name: str, kind: type, where: str = "", default: Any = ...) -> Any:
+        """value[name], which must be of `kind` (bool is no int); null or a missing field gives `default`."""
+        where = f"{where}.{name}" if where else name
+        found = value.get(name)
+        if found is None and default is not ...:
+            return default
+        if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
+            names = {
+                dict: "an object",
+                list: "an array",
+                str: "a string",
+                int: "an integer",
+                bool: "true or false",
+            }
+            raise self.fail(where, names[kind], found)
+        return found
+
+    def id(self, value: Any, where: str, limit: int) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < limit:
+            raise self.fail(where, f"an id from 0 to {limit - 1}", value)
+        return value
+
+
+def read_tokenizer_json(path: Path) -> Vocabulary:
+    read = _Reader(path)
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise ValueError(f"[load] {path}: expected JSON, got {error}") from None
+    if not isinstance(document, dict):
+        raise read.fail("the file", "an object", document)
+    model = read.get(document, "model", dict)
+    if read.get(model, "type", str, "model", "BPE") != "BPE":
+        raise read.fail("model.type", "BPE", model["type"])
+    if document.get("normalizer") is not None:
+        raise read.fail("normalizer", "null (normalizers are not supported)", document["normalizer"])
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
+        if model.get(name):
+            raise read.fail(f"model.{name}", "none (it is not supported)", model[name])
+
+    special_tokens = _read_added_tokens(read, document)
+    tokens, ids = _read_vocab(read, read.get(model, "vocab", dict, "model"), special_tokens)
+    return Vocabulary(
+        tokens=tokens,
+        merges=_read_merges(read, read.get(model, "merges", list, "model"), ids),
+        pattern=_read_pattern(read, document),
+        whole_piece_first=read.get(model, "ignore_merges", bool, "model", False),
+        special_tokens=special_tokens,
+    )
+
+
+def _read_added_tokens(read: _Reader, document: dict) -> dict[str, int]:
+    special_tokens: dict[str, int] = {}
+    added = read.get(document, "added_tokens", list, default=[])
+    for number, entry in enumerate(added):
+        where = f"added_tokens[{number}]"
+        if not isinstance(entry, dict):
+            raise read.fail(where, "an object", entry)
+        content = read.get(entry, "content", str, where)
+        for flag in ("single_word", "lstrip", "rstrip"):
+            if entry.get(flag):
+                raise read.fail(f"{where}.{flag}", "false (it is not supported)", entry[flag])
+        if not content or content in special_tokens:
+            raise read.fail(f"{where}.content", "a string that no other added token has", content)
+        special_tokens[content] = read.id(entry.get("id"), f"{where}.id", 1 << 31)
+    return special_tokens
+
+
+def _read_vocab(
+    read: _Reader, vocab: dict, special_tokens: dict[str, int]
+) -> tuple[list[bytes], dict[str, int]]:
+    """The tokens by id, and the ids by their spelling in the file."""
+    byte_of_char = _byte_of_char()
+    limit = len(vocab) + len(special_tokens) + MAX_ID_GAP
+    special_ids = {id: content for content, id in special_tokens.items()}
+    ids: dict[str, int] = {}
+    by_id: dict[int, bytes] = {}
+    for spelling, value in vocab.items():
+        where = f"model.vocab[{json.dumps(spelling[:60], ensure_ascii=False)}]"
+        id = read.id(value, where, limit)
+        if spelling in special_tokens:
+            if id != special_tokens[spelling]:
+                raise read.fail(where, f"the id in added_tokens, {special_tokens[spelling]}", id)
+            continue
+        if id in by_id or id in special_ids:
+            raise read.fail(where, "an id that no other token has", id)
+        try:
+            by_id[id] = bytes(byte_of_char[char] for char in spelling)
+        except KeyError:
+            raise read.fail(where, "the byte-level alphabet", spelling) from None
+        if not spelling:
+            raise read.fail(where, "a token that is not empty", spelling)
+        ids[spelling] = id
+    tokens = [b""] * (max(by_id, default=-1) + 1)
+    for id, token in by_id.items():
+        tokens[id] = token
+    return tokens, ids
+
+
+def _read_merges(read: _Reader, merges: list, ids: dict[str, int]) -> list[tuple[int, int]]:
+    pairs = []
+    for rank, entry in enumerate(merges):
+        sides = entry.split(" ") if isinstance(entry, str) else entry
+        if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(side, str) for side in sides):
+            raise read.fail(f"model.merges[{rank}]", 'two tokens, as "a b" or ["a", "b"]', entry)
+        left, right = ids.get(sides[0]), ids.get(sides[1])
+        if left is None or right is None:
+            unknown = sides[0] if left is None else sides[1]
+            raise read.fail(f"model.merges[{rank}]", "tokens of model.vocab", unknown)
+        if sides[0] + sides[1] not in ids:
+            raise read.fail(f"model.merges[{rank}]", "a pair that makes a token of model.vocab", entry)
+        pairs.append((left, right))
+    return pairs
+
+
+def _read_pattern(read: _Reader, document: dict) -> str:
+    """Which of our patterns the pre-tokenizer is."""
+    whole = read.get(document, "pre_tokenizer", dict)
+    steps = [whole]
+    if whole.get("type") == "Sequence":
+        steps = read.get(whole, "pretokenizers", list, "pre_tokenizer")
+    if not all(isinstance(step, dict) for step in steps):
+        raise read.fail("pre_tokenizer.pretokenizers", "objects", steps)
+    kinds = [step.get("type") for step in steps]
+    last = steps[-1] if steps else {}
+    regex: str | None = None
+    if kinds and kinds[-1] == "ByteLevel" and last.get("add_prefix_space") is False:
+        if last.get("use_regex", True):
+            if kinds[:-1] == []:
+                regex = GPT2
+            elif kinds[:-1] == ["Digits"] and steps[0].get("individual_digits") is True:
+                return "smollm"
+        elif kinds[:-1] == ["Split"]:
+            rule = read.get(steps[0], "pattern", dict, "pre_tokenizer Split")
+            # Either way of keeping the matches: the expressions leave nothing between them.
+            if (steps[0].get("behavior"), steps[0].get("invert")) in (("Isolated", False), ("Removed", True)):
+                regex = read.get(rule, "Regex", str, "pre_tokenizer Split.pattern")
+    name = name_of_regex(regex) if regex is not None else None
+    if name is None:
+        raise read.fail("pre_tokenizer", f"byte-level splitting as {', '.join(NAMES)} do it", regex or whole)
+    return name
+
+
+def read_tiktoken(path: Path, pattern: str, special_tokens: dict[str, int] | Iterable[str]) -> Vocabulary:
+    """Reads lines of `base64-of-the-bytes id`."""
+
+    def fail(number: int, line: bytes, expected: str) -> ValueError:
+        return ValueError(f"[load] {path}: line {number}: expected {expected}, got {line[:80]!r}")
+
+    by_id: dict[int, bytes] = {}
+    lines = path.read_bytes().splitlines()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            encoded, rank = line.split()
+            token, id = base64.b64decode(encoded, validate=True), int(rank)
+        except (ValueError, binascii.Error):
+            raise fail(number, line, "a token in base64 and its id") from None
+        if not token or id in by_id or not 0 <= id < len(lines) + MAX_ID_GAP:
+            raise fail(number, line, "a token that is not empty and an id of its own near the others")
+        by_id[id] = token
+    tokens = [by_id.get(id, b"") for id in range(max(by_id, default=-1) + 1)]
+    if not isinstance(special_tokens, dict):
+        special_tokens = {special: len(tokens) + number for number, special in enumerate(special_tokens)}
+    return Vocabulary(tokens, None, pattern, whole_piece_first=True, special_tokens=special_tokens)

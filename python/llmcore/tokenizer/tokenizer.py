@@ -1,0 +1,332 @@
+"""The Tokenizer: text to ids and back."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from llmcore import _core
+from llmcore.tokenizer import formats
+from llmcore.tokenizer.formats import Vocabulary
+from llmcore.tokenizer.stream import StreamDecoder
+
+if TYPE_CHECKING:
+    import numpy as np
+
+END_OF_TEXT = "<|endoftext|>"
+FILE_NAME = "tokenizer.json"
+
+Text = str | bytes
+AllowedSpecial = Collection[str] | Literal["all"]
+
+
+class Tokenizer:
+    """A byte-level BPE tokenizer. Make one with `Tokenizer.train(...)` or `Tokenizer.load(path)`.
+
+    Every sequence of bytes can be encoded, and `decode_bytes(encode_ordinary(data)) == data` whatever the
+    data: text that is not valid UTF-8 is tokenized as bytes. In a str, a lone surrogate, which has no UTF-8,
+    is replaced by U+FFFD as tiktoken does. A tokenizer never changes, may be used by many threads at once,
+    can be pickled, and equals another that gives the same ids to every text by the same rules.
+    """
+
+    def __init__(self, vocabulary: Vocabulary):
+        """ValueError if the vocabulary contradicts itself: see `formats.Vocabulary` for its parts."""
+        v = vocabulary
+        specials = list(v.special_tokens.items())
+        if v.merges is None:
+            self._bpe = _core.BPE.from_ranks(v.tokens, v.pattern, specials)
+        else:
+            self._bpe = _core.BPE(v.tokens, v.merges, v.pattern, v.whole_piece_first, specials)
+        self._special_tokens: dict[str, int] = self._bpe.specials
+
+    # ---- making one ------------------------------------------------------------------------------------
+
+    @classmethod
+    def train(
+        cls,
+        files_or_iterator: str | os.PathLike | list[str | os.PathLike] | Iterable[Text],
+        vocab_size: int,
+        pattern: str = "cl100k",
+        special_tokens: Collection[str] = (END_OF_TEXT,),
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Tokenizer:
+        """Learns a vocabulary by byte-pair encoding (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909).
+
+        files_or_iterator: a path, a list or tuple of paths, or an iterator of texts (str or bytes). Files and
+            texts are separate documents: no token is learned across two.
+        vocab_size: how many tokens in all: 256 bytes, one per merge, and the special tokens, whose ids are
+            the last. It comes out smaller if the text has too few distinct pairs to merge.
+        pattern: how text is cut into pieces first; tokens never cross pieces. One of gpt2, cl100k, o200k,
+            llama3, qwen2, smollm.
+        special_tokens: strings that become one token each. Where they occur in the training text they are
+            left out.
+        progress: called now and then as progress(tokens so far, tokens wanted); it may raise to stop.
+
+        The result depends only on the text: the most frequent pair is merged first, among equals the one with
+        the smaller ids. Memory grows with the number of distinct pieces. ValueError for a vocab_size below
+        256 plus the number of special tokens, for no text at all, and for an unknown pattern.
+        """
+        if isinstance(special_tokens, str) or not all(isinstance(token, str) for token in special_tokens):
+            raise TypeError(f"[train] expected special_tokens to be a list of str, got {special_tokens!r}")
+        specials = list(special_tokens)
+        for special in specials:
+            if len(special.encode("utf-8", "replace")) == 1:
+                raise ValueError(f"[train] expected special tokens of at least two bytes, got {special!r}")
+        if isinstance(vocab_size, bool) or not hasattr(vocab_size, "__index__"):
+            raise TypeError(f"[train] expected vocab_size to be an integer, got {vocab_size!r}")
+        least = 256 + len(specials)
+        if vocab_size < least:
+            raise ValueError(
+                f"[train] expected vocab_size of at least {least} (256 bytes and {len(specials)} special "
+                f"tokens), got {vocab_size}"
+            )
+        if vocab_size > 1 << 31:
+            raise ValueError(f"[train] expected vocab_size of at most 2147483648, got {vocab_size}")
+        trainer = _core.BPETrainer(pattern, specials)
+        _feed(trainer, files_or_iterator)
+        if trainer.num_pieces == 0:
+            raise ValueError("[train] expected text to learn from, got none")
+        tokens, merges = trainer.train(vocab_size - len(specials), progress)
+        special_ids = {special: len(tokens) + number for number, special in enumerate(specials)}
+        return cls(Vocabulary(tokens, merges, pattern, special_tokens=special_ids))
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike,
+        pattern: str | None = None,
+        special_tokens: dict[str, int] | Iterable[str] | None = None,
+    ) -> Tokenizer:
+        """Reads a tokenizer.json (byte-level BPE), a directory that holds one, or a `.tiktoken` file.
+
+        A tokenizer.json knows its pattern and special tokens (all of its added tokens). A `.tiktoken` file
+        knows neither: give `pattern`, and `special_tokens` as {token: id} or as a list, which gets the ids
+        after the last. What a tokenizer.json says about post-processing (a token put before every text) is
+        the caller's business. ValueError, naming the file and the field, for a file that is broken or that
+        needs what is not supported.
+        """
+        path = Path(path)
+        if path.is_dir():
+            path = path / FILE_NAME
+        if not path.is_file():
+            raise FileNotFoundError(f"[load] expected a tokenizer file, got {path}, which is not there")
+        if path.suffix == ".tiktoken":
+            if pattern is None:
+                raise ValueError(
+                    f"[load] {path}: expected pattern=... (a .tiktoken file does not name its own)"
+                )
+            vocabulary = formats.read_tiktoken(
+                path, pattern, special_tokens if special_tokens is not None else ()
+            )
+        elif pattern is not None or special_tokens is not None:
+            raise ValueError(f"[load] {path}: expected no pattern and special_tokens: the file has its own")
+        else:
+            vocabulary = formats.read_tokenizer_json(path)
+        try:
+            return cls(vocabulary)
+        except ValueError as error:
+            raise ValueError(f"[load] {path}: {str(error).removeprefix('[tokenizer] ')}") from None
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Writes a tokenizer.json that Hugging Face's `tokenizers` reads too and gives the same ids; returns
+        its path.
+
+        A path that ends in .json is the file's; any other is a directory's, made if need be. The file is
+        replaced as a whole or not at all. (tiktoken's rule has no merge list: such a vocabulary is written
+        with every pair of tokens that spells a token, in order of id, which is how transformers converts it.)
+        """
+        path = Path(path)
+        if path.suffix != ".json":
+            path = path / FILE_NAME
+        vocabulary = self.vocabulary
+        if vocabulary.merges is None:
+            vocabulary.merges = self._bpe.merges
+        formats.write_tokenizer_json(path, vocabulary)
+        return path
+
+    # ---- text to ids -----------------------------------------------------------------------------------
+
+    def encode(self, text: Text, allowed_special: AllowedSpecial = ()) -> list[int]:
+        """The ids of a text.
+
+        A special token in the text is refused with a ValueError, because text from outside could otherwise
+        forge the structure of a prompt, unless it is in `allowed_special` (a set of special tokens, or
+        "all"). Where several could begin at one place, the longest counts.
+        """
+        return self._with_utf8(self._bpe.encode, text, self._policy(allowed_special))
+
+    def encode_ordinary(self, text: Text) -> list[int]:
+        """The ids of a text in which special tokens are plain text like any other."""
+        return self._with_utf8(self._bpe.encode, text, None)
+
+    def encode_array(self, text: Text, allowed_special: AllowedSpecial = ()) -> np.ndarray:
+        """As `encode`, giving a uint32 array of shape (T,): the fast way for long texts."""
+        return self._with_utf8(self._bpe.encode_array, text, self._policy(allowed_special))
+
+    def encode_batch(self, texts: Iterable[Text], allowed_special: AllowedSpecial = ()) -> list[list[int]]:
+        """`encode` for each of several texts."""
+        if isinstance(texts, (str, bytes)):
+            raise TypeError("[encode_batch] expected a list of texts, got one text; use encode")
+        texts, policy = list(texts), self._policy(allowed_special)
+        try:
+            return self._bpe.encode_batch(texts, policy)
+        except UnicodeEncodeError:
+            return self._bpe.encode_batch([_replace_surrogates(text) for text in texts], policy)
+
+    def count(self, text: Text, allowed_special: AllowedSpecial = ()) -> int:
+        """How many ids `encode` gives."""
+        return self._with_utf8(self._bpe.count, text, self._policy(allowed_special))
+
+    # ---- ids to text -----------------------------------------------------------------------------------
+
+    def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
+        """The text of ids; bytes that are not UTF-8 become U+FFFD, or what `errors` says, as in
+        bytes.decode."""
+        return self.decode_bytes(ids).decode("utf-8", errors)
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of ids: a list, or an integer array of shape (T,). ValueError for an id that is not
+        there."""
+        if isinstance(ids, list):
+            return self._bpe.decode_list(ids)
+        if hasattr(ids, "__array__") or hasattr(ids, "numpy"):
+            return self._bpe.decode_array(_id_array(ids))
+        if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+            raise TypeError(f"[decode] expected a list or an array of ids, got {type(ids).__name__}")
+        return self._bpe.decode_list(list(ids))
+
+    def stream_decoder(self, errors: str = "replace") -> StreamDecoder:
+        """A decoder that takes ids one by one: see StreamDecoder."""
+        return StreamDecoder(self, errors)
+
+    # ---- what it is ------------------------------------------------------------------------------------
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes of one token. ValueError for an id that is not there."""
+        return self._bpe.token_bytes(id)
+
+    @property
+    def vocab_size(self) -> int:
+        """The largest id plus one: how many rows an embedding needs."""
+        return self._bpe.vocab_size
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        return dict(self._special_tokens)
+
+    @property
+    def end_of_text(self) -> int | None:
+        """The id of <|endoftext|>, or None if there is no such token."""
+        return self._special_tokens.get(END_OF_TEXT)
+
+    @property
+    def pattern(self) -> str:
+        """The name of the split pattern."""
+        return self._bpe.pattern
+
+    @property
+    def merges(self) -> list[tuple[int, int]]:
+        """The pairs of ids that merge, in order of rank."""
+        return self._bpe.merges
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """All that makes this tokenizer, as a copy: Tokenizer(tokenizer.vocabulary) equals it."""
+        tokens = self._bpe.tokens
+        for id in self._special_tokens.values():
+            tokens[id] = b""
+        merges = None if self._bpe.by_rank else self._bpe.merges
+        return Vocabulary(tokens, merges, self.pattern, self._bpe.whole_piece_first, self.special_tokens)
+
+    def __repr__(self) -> str:
+        return (
+            f"Tokenizer(vocab_size={self.vocab_size}, pattern={self.pattern!r}, "
+            f"special_tokens={self.special_tokens})"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tokenizer):
+            return NotImplemented
+        return self._bpe is other._bpe or self.vocabulary == other.vocabulary
+
+    def __hash__(self) -> int:
+        return hash((self.vocab_size, self.pattern, tuple(self._special_tokens)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tokenizer, (self.vocabulary,)
+
+    # ---- helpers ---------------------------------------------------------------------------------------
+
+    def _with_utf8(self, method: Callable, text: Text, policy: bool | list[str] | None) -> Any:
+        try:
+            return method(text, policy)
+        except UnicodeEncodeError:
+            return method(_replace_surrogates(text), policy)
+
+    def _policy(self, allowed_special: AllowedSpecial) -> bool | list[str]:
+        """What _core takes: True for all special tokens, or the list of those allowed."""
+        if isinstance(allowed_special, str):
+            if allowed_special == "all":
+                return True
+            raise ValueError(
+                f'[encode] expected allowed_special="all" or a set of special tokens, got {allowed_special!r}'
+            )
+        return list(allowed_special) if allowed_special else []
+
+
+def _replace_surrogates(text: Text) -> Text:
+    """A str in which pairs of surrogates are the character that they mean, and lone ones are U+FFFD."""
+    if isinstance(text, bytes):
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _id_array(ids: Any) -> np.ndarray:
+    import numpy as np
+
+    array = np.asarray(ids if hasattr(ids, "__array__") else ids.numpy())
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise TypeError(f"[decode] expected integers of shape (T,), got {array.dtype} of shape {array.shape}")
+    return array.astype(np.int64, copy=False)
+
+
+def _feed(trainer: Any, source: Any) -> None:
+    if isinstance(source, bytes):
+        raise TypeError("[train] expected files or an iterator of texts, got bytes; pass iter([text])")
+    if isinstance(source, (str, os.PathLike)):
+        source = [source]
+    if isinstance(source, (list, tuple)):
+        for path in source:
+            _feed_file(trainer, path)
+    elif isinstance(source, Iterable):
+        _feed_texts(trainer, iter(source))
+    else:
+        raise TypeError(f"[train] expected files or an iterator of texts, got {type(source).__name__}")
+
+
+def _feed_file(trainer: Any, path: Any) -> None:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(
+            f"[train] expected paths in a list, got {type(path).__name__}; pass texts as iter(texts)"
+        )
+    if not os.path.isfile(path):
+        shown = repr(os.fspath(path))
+        shown = shown if len(shown) <= 100 else shown[:100] + "..."
+        raise FileNotFoundError(
+            f"[train] expected a file, got {shown}, which is none; pass texts as iter(texts)"
+        )
+    if os.path.getsize(path) == 0:
+        return  # cannot be mapped
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        trainer.feed_buffer(data)
+
+
+def _feed_texts(trainer: Any, texts: Iterator[Text]) -> None:
+    for text in texts:
+        try:
+            trainer.feed(text)
+        except UnicodeEncodeError:
+            trainer.feed(_replace_surrogates(text))
