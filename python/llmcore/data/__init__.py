@@ -1,0 +1,23 @@
+"""Text in, batches of tokens out: corpora and their split, token windows, figures to compare a model with."""
+
+from llmcore.data.batches import TokenBatches, encode_documents
+from llmcore.data.corpus import Corpus, read_corpus
+from llmcore.data.errors import CorpusError
+from llmcore.data.evaluation import (
+    EvaluationWindows,
+    bits_per_byte,
+    compressed_bits_per_byte,
+    evaluation_windows,
+)
+
+__all__ = [
+    "Corpus",
+    "CorpusError",
+    "EvaluationWindows",
+    "TokenBatches",
+    "bits_per_byte",
+    "compressed_bits_per_byte",
+    "encode_documents",
+    "evaluation_windows",
+    "read_corpus",
+]

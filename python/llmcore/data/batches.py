@@ -1,0 +1,137 @@
+"""Documents to one stream of tokens, and the stream to shuffled batches, any of which can be had directly."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+
+
+class DocumentTokenizer(Protocol):
+    """What encoding documents needs of a tokenizer. Special tokens spelled out in a text are text."""
+
+    vocab_size: int
+    end_of_text: int | None
+
+    def encode_array(self, text: bytes) -> np.ndarray: ...
+
+
+def encode_documents(documents: Iterable[bytes], tokenizer: DocumentTokenizer) -> np.ndarray:
+    """One stream (N,) of token ids: each document's, followed by the end-of-text id if the tokenizer has one.
+
+    uint16 where the vocabulary fits (up to 65536 ids), else uint32: half the memory, and nanoGPT's format.
+    """
+    dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+    end = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
+    if any(not 0 <= token < tokenizer.vocab_size for token in end):
+        raise ValueError(
+            f"[encode_documents] expected end_of_text below vocab_size {tokenizer.vocab_size}, got {end[0]}"
+        )
+    tail = np.array(end, dtype)
+    pieces = []
+    for document in documents:
+        ids = np.asarray(tokenizer.encode_array(document))
+        if ids.size and int(ids.max()) >= tokenizer.vocab_size:
+            raise ValueError(
+                f"[encode_documents] expected ids below vocab_size {tokenizer.vocab_size}, got {ids.max()}"
+            )
+        pieces += [ids.astype(dtype), tail]
+    return np.concatenate(pieces) if pieces else np.empty(0, dtype)
+
+
+class TokenBatches:
+    """Batches of windows of `context` tokens, with the next token of each as its target.
+
+    The step alone decides a batch, so a run resumes by knowing its step, at no cost. An epoch takes each of
+    the N // context windows once, in an order drawn for that epoch. The stream is a circle that every epoch
+    cuts at another place: windows begin elsewhere each time, all tokens serve equally often, and the fewer
+    than `context` left over are different ones each epoch. The order comes from integer arithmetic written
+    here, not from a generator of a library, so it stays the same over versions and machines.
+    """
+
+    def __init__(self, tokens: np.ndarray, batch_size: int, context: int, seed: int = 0) -> None:
+        """`tokens` is (N,), any integer type, a memory map too. Raises `ValueError` if N < context + 1."""
+        if batch_size < 1 or context < 1:
+            raise ValueError(
+                f"[batches] expected batch_size and context of at least 1, got {batch_size} and {context}"
+            )
+        if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+            raise TypeError(
+                f"[batches] expected integer tokens of shape (N,), got {tokens.dtype} {tokens.shape}"
+            )
+        if len(tokens) < context + 1:
+            raise ValueError(
+                f"[batches] the text has {len(tokens)} tokens, expected at least {context + 1} for a "
+                f"context of {context}: give more text or a shorter context"
+            )
+        self.tokens = np.asarray(tokens)
+        self.batch_size = batch_size
+        self.context = context
+        self.seed = seed
+        self.windows_per_epoch = len(tokens) // context
+
+    def epoch(self, step: int) -> float:
+        """How many times the text has been seen when `step` batches have been taken."""
+        return step * self.batch_size / self.windows_per_epoch
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """`(inputs, targets)` of step 0, 1, 2, …: int32 (B, T) each; a target is the token after it."""
+        starts = self.window_starts(step)
+        positions = starts[:, None] + np.arange(self.context + 1)
+        windows = self.tokens.take(positions, mode="wrap").astype(np.int32)
+        return np.ascontiguousarray(windows[:, :-1]), np.ascontiguousarray(windows[:, 1:])
+
+    def window_starts(self, step: int) -> np.ndarray:
+        """Where in the text the windows of a step begin: int64 (B,). A batch may span the end of an epoch."""
+        if step < 0:
+            raise ValueError(f"[batches] expected a step of at least 0, got {step}")
+        places = [
+            divmod(step * self.batch_size + row, self.windows_per_epoch) for row in range(self.batch_size)
+        ]
+        starts = np.empty(self.batch_size, np.int64)
+        for epoch in sorted({epoch for epoch, _ in places}):
+            rows = [row for row, place in enumerate(places) if place[0] == epoch]
+            key = _mix(_mix(_mix(0, self.seed), epoch), 1)
+            indices = np.array([places[row][1] for row in rows], np.uint64)
+            order = permute(indices, self.windows_per_epoch, key)
+            cut = _mix(key, 2) % len(self.tokens)
+            starts[rows] = (order.astype(np.int64) * self.context + cut) % len(self.tokens)
+        return starts
+
+
+_MASK = (1 << 64) - 1
+_ROUNDS = 10
+
+
+def _mix(state: int, value: int) -> int:
+    """A 64-bit hash of two integers: SplitMix64's output function (Steele, Lea, Flood 2014)."""
+    z = (state * 0x9E3779B97F4A7C15 + value + 0x9E3779B97F4A7C15) & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return z ^ (z >> 31)
+
+
+def permute(indices: np.ndarray, size: int, key: int) -> np.ndarray:
+    """Where a permutation of range(size), chosen by `key`, sends each of `indices` (uint64).
+
+    A Feistel network over the smallest square power of two that holds `size`; results beyond it walk on along
+    their cycle until they fall inside (Black and Rogaway 2002), which keeps it a permutation.
+    """
+    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
+    keys = [np.uint64(_mix(key, 16 + number)) for number in range(_ROUNDS)]
+    result = indices.astype(np.uint64)
+    outside = np.arange(result.size)
+    while outside.size:
+        left, right = result[outside] >> shift, result[outside] & mask
+        for round_key in keys:
+            left, right = right, left ^ (_scramble(right ^ round_key) & mask)
+        result[outside] = (left << shift) | right
+        outside = outside[result[outside] >= size]
+    return result
+
+
+def _scramble(z: np.ndarray) -> np.ndarray:
+    # uint64 arithmetic on arrays wraps silently, as it should here
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

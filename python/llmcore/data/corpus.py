@@ -1,0 +1,126 @@
+"""A corpus: named documents, divided once and for all into training text and held-out text."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from llmcore.data.errors import CorpusError
+from llmcore.data.sources import read_documents
+
+PYTHON_DOCS = "python-docs"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents as bytes: UTF-8 as a rule, but any bytes are allowed and none are changed."""
+
+    name: str
+    train: list[bytes]
+    validation: list[bytes]
+
+    @property
+    def train_bytes(self) -> int:
+        """Size of the training text, without anything between documents."""
+        return sum(map(len, self.train))
+
+    @property
+    def validation_bytes(self) -> int:
+        """Size of the held-out text: the denominator of bits per byte."""
+        return sum(map(len, self.validation))
+
+    @cached_property
+    def digest(self) -> str:
+        """32 hex digits that change with any document or its side of the split, so that a run can tell."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in (self.train, self.validation):
+            digest.update(len(part).to_bytes(8, "little"))
+            for document in part:
+                digest.update(len(document).to_bytes(8, "little"))
+                digest.update(document)
+        return digest.hexdigest()
+
+
+def read_corpus(
+    source: str | os.PathLike | Sequence[str | os.PathLike], validation_fraction: float = 0.1
+) -> Corpus:
+    """Read text and hold a part of it out.
+
+    `source` is "python-docs" (the documentation inside the running interpreter), a text file (one document),
+    a `.jsonl` or `.jsonl.gz` file (a document a line, in its `text` field), a folder (its .txt .md .rst .tex
+    .py .jsonl .jsonl.gz files, recursive, sorted), a glob, or a list of these.
+
+    With at least 2 / `validation_fraction` documents, each goes to one side by a hash of its content, so that
+    adding documents never moves others and duplicates never straddle the split. With fewer, the tail of each
+    is held out instead, cut at a line boundary.
+
+    Raises `CorpusError` (a `ValueError`) with one line that names the source if it is missing, empty,
+    malformed or too short to divide.
+    """
+    if not 0.0 < validation_fraction < 1.0:
+        raise ValueError(f"[corpus] expected validation_fraction between 0 and 1, got {validation_fraction}")
+    sources = [source] if isinstance(source, (str, os.PathLike)) else source
+    if not isinstance(sources, Sequence) or isinstance(sources, (bytes, bytearray)):
+        raise TypeError(f"[corpus] expected a path, a glob or a list of them, got {type(source).__name__}")
+    if not sources:
+        raise CorpusError("[corpus] expected at least one source of text, got an empty list")
+    name = ", ".join(str(one) for one in sources)
+    documents = [document for one in sources for document in _read_source(one)]
+    train, validation = split_documents(documents, validation_fraction)
+    if not train or not validation:
+        size = sum(map(len, documents))
+        raise CorpusError(f"[corpus] {name} is too short to hold a part out: {size} bytes of text")
+    return Corpus(name, train, validation)
+
+
+def split_documents(
+    documents: Sequence[bytes], validation_fraction: float
+) -> tuple[list[bytes], list[bytes]]:
+    """`(train, validation)`, as `read_corpus` says; a side is empty only if the text cannot be divided."""
+    train: list[bytes] = []
+    validation: list[bytes] = []
+    if len(documents) * validation_fraction < 2:
+        for document in documents:
+            cut = _tail_start(document, validation_fraction)
+            train += [document[:cut]] if cut > 0 else []
+            validation += [document[cut:]] if cut < len(document) else []
+        return train, validation
+    keys = [_split_key(document) for document in documents]
+    # Chance can leave a side empty: then the document nearest to the border crosses it.
+    limit = max(validation_fraction, min(keys))
+    if max(keys) <= limit:
+        limit = max((key for key in keys if key < max(keys)), default=1.0)
+    for document, key in zip(documents, keys, strict=True):
+        (validation if key <= limit else train).append(document)
+    return train, validation
+
+
+def _read_source(source: str | os.PathLike) -> list[bytes]:
+    if source == PYTHON_DOCS:
+        from llmcore.data.python_docs import python_docs
+
+        return python_docs()
+    return read_documents(source)
+
+
+def _split_key(document: bytes) -> float:
+    """Uniform in [0, 1), from the content alone."""
+    return int.from_bytes(hashlib.blake2b(document, digest_size=6).digest(), "little") / 2**48
+
+
+def _tail_start(document: bytes, fraction: float) -> int:
+    """Where the held-out tail begins: after the line break nearest to it, else a space, else a character."""
+    ideal = len(document) - max(1, round(len(document) * fraction))
+    # A tail of up to twice the fraction; without a break in reach a finer one is the better cut.
+    reach = min(ideal, len(document) - ideal)
+    for mark in (b"\n", b" "):
+        before = document.rfind(mark, max(0, ideal - reach), ideal) + 1
+        after = document.find(mark, ideal, min(ideal + reach, len(document) - 1)) + 1
+        places = [place for place in (before, after) if place > 0]
+        if places:
+            return min(places, key=lambda place: abs(place - ideal))
+    for place in range(ideal, max(0, ideal - 4), -1):
+        if document[place] & 0xC0 != 0x80:  # not within a UTF-8 character
+            return place
+    return ideal or len(document)

@@ -1,0 +1,101 @@
+"""`python-docs`: over two megabytes of prose and API text from the interpreter that runs this, no download.
+
+The language reference that `help()` shows (`pydoc_data.topics`) and the docstrings of the standard library: a
+document a topic, a document a module. Kept in the user's cache folder between runs.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from llmcore.data.docstrings import standard_library_docstrings
+from llmcore.data.errors import CorpusError
+
+# Raised whenever the documents come out differently, so that an older cache is not taken.
+_FORMAT = 1
+_LEAST_BYTES = 200_000
+
+
+def python_docs(cache: bool = True) -> list[bytes]:
+    """The documents, UTF-8, the same for one interpreter; `cache=False` neither reads nor writes the cache.
+
+    Raises `CorpusError` if this interpreter came without its documentation.
+    """
+    path = _cache_path()
+    documents = _read_cache(path) if cache else None
+    if documents is None:
+        documents = _build()
+        if cache:
+            _write_cache(path, documents)
+    return documents
+
+
+def _build() -> list[bytes]:
+    topics = _topics()
+    modules: dict[str, list[str]] = {}
+    for entry in standard_library_docstrings():
+        modules.setdefault(entry.module, []).append(entry.render())
+    texts = [topics[name].strip() + "\n" for name in sorted(topics)]
+    texts += ["\n\n".join(modules[name]) for name in sorted(modules)]
+    documents = [text.encode("utf-8", "backslashreplace") for text in texts if text.strip()]
+    size = sum(map(len, documents))
+    if size < _LEAST_BYTES:
+        missing = [] if topics else ["pydoc_data.topics"]
+        if len(modules) < 100:
+            missing.append(f"the sources of the standard library in {sysconfig.get_paths()['stdlib']}")
+        raise CorpusError(
+            f"[python-docs] this Python has {size} bytes of documentation, expected {_LEAST_BYTES} or more; "
+            f"missing: {' and '.join(missing) or 'docstrings'}. Install all of Python, or give other text"
+        )
+    return documents
+
+
+def _topics() -> dict[str, str]:
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:  # Debian's minimal interpreter
+        return {}
+    return {name: text for name, text in topics.items() if isinstance(text, str)}
+
+
+def _cache_path() -> Path:
+    """In $LLMCORE_CACHE, else $XDG_CACHE_HOME/llmcore, else ~/.cache/llmcore; a name for each interpreter."""
+    folder = os.environ.get("LLMCORE_CACHE") or ""
+    if not folder:
+        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        folder = os.path.join(base, "llmcore")
+    identity = "\n".join([sys.version, sysconfig.get_paths()["stdlib"], str(_FORMAT)])
+    key = hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Path(folder, f"python-docs-{version}-{key}.json")
+
+
+def _read_cache(path: Path) -> list[bytes] | None:
+    """The cached documents, or None if there are none or anything about the file is wrong."""
+    try:
+        digest, _, payload = path.read_bytes().partition(b"\n")
+        if digest.decode("ascii") != hashlib.blake2b(payload, digest_size=32).hexdigest():
+            return None
+        return [text.encode("utf-8") for text in json.loads(payload)]
+    except (OSError, ValueError):
+        return None
+
+
+def _write_cache(path: Path, documents: list[bytes]) -> None:
+    """Written beside and renamed, so that a reader sees all or nothing. Failing to cache is no failure."""
+    payload = json.dumps([document.decode("utf-8") for document in documents]).encode()
+    digest = hashlib.blake2b(payload, digest_size=32).hexdigest().encode()
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=path.name + ".", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(digest + b"\n" + payload)
+        os.replace(temporary, path)
+    except OSError:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Model files: each format in its own module."""
