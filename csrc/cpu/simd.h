@@ -72,9 +72,10 @@ static inline vf fma(vf a, vf b, vf c) {
   return a * b + c;
 #endif
 }
-static inline vf select(vi mask, vf a, vf b) { return as_float(((vu)mask & as_bits(a)) | (~(vu)mask & as_bits(b))); }
-static inline vf max(vf a, vf b) { return select(a > b, a, b); }  // b where either is NaN
-static inline vf min(vf a, vf b) { return select(a < b, a, b); }
+// The conditional operator, so that the compiler finds blends and max/min instructions.
+static inline vf select(vi mask, vf a, vf b) { return mask ? a : b; }
+static inline vf max(vf a, vf b) { return a > b ? a : b; }  // b where either is NaN
+static inline vf min(vf a, vf b) { return a < b ? a : b; }
 static inline vf abs(vf a) { return as_float(as_bits(a) & 0x7fffffffu); }
 
 // Horizontal reductions in one fixed order (a tree over halves).
