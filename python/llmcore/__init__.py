@@ -1,0 +1,50 @@
+"""llmcore: from raw text to a chat model, with every step in view.
+
+    import llmcore
+    model = llmcore.load("run")                    # a directory made by `llmcore pretrain`
+    print(model.generate("The function returns", max_tokens=40))
+
+The C++ core does the arithmetic; everything here is thin. Heavy imports are lazy: `import llmcore` stays under 100 ms.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from llmcore._version import __version__
+
+# Public name -> module that defines it (None: the submodule of that name).
+_LAZY = {
+    "Tensor": "llmcore._tensor",
+    "tensor": "llmcore._tensor",
+    "no_grad": "llmcore.autograd",
+    "Tokenizer": "llmcore.tokenizer",
+    "LanguageModel": "llmcore.generate",
+    "load": "llmcore.generate",
+    "build_info": "llmcore.runtime",
+    "num_threads": "llmcore.runtime",
+    "set_num_threads": "llmcore.runtime",
+    "data": None,
+    "formats": None,
+    "losses": None,
+    "models": None,
+    "nn": None,
+    "ops": None,
+    "optim": None,
+    "train": None,
+}
+
+__all__ = ["__version__", *_LAZY]
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module 'llmcore' has no attribute {name!r}")
+    home = _LAZY[name]
+    value = importlib.import_module(f"llmcore.{name}") if home is None else getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,200 @@
+"""`Tensor`: an array of the C++ core with a gradient, zero-copy to and from numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llmcore import _core, autograd
+from llmcore._core import DType
+
+DTYPES = {
+    "float32": DType.float32,
+    "bfloat16": DType.bfloat16,
+    "int32": DType.int32,
+    "int64": DType.int64,
+    "uint32": DType.uint32,
+    "uint8": DType.uint8,
+}
+FLOATS = (DType.float32, DType.bfloat16)
+
+
+def to_dtype(dtype) -> DType:
+    """A core dtype from a name, a numpy dtype or a core dtype."""
+    if isinstance(dtype, DType):
+        return dtype
+    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    if name not in DTYPES:
+        raise TypeError(f"[tensor] expected a dtype of {', '.join(DTYPES)}, got {name}")
+    return DTYPES[name]
+
+
+def to_array(x) -> _core.Array:
+    """A core array from a Tensor, a numpy array, anything with DLPack, or numbers. Aligned numpy input is not copied."""
+    if isinstance(x, Tensor):
+        return x.array
+    if isinstance(x, _core.Array):
+        return x
+    if not isinstance(x, np.ndarray):
+        if hasattr(x, "__dlpack__") and not np.isscalar(x):
+            x = np.from_dlpack(x)
+        else:
+            x = np.asarray(x)
+            if x.dtype == np.float64:  # python floats; a float64 *array* is refused below
+                x = x.astype(np.float32)
+    bf16 = x.dtype.name == "bfloat16"
+    if bf16:
+        x = x.view(np.uint16)
+    elif x.dtype.name not in DTYPES:
+        raise TypeError(f"[tensor] expected an array of {', '.join(DTYPES)}, got {x.dtype.name}")
+    if not x.flags.aligned or not x.dtype.isnative or any(s % x.itemsize for s in x.strides):
+        x = np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("="))
+    return _core.from_numpy(x, bf16)
+
+
+class Tensor:
+    """An array (any shape; float32, bfloat16 or integers) that ops can be recorded on.
+
+    Attributes: `array` (the core's storage), `grad` (an array of the same shape, or None), `requires_grad`.
+    """
+
+    __slots__ = ("__weakref__", "_index", "_node", "array", "grad", "requires_grad")
+
+    def __init__(self, array: _core.Array, requires_grad: bool = False):
+        self.array = array
+        self.grad: _core.Array | None = None
+        self.requires_grad = requires_grad
+        self._node = None
+        self._index = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.array.ndim
+
+    @property
+    def size(self) -> int:
+        return self.array.size
+
+    @property
+    def dtype(self) -> str:
+        return self.array.dtype.name
+
+    @property
+    def device(self) -> str:
+        return self.array.device
+
+    def numpy(self) -> np.ndarray:
+        """A numpy view of the same memory (bfloat16 as `ml_dtypes.bfloat16`)."""
+        return array_to_numpy(self.array)
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        a = self.numpy()
+        return a if dtype is None else a.astype(dtype)
+
+    def item(self) -> float:
+        """The only element as a Python number; ValueError when there is not exactly one."""
+        return self.numpy().item()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        grad = ", requires_grad=True" if self.requires_grad else ""
+        return f"Tensor({np.array2string(self.numpy(), threshold=20, precision=4)}, {self.dtype}{grad})"
+
+    # ---- gradients ----
+
+    def grad_buffer(self) -> _core.Array:
+        """The float32 gradient of a leaf, made of zeros at first use, for ops that add to it in place."""
+        if self.grad is None:
+            self.grad = _core.zeros(self.shape, DType.float32)
+        return self.grad
+
+    def accumulate_grad(self, grad: _core.Array) -> None:
+        """Add `grad` to this leaf's gradient."""
+        self.grad = grad if self.grad is None else _core.add(self.grad, grad)
+
+    def panels(self, dtype: DType, transposed: bool) -> _core.Panels:
+        """This matrix packed for the kernels: as (N, K) transposed, or as (K, N). Packed anew at every call; parameters
+        keep theirs until the next update."""
+        return _core.pack(self.array, dtype, transposed)
+
+    def zero_grad(self) -> None:
+        """Forget the gradient."""
+        self.grad = None
+
+    def backward(self, grad=None) -> None:
+        """Fill `.grad` of every leaf this tensor was computed from. `grad` defaults to 1 for a single element."""
+        if not self.requires_grad:
+            raise RuntimeError("[backward] expected a tensor computed from one that requires gradients, got a constant")
+        if grad is None:
+            if self.size != 1:
+                raise ValueError(f"[backward] expected a grad of shape {self.shape} for more than one element, got None")
+            grad = _core.cast(_core.from_numpy(np.ones(self.shape, np.float32)), self.array.dtype)
+        grad = to_array(grad)
+        if grad.shape != self.shape or grad.dtype != self.array.dtype:
+            raise ValueError(
+                f"[backward] expected a grad {self.shape} {self.dtype}, got {grad.shape} {grad.dtype.name}"
+            )
+        autograd.run_backward(self, grad)
+
+    # ---- arithmetic and views (llmcore.ops.arithmetic) ----
+
+    def __add__(self, other) -> Tensor:
+        from llmcore.ops import arithmetic
+
+        return arithmetic.add(self, other)
+
+    def __mul__(self, other) -> Tensor:
+        from llmcore.ops import arithmetic
+
+        return arithmetic.mul(self, other)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def reshape(self, *shape) -> Tensor:
+        from llmcore.ops import arithmetic
+
+        return arithmetic.reshape(self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
+
+
+def array_to_numpy(array: _core.Array) -> np.ndarray:
+    a = array.numpy()
+    if array.dtype == DType.bfloat16:
+        import ml_dtypes
+
+        return a.view(ml_dtypes.bfloat16)
+    return a
+
+
+def tensor(array, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
+    """A Tensor from numbers, numpy, or anything with DLPack.
+
+    dtype: "float32", "bfloat16", "int32", "int64", "uint32" or "uint8"; by default what the array has (float64 becomes
+    float32). device: "cpu". Raises TypeError for other dtypes, ValueError for other devices.
+    """
+    if device not in (None, "cpu"):
+        raise ValueError(f"[tensor] expected device 'cpu' (this build has no CUDA), got {device!r}")
+    if dtype is None and isinstance(array, np.ndarray) and array.dtype == np.float64:
+        dtype = "float32"
+    if dtype is not None:
+        wanted = to_dtype(dtype)
+        if isinstance(array, (Tensor, _core.Array)) and to_array(array).dtype == wanted:
+            return Tensor(to_array(array), requires_grad)
+        source = np.asarray(array_to_numpy(to_array(array)) if isinstance(array, (Tensor, _core.Array)) else array)
+        if wanted == DType.bfloat16:
+            out = _core.cast(_core.from_numpy(np.ascontiguousarray(source, np.float32)), wanted)
+        else:
+            out = _core.from_numpy(np.ascontiguousarray(source, wanted.name))
+    else:
+        out = to_array(array)
+    return Tensor(out, requires_grad)
+
+
+def as_tensor(x) -> Tensor:
+    """What ops do with their inputs: a Tensor stays itself, everything else becomes a constant."""
+    return x if isinstance(x, Tensor) else Tensor(to_array(x))

@@ -1,0 +1,113 @@
+"""A small tape: every op that needs gradients leaves one `Node` behind, and `backward` walks them newest first.
+
+A node's `backward` takes the gradients of its outputs (arrays, or None for outputs nobody used) and returns one gradient
+per input (an array, or None). Gradients of parameters are written by the op straight into `Tensor.grad_buffer()`, so
+that accumulation over several uses and several micro-batches costs no extra pass.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from llmcore import _core
+
+if TYPE_CHECKING:
+    from llmcore._tensor import Tensor
+
+_state = threading.local()
+_counter = itertools.count()
+
+
+def grad_enabled() -> bool:
+    """Whether ops on this thread record themselves."""
+    return getattr(_state, "enabled", True)
+
+
+@contextmanager
+def no_grad():
+    """Run a block without recording: less memory, nothing to differentiate."""
+    before = grad_enabled()
+    _state.enabled = False
+    try:
+        yield
+    finally:
+        _state.enabled = before
+
+
+class Node:
+    """One recorded op."""
+
+    __slots__ = ("backward", "grads", "inputs", "order")
+
+    def __init__(self, inputs: Sequence[Tensor | None], outputs: int, backward: Callable):
+        self.inputs = inputs
+        self.backward = backward
+        self.grads: list = [None] * outputs
+        self.order = next(_counter)
+
+
+def needs_grad(*inputs) -> bool:
+    """Whether an op on these inputs has to record itself."""
+    if not grad_enabled():
+        return False
+    return any(t is not None and t.requires_grad for t in inputs)
+
+
+def record(outputs: Sequence[Tensor], inputs: Sequence[Tensor | None], backward: Callable) -> None:
+    """Attach one node to `outputs`; the caller has asked `needs_grad(*inputs)`."""
+    node = Node(inputs, len(outputs), backward)
+    for i, out in enumerate(outputs):
+        out.requires_grad = True
+        out._node, out._index = node, i
+
+
+def _add(a, b):
+    return b if a is None else _core.add(a, b)
+
+
+def run_backward(root: Tensor, grad) -> None:
+    """Propagate `grad` from `root` to every leaf that requires gradients. A graph can be walked once."""
+    if root._node is None:
+        if root.requires_grad:
+            root.accumulate_grad(grad)
+        return
+    nodes, stack = {root._node}, [root._node]
+    while stack:
+        for t in stack.pop().inputs:
+            if t is not None and t._node is not None and t._node not in nodes:
+                nodes.add(t._node)
+                stack.append(t._node)
+    root._node.grads[root._index] = grad
+    # An op is newer than everything it reads, so newest first is a topological order.
+    for node in sorted(nodes, key=lambda n: n.order, reverse=True):
+        if node.backward is None:
+            raise RuntimeError("[backward] expected a graph that was not walked yet, got one whose memory is freed")
+        grads, backward, inputs = node.grads, node.backward, node.inputs
+        node.grads, node.backward, node.inputs = [None] * len(grads), None, ()
+        if all(g is None for g in grads):
+            continue
+        for t, g in zip(inputs, backward(*grads), strict=True):
+            if g is None or t is None or not t.requires_grad:
+                continue
+            if t._node is None:
+                t.accumulate_grad(g)
+            else:
+                t._node.grads[t._index] = _add(t._node.grads[t._index], g)
+
+
+def grad_slot(t: Tensor | None):
+    """Where an op adds the float32 gradient of a parameter-like input: (buffer, result for the tape).
+
+    A leaf's own buffer is written in place and the tape gets None; for a computed tensor the buffer itself is the result.
+    An input that needs no gradient gets (None, None).
+    """
+    if t is None or not t.requires_grad:
+        return None, None
+    if t._node is None:
+        return t.grad_buffer(), None
+    buffer = _core.zeros(t.shape, _core.DType.float32)
+    return buffer, buffer

@@ -1,0 +1,37 @@
+"""The ops: numpy or Tensor in, Tensor out, forward and backward. One file per family, each with both directions.
+
+Bad shapes, dtypes and devices raise ValueError or TypeError as `[op] expected ..., got ...`.
+"""
+
+from llmcore.ops.activation import gelu, silu, softmax, swiglu
+from llmcore.ops.arithmetic import add, cast, mul, reshape, split
+from llmcore.ops.attention import attention, cache_append
+from llmcore.ops.embedding import embedding, rope
+from llmcore.ops.linear import linear, matmul
+from llmcore.ops.loss import cross_entropy, linear_cross_entropy
+from llmcore.ops.norm import layer_norm, rms_norm
+from llmcore.ops.sample import Sample, sample
+
+__all__ = [
+    "Sample",
+    "add",
+    "attention",
+    "cache_append",
+    "cast",
+    "cross_entropy",
+    "embedding",
+    "gelu",
+    "layer_norm",
+    "linear",
+    "linear_cross_entropy",
+    "matmul",
+    "mul",
+    "reshape",
+    "rms_norm",
+    "rope",
+    "sample",
+    "silu",
+    "softmax",
+    "split",
+    "swiglu",
+]

@@ -1,0 +1,78 @@
+"""Sums, products, casts and views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from llmcore import _core, autograd
+from llmcore._tensor import Tensor, as_tensor, to_dtype
+
+
+def add(a, b) -> Tensor:
+    """a + b for two tensors of one shape and dtype."""
+    a, b = as_tensor(a), as_tensor(b)
+    out = Tensor(_core.add(a.array, b.array))
+    if autograd.needs_grad(a, b):
+        autograd.record([out], [a, b], lambda dy: (dy, dy))
+    return out
+
+
+def mul(a, b) -> Tensor:
+    """a * b for two tensors of one shape and dtype, or a tensor and a number."""
+    if isinstance(b, (int, float, np.floating, np.integer)):
+        a, factor = as_tensor(a), float(b)
+        out = Tensor(_core.scale(a.array, factor))
+        if autograd.needs_grad(a):
+            autograd.record([out], [a], lambda dy: (_core.scale(dy, factor),))
+        return out
+    a, b = as_tensor(a), as_tensor(b)
+    out = Tensor(_core.mul(a.array, b.array))
+    if autograd.needs_grad(a, b):
+        x, y = a.array, b.array
+        autograd.record([out], [a, b], lambda dy: (_core.mul(dy, y), _core.mul(dy, x)))
+    return out
+
+
+def cast(x, dtype) -> Tensor:
+    """x as "float32" or "bfloat16"."""
+    x, wanted = as_tensor(x), to_dtype(dtype)
+    if x.array.dtype == wanted:
+        return x
+    out = Tensor(_core.cast(x.array, wanted))
+    if autograd.needs_grad(x):
+        source = x.array.dtype
+        autograd.record([out], [x], lambda dy: (_core.cast(dy, source),))
+    return out
+
+
+def reshape(x, shape: Sequence[int]) -> Tensor:
+    """x with another shape of as many elements; one -1 is inferred."""
+    x = as_tensor(x)
+    out = Tensor(x.array.reshape(list(shape)))
+    if autograd.needs_grad(x):
+        before = list(x.shape)
+        autograd.record([out], [x], lambda dy: (dy.reshape(before),))
+    return out
+
+
+def split(x, sizes: Sequence[int], dim: int = -1) -> list[Tensor]:
+    """Views of x along `dim`, `sizes` long, which must add up to that dimension."""
+    x = as_tensor(x)
+    dim = dim % x.ndim
+    if any(n < 0 for n in sizes) or sum(sizes) != x.shape[dim]:
+        raise ValueError(f"[split] expected sizes that add up to {x.shape[dim]}, got {list(sizes)}")
+    outputs, start = [], 0
+    for n in sizes:
+        outputs.append(Tensor(x.array.narrow(dim, start, n)))
+        start += n
+    if autograd.needs_grad(x):
+        shapes, dtype = [o.shape for o in outputs], x.array.dtype
+
+        def backward(*grads):
+            parts = [_core.zeros(s, dtype) if g is None else g for g, s in zip(grads, shapes, strict=True)]
+            return (_core.join(parts, dim),)
+
+        autograd.record(outputs, [x], backward)
+    return outputs

@@ -1,0 +1,40 @@
+"""Softmax attention and the key/value cache."""
+
+from __future__ import annotations
+
+import math
+
+from llmcore import _core, autograd
+from llmcore._tensor import Tensor, as_tensor
+
+
+def attention(q, k, v, causal: bool = True, scale: float | None = None, lengths=None) -> Tensor:
+    """softmax(scale · q kᵀ + mask) v.
+
+    q (B, T, H, D), k and v (B, S, Hkv, D), H a multiple of Hkv (grouped-query attention, Ainslie et al. 2023); the
+    scores never exist as a whole (Dao et al. 2022). scale defaults to 1/√D. Causal: query t stands at key position
+    S − T + t and sees keys up to there. lengths (B) int32: keys valid in each row of a cache, counting the queries' own;
+    then query t stands at lengths[b] − T + t. Returns (B, T, H, D). Not differentiable with `lengths`.
+    """
+    q, k, v = as_tensor(q), as_tensor(k), as_tensor(v)
+    if scale is None:
+        scale = 1.0 / math.sqrt(q.shape[-1]) if q.ndim and q.shape[-1] else 1.0
+    taped = autograd.needs_grad(q, k, v)
+    if lengths is not None and taped:
+        raise ValueError("[attention] expected lengths=None where gradients are needed, got lengths")
+    y, lse = _core.attention(
+        q.array, k.array, v.array, scale, causal, None if lengths is None else as_tensor(lengths).array
+    )
+    out = Tensor(y)
+    if taped:
+        saved = q.array, k.array, v.array, y, lse
+        autograd.record([out], [q, k, v], lambda dy: _core.attention_backward(dy, *saved, scale, causal))
+    return out
+
+
+def cache_append(cache, x, lengths) -> None:
+    """Write x (B, T, H, D) into cache (B, S, H, D) in place: cache[b, lengths[b] − T + t] = x[b, t].
+
+    lengths (B) int32 counts the new entries; each lies in [T, S].
+    """
+    _core.cache_append(as_tensor(cache).array, as_tensor(x).array, as_tensor(lengths).array)

@@ -1,0 +1,70 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from llmcore import _core, autograd
+from llmcore._tensor import Tensor, as_tensor, to_dtype
+
+
+def linear(x, weight, bias=None, residual=None, activation: str | None = None, out_dtype=None) -> Tensor:
+    """residual + act(x · weightᵀ + bias), in one kernel.
+
+    x (..., K) float32 or bfloat16, which is also the compute dtype; weight (N, K) any float dtype (packed to the compute
+    dtype); bias (N) float32; residual (..., N); activation None or "gelu" (tanh approximation). Returns (..., N) in x's
+    dtype, or float32 when `out_dtype="float32"`.
+    """
+    if activation not in (None, "gelu"):
+        raise ValueError(f"[linear] expected activation None or 'gelu', got {activation!r}")
+    x, weight = as_tensor(x), as_tensor(weight)
+    bias = None if bias is None else as_tensor(bias)
+    residual = None if residual is None else as_tensor(residual)
+    gelu = activation == "gelu"
+    taped = autograd.needs_grad(x, weight, bias, residual)
+    y, pre = _core.linear(
+        x.array,
+        weight.panels(x.array.dtype, True),
+        bias=None if bias is None else bias.array,
+        residual=None if residual is None else residual.array,
+        gelu=gelu,
+        keep_pre_activation=gelu and taped,
+        out_dtype=None if out_dtype is None else to_dtype(out_dtype),
+    )
+    out = Tensor(y)
+    if taped:
+        saved = x.array
+
+        def backward(dy):
+            dpre = _core.gelu_backward(dy, pre) if gelu else dy
+            if dpre.dtype != saved.dtype:
+                dpre = _core.cast(dpre, saved.dtype)
+            dx = _core.linear(dpre, weight.panels(saved.dtype, False))[0] if x.requires_grad else None
+            dw, dw_result = autograd.grad_slot(weight)
+            if dw is not None:
+                _core.linear_weight_grad(dpre, saved, dw)
+            db, db_result = autograd.grad_slot(bias)
+            if db is not None:
+                _core.linear_bias_grad(dpre, db)
+            return dx, dw_result, db_result, dy
+
+        autograd.record([out], [x, weight, bias, residual], backward)
+    return out
+
+
+def matmul(a, b) -> Tensor:
+    """a · b: (..., K) · (K, N), or (*batch, M, K) · (*batch, K, N) with equal leading dimensions; one float dtype."""
+    a, b = as_tensor(a), as_tensor(b)
+    out = Tensor(_core.matmul(a.array, b.array))
+    if autograd.needs_grad(a, b):
+        x, y = a.array, b.array
+
+        def backward(dy):
+            da = _core.matmul(dy, y, transpose_b=True) if a.requires_grad else None
+            if not b.requires_grad:
+                return da, None
+            if y.ndim == 2 and x.ndim > 2:  # one b for a stack of a: the stack is one tall matrix
+                rows = [-1, x.shape[-1]], [-1, dy.shape[-1]]
+                return da, _core.matmul(x.reshape(rows[0]), dy.reshape(rows[1]), transpose_a=True)
+            return da, _core.matmul(x, dy, transpose_a=True)
+
+        autograd.record([out], [a, b], backward)
+    return out

@@ -1,0 +1,42 @@
+"""Normalisation over the last dimension."""
+
+from __future__ import annotations
+
+from llmcore import _core, autograd
+from llmcore._tensor import Tensor, as_tensor
+
+
+def layer_norm(x, weight, bias=None, eps: float = 1e-5) -> Tensor:
+    """(x − mean) / √(var + eps) · weight + bias over the last dimension (Ba et al. 2016).
+
+    x (..., C) float32 or bfloat16; weight and bias (C) float32; biased variance. Returns x's shape and dtype.
+    """
+    x, weight = as_tensor(x), as_tensor(weight)
+    bias = None if bias is None else as_tensor(bias)
+    y, mean, rstd = _core.layer_norm(x.array, weight.array, None if bias is None else bias.array, eps)
+    return _record(Tensor(y), x, weight, bias, mean, rstd)
+
+
+def rms_norm(x, weight, eps: float = 1e-6) -> Tensor:
+    """x / √(mean(x²) + eps) · weight over the last dimension (Zhang & Sennrich 2019).
+
+    x (..., C) float32 or bfloat16; weight (C) float32. Returns x's shape and dtype.
+    """
+    x, weight = as_tensor(x), as_tensor(weight)
+    y, rstd = _core.rms_norm(x.array, weight.array, eps)
+    return _record(Tensor(y), x, weight, None, None, rstd)
+
+
+def _record(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, mean, rstd) -> Tensor:
+    if autograd.needs_grad(x, weight, bias):
+        x_saved, w_saved = x.array, weight.array
+
+        def backward(dy):
+            dw, dw_result = autograd.grad_slot(weight)
+            db, db_result = autograd.grad_slot(bias)
+            if dw is None:
+                dw = _core.zeros(weight.shape, _core.DType.float32)
+            return _core.norm_backward(dy, x_saved, w_saved, mean, rstd, dw, db), dw_result, db_result
+
+        autograd.record([out], [x, weight, bias], backward)
+    return out

@@ -1,0 +1,43 @@
+"""What this build can do and how many threads it uses."""
+
+from __future__ import annotations
+
+import platform
+
+from llmcore import _core
+from llmcore._version import __version__
+
+
+def num_threads() -> int:
+    """Threads the kernels use: by default what the affinity mask and the cgroup quota allow."""
+    return _core.num_threads()
+
+
+def set_num_threads(n: int) -> None:
+    """Use n threads (1 to 1024) from now on. Results do not depend on it."""
+    if not isinstance(n, int) or isinstance(n, bool):
+        raise TypeError(f"[set_num_threads] expected an integer, got {n!r}")
+    if not 1 <= n <= 1024:
+        raise ValueError(f"[set_num_threads] expected 1 <= n <= 1024, got {n}")
+    _core.set_num_threads(n)
+
+
+def build_info() -> dict:
+    """Version, instruction sets (compiled, supported here, in use), threads, and default compute dtype."""
+    isas = _core.compiled_isas()
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "isa": _core.current_isa(),
+        "isas_compiled": [name for name, _ in isas],
+        "isas_supported": [name for name, supported in isas if supported],
+        "threads": _core.num_threads(),
+        "dtype": default_dtype(),
+        "cuda": False,
+    }
+
+
+def default_dtype() -> str:
+    """bfloat16 where the processor has dot products for it, else float32."""
+    return "bfloat16" if _core.fast_bf16() else "float32"
