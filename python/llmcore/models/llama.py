@@ -1,0 +1,191 @@
+"""Llama (Touvron et al. 2023): rotary positions, RMS norm, SwiGLU, grouped-query attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmcore import nn, ops
+from llmcore._tensor import Tensor
+from llmcore.models.base import CausalLM, KVCache, check_config, field, initialise
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """Sizes of a Llama. `kv_heads` defaults to heads, `ffn` to 8/3 of the width rounded up to 64, `head_size` to
+    width / heads. `tied`: the output layer is the token embedding."""
+
+    vocab_size: int = 32000
+    context: int = 2048
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    kv_heads: int | None = None
+    ffn: int | None = None
+    head_size: int | None = None
+    rope_base: float = 10000.0
+    eps: float = 1e-5
+    tied: bool = True
+
+    def __post_init__(self):
+        check_config("LlamaConfig", self)
+        derived = {
+            "kv_heads": self.heads,
+            "ffn": -(-8 * self.width // (3 * 64)) * 64,
+            "head_size": self.width // self.heads,
+        }
+        for name, value in derived.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if self.heads % self.kv_heads:
+            raise ValueError(
+                f"[LlamaConfig] expected heads a multiple of kv_heads, got {self.heads} and {self.kv_heads}"
+            )
+        if self.head_size % 2 or self.head_size < 2:
+            raise ValueError(f"[LlamaConfig] expected an even head_size (width / heads), got {self.head_size}")
+
+    def to_hf(self) -> dict:
+        """config.json of the Hugging Face format."""
+        return {
+            "model_type": "llama",
+            "architectures": ["LlamaForCausalLM"],
+            "vocab_size": self.vocab_size,
+            "max_position_embeddings": self.context,
+            "hidden_size": self.width,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "intermediate_size": self.ffn,
+            "head_dim": self.head_size,
+            "rope_theta": self.rope_base,
+            "rms_norm_eps": self.eps,
+            "tie_word_embeddings": self.tied,
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "mlp_bias": False,
+        }
+
+    @classmethod
+    def from_hf(cls, c: Mapping) -> LlamaConfig:
+        """From config.json; what this implementation does not have is refused by name."""
+        rope = c.get("rope_parameters") or c.get("rope_scaling") or {}
+        if not isinstance(rope, Mapping) or rope.get("rope_type", rope.get("type", "default")) != "default":
+            raise ValueError(f"[config.json] expected rope_scaling of type 'default', got {rope!r}")
+        for name, wanted in {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False}.items():
+            if c.get(name, wanted) != wanted:
+                raise ValueError(f"[config.json] expected {name} {wanted!r}, got {c[name]!r}")
+        heads = field(c, "num_attention_heads", int)
+        width = field(c, "hidden_size", int)
+        return cls(
+            vocab_size=field(c, "vocab_size", int),
+            context=field(c, "max_position_embeddings", int),
+            width=width,
+            layers=field(c, "num_hidden_layers", int),
+            heads=heads,
+            kv_heads=field(c, "num_key_value_heads", int, heads),
+            ffn=field(c, "intermediate_size", int),
+            head_size=c.get("head_dim") or width // max(heads, 1),
+            rope_base=float(rope.get("rope_theta", c.get("rope_theta", 10000.0))),
+            eps=field(c, "rms_norm_eps", float, 1e-6),
+            tied=field(c, "tie_word_embeddings", bool, False),
+        )
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, c: LlamaConfig):
+        self.heads, self.kv_heads, self.head_size = c.heads, c.kv_heads, c.head_size
+        self.norm1 = nn.RMSNorm(c.width, c.eps)
+        self.qkv = nn.Linear(c.width, (c.heads + 2 * c.kv_heads) * c.head_size, bias=False)
+        self.attention_out = nn.Linear(c.heads * c.head_size, c.width, bias=False)
+        self.norm2 = nn.RMSNorm(c.width, c.eps)
+        self.gate_up = nn.Linear(c.width, 2 * c.ffn, bias=False)
+        self.down = nn.Linear(c.ffn, c.width, bias=False)
+
+    def forward(self, x: Tensor, layer: int, rotary, positions, cache: KVCache | None) -> Tensor:
+        B, T, _ = x.shape
+        qkv = self.qkv(self.norm1(x)).reshape(B, T, self.heads + 2 * self.kv_heads, self.head_size)
+        # Queries and keys are turned, values pass: one call on the packed tensor.
+        qkv = ops.rope(qkv, *rotary, positions, heads=self.heads + self.kv_heads)
+        q, k, v = ops.split(qkv, [self.heads, self.kv_heads, self.kv_heads], dim=2)
+        y = ops.attention(q, k, v) if cache is None else cache.attend(layer, q, k, v)
+        x = self.attention_out(y.reshape(B, T, self.heads * self.head_size), residual=x)
+        return self.down(ops.swiglu(self.gate_up(self.norm2(x))), residual=x)
+
+
+class Llama(CausalLM):
+    """The model; parameters are drawn from `seed`."""
+
+    def __init__(self, config: LlamaConfig, dtype: str = "float32", seed: int = 0):
+        self.config, self.dtype = config, dtype
+        self.tokens = nn.Embedding(config.vocab_size, config.width)
+        self.blocks = [Block(config) for _ in range(config.layers)]
+        self.norm = nn.RMSNorm(config.width, config.eps)
+        self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
+        self._rotary = rotary_tables(config.context, config.head_size, config.rope_base)
+        initialise(self, seed, config.layers, residual=("attention_out.weight", "down.weight"))
+
+    def output_weight(self) -> nn.Parameter:
+        return self.tokens.weight if self.head is None else self.head.weight
+
+    def hidden(self, ids, cache: KVCache | None = None) -> Tensor:
+        ids = self.checked_ids(ids)
+        positions = None if cache is None else cache.advance(ids.shape[1])
+        x = self.tokens(ids, self.dtype)
+        for i, block in enumerate(self.blocks):
+            x = block(x, i, self._rotary, positions, cache)
+        return self.norm(x)
+
+    # ---- Hugging Face names: query, key, value and gate, up are separate matrices there ----
+
+    def to_hf(self) -> dict[str, np.ndarray]:
+        """Weights by their names in the Hugging Face format."""
+        state, out = self.state_dict(), {}
+        for name, parts in _hf_names(self.config):
+            rows = np.cumsum([n for _, n in parts])[:-1] if len(parts) > 1 else []
+            for (hf, _), w in zip(parts, np.split(state[name], rows) if len(parts) > 1 else [state[name]], strict=True):
+                out[hf] = np.ascontiguousarray(w)
+        return out
+
+    def load_hf(self, weights: Mapping[str, np.ndarray]) -> None:
+        """The reverse of `to_hf`. ValueError names what is missing or of another shape."""
+        state = {}
+        for name, parts in _hf_names(self.config):
+            for hf, rows in parts:
+                if hf not in weights:
+                    raise ValueError(f"[load] expected a tensor {hf}, got none")
+                if rows is not None and np.shape(weights[hf])[:1] != (rows,):
+                    raise ValueError(f"[load] expected {hf} with {rows} rows, got shape {np.shape(weights[hf])}")
+            state[name] = (
+                weights[parts[0][0]] if len(parts) == 1 else np.concatenate([np.asarray(weights[hf]) for hf, _ in parts])
+            )
+        self.load_state_dict(state)
+
+
+def rotary_tables(positions: int, head_size: int, base: float) -> tuple[np.ndarray, np.ndarray]:
+    """cos and sin (positions, head_size / 2) float32 of position · base^(−2i / head_size)."""
+    frequency = base ** (-np.arange(0, head_size, 2, dtype=np.float64) / head_size)
+    angle = np.arange(positions, dtype=np.float64)[:, None] * frequency
+    return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+
+
+def _hf_names(c: LlamaConfig):
+    """(our name, [(Hugging Face's name, rows)]): several names where theirs are parts of ours, rows None for all."""
+    yield "tokens.weight", [("model.embed_tokens.weight", None)]
+    q, kv = c.heads * c.head_size, c.kv_heads * c.head_size
+    for i in range(c.layers):
+        ours, theirs = f"blocks.{i}", f"model.layers.{i}"
+        yield f"{ours}.norm1.weight", [(f"{theirs}.input_layernorm.weight", None)]
+        attention = [(f"{theirs}.self_attn.{n}_proj.weight", rows) for n, rows in (("q", q), ("k", kv), ("v", kv))]
+        yield f"{ours}.qkv.weight", attention
+        yield f"{ours}.attention_out.weight", [(f"{theirs}.self_attn.o_proj.weight", None)]
+        yield f"{ours}.norm2.weight", [(f"{theirs}.post_attention_layernorm.weight", None)]
+        mlp = [(f"{theirs}.mlp.{n}_proj.weight", c.ffn) for n in ("gate", "up")]
+        yield f"{ours}.gate_up.weight", mlp
+        yield f"{ours}.down.weight", [(f"{theirs}.mlp.down_proj.weight", None)]
+    yield "norm.weight", [("model.norm.weight", None)]
+    if not c.tied:
+        yield "head.weight", [("lm_head.weight", None)]

@@ -1,0 +1,6 @@
+"""Modules: parameters with a name, and a forward pass made of ops."""
+
+from llmcore.nn.layers import Embedding, LayerNorm, Linear, RMSNorm
+from llmcore.nn.module import Module, Parameter
+
+__all__ = ["Embedding", "LayerNorm", "Linear", "Module", "Parameter", "RMSNorm"]

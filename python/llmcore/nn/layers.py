@@ -1,0 +1,53 @@
+"""The layers that models are made of. Weights start as zeros or ones; a model draws them (`models.base.initialise`)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llmcore import ops
+from llmcore._tensor import Tensor
+from llmcore.nn.module import Module, Parameter
+
+
+class Linear(Module):
+    """y = x · weightᵀ + bias; weight (outputs, inputs)."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True):
+        self.weight = Parameter(np.zeros((outputs, inputs), np.float32))
+        self.bias = Parameter(np.zeros(outputs, np.float32)) if bias else None
+
+    def forward(self, x: Tensor, residual: Tensor | None = None, activation: str | None = None) -> Tensor:
+        return ops.linear(x, self.weight, self.bias, residual=residual, activation=activation)
+
+
+class Embedding(Module):
+    """One row of `weight` (rows, width) for each id."""
+
+    def __init__(self, rows: int, width: int):
+        self.weight = Parameter(np.zeros((rows, width), np.float32))
+
+    def forward(self, ids, dtype="float32") -> Tensor:
+        return ops.embedding(ids, self.weight, dtype)
+
+
+class LayerNorm(Module):
+    """Layer norm with weight and bias."""
+
+    def __init__(self, width: int, eps: float = 1e-5):
+        self.weight = Parameter(np.ones(width, np.float32))
+        self.bias = Parameter(np.zeros(width, np.float32))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class RMSNorm(Module):
+    """RMS norm with weight."""
+
+    def __init__(self, width: int, eps: float = 1e-6):
+        self.weight = Parameter(np.ones(width, np.float32))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.rms_norm(x, self.weight, self.eps)

@@ -1,0 +1,103 @@
+"""`Parameter` and `Module`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from llmcore import _core
+from llmcore._core import DType
+from llmcore._tensor import Tensor, array_to_numpy
+
+
+class Parameter(Tensor):
+    """A trainable float32 tensor. Matrices keep themselves packed for the kernels, once per dtype and direction, until
+    `updated()` says that the values changed."""
+
+    __slots__ = ("_packed", "_stale")
+
+    def __init__(self, values):
+        array = _core.empty(list(np.shape(values)), DType.float32)
+        array.numpy()[...] = values
+        super().__init__(array, requires_grad=True)
+        self._packed: dict[tuple[DType, bool], _core.Panels] = {}
+        self._stale: set[tuple[DType, bool]] = set()
+
+    def panels(self, dtype: DType, transposed: bool) -> _core.Panels:
+        key = dtype, transposed
+        if key not in self._packed or key in self._stale:
+            # The memory of the stale panels is used again.
+            self._packed[key] = _core.pack(self.array, dtype, transposed, self._packed.get(key))
+            self._stale.discard(key)
+        return self._packed[key]
+
+    def updated(self) -> None:
+        """Call after writing to `array`: packed copies are made anew at their next use."""
+        self._stale = set(self._packed)
+
+    def assign(self, values) -> None:
+        """Overwrite the values (same shape)."""
+        values = np.asarray(values)
+        if values.shape != self.shape:
+            raise ValueError(f"[parameter] expected values of shape {self.shape}, got {values.shape}")
+        self.array.numpy()[...] = values
+        self.updated()
+
+
+class Module:
+    """Something with parameters: attributes that are Parameters, Modules, or lists of Modules are found by name."""
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
+        """(name, parameter) pairs in the order of definition; a shared parameter comes once, under its first name."""
+        seen: set[int] = set()
+        for name, parameter in self._walk(prefix):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield name, parameter
+
+    def _walk(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
+        for name, value in vars(self).items():
+            path = f"{prefix}{name}"
+            if isinstance(value, Parameter):
+                yield path, value
+            elif isinstance(value, Module):
+                yield from value._walk(f"{path}.")
+            elif isinstance(value, (list, tuple)):
+                for i, item in enumerate(value):
+                    if isinstance(item, Module):
+                        yield from item._walk(f"{path}.{i}.")
+
+    def parameters(self) -> list[Parameter]:
+        return [p for _, p in self.named_parameters()]
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers are trained; shared ones count once."""
+        return sum(p.size for p in self.parameters())
+
+    def zero_grad(self) -> None:
+        for p in self.parameters():
+            p.zero_grad()
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Views of the parameters by name, float32."""
+        return {name: array_to_numpy(p.array) for name, p in self.named_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Overwrite all parameters. ValueError names what is missing, left over, or of another shape; nothing is
+        written then."""
+        own = dict(self.named_parameters())
+        missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+        if missing or extra:
+            what = [f"{kind} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+                    for kind, names in (("no", missing), ("unknown", extra)) if names]
+            raise ValueError(f"[load] expected the parameters of this model, got {', '.join(what)}")
+        for name, p in own.items():
+            if tuple(np.shape(state[name])) != p.shape:
+                raise ValueError(f"[load] expected {name} of shape {p.shape}, got {np.shape(state[name])}")
+        for name, p in own.items():
+            p.assign(state[name])
+
+    def __call__(self, *args, **kwargs):
+        return self.forward(*args, **kwargs)
