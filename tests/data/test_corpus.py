@@ -56,25 +56,55 @@ def test_few_documents_hold_out_a_tail_each():
     assert len(validation) == 2
 
 
-def test_many_documents_split_by_content():
-    documents = [b"document %d" % number for number in range(5000)]
-    train, validation = split_documents(documents, 0.1)
+@pytest.mark.parametrize("fraction", [0.02, 0.1, 0.5, 0.9])
+def test_many_documents_split_by_content(fraction):
+    documents = [b"document %d " % number * (1 + number % 7) for number in range(2000)]
+    train, validation = split_documents(documents, fraction)
     assert sorted(train + validation) == sorted(documents)
-    assert 400 < len(validation) < 600
-    # neither order, company nor repetition moves a document
-    again, held = split_documents(documents[::-2] + documents[::-2], 0.1)
-    assert set(again) <= set(train)
-    assert set(held) <= set(validation)
+    held, size = sum(map(len, validation)), sum(map(len, documents))
+    assert held == pytest.approx(fraction * size, abs=120)
+    # chance, not size or place, decides
+    assert sum(map(len, validation[:10])) != sum(map(len, documents[:10]))
+    assert held / len(validation) == pytest.approx(size / len(documents), rel=0.25)
+    # neither order nor repetition moves a document
+    again, held_again = split_documents(documents[::-1] * 2, fraction)
+    assert set(again) == set(train)
+    assert set(held_again) == set(validation)
 
 
-@pytest.mark.parametrize("fraction", [0.02, 0.1, 0.5, 0.9, 0.99])
+def test_added_documents_move_only_those_at_the_border():
+    documents = [b"document %d" % number for number in range(3000)]
+    before = set(split_documents(documents[:2900], 0.1)[1])
+    after = set(split_documents(documents, 0.1)[1])
+    assert len(before - after) + len(after - before) < 40
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
 def test_neither_side_is_empty(fraction):
     for salt in range(50):
-        documents = [b"%d/%d" % (salt, number) for number in range(100)]
+        documents = [b"%d/%d" % (salt, number) for number in range(20)]
         train, validation = split_documents(documents, fraction)
         assert train
         assert validation
-        assert len(train) + len(validation) == 100
+        assert len(train) + len(validation) == 20
+
+
+def test_one_huge_document_among_many_is_trained_on():
+    for salt in range(20):
+        documents = [b"%d/%d" % (salt, number) for number in range(30)] + [b"%d" % salt * 10_000]
+        train, validation = split_documents(documents, 0.1)
+        assert documents[-1] in train
+        assert validation
+        repeated = [b"%d" % salt * 5] * 50 + documents[:30]
+        train, validation = split_documents(repeated, 0.1)
+        assert repeated[0] not in validation
+        assert validation
+
+
+def test_documents_that_cannot_be_divided(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "the same"}\n' * 30)
+    with pytest.raises(CorpusError, match="too short to hold a part out: 240 bytes in 1 distinct"):
+        read_corpus(tmp_path / "a.jsonl")
 
 
 def test_folder_is_recursive_sorted_and_selective(tmp_path):

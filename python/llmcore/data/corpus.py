@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 from llmcore.data.errors import CorpusError
 from llmcore.data.sources import read_documents
@@ -51,9 +52,10 @@ def read_corpus(
     a `.jsonl` or `.jsonl.gz` file (a document a line, in its `text` field), a folder (its .txt .md .rst .tex
     .py .jsonl .jsonl.gz files, recursive, sorted), a glob, or a list of these.
 
-    With at least 2 / `validation_fraction` documents, each goes to one side by a hash of its content, so that
-    adding documents never moves others and duplicates never straddle the split. With fewer, the tail of each
-    is held out instead, cut at a line boundary.
+    With at least 2 / `validation_fraction` documents, the first in the order of a hash of their content are
+    held out, up to that fraction of the bytes: neither the order of files nor their names matter, duplicates
+    never straddle the split, and documents added later move only those at the border. With fewer documents the
+    tail of each is held out instead, cut at a line boundary.
 
     Raises `CorpusError` (a `ValueError`) with one line that names the source if it is missing, empty,
     malformed or too short to divide.
@@ -70,7 +72,9 @@ def read_corpus(
     train, validation = split_documents(documents, validation_fraction)
     if not train or not validation:
         size = sum(map(len, documents))
-        raise CorpusError(f"[corpus] {name} is too short to hold a part out: {size} bytes of text")
+        raise CorpusError(
+            f"[corpus] {name} is too short to hold a part out: {size} bytes in {len(set(documents))} distinct texts"
+        )
     return Corpus(name, train, validation)
 
 
@@ -87,12 +91,19 @@ def split_documents(
             validation += [document[cut:]] if cut < len(document) else []
         return train, validation
     keys = [_split_key(document) for document in documents]
-    # Chance can leave a side empty: then the document nearest to the border crosses it.
-    limit = max(validation_fraction, min(keys))
-    if max(keys) <= limit:
-        limit = max((key for key in keys if key < max(keys)), default=1.0)
+    sizes: dict[int, int] = {}
     for document, key in zip(documents, keys, strict=True):
-        (validation if key <= limit else train).append(document)
+        sizes[key] = sizes.get(key, 0) + len(document)
+    target = validation_fraction * sum(sizes.values())
+    # What exceeds the fraction by itself is trained on, however its hash falls.
+    order = sorted(key for key in sizes if sizes[key] <= target)
+    if len(order) == len(sizes):
+        order.pop()  # not everything can be held out
+    totals = list(accumulate(sizes[key] for key in order))
+    nearest = min(range(len(order)), key=lambda place: abs(totals[place] - target), default=-1)
+    held_out = set(order[: nearest + 1])
+    for document, key in zip(documents, keys, strict=True):
+        (validation if key in held_out else train).append(document)
     return train, validation
 
 
@@ -104,9 +115,8 @@ def _read_source(source: str | os.PathLike) -> list[bytes]:
     return read_documents(source)
 
 
-def _split_key(document: bytes) -> float:
-    """Uniform in [0, 1), from the content alone."""
-    return int.from_bytes(hashlib.blake2b(document, digest_size=6).digest(), "little") / 2**48
+def _split_key(document: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(document, digest_size=8).digest(), "little")
 
 
 def _tail_start(document: bytes, fraction: float) -> int:
