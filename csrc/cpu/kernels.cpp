@@ -17,6 +17,7 @@ namespace LLMCORE_ISA {
 void fill_table(KernelTable& table);
 
 #include "cpu/simd.h"
+#include "cpu/lanes.h"
 // The order matters only where one family uses another: attention is made of small panel products.
 #include "cpu/gemm_micro.inl"
 #include "cpu/gemm.inl"

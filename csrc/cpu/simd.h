@@ -35,21 +35,41 @@ static inline vf load(const bf16* p) {
   memcpy(&h, p, sizeof h);
   return as_float(__builtin_convertvector(h, vu) << 16);
 }
-static inline void store(bf16* p, vf v) {
+// Round to nearest even, NaN stays NaN.
+static inline vh to_half_exact(vf v) {
+  const vu u = as_bits(v);
+  const vu rounded = (u + 0x7fffu + ((u >> 16) & 1)) >> 16;
+  return __builtin_convertvector((u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40 : rounded, vh);
+}
+// The same, but where the processor has an instruction for it, subnormal numbers become zero.
+static inline vh to_half(vf v) {
 #if defined(LLMCORE_BF16_DOT)
-  __m256bh h = _mm512_cvtneps_pbh((__m512)v);
-  memcpy(p, &h, sizeof h);
+  return (vh)_mm512_cvtneps_pbh((__m512)v);
 #else
-  vu u = as_bits(v);
-  vu rounded = (u + 0x7fffu + ((u >> 16) & 1)) >> 16;
-  vu nan = (u >> 16) | 0x40;
-  vu is_nan = (vu)((u & 0x7fffffffu) > 0x7f800000u);
-  vh h = __builtin_convertvector((is_nan & nan) | (~is_nan & rounded), vh);
-  memcpy(p, &h, sizeof h);
+  return to_half_exact(v);
 #endif
 }
+static inline void store(bf16* p, vf v) {
+  const vh h = to_half(v);
+  memcpy(p, &h, sizeof h);
+}
 
-// The first n (0 <= n < kW) lanes; the others are zero / left untouched.
+// The first n (0 <= n <= kW) lanes; the others are zero / left untouched.
+#if LLMCORE_VECTOR_BYTES == 64
+static inline vf load_n(const float* p, int n) {
+  return (vf)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
+}
+static inline vf load_n(const bf16* p, int n) {
+  const vh h = (vh)_mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p);
+  return as_float(__builtin_convertvector(h, vu) << 16);
+}
+static inline void store_n(float* p, vf v, int n) {
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
+}
+static inline void store_n(bf16* p, vf v, int n) {
+  _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1), (__m256i)to_half(v));
+}
+#else
 template <class T>
 static inline vf load_n(const T* p, int n) {
   T buffer[kW] = {};
@@ -62,6 +82,7 @@ static inline void store_n(T* p, vf v, int n) {
   store(buffer, v);
   memcpy(p, buffer, sizeof(T) * static_cast<size_t>(n));
 }
+#endif
 
 static inline vf fma(vf a, vf b, vf c) {
 #if LLMCORE_VECTOR_BYTES == 64
@@ -76,6 +97,16 @@ static inline vf fma(vf a, vf b, vf c) {
 static inline vf select(vi mask, vf a, vf b) { return mask ? a : b; }
 static inline vf max(vf a, vf b) { return a > b ? a : b; }  // b where either is NaN
 static inline vf min(vf a, vf b) { return a < b ? a : b; }
+static inline vf sqrt(vf a) {
+#if LLMCORE_VECTOR_BYTES == 64
+  return (vf)_mm512_sqrt_ps((__m512)a);
+#elif LLMCORE_VECTOR_BYTES == 32
+  return (vf)_mm256_sqrt_ps((__m256)a);
+#else
+  for (int i = 0; i < kW; ++i) a[i] = __builtin_sqrtf(a[i]);
+  return a;
+#endif
+}
 static inline vf abs(vf a) { return as_float(as_bits(a) & 0x7fffffffu); }
 
 // Horizontal reductions in one fixed order (a tree over halves).
@@ -95,11 +126,10 @@ static inline float hmax(vf v) {
 }
 
 // exp(x): x = n ln2 + r with |r| <= ln2/2, a polynomial for e^r, the exponent by bits. Within 2 ulp for every x whose
-// result is a normal float; 0 below -87.3, inf above 88.7; NaN stays NaN.
+// result is a normal float; 0 below -87.33, inf above 88.73; NaN stays NaN.
 static inline vf exp(vf x) {
   const vf log2e = splat(1.44269504088896341f), magic = splat(12582912.0f);  // 1.5 * 2^23: rounds to an integer
-  vf clamped = select(x > 88.8f, splat(88.8f), x);
-  clamped = select(clamped < -87.4f, splat(-87.4f), clamped);
+  const vf clamped = max(splat(-88.0f), min(splat(89.0f), x));               // in this order NaN passes
   const vf shifted = fma(clamped, log2e, magic);
   const vf n = shifted - magic;
   vf r = fma(n, splat(-0.693145751953125f), clamped);  // ln2 in two parts
@@ -111,20 +141,19 @@ static inline vf exp(vf x) {
   p = fma(p, r, splat(1.6666665459e-1f));
   p = fma(p, r, splat(5.0000001201e-1f));
   p = fma(p * r, r, r + 1.0f);
+#if LLMCORE_VECTOR_BYTES == 64
+  const vf y = (vf)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
   // 2^n in two factors, so that n = 128 does not overflow before the result does.
   const vi k = (vi)as_bits(shifted) - 0x4b400000;
   const vi half = k >> 1;
-  const vf s1 = as_float((vu)(half + 127) << 23), s2 = as_float((vu)(k - half + 127) << 23);
-  vf y = p * s1 * s2;
-  y = select(x < -87.33654f, splat(0.0f), y);
-  return select(x != x, x, y);
+  const vf y = p * as_float((vu)(half + 127) << 23) * as_float((vu)(k - half + 127) << 23);
+#endif
+  return select(x < -87.33654f, splat(0.0f), y);
 }
 
-// log(x) for x > 0 (normal numbers), within 2 ulp; the polynomial is Cephes logf's.
-static inline vf log(vf x) {
-  const vu bits = as_bits(x) - 0x3f3504f3u;  // so that the mantissa lies in [sqrt(1/2), sqrt(2))
-  const vf e = __builtin_convertvector((vi)bits >> 23, vf);
-  const vf m = as_float((bits & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
+// The shared part of the logarithms: log(1 + m) + e ln2 for 1 + m in [sqrt(1/2), sqrt(2)), by Cephes logf's polynomial.
+static inline vf log_parts(vf m, vf e) {
   const vf z = m * m;
   vf p = splat(7.0376836292e-2f);
   p = fma(p, m, splat(-1.1514610310e-1f));
@@ -141,12 +170,26 @@ static inline vf log(vf x) {
   return fma(e, splat(0.693359375f), m + y);
 }
 
-static inline vf sigmoid(vf x) {
-  // 1 / (1 + e^-x) with e^-|x| <= 1, so that nothing overflows.
-  const vf e = exp(-abs(x));
-  const vf r = 1.0f / (1.0f + e);
-  return select(x < 0.0f, e * r, select(x != x, x, r));
+// log(x) within 2 ulp for every positive x, subnormal ones too; -inf at 0, NaN below, inf and NaN stay.
+static inline vf log(vf x) {
+  const vi tiny = x < 1.17549435e-38f;
+  const vu bits = as_bits(select(tiny, x * 8388608.0f, x)) - 0x3f3504f3u;  // the mantissa lies in [sqrt(1/2), sqrt(2))
+  const vf e = __builtin_convertvector((vi)bits >> 23, vf) - select(tiny, splat(23.0f), splat(0.0f));
+  vf y = log_parts(as_float((bits & 0x007fffffu) + 0x3f3504f3u) - 1.0f, e);
+  y = select(x < __builtin_inff(), y, x);
+  return select(x > 0.0f, y, select(x == 0.0f, splat(-__builtin_inff()), splat(__builtin_nanf("")) + x));
 }
+
+// log(1 - x) for x in [0, 1), within 2 ulp also where 1 - x rounds to 1.
+static inline vf log_one_minus(vf x) {
+  const vu bits = as_bits(1.0f - x) - 0x3f3504f3u;
+  const vf e = __builtin_convertvector((vi)bits >> 23, vf);
+  const vf m = as_float((bits & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
+  return log_parts(select(e == 0.0f, -x, m), e);
+}
+
+// 1 / (1 + e^-x): where e^-x overflows the result is 0.
+static inline vf sigmoid(vf x) { return 1.0f / (1.0f + exp(-x)); }
 
 // body(i) for i in [0, n) on the pool. The body must not depend on which thread runs it.
 template <class F>
