@@ -1,1 +1,49 @@
-static void register_optim(KernelTable&) {}
+// AdamW and the sums that gradient clipping needs: one pass over memory each.
+
+// m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p -= lr (wd p + (m / c1) / (sqrt(v / c2) + eps))
+static void adamw(const AdamWArgs& a) {
+  const float scale = a.grad_scale ? *a.grad_scale : 1.0f;
+  const float step = a.lr / a.correction1, inverse_root = 1.0f / __builtin_sqrtf(a.correction2);
+  const float keep = 1.0f - a.lr * a.weight_decay;
+  parallel_ranges(a.n, kGrain, [&](int64_t begin, int64_t end) {
+    for_lanes<2>(end - begin, [&](int64_t at, auto lanes, int) {
+      const int64_t i = begin + at;
+      const vf g = load_n(a.g + i, lanes) * scale;
+      const vf m = fma(g, splat(1.0f - a.beta1), load_n(a.m + i, lanes) * a.beta1);
+      const vf v = fma(g * g, splat(1.0f - a.beta2), load_n(a.v + i, lanes) * a.beta2);
+      const vf update = m * step / fma(sqrt(v), splat(inverse_root), splat(a.eps));
+      store_n(a.p + i, load_n(a.p + i, lanes) * keep - update, lanes);
+      store_n(a.m + i, m, lanes);
+      store_n(a.v + i, v, lanes);
+    });
+  });
+}
+
+// Squares are taken in float64: no float32 value overflows or vanishes there.
+static void sum_squares(const SumSquaresArgs& a) {
+  typedef float half_vector __attribute__((vector_size(LLMCORE_VECTOR_BYTES / 2)));
+  typedef double double_vector __attribute__((vector_size(LLMCORE_VECTOR_BYTES)));
+  constexpr int kLanes = kW / 2, kUnroll = 8;
+  parallel_ranges(a.n, kSumChunk, [&](int64_t begin, int64_t end) {
+    double_vector s[kUnroll] = {};
+    int64_t i = begin;
+    for (; i + kUnroll * kLanes <= end; i += kUnroll * kLanes)
+#pragma GCC unroll 8
+      for (int u = 0; u < kUnroll; ++u) {
+        half_vector x;
+        memcpy(&x, a.x + i + u * kLanes, sizeof x);
+        const double_vector d = __builtin_convertvector(x, double_vector);
+        s[u] += d * d;
+      }
+    double total = 0.0;
+    for (; i < end; ++i) total += static_cast<double>(a.x[i]) * static_cast<double>(a.x[i]);
+    for (int u = 0; u < kUnroll; ++u)
+      for (int lane = 0; lane < kLanes; ++lane) total += s[u][lane];
+    a.partial[begin / kSumChunk] = total;
+  });
+}
+
+static void register_optim(KernelTable& t) {
+  t.adamw = adamw;
+  t.sum_squares = sum_squares;
+}
