@@ -1,0 +1,196 @@
+"""`LanguageModel`: a model with its tokenizer, and everything one asks of the two together."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from llmcore import autograd, models, ops
+from llmcore._tensor import Tensor
+from llmcore.formats import safetensors
+from llmcore.generate.decode import decode
+from llmcore.generate.sampling import SamplingParams
+from llmcore.generate.text import Completion, TextStream
+from llmcore.runtime import default_dtype
+from llmcore.tokenizer import Tokenizer
+
+Prompt = str | Sequence[int]
+
+
+class LanguageModel:
+    """A `model`, its `tokenizer` and its `config`. A prompt is a text or a list of token ids; the empty text begins a
+    new document."""
+
+    def __init__(self, model: models.CausalLM, tokenizer: Tokenizer):
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise ValueError(
+                f"[LanguageModel] expected a tokenizer of at most {model.config.vocab_size} tokens (the model's "
+                f"vocabulary), got {tokenizer.vocab_size}"
+            )
+        self.model, self.tokenizer, self.config = model, tokenizer, model.config
+
+    @property
+    def num_parameters(self) -> int:
+        return self.model.num_parameters
+
+    # ---- generation ----
+
+    def generate(self, prompt: Prompt | Sequence[Prompt], max_tokens: int = 128, **sampling):
+        """Complete one prompt, or a list of them in one batch: a Completion, or a list of Completions.
+
+        sampling: the fields of `SamplingParams` (temperature, top_k, top_p, min_p, seed, stop, ignore_eos, logprobs). With
+        several prompts, prompt i draws with seed + i: the same tokens as alone with that seed.
+        """
+        many = not isinstance(prompt, str) and not (len(prompt) and isinstance(prompt[0], (int, np.integer)))
+        prompts = list(prompt) if many else [prompt]
+        if not prompts:
+            return []
+        first = SamplingParams(max_tokens=max_tokens, **sampling)
+        params = [SamplingParams(**{**vars(first), "seed": first.seed + i}) for i in range(len(prompts))]
+        ids = [self._prompt_ids(p) for p in prompts]
+        streams = [TextStream(self.tokenizer, first.stop) for _ in prompts]
+        out = [Completion("", [], "length", len(i), [] if first.logprobs else None) for i in ids]
+        for c, text in self._run(ids, params, streams, out):
+            c.text += text
+        return out if many else out[0]
+
+    def stream(self, prompt: Prompt, max_tokens: int = 128, **sampling) -> Iterator[str]:
+        """The completion of one prompt, piece by piece as it is written: joined, the text of `generate`."""
+        params = SamplingParams(max_tokens=max_tokens, **sampling)
+        ids = self._prompt_ids(prompt)
+        out = [Completion("", [], "length", len(ids), [] if params.logprobs else None)]
+        for _, text in self._run([ids], [params], [TextStream(self.tokenizer, params.stop)], out):
+            if text:
+                yield text
+
+    def _run(self, ids, params, streams, out) -> Iterator[tuple[Completion, str]]:
+        """Drive the decoding loop, filling `out`; yields the text that each step settles."""
+        steps = decode(self.model, ids, params)
+        end = self.tokenizer.end_of_text
+        ended = None
+        while True:
+            try:
+                step = steps.send(ended)
+            except StopIteration:
+                return
+            c, stream = out[step.row], streams[step.row]
+            is_end = step.token == end and not params[step.row].ignore_eos
+            if is_end:
+                text = stream.finish()
+            else:
+                c.tokens.append(step.token)
+                if c.logprobs is not None:
+                    c.logprobs.append(step.logprob)
+                text = stream.push(step.token) if step.token < self.tokenizer.vocab_size else ""
+                if step.last:
+                    text += stream.finish()
+            ended = is_end or stream.stopped
+            if ended:
+                c.finish_reason = "stop"
+            yield c, text
+
+    def next_tokens(
+        self, prompt: Prompt, k: int = 10, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
+    ) -> list[tuple[str, int, float]]:
+        """The k most likely next tokens as (text, id, probability), most likely first, after temperature and filters.
+
+        Temperature 0 gives the most likely token probability 1. Tokens that the filters remove are left out.
+        """
+        if k < 1:
+            raise ValueError(f"[next_tokens] expected k >= 1, got {k}")
+        SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        with autograd.no_grad():
+            logits = self.model(np.asarray([self._prompt_ids(prompt)]), last_only=True)
+        rows = Tensor(logits.array.reshape([1, self.config.vocab_size]))
+        probs = ops.sample(rows, temperature, top_k, top_p, min_p, return_probs=True).probs.numpy()[0]
+        order = np.lexsort((np.arange(len(probs)), -probs))[:k]
+        return [(self._token_text(int(i)), int(i), float(probs[i])) for i in order if probs[i] > 0]
+
+    def score(self, text: Prompt) -> list[tuple[str, int, float]]:
+        """(token text, id, log-probability in nats) for every token of `text` given those before it. The first token
+        follows an end-of-text token, where the tokenizer has one, else it is left out."""
+        ids = self._ids(text)
+        start = self.tokenizer.end_of_text
+        row = ([start] if start is not None else []) + ids
+        if len(row) < 2:
+            return []
+        with autograd.no_grad():
+            loss = self.model.loss(np.asarray([row[:-1]]), np.asarray([row[1:]]), reduction="none")
+        return [(self._token_text(i), i, -float(x)) for i, x in zip(row[1:], loss.numpy()[0], strict=True)]
+
+    def _ids(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            return self.tokenizer.encode_ordinary(prompt)
+        ids = [int(i) for i in prompt]
+        for i in ids:
+            if not 0 <= i < self.config.vocab_size:
+                raise ValueError(f"[prompt] expected token ids in [0, {self.config.vocab_size}), got {i}")
+        return ids
+
+    def _prompt_ids(self, prompt: Prompt) -> list[int]:
+        ids = self._ids(prompt)
+        if not ids and self.tokenizer.end_of_text is not None:
+            ids = [self.tokenizer.end_of_text]  # what precedes every document
+        if not ids:
+            raise ValueError("[prompt] expected at least one token (this tokenizer has no end-of-text), got none")
+        return ids
+
+    def _token_text(self, i: int) -> str:
+        return self.tokenizer.decode([i]) if i < self.tokenizer.vocab_size else f"<unused {i}>"
+
+    # ---- files ----
+
+    def save(self, directory: str | os.PathLike) -> Path:
+        """Write config.json, model.safetensors (bfloat16 stays float32: nothing is lost) and tokenizer.json in the
+        Hugging Face format; each file is replaced whole. Returns the directory."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        config = self.config.to_hf() | {"torch_dtype": "float32"}
+        if self.tokenizer.end_of_text is not None:
+            config |= {"eos_token_id": self.tokenizer.end_of_text, "bos_token_id": self.tokenizer.end_of_text}
+        self.tokenizer.save(directory)
+        safetensors.save_file(self.model.to_hf(), directory / "model.safetensors", {"format": "pt"})
+        temporary = directory / f".config.json.{os.getpid()}"
+        temporary.write_text(json.dumps(config, indent=2) + "\n")
+        temporary.replace(directory / "config.json")
+        return directory
+
+
+def load(path: str | os.PathLike, dtype: str | None = None) -> LanguageModel:
+    """Open a model directory: config.json, model.safetensors, tokenizer.json.
+
+    dtype: "float32" or "bfloat16" to compute in; by default bfloat16 where the processor has instructions for it.
+    FileNotFoundError or ValueError, one line, for what is missing, broken or not supported.
+    """
+    path = Path(path)
+    dtype = default_dtype() if dtype is None else dtype
+    if dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"[load] expected dtype 'float32' or 'bfloat16', got {dtype!r}")
+    if not path.is_dir():
+        raise FileNotFoundError(f"[load] expected a model directory, got {path}, which is not there")
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        if not (path / name).is_file():
+            raise FileNotFoundError(f"[load] expected {path / name}, which is not there")
+    config_path = path / "config.json"
+    try:
+        config = json.loads(config_path.read_bytes())
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"[load] {config_path}: expected JSON, got {e}") from None
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise ValueError(f"[load] {config_path}: expected an object with a model_type")
+    if config["model_type"] not in models.ARCHITECTURES:
+        known = ", ".join(models.ARCHITECTURES)
+        raise ValueError(f"[load] {config_path}: expected model_type one of {known}, got {config['model_type']!r}")
+    config_class, model_class = models.ARCHITECTURES[config["model_type"]]
+    weights, _ = safetensors.load_file(path / "model.safetensors")
+    try:
+        hyper = config_class.from_hf(config)
+        model = model_class(hyper, dtype=dtype)
+        model.load_hf(weights)
+    except (ValueError, TypeError) as e:
+        raise ValueError(f"[load] {path}: {e}") from None
+    return LanguageModel(model, Tokenizer.load(path))

@@ -1,0 +1,51 @@
+"""What a request may ask of the sampler, checked once."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How one request draws its tokens; `llmcore.ops.sample` states the order and the exact meaning of the filters.
+
+    max_tokens: how many to generate at most (fewer where the context ends).
+    temperature: 0 takes the most likely token. top_k: 0 is off. top_p: 1 is off. min_p: 0 is off.
+    seed: an integer; None draws one from the operating system.
+    stop: texts that end the completion and are not part of it. ignore_eos: go on past the end-of-text token.
+    logprobs: keep the log-probability of every token.
+    """
+
+    max_tokens: int = 128
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: Sequence[str] = ()
+    ignore_eos: bool = False
+    logprobs: bool = False
+
+    def __post_init__(self):
+        def number(name, ok, expected, kinds=(int, float)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, kinds):
+                raise TypeError(f"[generate] expected {name} {expected}, got {value!r}")
+            if not ok(value):
+                raise ValueError(f"[generate] expected {name} {expected}, got {value}")
+
+        number("max_tokens", lambda v: v >= 0, ">= 0", int)
+        number("temperature", lambda v: v >= 0 and math.isfinite(v), ">= 0")
+        number("top_k", lambda v: 0 <= v < 2**31, ">= 0 (0 is off)", int)
+        number("top_p", lambda v: 0 < v <= 1, "in (0, 1] (1 is off)")
+        number("min_p", lambda v: 0 <= v <= 1, "in [0, 1] (0 is off)")
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        if not all(isinstance(s, str) and s for s in stop):
+            raise ValueError(f"[generate] expected stop texts that are not empty, got {self.stop!r}")
+        object.__setattr__(self, "stop", stop)
+        if self.seed is None:
+            object.__setattr__(self, "seed", int.from_bytes(os.urandom(7), "little"))
+        number("seed", lambda v: -(2**63) <= v < 2**63, "a 64-bit integer", int)
