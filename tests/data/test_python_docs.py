@@ -161,6 +161,13 @@ def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path, monkeypatch):
     assert module.python_docs() == [b"built"]
 
 
+def test_cache_tells_a_more_complete_python_apart(monkeypatch):
+    before = module._cache_path()
+    assert module._cache_path() == before
+    monkeypatch.setattr(module, "library_modules", lambda library: [("json", library / "json.py")])
+    assert module._cache_path() != before
+
+
 def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("LLMCORE_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

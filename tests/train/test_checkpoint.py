@@ -72,6 +72,17 @@ def test_same_step_is_replaced(tmp_path):
     assert load_checkpoint(latest_checkpoint(tmp_path))[1] == {"second": True, "step": 5}
 
 
+def test_a_kill_between_two_renames_loses_nothing(tmp_path):
+    save(tmp_path, 4)
+    folder = tmp_path / "checkpoints"
+    (folder / "step-00000004").rename(folder / ".replaced-step-00000004")
+    (folder / ".unfinished-step-00000004").mkdir()
+    (folder / ".deleted-step-00000001").mkdir()
+    assert_is(latest_checkpoint(tmp_path), 4)
+    save(tmp_path, 5)
+    assert names(tmp_path) == ["step-00000004", "step-00000005"]
+
+
 def test_none_where_there_is_none(tmp_path):
     assert latest_checkpoint(tmp_path) is None
     assert latest_checkpoint(tmp_path / "absent") is None

@@ -54,8 +54,8 @@ def read_corpus(
 
     With at least 2 / `validation_fraction` documents, the first in the order of a hash of their content are
     held out, up to that fraction of the bytes: neither the order of files nor their names matter, duplicates
-    never straddle the split, and documents added later move only those at the border. With fewer documents the
-    tail of each is held out instead, cut at a line boundary.
+    never straddle the split, and documents added later move only those at the border. With fewer, the tail of
+    each is held out instead, cut at a line boundary.
 
     Raises `CorpusError` (a `ValueError`) with one line that names the source if it is missing, empty,
     malformed or too short to divide.
@@ -73,7 +73,8 @@ def read_corpus(
     if not train or not validation:
         size = sum(map(len, documents))
         raise CorpusError(
-            f"[corpus] {name} is too short to hold a part out: {size} bytes in {len(set(documents))} distinct texts"
+            f"[corpus] {name} is too short to hold a part out: {size} bytes in "
+            f"{len(set(documents))} distinct texts"
         )
     return Corpus(name, train, validation)
 

@@ -72,7 +72,7 @@ def standard_library_docstrings() -> list[DocEntry]:
 
 
 def _all_entries(library: Path) -> Iterator[DocEntry]:
-    modules = sorted(_library_modules(library))
+    modules = sorted(library_modules(library))
     private = [item for item in modules if "._" in f".{item[0]}"]
     for module, path in sorted(set(modules) - set(private)):
         yield from source_entries(module, path)
@@ -82,7 +82,8 @@ def _all_entries(library: Path) -> Iterator[DocEntry]:
         yield from source_entries(module, path)
 
 
-def _library_modules(library: Path) -> Iterator[tuple[str, Path]]:
+def library_modules(library: Path) -> Iterator[tuple[str, Path]]:
+    """Name and file of every Python module below `library` that is no test, joke or program."""
     for directory, folders, files in os.walk(library):
         folders[:] = [name for name in folders if name not in SKIPPED_FOLDERS and name.isidentifier()]
         package = Path(directory).relative_to(library).parts

@@ -12,7 +12,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from llmcore.data.docstrings import standard_library_docstrings
+from llmcore.data.docstrings import library_modules, standard_library_docstrings
 from llmcore.data.errors import CorpusError
 
 # Raised whenever the documents come out differently, so that an older cache is not taken.
@@ -68,7 +68,11 @@ def _cache_path() -> Path:
     if not folder:
         base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         folder = os.path.join(base, "llmcore")
-    identity = "\n".join([sys.version, sysconfig.get_paths()["stdlib"], str(_FORMAT)])
+    library = Path(sysconfig.get_paths()["stdlib"])
+    # Parts of Python that a distribution packages apart may come or go while its version stays.
+    parts = sorted(module for module, _ in library_modules(library))
+    parts.append(str((library / "pydoc_data" / "topics.py").exists()))
+    identity = "\n".join([sys.version, str(library), str(_FORMAT), *parts])
     key = hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()
     version = ".".join(map(str, sys.version_info[:3]))
     return Path(folder, f"python-docs-{version}-{key}.json")
