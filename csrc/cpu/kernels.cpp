@@ -21,6 +21,9 @@ void fill_table(KernelTable& table);
 // The order matters only where one family uses another: attention is made of small panel products.
 #include "cpu/gemm_micro.inl"
 #include "cpu/gemm.inl"
+#include "cpu/attention_tiles.inl"
+#include "cpu/attention_forward.inl"
+#include "cpu/attention_backward.inl"
 #include "cpu/attention.inl"
 #include "cpu/elementwise.inl"
 #include "cpu/embedding.inl"

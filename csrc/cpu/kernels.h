@@ -83,7 +83,8 @@ struct AttentionArgs {
   const int32_t* lengths;
   float scale;
   bool causal;
-  void* workspace;  // attention_workspace() bytes, 64-byte aligned
+  void* workspace;         // attention_workspace() bytes, 64-byte aligned
+  size_t workspace_bytes;  // as many pieces run at a time as it has room for
 };
 
 struct AttentionBackwardArgs {

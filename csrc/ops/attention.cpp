@@ -67,6 +67,7 @@ std::pair<Tensor, Tensor> attention(const Tensor& q_in, const Tensor& k_in, cons
   a.lse = lse.data_as<float>();
   const Tensor workspace = bytes(kernel(op, q.device(), &KernelTable::attention_workspace)(a), q.device());
   a.workspace = workspace.data();
+  a.workspace_bytes = static_cast<size_t>(workspace.size());
   if (out.size()) kernel(op, q.device(), &KernelTable::attention_forward)(a);
   return {out, lse};
 }
@@ -96,7 +97,8 @@ std::array<Tensor, 3> attention_backward(const Tensor& dout_in, const Tensor& q_
   a.lse = lse.data_as<float>();
   const Tensor workspace = bytes(kernel(op, q.device(), &KernelTable::attention_backward_workspace)(a), q.device());
   a.workspace = workspace.data();
-  if (a.B && a.S)
+  a.workspace_bytes = static_cast<size_t>(workspace.size());
+  if (a.B)
     kernel(op, q.device(), &KernelTable::attention_backward)(
         {a, dout.data(), grads[0].data(), grads[1].data(), grads[2].data()});
   return grads;

@@ -1,0 +1,246 @@
+// Backward of attention: per tile of 64 queries x 64 keys five products, with the probabilities recomputed from lse:
+//   S = QK^T   dP = dO V^T   P = 2^(t - lse2)   dS = P (dP - delta), delta = rowsum(dO o O)
+//   dV += P^T dO   dK += dS^T Q   dQ += dS K        (the scale is applied when dQ and dK are written)
+// All tiles are computed transposed, keys as rows: P^T and dS^T come out as the left operands of dV and dK, lse and
+// delta are vectors, not broadcasts, and dQ^T = K^T dS^T takes dS^T as a panel. One piece is one batch row and key
+// head; its sums run over heads, spans of queries, key tiles and query blocks in that order, whatever the threads.
+constexpr int64_t kSpanBlocks = 8;  // query blocks rearranged at a time; their panels stay in L2
+
+template <class T>
+struct BackwardScratch {
+  // For each query block of a span
+  T *q_columns, *dout_columns;  // panels (D,64 queries)
+  T *q_depth, *dout_depth;      // panels (64 queries, D)
+  float* dq;                    // (D, 64): transposed sums
+  float *lse, *delta;           // (64): lse in powers of two, +inf where nothing is to be seen
+  // For each key tile
+  float *dk, *dv;  // (64, D rounded up)
+  // For the tile at hand
+  T *keys, *values, *keys_transposed;  // (64, D) staged twice, (D, 64)
+  T *p, *ds, *ds_panel;                // (64 keys, 64 queries); ds again as a panel
+  T* staged;
+  float *scores, *dp;
+  float* rows;  // (64, D)
+
+  int64_t lay_out(char* base, int64_t D, int64_t blocks, int64_t tiles) {
+    Arena arena{base, 0};
+    const int64_t columns = kTile * staged_columns(D), depth = depth_panel_elements(D);
+    q_columns = arena.take<T>(blocks * columns);
+    dout_columns = arena.take<T>(blocks * columns);
+    q_depth = arena.take<T>(blocks * depth);
+    dout_depth = arena.take<T>(blocks * depth);
+    dq = arena.take<float>(blocks * columns);
+    lse = arena.take<float>(blocks * kTile);
+    delta = arena.take<float>(blocks * kTile);
+    dk = arena.take<float>(tiles * depth);
+    dv = arena.take<float>(tiles * depth);
+    keys = arena.take<T>(columns);
+    values = arena.take<T>(columns);
+    keys_transposed = arena.take<T>(columns);
+    p = arena.take<T>(kTile * kTile);
+    ds = arena.take<T>(kTile * kTile);
+    ds_panel = sizeof(T) == 4 ? ds : arena.take<T>(kTile * kTile);  // a float panel is plain rows
+    staged = arena.take<T>(columns);
+    scores = arena.take<float>(kTile * kTile);
+    dp = arena.take<float>(kTile * kTile);
+    rows = arena.take<float>(columns);
+    return arena.used;
+  }
+};
+
+static int64_t backward_slot(const AttentionArgs& a) {
+  const int64_t blocks = smaller(kSpanBlocks, tiles_of(a.T)), tiles = tiles_of(a.S);
+  return a.dtype == DType::kF32 ? BackwardScratch<float>{}.lay_out(nullptr, a.D, blocks, tiles)
+                                : BackwardScratch<bf16>{}.lay_out(nullptr, a.D, blocks, tiles);
+}
+
+// Two rows of dS^T, as rows and as one row of pairs of the panel.
+static inline void store_both_ways(float* row0, float* row1, float*, vf x0, vf x1) {
+  store(row0, x0);
+  store(row1, x1);
+}
+static inline void store_both_ways(bf16* row0, bf16* row1, bf16* pairs, vf x0, vf x1) {
+  store(row0, x0);
+  store(row1, x1);
+  store_pairs(pairs, as_bits(load(row0)) >> 16, as_bits(load(row1)) >> 16);
+}
+
+// Columns [0, kTile) of key rows r and r+1; query columns before `first` (of row r; one more for row r+1) see nothing.
+template <class T, bool kMasked>
+static inline void gradient_rows(const BackwardScratch<T>& s, int64_t r, int64_t rows, int64_t first, bool causal,
+                                 const float* lse, const float* delta, vf scale) {
+  for (int64_t j = 0; j < kTile; j += kW) {
+    const vf base = load(lse + j), subtract = load(delta + j);
+    vf p[2], ds[2];
+    for (int64_t e = 0; e < 2; ++e) {
+      const int64_t at = (r + e) * kTile + j, hidden = causal ? first + e - j : 0;  // lanes hidden in this vector
+      if (kMasked && (r + e >= rows || hidden >= kW)) {
+        p[e] = ds[e] = vf{};
+        continue;
+      }
+      p[e] = exp2<T>(fma(load(s.scores + at), scale, -base));
+      ds[e] = p[e] * (load(s.dp + at) - subtract);
+      if (kMasked && hidden > 0) {
+        const vi shown = lane_numbers() >= static_cast<int32_t>(hidden);
+        p[e] = select(shown, p[e], vf{});
+        ds[e] = select(shown, ds[e], vf{});
+      }
+    }
+    store(s.p + r * kTile + j, p[0]);
+    store(s.p + (r + 1) * kTile + j, p[1]);
+    store_both_ways(s.ds + r * kTile + j, s.ds + (r + 1) * kTile + j, s.ds_panel + r * kTile + 2 * j, ds[0], ds[1]);
+  }
+}
+
+// `first`: the first query of the block that sees the first key of the tile; later keys are seen one query later each.
+template <class T>
+static void gradient_tile(const BackwardScratch<T>& s, int64_t rows, int64_t first, bool causal, const float* lse,
+                          const float* delta, vf scale) {
+  for (int64_t r = 0; r < kTile; r += 2)
+    if (r + 2 <= rows && (!causal || first + r + 1 <= 0))
+      gradient_rows<T, false>(s, r, rows, 0, false, lse, delta, scale);
+    else
+      gradient_rows<T, true>(s, r, rows, first + r, causal, lse, delta, scale);
+}
+
+static inline void split_pairs(int64_t D, const float* panel, float* rows) {
+  memcpy(rows, panel, sizeof(float) * static_cast<size_t>(staged_columns(D) * kTile));
+}
+static inline void split_pairs(int64_t D, const bf16* panel, bf16* rows) {
+  for (int64_t d = 0; d < staged_columns(D); d += 2)
+    for (int64_t i = 0; i < kTile; i += kW) {
+      vu pairs;
+      memcpy(&pairs, panel + d * kTile + 2 * i, sizeof pairs);
+      const vh even = __builtin_convertvector(pairs & 0xffffu, vh), odd = __builtin_convertvector(pairs >> 16, vh);
+      memcpy(rows + d * kTile + i, &even, sizeof even);
+      memcpy(rows + (d + 1) * kTile + i, &odd, sizeof odd);
+    }
+}
+
+// Everything the tiles need of one query block. q, out, dout at the block's first query.
+template <class T>
+static void prepare_queries(const AttentionArgs& a, int64_t block, int64_t rows, const T* q, const T* out,
+                            const T* dout, const float* lse, const BackwardScratch<T>& s) {
+  const int64_t columns = kTile * staged_columns(a.D), depth = depth_panel_elements(a.D), ld = staged_columns(a.D);
+  float *lse2 = s.lse + block * kTile, *delta = s.delta + block * kTile;
+  stage(rows, a.D, q, a.q_stride.t, s.staged);
+  pack_as_columns(a.D, s.staged, s.q_columns + block * columns);
+  pack_as_depth(a.D, s.staged, s.q_depth + block * depth);
+  stage(rows, a.D, dout, a.out_stride.t, s.staged);
+  pack_as_columns(a.D, s.staged, s.dout_columns + block * columns);
+  pack_as_depth(a.D, s.staged, s.dout_depth + block * depth);
+  for (int64_t r = 0; r < kTile; ++r) {
+    if (r >= rows || lse[r] == -__builtin_inff()) {
+      lse2[r] = __builtin_inff();
+      delta[r] = 0.0f;
+      continue;
+    }
+    lse2[r] = lse[r] * kLog2e;
+    vf dot{};
+    const T *y = out + r * a.out_stride.t, *dy = s.staged + r * ld;
+    int64_t i = 0;
+    for (; i + kW <= a.D; i += kW) dot = fma(load(y + i), load(dy + i), dot);
+    if (i < a.D) dot = fma(load_n(y + i, static_cast<int>(a.D - i)), load(dy + i), dot);
+    delta[r] = sum(dot);
+  }
+}
+
+// dst (rows, D) with a row stride = factor * src (rows, ld).
+template <class T>
+static void write_rows(int64_t rows, int64_t D, const float* src, int64_t ld, vf factor, T* dst, int64_t stride) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* from = src + r * ld;
+    T* to = dst + r * stride;
+    int64_t i = 0;
+    for (; i + kW <= D; i += kW) store(to + i, load(from + i) * factor);
+    if (i < D) store_n(to + i, load(from + i) * factor, static_cast<int>(D - i));
+  }
+}
+
+template <class T>
+static void backward_piece(const AttentionBackwardArgs& args, int64_t piece, char* scratch) {
+  const AttentionArgs& a = args.forward;
+  const int64_t blocks = tiles_of(a.T), tiles = tiles_of(a.S), group = a.H / a.Hkv;
+  BackwardScratch<T> s;
+  s.lay_out(scratch, a.D, smaller(kSpanBlocks, blocks), tiles);
+  const int64_t b = piece / a.Hkv, kv_head = piece % a.Hkv, past = a.S - a.T;
+  const int64_t ld = staged_columns(a.D), columns = kTile * ld, depth = depth_panel_elements(a.D);
+  const int64_t wide = round_up(a.D, kTile), k_depth = product_depth(s.keys, a.D);
+  const vf scale = splat(a.scale), scale2 = splat(a.scale * kLog2e);
+  const int64_t k_offset = b * a.k_stride.b + kv_head * a.k_stride.h;
+  const int64_t v_offset = b * a.v_stride.b + kv_head * a.v_stride.h;
+
+  for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h)
+    for (int64_t span = 0; span < blocks; span += kSpanBlocks) {
+      const int64_t end = smaller(span + kSpanBlocks, blocks);
+      const int64_t q_offset = b * a.q_stride.b + h * a.q_stride.h,
+                    out_offset = b * a.out_stride.b + h * a.out_stride.h;
+      for (int64_t i = span; i < end; ++i) {
+        const int64_t t = i * kTile;
+        prepare_queries(a, i - span, smaller(kTile, a.T - t), static_cast<const T*>(a.q) + q_offset + t * a.q_stride.t,
+                        static_cast<const T*>(a.out) + out_offset + t * a.out_stride.t,
+                        static_cast<const T*>(args.dout) + out_offset + t * a.out_stride.t,
+                        a.lse + (b * a.H + h) * a.T + t, s);
+      }
+      for (int64_t tile = 0; tile < tiles; ++tile) {
+        const int64_t key = tile * kTile, rows = smaller(kTile, a.S - key), m = product_rows(s.keys, rows);
+        // The first block with a query at or after this key.
+        const int64_t first_block = a.causal ? larger(0, key - past) / kTile : 0;
+        if (first_block >= end) break;
+        float *dk = s.dk + tile * depth, *dv = s.dv + tile * depth;
+        stage(rows, a.D, static_cast<const T*>(a.k) + k_offset + key * a.k_stride.t, a.k_stride.t, s.keys);
+        stage(rows, a.D, static_cast<const T*>(a.v) + v_offset + key * a.v_stride.t, a.v_stride.t, s.values);
+        pack_as_columns(a.D, s.keys, s.staged);
+        split_pairs(a.D, s.staged, s.keys_transposed);
+        for (int64_t i = larger(span, first_block); i < end; ++i) {
+          const int64_t j = i - span;
+          const bool more = h > kv_head * group || i > first_block;
+          panel_product(m, k_depth, s.keys, ld, s.q_columns + j * columns, s.scores, kTile, false);
+          panel_product(m, k_depth, s.values, ld, s.dout_columns + j * columns, s.dp, kTile, false);
+          gradient_tile(s, rows, key - past - i * kTile, a.causal, s.lse + j * kTile, s.delta + j * kTile, scale2);
+          for (int64_t c = 0; c < a.D; c += kTile) {
+            panel_product(m, kTile, s.p, kTile, s.dout_depth + j * depth + c * kTile, dv + c, wide, more);
+            panel_product(m, kTile, s.ds, kTile, s.q_depth + j * depth + c * kTile, dk + c, wide, more);
+          }
+          panel_product(product_rows(s.keys, a.D), kTile, s.keys_transposed, kTile, s.ds_panel, s.dq + j * columns,
+                        kTile, tile > 0);
+        }
+      }
+      for (int64_t i = span; i < end; ++i) {
+        const int64_t t = i * kTile;
+        if (tiles == 0) memset(s.dq, 0, sizeof(float) * static_cast<size_t>(columns));
+        transpose_words(ld, kTile, s.dq + (i - span) * columns, kTile, s.rows, ld);
+        write_rows(smaller(kTile, a.T - t), a.D, s.rows, ld, scale,
+                   static_cast<T*>(args.dq) + q_offset + t * a.q_stride.t, a.q_stride.t);
+      }
+    }
+  if (blocks == 0) memset(s.dk, 0, sizeof(float) * static_cast<size_t>(tiles * depth));
+  if (blocks == 0) memset(s.dv, 0, sizeof(float) * static_cast<size_t>(tiles * depth));
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    const int64_t key = tile * kTile, rows = smaller(kTile, a.S - key);
+    write_rows(rows, a.D, s.dk + tile * depth, wide, scale, static_cast<T*>(args.dk) + k_offset + key * a.k_stride.t,
+               a.k_stride.t);
+    write_rows(rows, a.D, s.dv + tile * depth, wide, splat(1.0f),
+               static_cast<T*>(args.dv) + v_offset + key * a.v_stride.t, a.v_stride.t);
+  }
+}
+
+static int64_t backward_workers(const AttentionArgs& a) {
+  return attention_workers(a.B * a.Hkv, static_cast<double>(a.B * a.S) * static_cast<double>(a.H * a.T * a.D));
+}
+
+static size_t attention_backward_workspace(const AttentionArgs& a) {
+  return static_cast<size_t>(backward_slot(a) * backward_workers(a));
+}
+
+static void attention_backward(const AttentionBackwardArgs& args) {
+  const AttentionArgs& a = args.forward;
+  const int64_t slot = backward_slot(a), room = larger(1, static_cast<int64_t>(a.workspace_bytes) / slot);
+  parallel_workers(a.B * a.Hkv, smaller(room, backward_workers(a)), [&](int64_t worker, int64_t piece) {
+    char* scratch = static_cast<char*>(a.workspace) + worker * slot;
+    if (a.dtype == DType::kF32)
+      backward_piece<float>(args, piece, scratch);
+    else
+      backward_piece<bf16>(args, piece, scratch);
+  });
+}

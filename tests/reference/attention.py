@@ -1,0 +1,47 @@
+"""softmax(scale · q kᵀ + mask) v in float64, and its gradients written out (Vaswani et al. 2017)."""
+
+import numpy as np
+
+
+def _scores(q, k, scale, causal, lengths):
+    """Masked scores (B, H, T, S); hidden keys are -inf."""
+    (B, T, H, _), (S, Hkv) = q.shape, k.shape[1:3]
+    k = np.repeat(k, H // Hkv, axis=2)
+    scores = scale * np.einsum("bthd,bshd->bhts", q, k)
+    lengths = np.full(B, S) if lengths is None else np.asarray(lengths)
+    key = np.arange(S)
+    hidden = np.broadcast_to(key >= lengths[:, None, None], (B, T, S)).copy()
+    if causal:
+        hidden |= key > (lengths[:, None] - T + np.arange(T))[..., None]
+    return np.where(hidden[:, None], -np.inf, scores)
+
+
+def _softmax(scores):
+    top = scores.max(axis=-1, keepdims=True, initial=-np.inf)
+    top = np.where(np.isfinite(top), top, 0.0)
+    p = np.exp(scores - top)
+    total = p.sum(axis=-1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        lse = (np.log(total) + top)[..., 0]
+    return np.divide(p, total, out=np.zeros_like(p), where=total > 0), lse
+
+
+def attention(q, k, v, scale, causal=True, lengths=None):
+    """q (B,T,H,D), k and v (B,S,Hkv,D) -> out (B,T,H,D), lse (B,H,T). A query that sees no key gives zeros and -inf."""
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    p, lse = _softmax(_scores(q, k, scale, causal, lengths))
+    return np.einsum("bhts,bshd->bthd", p, np.repeat(v, q.shape[2] // k.shape[2], axis=2)), lse
+
+
+def attention_backward(dout, q, k, v, scale, causal=True):
+    """dq, dk, dv: with P = softmax and dP = dout vᵀ, dS = P ∘ (dP - rowsum(P ∘ dP))."""
+    dout, q, k, v = (np.asarray(x, np.float64) for x in (dout, q, k, v))
+    group, Hkv = q.shape[2] // k.shape[2], k.shape[2]
+    p, _ = _softmax(_scores(q, k, scale, causal, None))
+    dp = np.einsum("bthd,bshd->bhts", dout, np.repeat(v, group, axis=2))
+    ds = p * (dp - (p * dp).sum(axis=-1, keepdims=True)) * scale
+    dq = np.einsum("bhts,bshd->bthd", ds, np.repeat(k, group, axis=2))
+    dk = np.einsum("bhts,bthd->bshd", ds, q)
+    dv = np.einsum("bhts,bthd->bshd", p, dout)
+    per_head = (*k.shape[:2], Hkv, group, k.shape[3])
+    return dq, dk.reshape(per_head).sum(axis=3), dv.reshape(per_head).sum(axis=3)
