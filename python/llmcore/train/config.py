@@ -1,0 +1,138 @@
+"""What a run is told: one dataclass a stage, the same names in Python, YAML files and command-line flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+
+def _option(default, help: str, **metadata):
+    """A field with the sentence that `--help` shows."""
+    metadata["help"] = help
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class LoopConfig:
+    """What every stage has: where to write, how long, how fast, how often."""
+
+    out: str = _option("run", "Directory of the run: model, tokenizer, log, checkpoints.")
+    steps: int = _option(1000, "Parameter updates.")
+    batch_size: int = _option(16, "Sequences in one micro-batch.")
+    accumulation: int = _option(1, "Micro-batches in one update; gradients are normalised by tokens.")
+    lr: float = _option(1e-3, "Peak learning rate.")
+    min_lr_ratio: float = _option(0.1, "Final learning rate as a part of the peak.")
+    warmup: int = _option(50, "Updates of linear warm-up before the cosine.")
+    weight_decay: float = _option(0.1, "Decay of matrices (AdamW).")
+    beta1: float = _option(0.9, "AdamW's first beta.")
+    beta2: float = _option(0.95, "AdamW's second beta.")
+    grad_clip: float = _option(1.0, "Largest global gradient norm; 0 is off.")
+    seed: int = _option(0, "Seed of weights, batches and samples.")
+    eval_every: int = _option(200, "Updates between evaluations on held-out text; 0 is at the end only.")
+    save_every: int = _option(200, "Updates between checkpoints; 0 is at the end only.")
+    keep: int = _option(2, "Checkpoints to keep.")
+    sample_every: int = _option(200, "Updates between samples of what the model writes; 0 is never.")
+    dtype: str | None = _option(None, "float32 or bfloat16 compute; by default what the processor is fast at.")
+    threads: int | None = _option(None, "Threads; by default all that the process may use. Results do not depend on it.")
+
+    def __post_init__(self):
+        for f in dataclasses.fields(self):
+            setattr(self, f.name, _checked(f.name, getattr(self, f.name), f.type))
+        positive = ("steps", "batch_size", "accumulation", "keep", "context", "layers", "width", "heads")
+        for name in (f.name for f in dataclasses.fields(self)):
+            value = getattr(self, name)
+            if name in positive and value < 1:
+                raise ValueError(f"[config] expected {name} >= 1, got {value}")
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
+                raise ValueError(f"[config] expected {name} >= 0, got {value}")
+        for name in ("beta1", "beta2"):
+            if getattr(self, name) >= 1:
+                raise ValueError(f"[config] expected {name} < 1, got {getattr(self, name)}")
+        if self.min_lr_ratio > 1:
+            raise ValueError(f"[config] expected min_lr_ratio <= 1, got {self.min_lr_ratio}")
+        if self.dtype not in (None, "float32", "bfloat16"):
+            raise ValueError(f"[config] expected dtype 'float32' or 'bfloat16', got {self.dtype!r}")
+        if self.threads is not None and not 1 <= self.threads <= 1024:
+            raise ValueError(f"[config] expected threads from 1 to 1024, got {self.threads}")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]):
+        """From names and values. ValueError names what is unknown."""
+        known = {f.name for f in dataclasses.fields(cls)}
+        for name in values:
+            if name not in known:
+                raise ValueError(f"[config] expected one of {', '.join(sorted(known))}, got {name!r}")
+        return cls(**values)
+
+    @classmethod
+    def read_yaml(cls, path: str | os.PathLike) -> dict[str, Any]:
+        """The names and values of a YAML file; dashes in names count as underscores."""
+        try:
+            with open(path, encoding="utf-8") as file:
+                values = yaml.safe_load(file) or {}
+        except FileNotFoundError:
+            raise FileNotFoundError(f"[config] expected a YAML file, got {path}, which is not there") from None
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as e:
+            raise ValueError(f"[config] {path}: expected YAML, got {' '.join(str(e).split())}") from None
+        if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
+            raise ValueError(f"[config] {path}: expected names with values, got {type(values).__name__}")
+        return {k.replace("-", "_"): v for k, v in values.items()}
+
+
+@dataclass
+class PretrainConfig(LoopConfig):
+    """A language model from raw text."""
+
+    data: str | list[str] = _option(
+        "python-docs", "python-docs, or a text file, folder, glob or JSONL with a text field."
+    )
+    validation_fraction: float = _option(0.1, "Part of the text that is held out.")
+    tokenizer: str | None = _option(None, "A tokenizer.json to use; by default one is trained on the text.")
+    vocab_size: int = _option(4096, "Vocabulary of the tokenizer that is trained.")
+    pattern: str = _option("cl100k", "How that tokenizer cuts text into pieces.")
+    architecture: str = _option("gpt2", "gpt2 or llama.")
+    context: int = _option(256, "Tokens the model sees at once.")
+    layers: int = _option(6, "Transformer blocks.")
+    width: int = _option(384, "Size of the residual stream.")
+    heads: int = _option(6, "Attention heads.")
+    kv_heads: int | None = _option(None, "Key/value heads (llama); by default as many as heads.")
+    sample_prompts: list[str] = _option(["The function returns", "If the file"], "Prompts of the samples.")
+    sample_tokens: int = _option(40, "Length of a sample.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.architecture not in ("gpt2", "llama"):
+            raise ValueError(f"[config] expected architecture 'gpt2' or 'llama', got {self.architecture!r}")
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(f"[config] expected validation_fraction in (0, 1), got {self.validation_fraction}")
+
+
+def _checked(name: str, value, annotation: str):
+    """A value of the annotated type; whole floats serve as integers and integers as floats, as YAML writes them."""
+    kinds = {part.strip() for part in annotation.split("|")}
+    if value is None and "None" in kinds:
+        return None
+    if isinstance(value, bool):
+        pass
+    elif "int" in kinds and (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
+        return int(value)
+    elif "float" in kinds and isinstance(value, (int, float)):
+        return float(value)
+    elif "float" in kinds and isinstance(value, str):
+        try:
+            return float(value)  # YAML reads 1e-3 as text
+        except ValueError:
+            pass
+    elif "str" in kinds and isinstance(value, (str, os.PathLike)):
+        return os.fspath(value)
+    elif "list[str]" in kinds and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
+        return list(value)
+    wanted = " or ".join(sorted(kinds - {"None"}))
+    raise TypeError(f"[config] expected {name} of type {wanted}, got {value!r}")

@@ -1,0 +1,208 @@
+"""The one loop under every training stage: batches, gradients, update, log, evaluation, samples, checkpoints.
+
+A stage says what a batch is, what the loss is, what to evaluate and what to show; everything else is here. All
+randomness is keyed by the seed and the step, so a run continues from a checkpoint bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from llmcore import ops, optim, runtime
+from llmcore._tensor import Tensor
+from llmcore.models import CausalLM
+from llmcore.train import checkpoint, schedule
+from llmcore.train.config import LoopConfig
+from llmcore.train.report import Report
+
+# Fields that may differ when a run is resumed: they change what is seen and kept, not what is computed.
+RESUMABLE = ("out", "eval_every", "save_every", "sample_every", "keep", "threads")
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message is one line."""
+
+
+class Interrupted(TrainingError):
+    """Stopped from the keyboard, after a checkpoint was saved."""
+
+
+class Stage(Protocol):
+    """What a stage tells the loop. A batch is whatever the stage likes."""
+
+    name: str
+    model: CausalLM
+
+    def batches(self, step: int) -> Sequence[object]:
+        """The micro-batches of one update, a function of the step alone."""
+
+    def tokens(self, batch) -> int:
+        """Tokens that the model reads in a batch (for the rate)."""
+
+    def loss(self, batch) -> tuple[Tensor, int]:
+        """Summed loss of a micro-batch and the number of terms in the sum, which normalise the update."""
+
+    def evaluate(self) -> Mapping[str, float]:
+        """Figures on held-out data, by their names in the log."""
+
+    def samples(self, step: int) -> Sequence[tuple[str, str]]:
+        """(prompt, what the model writes)"""
+
+    def state(self) -> Mapping[str, object]:
+        """What a resumed run must agree on (data, sizes); JSON."""
+
+    def save(self, directory: Path) -> None:
+        """Write the finished model."""
+
+
+def run(stage: Stage, config: LoopConfig, report: Report, resume: bool = False) -> None:
+    """Train to config.steps. With `resume`, continue from the newest whole checkpoint in config.out."""
+    if config.threads is not None:
+        runtime.set_num_threads(config.threads)
+    out = Path(config.out)
+    optimizer = optim.AdamW(
+        stage.model.named_parameters(), config.lr, (config.beta1, config.beta2), weight_decay=config.weight_decay
+    )
+    start, totals = 0, {"tokens": 0, "seconds": 0.0}
+    if resume:
+        start, totals = _restore(stage, optimizer, config, report)
+    out.mkdir(parents=True, exist_ok=True)
+    with _Log(out / "log.jsonl", start) as log, report.running(stage.name, start, config.steps):
+        step, saved = start, start
+        try:
+            while step < config.steps:
+                row = _update(stage, optimizer, config, step, totals)
+                step += 1
+                last = step == config.steps
+                if last or _due(step, config.eval_every):
+                    row |= stage.evaluate()
+                log.write(row)
+                report.update(row)
+                if _due(step, config.sample_every) and not last:
+                    report.samples(step, stage.samples(step))
+                if last or _due(step, config.save_every):
+                    _save(stage, optimizer, config, step, totals)
+                    saved = step
+        except KeyboardInterrupt:
+            if step > saved:
+                _save(stage, optimizer, config, step, totals)
+            raise Interrupted(f"[train] stopped at step {step}; continue with --resume --out {config.out}") from None
+    stage.save(out)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _update(stage: Stage, optimizer: optim.AdamW, config: LoopConfig, step: int, totals: dict) -> dict:
+    """One parameter update; returns its line of the log. Nothing is changed if it is interrupted before the end."""
+    began = time.perf_counter()
+    lr = schedule.cosine(step, config.steps, config.lr, config.warmup, config.min_lr_ratio)
+    batches = stage.batches(step)
+    stage.model.zero_grad()
+    nats, terms = 0.0, 0
+    for batch in batches:
+        loss, count = stage.loss(batch)
+        nats += loss.item()
+        terms += count
+        loss.backward()
+    if terms == 0:
+        raise TrainingError(f"[train] expected something to learn from in step {step + 1}, got no supervised token")
+    mean = nats / terms
+    norm = optim.global_norm(stage.model.parameters()) / terms
+    if not (math.isfinite(mean) and math.isfinite(norm)):
+        raise TrainingError(
+            f"[train] the loss is {mean} and the gradient norm {norm} at step {step + 1}: try a lower --lr; "
+            f"checkpoints in {config.out} are untouched"
+        )
+    clip = min(1.0, config.grad_clip / norm) if config.grad_clip > 0 and norm > 0 else 1.0
+    optimizer.step(grad_scale=clip / terms, lr=lr)
+    tokens = sum(map(stage.tokens, batches))
+    seconds = time.perf_counter() - began
+    totals["tokens"] += tokens
+    totals["seconds"] += seconds
+    return {
+        "step": step + 1,
+        "train/loss": mean,
+        "lr": lr,
+        "grad_norm": norm,
+        "tokens": totals["tokens"],
+        "dt": seconds,
+        "tok/s": tokens / seconds,
+    }
+
+
+def _save(stage: Stage, optimizer: optim.AdamW, config: LoopConfig, step: int, totals: dict) -> None:
+    tensors = {f"model.{name}": w for name, w in stage.model.state_dict().items()} | optimizer.state_dict()
+    state = {
+        "stage": stage.name,
+        "config": dataclasses.asdict(config),
+        "agree": dict(stage.state()),
+        "optimizer_steps": optimizer.steps,
+        "totals": totals,
+    }
+    checkpoint.save_checkpoint(config.out, step, tensors, state, keep=config.keep)
+
+
+def _restore(stage: Stage, optimizer: optim.AdamW, config: LoopConfig, report: Report) -> tuple[int, dict]:
+    path = checkpoint.latest_checkpoint(config.out, warn=report.warn)
+    if path is None:
+        raise checkpoint.CheckpointError(f"[resume] expected a checkpoint in {config.out}, got none")
+    tensors, state = checkpoint.load_checkpoint(path)
+    for key in ("stage", "config", "agree", "optimizer_steps", "totals", "step"):
+        if key not in state:
+            raise checkpoint.CheckpointError(f"[resume] {path}: expected {key} in its state, got none")
+    ours = dataclasses.asdict(config)
+    for name, value in state["config"].items():
+        if name not in RESUMABLE and ours.get(name) != value:
+            raise ValueError(f"[resume] expected {name} {value!r} as in {path}, got {ours.get(name)!r}")
+    for name, value in stage.state().items():
+        if state["agree"].get(name) != value:
+            raise ValueError(
+                f"[resume] expected {name} {state['agree'].get(name)!r} as in {path}, got {value!r}: the data changed"
+            )
+    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    try:
+        stage.model.load_state_dict(weights)
+        optimizer.load_state_dict(tensors, state["optimizer_steps"])
+    except ValueError as e:
+        raise checkpoint.CheckpointError(f"[resume] {path}: {e}") from None
+    report.note(f"resuming {config.out} at step {state['step']} of {config.steps}")
+    return state["step"], state["totals"]
+
+
+class _Log:
+    """One JSON object a line, appended; lines of steps that a resumed run does again are dropped first."""
+
+    def __init__(self, path: Path, start: int):
+        kept = []
+        if start and path.exists():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    if json.loads(line)["step"] <= start:
+                        kept.append(line)
+                except (ValueError, KeyError, TypeError):
+                    continue  # the last line of a killed run may be cut short
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        temporary.replace(path)
+        self._path = path
+
+    def __enter__(self):
+        self._file = self._path.open("a", encoding="utf-8", buffering=1)
+        return self
+
+    def __exit__(self, *exc):
+        self._file.close()
+
+    def write(self, row: Mapping) -> None:
+        self._file.write(json.dumps({k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()}) + "\n")

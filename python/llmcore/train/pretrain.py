@@ -1,0 +1,114 @@
+"""Pretraining: next-token prediction on raw text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from llmcore import autograd, data, models
+from llmcore._tensor import Tensor
+from llmcore.generate import LanguageModel
+from llmcore.runtime import default_dtype
+from llmcore.tokenizer import Tokenizer
+from llmcore.train import loop
+from llmcore.train.config import PretrainConfig
+from llmcore.train.report import Report, TerminalReport
+
+
+def pretrain(config: PretrainConfig, resume: bool = False, report: Report | None = None) -> LanguageModel:
+    """Train a language model on config.data and return it.
+
+    Writes to config.out: config.json, model.safetensors and tokenizer.json (the model, which `llmcore.load` opens),
+    log.jsonl (one line an update), checkpoints/ (from which `resume=True` continues bit for bit). Raises ValueError for
+    text or settings that cannot be used, `CheckpointError` where saving fails, `TrainingError` where the loss is no number.
+    """
+    report = TerminalReport() if report is None else report
+    with report.working("reading text"):
+        corpus = data.read_corpus(config.data, config.validation_fraction)
+    out = Path(config.out)
+    tokenizer = _tokenizer(config, corpus, out, resume, report)
+    with report.working("encoding text"):
+        stage = Pretraining(config, corpus, tokenizer)
+    c = stage.model.config
+    report.note(
+        f"{corpus.name}: {corpus.train_bytes / 1e6:.2f} MB to learn from ({len(stage.train_batches.tokens):,} tokens), "
+        f"{corpus.validation_bytes / 1e6:.2f} MB held out; {config.architecture} of {stage.model.num_parameters / 1e6:.2f}M "
+        f"parameters, vocabulary {c.vocab_size}, {stage.model.dtype}"
+    )
+    loop.run(stage, config, report, resume)
+    return stage.language_model
+
+
+def _tokenizer(config: PretrainConfig, corpus: data.Corpus, out: Path, resume: bool, report: Report) -> Tokenizer:
+    if resume and (out / "tokenizer.json").is_file():
+        return Tokenizer.load(out)
+    if config.tokenizer is not None:
+        tokenizer = Tokenizer.load(config.tokenizer)
+    else:
+        with report.working(f"training a tokenizer of {config.vocab_size} tokens"):
+            tokenizer = Tokenizer.train(iter(corpus.train), config.vocab_size, pattern=config.pattern)
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(out)
+    return tokenizer
+
+
+def build_model(config: PretrainConfig, vocab_size: int) -> models.CausalLM:
+    """The model that a configuration describes, with fresh weights."""
+    sizes = dict(
+        vocab_size=vocab_size, context=config.context, width=config.width, layers=config.layers, heads=config.heads
+    )
+    dtype = config.dtype or default_dtype()
+    if config.architecture == "llama":
+        return models.Llama(models.LlamaConfig(**sizes, kv_heads=config.kv_heads), dtype, config.seed)
+    return models.GPT2(models.GPT2Config(**sizes), dtype, config.seed)
+
+
+class Pretraining:
+    """The stage (see `loop.Stage`): windows of a token stream, each token's loss given those before it."""
+
+    name = "pretrain"
+
+    def __init__(self, config: PretrainConfig, corpus: data.Corpus, tokenizer: Tokenizer):
+        self.config, self.corpus = config, corpus
+        tokens = data.encode_documents(corpus.train, tokenizer)
+        held_out = data.encode_documents(corpus.validation, tokenizer)
+        rows = config.batch_size * config.accumulation
+        self.train_batches = data.TokenBatches(tokens, rows, config.context, config.seed)
+        self.windows = data.evaluation_windows(held_out, config.context, tokenizer.end_of_text)
+        self.model = build_model(config, tokenizer.vocab_size)
+        self.language_model = LanguageModel(self.model, tokenizer)
+
+    def batches(self, step: int) -> Sequence[tuple[np.ndarray, np.ndarray]]:
+        inputs, targets = self.train_batches.batch(step)
+        n = self.config.accumulation
+        return list(zip(np.split(inputs, n), np.split(targets, n), strict=True))
+
+    def tokens(self, batch) -> int:
+        return batch[0].size
+
+    def loss(self, batch) -> tuple[Tensor, int]:
+        inputs, targets = batch
+        return self.model.loss(inputs, targets, reduction="sum"), targets.size
+
+    def evaluate(self) -> Mapping[str, float]:
+        nats = 0.0
+        with autograd.no_grad():
+            for inputs, targets in self.windows.batches(self.config.batch_size):
+                nats += self.model.loss(inputs, targets, reduction="sum").item()
+        return {
+            "val/loss": nats / self.windows.predicted,
+            "val/bpb": data.bits_per_byte(nats, self.corpus.validation_bytes),
+        }
+
+    def samples(self, step: int) -> Sequence[tuple[str, str]]:
+        prompts = self.config.sample_prompts
+        done = self.language_model.generate(prompts, self.config.sample_tokens, temperature=0.8, seed=self.config.seed)
+        return [(p, str(c)) for p, c in zip(prompts, done, strict=True)]
+
+    def state(self) -> Mapping[str, object]:
+        return {"corpus": self.corpus.digest, "vocab_size": self.model.config.vocab_size}
+
+    def save(self, directory: Path) -> None:
+        self.language_model.save(directory)

@@ -1,0 +1,91 @@
+"""What a person sees while a model trains. The base class is silent; `TerminalReport` draws with rich."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+
+
+class Report:
+    """Receives what happens in a run; this one shows nothing."""
+
+    @contextmanager
+    def running(self, stage: str, start: int, steps: int):
+        """Around the whole run."""
+        yield
+
+    def working(self, what: str):
+        """Around something that may take seconds (reading text, training a tokenizer)."""
+        from contextlib import nullcontext
+
+        return nullcontext()
+
+    def update(self, row: Mapping[str, float]) -> None:
+        """One line of the log."""
+
+    def samples(self, step: int, samples: Sequence[tuple[str, str]]) -> None:
+        """(prompt, completion) pairs of the model as it is."""
+
+    def note(self, text: str) -> None:
+        """Something worth knowing."""
+
+    def warn(self, text: str) -> None:
+        """Something that went wrong and was handled."""
+
+
+class TerminalReport(Report):
+    """A progress bar with loss, rate and time left; samples and held-out figures above it. On stderr, so that what a
+    command prints as data stays clean."""
+
+    def __init__(self, console=None):
+        from rich.console import Console
+
+        self.console = console or Console(stderr=True, highlight=False)
+        self._bar = self._task = None
+        self._loss = self._rate = None
+
+    @contextmanager
+    def running(self, stage: str, start: int, steps: int):
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(compact=True),
+        )
+        with Progress(*columns, console=self.console, transient=False) as self._bar:
+            self._task = self._bar.add_task(stage, total=steps, completed=start, figures="")
+            yield
+        self._bar = None
+
+    def working(self, what: str):
+        return self.console.status(what)
+
+    def update(self, row: Mapping[str, float]) -> None:
+        # Smoothed, so that the eye can follow; the log has the exact figures.
+        loss, rate = row["train/loss"], row["tok/s"]
+        self._loss = loss if self._loss is None else 0.9 * self._loss + 0.1 * loss
+        self._rate = rate if self._rate is None else 0.9 * self._rate + 0.1 * rate
+        if self._bar is not None:
+            figures = f"loss {self._loss:.3f}  {self._rate:,.0f} tok/s"
+            self._bar.update(self._task, completed=row["step"], figures=figures)
+        if "val/loss" in row:
+            bpb = f", {row['val/bpb']:.3f} bits per byte" if "val/bpb" in row else ""
+            self.console.print(f"step {row['step']}: held-out loss {row['val/loss']:.3f}{bpb}", style="cyan")
+
+    def samples(self, step: int, samples: Sequence[tuple[str, str]]) -> None:
+        from rich.text import Text
+
+        for prompt, text in samples:
+            line = Text(f"step {step}: ", style="dim")
+            line.append(prompt, style="bold not dim")
+            line.append(" ".join(text.split()) if text.isspace() else text.replace("\n", "⏎ "), style="not dim green")
+            self.console.print(line)
+
+    def note(self, text: str) -> None:
+        self.console.print(text, style="dim")
+
+    def warn(self, text: str) -> None:
+        self.console.print(f"warning: {text}", style="yellow")
