@@ -29,9 +29,4 @@ struct Philox4 {
   return {{c0, c1, c2, c3}};
 }
 
-// A float in (0, 1): 24 bits and half a step, so that log(u) is finite.
-[[maybe_unused]] static inline float philox_uniform(uint32_t bits) {
-  return (static_cast<float>(bits >> 8) + 0.5f) * (1.0f / 16777216.0f);
-}
-
 }  // namespace llmcore

@@ -40,8 +40,19 @@ constexpr int64_t kGrain = 1 << 14;  // elements in a piece of work: below two o
 
 static inline int64_t row_grain(int64_t columns) { return columns < kGrain ? kGrain / (columns > 0 ? columns : 1) : 1; }
 
-// Maximum of the row (of numbers; at least -FLT_MAX) and the sum of exp(x - maximum), in one pass over memory: blocks
-// that stay in L1 are read twice. A NaN or +inf in the row makes the sum NaN; a row of -inf has sum 0.
+// Maximum of the numbers in the row (NaN is passed over) and `least`.
+template <class T>
+static inline float row_max(const T* x, int64_t n, float least = -3.402823466e38f) {
+  vf most[4];
+  for (vf& v : most) v = splat(least);
+  for_lanes<4>(n, [&](int64_t i, auto lanes, int u) {
+    most[u] = max(keep_n(load_n(x + i, lanes), lanes, least), most[u]);
+  });
+  return hmax(max(max(most[0], most[1]), max(most[2], most[3])));
+}
+
+// Maximum of the row (at least -FLT_MAX) and the sum of exp(x - maximum), in one pass over memory: blocks that stay in
+// L1 are read twice. A NaN or +inf in the row makes the sum NaN; a row of -inf has sum 0.
 struct MaxSum {
   float max, sum;
 };
@@ -53,19 +64,15 @@ static inline MaxSum max_sum(const T* x, int64_t n) {
   for (int64_t start = 0; start < n; start += kBlock) {
     const int64_t count = n - start < kBlock ? n - start : kBlock;
     const T* block = x + start;
-    vf most[4];
-    for (vf& v : most) v = splat(top);
-    for_lanes<4>(count, [&](int64_t i, auto lanes, int u) {
-      most[u] = max(keep_n(load_n(block + i, lanes), lanes, top), most[u]);
-    });
-    const float next = hmax(max(max(most[0], most[1]), max(most[2], most[3])));
+    const float next = row_max(block, count, top);
     if (next > top) {
       const vf factor = exp(splat(top - next));
       for (vf& v : total) v *= factor;
       top = next;
     }
-    for_lanes<4>(count,
-                 [&](int64_t i, auto lanes, int u) { total[u] += keep_n(exp(load_n(block + i, lanes) - top), lanes); });
+    for_lanes<4>(count, [&](int64_t i, auto lanes, int u) {
+      total[u] += keep_n(exp(load_n(block + i, lanes) - top), lanes);
+    });
   }
   return {top, sum4(total)};
 }

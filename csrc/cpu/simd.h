@@ -107,6 +107,20 @@ static inline vf sqrt(vf a) {
   return a;
 #endif
 }
+// Bit i is set where lane i of a comparison is true.
+static inline uint32_t mask_bits(vi mask) {
+#if LLMCORE_VECTOR_BYTES == 64
+  return _mm512_movepi32_mask((__m512i)mask);
+#elif LLMCORE_VECTOR_BYTES == 32
+  return static_cast<uint32_t>(_mm256_movemask_ps((__m256)mask));
+#elif defined(__SSE2__)
+  return static_cast<uint32_t>(_mm_movemask_ps((__m128)mask));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < kW; ++i) bits |= static_cast<uint32_t>(mask[i] & 1) << i;
+  return bits;
+#endif
+}
 static inline vf abs(vf a) { return as_float(as_bits(a) & 0x7fffffffu); }
 
 // Horizontal reductions in one fixed order (a tree over halves).
@@ -170,12 +184,17 @@ static inline vf log_parts(vf m, vf e) {
   return fma(e, splat(0.693359375f), m + y);
 }
 
+// log(x) within 2 ulp for positive normal x; meaningless for others.
+static inline vf log_normal(vf x) {
+  const vu bits = as_bits(x) - 0x3f3504f3u;  // so that the mantissa lies in [sqrt(1/2), sqrt(2))
+  const vf e = __builtin_convertvector((vi)bits >> 23, vf);
+  return log_parts(as_float((bits & 0x007fffffu) + 0x3f3504f3u) - 1.0f, e);
+}
+
 // log(x) within 2 ulp for every positive x, subnormal ones too; -inf at 0, NaN below, inf and NaN stay.
 static inline vf log(vf x) {
   const vi tiny = x < 1.17549435e-38f;
-  const vu bits = as_bits(select(tiny, x * 8388608.0f, x)) - 0x3f3504f3u;  // the mantissa lies in [sqrt(1/2), sqrt(2))
-  const vf e = __builtin_convertvector((vi)bits >> 23, vf) - select(tiny, splat(23.0f), splat(0.0f));
-  vf y = log_parts(as_float((bits & 0x007fffffu) + 0x3f3504f3u) - 1.0f, e);
+  vf y = log_normal(select(tiny, x * 8388608.0f, x)) - select(tiny, splat(15.942385f), splat(0.0f));  // 23 ln2
   y = select(x < __builtin_inff(), y, x);
   return select(x > 0.0f, y, select(x == 0.0f, splat(-__builtin_inff()), splat(__builtin_nanf("")) + x));
 }
