@@ -33,17 +33,20 @@ void register_linear(Binder& b) {
       .def_readonly("K", &Panels::K)
       .def_readonly("N", &Panels::N)
       .def_readonly("dtype", &Panels::dtype);
-  b.def("pack", [](const Tensor& w, DType t, bool transposed, const Panels* reuse) { return pack(w, t, transposed, reuse); },
-        py::arg("weight"), py::arg("dtype"), py::arg("transposed"), py::arg("reuse") = nullptr);
-  b.def("linear",
-        [](const Tensor& x, const Panels& w, const OptionalTensor& bias, const OptionalTensor& residual, bool gelu,
-           bool keep_pre_activation, std::optional<DType> out_dtype) {
-          LinearResult r = linear(x, w, bias, residual, gelu ? Activation::kGelu : Activation::kNone,
-                                  keep_pre_activation, out_dtype.value_or(w.dtype));
-          return std::make_pair(r.out, r.pre_activation.defined() ? OptionalTensor(r.pre_activation) : std::nullopt);
-        },
-        py::arg("x"), py::arg("weight"), py::arg("bias") = std::nullopt, py::arg("residual") = std::nullopt, py::arg("gelu") = false,
-        py::arg("keep_pre_activation") = false, py::arg("out_dtype") = std::nullopt);
+  b.def(
+      "pack",
+      [](const Tensor& w, DType t, bool transposed, const Panels* reuse) { return pack(w, t, transposed, reuse); },
+      py::arg("weight"), py::arg("dtype"), py::arg("transposed"), py::arg("reuse") = nullptr);
+  b.def(
+      "linear",
+      [](const Tensor& x, const Panels& w, const OptionalTensor& bias, const OptionalTensor& residual, bool gelu,
+         bool keep_pre_activation, std::optional<DType> out_dtype) {
+        LinearResult r = linear(x, w, bias, residual, gelu ? Activation::kGelu : Activation::kNone, keep_pre_activation,
+                                out_dtype.value_or(w.dtype));
+        return std::make_pair(r.out, r.pre_activation.defined() ? OptionalTensor(r.pre_activation) : std::nullopt);
+      },
+      py::arg("x"), py::arg("weight"), py::arg("bias") = std::nullopt, py::arg("residual") = std::nullopt,
+      py::arg("gelu") = false, py::arg("keep_pre_activation") = false, py::arg("out_dtype") = std::nullopt);
   b.def("linear_weight_grad", &linear_weight_grad, py::arg("dy"), py::arg("x"), py::arg("dw"));
   b.def("linear_bias_grad", &linear_bias_grad, py::arg("dy"), py::arg("db"));
   b.def("matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("transpose_a") = false, py::arg("transpose_b") = false);
@@ -59,33 +62,45 @@ void register_attention_ops(Binder& b) {
 }
 
 void register_norms(Binder& b) {
-  b.def("layer_norm",
-        [](const Tensor& x, const Tensor& w, const OptionalTensor& bias, float eps) {
-          NormResult r = layer_norm(x, w, bias, eps);
-          return std::make_tuple(r.out, r.mean, r.rstd);
-        },
-        py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("eps"));
-  b.def("rms_norm",
-        [](const Tensor& x, const Tensor& w, float eps) {
-          NormResult r = rms_norm(x, w, eps);
-          return std::make_pair(r.out, r.rstd);
-        },
-        py::arg("x"), py::arg("weight"), py::arg("eps"));
+  b.def(
+      "layer_norm",
+      [](const Tensor& x, const Tensor& w, const OptionalTensor& bias, float eps) {
+        NormResult r = layer_norm(x, w, bias, eps);
+        return std::make_tuple(r.out, r.mean, r.rstd);
+      },
+      py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("eps"));
+  b.def(
+      "rms_norm",
+      [](const Tensor& x, const Tensor& w, float eps) {
+        NormResult r = rms_norm(x, w, eps);
+        return std::make_pair(r.out, r.rstd);
+      },
+      py::arg("x"), py::arg("weight"), py::arg("eps"));
   b.def("norm_backward", &norm_backward, py::arg("dout"), py::arg("x"), py::arg("weight"), py::arg("mean"),
         py::arg("rstd"), py::arg("dweight"), py::arg("dbias"));
 }
 
 void register_elementwise_ops(Binder& b) {
   b.def("gelu", [](const Tensor& x) { return unary("gelu", &KernelTable::gelu_forward, x); }, py::arg("x"));
-  b.def("gelu_backward",
-        [](const Tensor& d, const Tensor& x) { return unary_backward("gelu_backward", &KernelTable::gelu_backward, d, x); },
-        py::arg("dout"), py::arg("x"));
+  b.def(
+      "gelu_backward",
+      [](const Tensor& d, const Tensor& x) {
+        return unary_backward("gelu_backward", &KernelTable::gelu_backward, d, x);
+      },
+      py::arg("dout"), py::arg("x"));
   b.def("silu", [](const Tensor& x) { return unary("silu", &KernelTable::silu_forward, x); }, py::arg("x"));
-  b.def("silu_backward",
-        [](const Tensor& d, const Tensor& x) { return unary_backward("silu_backward", &KernelTable::silu_backward, d, x); },
-        py::arg("dout"), py::arg("x"));
-  b.def("add", [](const Tensor& x, const Tensor& y) { return binary("add", &KernelTable::add, x, y); }, py::arg("a"), py::arg("b"));
-  b.def("mul", [](const Tensor& x, const Tensor& y) { return binary("mul", &KernelTable::mul, x, y); }, py::arg("a"), py::arg("b"));
+  b.def(
+      "silu_backward",
+      [](const Tensor& d, const Tensor& x) {
+        return unary_backward("silu_backward", &KernelTable::silu_backward, d, x);
+      },
+      py::arg("dout"), py::arg("x"));
+  b.def(
+      "add", [](const Tensor& x, const Tensor& y) { return binary("add", &KernelTable::add, x, y); }, py::arg("a"),
+      py::arg("b"));
+  b.def(
+      "mul", [](const Tensor& x, const Tensor& y) { return binary("mul", &KernelTable::mul, x, y); }, py::arg("a"),
+      py::arg("b"));
   b.def("scale", &scale, py::arg("x"), py::arg("factor"));
   b.def("cast", &cast, py::arg("x"), py::arg("dtype"));
   b.def("swiglu", &swiglu, py::arg("x"));
@@ -99,44 +114,47 @@ void register_elementwise_ops(Binder& b) {
 }
 
 void register_losses(Binder& b) {
-  b.def("cross_entropy",
-        [](const Tensor& logits, const Tensor& targets) {
-          CrossEntropyResult r = cross_entropy(logits, targets);
-          return std::make_pair(r.loss, r.lse);
-        },
-        py::arg("logits"), py::arg("targets"));
+  b.def(
+      "cross_entropy",
+      [](const Tensor& logits, const Tensor& targets) {
+        CrossEntropyResult r = cross_entropy(logits, targets);
+        return std::make_pair(r.loss, r.lse);
+      },
+      py::arg("logits"), py::arg("targets"));
   b.def("cross_entropy_backward", &cross_entropy_backward, py::arg("dloss"), py::arg("logits"), py::arg("targets"),
         py::arg("lse"));
   b.def("linear_cross_entropy", &linear_cross_entropy, py::arg("x"), py::arg("forward"), py::arg("targets"));
-  b.def("linear_cross_entropy_grad",
-        [](const Tensor& x, const Panels& forward, const Panels& backward, const Tensor& targets, const Tensor& dloss,
-           Tensor& dw) {
-          LinearCrossEntropyGrad r = linear_cross_entropy_grad(x, forward, backward, targets, dloss, dw);
-          return std::make_pair(r.loss, r.dx);
-        },
-        py::arg("x"), py::arg("forward"), py::arg("backward"), py::arg("targets"), py::arg("dloss"), py::arg("dw"));
+  b.def(
+      "linear_cross_entropy_grad",
+      [](const Tensor& x, const Panels& forward, const Panels& backward, const Tensor& targets, const Tensor& dloss,
+         Tensor& dw) {
+        LinearCrossEntropyGrad r = linear_cross_entropy_grad(x, forward, backward, targets, dloss, dw);
+        return std::make_pair(r.loss, r.dx);
+      },
+      py::arg("x"), py::arg("forward"), py::arg("backward"), py::arg("targets"), py::arg("dloss"), py::arg("dw"));
 }
 
 void register_optimizers(Binder& b) {
-  b.def("adamw",
-        [](Tensor& p, const Tensor& g, Tensor& m, Tensor& v, float lr, float beta1, float beta2, float eps,
-           float weight_decay, int64_t step, float grad_scale) {
-          adamw(p, g, m, v, {lr, beta1, beta2, eps, weight_decay, step, grad_scale});
-        },
-        py::arg("param"), py::arg("grad"), py::arg("m"), py::arg("v"), py::arg("lr"), py::arg("beta1"),
-        py::arg("beta2"), py::arg("eps"), py::arg("weight_decay"), py::arg("step"), py::arg("grad_scale"));
+  b.def(
+      "adamw",
+      [](Tensor& p, const Tensor& g, Tensor& m, Tensor& v, float lr, float beta1, float beta2, float eps,
+         float weight_decay, int64_t step,
+         float grad_scale) { adamw(p, g, m, v, {lr, beta1, beta2, eps, weight_decay, step, grad_scale}); },
+      py::arg("param"), py::arg("grad"), py::arg("m"), py::arg("v"), py::arg("lr"), py::arg("beta1"), py::arg("beta2"),
+      py::arg("eps"), py::arg("weight_decay"), py::arg("step"), py::arg("grad_scale"));
   b.def("global_norm", &global_norm, py::arg("tensors"));
 }
 
 void register_sampling(Binder& b) {
-  b.def("sample",
-        [](const Tensor& logits, const Tensor& temperature, const Tensor& top_k, const Tensor& top_p,
-           const Tensor& min_p, const Tensor& seed, const Tensor& step, bool want_probs) {
-          SampleResult r = sample(logits, {temperature, top_k, top_p, min_p, seed, step}, want_probs);
-          return std::make_tuple(r.token, r.logprob, r.probs.defined() ? OptionalTensor(r.probs) : std::nullopt);
-        },
-        py::arg("logits"), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("min_p"),
-        py::arg("seed"), py::arg("step"), py::arg("want_probs") = false);
+  b.def(
+      "sample",
+      [](const Tensor& logits, const Tensor& temperature, const Tensor& top_k, const Tensor& top_p, const Tensor& min_p,
+         const Tensor& seed, const Tensor& step, bool want_probs) {
+        SampleResult r = sample(logits, {temperature, top_k, top_p, min_p, seed, step}, want_probs);
+        return std::make_tuple(r.token, r.logprob, r.probs.defined() ? OptionalTensor(r.probs) : std::nullopt);
+      },
+      py::arg("logits"), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("min_p"), py::arg("seed"),
+      py::arg("step"), py::arg("want_probs") = false);
 }
 
 }  // namespace

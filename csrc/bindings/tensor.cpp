@@ -16,14 +16,22 @@ Tensor from_numpy(const py::array& a, bool as_bf16) {
   DType dtype;
   const char kind = a.dtype().kind();
   const auto item = a.itemsize();
-  if (as_bf16 && kind == 'u' && item == 2) dtype = DType::kBF16;
-  else if (kind == 'f' && item == 4) dtype = DType::kF32;
-  else if (kind == 'i' && item == 4) dtype = DType::kI32;
-  else if (kind == 'i' && item == 8) dtype = DType::kI64;
-  else if (kind == 'u' && item == 4) dtype = DType::kU32;
-  else if (kind == 'u' && item == 1) dtype = DType::kU8;
-  else fail_type("tensor", "float32, bfloat16, int32, int64, uint32 or uint8", py::str(a.dtype()).cast<std::string>());
-  if (a.dtype().byteorder() == '>') fail_type("tensor", "native byte order", "big-endian " + std::string(name_of(dtype)));
+  if (as_bf16 && kind == 'u' && item == 2)
+    dtype = DType::kBF16;
+  else if (kind == 'f' && item == 4)
+    dtype = DType::kF32;
+  else if (kind == 'i' && item == 4)
+    dtype = DType::kI32;
+  else if (kind == 'i' && item == 8)
+    dtype = DType::kI64;
+  else if (kind == 'u' && item == 4)
+    dtype = DType::kU32;
+  else if (kind == 'u' && item == 1)
+    dtype = DType::kU8;
+  else
+    fail_type("tensor", "float32, bfloat16, int32, int64, uint32 or uint8", py::str(a.dtype()).cast<std::string>());
+  if (a.dtype().byteorder() == '>')
+    fail_type("tensor", "native byte order", "big-endian " + std::string(name_of(dtype)));
   Shape shape(a.shape(), a.shape() + a.ndim()), strides(static_cast<size_t>(a.ndim()));
   bool usable = reinterpret_cast<uintptr_t>(a.data()) % static_cast<uintptr_t>(item) == 0;
   for (int i = 0; i < a.ndim(); ++i) {
@@ -69,7 +77,8 @@ void register_tensor(py::module_& m) {
       .def("reshape", &Tensor::reshape, py::arg("shape"))
       .def("narrow", &Tensor::narrow, py::arg("dim"), py::arg("start"), py::arg("length"))
       .def("zero", &Tensor::zero)
-      .def("copy_from", [](Tensor& t, const Tensor& src) { copy_into(src, t); }, py::arg("src"))
+      .def(
+          "copy_from", [](Tensor& t, const Tensor& src) { copy_into(src, t); }, py::arg("src"))
       .def("numpy", &to_numpy, "A numpy view of the same memory; bfloat16 as uint16.");
 
   m.def("from_numpy", &from_numpy, py::arg("array"), py::arg("as_bf16") = false);

@@ -19,22 +19,32 @@ struct bf16 {
   switch (t) {
     case DType::kF32:
     case DType::kI32:
-    case DType::kU32: return 4;
-    case DType::kBF16: return 2;
-    case DType::kI64: return 8;
-    case DType::kU8: return 1;
+    case DType::kU32:
+      return 4;
+    case DType::kBF16:
+      return 2;
+    case DType::kI64:
+      return 8;
+    case DType::kU8:
+      return 1;
   }
   return 0;
 }
 
 [[maybe_unused]] static inline const char* name_of(DType t) {
   switch (t) {
-    case DType::kF32: return "float32";
-    case DType::kBF16: return "bfloat16";
-    case DType::kI32: return "int32";
-    case DType::kI64: return "int64";
-    case DType::kU32: return "uint32";
-    case DType::kU8: return "uint8";
+    case DType::kF32:
+      return "float32";
+    case DType::kBF16:
+      return "bfloat16";
+    case DType::kI32:
+      return "int32";
+    case DType::kI64:
+      return "int64";
+    case DType::kU32:
+      return "uint32";
+    case DType::kU8:
+      return "uint8";
   }
   return "?";
 }

@@ -104,12 +104,16 @@ Tensor Tensor::reshape(Shape shape) const {
   int64_t known = 1;
   int unknown = -1;
   for (size_t i = 0; i < shape.size(); ++i) {
-    if (shape[i] != -1) known *= shape[i];
-    else if (unknown < 0) unknown = static_cast<int>(i);
-    else fail("reshape", "at most one -1", to_string(shape));
+    if (shape[i] != -1)
+      known *= shape[i];
+    else if (unknown < 0)
+      unknown = static_cast<int>(i);
+    else
+      fail("reshape", "at most one -1", to_string(shape));
   }
   if (unknown >= 0) {
-    if (known == 0 || size_ % known) fail("reshape", "a shape of " + std::to_string(size_) + " elements", to_string(shape));
+    if (known == 0 || size_ % known)
+      fail("reshape", "a shape of " + std::to_string(size_) + " elements", to_string(shape));
     shape[unknown] = size_ / known;
   }
   if (checked_size(shape, dtype_) != size_)
@@ -148,8 +152,8 @@ void copy_into(const Tensor& src, const Tensor& dst) {
     fail("copy", to_string(dst.shape()) + " " + name_of(dst.dtype()),
          to_string(src.shape()) + " " + name_of(src.dtype()));
   if (src.size() == 0) return;
-  copy_strided(src.data_as<char>(), src.strides().data(), dst.data_as<char>(), dst.strides().data(),
-               src.shape().data(), src.ndim(), size_of(src.dtype()));
+  copy_strided(src.data_as<char>(), src.strides().data(), dst.data_as<char>(), dst.strides().data(), src.shape().data(),
+               src.ndim(), size_of(src.dtype()));
 }
 
 }  // namespace llmcore

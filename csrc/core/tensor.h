@@ -31,10 +31,10 @@ class Tensor {
   const Shape& shape() const { return shape_; }
   const Shape& strides() const { return strides_; }
   int ndim() const { return static_cast<int>(shape_.size()); }
-  int64_t size() const { return size_; }                                // elements
-  int64_t dim(int i) const { return shape_[i < 0 ? i + ndim() : i]; }   // negative counts from the end
+  int64_t size() const { return size_; }                               // elements
+  int64_t dim(int i) const { return shape_[i < 0 ? i + ndim() : i]; }  // negative counts from the end
   int64_t stride(int i) const { return strides_[i < 0 ? i + ndim() : i]; }
-  int64_t offset() const { return offset_; }                            // elements from the start of the storage
+  int64_t offset() const { return offset_; }  // elements from the start of the storage
   const std::shared_ptr<void>& storage() const { return storage_; }
 
   void* data() const { return static_cast<char*>(base_) + offset_ * static_cast<int64_t>(size_of(dtype_)); }
@@ -44,9 +44,9 @@ class Tensor {
   }
 
   bool is_contiguous() const;
-  Tensor contiguous() const;                                         // itself when contiguous, else a copy
-  Tensor reshape(Shape shape) const;                                 // contiguous tensors only; one -1 is inferred
-  Tensor narrow(int dim, int64_t start, int64_t length) const;       // a view
+  Tensor contiguous() const;                                            // itself when contiguous, else a copy
+  Tensor reshape(Shape shape) const;                                    // contiguous tensors only; one -1 is inferred
+  Tensor narrow(int dim, int64_t start, int64_t length) const;          // a view
   Tensor as_strided(Shape shape, Shape strides, int64_t offset) const;  // a view; offset from the start of the storage
   void zero();
 

@@ -70,8 +70,10 @@ class Pool {
     drain();
     // Every worker checks in before the next job may overwrite this one.
     for (int spins = 0; pending_.load(std::memory_order_acquire) != 0; ++spins) {
-      if (spins < 10000) relax();
-      else sched_yield();  // more threads than processors
+      if (spins < 10000)
+        relax();
+      else
+        sched_yield();  // more threads than processors
     }
     return true;
   }

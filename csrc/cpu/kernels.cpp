@@ -16,17 +16,17 @@ namespace LLMCORE_ISA {
 
 void fill_table(KernelTable& table);
 
-#include "cpu/simd.h"
 #include "cpu/lanes.h"
+#include "cpu/simd.h"
 // The order matters only where one family uses another: attention is made of small panel products.
-#include "cpu/gemm_micro.inl"
-#include "cpu/gemm.inl"
-#include "cpu/attention_tiles.inl"
-#include "cpu/attention_forward.inl"
-#include "cpu/attention_backward.inl"
 #include "cpu/attention.inl"
+#include "cpu/attention_backward.inl"
+#include "cpu/attention_forward.inl"
+#include "cpu/attention_tiles.inl"
 #include "cpu/elementwise.inl"
 #include "cpu/embedding.inl"
+#include "cpu/gemm.inl"
+#include "cpu/gemm_micro.inl"
 #include "cpu/loss.inl"
 #include "cpu/norm.inl"
 #include "cpu/optim.inl"

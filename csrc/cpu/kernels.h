@@ -1,9 +1,9 @@
 // The kernel table: every CPU kernel behind a function pointer, one table per instruction set. Kernels take pointers,
 // sizes and strides; they never allocate, throw or see Python. The op (csrc/ops) has checked everything before.
 //
-// Letters: B batch, T time (queries), S keys, C channels, V vocabulary, H heads, D head size, M rows = B*T, N out, K in.
-// "dtype" is kF32 or kBF16 unless said otherwise. Statistics, losses, parameters of norms and biases, and gradients of
-// parameters are float32 always. Counts may be 0. All tensors are contiguous unless strides (in elements) are given.
+// Letters: B batch, T time (queries), S keys, C channels, V vocabulary, H heads, D head size, M rows = B*T, N out, K
+// in. "dtype" is kF32 or kBF16 unless said otherwise. Statistics, losses, parameters of norms and biases, and gradients
+// of parameters are float32 always. Counts may be 0. All tensors are contiguous unless strides (in elements) are given.
 // Results never depend on the number of threads, nor a row's result on its neighbours.
 #pragma once
 #include <cstddef>
@@ -79,7 +79,8 @@ struct AttentionArgs {
   void* out;  // (B,T,H,D)
   Strides3 q_stride, k_stride, v_stride, out_stride;
   float* lse;  // (B,H,T): log of the softmax denominator incl. the maximum; may be null
-  // keys valid in each row, or null for S. Query t stands at position lengths[b] - T + t; causal: it sees keys up to there.
+  // keys valid in each row, or null for S. Query t stands at position lengths[b] - T + t; causal: it sees keys up to
+  // there.
   const int32_t* lengths;
   float scale;
   bool causal;
@@ -203,8 +204,8 @@ struct SoftmaxBackwardArgs {  // dx = out * (dout - sum(dout * out))
   void* dx;
 };
 struct RopeArgs {
-  // Rotate-half: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), halves of D; the first `rotated` of H heads are rotated,
-  // the others copied. cos, sin: (P, D/2). inverse turns the other way (the backward pass).
+  // Rotate-half: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), halves of D; the first `rotated` of H heads are
+  // rotated, the others copied. cos, sin: (P, D/2). inverse turns the other way (the backward pass).
   DType dtype;
   int64_t B, T, H, D, rotated;
   const void* x;  // (B,T,H,D) contiguous

@@ -9,7 +9,8 @@ Tensor with_contiguous_heads(const Tensor& t) { return t.stride(3) == 1 || t.dim
 
 Strides3 strides(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2)}; }
 
-AttentionArgs checked_args(const char* op, const Tensor& q, const Tensor& k, const Tensor& v, float scale, bool causal) {
+AttentionArgs checked_args(const char* op, const Tensor& q, const Tensor& k, const Tensor& v, float scale,
+                           bool causal) {
   check_float(op, "q", q);
   check_dtype(op, "k", k, q.dtype());
   check_dtype(op, "v", v, q.dtype());
@@ -42,14 +43,15 @@ bool are_neighbours(const Tensor& q, const Tensor& k, const Tensor& v) {
   if (q.storage() != k.storage() || q.storage() != v.storage() || k.dim(1) != T) return false;
   if (k.offset() != q.offset() + q.dim(2) * D || v.offset() != k.offset() + k.dim(2) * D) return false;
   for (const Tensor* t : {&q, &k, &v})
-    if (t->stride(0) != T * heads * D || t->stride(1) != heads * D || t->stride(2) != D || t->stride(3) != 1) return false;
+    if (t->stride(0) != T * heads * D || t->stride(1) != heads * D || t->stride(2) != D || t->stride(3) != 1)
+      return false;
   return true;
 }
 
 }  // namespace
 
-std::pair<Tensor, Tensor> attention(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, float scale, bool causal,
-                                    const std::optional<Tensor>& lengths) {
+std::pair<Tensor, Tensor> attention(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, float scale,
+                                    bool causal, const std::optional<Tensor>& lengths) {
   const char* op = "attention";
   AttentionArgs a = checked_args(op, q_in, k_in, v_in, scale, causal);
   const Tensor q = with_contiguous_heads(q_in), k = with_contiguous_heads(k_in), v = with_contiguous_heads(v_in);
@@ -99,8 +101,8 @@ std::array<Tensor, 3> attention_backward(const Tensor& dout_in, const Tensor& q_
   a.workspace = workspace.data();
   a.workspace_bytes = static_cast<size_t>(workspace.size());
   if (a.B)
-    kernel(op, q.device(), &KernelTable::attention_backward)(
-        {a, dout.data(), grads[0].data(), grads[1].data(), grads[2].data()});
+    kernel(op, q.device(),
+           &KernelTable::attention_backward)({a, dout.data(), grads[0].data(), grads[1].data(), grads[2].data()});
   return grads;
 }
 

@@ -4,7 +4,8 @@ namespace llmcore {
 namespace {
 
 template <class Int>
-void copy_checked(const char* op, const char* name, const Int* src, int64_t n, int64_t low, int64_t high, int32_t* dst) {
+void copy_checked(const char* op, const char* name, const Int* src, int64_t n, int64_t low, int64_t high,
+                  int32_t* dst) {
   for (int64_t i = 0; i < n; ++i) {
     const int64_t id = static_cast<int64_t>(src[i]);
     if (id < low || id >= high)
@@ -21,10 +22,17 @@ Tensor checked_ids(const char* op, const char* name, const Tensor& ids, int64_t 
   Tensor out = Tensor::empty(ids.shape(), DType::kI32);
   int32_t* dst = out.data_as<int32_t>();
   switch (ids.dtype()) {
-    case DType::kI32: copy_checked(op, name, src.data_as<int32_t>(), src.size(), low, high, dst); break;
-    case DType::kI64: copy_checked(op, name, src.data_as<int64_t>(), src.size(), low, high, dst); break;
-    case DType::kU32: copy_checked(op, name, src.data_as<uint32_t>(), src.size(), low, high, dst); break;
-    default: fail_type(op, std::string(name) + " int32, int64 or uint32", name_of(ids.dtype()));
+    case DType::kI32:
+      copy_checked(op, name, src.data_as<int32_t>(), src.size(), low, high, dst);
+      break;
+    case DType::kI64:
+      copy_checked(op, name, src.data_as<int64_t>(), src.size(), low, high, dst);
+      break;
+    case DType::kU32:
+      copy_checked(op, name, src.data_as<uint32_t>(), src.size(), low, high, dst);
+      break;
+    default:
+      fail_type(op, std::string(name) + " int32, int64 or uint32", name_of(ids.dtype()));
   }
   return out;
 }

@@ -68,8 +68,7 @@ Tensor swiglu_backward(const Tensor& dout_in, const Tensor& x_in) {
   check_dtype(op, "dout", dout_in, x_in.dtype());
   const Tensor x = x_in.contiguous(), dout = dout_in.contiguous();
   Tensor dx = Tensor::empty_like(x);
-  kernel(op, x.device(), &KernelTable::swiglu_backward)(
-      {x.dtype(), rows_of(x), F, dout.data(), x.data(), dx.data()});
+  kernel(op, x.device(), &KernelTable::swiglu_backward)({x.dtype(), rows_of(x), F, dout.data(), x.data(), dx.data()});
   return dx;
 }
 
@@ -89,8 +88,8 @@ Tensor softmax_backward(const Tensor& dout_in, const Tensor& out_in) {
   check_like(op, "dout", dout_in, out_in);
   const Tensor dout = dout_in.contiguous(), out = out_in.contiguous();
   Tensor dx = Tensor::empty_like(out);
-  kernel(op, out.device(), &KernelTable::softmax_backward)(
-      {out.dtype(), rows_of(out), out.dim(-1), dout.data(), out.data(), dx.data()});
+  kernel(op, out.device(),
+         &KernelTable::softmax_backward)({out.dtype(), rows_of(out), out.dim(-1), dout.data(), out.data(), dx.data()});
   return dx;
 }
 
@@ -116,9 +115,9 @@ Tensor rope(const Tensor& x_in, const Tensor& cos_in, const Tensor& sin_in, cons
   }
   const Tensor x = x_in.contiguous(), cos = cos_in.contiguous(), sin = sin_in.contiguous();
   Tensor out = Tensor::empty_like(x);
-  kernel(op, x.device(), &KernelTable::rope)({x.dtype(), B, T, H, D, rotated, x.data(), out.data(),
-                                              cos.data_as<float>(), sin.data_as<float>(),
-                                              positions ? pos.data_as<int32_t>() : nullptr, inverse});
+  kernel(op, x.device(),
+         &KernelTable::rope)({x.dtype(), B, T, H, D, rotated, x.data(), out.data(), cos.data_as<float>(),
+                              sin.data_as<float>(), positions ? pos.data_as<int32_t>() : nullptr, inverse});
   return out;
 }
 

@@ -10,8 +10,8 @@ Tensor with_contiguous_rows(const Tensor& m) { return m.stride(1) == 1 || m.dim(
 
 Tensor transpose(const Tensor& x, int64_t ld) {  // (rows, cols) -> (cols, ld), zero filled
   Tensor out = Tensor::empty({x.dim(1), ld}, x.dtype(), x.device());
-  kernel("transpose", x.device(), &KernelTable::transpose)(
-      {x.data(), x.dim(0), x.dim(1), x.stride(0), out.data(), ld, x.dtype()});
+  kernel("transpose", x.device(),
+         &KernelTable::transpose)({x.data(), x.dim(0), x.dim(1), x.stride(0), out.data(), ld, x.dtype()});
   return out;
 }
 
@@ -37,10 +37,10 @@ Panels pack(const Tensor& w, DType dtype, bool transposed, const Panels* reuse) 
   p.N = transposed ? w.dim(0) : w.dim(1);
   p.dtype = dtype;
   const int64_t n = panel_elements(p.K, p.N, dtype);
-  p.data = reuse && reuse->dtype == dtype && reuse->data.size() == n ? reuse->data
-                                                                     : Tensor::empty({n}, dtype, w.device());
-  kernel("pack", w.device(), &KernelTable::pack)(
-      {src.data(), src.dtype(), src.stride(0), p.K, p.N, transposed, p.data.data(), dtype});
+  p.data =
+      reuse && reuse->dtype == dtype && reuse->data.size() == n ? reuse->data : Tensor::empty({n}, dtype, w.device());
+  kernel("pack", w.device(),
+         &KernelTable::pack)({src.data(), src.dtype(), src.stride(0), p.K, p.N, transposed, p.data.data(), dtype});
   return p;
 }
 
@@ -105,8 +105,8 @@ void linear_bias_grad(const Tensor& dy_in, Tensor& db) {
   check_shape(op, "db", db, {dy_in.dim(-1)});
   check_contiguous(op, "db", db);
   const Tensor dy = dy_in.contiguous();
-  kernel(op, dy.device(), &KernelTable::column_sum)(
-      {dy.dtype(), rows_of(dy), dy.dim(-1), dy.dim(-1), dy.data(), db.data_as<float>()});
+  kernel(op, dy.device(),
+         &KernelTable::column_sum)({dy.dtype(), rows_of(dy), dy.dim(-1), dy.dim(-1), dy.data(), db.data_as<float>()});
 }
 
 Tensor matmul(const Tensor& a_in, const Tensor& b_in, bool transpose_a, bool transpose_b) {

@@ -15,8 +15,8 @@ struct Panels {
   DType dtype = DType::kF32;
 };
 
-// w is (N, K) when transposed (the layout of a linear layer's weight), else (K, N). Memory of `reuse` is used again when
-// it fits.
+// w is (N, K) when transposed (the layout of a linear layer's weight), else (K, N). Memory of `reuse` is used again
+// when it fits.
 Panels pack(const Tensor& w, DType dtype, bool transposed, const Panels* reuse = nullptr);
 
 struct LinearResult {

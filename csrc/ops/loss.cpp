@@ -43,8 +43,8 @@ struct Sweep {
 
   // Logits of rows [start, start + n) in float32, whatever the compute dtype; fills loss and lse of these rows.
   Tensor chunk(const Panels& forward, int64_t start, int64_t n) {
-    Tensor logits = linear(x.narrow(0, start, n), forward, std::nullopt, std::nullopt, Activation::kNone, false,
-                           DType::kF32).out;
+    Tensor logits =
+        linear(x.narrow(0, start, n), forward, std::nullopt, std::nullopt, Activation::kNone, false, DType::kF32).out;
     kernel(op, x.device(), &KernelTable::cross_entropy_forward)(
         {DType::kF32, n, V, V, logits.data(), targets.data_as<int32_t>() + start, loss.data_as<float>() + start,
          lse.data_as<float>() + start});
@@ -62,9 +62,9 @@ CrossEntropyResult cross_entropy(const Tensor& logits_in, const Tensor& targets_
   const int64_t V = logits.dim(-1);
   const Tensor targets = checked_targets(op, targets_in, Shape(logits.shape().begin(), logits.shape().end() - 1), V);
   CrossEntropyResult r{Tensor::empty(targets.shape(), DType::kF32), Tensor::empty(targets.shape(), DType::kF32)};
-  kernel(op, logits.device(), &KernelTable::cross_entropy_forward)({logits.dtype(), targets.size(), V, V,
-                                                                    logits.data(), targets.data_as<int32_t>(),
-                                                                    r.loss.data_as<float>(), r.lse.data_as<float>()});
+  kernel(op, logits.device(), &KernelTable::cross_entropy_forward)({logits.dtype(), targets.size(), V, V, logits.data(),
+                                                                    targets.data_as<int32_t>(), r.loss.data_as<float>(),
+                                                                    r.lse.data_as<float>()});
   return r;
 }
 

@@ -20,8 +20,8 @@ Tensor linear_cross_entropy(const Tensor& x, const Panels& forward, const Tensor
 struct LinearCrossEntropyGrad {
   Tensor loss, dx;
 };
-// The same and its gradients in one sweep, for row weights dloss (M) known beforehand (Hsu et al. 2024, "Liger Kernel").
-// dw (V, C) float32 is added to.
+// The same and its gradients in one sweep, for row weights dloss (M) known beforehand (Hsu et al. 2024, "Liger
+// Kernel"). dw (V, C) float32 is added to.
 LinearCrossEntropyGrad linear_cross_entropy_grad(const Tensor& x, const Panels& forward, const Panels& backward,
                                                  const Tensor& targets, const Tensor& dloss, Tensor& dw);
 

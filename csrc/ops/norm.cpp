@@ -17,8 +17,8 @@ NormArgs checked_args(const char* op, const Tensor& x, const Tensor& weight, flo
   return a;
 }
 
-NormResult run(const char* op, void (*KernelTable::*entry)(const NormArgs&), const Tensor& x_in, const Tensor& weight_in,
-               const std::optional<Tensor>& bias_in, float eps, bool with_mean) {
+NormResult run(const char* op, void (*KernelTable::*entry)(const NormArgs&), const Tensor& x_in,
+               const Tensor& weight_in, const std::optional<Tensor>& bias_in, float eps, bool with_mean) {
   NormArgs a = checked_args(op, x_in, weight_in, eps);
   const Tensor x = x_in.contiguous(), weight = weight_in.contiguous();
   Tensor bias;

@@ -44,8 +44,8 @@ SampleResult sample(const Tensor& logits_in, const SampleParameters& p, bool wan
     r.probs = Tensor::empty({B, V}, DType::kF32, logits.device());
     a.probs = r.probs.data_as<float>();
   }
-  const Tensor workspace = Tensor::empty(
-      {static_cast<int64_t>(kernel(op, logits.device(), &KernelTable::sample_workspace)(a))}, DType::kU8);
+  const Tensor workspace =
+      Tensor::empty({static_cast<int64_t>(kernel(op, logits.device(), &KernelTable::sample_workspace)(a))}, DType::kU8);
   a.workspace = workspace.data();
   kernel(op, logits.device(), &KernelTable::sample)(a);
   for (int64_t i = 0; i < B; ++i)

@@ -9,7 +9,7 @@
 
 namespace llmcore {
 
-struct SampleParameters {  // (B) each
+struct SampleParameters {                   // (B) each
   Tensor temperature, top_k, top_p, min_p;  // float32, int32, float32, float32
   Tensor seed, step;                        // int64
 };

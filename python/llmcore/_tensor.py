@@ -132,7 +132,9 @@ class Tensor:
             raise RuntimeError("[backward] expected a tensor computed from one that requires gradients, got a constant")
         if grad is None:
             if self.size != 1:
-                raise ValueError(f"[backward] expected a grad of shape {self.shape} for more than one element, got None")
+                raise ValueError(
+                    f"[backward] expected a grad of shape {self.shape} for more than one element, got None"
+                )
             grad = _core.cast(_core.from_numpy(np.ones(self.shape, np.float32)), self.array.dtype)
         grad = to_array(grad)
         if grad.shape != self.shape or grad.dtype != self.array.dtype:

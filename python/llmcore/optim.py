@@ -43,7 +43,16 @@ class AdamW:
             m, v = self._moments[name]
             decay = self.weight_decay if p.ndim >= 2 else 0.0
             _core.adamw(
-                p.array, p.grad, m, v, self.lr if lr is None else lr, *self.betas, self.eps, decay, self.steps, grad_scale
+                p.array,
+                p.grad,
+                m,
+                v,
+                self.lr if lr is None else lr,
+                *self.betas,
+                self.eps,
+                decay,
+                self.steps,
+                grad_scale,
             )
             p.updated()
 

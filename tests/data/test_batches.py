@@ -264,9 +264,7 @@ def test_compressors():
     assert figures["xz -9"] == len(lzma.compress(data, preset=9)) * 8 / len(data)
     for name, figure in figures.items():
         if shutil.which(name.split()[0]):
-            size = len(
-                subprocess.run([*name.split(), "-c"], input=data, capture_output=True, check=True).stdout
-            )
+            size = len(subprocess.run([*name.split(), "-c"], input=data, capture_output=True, check=True).stdout)
             assert figure == pytest.approx(8 * size / len(data), rel=0.02)
     with pytest.raises(ValueError, match="at least one byte"):
         compressed_bits_per_byte(b"")

@@ -68,9 +68,7 @@ def test_no_docstring_twice_and_none_of_tests_or_jokes(entries):
     assert len(texts) == len(set(texts))
     modules = {entry.module for entry in entries}
     assert not modules & {"this", "antigravity"}
-    assert not any(
-        part in ("test", "tests", "idlelib", "lib2to3") for name in modules for part in name.split(".")
-    )
+    assert not any(part in ("test", "tests", "idlelib", "lib2to3") for name in modules for part in name.split("."))
 
 
 def test_source_entries(tmp_path):

@@ -15,9 +15,7 @@ from llmcore.formats.safetensors import DTYPES, load_file, save_file
 
 def examples():
     generator = np.random.default_rng(0)
-    tensors = {
-        f"layer.{name}": generator.integers(0, 2, (3, 5)).astype(dtype) for name, dtype in DTYPES.items()
-    }
+    tensors = {f"layer.{name}": generator.integers(0, 2, (3, 5)).astype(dtype) for name, dtype in DTYPES.items()}
     tensors["scalar"] = np.float32(2.5)
     tensors["empty"] = np.zeros((0, 4), np.float32)
     tensors["transposed"] = generator.standard_normal((4, 6)).T

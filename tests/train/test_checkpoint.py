@@ -254,9 +254,7 @@ def test_file_size_limit(tmp_path):
 
 
 def test_full_disk(tmp_path):
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=512k", "none", tmp_path], capture_output=True
-    ).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", tmp_path], capture_output=True).returncode:
         pytest.skip("mounting a tiny disk is not permitted here")
     try:
         save(tmp_path, 1)

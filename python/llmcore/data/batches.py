@@ -51,13 +51,9 @@ class TokenBatches:
     def __init__(self, tokens: np.ndarray, batch_size: int, context: int, seed: int = 0) -> None:
         """`tokens` is (N,), any integer type, a memory map too. Raises `ValueError` if N < context + 1."""
         if batch_size < 1 or context < 1:
-            raise ValueError(
-                f"[batches] expected batch_size and context of at least 1, got {batch_size} and {context}"
-            )
+            raise ValueError(f"[batches] expected batch_size and context of at least 1, got {batch_size} and {context}")
         if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
-            raise TypeError(
-                f"[batches] expected integer tokens of shape (N,), got {tokens.dtype} {tokens.shape}"
-            )
+            raise TypeError(f"[batches] expected integer tokens of shape (N,), got {tokens.dtype} {tokens.shape}")
         if len(tokens) < context + 1:
             raise ValueError(
                 f"[batches] the text has {len(tokens)} tokens, expected at least {context + 1} for a "
@@ -84,9 +80,7 @@ class TokenBatches:
         """Where in the text the windows of a step begin: int64 (B,). A batch may span the end of an epoch."""
         if step < 0:
             raise ValueError(f"[batches] expected a step of at least 0, got {step}")
-        places = [
-            divmod(step * self.batch_size + row, self.windows_per_epoch) for row in range(self.batch_size)
-        ]
+        places = [divmod(step * self.batch_size + row, self.windows_per_epoch) for row in range(self.batch_size)]
         starts = np.empty(self.batch_size, np.int64)
         for epoch in sorted({epoch for epoch, _ in places}):
             rows = [row for row, place in enumerate(places) if place[0] == epoch]

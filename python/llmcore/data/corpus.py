@@ -43,9 +43,7 @@ class Corpus:
         return digest.hexdigest()
 
 
-def read_corpus(
-    source: str | os.PathLike | Sequence[str | os.PathLike], validation_fraction: float = 0.1
-) -> Corpus:
+def read_corpus(source: str | os.PathLike | Sequence[str | os.PathLike], validation_fraction: float = 0.1) -> Corpus:
     """Read text and hold a part of it out.
 
     `source` is "python-docs" (the documentation inside the running interpreter), a text file (one document),
@@ -73,15 +71,12 @@ def read_corpus(
     if not train or not validation:
         size = sum(map(len, documents))
         raise CorpusError(
-            f"[corpus] {name} is too short to hold a part out: {size} bytes in "
-            f"{len(set(documents))} distinct texts"
+            f"[corpus] {name} is too short to hold a part out: {size} bytes in {len(set(documents))} distinct texts"
         )
     return Corpus(name, train, validation)
 
 
-def split_documents(
-    documents: Sequence[bytes], validation_fraction: float
-) -> tuple[list[bytes], list[bytes]]:
+def split_documents(documents: Sequence[bytes], validation_fraction: float) -> tuple[list[bytes], list[bytes]]:
     """`(train, validation)`, as `read_corpus` says; a side is empty only if the text cannot be divided."""
     train: list[bytes] = []
     validation: list[bytes] = []

@@ -100,9 +100,7 @@ def source_entries(module: str, path: Path) -> Iterator[DocEntry]:
     """The entries of one Python source file, in its order. A file that cannot be read or parsed has none."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # a doubtful escape in somebody's source is not the user's business
+            warnings.simplefilter("ignore")  # a doubtful escape in somebody's source is not the user's business
             tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return

@@ -46,9 +46,7 @@ def evaluation_windows(tokens: np.ndarray, context: int, end_of_text: int | None
         stream = np.concatenate([np.array([end_of_text], np.int32), stream])
     length = len(stream) - 1
     if length < 1:
-        raise ValueError(
-            f"[evaluation] the held-out text has {len(tokens)} tokens, expected at least one to predict"
-        )
+        raise ValueError(f"[evaluation] the held-out text has {len(tokens)} tokens, expected at least one to predict")
     rows = -(-length // context)
     inputs = np.zeros(rows * context, np.int32)
     targets = np.full(rows * context, IGNORED, np.int32)

@@ -46,9 +46,7 @@ def find_files(source: str | os.PathLike) -> list[Path]:
     except OSError as error:
         raise CorpusError(f"[corpus] cannot read {error.filename or name}: {error.strerror}") from None
     if not glob.has_magic(name):
-        raise CorpusError(
-            f"[corpus] {name} does not exist: expected a text file, folder, glob or .jsonl file"
-        )
+        raise CorpusError(f"[corpus] {name} does not exist: expected a text file, folder, glob or .jsonl file")
     matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
     files = [match for match in matches if match.is_file()]
     if not files:
@@ -82,9 +80,7 @@ def _read_file(path: Path) -> Iterator[bytes]:
         else:
             yield path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise CorpusError(
-            f"[corpus] cannot read {path}: {getattr(error, 'strerror', None) or error}"
-        ) from None
+        raise CorpusError(f"[corpus] cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _read_jsonl(path: Path) -> Iterator[bytes]:

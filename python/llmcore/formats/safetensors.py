@@ -60,9 +60,7 @@ def save_file(
         raise
 
 
-def write(
-    file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
-) -> None:
+def write(file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Write `tensors` to an open binary file, wide types first, so that every array is aligned."""
     header: dict[str, object] = {}
     if metadata:
@@ -108,9 +106,7 @@ def load_file(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str,
             raise _bad(path, "file", f"expected at least 8 bytes, got {size}")
         length = int.from_bytes(file.read(8), "little")
         if length > min(size - 8, _MAX_HEADER_BYTES):
-            raise _bad(
-                path, "header length", f"expected at most {min(size - 8, _MAX_HEADER_BYTES)}, got {length}"
-            )
+            raise _bad(path, "header length", f"expected at most {min(size - 8, _MAX_HEADER_BYTES)}, got {length}")
         header = _parse_header(path, file.read(length))
         data = np.memmap(file, np.uint8, mode="c")[8 + length :].view(np.ndarray)
     metadata = _check_metadata(path, header.pop(_METADATA, {}))
@@ -162,9 +158,7 @@ def _read_entry(path: Path, name: str, entry: object, data: np.ndarray) -> tuple
         raise _bad(path, name, f"expected an object, got {type(entry).__name__}")
     dtype = DTYPES.get(entry["dtype"]) if isinstance(entry.get("dtype"), str) else None
     if dtype is None:
-        raise _bad(
-            path, f"{name}: dtype", f"expected one of {' '.join(DTYPES)}, got {str(entry.get('dtype'))[:40]}"
-        )
+        raise _bad(path, f"{name}: dtype", f"expected one of {' '.join(DTYPES)}, got {str(entry.get('dtype'))[:40]}")
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
     if not _are_counts(shape) or len(shape) > _MAX_DIMENSIONS:
         raise _bad(path, f"{name}: shape", f"expected up to {_MAX_DIMENSIONS} sizes, got {str(shape)[:80]}")

@@ -94,7 +94,13 @@ class LanguageModel:
             yield c, text
 
     def next_tokens(
-        self, prompt: Prompt, k: int = 10, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
+        self,
+        prompt: Prompt,
+        k: int = 10,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
     ) -> list[tuple[str, int, float]]:
         """The k most likely next tokens as (text, id, probability), most likely first, after temperature and filters.
 

@@ -19,7 +19,9 @@ class KVCache:
         shape = [batch, capacity, kv_heads, head_size]
         self.capacity = capacity
         self.lengths = np.zeros(batch, np.int32)
-        self._layers = [(_core.zeros(shape, to_dtype(dtype)), _core.zeros(shape, to_dtype(dtype))) for _ in range(layers)]
+        self._layers = [
+            (_core.zeros(shape, to_dtype(dtype)), _core.zeros(shape, to_dtype(dtype))) for _ in range(layers)
+        ]
 
     def row(self, b: int) -> KVCache:
         """Sequence b alone, in the same memory."""

@@ -160,7 +160,9 @@ class Llama(CausalLM):
                 if rows is not None and np.shape(weights[hf])[:1] != (rows,):
                     raise ValueError(f"[load] expected {hf} with {rows} rows, got shape {np.shape(weights[hf])}")
             state[name] = (
-                weights[parts[0][0]] if len(parts) == 1 else np.concatenate([np.asarray(weights[hf]) for hf, _ in parts])
+                weights[parts[0][0]]
+                if len(parts) == 1
+                else np.concatenate([np.asarray(weights[hf]) for hf, _ in parts])
             )
         self.load_state_dict(state)
 

@@ -90,8 +90,11 @@ class Module:
         own = dict(self.named_parameters())
         missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         if missing or extra:
-            what = [f"{kind} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-                    for kind, names in (("no", missing), ("unknown", extra)) if names]
+            what = [
+                f"{kind} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+                for kind, names in (("no", missing), ("unknown", extra))
+                if names
+            ]
             raise ValueError(f"[load] expected the parameters of this model, got {', '.join(what)}")
         for name, p in own.items():
             if tuple(np.shape(state[name])) != p.shape:

@@ -57,9 +57,7 @@ def write_tokenizer_json(path: Path, vocabulary: Vocabulary) -> None:
     vocab = {token: id for id, token in text.items()}
     for special, id in vocabulary.special_tokens.items():
         if special in vocab:
-            raise ValueError(
-                f"[save] expected special tokens unlike ordinary ones, got {special!r}, which is both"
-            )
+            raise ValueError(f"[save] expected special tokens unlike ordinary ones, got {special!r}, which is both")
         vocab[special] = id
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     document = {
@@ -209,9 +207,7 @@ def _read_added_tokens(read: _Reader, document: dict) -> dict[str, int]:
     return special_tokens
 
 
-def _read_vocab(
-    read: _Reader, vocab: dict, special_tokens: dict[str, int]
-) -> tuple[list[bytes], dict[str, int]]:
+def _read_vocab(read: _Reader, vocab: dict, special_tokens: dict[str, int]) -> tuple[list[bytes], dict[str, int]]:
     """The tokens by id, and the ids by their spelling in the file."""
     byte_of_char = _byte_of_char()
     limit = len(vocab) + len(special_tokens) + MAX_ID_GAP

@@ -115,12 +115,8 @@ class Tokenizer:
             raise FileNotFoundError(f"[load] expected a tokenizer file, got {path}, which is not there")
         if path.suffix == ".tiktoken":
             if pattern is None:
-                raise ValueError(
-                    f"[load] {path}: expected pattern=... (a .tiktoken file does not name its own)"
-                )
-            vocabulary = formats.read_tiktoken(
-                path, pattern, special_tokens if special_tokens is not None else ()
-            )
+                raise ValueError(f"[load] {path}: expected pattern=... (a .tiktoken file does not name its own)")
+            vocabulary = formats.read_tiktoken(path, pattern, special_tokens if special_tokens is not None else ())
         elif pattern is not None or special_tokens is not None:
             raise ValueError(f"[load] {path}: expected no pattern and special_tokens: the file has its own")
         else:
@@ -243,8 +239,7 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return (
-            f"Tokenizer(vocab_size={self.vocab_size}, pattern={self.pattern!r}, "
-            f"special_tokens={self.special_tokens})"
+            f"Tokenizer(vocab_size={self.vocab_size}, pattern={self.pattern!r}, special_tokens={self.special_tokens})"
         )
 
     def __eq__(self, other: object) -> bool:
@@ -309,15 +304,11 @@ def _feed(trainer: Any, source: Any) -> None:
 
 def _feed_file(trainer: Any, path: Any) -> None:
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(
-            f"[train] expected paths in a list, got {type(path).__name__}; pass texts as iter(texts)"
-        )
+        raise TypeError(f"[train] expected paths in a list, got {type(path).__name__}; pass texts as iter(texts)")
     if not os.path.isfile(path):
         shown = repr(os.fspath(path))
         shown = shown if len(shown) <= 100 else shown[:100] + "..."
-        raise FileNotFoundError(
-            f"[train] expected a file, got {shown}, which is none; pass texts as iter(texts)"
-        )
+        raise FileNotFoundError(f"[train] expected a file, got {shown}, which is none; pass texts as iter(texts)")
     if os.path.getsize(path) == 0:
         return  # cannot be mapped
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+
 from llmcore.formats import safetensors
 
 FORMAT = "llmcore-checkpoint"
@@ -113,9 +114,7 @@ def load_checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dic
                 f"[checkpoint] {file_path} is damaged: expected {expected['bytes']} bytes, got {size}"
             )
         if _file_sha256(file_path) != expected["sha256"]:
-            raise CheckpointError(
-                f"[checkpoint] {file_path} is damaged: its SHA-256 is not the one in {_STATE}"
-            )
+            raise CheckpointError(f"[checkpoint] {file_path} is damaged: its SHA-256 is not the one in {_STATE}")
         tensors, _ = safetensors.load_file(file_path)
     except OSError as error:
         raise CheckpointError(f"[checkpoint] cannot read {file_path}: {error.strerror}") from error
@@ -126,9 +125,7 @@ def load_checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dic
     return tensors, record["state"]
 
 
-def latest_checkpoint(
-    run_dir: str | os.PathLike, warn: Callable[[str], object] = warnings.warn
-) -> Path | None:
+def latest_checkpoint(run_dir: str | os.PathLike, warn: Callable[[str], object] = warnings.warn) -> Path | None:
     """The newest checkpoint of a run that is whole, or None if it has none at all.
 
     Each newer one that is broken is reported through `warn`, a line each. If all are, `CheckpointError`: a
@@ -255,7 +252,5 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _save_problem(final: Path, error: OSError) -> str:
-    reason = (
-        "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
-    )
+    reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
     return f"[checkpoint] cannot save {final}: {reason}; earlier checkpoints are untouched"

@@ -40,7 +40,9 @@ class LoopConfig:
     keep: int = _option(2, "Checkpoints to keep.")
     sample_every: int = _option(200, "Updates between samples of what the model writes; 0 is never.")
     dtype: str | None = _option(None, "float32 or bfloat16 compute; by default what the processor is fast at.")
-    threads: int | None = _option(None, "Threads; by default all that the process may use. Results do not depend on it.")
+    threads: int | None = _option(
+        None, "Threads; by default all that the process may use. Results do not depend on it."
+    )
 
     def __post_init__(self):
         for f in dataclasses.fields(self):

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from llmcore import ops, optim, runtime
+from llmcore import optim, runtime
 from llmcore._tensor import Tensor
 from llmcore.models import CausalLM
 from llmcore.train import checkpoint, schedule

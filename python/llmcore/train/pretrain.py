@@ -56,9 +56,8 @@ def _tokenizer(config: PretrainConfig, corpus: data.Corpus, out: Path, resume: b
 
 def build_model(config: PretrainConfig, vocab_size: int) -> models.CausalLM:
     """The model that a configuration describes, with fresh weights."""
-    sizes = dict(
-        vocab_size=vocab_size, context=config.context, width=config.width, layers=config.layers, heads=config.heads
-    )
+    sizes = {name: getattr(config, name) for name in ("context", "width", "layers", "heads")}
+    sizes["vocab_size"] = vocab_size
     dtype = config.dtype or default_dtype()
     if config.architecture == "llama":
         return models.Llama(models.LlamaConfig(**sizes, kv_heads=config.kv_heads), dtype, config.seed)
