@@ -16,23 +16,24 @@ namespace LLMCORE_ISA {
 
 void fill_table(KernelTable& table);
 
-#include "cpu/lanes.h"
+// clang-format off: each family uses those before it (attention is made of small panel products).
 #include "cpu/simd.h"
-// The order matters only where one family uses another: attention is made of small panel products.
-#include "cpu/attention.inl"
-#include "cpu/attention_backward.inl"
-#include "cpu/attention_forward.inl"
+#include "cpu/lanes.h"
+#include "cpu/gemm_micro.inl"
+#include "cpu/gemm.inl"
 #include "cpu/attention_tiles.inl"
+#include "cpu/attention_forward.inl"
+#include "cpu/attention_backward.inl"
+#include "cpu/attention.inl"
 #include "cpu/elementwise.inl"
 #include "cpu/embedding.inl"
-#include "cpu/gemm.inl"
-#include "cpu/gemm_micro.inl"
 #include "cpu/loss.inl"
 #include "cpu/norm.inl"
 #include "cpu/optim.inl"
 #include "cpu/rope.inl"
 #include "cpu/sample.inl"
 #include "cpu/softmax.inl"
+// clang-format on
 
 void fill_table(KernelTable& table) {
 #if defined(LLMCORE_BF16_DOT)
