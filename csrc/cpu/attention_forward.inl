@@ -76,19 +76,24 @@ template <class T, bool kMasked>
 static inline void softmax_row(const float* scores, T* p, vf scale, int64_t visible, SoftmaxRows& rows, int64_t r,
                                float* acc, int64_t columns) {
   const int used = kMasked ? static_cast<int>((visible + kW - 1) / kW) : kTileVectors;
-  vf t[kTileVectors];
+  vf s[kTileVectors];
   vf highest = splat(-__builtin_inff());
   for (int i = 0; i < used; ++i) {
-    t[i] = load(scores + i * kW) * scale;
-    if (kMasked && i == used - 1)
-      t[i] = select(lane_numbers() < static_cast<int32_t>(visible - i * kW), t[i], splat(-__builtin_inff()));
-    highest = max(t[i], highest);
+    s[i] = load(scores + i * kW);
+    if (kMasked && i == used - 1) {
+      const vi shown = lane_numbers() < static_cast<int32_t>(visible - i * kW);
+      highest = max(select(shown, s[i] * scale, highest), highest);
+    } else {
+      highest = max(s[i] * scale, highest);
+    }
   }
   if (__builtin_expect(any_greater(highest, splat(rows.bound[r])), 0)) raise_base(rows, r, hmax(highest), acc, columns);
   const vf base = splat(rows.base[r]);
   vf total = load(rows.total[r]);
   for (int i = 0; i < used; ++i) {
-    const vf e = exp2<T>(t[i] - base);
+    // Not s * scale - base: rounding the product would cost large scores their last bits.
+    vf e = exp2<T>(fma(s[i], scale, -base));
+    if (kMasked && i == used - 1) e = select(lane_numbers() < static_cast<int32_t>(visible - i * kW), e, vf{});
     total = total + e;
     store(p + i * kW, e);
   }

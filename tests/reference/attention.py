@@ -27,7 +27,7 @@ def _softmax(scores):
 
 
 def attention(q, k, v, scale, causal=True, lengths=None):
-    """q (B,T,H,D), k and v (B,S,Hkv,D) -> out (B,T,H,D), lse (B,H,T). A query that sees no key gives zeros and -inf."""
+    """q (B,T,H,D), k and v (B,S,Hkv,D) -> out (B,T,H,D), lse (B,H,T). Who sees no key gets zeros and -inf."""
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
     p, lse = _softmax(_scores(q, k, scale, causal, lengths))
     return np.einsum("bhts,bshd->bthd", p, np.repeat(v, q.shape[2] // k.shape[2], axis=2)), lse
