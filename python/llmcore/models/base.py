@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from llmcore import _core, nn, ops
+from llmcore import _core, autograd, nn, ops
 from llmcore._tensor import Tensor, to_dtype
 
 
@@ -65,7 +65,13 @@ class CausalLM(nn.Module):
         raise NotImplementedError
 
     def forward(self, ids, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
-        """ids (B, T) integers -> logits (B, T, V) float32, or (B, 1, V) of the last position only."""
+        """ids (B, T) integers -> logits (B, T, V) float32, or (B, 1, V) of the last position only.
+
+        With a cache nothing is recorded for gradients: its keys and values are overwritten in place.
+        """
+        if cache is not None and autograd.grad_enabled():
+            with autograd.no_grad():
+                return self.forward(ids, cache, last_only)
         h = self.hidden(ids, cache)
         if last_only:
             h = Tensor(h.array.narrow(1, h.shape[1] - 1, 1))
