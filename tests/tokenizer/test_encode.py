@@ -1,0 +1,216 @@
+"""Encoding and decoding, against the twin."""
+
+import codecs
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from llmcore.tokenizer import Tokenizer
+from llmcore.tokenizer.formats import Vocabulary
+from tokenizer import reference
+
+
+@pytest.fixture(scope="session")
+def twin(tokenizer):
+    return reference.Encoder(tokenizer.vocabulary.tokens, tokenizer.merges, tokenizer.pattern)
+
+
+@given(data=reference.DATA)
+def test_agrees_with_the_twin_and_loses_nothing(tokenizer, twin, data):
+    ids = tokenizer.encode_ordinary(data)
+    assert ids == twin.encode(data)
+    assert tokenizer.decode_bytes(ids) == data
+
+
+def test_agrees_on_real_text(tokenizer, twin, corpus):
+    text = corpus[50_000:80_000]
+    assert tokenizer.encode(text) == twin.encode(text.encode())
+    assert tokenizer.decode(tokenizer.encode(corpus)) == corpus
+
+
+# Merge lists that no training would give: any tokens over {a, b}, in any order.
+WORDS = st.lists(st.text("ab", min_size=2, max_size=6).map(str.encode), min_size=1, max_size=12, unique=True)
+
+
+@st.composite
+def vocabularies(draw):
+    tokens = [bytes([byte]) for byte in range(256)]
+    for word in draw(WORDS):
+        tokens.append(word)
+    cuts = [
+        (tokens.index(token[:i]), tokens.index(token[i:]))
+        for token in tokens[256:]
+        for i in range(1, len(token))
+        if token[:i] in tokens and token[i:] in tokens
+    ]
+    return Vocabulary(tokens, draw(st.permutations(cuts)), "gpt2")
+
+
+@given(vocabularies(), st.text("ab", max_size=200))
+def test_any_merge_list_short_and_long_pieces(vocabulary, text):
+    encoder = reference.Encoder(vocabulary.tokens, vocabulary.merges, "gpt2")
+    assert Tokenizer(vocabulary).encode(text) == encoder.encode(text.encode())
+    by_rank = Vocabulary(vocabulary.tokens, None, "gpt2")
+    encoder = reference.Encoder(vocabulary.tokens, None, "gpt2")
+    assert Tokenizer(by_rank).encode(text) == encoder.encode(text.encode())
+
+
+def test_whole_piece_first_is_a_choice():
+    tokens = [bytes([byte]) for byte in range(256)] + [b"ab", b"cab"]
+    merges = [(97, 98)]  # nothing merges to "cab"
+    assert Tokenizer(Vocabulary(tokens, merges, "gpt2")).encode("cab") == [99, 256]
+    assert Tokenizer(Vocabulary(tokens, merges, "gpt2", whole_piece_first=True)).encode("cab") == [257]
+
+
+@pytest.mark.parametrize("unit", ["a", " ", "\n", "ab", "!", "é", "\U0001f600"])
+def test_a_megabyte_of_one_thing(tokenizer, unit):
+    text = unit * (1_000_000 // len(unit.encode()))
+    assert tokenizer.decode(tokenizer.encode_array(text)) == text
+
+
+def test_all_ways_to_encode_agree(tokenizer, corpus):
+    text = corpus[:5_000]
+    ids = tokenizer.encode(text)
+    array = tokenizer.encode_array(text)
+    assert array.dtype == np.uint32
+    assert array.tolist() == ids
+    assert tokenizer.count(text) == len(ids)
+    assert tokenizer.encode_ordinary(text) == ids
+    assert tokenizer.encode(text.encode()) == ids
+    assert tokenizer.encode_batch([text, "", text.encode()]) == [ids, [], ids]
+    assert tokenizer.encode("") == []
+    assert tokenizer.encode_array("").shape == (0,)
+
+
+def test_line_ends_are_kept(tokenizer):
+    text = "one\r\ntwo\r\n\r\nthree\rfour\n\n  five \r\n  "
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_lone_surrogates_are_replaced_and_pairs_joined(tokenizer):
+    assert tokenizer.encode("a\ud800b") == tokenizer.encode("a\ufffdb")
+    assert tokenizer.encode("\ud83d\ude00") == tokenizer.encode("😀")
+    assert tokenizer.encode_batch(["\udc00", "x"]) == tokenizer.encode_batch(["\ufffd", "x"])
+
+
+def test_special_tokens_are_refused_by_default(tokenizer):
+    text = "hi <|user|> there"
+    with pytest.raises(
+        ValueError, match=r"special token '<\|user\|>' at byte 3; .*allowed_special=.*encode_ordinary"
+    ):
+        tokenizer.encode(text)
+    with pytest.raises(ValueError, match="special token"):
+        tokenizer.encode_batch(["fine", text])
+    with pytest.raises(ValueError, match="special token"):
+        tokenizer.encode(text, allowed_special={"<|endoftext|>"})
+    user = tokenizer.special_tokens["<|user|>"]
+    expected = [*tokenizer.encode("hi "), user, *tokenizer.encode(" there")]
+    assert tokenizer.encode(text, allowed_special="all") == expected
+    assert tokenizer.encode(text, allowed_special={"<|user|>"}) == expected
+    assert tokenizer.encode_batch([text], allowed_special="all") == [expected]
+    assert tokenizer.encode_array(text, allowed_special="all").tolist() == expected
+    assert tokenizer.count(text, allowed_special="all") == len(expected)
+    ordinary = tokenizer.encode_ordinary(text)
+    assert user not in ordinary
+    assert tokenizer.decode(ordinary) == tokenizer.decode(expected) == text
+
+
+def test_the_longest_special_token_counts(tokenizer):
+    long, short = tokenizer.special_tokens["<|user|>!"], tokenizer.special_tokens["<|user|>"]
+    assert tokenizer.encode("<|user|>!<|user|>", allowed_special="all") == [long, short]
+
+
+def test_bad_arguments_to_encode(tokenizer):
+    with pytest.raises(ValueError, match="special tokens in allowed_special, got '<nope>'"):
+        tokenizer.encode("x", allowed_special={"<nope>"})
+    with pytest.raises(ValueError, match='allowed_special="all" or a set'):
+        tokenizer.encode("x", allowed_special="<|user|>")
+    with pytest.raises(TypeError, match=r"\[encode\] expected str or bytes, got int"):
+        tokenizer.encode(3)
+    with pytest.raises(TypeError, match="got one text"):
+        tokenizer.encode_batch("text")
+
+
+@pytest.mark.parametrize("kind", [list, tuple, np.array, lambda ids: np.array(ids, np.uint16), iter])
+def test_decode_takes_lists_and_arrays(tokenizer, kind):
+    text = "def f(x): return 'é😀'"
+    assert tokenizer.decode(kind(tokenizer.encode(text))) == text
+    assert tokenizer.decode(kind([])) == ""
+
+
+def test_decode_of_broken_text(tokenizer):
+    ids = tokenizer.encode(b"a\xff\xe2\x82")
+    assert tokenizer.decode_bytes(ids) == b"a\xff\xe2\x82"
+    assert tokenizer.decode(ids) == "a\ufffd\ufffd"
+    assert tokenizer.decode(ids, errors="ignore") == "a"
+    with pytest.raises(UnicodeDecodeError):
+        tokenizer.decode(ids, errors="strict")
+
+
+@pytest.mark.parametrize("bad", [-1, 2000, 2**31, 2**63, 2**70, -(2**70)])
+def test_ids_out_of_range(tokenizer, bad):
+    with pytest.raises(ValueError, match=r"expected ids from 0 to 1999, got"):
+        tokenizer.decode([97, bad])
+    with pytest.raises(ValueError, match=r"expected ids from 0 to 1999, got"):
+        tokenizer.token_bytes(bad)
+    if bad < 2**63 and bad > -(2**63):
+        with pytest.raises(ValueError, match=r"expected ids from 0 to 1999, got"):
+            tokenizer.decode(np.array([97, bad]))
+
+
+@pytest.mark.parametrize("bad", [["a"], [1.5], [None], 7, "text", b"text", np.ones(2), np.ones((2, 2), int)])
+def test_ids_of_the_wrong_type(tokenizer, bad):
+    with pytest.raises(TypeError, match=r"\[decode\] expected"):
+        tokenizer.decode(bad)
+
+
+@given(
+    data=st.lists(st.one_of(reference.DATA, st.just("\ufffd😀".encode()))).map(b"".join), whole=st.booleans()
+)
+def test_stream_decoder(tokenizer, data, whole):
+    """Against Python's own incremental decoder, byte by byte, and its decoder of the whole."""
+    ids = tokenizer.encode_ordinary(data) if whole else list(data)
+    stream, python = tokenizer.stream_decoder(), codecs.getincrementaldecoder("utf-8")("replace")
+    given_out = seen = ""
+    for id in ids:
+        given_out += stream.push(id)
+        for byte in tokenizer.token_bytes(id):
+            seen += python.decode(bytes([byte]))
+        assert given_out == seen  # nothing is held back that Python would give
+    assert given_out + stream.finish() == data.decode("utf-8", "replace")
+    assert stream.finish() == ""
+
+
+def test_stream_decoder_refuses_unknown_ids(tokenizer):
+    with pytest.raises(ValueError, match="expected ids from 0 to 1999, got 2000"):
+        tokenizer.stream_decoder().push(2000)
+
+
+def test_threads_share_a_tokenizer(tokenizer, corpus):
+    texts = [corpus[i : i + 20_000] for i in range(0, 200_000, 10_000)]
+    expected = [tokenizer.encode(text) for text in texts]
+    fresh = copy.deepcopy(tokenizer)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(fresh.encode, texts * 3)) == expected * 3
+
+
+def test_pickle_and_copy(tokenizer):
+    by_rank = Tokenizer(Vocabulary(tokenizer.vocabulary.tokens, None, "gpt2", True, {"<s>": 2100}))
+    for original in (tokenizer, by_rank):
+        for twin in (pickle.loads(pickle.dumps(original)), copy.copy(original), copy.deepcopy(original)):
+            assert twin == original
+            assert hash(twin) == hash(original)
+            assert twin.encode("Hello, world") == original.encode("Hello, world")
+            assert twin.special_tokens == original.special_tokens
+    assert tokenizer != by_rank
+    assert tokenizer != "tokenizer"
+
+
+def test_repr(tokenizer):
+    assert repr(tokenizer).startswith(
+        "Tokenizer(vocab_size=2000, pattern='cl100k', special_tokens={'<|endoftext|>'"
+    )

@@ -1,0 +1,239 @@
+"""Saving and loading, and what broken files say."""
+
+import base64
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from llmcore.tokenizer import Tokenizer
+from llmcore.tokenizer.patterns import NAMES
+
+
+@pytest.fixture
+def document(tmp_path):
+    """A small tokenizer.json, parsed, to be broken."""
+    return json.loads(Tokenizer.train(iter(["ab abc abcd"]), 262).save(tmp_path).read_text())
+
+
+def load(document, path):
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+    return Tokenizer.load(path)
+
+
+@pytest.mark.parametrize("pattern", NAMES)
+def test_save_and_load(tmp_path, corpus, pattern):
+    tokenizer = Tokenizer.train(
+        iter([corpus[:50_000]]), 600, pattern=pattern, special_tokens=["<é>", "<|endoftext|>"]
+    )
+    path = tokenizer.save(tmp_path / "new" / "folder")
+    assert path == tmp_path / "new" / "folder" / "tokenizer.json"
+    loaded = Tokenizer.load(path.parent)
+    assert loaded == tokenizer == Tokenizer.load(str(path))
+    text = corpus[50_000:60_000] + "<é>"
+    assert loaded.encode(text, allowed_special="all") == tokenizer.encode(text, allowed_special="all")
+    again = loaded.save(tmp_path / "other.json")
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_save_replaces_as_a_whole(tmp_path, tokenizer, monkeypatch):
+    path = Tokenizer.train(iter(["ab"]), 258).save(tmp_path)
+    before = path.read_bytes()
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        tokenizer.save(tmp_path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["tokenizer.json"]
+
+
+def test_merges_as_strings(document, tmp_path):
+    expected = load(document, tmp_path / "a.json")
+    document["model"]["merges"] = [" ".join(pair) for pair in document["model"]["merges"]]
+    assert load(document, tmp_path / "b.json") == expected
+
+
+def test_gpt2_spelled_as_hugging_face_does(tmp_path):
+    tokenizer = Tokenizer.train(iter(["ab abc abcd"]), 262, pattern="gpt2")
+    document = json.loads(tokenizer.save(tmp_path).read_text())
+    document["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    assert load(document, tmp_path / "b.json") == tokenizer
+
+
+def test_ids_may_have_gaps(document, tmp_path):
+    document["added_tokens"][0]["id"] = document["model"]["vocab"]["<|endoftext|>"] = 300
+    tokenizer = load(document, tmp_path / "a.json")
+    assert tokenizer.vocab_size == 301
+    assert tokenizer.end_of_text == 300
+    with pytest.raises(ValueError, match="expected the id of a token, got 299"):
+        tokenizer.decode([299])
+    assert Tokenizer.load(tokenizer.save(tmp_path / "b.json")) == tokenizer
+
+
+def put(*path_and_value):
+    *path, last, value = path_and_value
+
+    def change(document):
+        for name in path:
+            document = document[name]
+        document[last] = value
+
+    return change
+
+
+def drop(name):
+    return lambda document: document["model"]["vocab"].pop(name)
+
+
+BROKEN = [
+    (put("model", []), r"model: expected an object, got \[\]"),
+    (put("model", "type", "Unigram"), "model.type: expected BPE, got Unigram"),
+    (put("model", "type", 3), "model.type: expected a string, got 3"),
+    (put("model", "vocab", None), "model.vocab: expected an object, got null"),
+    (put("model", "merges", {}), "model.merges: expected an array"),
+    (put("model", "vocab", "a", "97"), r'model.vocab\["a"\]: expected an id from 0 to \d+, got 97'),
+    (put("model", "vocab", "a", True), r'model.vocab\["a"\]: expected an id .* got true'),
+    (put("model", "vocab", "a", 97.0), r'model.vocab\["a"\]: expected an id .* got 97.0'),
+    (put("model", "vocab", "a", -1), r'model.vocab\["a"\]: expected an id .* got -1'),
+    (put("model", "vocab", "a", 10**10), r'model.vocab\["a"\]: expected an id .* got 10000000000'),
+    (put("model", "vocab", "a", 98), r'model.vocab\["b"\]: expected an id that no other token has, got 98'),
+    (
+        put("model", "vocab", "zz", 260),
+        r'model.vocab\["zz"\]: expected an id that no other token has, got 260',
+    ),
+    (put("model", "vocab", "a b", 270), r'model.vocab\["a b"\]: expected the byte-level alphabet, got a b'),
+    (put("model", "vocab", "", 270), r'model.vocab\[""\]: expected a token that is not empty'),
+    (put("model", "vocab", "<|endoftext|>", 270), "expected the id in added_tokens, 260, got 270"),
+    (drop("a"), r"expected tokens of model.vocab, got a"),
+    (drop("x"), "expected a token for each of the 256 bytes, got none for 'x'"),
+    (put("model", "merges", 0, ["a"]), r"model.merges\[0\]: expected two tokens"),
+    (put("model", "merges", 0, "a b c"), r"model.merges\[0\]: expected two tokens"),
+    (put("model", "merges", 0, [97, 98]), r"model.merges\[0\]: expected two tokens"),
+    (
+        put("model", "merges", 0, ["a", "nope"]),
+        r"model.merges\[0\]: expected tokens of model.vocab, got nope",
+    ),
+    (put("model", "merges", 0, ["x", "y"]), r"model.merges\[0\]: expected a pair that makes a token"),
+    (put("model", "merges", 1, ["a", "b"]), r"expected distinct merges, got merges\[1\] \('a', 'b'\) twice"),
+    (put("model", "byte_fallback", True), "model.byte_fallback: expected none"),
+    (put("model", "dropout", 0.1), "model.dropout: expected none"),
+    (put("model", "ignore_merges", "yes"), "model.ignore_merges: expected true or false, got yes"),
+    (put("normalizer", {"type": "NFC"}), "normalizer: expected null"),
+    (put("pre_tokenizer", None), "pre_tokenizer: expected an object"),
+    (
+        put("pre_tokenizer", {"type": "Whitespace"}),
+        "pre_tokenizer: expected byte-level splitting as gpt2, cl100k",
+    ),
+    (put("pre_tokenizer", "pretokenizers", 3), "pre_tokenizer.pretokenizers: expected an array"),
+    (put("pre_tokenizer", "pretokenizers", [3]), "pre_tokenizer.pretokenizers: expected objects"),
+    (put("pre_tokenizer", "pretokenizers", []), "pre_tokenizer: expected byte-level splitting"),
+    (put("pre_tokenizer", "pretokenizers", 0, "pattern", {"Regex": r"\w+"}), r"pre_tokenizer: .*got \\w\+"),
+    (
+        put("pre_tokenizer", "pretokenizers", 1, "add_prefix_space", True),
+        "pre_tokenizer: expected byte-level",
+    ),
+    (put("added_tokens", {}), "added_tokens: expected an array"),
+    (put("added_tokens", 0, 7), r"added_tokens\[0\]: expected an object, got 7"),
+    (put("added_tokens", 0, "content", 7), r"added_tokens\[0\].content: expected a string, got 7"),
+    (put("added_tokens", 0, "content", ""), r"added_tokens\[0\].content: expected a string that no other"),
+    (put("added_tokens", 0, "id", None), r"added_tokens\[0\].id: expected an id"),
+    (put("added_tokens", 0, "lstrip", True), r"added_tokens\[0\].lstrip: expected false"),
+    (put("added_tokens", 0, {"id": 97, "content": "<s>"}), "expected an id that no other token has, got 97"),
+    (
+        put("added_tokens", 0, {"id": 2**30, "content": "<s>"}),
+        "to have an id near the other ids, got 1073741824",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BROKEN, ids=[message[:40] for _, message in BROKEN])
+def test_broken_json_names_the_file_and_the_field(document, tmp_path, change, message):
+    change(document)
+    with pytest.raises(ValueError, match=message) as error:
+        load(document, tmp_path / "broken.json")
+    assert str(error.value).startswith(f"[load] {tmp_path / 'broken.json'}: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "[" * 100_000, "\ud800", '{"model": 1e400}'])
+def test_not_a_tokenizer_at_all(tmp_path, text):
+    path = tmp_path / "broken.json"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ValueError, match=r"\[load\] .*broken.json: "):
+        Tokenizer.load(path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 300) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(data=st.data())
+def test_any_other_value_is_refused_or_understood(tmp_path_factory, data):
+    """Replaces one field of a good file by anything: a Tokenizer or a ValueError comes back, nothing else."""
+    path = tmp_path_factory.mktemp("fuzz") / "tokenizer.json"
+    document = json.loads(Tokenizer.train(iter(["ab abc"]), 260).save(path).read_text())
+    where = document
+    while True:
+        keys = list(where) if isinstance(where, dict) else range(len(where))
+        key = data.draw(st.sampled_from(keys))
+        if isinstance(where[key], (dict, list)) and where[key] and data.draw(st.booleans()):
+            where = where[key]
+            continue
+        where[key] = data.draw(JSON)
+        break
+    try:
+        tokenizer = load(document, path)
+    except ValueError as error:
+        assert str(error).startswith(f"[load] {path}: ")  # noqa: PT017
+    else:
+        assert tokenizer.decode(tokenizer.encode_ordinary("ab abc")) == "ab abc"
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="which is not there"):
+        Tokenizer.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no\.json, which is not there"):
+        Tokenizer.load(tmp_path / "no.json")
+
+
+def test_tiktoken_files(tmp_path):
+    tokens = [bytes([byte]) for byte in range(256)] + [b"ab", b"cab", b"\xff\xfe"]
+    path = tmp_path / "small.tiktoken"
+    path.write_bytes(b"".join(base64.b64encode(token) + b" %d\n" % id for id, token in enumerate(tokens)))
+    tokenizer = Tokenizer.load(path, pattern="cl100k", special_tokens=["<|endoftext|>"])
+    assert tokenizer.encode("cab dab<|endoftext|>", allowed_special="all") == [257, 32, 100, 256, 259]
+    assert tokenizer.vocabulary.tokens[:259] == tokens
+    assert Tokenizer.load(path, pattern="gpt2", special_tokens={"<s>": 300}).special_tokens == {"<s>": 300}
+    saved = Tokenizer.load(tokenizer.save(tmp_path / "as.json"))
+    assert saved.encode("cab dab") == [257, 32, 100, 256]
+    with pytest.raises(ValueError, match="expected pattern="):
+        Tokenizer.load(path)
+    with pytest.raises(ValueError, match="the file has its own"):
+        Tokenizer.load(tmp_path / "as.json", pattern="gpt2")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"YQ==", "line 257: expected a token in base64 and its id"),
+        (b"Y?== 256", "line 257: expected a token in base64"),
+        (b"YWI= x", "line 257: expected a token in base64"),
+        (b"YWI= 5", "line 257: expected a token that is not empty and an id of its own"),
+        (b"YWI= -1", "line 257: .*an id of its own"),
+        (b"YWI= 99999999999", "line 257: .*an id of its own"),
+        (b"YQ== 256", "expected distinct tokens, got 'a' as ids 97 and 256"),
+    ],
+)
+def test_broken_tiktoken_files(tmp_path, line, message):
+    path = tmp_path / "broken.tiktoken"
+    lines = [base64.b64encode(bytes([byte])) + b" %d" % byte for byte in range(256)]
+    path.write_bytes(b"\n".join([*lines, line]))
+    with pytest.raises(ValueError, match=message):
+        Tokenizer.load(path, pattern="cl100k")

@@ -1,0 +1,220 @@
+"""The same ids as tiktoken and Hugging Face tokenizers, and the same training as rustbpe, on the same
+vocabulary."""
+
+import base64
+import json
+import random
+
+import pytest
+from hypothesis import given
+from llmcore import _core
+from llmcore.tokenizer import Tokenizer
+from llmcore.tokenizer.formats import byte_alphabet
+from llmcore.tokenizer.patterns import NAMES, REGEX
+from tokenizer import reference
+
+pytestmark = pytest.mark.peers
+
+# The expressions as tiktoken publishes them, where they differ from ours in spelling.
+TIKTOKEN_CL100K = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
+    r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+)
+TIKTOKEN_GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+TIKTOKEN_REGEX = {**REGEX, "cl100k": TIKTOKEN_CL100K, "gpt2": TIKTOKEN_GPT2}
+TIKTOKEN_PATTERNS = sorted(TIKTOKEN_REGEX)
+
+EVERY_CODE_POINT = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+# Those of the common scripts, those where a class begins or ends, and a sample of the rest.
+SELECTED = [
+    c
+    for i, c in enumerate(EVERY_CODE_POINT)
+    if i < 0x3100
+    or i % 61 == 0
+    or _core.unicode_class(ord(c)) != _core.unicode_class(ord(c) - 1)
+    or _core.unicode_class(ord(c)) != _core.unicode_class(min(ord(c) + 1, 0x10FFFF))
+]
+# Alone, and where each pattern looks at a character's class: behind a letter, a number, an apostrophe.
+CONTEXTS = ["{}", "a{}b", "A{}B ", "1{}23", " {} ", "\n{}\n\n", "'{}'s", " {}!", "!{}\r\n/", "é{}{}"]
+
+
+def peer(name):
+    return pytest.importorskip(name, reason=f"{name} is not installed")
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def trained(request, corpus) -> Tokenizer:
+    mixed = "".join(random.Random(0).sample(EVERY_CODE_POINT, 3000))
+    return Tokenizer.train(iter([corpus[:200_000], mixed]), 3000, pattern=request.param)
+
+
+def as_tiktoken(tokenizer: Tokenizer):
+    tiktoken = peer("tiktoken")
+    if tokenizer.pattern not in TIKTOKEN_REGEX:
+        pytest.skip(f"{tokenizer.pattern} is not one regular expression")
+    ranks = {token: id for id, token in enumerate(tokenizer.vocabulary.tokens) if token}
+    return tiktoken.Encoding(
+        tokenizer.pattern,
+        pat_str=TIKTOKEN_REGEX[tokenizer.pattern],
+        mergeable_ranks=ranks,
+        special_tokens=tokenizer.special_tokens,
+    )
+
+
+def as_hugging_face(tokenizer: Tokenizer, folder):
+    return peer("tokenizers").Tokenizer.from_file(str(tokenizer.save(folder)))
+
+
+def hugging_face_ids(theirs, text: str) -> list[int]:
+    return theirs.encode(text, add_special_tokens=False).ids
+
+
+@pytest.fixture(scope="module")
+def theirs(trained, tmp_path_factory):
+    """Encoders by other libraries of the same vocabulary, by name."""
+    hugging_face = as_hugging_face(trained, tmp_path_factory.mktemp("hf"))
+    encoders = {"tokenizers": lambda text: hugging_face_ids(hugging_face, text)}
+    if trained.pattern in TIKTOKEN_REGEX:
+        encoders["tiktoken"] = as_tiktoken(trained).encode_ordinary
+    return encoders
+
+
+def test_every_code_point_in_context(trained, theirs):
+    """All of them with tiktoken, which is fast, for the patterns that between them look at every class."""
+    thorough = trained.pattern in ("cl100k", "o200k")
+    for name, encode in theirs.items():
+        code_points = EVERY_CODE_POINT if thorough and name == "tiktoken" else SELECTED
+        for context in CONTEXTS:
+            # Thousands of lines at once: a call for each would take many times as long.
+            for start in range(0, len(code_points), 50_000):
+                chunk = code_points[start : start + 50_000]
+                text = "x\n".join(context.replace("{}", c) for c in chunk)
+                ours = trained.encode_ordinary(text)
+                assert ours == encode(text), f"{name}, {context!r}, from U+{ord(chunk[0]):04X}"
+
+
+def test_every_code_point_alone(trained, theirs):
+    for c in SELECTED[:: 1 if trained.pattern == "cl100k" else 7]:
+        for text in (c, " " + c, c + " "):
+            ours = trained.encode_ordinary(text)
+            for name, encode in theirs.items():
+                assert ours == encode(text), f"{name}, U+{ord(c):04X}, {text!r}"
+
+
+@given(text=reference.TEXTS)
+def test_random_unicode(trained, theirs, text):
+    ours = trained.encode_ordinary(text)
+    for name, encode in theirs.items():
+        assert ours == encode(text), name
+
+
+def test_long_texts_and_runs(trained, theirs, corpus):
+    rng = random.Random(1)
+    texts = [corpus, corpus.replace("\n", "\r\n"), "".join(rng.choices(EVERY_CODE_POINT, k=50_000))]
+    texts += ["".join(rng.choices(" \n\ta1!'é", k=50_000)) for _ in range(5)]
+    texts += [unit * 2_000 for unit in ["a", " ", "\n", "1", "!", "=-", "aB", "é", "\U0001f600", " \n"]]
+    for text in texts:
+        ours = trained.encode_ordinary(text)
+        for name, encode in theirs.items():
+            assert ours == encode(text), f"{name}, {text[:20]!r}"
+
+
+@pytest.mark.parametrize(
+    "text", ["a<|endoftext|>b", "<|endoftext|><|endoftext|>", "<|endoftext|", " <|endoftext|> "]
+)
+def test_special_tokens(trained, tmp_path, text):
+    ours = trained.encode(text, allowed_special="all")
+    assert ours == hugging_face_ids(as_hugging_face(trained, tmp_path), text)
+    assert ours == as_tiktoken(trained).encode(text, allowed_special="all")
+
+
+def test_lone_surrogates_as_tiktoken(trained):
+    for text in ("a\ud800b", "\udc00", "\ud83d\ude00", "\ud83d\ud83d\ude00"):
+        assert trained.encode(text) == as_tiktoken(trained).encode(text)
+
+
+def test_decode_as_hugging_face(trained, tmp_path, corpus):
+    theirs = as_hugging_face(trained, tmp_path)
+    ids = trained.encode(corpus[:10_000] + "é中😀")
+    assert trained.decode(ids) == theirs.decode(ids)
+
+
+def test_tiktoken_file_as_tiktoken(trained, tmp_path):
+    """A vocabulary without merges: neighbours merge if they spell any token, which is tiktoken's rule."""
+    encoding = as_tiktoken(trained)
+    path = tmp_path / "v.tiktoken"
+    ranks = sorted(encoding._mergeable_ranks.items(), key=lambda item: item[1])
+    path.write_bytes(b"".join(base64.b64encode(token) + b" %d\n" % id for token, id in ranks))
+    loaded = Tokenizer.load(path, pattern=trained.pattern)
+    rng = random.Random(2)
+    for _ in range(300):
+        text = "".join(rng.choices("aeiou ths\nn'", k=rng.randrange(100)))
+        assert loaded.encode_ordinary(text) == encoding.encode_ordinary(text)
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "cl100k"])
+def test_loads_what_hugging_face_trained(pattern, corpus, tmp_path):
+    tokenizers = peer("tokenizers")
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(REGEX[pattern]), "isolated")
+    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    theirs.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, byte_level])
+    if pattern == "gpt2":
+        theirs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=2000,
+        special_tokens=["<|endoftext|>", "<pad>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    theirs.train_from_iterator([corpus], trainer)
+    path = tmp_path / "theirs.json"
+    theirs.save(str(path))
+    ours = Tokenizer.load(path)
+    assert ours.vocab_size == theirs.get_vocab_size()
+    assert ours.special_tokens == {"<|endoftext|>": 0, "<pad>": 1}
+    assert ours.encode(corpus) == hugging_face_ids(theirs, corpus)
+
+
+def test_compresses_as_hugging_faces_trainer(corpus):
+    """Ties are broken otherwise there, so the vocabularies differ; how often each pair was merged must
+    not."""
+    tokenizers = peer("tokenizers")
+    ours = Tokenizer.train(iter([corpus]), 2000, pattern="gpt2", special_tokens=[])
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
+    theirs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    theirs.train_from_iterator(
+        [corpus],
+        tokenizers.trainers.BpeTrainer(vocab_size=2000, initial_alphabet=alphabet, show_progress=False),
+    )
+    assert theirs.get_vocab_size() == ours.vocab_size
+    assert ours.count(corpus) == pytest.approx(len(hugging_face_ids(theirs, corpus)), rel=2e-3)
+    spelled = {ours.token_bytes(id) for id in range(2000)}
+    vocab = json.loads(theirs.to_str())["model"]["vocab"]
+    byte_of = {c: byte for byte, c in enumerate(byte_alphabet())}
+    common = sum(bytes(byte_of[c] for c in token) in spelled for token in vocab)
+    assert common > 0.99 * 2000
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "cl100k", "o200k"])
+def test_trains_as_rustbpe(pattern, corpus):
+    rustbpe = peer("rustbpe")
+    theirs = rustbpe.Tokenizer()
+    theirs.train_from_iterator([corpus], 2000, pattern=REGEX[pattern])
+    ours = Tokenizer.train(iter([corpus]), 2000, pattern=pattern, special_tokens=[])
+    ranks = {bytes(token): rank for token, rank in theirs.get_mergeable_ranks()}
+    assert ours.vocabulary.tokens == sorted(ranks, key=ranks.get)
+
+
+@pytest.mark.parametrize("pattern", TIKTOKEN_PATTERNS)
+def test_split_as_the_regex_package(pattern):
+    """Leaves out U+0295, which is Ll in Unicode 16 (and in tiktoken) but Lo in the newer Unicode of PyPI regex."""
+    compiled = peer("regex").compile(REGEX[pattern])
+    rng = random.Random(3)
+    alphabet = [*" \n\r\t'sSlLtT1a!/éÉ中ª\u0301\xa0"] * 40 + [
+        chr(c) for c in range(0x20, 0x500) if c != 0x295
+    ]
+    for _ in range(2_000):
+        text = "".join(rng.choices(alphabet, k=40))
+        assert [piece.decode() for piece in _core.split(pattern, text)] == compiled.findall(text), repr(text)

@@ -1,0 +1,58 @@
+"""How text is cut into pieces, against the published expressions run by the twin."""
+
+import unicodedata
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from llmcore import _core
+from llmcore.tokenizer import Tokenizer
+from llmcore.tokenizer.patterns import NAMES
+from tokenizer import reference
+
+
+@given(st.sampled_from(NAMES), reference.DATA)
+@example("cl100k", b"a \n  ")
+@example("llama3", b"a \n  ")
+@example("smollm", b"x  12   3 4's")
+@example("o200k", "HTTPServer's ÉCOLEé a\u0301B\u0301 中A'LL don't//\n/".encode())
+@example("gpt2", b"\xe2\x82 \xf0\x9f\x98 \xed\xa0\x80 \xc0\xaf \xf4\x90\x80\x80 'S's")
+@example("cl100k", b"'\xc5\xbf '\xc5 '")
+def test_split_agrees_with_the_expression(pattern, data):
+    pieces = _core.split(pattern, data)
+    assert pieces == reference.split(pattern, data)
+    assert b"".join(pieces) == data
+
+
+@pytest.mark.parametrize("pattern", NAMES)
+@pytest.mark.parametrize(
+    "unit", ["a", "A", " ", "\n", " \n", "1", "!", "'s", "中", "\u0301", "aB", "\xa0", "!\n/"]
+)
+def test_long_runs_are_linear(pattern, unit):
+    text = (unit * 300_000).encode()
+    assert b"".join(_core.split(pattern, text)) == text
+
+
+def test_classes_are_the_unicode_categories():
+    """The tables are Unicode 16; the interpreter may be older, but categories of known characters do not
+    change."""
+    for code_point in range(0x110000):
+        name = unicodedata.category(chr(code_point))
+        if name == "Cn":
+            continue
+        expected = {"L": 1, "N": 2, "M": 8}.get(name[0], 0)
+        expected |= {"Lu": 16, "Lt": 16, "Ll": 32}.get(name, 0)
+        expected |= 4 * (chr(code_point) in reference.WHITE_SPACE) | 64 * (code_point in (10, 13))
+        assert _core.unicode_class(code_point) == expected, f"U+{code_point:04X} {name}"
+
+
+def test_class_counts_are_those_of_unicode_16():
+    classes = [_core.unicode_class(code_point) for code_point in range(0x110000)]
+    assert [sum(1 for bits in classes if bits & bit) for bit in (1, 2, 4, 8)] == [141_028, 1_911, 25, 2_501]
+
+
+def test_unknown_pattern_lists_the_known_ones():
+    with pytest.raises(
+        ValueError, match=r"gpt2, cl100k, llama3, qwen2, o200k, smollm, got '\\w\+'.*not supported"
+    ):
+        Tokenizer.train(iter(["text"]), 300, pattern=r"\w+")
