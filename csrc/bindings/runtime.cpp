@@ -3,6 +3,7 @@
 #include "bindings/register.h"
 #include "core/allocator.h"
 #include "core/check.h"
+#include "core/philox.h"
 #include "core/thread_pool.h"
 #include "cpu/dispatch.h"
 #include "cpu/kernels.h"
@@ -33,6 +34,13 @@ void register_runtime(py::module_& m) {
     const MemoryStats s = memory_stats();
     return py::dict(py::arg("allocated") = s.allocated, py::arg("peak") = s.peak, py::arg("cached") = s.cached);
   });
+  m.def(
+      "philox",
+      [](uint64_t key, uint64_t lo, uint64_t hi) {
+        const Philox4 r = philox4x32(key, lo, hi);
+        return std::vector<uint32_t>(r.v, r.v + 4);
+      },
+      py::arg("key"), py::arg("counter_lo"), py::arg("counter_hi"), "Philox4x32-10: four 32-bit words.");
   m.def("reset_peak_memory", &reset_peak_memory);
   m.def("release_cached_memory", &release_cached_memory);
 }

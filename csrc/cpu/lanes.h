@@ -45,9 +45,8 @@ template <class T>
 static inline float row_max(const T* x, int64_t n, float least = -3.402823466e38f) {
   vf most[4];
   for (vf& v : most) v = splat(least);
-  for_lanes<4>(n, [&](int64_t i, auto lanes, int u) {
-    most[u] = max(keep_n(load_n(x + i, lanes), lanes, least), most[u]);
-  });
+  for_lanes<4>(
+      n, [&](int64_t i, auto lanes, int u) { most[u] = max(keep_n(load_n(x + i, lanes), lanes, least), most[u]); });
   return hmax(max(max(most[0], most[1]), max(most[2], most[3])));
 }
 
@@ -70,9 +69,8 @@ static inline MaxSum max_sum(const T* x, int64_t n) {
       for (vf& v : total) v *= factor;
       top = next;
     }
-    for_lanes<4>(count, [&](int64_t i, auto lanes, int u) {
-      total[u] += keep_n(exp(load_n(block + i, lanes) - top), lanes);
-    });
+    for_lanes<4>(count,
+                 [&](int64_t i, auto lanes, int u) { total[u] += keep_n(exp(load_n(block + i, lanes) - top), lanes); });
   }
   return {top, sum4(total)};
 }

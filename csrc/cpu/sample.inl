@@ -7,8 +7,8 @@
 // key = seed and counter = (step, id / 4). The noise of a token is the same whatever the filters. Small v makes large
 // g, and floats are dense near 0: likely winners do not tie.
 
-constexpr int64_t kSampleSlots = 16;        // rows in work at a time, each with its own part of the workspace
-constexpr int64_t kPartialMaxima = 1024;    // about so many for a row
+constexpr int64_t kSampleSlots = 16;      // rows in work at a time, each with its own part of the workspace
+constexpr int64_t kPartialMaxima = 1024;  // about so many for a row
 constexpr float kLargest = 3.402823466e38f;
 
 typedef uint64_t vq __attribute__((vector_size(LLMCORE_VECTOR_BYTES)));
@@ -91,7 +91,9 @@ static inline vu random_of(uint64_t seed, uint64_t step, vu ids) {
 
 // +inf counts as the largest number, so that differences stay defined; NaN stays and fails every comparison.
 template <class T, class Lanes>
-static inline vf logits_n(const T* p, Lanes lanes) { return min(splat(kLargest), load_n(p, lanes)); }
+static inline vf logits_n(const T* p, Lanes lanes) {
+  return min(splat(kLargest), load_n(p, lanes));
+}
 
 struct Scale {  // z = (logit - top) / T <= 0, weight = exp(z): the probability but for the sum
   float top, inverse;
@@ -239,7 +241,8 @@ static void keep_heavy(Candidates& c, float least) {
 
 static double weigh(Candidates& c, const Scale& scale) {
   double total = 0.0;
-  for_lanes(c.n, [&](int64_t i, auto lanes, int) { store_n(c.weight + i, scale.weight(load_n(c.logit + i, lanes)), lanes); });
+  for_lanes(
+      c.n, [&](int64_t i, auto lanes, int) { store_n(c.weight + i, scale.weight(load_n(c.logit + i, lanes)), lanes); });
   for (int64_t i = 0; i < c.n; ++i) total += static_cast<double>(c.weight[i]);
   return total;
 }
@@ -293,7 +296,8 @@ static void filter_row(const T* x, int64_t V, const Scale& scale, const RowParam
     const Mass mass = row_mass(x, V, scale, static_cast<double>(p.top_p));
     const float cutoff = mass.cutoff > p.min_p ? mass.cutoff : p.min_p;
     // A little below the logit whose weight is the cutoff, for the roundings on both sides.
-    const float least = scale.top - __builtin_fabsf(scale.top) * 1e-6f + (log(splat(cutoff))[0] - 1e-3f) / scale.inverse;
+    const float least =
+        scale.top - __builtin_fabsf(scale.top) * 1e-6f + (log(splat(cutoff))[0] - 1e-3f) / scale.inverse;
     collect(x, V, least, c);
     weigh(c, scale);
     total = mass.total;
@@ -325,7 +329,8 @@ static int32_t sample_row(const T* x, int64_t V, const RowParameters& p, Candida
   const float top = row_max(x, V, -__builtin_inff());
   if (probs) memset(probs, 0, static_cast<size_t>(V) * sizeof(float));
   if (!(top >= -kLargest)) return -1;
-  const Scale scale = {top < kLargest ? top : kLargest, p.temperature > 1.0f / kLargest ? 1.0f / p.temperature : kLargest};
+  const Scale scale = {top < kLargest ? top : kLargest,
+                       p.temperature > 1.0f / kLargest ? 1.0f / p.temperature : kLargest};
   if (p.temperature == 0.0f) {
     const int32_t token = first_equal(x, V, scale.top);
     if (probs) probs[token] = 1.0f;
@@ -370,8 +375,9 @@ static void sample_typed(const SampleArgs& a) {
     for (int64_t b = slot; b < a.B; b += kSampleSlots) {
       const T* x = static_cast<const T*>(a.logits) + b * V;
       Candidates c = {space, reinterpret_cast<uint32_t*>(space + room), space + 2 * room, 0};
-      const RowParameters p = {a.temperature[b], a.top_p[b], a.min_p[b], a.top_k[b] < V ? a.top_k[b] : 0, a.seed[b],
-                               static_cast<uint64_t>(a.step[b])};
+      const RowParameters p = {a.temperature[b], a.top_p[b],
+                               a.min_p[b],       a.top_k[b] < V ? a.top_k[b] : 0,
+                               a.seed[b],        static_cast<uint64_t>(a.step[b])};
       const int32_t token = sample_row(x, V, p, c, a.probs ? a.probs + b * V : nullptr);
       a.token[b] = token;
       if (!a.logprob) continue;
@@ -380,9 +386,7 @@ static void sample_typed(const SampleArgs& a) {
     }
   });
 }
-static void sample(const SampleArgs& a) {
-  a.dtype == DType::kBF16 ? sample_typed<bf16>(a) : sample_typed<float>(a);
-}
+static void sample(const SampleArgs& a) { a.dtype == DType::kBF16 ? sample_typed<bf16>(a) : sample_typed<float>(a); }
 
 static void register_sample(KernelTable& t) {
   t.sample_workspace = sample_workspace;

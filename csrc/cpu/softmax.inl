@@ -42,9 +42,8 @@ static void softmax_backward_typed(const SoftmaxBackwardArgs& a) {
       const T* out = static_cast<const T*>(a.out) + m * N;
       T* dx = static_cast<T*>(a.dx) + m * N;
       vf s[4] = {};
-      for_lanes<4>(N, [&](int64_t i, auto lanes, int u) {
-        s[u] = fma(load_n(dout + i, lanes), load_n(out + i, lanes), s[u]);
-      });
+      for_lanes<4>(
+          N, [&](int64_t i, auto lanes, int u) { s[u] = fma(load_n(dout + i, lanes), load_n(out + i, lanes), s[u]); });
       const float dot = sum4(s);
       for_lanes<4>(N, [&](int64_t i, auto lanes, int) {
         store_n(dx + i, load_n(out + i, lanes) * (load_n(dout + i, lanes) - dot), lanes);

@@ -47,7 +47,7 @@ def to_array(x) -> _core.Array:
     elif x.dtype.name not in DTYPES:
         raise TypeError(f"[tensor] expected an array of {', '.join(DTYPES)}, got {x.dtype.name}")
     if not x.flags.aligned or not x.dtype.isnative or any(s % x.itemsize for s in x.strides):
-        x = np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("="))
+        x = np.array(x, x.dtype.newbyteorder("="), order="C")
     return _core.from_numpy(x, bf16)
 
 
@@ -189,9 +189,9 @@ def tensor(array, dtype=None, device=None, requires_grad: bool = False) -> Tenso
             return Tensor(to_array(array), requires_grad)
         source = np.asarray(array_to_numpy(to_array(array)) if isinstance(array, (Tensor, _core.Array)) else array)
         if wanted == DType.bfloat16:
-            out = _core.cast(_core.from_numpy(np.ascontiguousarray(source, np.float32)), wanted)
+            out = _core.cast(_core.from_numpy(np.asarray(source, np.float32, order="C")), wanted)
         else:
-            out = _core.from_numpy(np.ascontiguousarray(source, wanted.name))
+            out = _core.from_numpy(np.asarray(source, wanted.name, order="C"))
     else:
         out = to_array(array)
     return Tensor(out, requires_grad)
