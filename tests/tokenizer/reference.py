@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from hypothesis import strategies as st
 
-# A matcher yields the ends of its matches from a start in the order in which a regex engine tries them.
+# A matcher yields the ends of its matches from a start, in the order in which a backtracking engine tries them.
 Matcher = Callable[[str, int], Iterator[int]]
 
 WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -94,7 +94,9 @@ def contraction(fold: bool) -> Matcher:
     def letters(word: str) -> list[Matcher]:
         return [chars(c + c.upper() + ("ſ" if c == "s" else "") if fold else c) for c in word]
 
-    return sequence(chars("'"), choice(*(sequence(*letters(word)) for word in ("s", "t", "re", "ve", "m", "ll", "d"))))
+    return sequence(
+        chars("'"), choice(*(sequence(*letters(word)) for word in ("s", "t", "re", "ve", "m", "ll", "d")))
+    )
 
 
 def other(c: str) -> bool:
@@ -240,13 +242,18 @@ class Encoder:
         self.id_of = {token: id for id, token in enumerate(tokens) if token}
         self.whole_piece_first = merges is None
         if merges is None:
-            cuts = ((token[:i], token[i:], id) for token, id in self.id_of.items() for i in range(1, len(token)))
+            cuts = (
+                (token[:i], token[i:], id) for token, id in self.id_of.items() for i in range(1, len(token))
+            )
             self.ranks = {
-                (self.id_of[a], self.id_of[b]): (id, id) for a, b, id in cuts if a in self.id_of and b in self.id_of
+                (self.id_of[a], self.id_of[b]): (id, id)
+                for a, b, id in cuts
+                if a in self.id_of and b in self.id_of
             }
         else:
             self.ranks = {
-                pair: (rank, self.id_of[tokens[pair[0]] + tokens[pair[1]]]) for rank, pair in enumerate(merges)
+                pair: (rank, self.id_of[tokens[pair[0]] + tokens[pair[1]]])
+                for rank, pair in enumerate(merges)
             }
 
     def encode(self, data: bytes) -> list[int]:

@@ -99,7 +99,9 @@ def test_lone_surrogates_are_replaced_and_pairs_joined(tokenizer):
 
 def test_special_tokens_are_refused_by_default(tokenizer):
     text = "hi <|user|> there"
-    with pytest.raises(ValueError, match=r"special token '<\|user\|>' at byte 3; .*allowed_special=.*encode_ordinary"):
+    with pytest.raises(
+        ValueError, match=r"special token '<\|user\|>' at byte 3; .*allowed_special=.*encode_ordinary"
+    ):
         tokenizer.encode(text)
     with pytest.raises(ValueError, match="special token"):
         tokenizer.encode_batch(["fine", text])
@@ -166,7 +168,9 @@ def test_ids_of_the_wrong_type(tokenizer, bad):
         tokenizer.decode(bad)
 
 
-@given(data=st.lists(st.one_of(reference.DATA, st.just("\ufffd😀".encode()))).map(b"".join), whole=st.booleans())
+@given(
+    data=st.lists(st.one_of(reference.DATA, st.just("\ufffd😀".encode()))).map(b"".join), whole=st.booleans()
+)
 def test_stream_decoder(tokenizer, data, whole):
     """Against Python's own incremental decoder, byte by byte, and its decoder of the whole."""
     ids = tokenizer.encode_ordinary(data) if whole else list(data)
@@ -207,4 +211,6 @@ def test_pickle_and_copy(tokenizer):
 
 
 def test_repr(tokenizer):
-    assert repr(tokenizer).startswith("Tokenizer(vocab_size=2000, pattern='cl100k', special_tokens={'<|endoftext|>'")
+    assert repr(tokenizer).startswith(
+        "Tokenizer(vocab_size=2000, pattern='cl100k', special_tokens={'<|endoftext|>'"
+    )

@@ -24,7 +24,9 @@ def load(document, path):
 
 @pytest.mark.parametrize("pattern", NAMES)
 def test_save_and_load(tmp_path, corpus, pattern):
-    tokenizer = Tokenizer.train(iter([corpus[:50_000]]), 600, pattern=pattern, special_tokens=["<é>", "<|endoftext|>"])
+    tokenizer = Tokenizer.train(
+        iter([corpus[:50_000]]), 600, pattern=pattern, special_tokens=["<é>", "<|endoftext|>"]
+    )
     path = tokenizer.save(tmp_path / "new" / "folder")
     assert path == tmp_path / "new" / "folder" / "tokenizer.json"
     loaded = Tokenizer.load(path.parent)

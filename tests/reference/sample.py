@@ -1,0 +1,38 @@
+"""The sampling rules in float64, with a sort: what the kernel must do without one."""
+
+import numpy as np
+from reference.philox import philox
+
+
+def filtered(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
+    """The distribution that is drawn from, for one row (V): temperature, top-k, top-p, min-p, renormalised."""
+    V = len(logits)
+    logits = np.where(np.isnan(logits), -np.inf, logits)
+    if temperature == 0:
+        return (np.arange(V) == np.argmax(logits)).astype(np.float64)
+    weight = np.exp((logits - logits.max()) / temperature)
+    order = np.lexsort((np.arange(V), -logits))  # falling, lower id first on ties
+    if 0 < top_k < V:
+        order = order[:top_k]
+    if top_p < 1:
+        p = weight[order] / weight[order].sum()
+        keep = np.cumsum(p) - p < top_p - 1e-6
+        keep[0] = True
+        order = order[keep]
+    order = order[weight[order] >= min_p * weight.max()]
+    out = np.zeros(V)
+    out[order] = weight[order] / weight[order].sum()
+    return out
+
+
+def gumbel_noise(seed, step, V):
+    """g = -log(-log(1 - v)), v from word id % 4 of the block id / 4."""
+    words = np.array([philox(seed, step, block) for block in range((V + 3) // 4)], np.float64).reshape(-1)[:V]
+    v = np.minimum((words + 0.5) * 2.0**-32, 1 - 2.0**-24)
+    return -np.log(-np.log1p(-v))
+
+
+def scores(probs, seed, step):
+    """The draw is their argmax."""
+    with np.errstate(divide="ignore"):
+        return np.log(probs) + gumbel_noise(seed, step, len(probs))
