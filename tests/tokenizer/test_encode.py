@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llmcore.tokenizer import Tokenizer
-from llmcore.tokenizer.formats import Vocabulary
+from llmcore.tokenizer import Tokenizer, Vocabulary
 from tokenizer import reference
 
 

@@ -2,5 +2,6 @@
 
 from llmcore.tokenizer.stream import StreamDecoder
 from llmcore.tokenizer.tokenizer import Tokenizer
+from llmcore.tokenizer.vocabulary import Vocabulary
 
-__all__ = ["StreamDecoder", "Tokenizer"]
+__all__ = ["StreamDecoder", "Tokenizer", "Vocabulary"]

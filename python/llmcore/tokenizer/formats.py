@@ -10,29 +10,16 @@ import base64
 import binascii
 import json
 import os
-import tempfile
+import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from llmcore.tokenizer.patterns import GPT2, NAMES, REGEX, name_of_regex
+from llmcore.tokenizer.vocabulary import Vocabulary
 
 MAX_ID_GAP = 1 << 20  # how far ids may exceed their number, so that no file asks for gigabytes
-
-
-@dataclass
-class Vocabulary:
-    """What makes a tokenizer: the bytes of every ordinary token (b"" for ids that are none), merges as pairs
-    of ids in order of rank, or None for tiktoken's rule (the lowest id that two neighbours spell), and
-    special tokens."""
-
-    tokens: list[bytes]
-    merges: list[tuple[int, int]] | None
-    pattern: str
-    whole_piece_first: bool = False
-    special_tokens: dict[str, int] = field(default_factory=dict)
 
 
 @cache
@@ -114,18 +101,15 @@ def write_tokenizer_json(path: Path, vocabulary: Vocabulary) -> None:
 
 def write_atomically(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes it private
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 

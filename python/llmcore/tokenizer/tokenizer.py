@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmcore import _core
-from llmcore.tokenizer import formats
-from llmcore.tokenizer.formats import Vocabulary
 from llmcore.tokenizer.stream import StreamDecoder
+from llmcore.tokenizer.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +32,7 @@ class Tokenizer:
     """
 
     def __init__(self, vocabulary: Vocabulary):
-        """ValueError if the vocabulary contradicts itself: see `formats.Vocabulary` for its parts."""
+        """ValueError if the vocabulary contradicts itself: see `Vocabulary` for its parts."""
         v = vocabulary
         specials = list(v.special_tokens.items())
         if v.merges is None:
@@ -108,6 +107,8 @@ class Tokenizer:
         the caller's business. ValueError, naming the file and the field, for a file that is broken or that
         needs what is not supported.
         """
+        from llmcore.tokenizer import formats  # here, so that importing llmcore stays quick
+
         path = Path(path)
         if path.is_dir():
             path = path / FILE_NAME
@@ -134,12 +135,14 @@ class Tokenizer:
         replaced as a whole or not at all. (tiktoken's rule has no merge list: such a vocabulary is written
         with every pair of tokens that spells a token, in order of id, which is how transformers converts it.)
         """
+        from llmcore.tokenizer import formats
+
         path = Path(path)
         if path.suffix != ".json":
             path = path / FILE_NAME
         vocabulary = self.vocabulary
         if vocabulary.merges is None:
-            vocabulary.merges = self._bpe.merges
+            vocabulary = vocabulary._replace(merges=self._bpe.merges)
         formats.write_tokenizer_json(path, vocabulary)
         return path
 
