@@ -1,8 +1,9 @@
 """Gradients of an op against central differences of its float64 twin, in a random direction."""
 
-import llmcore
 import ml_dtypes
 import numpy as np
+
+import llmcore
 from llmcore._tensor import array_to_numpy
 from tolerances import GRADCHECK
 

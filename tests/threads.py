@@ -1,7 +1,8 @@
 """The promise that results do not depend on the number of threads."""
 
-import llmcore
 import numpy as np
+
+import llmcore
 
 
 def assert_same_bits(compute, threads=(1, 2, 3, 8)) -> None:

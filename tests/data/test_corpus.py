@@ -5,6 +5,7 @@ import json
 import os
 
 import pytest
+
 from llmcore.data import Corpus, CorpusError, read_corpus
 from llmcore.data.corpus import split_documents
 from llmcore.data.sources import read_documents

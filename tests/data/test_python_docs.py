@@ -8,6 +8,7 @@ import sys
 import types
 
 import pytest
+
 from llmcore.data import CorpusError, read_corpus
 from llmcore.data import docstrings as docstrings_module
 from llmcore.data import python_docs as module

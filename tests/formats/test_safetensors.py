@@ -10,6 +10,7 @@ import safetensors
 import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from llmcore.formats.safetensors import DTYPES, load_file, save_file
 
 

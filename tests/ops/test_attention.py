@@ -1,9 +1,10 @@
 """Attention and the key/value cache against the float64 twin, and the promises that the kernels make."""
 
-import llmcore
 import ml_dtypes
 import numpy as np
 import pytest
+
+import llmcore
 from llmcore import _core, ops
 from llmcore._tensor import array_to_numpy, to_array
 from reference import attention as reference
@@ -25,10 +26,7 @@ def forward(q, k, v, causal=True, scale=None, lengths=None):
     """out and lse as numpy arrays."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     lengths = None if lengths is None else to_array(lengths)
-    return [
-        array_to_numpy(x)
-        for x in _core.attention(to_array(q), to_array(k), to_array(v), scale, causal, lengths)
-    ]
+    return [array_to_numpy(x) for x in _core.attention(to_array(q), to_array(k), to_array(v), scale, causal, lengths)]
 
 
 def gradients(dout, q, k, v, causal=True, scale=None):
@@ -292,9 +290,7 @@ def test_cache_append(dtype, threads_used, threads):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    "shape", [(0, 3, 3, 2, 2, 8), (2, 0, 0, 2, 1, 8), (2, 0, 5, 2, 1, 8), (2, 3, 0, 2, 1, 8)]
-)
+@pytest.mark.parametrize("shape", [(0, 3, 3, 2, 2, 8), (2, 0, 0, 2, 1, 8), (2, 0, 5, 2, 1, 8), (2, 3, 0, 2, 1, 8)])
 def test_empty(shape, dtype):
     """No rows, no queries, no keys: zeros of the right shape."""
     q, k, v = qkv(*shape, dtype)

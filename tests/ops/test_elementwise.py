@@ -1,9 +1,10 @@
 """gelu, silu, swiglu, add, mul, cast, and sums over rows."""
 
-import llmcore
 import ml_dtypes
 import numpy as np
 import pytest
+
+import llmcore
 from gradcheck import NUMPY, gradcheck, gradients, random, representable
 from llmcore import _core, ops
 from reference import elementwise as reference

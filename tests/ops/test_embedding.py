@@ -1,8 +1,9 @@
 """Rows of a table, and the sums that come back."""
 
-import llmcore
 import numpy as np
 import pytest
+
+import llmcore
 from gradcheck import NUMPY, random
 from llmcore import _core, ops
 from threads import assert_same_bits

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from gradcheck import gradcheck, gradients, random
 from llmcore import ops
 from reference import loss as reference

@@ -1,8 +1,9 @@
 """layer_norm and rms_norm."""
 
-import llmcore
 import numpy as np
 import pytest
+
+import llmcore
 from gradcheck import gradcheck, gradients, random
 from llmcore import ops
 from reference import norm as reference

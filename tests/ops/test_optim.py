@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from gradcheck import random
 from llmcore import _core
 from reference import optim as reference

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from llmcore import _core
 from reference.philox import philox
 

@@ -1,8 +1,9 @@
 """Sampling against the sorted float64 twin, and the promises of the draw."""
 
-import llmcore
 import numpy as np
 import pytest
+
+import llmcore
 from gradcheck import random, representable
 from llmcore import ops
 from reference import sample as reference

@@ -1,6 +1,7 @@
 """The sampling rules in float64, with a sort: what the kernel must do without one."""
 
 import numpy as np
+
 from reference.philox import philox
 
 

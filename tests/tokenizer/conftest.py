@@ -2,6 +2,7 @@ import pydoc_data.topics
 
 import pytest
 from hypothesis import settings
+
 from llmcore.tokenizer import Tokenizer
 
 # The machine may be slow or busy: an example has no time limit of its own.

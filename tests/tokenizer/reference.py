@@ -94,9 +94,7 @@ def contraction(fold: bool) -> Matcher:
     def letters(word: str) -> list[Matcher]:
         return [chars(c + c.upper() + ("ſ" if c == "s" else "") if fold else c) for c in word]
 
-    return sequence(
-        chars("'"), choice(*(sequence(*letters(word)) for word in ("s", "t", "re", "ve", "m", "ll", "d")))
-    )
+    return sequence(chars("'"), choice(*(sequence(*letters(word)) for word in ("s", "t", "re", "ve", "m", "ll", "d"))))
 
 
 def other(c: str) -> bool:
@@ -242,18 +240,13 @@ class Encoder:
         self.id_of = {token: id for id, token in enumerate(tokens) if token}
         self.whole_piece_first = merges is None
         if merges is None:
-            cuts = (
-                (token[:i], token[i:], id) for token, id in self.id_of.items() for i in range(1, len(token))
-            )
+            cuts = ((token[:i], token[i:], id) for token, id in self.id_of.items() for i in range(1, len(token)))
             self.ranks = {
-                (self.id_of[a], self.id_of[b]): (id, id)
-                for a, b, id in cuts
-                if a in self.id_of and b in self.id_of
+                (self.id_of[a], self.id_of[b]): (id, id) for a, b, id in cuts if a in self.id_of and b in self.id_of
             }
         else:
             self.ranks = {
-                pair: (rank, self.id_of[tokens[pair[0]] + tokens[pair[1]]])
-                for rank, pair in enumerate(merges)
+                pair: (rank, self.id_of[tokens[pair[0]] + tokens[pair[1]]]) for rank, pair in enumerate(merges)
             }
 
     def encode(self, data: bytes) -> list[int]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from llmcore.tokenizer import Tokenizer, Vocabulary
 from tokenizer import reference
 
@@ -98,9 +99,7 @@ def test_lone_surrogates_are_replaced_and_pairs_joined(tokenizer):
 
 def test_special_tokens_are_refused_by_default(tokenizer):
     text = "hi <|user|> there"
-    with pytest.raises(
-        ValueError, match=r"special token '<\|user\|>' at byte 3; .*allowed_special=.*encode_ordinary"
-    ):
+    with pytest.raises(ValueError, match=r"special token '<\|user\|>' at byte 3; .*allowed_special=.*encode_ordinary"):
         tokenizer.encode(text)
     with pytest.raises(ValueError, match="special token"):
         tokenizer.encode_batch(["fine", text])
@@ -167,9 +166,7 @@ def test_ids_of_the_wrong_type(tokenizer, bad):
         tokenizer.decode(bad)
 
 
-@given(
-    data=st.lists(st.one_of(reference.DATA, st.just("\ufffd😀".encode()))).map(b"".join), whole=st.booleans()
-)
+@given(data=st.lists(st.one_of(reference.DATA, st.just("\ufffd😀".encode()))).map(b"".join), whole=st.booleans())
 def test_stream_decoder(tokenizer, data, whole):
     """Against Python's own incremental decoder, byte by byte, and its decoder of the whole."""
     ids = tokenizer.encode_ordinary(data) if whole else list(data)
@@ -210,6 +207,4 @@ def test_pickle_and_copy(tokenizer):
 
 
 def test_repr(tokenizer):
-    assert repr(tokenizer).startswith(
-        "Tokenizer(vocab_size=2000, pattern='cl100k', special_tokens={'<|endoftext|>'"
-    )
+    assert repr(tokenizer).startswith("Tokenizer(vocab_size=2000, pattern='cl100k', special_tokens={'<|endoftext|>'")

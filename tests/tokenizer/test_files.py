@@ -7,6 +7,7 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from llmcore.tokenizer import Tokenizer
 from llmcore.tokenizer.patterns import NAMES
 
@@ -24,9 +25,7 @@ def load(document, path):
 
 @pytest.mark.parametrize("pattern", NAMES)
 def test_save_and_load(tmp_path, corpus, pattern):
-    tokenizer = Tokenizer.train(
-        iter([corpus[:50_000]]), 600, pattern=pattern, special_tokens=["<é>", "<|endoftext|>"]
-    )
+    tokenizer = Tokenizer.train(iter([corpus[:50_000]]), 600, pattern=pattern, special_tokens=["<é>", "<|endoftext|>"])
     path = tokenizer.save(tmp_path / "new" / "folder")
     assert path == tmp_path / "new" / "folder" / "tokenizer.json"
     loaded = Tokenizer.load(path.parent)

@@ -7,6 +7,7 @@ import random
 
 import pytest
 from hypothesis import given
+
 from llmcore import _core
 from llmcore.tokenizer import Tokenizer
 from llmcore.tokenizer.formats import byte_alphabet
@@ -119,9 +120,7 @@ def test_long_texts_and_runs(trained, theirs, corpus):
             assert ours == encode(text), f"{name}, {text[:20]!r}"
 
 
-@pytest.mark.parametrize(
-    "text", ["a<|endoftext|>b", "<|endoftext|><|endoftext|>", "<|endoftext|", " <|endoftext|> "]
-)
+@pytest.mark.parametrize("text", ["a<|endoftext|>b", "<|endoftext|><|endoftext|>", "<|endoftext|", " <|endoftext|> "])
 def test_special_tokens(trained, tmp_path, text):
     ours = trained.encode(text, allowed_special="all")
     assert ours == hugging_face_ids(as_hugging_face(trained, tmp_path), text)
@@ -212,9 +211,7 @@ def test_split_as_the_regex_package(pattern):
     """Leaves out U+0295, which is Ll in Unicode 16 (and in tiktoken) but Lo in the newer Unicode of PyPI regex."""
     compiled = peer("regex").compile(REGEX[pattern])
     rng = random.Random(3)
-    alphabet = [*" \n\r\t'sSlLtT1a!/éÉ中ª\u0301\xa0"] * 40 + [
-        chr(c) for c in range(0x20, 0x500) if c != 0x295
-    ]
+    alphabet = [*" \n\r\t'sSlLtT1a!/éÉ中ª\u0301\xa0"] * 40 + [chr(c) for c in range(0x20, 0x500) if c != 0x295]
     for _ in range(2_000):
         text = "".join(rng.choices(alphabet, k=40))
         assert [piece.decode() for piece in _core.split(pattern, text)] == compiled.findall(text), repr(text)

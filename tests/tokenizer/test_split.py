@@ -5,6 +5,7 @@ import unicodedata
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from llmcore import _core
 from llmcore.tokenizer import Tokenizer
 from llmcore.tokenizer.patterns import NAMES
@@ -25,9 +26,7 @@ def test_split_agrees_with_the_expression(pattern, data):
 
 
 @pytest.mark.parametrize("pattern", NAMES)
-@pytest.mark.parametrize(
-    "unit", ["a", "A", " ", "\n", " \n", "1", "!", "'s", "中", "\u0301", "aB", "\xa0", "!\n/"]
-)
+@pytest.mark.parametrize("unit", ["a", "A", " ", "\n", " \n", "1", "!", "'s", "中", "\u0301", "aB", "\xa0", "!\n/"])
 def test_long_runs_are_linear(pattern, unit):
     text = (unit * 300_000).encode()
     assert b"".join(_core.split(pattern, text)) == text
@@ -52,7 +51,5 @@ def test_class_counts_are_those_of_unicode_16():
 
 
 def test_unknown_pattern_lists_the_known_ones():
-    with pytest.raises(
-        ValueError, match=r"gpt2, cl100k, llama3, qwen2, o200k, smollm, got '\\w\+'.*not supported"
-    ):
+    with pytest.raises(ValueError, match=r"gpt2, cl100k, llama3, qwen2, o200k, smollm, got '\\w\+'.*not supported"):
         Tokenizer.train(iter(["text"]), 300, pattern=r"\w+")

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from llmcore.tokenizer import Tokenizer
 from llmcore.tokenizer.patterns import NAMES
 from tokenizer import reference
@@ -29,9 +30,7 @@ def test_training_agrees_on_real_text(corpus):
 def test_runs_may_spell_a_token_twice():
     """In runs of one letter two different pairs can spell the same token: it keeps one id, and both merge to
     it."""
-    runs = [
-        ("a" * length + " ") * count for length, count in zip(range(2, 40), range(60, 20, -1), strict=False)
-    ]
+    runs = [("a" * length + " ") * count for length, count in zip(range(2, 40), range(60, 20, -1), strict=False)]
     tokenizer = Tokenizer.train(iter(runs), 300, special_tokens=[])
     tokens, merges = reference.train([run.encode() for run in runs], 300, "cl100k")
     assert (tokenizer.vocabulary.tokens, tokenizer.merges) == (tokens, merges)

@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors
+
 from llmcore.train import checkpoint as module
 from llmcore.train.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
 

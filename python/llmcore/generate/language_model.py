@@ -191,12 +191,9 @@ def load(path: str | os.PathLike, dtype: str | None = None) -> LanguageModel:
     if config["model_type"] not in models.ARCHITECTURES:
         known = ", ".join(models.ARCHITECTURES)
         raise ValueError(f"[load] {config_path}: expected model_type one of {known}, got {config['model_type']!r}")
-    config_class, model_class = models.ARCHITECTURES[config["model_type"]]
     weights, _ = safetensors.load_file(path / "model.safetensors")
     try:
-        hyper = config_class.from_hf(config)
-        model = model_class(hyper, dtype=dtype)
-        model.load_hf(weights)
+        model = models.ARCHITECTURES[config["model_type"]].from_hf(config, weights, dtype)
     except (ValueError, TypeError) as e:
         raise ValueError(f"[load] {path}: {e}") from None
     return LanguageModel(model, Tokenizer.load(path))

@@ -4,7 +4,7 @@ from llmcore.models.base import CausalLM, KVCache
 from llmcore.models.gpt2 import GPT2, GPT2Config
 from llmcore.models.llama import Llama, LlamaConfig
 
-# Hugging Face's `model_type` -> (config, model)
-ARCHITECTURES = {"gpt2": (GPT2Config, GPT2), "llama": (LlamaConfig, Llama)}
+# By the `model_type` of a Hugging Face config.json.
+ARCHITECTURES: dict[str, type[CausalLM]] = {"gpt2": GPT2, "llama": Llama}
 
 __all__ = ["ARCHITECTURES", "GPT2", "CausalLM", "GPT2Config", "KVCache", "Llama", "LlamaConfig"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -56,6 +56,15 @@ class CausalLM(nn.Module):
     config: object
     dtype: str
 
+    @classmethod
+    def from_hf(cls, config: Mapping, weights: Mapping[str, np.ndarray], dtype: str) -> CausalLM:
+        """From the Hugging Face format: config.json and tensors by name. ValueError, one line, for what does not fit."""
+        raise NotImplementedError
+
+    def to_hf(self) -> dict[str, np.ndarray]:
+        """Weights by their names in the Hugging Face format."""
+        raise NotImplementedError
+
     def hidden(self, ids, cache: KVCache | None = None) -> Tensor:
         """ids (B, T) -> (B, T, width), after the last norm. With a cache, ids continue its sequences."""
         raise NotImplementedError
@@ -94,6 +103,17 @@ class CausalLM(nn.Module):
         if ids.shape[1] > self.config.context:
             raise ValueError(f"[model] expected at most {self.config.context} positions, got {ids.shape[1]}")
         return np.ascontiguousarray(ids, np.int32)
+
+
+def check_shapes(expected: Iterable[tuple[str, tuple[int, ...]]], weights: Mapping[str, np.ndarray]) -> None:
+    """Whether a file holds what a config promises, before anything of that size is allocated."""
+    for name, shape in expected:
+        if name not in weights:
+            raise ValueError(f"[load] expected a tensor {name} {shape}, got none")
+        if np.shape(weights[name]) != shape:
+            raise ValueError(f"[load] expected {name} of shape {shape}, got {np.shape(weights[name])}")
+        if weights[name].dtype.kind not in "fV" or weights[name].dtype.itemsize > 4:
+            raise ValueError(f"[load] expected {name} float32, float16 or bfloat16, got {weights[name].dtype}")
 
 
 def initialise(model: nn.Module, seed: int, layers: int, residual: tuple[str, ...], std: float = 0.02) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from llmcore import nn, ops
 from llmcore._tensor import Tensor
-from llmcore.models.base import CausalLM, KVCache, check_config, field, initialise
+from llmcore.models.base import CausalLM, KVCache, check_config, check_shapes, field, initialise
 
 
 @dataclass(frozen=True)
@@ -120,41 +120,46 @@ class GPT2(CausalLM):
     # ---- Hugging Face names: linear layers are stored (inputs, outputs) there ----
 
     def to_hf(self) -> dict[str, np.ndarray]:
-        """Weights by their names in the Hugging Face format."""
         state = self.state_dict()
         return {
-            hf: np.ascontiguousarray(state[name].T) if transposed else state[name]
-            for name, hf, transposed in _hf_names(self.config)
+            hf: np.ascontiguousarray(state[name].T) if _is_transposed(name, shape) else state[name]
+            for name, hf, shape in _hf_names(self.config)
         }
 
-    def load_hf(self, weights: Mapping[str, np.ndarray]) -> None:
-        """The reverse of `to_hf`. ValueError names what is missing or of another shape."""
-        bare = {k.removeprefix("transformer."): v for k, v in weights.items()}
-        state = {}
-        for name, hf, transposed in _hf_names(self.config):
-            w = bare.get(hf.removeprefix("transformer."))
-            if w is None:
-                raise ValueError(f"[load] expected a tensor {hf}, got none")
-            state[name] = np.asarray(w).T if transposed else w
-        self.load_state_dict(state)
+    @classmethod
+    def from_hf(cls, config: Mapping, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> GPT2:
+        c = GPT2Config.from_hf(config)
+        if "wte.weight" in weights:  # as saved without the output layer
+            weights = {f"transformer.{name}": w for name, w in weights.items()}
+        check_shapes(((hf, shape) for _, hf, shape in _hf_names(c)), weights)
+        model = cls(c, dtype)
+        model.load_state_dict(
+            {name: weights[hf].T if _is_transposed(name, shape) else weights[hf] for name, hf, shape in _hf_names(c)}
+        )
+        return model
 
 
-def _hf_names(config: GPT2Config):
-    """(our name, Hugging Face's name, whether the matrix is stored transposed)"""
-    yield "tokens.weight", "transformer.wte.weight", False
-    yield "positions.weight", "transformer.wpe.weight", False
-    layers = {
-        "norm1": "ln_1",
-        "qkv": "attn.c_attn",
-        "attention_out": "attn.c_proj",
-        "norm2": "ln_2",
-        "mlp_in": "mlp.c_fc",
-        "mlp_out": "mlp.c_proj",
+def _is_transposed(name: str, shape: tuple[int, ...]) -> bool:
+    return name.startswith("blocks.") and len(shape) == 2
+
+
+def _hf_names(c: GPT2Config) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """(our name, Hugging Face's name, its shape there)"""
+    yield "tokens.weight", "transformer.wte.weight", (c.vocab_size, c.width)
+    yield "positions.weight", "transformer.wpe.weight", (c.context, c.width)
+    linear = {
+        "qkv": ("attn.c_attn", c.width, 3 * c.width),
+        "attention_out": ("attn.c_proj", c.width, c.width),
+        "mlp_in": ("mlp.c_fc", c.width, 4 * c.width),
+        "mlp_out": ("mlp.c_proj", 4 * c.width, c.width),
     }
-    for i in range(config.layers):
-        for ours, theirs in layers.items():
-            for kind in ("weight", "bias"):
-                transposed = kind == "weight" and not ours.startswith("norm")
-                yield f"blocks.{i}.{ours}.{kind}", f"transformer.h.{i}.{theirs}.{kind}", transposed
-    yield "norm.weight", "transformer.ln_f.weight", False
-    yield "norm.bias", "transformer.ln_f.bias", False
+    for i in range(c.layers):
+        ours, theirs = f"blocks.{i}", f"transformer.h.{i}"
+        for name, hf in (("norm1", "ln_1"), ("norm2", "ln_2")):
+            yield f"{ours}.{name}.weight", f"{theirs}.{hf}.weight", (c.width,)
+            yield f"{ours}.{name}.bias", f"{theirs}.{hf}.bias", (c.width,)
+        for name, (hf, inputs, outputs) in linear.items():
+            yield f"{ours}.{name}.weight", f"{theirs}.{hf}.weight", (inputs, outputs)
+            yield f"{ours}.{name}.bias", f"{theirs}.{hf}.bias", (outputs,)
+    yield "norm.weight", "transformer.ln_f.weight", (c.width,)
+    yield "norm.bias", "transformer.ln_f.bias", (c.width,)

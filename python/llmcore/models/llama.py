@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from llmcore import nn, ops
 from llmcore._tensor import Tensor
-from llmcore.models.base import CausalLM, KVCache, check_config, field, initialise
+from llmcore.models.base import CausalLM, KVCache, check_config, check_shapes, field, initialise
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Llama(CausalLM):
         self.blocks = [Block(config) for _ in range(config.layers)]
         self.norm = nn.RMSNorm(config.width, config.eps)
         self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
-        self._rotary = rotary_tables(config.context, config.head_size, config.rope_base)
+        self._tables: tuple[np.ndarray, np.ndarray] | None = None
         initialise(self, seed, config.layers, residual=("attention_out.weight", "down.weight"))
 
     def output_weight(self) -> nn.Parameter:
@@ -134,37 +134,37 @@ class Llama(CausalLM):
     def hidden(self, ids, cache: KVCache | None = None) -> Tensor:
         ids = self.checked_ids(ids)
         positions = None if cache is None else cache.advance(ids.shape[1])
+        rotary = self._rotary(ids.shape[1] if positions is None else int(positions.max(initial=0)) + 1)
         x = self.tokens(ids, self.dtype)
         for i, block in enumerate(self.blocks):
-            x = block(x, i, self._rotary, positions, cache)
+            x = block(x, i, rotary, positions, cache)
         return self.norm(x)
+
+    def _rotary(self, positions: int) -> tuple[np.ndarray, np.ndarray]:
+        """cos and sin of at least so many positions. Made as far as they are needed: a config may promise any context."""
+        if self._tables is None or len(self._tables[0]) < positions:
+            c = self.config
+            rows = min(max(1 << (positions - 1).bit_length(), 256), c.context)
+            self._tables = rotary_tables(rows, c.head_size, c.rope_base)
+        return self._tables
 
     # ---- Hugging Face names: query, key, value and gate, up are separate matrices there ----
 
     def to_hf(self) -> dict[str, np.ndarray]:
-        """Weights by their names in the Hugging Face format."""
         state, out = self.state_dict(), {}
         for name, parts in _hf_names(self.config):
-            rows = np.cumsum([n for _, n in parts])[:-1] if len(parts) > 1 else []
-            for (hf, _), w in zip(parts, np.split(state[name], rows) if len(parts) > 1 else [state[name]], strict=True):
-                out[hf] = np.ascontiguousarray(w)
+            ends = np.cumsum([shape[0] for _, shape in parts])
+            for (hf, shape), end in zip(parts, ends, strict=True):
+                out[hf] = state[name][end - shape[0] : end]
         return out
 
-    def load_hf(self, weights: Mapping[str, np.ndarray]) -> None:
-        """The reverse of `to_hf`. ValueError names what is missing or of another shape."""
-        state = {}
-        for name, parts in _hf_names(self.config):
-            for hf, rows in parts:
-                if hf not in weights:
-                    raise ValueError(f"[load] expected a tensor {hf}, got none")
-                if rows is not None and np.shape(weights[hf])[:1] != (rows,):
-                    raise ValueError(f"[load] expected {hf} with {rows} rows, got shape {np.shape(weights[hf])}")
-            state[name] = (
-                weights[parts[0][0]]
-                if len(parts) == 1
-                else np.concatenate([np.asarray(weights[hf]) for hf, _ in parts])
-            )
-        self.load_state_dict(state)
+    @classmethod
+    def from_hf(cls, config: Mapping, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> Llama:
+        c = LlamaConfig.from_hf(config)
+        check_shapes((part for _, parts in _hf_names(c) for part in parts), weights)
+        model = cls(c, dtype)
+        model.load_state_dict({name: np.concatenate([weights[hf] for hf, _ in parts]) for name, parts in _hf_names(c)})
+        return model
 
 
 def rotary_tables(positions: int, head_size: int, base: float) -> tuple[np.ndarray, np.ndarray]:
@@ -174,20 +174,18 @@ def rotary_tables(positions: int, head_size: int, base: float) -> tuple[np.ndarr
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
-def _hf_names(c: LlamaConfig):
-    """(our name, [(Hugging Face's name, rows)]): several names where theirs are parts of ours, rows None for all."""
-    yield "tokens.weight", [("model.embed_tokens.weight", None)]
-    q, kv = c.heads * c.head_size, c.kv_heads * c.head_size
+def _hf_names(c: LlamaConfig) -> Iterator[tuple[str, list[tuple[str, tuple[int, ...]]]]]:
+    """(our name, [(Hugging Face's name, shape), ...]): the parts that ours is made of, row by row"""
+    yield "tokens.weight", [("model.embed_tokens.weight", (c.vocab_size, c.width))]
+    heads = {"q": c.heads * c.head_size, "k": c.kv_heads * c.head_size, "v": c.kv_heads * c.head_size}
     for i in range(c.layers):
         ours, theirs = f"blocks.{i}", f"model.layers.{i}"
-        yield f"{ours}.norm1.weight", [(f"{theirs}.input_layernorm.weight", None)]
-        attention = [(f"{theirs}.self_attn.{n}_proj.weight", rows) for n, rows in (("q", q), ("k", kv), ("v", kv))]
-        yield f"{ours}.qkv.weight", attention
-        yield f"{ours}.attention_out.weight", [(f"{theirs}.self_attn.o_proj.weight", None)]
-        yield f"{ours}.norm2.weight", [(f"{theirs}.post_attention_layernorm.weight", None)]
-        mlp = [(f"{theirs}.mlp.{n}_proj.weight", c.ffn) for n in ("gate", "up")]
-        yield f"{ours}.gate_up.weight", mlp
-        yield f"{ours}.down.weight", [(f"{theirs}.mlp.down_proj.weight", None)]
-    yield "norm.weight", [("model.norm.weight", None)]
+        yield f"{ours}.norm1.weight", [(f"{theirs}.input_layernorm.weight", (c.width,))]
+        yield f"{ours}.qkv.weight", [(f"{theirs}.self_attn.{n}_proj.weight", (r, c.width)) for n, r in heads.items()]
+        yield f"{ours}.attention_out.weight", [(f"{theirs}.self_attn.o_proj.weight", (c.width, heads["q"]))]
+        yield f"{ours}.norm2.weight", [(f"{theirs}.post_attention_layernorm.weight", (c.width,))]
+        yield f"{ours}.gate_up.weight", [(f"{theirs}.mlp.{n}_proj.weight", (c.ffn, c.width)) for n in ("gate", "up")]
+        yield f"{ours}.down.weight", [(f"{theirs}.mlp.down_proj.weight", (c.width, c.ffn))]
+    yield "norm.weight", [("model.norm.weight", (c.width,))]
     if not c.tied:
-        yield "head.weight", [("lm_head.weight", None)]
+        yield "head.weight", [("lm_head.weight", (c.vocab_size, c.width))]

@@ -1,0 +1,165 @@
+"""Tensors and numpy, threads, forks, the allocator, and what the build says of itself."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import llmcore
+from llmcore import _core, ops
+
+
+@pytest.fixture(autouse=True)
+def restore_threads():
+    before = llmcore.num_threads()
+    yield
+    llmcore.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32", "int64", "uint32", "uint8", ml_dtypes.bfloat16])
+def test_numpy_there_and_back(dtype):
+    a = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    t = llmcore.tensor(a)
+    np.testing.assert_array_equal(t.numpy(), a)
+    assert t.shape == a.shape
+    assert t.dtype == a.dtype.name
+
+
+def test_contiguous_numpy_is_not_copied_and_outlives_its_array():
+    a = np.arange(10, dtype=np.float32)
+    t = llmcore.tensor(a)
+    a[3] = 99
+    assert t.numpy()[3] == 99
+    view = llmcore.tensor(np.ones(1000, np.float32)).numpy()
+    assert view.sum() == 1000
+
+
+@pytest.mark.parametrize(
+    "a",
+    [
+        np.arange(24, dtype=np.float32).reshape(4, 6)[:, ::2],
+        np.arange(24, dtype=np.float32).reshape(4, 6).T,
+        np.arange(24, dtype=np.float32)[::-1],
+        np.frombuffer(b"x" + np.arange(6, dtype=np.float32).tobytes(), np.uint8)[1:].view(np.float32),
+        np.arange(6, dtype=">f4"),
+        np.float32(3.5),
+        np.zeros((0, 5), np.float32),
+    ],
+    ids=["strided", "transposed", "reversed", "misaligned", "big-endian", "scalar", "empty"],
+)
+def test_views_of_any_layout(a):
+    np.testing.assert_array_equal(llmcore.tensor(a).numpy(), a)
+    np.testing.assert_array_equal(ops.mul(llmcore.tensor(a), 2.0).numpy(), np.asarray(a) * 2)
+
+
+def test_dlpack_comes_in():
+    class Foreign:  # only DLPack, no numpy protocol
+        def __init__(self, a):
+            self.a = a
+
+        def __dlpack__(self, **kwargs):
+            return self.a.__dlpack__(**kwargs)
+
+        def __dlpack_device__(self):
+            return self.a.__dlpack_device__()
+
+    np.testing.assert_array_equal(llmcore.tensor(Foreign(np.ones(3, np.float32))).numpy(), np.ones(3))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "complex64", "bool", "U3", "O"])
+def test_other_dtypes_are_refused(dtype):
+    with pytest.raises(TypeError, match=r"\[tensor\] expected"):
+        llmcore.tensor(np.zeros(3, dtype))
+
+
+def test_impossible_sizes_are_refused():
+    for shape in ([2**62, 4], [-1], [2**50]):
+        with pytest.raises(ValueError, match=r"\[tensor\] expected"):
+            _core.empty(shape, _core.DType.float32)
+    with pytest.raises(ValueError, match="cpu"):
+        llmcore.tensor([1.0], device="cuda")
+
+
+@pytest.mark.parametrize("n", [0, -1, 1025])
+def test_bad_thread_counts(n):
+    with pytest.raises(ValueError, match="1 <= n <= 1024"):
+        llmcore.set_num_threads(n)
+    with pytest.raises(TypeError):
+        llmcore.set_num_threads(1.5)
+
+
+def test_python_threads_share_the_pool():
+    llmcore.set_num_threads(4)
+    x = np.random.default_rng(0).normal(size=(64, 96)).astype(np.float32)
+    expected = ops.matmul(x, x.T.copy()).numpy()
+    failures = []
+
+    def work():
+        for i in range(50):
+            if not np.array_equal(ops.matmul(x, x.T.copy()).numpy(), expected):
+                failures.append(i)
+
+    def resize():
+        for n in (1, 2, 3, 8) * 5:
+            llmcore.set_num_threads(n)
+
+    threads = [threading.Thread(target=work) for _ in range(4)] + [threading.Thread(target=resize)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not failures
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_computes():
+    code = """
+import os, sys, warnings, numpy as np, llmcore
+warnings.simplefilter("ignore")
+from llmcore import ops
+llmcore.set_num_threads(4)
+x = np.ones((256, 256), np.float32)
+before = ops.matmul(x, x).numpy()
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if np.array_equal(ops.matmul(x, x).numpy(), before) else 3)
+_, status = os.waitpid(pid, 0)
+assert np.array_equal(ops.matmul(x, x).numpy(), before)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_affinity_limits_the_default_threads():
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("needs affinity")
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import llmcore; print(llmcore.num_threads())"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert out.stdout.strip() == "1", out.stderr
+
+
+def test_forced_isa_and_its_error():
+    def isa(name):
+        env = os.environ | {"LLMCORE_CPU_ISA": name}
+        code = "import llmcore; print(llmcore.build_info()['isa'])"
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=60)
+
+    for name in llmcore.build_info()["isas_supported"]:
+        assert isa(name).stdout.strip() == name
+    assert "[LLMCORE_CPU_ISA] expected one of" in isa("sse9").stderr
+
+
+def test_memory_is_reused_and_released():
+    _core.release_cached_memory()
+    _core.empty([1 << 20], _core.DType.float32)
+    assert _core.memory_stats()["cached"] >= 4 << 20
+    before = _core.memory_stats()["cached"]
+    kept = _core.empty([1 << 20], _core.DType.float32)
+    assert _core.memory_stats()["cached"] < before
+    del kept
+    _core.release_cached_memory()
+    assert _core.memory_stats()["cached"] == 0
