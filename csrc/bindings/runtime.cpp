@@ -7,6 +7,7 @@
 #include "core/thread_pool.h"
 #include "cpu/dispatch.h"
 #include "cpu/kernels.h"
+#include "ops/machine.h"
 
 namespace py = pybind11;
 
@@ -43,6 +44,9 @@ void register_runtime(py::module_& m) {
       py::arg("key"), py::arg("counter_lo"), py::arg("counter_hi"), "Philox4x32-10: four 32-bit words.");
   m.def("reset_peak_memory", &reset_peak_memory);
   m.def("release_cached_memory", &release_cached_memory);
+  m.def("machine_peak", &machine_peak, py::arg("dtype"), py::arg("pieces"), py::arg("rounds"),
+        py::call_guard<py::gil_scoped_release>());
+  m.def("machine_read", &machine_read, py::arg("x"), py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace llmcore

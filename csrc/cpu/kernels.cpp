@@ -28,6 +28,7 @@ void fill_table(KernelTable& table);
 #include "cpu/elementwise.inl"
 #include "cpu/embedding.inl"
 #include "cpu/loss.inl"
+#include "cpu/machine.inl"
 #include "cpu/norm.inl"
 #include "cpu/optim.inl"
 #include "cpu/rope.inl"
@@ -44,6 +45,7 @@ void fill_table(KernelTable& table) {
   register_elementwise(table);
   register_embedding(table);
   register_loss(table);
+  register_machine(table);
   register_norm(table);
   register_optim(table);
   register_rope(table);

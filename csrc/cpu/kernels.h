@@ -334,6 +334,9 @@ struct KernelTable {
 
   size_t (*sample_workspace)(const SampleArgs&);
   void (*sample)(const SampleArgs&);
+
+  double (*machine_peak)(DType dtype, int64_t rounds);  // machine.inl; see ops/machine.h
+  uint32_t (*machine_read)(const uint32_t* words, int64_t count);
 };
 
 // The table of the device: on the CPU the best instruction set of this machine, or the one named by LLMCORE_CPU_ISA.

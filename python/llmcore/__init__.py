@@ -24,6 +24,7 @@ _LAZY = {
     "build_info": "llmcore.runtime",
     "num_threads": "llmcore.runtime",
     "set_num_threads": "llmcore.runtime",
+    "bench": None,
     "data": None,
     "formats": None,
     "losses": None,

@@ -1,0 +1,5 @@
+"""Measuring: what the machine can do, and the floors that follow from it."""
+
+from llmcore.bench.machine import measure_machine
+
+__all__ = ["measure_machine"]

@@ -1,0 +1,105 @@
+"""This machine's peak arithmetic and read bandwidth: no kernel can be faster, so they say how far one is from the end."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from llmcore import _core, runtime
+from llmcore._core import DType
+
+# Name in the result -> what is multiplied. The byte products are unsigned by signed, as the instructions are.
+PEAKS = {"fp32_gflops": DType.float32, "bf16_gflops": DType.bfloat16, "int8_gops": DType.uint8}
+REPEATS = 7
+SECONDS = 0.03  # one measurement of arithmetic; longer than a time slice that a neighbour may take
+LARGEST_BUFFER = 1 << 30
+
+
+def measure_machine(threads: int | None = None) -> dict:
+    """Measure in about five seconds; the best of several interleaved repeats, as a neighbour can only slow them down.
+
+    threads: the "all" of the result, by default what the kernels use. Returns
+    {"cpu", "isa", "threads", "buffer_bytes", "fp32_gflops", "bf16_gflops", "int8_gops", "read_gb_s"}; the last four are
+    {"1": on one thread, "all": on all}, in 10⁹ operations (a multiply-add is two) or bytes a second. The buffer that is
+    read is larger than the last cache where memory allows.
+    """
+    before = runtime.num_threads()
+    counts = {"1": 1, "all": before if threads is None else threads}
+    buffer = np.ones(_buffer_bytes() // 4, np.uint32)
+    words = _core.from_numpy(buffer)
+    best: dict[str, dict[str, float]] = {name: dict.fromkeys(counts, 0.0) for name in (*PEAKS, "read_gb_s")}
+    try:
+        rounds = {}
+        for repeat in range(REPEATS):
+            for key, n in counts.items():
+                runtime.set_num_threads(n)
+                for name, dtype in PEAKS.items():
+                    if name not in rounds:
+                        rounds[name] = _rounds(dtype)
+                    pieces = 1 if n == 1 else 4 * n  # more pieces than threads, so that a slow one holds up none
+                    per_piece = max(1, rounds[name] * n // pieces)
+                    rate = _rate(lambda: _core.machine_peak(dtype, pieces, per_piece))  # noqa: B023 - called at once
+                    best[name][key] = max(best[name][key], rate)
+                rate = _rate(lambda: _core.machine_read(words) and buffer.nbytes)
+                best["read_gb_s"][key] = max(best["read_gb_s"][key], rate)
+    finally:
+        runtime.set_num_threads(before)
+    return {
+        "cpu": cpu_name(),
+        "isa": _core.current_isa(),
+        "threads": counts["all"],
+        "buffer_bytes": buffer.nbytes,
+        **best,
+    }
+
+
+def _rate(work: Callable[[], float]) -> float:
+    """10⁹ units a second, where work() returns the units it did."""
+    began = time.perf_counter()
+    units = work()
+    return units / (time.perf_counter() - began) / 1e9
+
+
+def _rounds(dtype: DType) -> int:
+    """As many rounds as fill SECONDS on one thread."""
+    rounds = 1000
+    while True:
+        began = time.perf_counter()
+        _core.machine_peak(dtype, 1, rounds)
+        taken = time.perf_counter() - began
+        if taken > SECONDS / 10:
+            return max(1, int(rounds * SECONDS / taken))
+        rounds *= 8
+
+
+def _buffer_bytes() -> int:
+    """Twice the last cache, at least 256 MB, at most a gigabyte and a quarter of the memory that is free."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(max(2 * _largest_cache(), 1 << 28), LARGEST_BUFFER, max(free // 4, 1 << 24)) // 4096 * 4096
+
+
+def _largest_cache() -> int:
+    """Bytes of the largest cache of the first processor; 0 where Linux does not say."""
+    largest = 0
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()  # such as 32K
+        scale = {"K": 1 << 10, "M": 1 << 20}.get(text[-1:])
+        if scale and text[:-1].isdigit():
+            largest = max(largest, int(text[:-1]) * scale)
+    return largest
+
+
+def cpu_name() -> str:
+    """The processor's name as Linux gives it, else the machine's type."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
