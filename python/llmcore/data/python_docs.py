@@ -6,12 +6,11 @@ document a topic, a document a module. Kept in the user's cache folder between r
 
 import hashlib
 import json
-import os
 import sys
 import sysconfig
-import tempfile
 from pathlib import Path
 
+from llmcore._cache import cache_folder, write_cache
 from llmcore.data.docstrings import library_modules, standard_library_docstrings
 from llmcore.data.errors import CorpusError
 
@@ -63,11 +62,7 @@ def _topics() -> dict[str, str]:
 
 
 def _cache_path() -> Path:
-    """In $LLMCORE_CACHE, else $XDG_CACHE_HOME/llmcore, else ~/.cache/llmcore; a name for each interpreter."""
-    folder = os.environ.get("LLMCORE_CACHE") or ""
-    if not folder:
-        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        folder = os.path.join(base, "llmcore")
+    """In the cache folder; a name for each interpreter."""
     library = Path(sysconfig.get_paths()["stdlib"])
     # Parts of Python that a distribution packages apart may come or go while its version stays.
     parts = sorted(module for module, _ in library_modules(library))
@@ -75,7 +70,7 @@ def _cache_path() -> Path:
     identity = "\n".join([sys.version, str(library), str(_FORMAT), *parts])
     key = hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()
     version = ".".join(map(str, sys.version_info[:3]))
-    return Path(folder, f"python-docs-{version}-{key}.json")
+    return cache_folder() / f"python-docs-{version}-{key}.json"
 
 
 def _read_cache(path: Path) -> list[bytes] | None:
@@ -90,16 +85,6 @@ def _read_cache(path: Path) -> list[bytes] | None:
 
 
 def _write_cache(path: Path, documents: list[bytes]) -> None:
-    """Written beside and renamed, so that a reader sees all or nothing. Failing to cache is no failure."""
     payload = json.dumps([document.decode("utf-8") for document in documents]).encode()
     digest = hashlib.blake2b(payload, digest_size=32).hexdigest().encode()
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=path.name + ".", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(digest + b"\n" + payload)
-        os.replace(temporary, path)
-    except OSError:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+    write_cache(path, digest + b"\n" + payload)

@@ -1,7 +1,28 @@
-"""Training stages, each a small file on one loop (`loop.py`)."""
+"""Training stages, each a small file on one loop (`loop.py`). Loaded when first used, so that the command line shows a
+stage's options without loading what trains it."""
 
-from llmcore.train.config import PretrainConfig
-from llmcore.train.loop import Interrupted, TrainingError
-from llmcore.train.pretrain import pretrain
+import importlib
 
-__all__ = ["Interrupted", "PretrainConfig", "TrainingError", "pretrain"]
+_LAZY = {
+    "CheckpointError": "llmcore.train.checkpoint",
+    "Interrupted": "llmcore.train.loop",
+    "PretrainConfig": "llmcore.train.config",
+    "Report": "llmcore.train.report",
+    "TerminalReport": "llmcore.train.report",
+    "TrainingError": "llmcore.train.loop",
+    "pretrain": "llmcore.train.pretraining",
+}
+
+__all__ = list(_LAZY)
+
+
+def __getattr__(name: str):
+    if name not in _LAZY:
+        raise AttributeError(f"module 'llmcore.train' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(__all__)
