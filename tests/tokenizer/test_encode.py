@@ -125,6 +125,9 @@ def test_the_longest_special_token_counts(tokenizer):
 def test_bad_arguments_to_encode(tokenizer):
     with pytest.raises(ValueError, match="special tokens in allowed_special, got '<nope>'"):
         tokenizer.encode("x", allowed_special={"<nope>"})
+    for bad in (3, "\ud800"):
+        with pytest.raises(ValueError, match="special tokens in allowed_special, got"):
+            tokenizer.encode("x", allowed_special=[bad])
     with pytest.raises(ValueError, match='allowed_special="all" or a set'):
         tokenizer.encode("x", allowed_special="<|user|>")
     with pytest.raises(TypeError, match=r"\[encode\] expected str or bytes, got int"):

@@ -139,6 +139,8 @@ BROKEN = [
     (put("added_tokens", 0, 7), r"added_tokens\[0\]: expected an object, got 7"),
     (put("added_tokens", 0, "content", 7), r"added_tokens\[0\].content: expected a string, got 7"),
     (put("added_tokens", 0, "content", ""), r"added_tokens\[0\].content: expected a string that no other"),
+    (put("added_tokens", 0, "content", "\ud800"), "expected an id that no other token has, got 260"),
+    (put("added_tokens", 0, {"id": 400, "content": "\ud800"}), "byte-level alphabet|UTF-8 form"),
     (put("added_tokens", 0, "id", None), r"added_tokens\[0\].id: expected an id"),
     (put("added_tokens", 0, "lstrip", True), r"added_tokens\[0\].lstrip: expected false"),
     (put("added_tokens", 0, {"id": 97, "content": "<s>"}), "expected an id that no other token has, got 97"),
@@ -216,6 +218,16 @@ def test_tiktoken_files(tmp_path):
         Tokenizer.load(path)
     with pytest.raises(ValueError, match="the file has its own"):
         Tokenizer.load(tmp_path / "as.json", pattern="gpt2")
+
+
+def test_bad_special_tokens_for_a_tiktoken_file(tmp_path):
+    path = tmp_path / "bytes.tiktoken"
+    path.write_bytes(b"".join(base64.b64encode(bytes([byte])) + b" %d\n" % byte for byte in range(256)))
+    with pytest.raises(TypeError, match="special_tokens to be a list of str, got '<s>'"):
+        Tokenizer.load(path, pattern="gpt2", special_tokens="<s>")
+    for bad in ("x", -1, None, 97, 2**40):
+        with pytest.raises(ValueError, match=r"\[load\] .*bytes.tiktoken: expected .*special token"):
+            Tokenizer.load(path, pattern="gpt2", special_tokens={"<s>": bad})
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,11 @@ class Tokenizer:
     def __init__(self, vocabulary: Vocabulary):
         """ValueError if the vocabulary contradicts itself: see `Vocabulary` for its parts."""
         v = vocabulary
+        _check_pattern(v.pattern, "tokenizer")
+        _check_specials(v.special_tokens, "tokenizer")
+        for special, id in v.special_tokens.items():
+            if not isinstance(id, int) or not 0 <= id < 1 << 31:
+                raise ValueError(f"[tokenizer] expected an id for special token {special!r}, got {id!r}")
         specials = list(v.special_tokens.items())
         if v.merges is None:
             self._bpe = _core.BPE.from_ranks(v.tokens, v.pattern, specials)
@@ -68,11 +73,11 @@ class Tokenizer:
         the smaller ids. Memory grows with the number of distinct pieces. ValueError for a vocab_size below
         256 plus the number of special tokens, for no text at all, and for an unknown pattern.
         """
-        if isinstance(special_tokens, str) or not all(isinstance(token, str) for token in special_tokens):
-            raise TypeError(f"[train] expected special_tokens to be a list of str, got {special_tokens!r}")
+        _check_pattern(pattern, "train")
+        _check_specials(special_tokens, "train")
         specials = list(special_tokens)
         for special in specials:
-            if len(special.encode("utf-8", "replace")) == 1:
+            if len(special.encode()) == 1:
                 raise ValueError(f"[train] expected special tokens of at least two bytes, got {special!r}")
         if isinstance(vocab_size, bool) or not hasattr(vocab_size, "__index__"):
             raise TypeError(f"[train] expected vocab_size to be an integer, got {vocab_size!r}")
@@ -97,7 +102,7 @@ class Tokenizer:
         cls,
         path: str | os.PathLike,
         pattern: str | None = None,
-        special_tokens: dict[str, int] | Iterable[str] | None = None,
+        special_tokens: dict[str, int] | Collection[str] | None = None,
     ) -> Tokenizer:
         """Reads a tokenizer.json (byte-level BPE), a directory that holds one, or a `.tiktoken` file.
 
@@ -117,6 +122,8 @@ class Tokenizer:
         if path.suffix == ".tiktoken":
             if pattern is None:
                 raise ValueError(f"[load] {path}: expected pattern=... (a .tiktoken file does not name its own)")
+            if special_tokens is not None:
+                _check_specials(special_tokens, "load")
             vocabulary = formats.read_tiktoken(path, pattern, special_tokens if special_tokens is not None else ())
         elif pattern is not None or special_tokens is not None:
             raise ValueError(f"[load] {path}: expected no pattern and special_tokens: the file has its own")
@@ -272,7 +279,26 @@ class Tokenizer:
             raise ValueError(
                 f'[encode] expected allowed_special="all" or a set of special tokens, got {allowed_special!r}'
             )
-        return list(allowed_special) if allowed_special else []
+        names = list(allowed_special)
+        for name in names:
+            if name not in self._special_tokens:
+                raise ValueError(f"[encode] expected special tokens in allowed_special, got {name!r}")
+        return names
+
+
+def _check_pattern(pattern: Any, op: str) -> None:
+    if not isinstance(pattern, str):
+        raise TypeError(f"[{op}] expected pattern to be a name, got {type(pattern).__name__}")
+
+
+def _check_specials(specials: Any, op: str) -> None:
+    if isinstance(specials, (str, bytes)) or not isinstance(specials, Collection):
+        raise TypeError(f"[{op}] expected special_tokens to be a list of str, got {specials!r}")
+    for special in specials:
+        if not isinstance(special, str):
+            raise TypeError(f"[{op}] expected special_tokens to be a list of str, got {special!r} in it")
+        if any("\ud800" <= c <= "\udfff" for c in special):
+            raise ValueError(f"[{op}] expected special tokens that have a UTF-8 form, got {special!r}")
 
 
 def _replace_surrogates(text: Text) -> Text:
