@@ -15,8 +15,8 @@ from llmcore._version import __version__
 
 # Public name -> module that defines it (None: the submodule of that name).
 _LAZY = {
-    "Tensor": "llmcore._tensor",
-    "tensor": "llmcore._tensor",
+    "Tensor": "llmcore.ops",
+    "tensor": "llmcore.ops",
     "no_grad": "llmcore.autograd",
     "Tokenizer": "llmcore.tokenizer",
     "LanguageModel": "llmcore.generate",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from llmcore import _core, autograd
@@ -143,25 +145,11 @@ class Tensor:
             )
         autograd.run_backward(self, grad)
 
-    # ---- arithmetic and views (llmcore.ops.arithmetic) ----
+    if TYPE_CHECKING:  # given to the class by llmcore.ops.arithmetic, which stands above it
 
-    def __add__(self, other) -> Tensor:
-        from llmcore.ops import arithmetic
-
-        return arithmetic.add(self, other)
-
-    def __mul__(self, other) -> Tensor:
-        from llmcore.ops import arithmetic
-
-        return arithmetic.mul(self, other)
-
-    __radd__ = __add__
-    __rmul__ = __mul__
-
-    def reshape(self, *shape) -> Tensor:
-        from llmcore.ops import arithmetic
-
-        return arithmetic.reshape(self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
+        def __add__(self, other) -> Tensor: ...
+        def __mul__(self, other) -> Tensor: ...
+        def reshape(self, *shape) -> Tensor: ...
 
 
 def array_to_numpy(array: _core.Array) -> np.ndarray:

@@ -3,6 +3,7 @@
 Bad shapes, dtypes and devices raise ValueError or TypeError as `[op] expected ..., got ...`.
 """
 
+from llmcore._tensor import Tensor, tensor
 from llmcore.ops.activation import gelu, silu, softmax, swiglu
 from llmcore.ops.arithmetic import add, cast, mul, reshape, split
 from llmcore.ops.attention import attention, cache_append
@@ -14,6 +15,7 @@ from llmcore.ops.sample import Sample, sample
 
 __all__ = [
     "Sample",
+    "Tensor",
     "add",
     "attention",
     "cache_append",
@@ -34,4 +36,5 @@ __all__ = [
     "softmax",
     "split",
     "swiglu",
+    "tensor",
 ]

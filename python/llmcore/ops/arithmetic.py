@@ -76,3 +76,13 @@ def split(x, sizes: Sequence[int], dim: int = -1) -> list[Tensor]:
 
         autograd.record(outputs, [x], backward)
     return outputs
+
+
+def _reshape_method(self: Tensor, *shape) -> Tensor:
+    """A view with another shape, given as numbers or as one sequence."""
+    return reshape(self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
+
+
+Tensor.__add__ = Tensor.__radd__ = add
+Tensor.__mul__ = Tensor.__rmul__ = mul
+Tensor.reshape = _reshape_method
