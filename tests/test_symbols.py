@@ -34,7 +34,9 @@ def test_isa_objects_export_only_their_table():
     assert objects, "LLMCORE_BUILD_DIR has no kernels_<isa>.dir/*.o"
     for path in objects:
         isa = re.search(r"kernels_(\w+)\.dir", str(path))[1]
-        symbols = subprocess.run(["nm", "-C", "--defined-only", path], capture_output=True, text=True, check=True).stdout
+        symbols = subprocess.run(
+            ["nm", "-C", "--defined-only", path], capture_output=True, text=True, check=True
+        ).stdout
         assert f"llmcore::{isa}::fill_table" in symbols
         assert exported(symbols, isa) == [], f"{path.name} of {isa}"
 

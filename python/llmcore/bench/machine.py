@@ -35,7 +35,7 @@ def measure_machine(threads: int | None = None) -> dict:
     best: dict[str, dict[str, float]] = {name: dict.fromkeys(counts, 0.0) for name in (*PEAKS, "read_gb_s")}
     try:
         rounds = {}
-        for repeat in range(REPEATS):
+        for _ in range(REPEATS):
             for key, n in counts.items():
                 runtime.set_num_threads(n)
                 for name, dtype in PEAKS.items():

@@ -1,0 +1,347 @@
+"""
+llmcore's C++ core: tensors, kernels and the tokenizer. Use it through the llmcore package.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import typing
+
+import numpy
+import numpy.typing
+import typing_extensions
+
+__all__: list[str] = [
+    "BPE",
+    "Array",
+    "BPETrainer",
+    "DType",
+    "Panels",
+    "adamw",
+    "add",
+    "attention",
+    "attention_backward",
+    "available_cpus",
+    "cache_append",
+    "cast",
+    "compiled_isas",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "current_isa",
+    "embedding",
+    "embedding_backward",
+    "empty",
+    "fast_bf16",
+    "from_numpy",
+    "gelu",
+    "gelu_backward",
+    "global_norm",
+    "join",
+    "layer_norm",
+    "linear",
+    "linear_bias_grad",
+    "linear_cross_entropy",
+    "linear_cross_entropy_grad",
+    "linear_weight_grad",
+    "machine_peak",
+    "machine_read",
+    "matmul",
+    "memory_stats",
+    "mul",
+    "norm_backward",
+    "num_threads",
+    "pack",
+    "philox",
+    "release_cached_memory",
+    "reset_peak_memory",
+    "rms_norm",
+    "rope",
+    "sample",
+    "scale",
+    "set_num_threads",
+    "silu",
+    "silu_backward",
+    "softmax",
+    "softmax_backward",
+    "split",
+    "swiglu",
+    "swiglu_backward",
+    "unicode_class",
+    "zeros",
+]
+
+class DType:
+    """
+    Members:
+
+      float32
+
+      bfloat16
+
+      int32
+
+      int64
+
+      uint32
+
+      uint8
+    """
+
+    __members__: typing.ClassVar[dict[str, DType]]
+    bfloat16: typing.ClassVar[DType]
+    float32: typing.ClassVar[DType]
+    int32: typing.ClassVar[DType]
+    int64: typing.ClassVar[DType]
+    uint32: typing.ClassVar[DType]
+    uint8: typing.ClassVar[DType]
+    @typing.overload
+    def __eq__(self, other: DType) -> bool: ...
+    @typing.overload
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __getstate__(self) -> int: ...
+    def __hash__(self) -> int: ...
+    def __index__(self) -> int: ...
+    def __init__(self, value: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def __int__(self) -> int: ...
+    @typing.overload
+    def __ne__(self, other: DType) -> bool: ...
+    @typing.overload
+    def __ne__(self, other: typing.Any) -> bool: ...
+    def __repr__(self) -> str: ...
+    def __setstate__(self, state: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def __str__(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
+
+class Array:
+    """
+    Storage with a shape and strides; llmcore.Tensor adds gradients.
+    """
+    def contiguous(self) -> Array: ...
+    def copy_from(self, src: Array) -> None: ...
+    def narrow(
+        self,
+        dim: typing.SupportsInt | typing.SupportsIndex,
+        start: typing.SupportsInt | typing.SupportsIndex,
+        length: typing.SupportsInt | typing.SupportsIndex,
+    ) -> Array: ...
+    def numpy(self) -> numpy.ndarray:
+        """
+        A numpy view of the same memory; bfloat16 as uint16.
+        """
+    def reshape(self, shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> Array: ...
+    def zero(self) -> None: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def dtype(self) -> DType: ...
+    @property
+    def is_contiguous(self) -> bool: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def shape(self) -> tuple: ...
+    @property
+    def size(self) -> int: ...
+
+class Panels:
+    """
+    A matrix packed for the kernels.
+    """
+    @property
+    def K(self) -> int: ...
+    @property
+    def N(self) -> int: ...
+    @property
+    def dtype(self) -> DType: ...
+
+class BPE:
+    """
+    A byte-level BPE vocabulary: immutable, used by any number of threads.
+    """
+    @staticmethod
+    def from_ranks(
+        tokens: collections.abc.Sequence[str],
+        pattern: str,
+        specials: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]],
+    ) -> BPE: ...
+    def __init__(
+        self,
+        tokens: collections.abc.Sequence[str],
+        merges: collections.abc.Sequence[
+            tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
+        ],
+        pattern: str,
+        whole_piece_first: bool,
+        specials: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]],
+    ) -> None: ...
+    def count(self, text: typing.Any, specials: typing.Any) -> int: ...
+    def decode_array(self, ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int64]) -> bytes: ...
+    def decode_list(self, ids: list) -> bytes: ...
+    def encode(self, text: typing.Any, specials: typing.Any) -> list: ...
+    def encode_array(self, text: typing.Any, specials: typing.Any) -> numpy.typing.NDArray[numpy.uint32]: ...
+    def encode_batch(self, texts: list, specials: typing.Any) -> list: ...
+    def token_bytes(self, id: typing.Any) -> bytes: ...
+    @property
+    def by_rank(self) -> bool: ...
+    @property
+    def merges(self) -> list[tuple[int, int]]: ...
+    @property
+    def pattern(self) -> str: ...
+    @property
+    def specials(self) -> dict: ...
+    @property
+    def tokens(self) -> list[bytes]: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def whole_piece_first(self) -> bool: ...
+
+class BPETrainer:
+    """
+    Counts the pieces of the texts it is fed, then trains on the counts.
+    """
+    def __init__(self, pattern: str, specials: collections.abc.Sequence[str]) -> None: ...
+    def feed(self, text: typing.Any) -> None: ...
+    def feed_buffer(self, buffer: typing_extensions.Buffer) -> None:
+        """
+        Feeds a contiguous buffer, such as a memory-mapped file.
+        """
+    def train(
+        self, num_tokens: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any
+    ) -> tuple[list[bytes], list[tuple[int, int]]]:
+        """
+        Returns (tokens, merges).
+        """
+    @property
+    def num_pieces(self) -> int: ...
+
+def adamw(
+    param: Array,
+    grad: Array,
+    m: Array,
+    v: Array,
+    lr: typing.SupportsFloat | typing.SupportsIndex,
+    beta1: typing.SupportsFloat | typing.SupportsIndex,
+    beta2: typing.SupportsFloat | typing.SupportsIndex,
+    eps: typing.SupportsFloat | typing.SupportsIndex,
+    weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+    step: typing.SupportsInt | typing.SupportsIndex,
+    grad_scale: typing.SupportsFloat | typing.SupportsIndex,
+) -> None: ...
+def add(a: Array, b: Array) -> Array: ...
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    scale: typing.SupportsFloat | typing.SupportsIndex,
+    causal: bool,
+    lengths: Array | None = None,
+) -> tuple[Array, Array]: ...
+def attention_backward(
+    dout: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    out: Array,
+    lse: Array,
+    scale: typing.SupportsFloat | typing.SupportsIndex,
+    causal: bool,
+) -> typing.Annotated[list[Array], "FixedSize(3)"]: ...
+def available_cpus() -> int: ...
+def cache_append(cache: Array, x: Array, lengths: Array) -> None: ...
+def cast(x: Array, dtype: DType) -> Array: ...
+def compiled_isas() -> list[tuple[str, bool]]: ...
+def cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]: ...
+def cross_entropy_backward(dloss: Array, logits: Array, targets: Array, lse: Array) -> Array: ...
+def current_isa() -> str: ...
+def embedding(table: Array, ids: Array, dtype: DType) -> Array: ...
+def embedding_backward(dout: Array, ids: Array, dtable: Array) -> None: ...
+def empty(shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], dtype: DType) -> Array: ...
+def fast_bf16() -> bool: ...
+def from_numpy(array: numpy.ndarray, as_bf16: bool = False) -> Array: ...
+def gelu(x: Array) -> Array: ...
+def gelu_backward(dout: Array, x: Array) -> Array: ...
+def global_norm(tensors: collections.abc.Sequence[Array]) -> float: ...
+def join(parts: collections.abc.Sequence[Array], dim: typing.SupportsInt | typing.SupportsIndex) -> Array: ...
+def layer_norm(
+    x: Array, weight: Array, bias: Array | None, eps: typing.SupportsFloat | typing.SupportsIndex
+) -> tuple[Array, Array, Array]: ...
+def linear(
+    x: Array,
+    weight: Panels,
+    bias: Array | None = None,
+    residual: Array | None = None,
+    gelu: bool = False,
+    keep_pre_activation: bool = False,
+    out_dtype: DType | None = None,
+) -> tuple[Array, Array | None]: ...
+def linear_bias_grad(dy: Array, db: Array) -> None: ...
+def linear_cross_entropy(x: Array, forward: Panels, targets: Array) -> Array: ...
+def linear_cross_entropy_grad(
+    x: Array, forward: Panels, backward: Panels, targets: Array, dloss: Array, dw: Array
+) -> tuple[Array, Array]: ...
+def linear_weight_grad(dy: Array, x: Array, dw: Array) -> None: ...
+def machine_peak(
+    dtype: DType, pieces: typing.SupportsInt | typing.SupportsIndex, rounds: typing.SupportsInt | typing.SupportsIndex
+) -> float: ...
+def machine_read(x: Array) -> int: ...
+def matmul(a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array: ...
+def memory_stats() -> dict: ...
+def mul(a: Array, b: Array) -> Array: ...
+def norm_backward(
+    dout: Array, x: Array, weight: Array, mean: Array | None, rstd: Array, dweight: Array, dbias: Array | None
+) -> Array: ...
+def num_threads() -> int: ...
+def pack(weight: Array, dtype: DType, transposed: bool, reuse: Panels = None) -> Panels: ...
+def philox(
+    key: typing.SupportsInt | typing.SupportsIndex,
+    counter_lo: typing.SupportsInt | typing.SupportsIndex,
+    counter_hi: typing.SupportsInt | typing.SupportsIndex,
+) -> list[int]:
+    """
+    Philox4x32-10: four 32-bit words.
+    """
+
+def release_cached_memory() -> None: ...
+def reset_peak_memory() -> None: ...
+def rms_norm(x: Array, weight: Array, eps: typing.SupportsFloat | typing.SupportsIndex) -> tuple[Array, Array]: ...
+def rope(
+    x: Array,
+    cos: Array,
+    sin: Array,
+    positions: Array | None,
+    rotated: typing.SupportsInt | typing.SupportsIndex,
+    inverse: bool,
+) -> Array: ...
+def sample(
+    logits: Array,
+    temperature: Array,
+    top_k: Array,
+    top_p: Array,
+    min_p: Array,
+    seed: Array,
+    step: Array,
+    want_probs: bool = False,
+) -> tuple[Array, Array, Array | None]: ...
+def scale(x: Array, factor: typing.SupportsFloat | typing.SupportsIndex) -> Array: ...
+def set_num_threads(n: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+def silu(x: Array) -> Array: ...
+def silu_backward(dout: Array, x: Array) -> Array: ...
+def softmax(x: Array) -> Array: ...
+def softmax_backward(dout: Array, out: Array) -> Array: ...
+def split(pattern: str, text: typing.Any) -> list[bytes]:
+    """
+    The pieces that a pattern cuts a text into.
+    """
+
+def swiglu(x: Array) -> Array: ...
+def swiglu_backward(dout: Array, x: Array) -> Array: ...
+def unicode_class(code_point: typing.SupportsInt | typing.SupportsIndex) -> int:
+    """
+    The class bits of a code point, as in csrc/tokenizer/unicode_tables.h.
+    """
+
+def zeros(shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], dtype: DType) -> Array: ...
