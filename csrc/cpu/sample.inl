@@ -32,7 +32,7 @@ static inline vq multiply_low(vq a, uint32_t m) {
 
 // philox4x32 of core/philox.h for kW / 2 counters; the words are the lower halves of the lanes.
 static inline void philox_lanes(uint64_t key, uint64_t counter_lo, vq counter_hi, vq words[4]) {
-  uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
+  vq k0 = vq{} + (key & 0xffffffffu), k1 = vq{} + (key >> 32);
   vq c0 = vq{} + counter_lo, c1 = c0 >> 32, c2 = counter_hi, c3 = c2 >> 32;
   for (int round = 0; round < 10; ++round) {
     const vq p0 = multiply_low(c0, 0xD2511F53u), p1 = multiply_low(c2, 0xCD9E8D57u);
@@ -57,18 +57,25 @@ static inline vq first_lanes(uint64_t start) {
   return v + start;
 }
 
+// Lanes of a and b in turn: the first half of each, then the second.
+struct Zipped {
+  vq low, high;
+};
+static inline Zipped zip(vq a, vq b) {
+#if LLMCORE_VECTOR_BYTES == 64
+  return {vq{a[0], b[0], a[1], b[1], a[2], b[2], a[3], b[3]}, vq{a[4], b[4], a[5], b[5], a[6], b[6], a[7], b[7]}};
+#elif LLMCORE_VECTOR_BYTES == 32
+  return {vq{a[0], b[0], a[1], b[1]}, vq{a[2], b[2], a[3], b[3]}};
+#else
+  return {vq{a[0], b[0]}, vq{a[1], b[1]}};
+#endif
+}
+
 // Random words of the tokens [start, start + 2 kW), start a multiple of 4.
-static inline void random_block(uint64_t seed, uint64_t step, int64_t start, uint32_t* random) {
+static inline Zipped random_block(uint64_t seed, uint64_t step, int64_t start) {
   vq words[4];
   philox_lanes(seed, step, first_lanes(static_cast<uint64_t>(start) / 4), words);
-  const vq pairs[2] = {(words[0] & 0xffffffffu) | words[1] << 32, (words[2] & 0xffffffffu) | words[3] << 32};
-  uint64_t lanes[2][kW / 2];
-  memcpy(lanes, pairs, sizeof lanes);
-  for (int i = 0; i < kW / 2; ++i)
-    for (int j = 0; j < 2; ++j) {
-      random[4 * i + 2 * j] = static_cast<uint32_t>(lanes[j][i]);
-      random[4 * i + 2 * j + 1] = static_cast<uint32_t>(lanes[j][i] >> 32);
-    }
+  return zip((words[0] & 0xffffffffu) | words[1] << 32, (words[2] & 0xffffffffu) | words[3] << 32);
 }
 
 // Random words of the tokens ids[0 .. kW).
@@ -117,22 +124,32 @@ struct Best {  // the largest score so far in each lane, and whose it is
   }
 };
 
-static inline int lanes_left(int64_t n) { return n < 0 ? 0 : n < kW ? static_cast<int>(n) : kW; }
+// What is left of the row after the filters: logits above the cut, and those equal to it up to an id.
+struct Cut {
+  float logit;
+  int32_t last_id;
+};
 
 template <class T>
-static int32_t draw_from_row(const T* x, int64_t V, const Scale& scale, uint64_t seed, uint64_t step) {
+static int32_t draw_from_row(const T* x, int64_t V, const Cut& cut, const Scale& scale, uint64_t seed, uint64_t step) {
   Best best;
-  uint32_t random[2 * kW];
-  for (int64_t start = 0; start < V; start += 2 * kW) {
-    random_block(seed, step, start, random);
-    for (int part = 0; part < 2; ++part) {
-      const int64_t i = start + part * kW;
-      const int n = lanes_left(V - i);
-      vu r;
-      memcpy(&r, random + part * kW, sizeof r);
-      const vf score = scale.z(logits_n(x + (n ? i : 0), n)) + gumbel(r);
-      best.offer(keep_n(score, n, -__builtin_inff()), lane_numbers() + static_cast<int32_t>(i));
-    }
+  const auto offer = [&](int64_t i, auto lanes, vq random) {
+    const vf v = keep_n(logits_n(x + i, lanes), lanes, -__builtin_inff());
+    const vi id = lane_numbers() + static_cast<int32_t>(i);
+    const vi kept = (v > cut.logit) | ((v == cut.logit) & (id <= cut.last_id));
+    best.offer(select(kept, scale.z(v) + gumbel((vu)random), splat(-__builtin_inff())), id);
+  };
+  int64_t i = 0;
+  for (; i + 2 * kW <= V; i += 2 * kW) {
+    const Zipped random = random_block(seed, step, i);
+    offer(i, All{}, random.low);
+    offer(i + kW, All{}, random.high);
+  }
+  if (i < V) {
+    const Zipped random = random_block(seed, step, i);
+    const int left = static_cast<int>(V - i);
+    offer(i, left < kW ? left : kW, random.low);
+    if (left > kW) offer(i + kW, left - kW, random.high);
   }
   return best.winner();
 }
@@ -140,11 +157,10 @@ static int32_t draw_from_row(const T* x, int64_t V, const Scale& scale, uint64_t
 template <class T>
 static int32_t first_equal(const T* x, int64_t V, float value) {
   int64_t found = -1;
-  for (int64_t i = 0; i < V && found < 0; i += kW) {
-    const int n = lanes_left(V - i);
-    const uint32_t hits = mask_bits(logits_n(x + i, n) == value) & static_cast<uint32_t>((1ull << n) - 1);
-    if (hits) found = i + __builtin_ctz(hits);
-  }
+  for_lanes(V, [&](int64_t i, auto lanes, int) {
+    const uint32_t hits = mask_bits(keep_n(logits_n(x + i, lanes), lanes, -__builtin_inff()) == value);
+    if (hits && found < 0) found = i + __builtin_ctz(hits);
+  });
   return static_cast<int32_t>(found);
 }
 
@@ -185,66 +201,83 @@ template <class T>
 static void collect(const T* x, int64_t V, float least, Candidates& c) {
   c.n = 0;
   least = least > -kLargest ? least : -kLargest;
-  for (int64_t i = 0; i < V; i += kW) {
-    const int n = lanes_left(V - i);
-    const vf v = logits_n(x + i, n);
-    for (uint32_t hits = mask_bits(v >= least) & static_cast<uint32_t>((1ull << n) - 1); hits; hits &= hits - 1) {
+  for_lanes(V, [&](int64_t i, auto lanes, int) {
+    const vf v = keep_n(logits_n(x + i, lanes), lanes, -__builtin_inff());
+    for (uint32_t hits = mask_bits(v >= least); hits; hits &= hits - 1) {
       const int lane = __builtin_ctz(hits);
       const float logit = to_float(x[i + lane]);
       c.logit[c.n] = logit < kLargest ? logit : kLargest;
       c.id[c.n++] = static_cast<uint32_t>(i + lane);
     }
-  }
+  });
 }
 
 // In the order of falling logits, the lower id first on ties, keeps the tokens before which less than `limit` of weight
-// (of tokens, when not weighted) stands. Returns the smallest logit kept. Sums are float64, in order of id.
-static float keep_before(Candidates& c, bool weighted, double limit) {
+// stands. Returns the smallest logit kept. Sums are float64, in an order of ids: every fourth token adds to the same
+// sum, so that tokens of one bin do not wait for each other. No branch depends on a token, but for ties at the cut.
+static float keep_before(Candidates& c, double limit) {
+  constexpr int kBins = 256, kElsewhere = kBins;
   uint32_t prefix = 0, known = 0;  // the key at the cut, and which of its bits are found
   double before = 0.0;
   for (int shift = 24; shift >= 0; shift -= 8) {
-    double mass[256] = {};
+    double mass[4][kBins + 1] = {};
     for (int64_t i = 0; i < c.n; ++i) {
       const uint32_t key = order_key(c.logit[i]);
-      if ((key & known) == prefix) mass[key >> shift & 255] += weighted ? static_cast<double>(c.weight[i]) : 1.0;
+      const uint32_t bin = (key & known) == prefix ? key >> shift & (kBins - 1) : kElsewhere;
+      mass[i & 3][bin] += static_cast<double>(c.weight[i]);
     }
-    uint32_t digit = 0;
-    while (digit < 255 && before + mass[digit] < limit) before += mass[digit++];
-    prefix |= digit << shift;
-    known |= 255u << shift;
+    uint32_t bin = 0;
+    for (; bin < kBins - 1; ++bin) {
+      const double next = before + ((mass[0][bin] + mass[1][bin]) + (mass[2][bin] + mass[3][bin]));
+      if (!(next < limit)) break;
+      before = next;
+    }
+    prefix |= bin << shift;
+    known |= (kBins - 1u) << shift;
   }
   int64_t kept = 0;
   float smallest = kLargest;
   for (int64_t i = 0; i < c.n; ++i) {
-    const uint32_t key = order_key(c.logit[i]);
-    const float weight = weighted ? c.weight[i] : 1.0f;
-    if (key > prefix || (key == prefix && !(before < limit))) continue;
-    if (key == prefix) before += static_cast<double>(weight);
-    if (c.logit[i] < smallest) smallest = c.logit[i];
-    c.logit[kept] = c.logit[i], c.id[kept] = c.id[i];
-    if (weighted) c.weight[kept] = weight;
-    ++kept;
+    const float logit = c.logit[i], weight = c.weight[i];
+    const uint32_t key = order_key(logit), id = c.id[i];
+    bool keep = key < prefix;
+    if (key == prefix) {
+      keep = before < limit;
+      before += static_cast<double>(weight);
+    }
+    c.logit[kept] = logit, c.id[kept] = id, c.weight[kept] = weight;
+    kept += keep;
+    smallest = keep && logit < smallest ? logit : smallest;
   }
   c.n = kept;
   return smallest;
 }
 
+// As many as `count`.
+static float keep_count(Candidates& c, int64_t count) {
+  for_lanes(c.n, [&](int64_t i, auto lanes, int) { store_n(c.weight + i, splat(1.0f), lanes); });
+  return keep_before(c, static_cast<double>(count));
+}
+
 static void keep_heavy(Candidates& c, float least) {
   int64_t kept = 0;
   for (int64_t i = 0; i < c.n; ++i) {
-    if (!(c.weight[i] >= least)) continue;
-    c.logit[kept] = c.logit[i], c.id[kept] = c.id[i], c.weight[kept] = c.weight[i];
-    ++kept;
+    const float weight = c.weight[i];
+    c.logit[kept] = c.logit[i], c.id[kept] = c.id[i], c.weight[kept] = weight;
+    kept += weight >= least;
   }
   c.n = kept;
 }
 
-static double weigh(Candidates& c, const Scale& scale) {
-  double total = 0.0;
+static double total_weight(const Candidates& c) {
+  double total[4] = {};
+  for (int64_t i = 0; i < c.n; ++i) total[i & 3] += static_cast<double>(c.weight[i]);
+  return (total[0] + total[1]) + (total[2] + total[3]);
+}
+
+static void weigh(Candidates& c, const Scale& scale) {
   for_lanes(
       c.n, [&](int64_t i, auto lanes, int) { store_n(c.weight + i, scale.weight(load_n(c.logit + i, lanes)), lanes); });
-  for (int64_t i = 0; i < c.n; ++i) total += static_cast<double>(c.weight[i]);
-  return total;
 }
 
 // The sum of all weights, and a weight so small that those above it surely hold `share` of the sum.
@@ -288,10 +321,11 @@ static void filter_row(const T* x, int64_t V, const Scale& scale, const RowParam
   if (p.top_k > 0) {
     c.n = partial_maxima(x, V, c.logit);
     // k parts whose maximum is at least b hold k tokens that are.
-    const float bound = p.top_k < c.n ? keep_before(c, false, static_cast<double>(p.top_k)) : -kLargest;
+    const float bound = p.top_k < c.n ? keep_count(c, p.top_k) : -kLargest;
     collect(x, V, bound, c);
-    keep_before(c, false, static_cast<double>(p.top_k));
-    total = weigh(c, scale);
+    keep_count(c, p.top_k);
+    weigh(c, scale);
+    total = total_weight(c);
   } else {
     const Mass mass = row_mass(x, V, scale, static_cast<double>(p.top_p));
     const float cutoff = mass.cutoff > p.min_p ? mass.cutoff : p.min_p;
@@ -304,22 +338,29 @@ static void filter_row(const T* x, int64_t V, const Scale& scale, const RowParam
   }
   if (p.top_p < 1.0f) {
     const double limit = (static_cast<double>(p.top_p) - 1e-6) * total;
-    keep_before(c, true, limit > 1e-300 ? limit : 1e-300);
+    keep_before(c, limit > 1e-300 ? limit : 1e-300);
   }
   if (p.min_p > 0.0f) keep_heavy(c, p.min_p);
 }
 
-static int32_t draw_from(const Candidates& c, const Scale& scale, uint64_t seed, uint64_t step) {
+// The noise of single tokens costs four times as much as that of a whole row.
+template <class T>
+static int32_t draw_from(const Candidates& c, const T* x, int64_t V, const Scale& scale, uint64_t seed, uint64_t step) {
+  if (4 * c.n > V) {
+    Cut cut = {kLargest, -1};
+    for (int64_t i = 0; i < c.n; ++i)
+      if (c.logit[i] <= cut.logit) cut = {c.logit[i], static_cast<int32_t>(c.id[i])};
+    return draw_from_row(x, V, cut, scale, seed, step);
+  }
   Best best;
-  for (int64_t i = 0; i < c.n; i += kW) {
-    const int n = lanes_left(c.n - i);
+  for_lanes(c.n, [&](int64_t i, auto lanes, int) {
     uint32_t ids[kW] = {};
-    memcpy(ids, c.id + i, sizeof(uint32_t) * static_cast<size_t>(n));
+    memcpy(ids, c.id + i, sizeof(uint32_t) * static_cast<size_t>(c.n - i < kW ? c.n - i : kW));
     vu id;
     memcpy(&id, ids, sizeof id);
-    const vf score = scale.z(load_n(c.logit + i, n)) + gumbel(random_of(seed, step, id));
-    best.offer(keep_n(score, n, -__builtin_inff()), (vi)id);
-  }
+    const vf score = scale.z(load_n(c.logit + i, lanes)) + gumbel(random_of(seed, step, id));
+    best.offer(keep_n(score, lanes, -__builtin_inff()), (vi)id);
+  });
   return best.winner();
 }
 
@@ -339,11 +380,10 @@ static int32_t sample_row(const T* x, int64_t V, const RowParameters& p, Candida
   if (p.top_k > 0 || p.top_p < 1.0f || p.min_p > 0.0f) {
     filter_row(x, V, scale, p, c);
     if (probs) {
-      double total = 0.0;
-      for (int64_t i = 0; i < c.n; ++i) total += static_cast<double>(c.weight[i]);
+      const double total = total_weight(c);
       for (int64_t i = 0; i < c.n; ++i) probs[c.id[i]] = static_cast<float>(static_cast<double>(c.weight[i]) / total);
     }
-    return draw_from(c, scale, p.seed, p.step);
+    return draw_from(c, x, V, scale, p.seed, p.step);
   }
   if (probs) {
     const float factor = static_cast<float>(1.0 / row_mass(x, V, scale, 1.0).total);
@@ -352,7 +392,7 @@ static int32_t sample_row(const T* x, int64_t V, const RowParameters& p, Candida
       store_n(probs + i, select(w >= 0.0f, w, splat(0.0f)), lanes);
     });
   }
-  return draw_from_row(x, V, scale, p.seed, p.step);
+  return draw_from_row(x, V, {-__builtin_inff(), -1}, scale, p.seed, p.step);
 }
 
 // ---- the batch ----
