@@ -36,6 +36,10 @@ class CheckpointError(ValueError):
     """A checkpoint that could not be written or read. The message is one line with file and reason."""
 
 
+class CheckpointSaveError(CheckpointError):
+    """One that could not be written."""
+
+
 def save_checkpoint(
     run_dir: str | os.PathLike, step: int, tensors: Mapping[str, np.ndarray], state: dict, keep: int = 2
 ) -> Path:
@@ -43,7 +47,7 @@ def save_checkpoint(
 
     Afterwards only the `keep` newest up to this step remain; later ones, left by a run that went back, stay
     until their step comes again. `state` must be what JSON can hold. On any failure the checkpoints that were
-    there are untouched, what was written is removed and `CheckpointError` says why. One process at a time may
+    there are untouched, what was written is removed and `CheckpointSaveError` says why. One process at a time may
     save to a run.
     """
     if keep < 1:
@@ -81,7 +85,7 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         _restore_replaced(folder)
         if isinstance(error, OSError):
-            raise CheckpointError(_save_problem(final, error)) from error
+            raise CheckpointSaveError(_save_problem(final, error)) from error
         raise
     old = [path for path in _checkpoints(folder) if _step(path) <= step]
     for path in old[keep:]:
@@ -90,7 +94,7 @@ def save_checkpoint(
         try:
             path.rename(doomed)
         except OSError as error:
-            raise CheckpointError(
+            raise CheckpointSaveError(
                 f"[checkpoint] {final.name} is saved, but {path} cannot be removed: {error}"
             ) from error
     _clean(folder)

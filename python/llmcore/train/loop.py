@@ -10,8 +10,12 @@ import dataclasses
 import json
 import math
 import os
+import shutil
+import signal
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -25,7 +29,9 @@ from llmcore.train.config import LoopConfig
 from llmcore.train.report import Report
 
 # Fields that may differ when a run is resumed: they change what is seen and kept, not what is computed.
-RESUMABLE = ("out", "eval_every", "save_every", "sample_every", "keep", "threads")
+RESUMABLE = ("out", "eval_every", "save_every", "sample_every", "keep", "threads", "max_minutes")
+# What a run leaves in its directory, besides checkpoints/.
+_RUN_FILES = ("config.json", "model.safetensors", "tokenizer.json", "log.jsonl")
 
 
 class TrainingError(RuntimeError):
@@ -60,43 +66,109 @@ class Stage(Protocol):
     def state(self) -> Mapping[str, object]:
         """What a resumed run must agree on (data, sizes); JSON."""
 
+    def begin(self, directory: Path) -> None:
+        """Write what a resumed run needs besides the checkpoints."""
+
     def save(self, directory: Path) -> None:
         """Write the finished model."""
 
 
+def check_out(config: LoopConfig, resume: bool, overwrite: bool) -> None:
+    """FileExistsError if config.out holds a model or checkpoints that a new run would destroy."""
+    out = Path(config.out)
+    if resume or overwrite:
+        return
+    if (out / "model.safetensors").exists() or any((out / "checkpoints").glob("step-*")):
+        raise FileExistsError(
+            f"[train] {out} already holds a run: continue it with --resume, give another --out, or replace it with "
+            "--overwrite"
+        )
+
+
 def run(stage: Stage, config: LoopConfig, report: Report, resume: bool = False) -> None:
-    """Train to config.steps. With `resume`, continue from the newest whole checkpoint in config.out."""
+    """Train to config.steps, or for config.max_minutes, and save the model.
+
+    With `resume`, continue from the newest whole checkpoint in config.out; without, an earlier run there is removed first
+    (`check_out` refuses it in time).
+    """
     if config.threads is not None:
         runtime.set_num_threads(config.threads)
     out = Path(config.out)
-    optimizer = optim.AdamW(
-        stage.model.named_parameters(), config.lr, (config.beta1, config.beta2), weight_decay=config.weight_decay
-    )
+    optimizer = _optimizer(stage, config)
     start, totals = 0, {"tokens": 0, "seconds": 0.0}
     if resume:
         start, totals = _restore(stage, optimizer, config, report)
-    out.mkdir(parents=True, exist_ok=True)
-    with _Log(out / "log.jsonl", start) as log, report.running(stage.name, start, config.steps):
-        step, saved = start, start
-        try:
-            while step < config.steps:
-                row = _update(stage, optimizer, config, step, totals)
-                step += 1
-                last = step == config.steps
-                if last or _due(step, config.eval_every):
-                    row |= stage.evaluate()
-                log.write(row)
-                report.update(row)
-                if _due(step, config.sample_every) and not last:
-                    report.samples(step, stage.samples(step))
-                if last or _due(step, config.save_every):
+    else:
+        # A later --resume must not find the checkpoints of another run.
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        for name in _RUN_FILES:
+            (out / name).unlink(missing_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        stage.begin(out)
+    deadline = time.monotonic() + (60 * config.max_minutes or math.inf)
+    with (
+        _Log(out / "log.jsonl", start) as log,
+        report.running(stage.name, start, config.steps),
+        _deferred_interrupt(report) as interrupted,
+    ):
+        step, saved, last = start, start, start == config.steps
+        while not last:
+            row = _update(stage, optimizer, config, step, totals)
+            step += 1
+            late = time.monotonic() >= deadline
+            last = step == config.steps or late
+            if last or _due(step, config.eval_every):
+                row |= stage.evaluate()
+            log.write(row)
+            report.update(row)
+            if _due(step, config.sample_every) and not last:
+                report.samples(step, stage.samples(step))
+            if last or _due(step, config.save_every) or interrupted():
+                if step > saved:
                     _save(stage, optimizer, config, step, totals)
-                    saved = step
-        except KeyboardInterrupt:
-            if step > saved:
-                _save(stage, optimizer, config, step, totals)
-            raise Interrupted(f"[train] stopped at step {step}; continue with --resume --out {config.out}") from None
-    stage.save(out)
+                saved = step
+            if interrupted():
+                raise Interrupted(
+                    f"[train] stopped at step {step} of {config.steps}; continue with --resume --out {config.out}"
+                )
+            if late and step < config.steps:
+                report.note(f"the time is up at step {step} of {config.steps}")
+        stage.save(out)
+
+
+def seconds_per_update(stage: Stage, config: LoopConfig, updates: int = 6) -> float:
+    """Median time of one update, the first ones left out. The stage's model is changed: use one to throw away."""
+    optimizer = _optimizer(stage, config)
+    totals = {"tokens": 0, "seconds": 0.0}
+    times = [_update(stage, optimizer, config, step, totals)["dt"] for step in range(updates)]
+    return sorted(times[updates // 3 :])[(updates - updates // 3) // 2]
+
+
+def _optimizer(stage: Stage, config: LoopConfig) -> optim.AdamW:
+    betas = config.beta1, config.beta2
+    return optim.AdamW(stage.model.named_parameters(), config.lr, betas, weight_decay=config.weight_decay)
+
+
+@contextmanager
+def _deferred_interrupt(report: Report):
+    """Ctrl-C waits for the end of the update, because half an update could not be continued bit for bit. Yields a
+    function that says whether it came. A second Ctrl-C stops at once, without saving."""
+    came = []
+
+    def handler(signum, frame):
+        if came:
+            raise KeyboardInterrupt
+        came.append(signum)
+        report.note("finishing this step, then saving (Ctrl-C again: stop without saving)")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread may handle signals
+        return
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _due(step: int, every: int) -> bool:
@@ -104,7 +176,7 @@ def _due(step: int, every: int) -> bool:
 
 
 def _update(stage: Stage, optimizer: optim.AdamW, config: LoopConfig, step: int, totals: dict) -> dict:
-    """One parameter update; returns its line of the log. Nothing is changed if it is interrupted before the end."""
+    """One parameter update; returns its line of the log."""
     began = time.perf_counter()
     lr = schedule.cosine(step, config.steps, config.lr, config.warmup, config.min_lr_ratio)
     batches = stage.batches(step)
@@ -161,6 +233,8 @@ def _restore(stage: Stage, optimizer: optim.AdamW, config: LoopConfig, report: R
     for key in ("stage", "config", "agree", "optimizer_steps", "totals", "step"):
         if key not in state:
             raise checkpoint.CheckpointError(f"[resume] {path}: expected {key} in its state, got none")
+    if state["stage"] != stage.name:
+        raise ValueError(f"[resume] expected a run of {stage.name}, got {path}, which is one of {state['stage']}")
     ours = dataclasses.asdict(config)
     for name, value in state["config"].items():
         if name not in RESUMABLE and ours.get(name) != value:
@@ -205,4 +279,10 @@ class _Log:
         self._file.close()
 
     def write(self, row: Mapping) -> None:
-        self._file.write(json.dumps({k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()}) + "\n")
+        line = json.dumps({k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()})
+        try:
+            self._file.write(line + "\n")
+        except OSError as e:
+            raise TrainingError(
+                f"[train] cannot write {self._path}: {e.strerror}; checkpoints are untouched, continue with --resume"
+            ) from e

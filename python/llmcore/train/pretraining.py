@@ -17,18 +17,22 @@ from llmcore.train.config import PretrainConfig
 from llmcore.train.report import Report, TerminalReport
 
 
-def pretrain(config: PretrainConfig, resume: bool = False, report: Report | None = None) -> LanguageModel:
+def pretrain(
+    config: PretrainConfig, resume: bool = False, report: Report | None = None, overwrite: bool = False
+) -> LanguageModel:
     """Train a language model on config.data and return it.
 
     Writes to config.out: config.json, model.safetensors and tokenizer.json (the model, which `llmcore.load` opens),
-    log.jsonl (one line an update), checkpoints/ (from which `resume=True` continues bit for bit). Raises ValueError for
-    text or settings that cannot be used, `CheckpointError` where saving fails, `TrainingError` where the loss is no number.
+    log.jsonl (one line an update), checkpoints/ (from which `resume=True` continues bit for bit). An earlier run
+    there is refused with FileExistsError, or replaced with `overwrite=True` once all else is in order. Raises ValueError
+    for text or settings that cannot be used, `CheckpointError` where saving fails, `TrainingError` where the loss is no
+    number.
     """
     report = TerminalReport() if report is None else report
+    loop.check_out(config, resume, overwrite)
     with report.working("reading text"):
         corpus = data.read_corpus(config.data, config.validation_fraction)
-    out = Path(config.out)
-    tokenizer = _tokenizer(config, corpus, out, resume, report)
+    tokenizer = _tokenizer(config, corpus, resume, report)
     with report.working("encoding text"):
         stage = Pretraining(config, corpus, tokenizer)
     c = stage.model.config
@@ -41,17 +45,13 @@ def pretrain(config: PretrainConfig, resume: bool = False, report: Report | None
     return stage.language_model
 
 
-def _tokenizer(config: PretrainConfig, corpus: data.Corpus, out: Path, resume: bool, report: Report) -> Tokenizer:
-    if resume and (out / "tokenizer.json").is_file():
-        return Tokenizer.load(out)
+def _tokenizer(config: PretrainConfig, corpus: data.Corpus, resume: bool, report: Report) -> Tokenizer:
+    if resume and Path(config.out, "tokenizer.json").is_file():
+        return Tokenizer.load(config.out)
     if config.tokenizer is not None:
-        tokenizer = Tokenizer.load(config.tokenizer)
-    else:
-        with report.working(f"training a tokenizer of {config.vocab_size} tokens"):
-            tokenizer = Tokenizer.train(iter(corpus.train), config.vocab_size, pattern=config.pattern)
-    out.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(out)
-    return tokenizer
+        return Tokenizer.load(config.tokenizer)
+    with report.working(f"training a tokenizer of {config.vocab_size} tokens"):
+        return Tokenizer.train(iter(corpus.train), config.vocab_size, pattern=config.pattern)
 
 
 def build_model(config: PretrainConfig, vocab_size: int) -> models.CausalLM:
@@ -108,6 +108,9 @@ class Pretraining:
 
     def state(self) -> Mapping[str, object]:
         return {"corpus": self.corpus.digest, "vocab_size": self.model.config.vocab_size}
+
+    def begin(self, directory: Path) -> None:
+        self.language_model.tokenizer.save(directory)
 
     def save(self, directory: Path) -> None:
         self.language_model.save(directory)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 
 class Report:
@@ -16,8 +17,6 @@ class Report:
 
     def working(self, what: str):
         """Around something that may take seconds (reading text, training a tokenizer)."""
-        from contextlib import nullcontext
-
         return nullcontext()
 
     def update(self, row: Mapping[str, float]) -> None:
@@ -35,7 +34,9 @@ class Report:
 
 class TerminalReport(Report):
     """A progress bar with loss, rate and time left; samples and held-out figures above it. On stderr, so that what a
-    command prints as data stays clean."""
+    command prints as data stays clean. Where that is no terminal, a line now and then instead of the bar."""
+
+    LINES = 20  # how many lines stand for the bar where it cannot be drawn
 
     def __init__(self, console=None):
         from rich.console import Console
@@ -43,9 +44,14 @@ class TerminalReport(Report):
         self.console = console or Console(stderr=True, highlight=False)
         self._bar = self._task = None
         self._loss = self._rate = None
+        self._steps = 0
 
     @contextmanager
     def running(self, stage: str, start: int, steps: int):
+        self._steps = steps
+        if not self.console.is_terminal:
+            yield
+            return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
@@ -55,37 +61,41 @@ class TerminalReport(Report):
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(compact=True),
         )
-        with Progress(*columns, console=self.console, transient=False) as self._bar:
-            self._task = self._bar.add_task(stage, total=steps, completed=start, figures="")
-            yield
-        self._bar = None
+        try:
+            with Progress(*columns, console=self.console, expand=True) as self._bar:
+                self._task = self._bar.add_task(stage, total=steps, completed=start, figures="")
+                yield
+        finally:
+            self._bar = None
 
     def working(self, what: str):
-        return self.console.status(what)
+        return self.console.status(what) if self.console.is_terminal else nullcontext()
 
     def update(self, row: Mapping[str, float]) -> None:
         # Smoothed, so that the eye can follow; the log has the exact figures.
-        loss, rate = row["train/loss"], row["tok/s"]
+        loss, rate, step = row["train/loss"], row["tok/s"], row["step"]
         self._loss = loss if self._loss is None else 0.9 * self._loss + 0.1 * loss
         self._rate = rate if self._rate is None else 0.9 * self._rate + 0.1 * rate
+        figures = f"loss {self._loss:.3f}  {self._rate:,.0f} tok/s"
         if self._bar is not None:
-            figures = f"loss {self._loss:.3f}  {self._rate:,.0f} tok/s"
-            self._bar.update(self._task, completed=row["step"], figures=figures)
+            self._bar.update(self._task, completed=step, figures=figures)
+        elif step % max(1, self._steps // self.LINES) == 0:
+            self.console.print(f"step {step}/{self._steps}  {figures}")
         if "val/loss" in row:
             bpb = f", {row['val/bpb']:.3f} bits per byte" if "val/bpb" in row else ""
-            self.console.print(f"step {row['step']}: held-out loss {row['val/loss']:.3f}{bpb}", style="cyan")
+            self.console.print(f"step {step}: held-out loss {row['val/loss']:.3f}{bpb}", style="cyan")
 
     def samples(self, step: int, samples: Sequence[tuple[str, str]]) -> None:
         from rich.text import Text
 
         for prompt, text in samples:
             line = Text(f"step {step}: ", style="dim")
-            line.append(prompt, style="bold not dim")
-            line.append(" ".join(text.split()) if text.isspace() else text.replace("\n", "⏎ "), style="not dim green")
+            line.append(prompt, style="not dim bold")
+            line.append(re.sub(r"\s+", " ", text), style="not dim green")
             self.console.print(line)
 
     def note(self, text: str) -> None:
-        self.console.print(text, style="dim")
+        self.console.print(text, style="dim", markup=False)
 
     def warn(self, text: str) -> None:
-        self.console.print(f"warning: {text}", style="yellow")
+        self.console.print(f"warning: {text}", style="yellow", markup=False)

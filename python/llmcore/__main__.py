@@ -1,0 +1,7 @@
+"""`python -m llmcore` is the command `llmcore`."""
+
+import sys
+
+from llmcore.cli import main
+
+sys.exit(main())

@@ -1,0 +1,47 @@
+"""`llmcore bench`: what this machine can do."""
+
+from __future__ import annotations
+
+import typer
+
+from llmcore.cli import options, show
+
+app = typer.Typer(help="Measure this machine.", rich_markup_mode=None, no_args_is_help=True)
+
+_ROWS = {
+    "fp32_gflops": ("float32", "GFLOP/s"),
+    "bf16_gflops": ("bfloat16", "GFLOP/s"),
+    "int8_gops": ("int8", "GOP/s"),
+    "read_gb_s": ("reading memory", "GB/s"),
+}
+
+
+@app.callback()
+def bench() -> None:
+    """Measure this machine."""
+
+
+@app.command()
+def machine(json: options.Json = False) -> None:
+    """Measure peak arithmetic and read bandwidth: no kernel can be faster than these.
+
+    Example: llmcore bench machine
+    """
+    from rich.table import Table
+
+    from llmcore.bench.machine import measure_machine
+
+    result = measure_machine()
+    if json:
+        options.print_json(result)
+        return
+    out = show.console()
+    threads = result["threads"]
+    out.print(f"{result['cpu']}, {result['isa']}", style="bold", markup=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for title in ("1 thread", f"{threads} threads"):
+        table.add_column(title, justify="right")
+    for name, (label, unit) in _ROWS.items():
+        table.add_row(label, *(f"{result[name][key]:,.1f} {unit}" for key in ("1", "all")))
+    out.print(table)

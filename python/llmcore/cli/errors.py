@@ -1,0 +1,82 @@
+"""Errors as a person wants them: one line that says what is wrong, and an exit code that scripts can rely on."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import re
+import sys
+import traceback
+
+FAILED, WRONG_USE, STOPPED = 1, 2, 130
+# What the system says when the work cannot go on although nothing was asked wrongly.
+_FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+
+
+def tell(error: BaseException, debug: bool = False) -> int:
+    """Print the error's line on stderr, after its traceback if `debug`, and return the exit code."""
+    if debug:
+        traceback.print_exception(error)
+    code, line = describe(error)
+    line = re.sub(r"\s*\n\s*", " ", line).strip()
+    colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    label = "\x1b[1;31merror:\x1b[0m" if colour else "error:"
+    print(f"{label} {line}", file=sys.stderr)
+    return code
+
+
+def describe(error: BaseException) -> tuple[int, str]:
+    """(exit code, line) of any exception."""
+    if hasattr(error, "format_message"):  # the command line's own, whichever version of typer made it
+        return WRONG_USE, _usage(error)
+    kind = type(error).__name__
+    if isinstance(error, KeyboardInterrupt) or kind == "Abort":
+        return STOPPED, "stopped from the keyboard"
+    if isinstance(error, MemoryError):
+        return FAILED, "out of memory: try a smaller --batch-size, --context or --width"
+    # The [operation] at the beginning of the library's messages says where, which matters to programs.
+    text = re.sub(r"^\[[\w.\- ]+\] ", "", str(error))
+    if kind == "Interrupted":
+        return STOPPED, text
+    if kind in ("CheckpointSaveError", "TrainingError"):
+        return FAILED, text
+    if isinstance(error, OSError):
+        if error.errno is None:
+            return WRONG_USE, text
+        where = f": {error.filename}" if error.filename else ""
+        return FAILED if error.errno in _FAILURES else WRONG_USE, f"{error.strerror}{where}"
+    if kind in ("CorpusError", "CheckpointError", "UsageError"):
+        return WRONG_USE, text
+    if isinstance(error, (ValueError, TypeError)) and str(error).startswith("["):
+        return WRONG_USE, text
+    if str(error).startswith("["):
+        return FAILED, text
+    return FAILED, f"{kind}: {error} (this is a bug in llmcore; --debug shows where)"
+
+
+class UsageError(ValueError):
+    """A command was asked for something that cannot be."""
+
+
+def leave_broken_pipe() -> int:
+    """The reader of our output left (`| head`): leave quietly too."""
+    # What is still buffered is flushed at exit, to where nobody minds.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _usage(error) -> str:
+    context = getattr(error, "ctx", None)
+    name = getattr(error, "option_name", None)
+    if name is not None and type(error).__name__ == "NoSuchOption":
+        line = f"no such option {name}"
+        known = [o for p in context.command.get_params(context) for o in p.opts if o.startswith("--")] if context else []
+        close = difflib.get_close_matches(name, known, n=1)
+        line += f" (did you mean {close[0]}?)" if close else ""
+    else:
+        line = error.format_message().strip().rstrip(".")
+        line = line[:1].lower() + line[1:]
+    if context is not None:
+        line += f"; see {context.command_path} --help"
+    return line

@@ -1,0 +1,67 @@
+"""`llmcore generate`: a model continues a text."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from llmcore.cli import options, show
+
+
+def generate(
+    text: options.Text,
+    model: options.Model = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", metavar="N", help="Tokens to write at most.")] = 128,
+    temperature: Annotated[float, typer.Option("--temperature", metavar="T", help="0 takes the most likely.")] = 0.8,
+    top_k: options.TopK = 0,
+    top_p: options.TopP = 1.0,
+    min_p: options.MinP = 0.0,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="The same seed writes the same text.")] = None,
+    stop: Annotated[list[str] | None, typer.Option("--stop", metavar="TEXT", help="Stop before this (repeatable).")] = None,
+    n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many completions.")] = 1,
+    echo: Annotated[bool, typer.Option("--echo/--no-echo", help="Print the text before its completion.")] = True,
+    json: options.Json = False,
+) -> None:
+    """Let a model continue a text.
+
+    Example: llmcore generate "The function returns" --max-tokens 60 --temperature 0.7 --seed 1
+    """
+    prompt = options.read_text(text)
+    lm = options.load_model(model)
+    if seed is None:
+        seed = int.from_bytes(os.urandom(4), "little")
+    sampling = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, stop=stop or ())
+    if json:
+        done = lm.generate([prompt] * n, max_tokens, seed=seed, logprobs=True, **sampling)
+        options.print_json(
+            {
+                "prompt": prompt,
+                "seed": seed,
+                "completions": [
+                    {
+                        "text": c.text,
+                        "tokens": c.tokens,
+                        "logprobs": c.logprobs,
+                        "finish_reason": c.finish_reason,
+                        "prompt_tokens": c.prompt_tokens,
+                    }
+                    for c in done
+                ],
+            }
+        )
+        return
+    out = show.console()
+    # Several completions are written one after the other, which gives the same texts as in one batch.
+    for i in range(n):
+        if i:
+            out.print()
+        pieces = lm.stream(prompt, max_tokens, seed=seed + i, **sampling)
+        first = next(pieces, "")  # what is wrong with the request shows before anything is printed
+        if echo:
+            out.print(prompt, style="bold", end="", markup=False, soft_wrap=True)
+        out.print(first, end="", markup=False, soft_wrap=True)
+        for piece in pieces:
+            out.print(piece, end="", markup=False, soft_wrap=True)
+        out.print()

@@ -1,0 +1,64 @@
+"""What several commands share: which model, which text, data as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmcore._cache import cache_folder, write_cache
+from llmcore.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from llmcore.generate import LanguageModel
+
+Model = Annotated[
+    Path | None,
+    typer.Option("--model", "-m", metavar="DIR", help="Model directory; by default the one made last, else ./run."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
+TopK = Annotated[int, typer.Option("--top-k", metavar="N", help="Keep the N most likely tokens; 0 is off.")]
+TopP = Annotated[float, typer.Option("--top-p", metavar="P", help="Keep the most likely tokens up to mass P; 1 is off.")]
+MinP = Annotated[float, typer.Option("--min-p", metavar="P", help="Keep tokens of at least P times the most likely's.")]
+Text = Annotated[str, typer.Argument(metavar="TEXT", help="A text, or - for standard input.")]
+
+_POINTER = "last_model"
+
+
+def remember_model(directory: Path) -> None:
+    """Make this the model that commands take when none is named."""
+    write_cache(cache_folder() / _POINTER, str(directory.resolve()).encode("utf-8", "surrogateescape"))
+
+
+def model_directory(given: Path | None) -> Path:
+    """The model to use: the one named, else the one made last, else ./run. UsageError if there is none."""
+    if given is not None:
+        return given
+    try:
+        last = Path((cache_folder() / _POINTER).read_bytes().decode("utf-8", "surrogateescape"))
+    except OSError:
+        last = None
+    for directory in (last, Path("run")):
+        if directory is not None and (directory / "config.json").is_file():
+            return directory
+    raise UsageError("expected a model: name one with --model DIR, or make one with `llmcore demo`")
+
+
+def load_model(given: Path | None) -> LanguageModel:
+    from llmcore.generate import load
+
+    return load(model_directory(given))
+
+
+def read_text(text: str) -> str:
+    """The text itself, or standard input for `-`, in which bytes that are not UTF-8 become U+FFFD."""
+    if text != "-":
+        return text
+    return sys.stdin.buffer.read().decode("utf-8", "replace")
+
+
+def print_json(data: object) -> None:
+    print(json.dumps(data, ensure_ascii=False, indent=1))

@@ -1,0 +1,49 @@
+"""`llmcore score`: how surprised a model is by a text."""
+
+from __future__ import annotations
+
+import math
+
+from llmcore.cli import options, show
+
+# From bits of surprise to a background: at most this many bits -> style.
+_STYLES = ((1, "black on bright_green"), (4, "black on bright_cyan"), (8, "black on bright_yellow"))
+_MOST = "black on bright_red"
+
+
+def score(text: options.Text, model: options.Model = None, json: options.Json = False) -> None:
+    """Show how surprising a model finds each token of a text, in bits.
+
+    A token of probability 1/2 costs 1 bit, one of 1/1024 costs 10. All of them over the bytes of the text are its
+    bits per byte: what compressing it with this model would take.
+
+    Example: llmcore score "The function returns a list."
+    """
+    content = options.read_text(text)
+    lm = options.load_model(model)
+    rows = lm.score(content)
+    nats = -sum(logprob for _, _, logprob in rows)
+    # The first token has no score where the tokenizer has no end-of-text, so its bytes do not count either.
+    size = sum(len(lm.tokenizer.token_bytes(i)) for _, i, _ in rows)
+    total = {
+        "tokens": len(rows),
+        "bytes": size,
+        "bits": nats / math.log(2),
+        "bits_per_byte": nats / math.log(2) / size if size else None,
+        "perplexity": math.exp(nats / len(rows)) if rows and nats / len(rows) < 700 else None,
+    }
+    if json:
+        scored = [{"text": piece, "id": i, "logprob": logprob} for piece, i, logprob in rows]
+        options.print_json({**total, "scores": scored})
+        return
+    out = show.console()
+    bits = [-logprob / math.log(2) for _, _, logprob in rows]
+    pieces = [show.token_text(lm.tokenizer.token_bytes(i)) for _, i, _ in rows]
+    styles = [next((style for most, style in _STYLES if b <= most), _MOST) for b in bits]
+    show.print_tokens(out, pieces, [f"{b:.1f}" for b in bits], styles)
+    if size:
+        out.print(
+            f"{total['bits']:.1f} bits for {len(rows)} tokens and {size} bytes: {total['bits_per_byte']:.3f} bits per byte, "
+            f"perplexity {total['perplexity']:.1f}",
+            style="dim",
+        )

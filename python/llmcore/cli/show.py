@@ -1,0 +1,108 @@
+"""Tokens, bars and tables for the terminal; readable without colour and at 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Backgrounds that alternate, so that neighbours can be told apart; the text stays black on all of them.
+TOKEN_STYLES = ("black on bright_cyan", "black on bright_yellow", "black on bright_green", "black on bright_magenta")
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+def console() -> Console:
+    """What commands print to: stdout, without guessing at numbers to colour."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def visible(text: str) -> str:
+    """A text on one line with its blanks to be seen: ␣ ⏎ ⇥, other control characters escaped."""
+    marks = {" ": "␣", "\n": "⏎", "\t": "⇥"}
+    return "".join(marks.get(c) or (c if c.isprintable() else c.encode("unicode_escape").decode()) for c in text)
+
+
+def token_text(token: bytes) -> str:
+    """As `visible`, for a token; bytes that are no whole character are written \\xe2."""
+    return visible(token.decode("utf-8", "backslashreplace"))
+
+
+def print_tokens(out: Console, pieces: Sequence[str], labels: Sequence[str], styles: Sequence[str] | None = None) -> None:
+    """Pieces side by side with their labels (ids, say) under them, in as many rows as the width asks for."""
+    from rich.cells import cell_len, set_cell_size
+    from rich.text import Text
+
+    top, below, used = Text(), Text(), 0
+
+    def flush() -> None:
+        for line in (top, below):
+            out.print(line, soft_wrap=True)
+
+    for i, (piece, label) in enumerate(zip(pieces, labels, strict=True)):
+        if cell_len(piece) > out.width - 1:
+            piece = set_cell_size(piece, out.width - 2) + "…"
+        width = max(cell_len(piece), cell_len(label))
+        if used and used + width > out.width:
+            flush()
+            top, below, used = Text(), Text(), 0
+        style = styles[i] if styles else TOKEN_STYLES[i % len(TOKEN_STYLES)]
+        top.append(set_cell_size(piece, width), style).append(" ")
+        below.append(label.ljust(width + 1), "dim")
+        used += width + 1
+    if used:
+        flush()
+
+
+def bar(fraction: float, width: int, encoding: str = "utf-8") -> str:
+    """A bar of up to `width` cells, in eighths of a cell where the terminal has them; always `width` long."""
+    fraction = min(1.0, max(0.0, fraction))
+    if "utf" not in encoding.lower():
+        return ("#" * round(fraction * width)).ljust(width)
+    whole, eighth = divmod(round(fraction * width * 8), 8)
+    return ("█" * whole + (_EIGHTHS[eighth] if eighth else "")).ljust(width)
+
+
+def print_distributions(out: Console, columns: Mapping[str, Sequence[tuple[str, int, float]]]) -> None:
+    """Next-token probabilities as bars: a row a token, a column for each entry (title -> (text, id, probability))."""
+    from rich.cells import cell_len, set_cell_size
+    from rich.text import Text
+
+    # Temperature keeps the order, so the longest column names all tokens.
+    names = {i: visible(text) for rows in columns.values() for text, i, _ in rows}
+    name_width = min(16, max(map(cell_len, names.values()), default=0))
+    id_width = max((len(str(i)) for i in names), default=0)
+    room = min(out.width, 100) - name_width - id_width - 2
+    bar_width = max(4, room // len(columns) - 9)
+    if len(columns) > 1:
+        head = Text(" " * (name_width + id_width + 1))
+        for title in columns:
+            head.append("  ").append(title.ljust(bar_width + 7))
+        out.print(head, style="bold", soft_wrap=True)
+    for i, name in names.items():
+        if cell_len(name) > name_width:
+            name = set_cell_size(name, name_width - 1) + "…"
+        line = Text(set_cell_size(name, name_width), "bold")
+        line.append(f" {i:>{id_width}}", "not bold dim")
+        for rows in columns.values():
+            p = next((p for _, other, p in rows if other == i), 0.0)
+            percent = f"{p:6.1%}" if p else "    – "
+            line.append("  ").append(bar(p, bar_width, out.encoding), "not bold cyan").append(percent.rjust(7), "not bold")
+        out.print(line, soft_wrap=True)
+
+
+def print_pairs(out: Console, rows: Sequence[tuple[str, str]], title: str | None = None) -> None:
+    """Names and values in two columns; long values are wrapped within theirs."""
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    if title:
+        out.print(title, style="bold", markup=False)
+    out.print(table)
