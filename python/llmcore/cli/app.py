@@ -36,12 +36,15 @@ def llmcore(
         print(context.get_help())
 
 
-app.command("demo")(demo.demo)
-app.command("train-tokenizer")(train_tokenizer.train_tokenizer)
-app.command("tokenize")(tokenize.tokenize)
-app.command("pretrain")(pretrain.pretrain)
-app.command("generate")(generate.generate)
-app.command("next", cls=next_tokens.ManyTemperatures)(next_tokens.next_tokens)
-app.command("score")(score.score)
-app.command("info")(info.info)
+for name, function, short_help in (
+    ("demo", demo.demo, "The whole road in minutes: tokens, training, text."),
+    ("train-tokenizer", train_tokenizer.train_tokenizer, "Learn a vocabulary from text."),
+    ("tokenize", tokenize.tokenize, "Cut a text into tokens and show their ids."),
+    ("pretrain", pretrain.pretrain, "Train a language model on text."),
+    ("generate", generate.generate, "Let a model continue a text."),
+    ("next", next_tokens.next_tokens, "Show the most likely next tokens as bars."),
+    ("score", score.score, "Show how surprised a model is by a text."),
+    ("info", info.info, "Show what a model is made of."),
+):
+    app.command(name, short_help=short_help, cls=next_tokens.ManyTemperatures if name == "next" else None)(function)
 app.add_typer(bench.app, name="bench")

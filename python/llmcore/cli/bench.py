@@ -6,7 +6,7 @@ import typer
 
 from llmcore.cli import options, show
 
-app = typer.Typer(help="Measure this machine.", rich_markup_mode=None, no_args_is_help=True)
+app = typer.Typer(rich_markup_mode=None)
 
 _ROWS = {
     "fp32_gflops": ("float32", "GFLOP/s"),
@@ -16,15 +16,18 @@ _ROWS = {
 }
 
 
-@app.callback()
-def bench() -> None:
+@app.callback(invoke_without_command=True)
+def bench(context: typer.Context) -> None:
     """Measure this machine."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
-@app.command()
+@app.command(short_help="Peak arithmetic and read bandwidth.")
 def machine(json: options.Json = False) -> None:
     """Measure peak arithmetic and read bandwidth: no kernel can be faster than these.
 
+    \b
     Example: llmcore bench machine
     """
     from rich.table import Table

@@ -31,7 +31,7 @@ def config_flags(config_class: type) -> Callable[[Callable], Callable]:
         parameters = [
             inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_flag(f)) for f in fields
         ] + [p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in own]
-        run.__signature__ = inspect.Signature(parameters)
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what inspect looks for
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         return run
@@ -45,7 +45,9 @@ def _flag(f: dataclasses.Field) -> Any:
     many = "list[str]" in kinds
     kind = list[str] if many else int if "int" in kinds else float if "float" in kinds else str
     default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
-    shown = ", ".join(default) if isinstance(default, list) else f"{default:g}" if isinstance(default, float) else default
+    shown = (
+        ", ".join(default) if isinstance(default, list) else f"{default:g}" if isinstance(default, float) else default
+    )
     help = f.metadata["help"] + (" (repeatable)" if many else "") + (f" [{shown}]" if default is not None else "")
     metavar = {int: "N", float: "X"}.get(kind, "TEXT")
     return Annotated[kind | None, typer.Option("--" + f.name.replace("_", "-"), metavar=metavar, help=help)]

@@ -11,10 +11,11 @@ import typer
 from llmcore.cli import options, show
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from llmcore.data import Corpus
     from llmcore.tokenizer import Tokenizer
     from llmcore.train import PretrainConfig
-    from rich.console import Console
 
 VOCABULARY = 4096
 SENTENCE = "The method returns True if all characters in the string are digits."
@@ -28,9 +29,9 @@ EVALUATIONS, SAMPLES = 3, 5
 
 
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the model; an earlier demo's is replaced.")] = Path(
-        "demo-model"
-    ),
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Directory for the model; an earlier demo's is replaced.")
+    ] = Path("demo-model"),
     minutes: Annotated[float, typer.Option(metavar="M", help="Time for pretraining, at most.")] = 3.0,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of weights, batches and samples.")] = 0,
     steps: Annotated[int | None, typer.Option(metavar="N", help="Updates; by default what fits into the time.")] = None,
@@ -40,6 +41,7 @@ def demo(
 
     Nothing is downloaded. It takes about four minutes on two cores.
 
+    \b
     Example: llmcore demo
     """
     if minutes <= 0:
@@ -178,13 +180,14 @@ def _compression(console: Console, corpus: Corpus, bpb: float) -> None:
         console,
         3,
         "What it learned, in bits",
-        "To predict is to compress: a sure guess costs few bits. On the held-out text, bits for each byte (lower is better):",
+        "To predict is to compress: a sure guess costs few bits. Bits for each byte of the held-out text (8 without "
+        "compression, lower is better):",
     )
-    others = data.compressed_bits_per_byte(b"".join(corpus.validation))
-    rows = {"no compression": 8.0, **others, "this model": bpb}
+    rows = {**data.compressed_bits_per_byte(b"".join(corpus.validation)), "this model": bpb}
     for name, bits in rows.items():
         style = "bold green" if name == "this model" else None
-        console.print(f"{name:<15}{show.bar(bits / 8, 40, console.encoding)} {bits:.3f}", style=style, soft_wrap=True)
+        line = f"{name:<12}{show.bar(bits / max(rows.values()), 50, console.encoding)} {bits:.3f}"
+        console.print(line, style=style, soft_wrap=True)
 
 
 def _writing(console: Console, lm, seed: int) -> None:
@@ -203,5 +206,7 @@ def _writing(console: Console, lm, seed: int) -> None:
     console.print("Three completions at temperature 0.7:")
     from rich.text import Text
 
-    for p, completion in zip(PROMPTS, lm.generate(list(PROMPTS), 40, temperature=0.7, top_p=0.95, seed=seed), strict=True):
+    for p, completion in zip(
+        PROMPTS, lm.generate(list(PROMPTS), 40, temperature=0.7, top_p=0.95, seed=seed), strict=True
+    ):
         console.print(Text.assemble("• ", (p, "bold"), (" ".join(f"·{completion}".split())[1:], "green")))

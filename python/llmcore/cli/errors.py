@@ -71,7 +71,9 @@ def _usage(error) -> str:
     name = getattr(error, "option_name", None)
     if name is not None and type(error).__name__ == "NoSuchOption":
         line = f"no such option {name}"
-        known = [o for p in context.command.get_params(context) for o in p.opts if o.startswith("--")] if context else []
+        known = (
+            [o for p in context.command.get_params(context) for o in p.opts if o.startswith("--")] if context else []
+        )
         close = difflib.get_close_matches(name, known, n=1)
         line += f" (did you mean {close[0]}?)" if close else ""
     else:

@@ -19,20 +19,23 @@ def generate(
     top_p: options.TopP = 1.0,
     min_p: options.MinP = 0.0,
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="The same seed writes the same text.")] = None,
-    stop: Annotated[list[str] | None, typer.Option("--stop", metavar="TEXT", help="Stop before this (repeatable).")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option("--stop", metavar="TEXT", help="Stop before this (repeatable).")
+    ] = None,
     n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many completions.")] = 1,
     echo: Annotated[bool, typer.Option("--echo/--no-echo", help="Print the text before its completion.")] = True,
     json: options.Json = False,
 ) -> None:
     """Let a model continue a text.
 
+    \b
     Example: llmcore generate "The function returns" --max-tokens 60 --temperature 0.7 --seed 1
     """
     prompt = options.read_text(text)
     lm = options.load_model(model)
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "little")
-    sampling = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, stop=stop or ())
+    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "stop": stop or ()}
     if json:
         done = lm.generate([prompt] * n, max_tokens, seed=seed, logprobs=True, **sampling)
         options.print_json(

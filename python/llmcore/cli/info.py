@@ -25,6 +25,7 @@ def info(
 
     Without any model, the build alone.
 
+    \b
     Example: llmcore info demo-model
     """
     from llmcore.runtime import build_info

@@ -21,7 +21,9 @@ Model = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
 TopK = Annotated[int, typer.Option("--top-k", metavar="N", help="Keep the N most likely tokens; 0 is off.")]
-TopP = Annotated[float, typer.Option("--top-p", metavar="P", help="Keep the most likely tokens up to mass P; 1 is off.")]
+TopP = Annotated[
+    float, typer.Option("--top-p", metavar="P", help="Keep the most likely tokens up to mass P; 1 is off.")
+]
 MinP = Annotated[float, typer.Option("--min-p", metavar="P", help="Keep tokens of at least P times the most likely's.")]
 Text = Annotated[str, typer.Argument(metavar="TEXT", help="A text, or - for standard input.")]
 

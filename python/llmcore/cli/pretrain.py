@@ -17,16 +17,19 @@ def pretrain(
     given: dict,
     config: Config = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in --out where it stopped, with the options it began with.")
+        bool,
+        typer.Option("--resume", help="Continue the run in --out where it stopped, with the options it began with."),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in --out.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Train a language model on text.
 
-    A run that was stopped, or killed, continues bit for bit: llmcore pretrain --out run --resume
+    A run that was stopped, or killed, continues bit for bit with --resume.
 
-    Example: llmcore pretrain --data book.txt --out run --steps 500 --layers 4 --width 256
+    \b
+    Example: llmcore pretrain --data book.txt --out run --steps 500 --layers 4
+    Go on:   llmcore pretrain --out run --resume
     """
     values = {} if config is None else PretrainConfig.read_yaml(config)
     values |= given

@@ -17,6 +17,7 @@ def score(text: options.Text, model: options.Model = None, json: options.Json = 
     A token of probability 1/2 costs 1 bit, one of 1/1024 costs 10. All of them over the bytes of the text are its
     bits per byte: what compressing it with this model would take.
 
+    \b
     Example: llmcore score "The function returns a list."
     """
     content = options.read_text(text)

@@ -31,7 +31,9 @@ def token_text(token: bytes) -> str:
     return visible(token.decode("utf-8", "backslashreplace"))
 
 
-def print_tokens(out: Console, pieces: Sequence[str], labels: Sequence[str], styles: Sequence[str] | None = None) -> None:
+def print_tokens(
+    out: Console, pieces: Sequence[str], labels: Sequence[str], styles: Sequence[str] | None = None
+) -> None:
     """Pieces side by side with their labels (ids, say) under them, in as many rows as the width asks for."""
     from rich.cells import cell_len, set_cell_size
     from rich.text import Text
@@ -90,7 +92,9 @@ def print_distributions(out: Console, columns: Mapping[str, Sequence[tuple[str, 
         for rows in columns.values():
             p = next((p for _, other, p in rows if other == i), 0.0)
             percent = f"{p:6.1%}" if p else "    – "
-            line.append("  ").append(bar(p, bar_width, out.encoding), "not bold cyan").append(percent.rjust(7), "not bold")
+            line.append("  ").append(bar(p, bar_width, out.encoding), "not bold cyan").append(
+                percent.rjust(7), "not bold"
+            )
         out.print(line, soft_wrap=True)
 
 

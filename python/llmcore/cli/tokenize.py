@@ -30,18 +30,17 @@ def tokenize(
 
     Spaces are shown as ␣, line ends as ⏎.
 
+    \b
     Example: llmcore tokenize "I love pizza!"
     """
-    if (text is None) == (file is None):
-        raise UsageError("expected a TEXT or --file FILE, got " + ("neither" if text is None else "both"))
     from llmcore.tokenizer import Tokenizer
 
     tok = Tokenizer.load(options.model_directory(None) if tokenizer is None else tokenizer)
-    data = file.read_bytes() if file is not None else options.read_text(text).encode("utf-8", "surrogatepass")
+    data = _content(text, file)
     ids = tok.encode_ordinary(data)
     if json:
         known = {i: tok.token_bytes(i).decode("utf-8", "backslashreplace") for i in set(ids)}
-        result = {"count": len(ids), "bytes": len(data)}
+        result: dict[str, object] = {"count": len(ids), "bytes": len(data)}
         if not count:
             result |= {"ids": ids, "tokens": [known[i] for i in ids]}
         options.print_json(result)
@@ -52,3 +51,13 @@ def tokenize(
         show.print_tokens(out, [show.token_text(tok.token_bytes(i)) for i in ids], [str(i) for i in ids])
         each = f", {len(data) / len(ids):.2f} bytes a token" if ids else ""
         out.print(f"{len(ids)} tokens for {len(data)} bytes{each}", style="dim")
+
+
+def _content(text: str | None, file: Path | None) -> bytes:
+    if text is not None and file is not None:
+        raise UsageError("expected a TEXT or --file FILE, got both")
+    if file is not None:
+        return file.read_bytes()
+    if text is None:
+        raise UsageError("expected a TEXT or --file FILE, got neither")
+    return options.read_text(text).encode("utf-8", "surrogatepass")

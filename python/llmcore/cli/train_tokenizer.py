@@ -23,7 +23,10 @@ def train_tokenizer(
     ),
     vocab_size: Annotated[int, typer.Option(metavar="N", help="Tokens in all, the 256 bytes among them.")] = 4096,
     pattern: Annotated[
-        str, typer.Option(metavar="NAME", help="How text is cut into pieces first: cl100k, gpt2, o200k, llama3, qwen2, smollm.")
+        str,
+        typer.Option(
+            metavar="NAME", help="How text is cut into pieces first: cl100k, gpt2, o200k, llama3, qwen2, smollm."
+        ),
     ] = "cl100k",
     special_token: Annotated[
         list[str] | None,
@@ -39,6 +42,7 @@ def train_tokenizer(
 
     The text that pretraining holds out is not learned from, so that held-out figures stay honest.
 
+    \b
     Example: llmcore train-tokenizer --data book.txt --vocab-size 2000 --out book-tokenizer.json
     """
     import time
@@ -50,7 +54,7 @@ def train_tokenizer(
     if path.exists() and not overwrite:
         raise FileExistsError(f"[train-tokenizer] {path} is already there: give another --out, or --overwrite")
     corpus = read_corpus(data or "python-docs", validation_fraction)
-    specials = ["<|endoftext|>"] if not special_token else special_token
+    specials = special_token or ["<|endoftext|>"]
     began = time.perf_counter()
     tok = Tokenizer.train(iter(corpus.train), vocab_size, pattern=pattern, special_tokens=specials)
     seconds = time.perf_counter() - began
@@ -60,11 +64,18 @@ def train_tokenizer(
         return
     size, tokens = corpus.validation_bytes, sum(map(len, tok.encode_batch(corpus.validation, "all")))
     out_ = show.console()
-    out_.print(f"{tok.vocab_size} tokens from {corpus.train_bytes / 1e6:.2f} MB in {seconds:.2f} s, saved as {path}", markup=False)
+    out_.print(
+        f"{tok.vocab_size} tokens from {corpus.train_bytes / 1e6:.2f} MB in {seconds:.2f} s, saved as {path}",
+        markup=False,
+    )
     if tok.vocab_size < vocab_size:
-        out_.print(f"(the text has no more pairs to merge: fewer than the {vocab_size} that were asked for)", style="dim")
+        out_.print(
+            f"(the text has no more pairs to merge: fewer than the {vocab_size} that were asked for)", style="dim"
+        )
     longest = sorted((t for i in range(256, tok.vocab_size - len(specials)) if (t := tok.token_bytes(i))), key=len)[-5:]
     out_.print(f"held-out text takes {size / tokens:.2f} bytes a token", style="dim")
     if longest:
-        out_.print("the longest tokens: " + "  ".join(map(show.token_text, reversed(longest))), style="dim", markup=False)
+        out_.print(
+            "the longest tokens: " + "  ".join(map(show.token_text, reversed(longest))), style="dim", markup=False
+        )
     out_.print(f'next: llmcore tokenize "I love pizza!" --tokenizer {path}', markup=False)

@@ -9,8 +9,11 @@ import numpy as np
 class DocumentTokenizer(Protocol):
     """What encoding documents needs of a tokenizer. Special tokens spelled out in a text are text."""
 
-    vocab_size: int
-    end_of_text: int | None
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def end_of_text(self) -> int | None: ...
 
     def encode_array(self, text: bytes) -> np.ndarray: ...
 

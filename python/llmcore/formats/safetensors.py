@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import ml_dtypes
 import numpy as np
@@ -60,7 +60,13 @@ def save_file(
         raise
 
 
-def write(file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+class Writer(Protocol):
+    """What `write` needs of a file."""
+
+    def write(self, data: bytes | memoryview, /) -> int: ...
+
+
+def write(file: Writer, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Write `tensors` to an open binary file, wide types first, so that every array is aligned."""
     header: dict[str, object] = {}
     if metadata:

@@ -118,15 +118,22 @@ class LanguageModel:
 
     def score(self, text: Prompt) -> list[tuple[str, int, float]]:
         """(token text, id, log-probability in nats) for every token of `text` given those before it. The first token
-        follows an end-of-text token, where the tokenizer has one, else it is left out."""
+        follows an end-of-text token, where the tokenizer has one, else it is left out. In a text longer than the context,
+        every token is given at least half a context of those before it."""
         ids = self._ids(text)
         start = self.tokenizer.end_of_text
-        row = ([start] if start is not None else []) + ids
-        if len(row) < 2:
-            return []
-        with autograd.no_grad():
-            loss = self.model.loss(np.asarray([row[:-1]]), np.asarray([row[1:]]), reduction="none")
-        return [(self._token_text(i), i, -float(x)) for i, x in zip(row[1:], loss.numpy()[0], strict=True)]
+        row = np.asarray(([start] if start is not None else []) + ids)
+        context, scored = self.config.context, 1
+        logprobs: list[float] = []
+        while scored < len(row):
+            # The next window ends half a context further, or with the text.
+            end = min(len(row), max(context + 1, scored + max(1, context // 2)))
+            window = row[max(0, end - context - 1) : end]
+            with autograd.no_grad():
+                loss = self.model.loss(window[None, :-1], window[None, 1:], reduction="none").numpy()[0]
+            logprobs += [-float(x) for x in loss[len(loss) - (end - scored) :]]
+            scored = end
+        return [(self._token_text(int(i)), int(i), p) for i, p in zip(row[1:], logprobs, strict=True)]
 
     def _ids(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):

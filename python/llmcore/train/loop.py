@@ -153,7 +153,7 @@ def _optimizer(stage: Stage, config: LoopConfig) -> optim.AdamW:
 def _deferred_interrupt(report: Report):
     """Ctrl-C waits for the end of the update, because half an update could not be continued bit for bit. Yields a
     function that says whether it came. A second Ctrl-C stops at once, without saving."""
-    came = []
+    came: list[int] = []
 
     def handler(signum, frame):
         if came:
