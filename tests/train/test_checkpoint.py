@@ -248,7 +248,7 @@ def test_file_size_limit(tmp_path):
         "save_checkpoint(sys.argv[1], 2, {'a': np.ones(1 << 20)}, {})\n",
         tmp_path,
     )
-    assert "CheckpointError: [checkpoint] cannot save" in result.stderr.splitlines()[-1]
+    assert "CheckpointSaveError: [checkpoint] cannot save" in result.stderr.splitlines()[-1]
     assert "File too large; earlier checkpoints are untouched" in result.stderr
     assert names(tmp_path) == ["step-00000001"]
     assert_is(latest_checkpoint(tmp_path), 1)
