@@ -103,7 +103,12 @@ class Pretraining:
 
     def samples(self, step: int) -> Sequence[tuple[str, str]]:
         prompts = self.config.sample_prompts
-        done = self.language_model.generate(prompts, self.config.sample_tokens, temperature=0.8, seed=self.config.seed)
+        if not prompts or self.config.context < 2:
+            return []
+        # A prompt that leaves no room to write in is read from its end only.
+        room = max(1, self.config.context // 2)
+        ids = [self.language_model.tokenizer.encode_ordinary(p)[-room:] for p in prompts]
+        done = self.language_model.generate(ids, self.config.sample_tokens, temperature=0.8, seed=self.config.seed)
         return [(p, str(c)) for p, c in zip(prompts, done, strict=True)]
 
     def state(self) -> Mapping[str, object]:
