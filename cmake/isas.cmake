@@ -30,7 +30,8 @@ function(llmcore_add_isa_kernels)
       add_library(kernels_${isa} OBJECT csrc/cpu/kernels.cpp)
       # GCC 12's _mm512_undefined_ps trips its own -Wmaybe-uninitialized (GCC bug 105593).
       # -fno-math-errno lets sqrt inline; contraction is what FMA kernels want and is the same for every thread count.
-      target_compile_options(kernels_${isa} PRIVATE ${LLMCORE_FLAGS_${isa}} -O3 -fno-math-errno -fno-trapping-math
+      # GCC 12 warns about its own AVX-512 headers (bug 105593), hence -Wno-uninitialized.
+      target_compile_options(kernels_${isa} PRIVATE ${LLMCORE_FLAGS_${isa}} -O3 -fno-math-errno -fno-trapping-math -Wno-uninitialized
         -fno-exceptions -fno-rtti -fno-threadsafe-statics -Wno-maybe-uninitialized)
       target_compile_definitions(kernels_${isa} PRIVATE LLMCORE_ISA=${isa} LLMCORE_ISA_${ISA}=1)
       target_link_libraries(kernels_${isa} PRIVATE llmcore_options)

@@ -97,64 +97,11 @@ static void stage(int64_t rows, int64_t D, const T* src, int64_t stride, T* dst)
   if (rows < kTile) memset(dst + rows * ld, 0, sizeof(T) * static_cast<size_t>((kTile - rows) * ld));
 }
 
-// dst (columns, rows) = src (rows, columns)^T in words of 32 bits; both counts multiples of 16.
-static void transpose_words(int64_t rows, int64_t columns, const void* src, int64_t ld_src, void* dst, int64_t ld_dst) {
-  const char* from = static_cast<const char*>(src);
-  char* to = static_cast<char*>(dst);
-  const int64_t step = ld_src * 4, out = ld_dst * 4;
-#if LLMCORE_VECTOR_BYTES == 64
-  // Lane l of v[i] holds 4 words of row 4l + i; shuffles inside lanes then put 16 rows of a word side by side.
-  for (int64_t r = 0; r < rows; r += 16)
-    for (int64_t c = 0; c < columns; c += 4) {
-      __m512i v[4];
-      for (int i = 0; i < 4; ++i) {
-        const char* p = from + (r + i) * step + c * 4;
-        const auto row = [&](int64_t n) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + n * step)); };
-        v[i] = _mm512_castsi128_si512(row(0));
-        v[i] = _mm512_mask_broadcast_i32x4(v[i], 0x00f0, row(4));
-        v[i] = _mm512_mask_broadcast_i32x4(v[i], 0x0f00, row(8));
-        v[i] = _mm512_mask_broadcast_i32x4(v[i], 0xf000, row(12));
-      }
-      const __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
-      const __m512i d = _mm512_unpacklo_epi32(v[2], v[3]), e = _mm512_unpackhi_epi32(v[2], v[3]);
-      char* q = to + c * out + r * 4;
-      _mm512_storeu_si512(q, _mm512_unpacklo_epi64(a, d));
-      _mm512_storeu_si512(q + out, _mm512_unpackhi_epi64(a, d));
-      _mm512_storeu_si512(q + 2 * out, _mm512_unpacklo_epi64(b, e));
-      _mm512_storeu_si512(q + 3 * out, _mm512_unpackhi_epi64(b, e));
-    }
-#else
-  typedef uint32_t v4 __attribute__((vector_size(16)));
-#if defined(__clang__)
-#define LLMCORE_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define LLMCORE_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, v4{__VA_ARGS__})
-#endif
-  for (int64_t r = 0; r < rows; r += 4)
-    for (int64_t c = 0; c < columns; c += 4) {
-      v4 v[4];
-      for (int i = 0; i < 4; ++i) memcpy(&v[i], from + (r + i) * step + c * 4, sizeof(v4));
-      const v4 a = LLMCORE_SHUFFLE(v[0], v[1], 0, 4, 1, 5), b = LLMCORE_SHUFFLE(v[0], v[1], 2, 6, 3, 7);
-      const v4 d = LLMCORE_SHUFFLE(v[2], v[3], 0, 4, 1, 5), e = LLMCORE_SHUFFLE(v[2], v[3], 2, 6, 3, 7);
-      const v4 w[4] = {LLMCORE_SHUFFLE(a, d, 0, 1, 4, 5), LLMCORE_SHUFFLE(a, d, 2, 3, 6, 7),
-                       LLMCORE_SHUFFLE(b, e, 0, 1, 4, 5), LLMCORE_SHUFFLE(b, e, 2, 3, 6, 7)};
-      for (int i = 0; i < 4; ++i) memcpy(to + (c + i) * out + r * 4, &w[i], sizeof(v4));
-    }
-#undef LLMCORE_SHUFFLE
-#endif
-}
-
 // Panel (D,64) whose columns are the rows of a staged tile.
 template <class T>
 static void pack_as_columns(int64_t D, const T* staged, T* panel) {
   const int64_t words = staged_columns(D) * static_cast<int64_t>(sizeof(T)) / 4;
-  transpose_words(kTile, words, staged, words, panel, kTile);
-}
-
-// Pairs of rows side by side, as in a bf16 panel: dst[2i], dst[2i+1] = even[i], odd[i] for kW columns.
-static inline void store_pairs(bf16* dst, vu even, vu odd) {
-  const vu pairs = even | (odd << 16);
-  memcpy(dst, &pairs, sizeof pairs);
+  transpose_words(kTile, words, staged, words * 4, panel, kTile * 4);
 }
 
 // Panels (64,D), one for every 64 columns, whose depth is the rows of a staged tile.

@@ -54,51 +54,6 @@ static void gemm(const GemmArgs& g) {
   gemm_typed<bf16, bf16>(g);
 }
 
-static inline float convert(float x, float*) { return x; }
-static inline bf16 convert(float x, bf16*) { return to_bf16(x); }
-
-static inline int64_t panel_at(const float*, int64_t k, int64_t n) { return k * kPanelWidth + n; }
-static inline int64_t panel_at(const bf16*, int64_t k, int64_t n) { return (k / 2 * kPanelWidth + n) * 2 + k % 2; }
-
-template <class S, class T>
-static void pack_typed(const PackArgs& g) {
-  const S* src = static_cast<const S*>(g.src);
-  const int64_t depth = depth_of(static_cast<T*>(nullptr), g.K);
-  const int64_t panels = (g.N + kPanelWidth - 1) / kPanelWidth;
-  const int64_t k_stride = g.transposed ? 1 : g.ld, n_stride = g.transposed ? g.ld : 1;
-  parallel(panels, [&](int64_t panel) {
-    T* dst = static_cast<T*>(g.panels) + panel * kPanelWidth * depth;
-    for (int64_t k = 0; k < depth; ++k)
-      for (int64_t n = 0; n < kPanelWidth; ++n) {
-        const int64_t column = panel * kPanelWidth + n;
-        const bool inside = k < g.K && column < g.N;
-        dst[panel_at(dst, k, n)] = inside ? convert(to_float(src[k * k_stride + column * n_stride]), dst) : T{};
-      }
-  });
-}
-
-static void pack(const PackArgs& g) {
-  const bool from_f32 = g.src_dtype == DType::kF32;
-  if (g.dtype == DType::kF32) return from_f32 ? pack_typed<float, float>(g) : pack_typed<bf16, float>(g);
-  from_f32 ? pack_typed<float, bf16>(g) : pack_typed<bf16, bf16>(g);
-}
-
-template <class T>
-static void transpose_typed(const TransposeArgs& g) {
-  const T* src = static_cast<const T*>(g.src);
-  T* dst = static_cast<T*>(g.dst);
-  parallel_ranges(g.cols, 16, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      for (int64_t j = 0; j < g.rows; ++j) dst[i * g.ld_dst + j] = src[j * g.ld_src + i];
-      for (int64_t j = g.rows; j < g.ld_dst; ++j) dst[i * g.ld_dst + j] = T{};
-    }
-  });
-}
-
-static void transpose(const TransposeArgs& g) {
-  g.dtype == DType::kF32 ? transpose_typed<float>(g) : transpose_typed<bf16>(g);
-}
-
 static void register_gemm(KernelTable& t) {
   t.pack = pack;
   t.gemm = gemm;

@@ -19,6 +19,7 @@ void fill_table(KernelTable& table);
 // clang-format off: each family uses those before it (attention is made of small panel products).
 #include "cpu/simd.h"
 #include "cpu/lanes.h"
+#include "cpu/pack.inl"
 #include "cpu/gemm_micro.inl"
 #include "cpu/gemm.inl"
 #include "cpu/attention_tiles.inl"

@@ -93,7 +93,8 @@ void linear_weight_grad(const Tensor& dy, const Tensor& x, Tensor& dw) {
   const int64_t M = rows_of(dy);
   if (rows_of(x) != M) fail(op, "x and dy of as many rows", to_string(x.shape()) + " and " + to_string(dy.shape()));
   if (M == 0 || dw.size() == 0) return;
-  const Tensor dy_t = transpose(dy.reshape({M, dy.dim(-1)}), panel_depth(M, dy.dtype()));
+  // Padded by more than the kernels need: rows a power of two apart would fall into the same few cache sets.
+  const Tensor dy_t = transpose(dy.reshape({M, dy.dim(-1)}), round_up(M, kPanelDepth) + kPanelDepth);
   const Panels panels = pack(x.reshape({M, x.dim(-1)}), x.dtype(), /*transposed=*/false);
   gemm_2d(dy_t, panels, dw, /*accumulate=*/true);
 }

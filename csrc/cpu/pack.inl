@@ -1,0 +1,193 @@
+// Packing into panels and transposing. What moves is always a word of 32 bits: a float, or two bf16 that lie side by
+// side in the result; then a transpose of words does the rest.
+
+// dst (columns, rows) = src (rows, columns)^T in words of 32 bits; both counts multiples of 16. Strides in bytes.
+static void transpose_words(int64_t rows, int64_t columns, const void* src, int64_t step, void* dst, int64_t out) {
+  const char* from = static_cast<const char*>(src);
+  char* to = static_cast<char*>(dst);
+#if LLMCORE_VECTOR_BYTES == 64
+  // Lane l of v[i] holds 4 words of row 4l + i; shuffles inside lanes then put 16 rows of a word side by side.
+  for (int64_t r = 0; r < rows; r += 16)
+    for (int64_t c = 0; c < columns; c += 4) {
+      __m512i v[4];
+      for (int i = 0; i < 4; ++i) {
+        const char* p = from + (r + i) * step + c * 4;
+        const auto row = [&](int64_t n) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + n * step)); };
+        v[i] = _mm512_castsi128_si512(row(0));
+        v[i] = _mm512_mask_broadcast_i32x4(v[i], 0x00f0, row(4));
+        v[i] = _mm512_mask_broadcast_i32x4(v[i], 0x0f00, row(8));
+        v[i] = _mm512_mask_broadcast_i32x4(v[i], 0xf000, row(12));
+      }
+      const __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
+      const __m512i d = _mm512_unpacklo_epi32(v[2], v[3]), e = _mm512_unpackhi_epi32(v[2], v[3]);
+      char* q = to + c * out + r * 4;
+      _mm512_storeu_si512(q, _mm512_unpacklo_epi64(a, d));
+      _mm512_storeu_si512(q + out, _mm512_unpackhi_epi64(a, d));
+      _mm512_storeu_si512(q + 2 * out, _mm512_unpacklo_epi64(b, e));
+      _mm512_storeu_si512(q + 3 * out, _mm512_unpackhi_epi64(b, e));
+    }
+#else
+  typedef uint32_t v4 __attribute__((vector_size(16)));
+#if defined(__clang__)
+#define LLMCORE_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define LLMCORE_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, v4{__VA_ARGS__})
+#endif
+  for (int64_t r = 0; r < rows; r += 4)
+    for (int64_t c = 0; c < columns; c += 4) {
+      v4 v[4];
+      for (int i = 0; i < 4; ++i) memcpy(&v[i], from + (r + i) * step + c * 4, sizeof(v4));
+      const v4 a = LLMCORE_SHUFFLE(v[0], v[1], 0, 4, 1, 5), b = LLMCORE_SHUFFLE(v[0], v[1], 2, 6, 3, 7);
+      const v4 d = LLMCORE_SHUFFLE(v[2], v[3], 0, 4, 1, 5), e = LLMCORE_SHUFFLE(v[2], v[3], 2, 6, 3, 7);
+      const v4 w[4] = {LLMCORE_SHUFFLE(a, d, 0, 1, 4, 5), LLMCORE_SHUFFLE(a, d, 2, 3, 6, 7),
+                       LLMCORE_SHUFFLE(b, e, 0, 1, 4, 5), LLMCORE_SHUFFLE(b, e, 2, 3, 6, 7)};
+      for (int i = 0; i < 4; ++i) memcpy(to + (c + i) * out + r * 4, &w[i], sizeof(v4));
+    }
+#undef LLMCORE_SHUFFLE
+#endif
+}
+
+// Pairs of rows side by side, as in a bf16 panel: dst[2i], dst[2i+1] = even[i], odd[i] for kW columns.
+static inline void store_pairs(bf16* dst, vu even, vu odd) {
+  const vu pairs = even | (odd << 16);
+  memcpy(dst, &pairs, sizeof pairs);
+}
+
+// The bits of n (0 <= n <= kW) values as bf16, each in a word; the rest zero.
+static inline vu half_bits(const bf16* p, int n) { return as_bits(load_n(p, n)) >> 16; }
+static inline vu half_bits(const float* p, int n) { return __builtin_convertvector(to_half_exact(load_n(p, n)), vu); }
+
+// dst[0..n) = src[0..n) converted, dst[n..end) = 0; end - n small
+static inline void copy_row(const float* src, int64_t n, int64_t end, float* dst) {
+  memcpy(dst, src, sizeof(float) * static_cast<size_t>(n));
+  for (; n < end; ++n) dst[n] = 0.0f;
+}
+static inline void copy_row(const bf16* src, int64_t n, int64_t end, bf16* dst) {
+  memcpy(dst, src, sizeof(bf16) * static_cast<size_t>(n));
+  for (; n < end; ++n) dst[n] = bf16{0};
+}
+static inline void copy_row(const bf16* src, int64_t n, int64_t end, float* dst) {
+  for (int64_t i = 0; i < end; ++i) dst[i] = i < n ? to_float(src[i]) : 0.0f;
+}
+static inline void copy_row(const float* src, int64_t n, int64_t end, bf16* dst) {
+  int64_t i = 0;
+  for (; i + kW <= n; i += kW) {
+    const vh h = to_half_exact(load(src + i));
+    memcpy(dst + i, &h, sizeof h);
+  }
+  for (; i < end; ++i) dst[i] = i < n ? to_bf16(src[i]) : bf16{0};
+}
+
+constexpr int64_t kPackDepth = 256;  // k in one piece of work
+constexpr int64_t kWordGroup = 16;   // what transpose_words takes at a time
+
+// Columns [column, column + 64) of a panel from the rows of src (N,K), k in [begin, end)
+template <class S, class T>
+static void pack_rows(const PackArgs& g, int64_t column, int64_t begin, int64_t end, T* panel) {
+  constexpr int64_t kPerWord = 4 / sizeof(T), kStageWords = kPackDepth / kPerWord;
+  alignas(64) T stage[kPanelWidth * kPackDepth];
+  const int64_t words = (end - begin) / kPerWord, padded = round_up(words, kWordGroup) * kPerWord;
+  for (int64_t n = 0; n < kPanelWidth; ++n) {
+    const bool inside = column + n < g.N;
+    const int64_t count = inside ? (end < g.K ? end : g.K) - begin : 0;
+    const S* src = static_cast<const S*>(g.src) + (inside ? (column + n) * g.ld + begin : 0);
+    copy_row(src, count, padded, stage + n * kPackDepth);
+  }
+  // A float panel ends at K itself: the last group of words goes through a buffer.
+  char* dst = reinterpret_cast<char*>(panel) + begin / kPerWord * kPanelWidth * 4;
+  const int64_t whole = words / kWordGroup * kWordGroup;
+  transpose_words(kPanelWidth, whole, stage, kStageWords * 4, dst, kPanelWidth * 4);
+  if (whole < words) {
+    alignas(64) uint32_t rest[kWordGroup * kPanelWidth];
+    transpose_words(kPanelWidth, kWordGroup, stage + whole * kPerWord, kStageWords * 4, rest, kPanelWidth * 4);
+    memcpy(dst + whole * kPanelWidth * 4, rest, static_cast<size_t>((words - whole) * kPanelWidth * 4));
+  }
+}
+
+// The same from the columns of src (K,N)
+template <class S>
+static void pack_columns(const PackArgs& g, int64_t column, int64_t begin, int64_t end, float* panel) {
+  const int64_t count = g.N - column < kPanelWidth ? g.N - column : kPanelWidth;
+  for (int64_t k = begin; k < end; ++k)
+    copy_row(static_cast<const S*>(g.src) + k * g.ld + column, count, kPanelWidth, panel + k * kPanelWidth);
+}
+template <class S>
+static void pack_columns(const PackArgs& g, int64_t column, int64_t begin, int64_t end, bf16* panel) {
+  const S* src = static_cast<const S*>(g.src) + column;
+  for (int64_t k = begin; k < end; k += 2)
+    for (int64_t n = 0; n < kPanelWidth; n += kW) {
+      const int64_t left = g.N - column - n;
+      const int count = static_cast<int>(left < 0 ? 0 : left < kW ? left : kW);
+      const vu even = half_bits(src + (k < g.K ? k * g.ld + n : 0), k < g.K ? count : 0);
+      const vu odd = half_bits(src + (k + 1 < g.K ? (k + 1) * g.ld + n : 0), k + 1 < g.K ? count : 0);
+      store_pairs(panel + k * kPanelWidth + 2 * n, even, odd);
+    }
+}
+
+template <class S, class T>
+static void pack_typed(const PackArgs& g) {
+  const int64_t depth = panel_depth(g.K, g.dtype), pieces = (depth + kPackDepth - 1) / kPackDepth;
+  parallel((g.N + kPanelWidth - 1) / kPanelWidth * pieces, [&](int64_t piece) {
+    const int64_t panel = piece / pieces, begin = piece % pieces * kPackDepth;
+    const int64_t end = begin + kPackDepth < depth ? begin + kPackDepth : depth;
+    T* dst = static_cast<T*>(g.panels) + panel * kPanelWidth * depth;
+    if (g.transposed)
+      pack_rows<S>(g, panel * kPanelWidth, begin, end, dst);
+    else
+      pack_columns<S>(g, panel * kPanelWidth, begin, end, dst);
+  });
+}
+
+static void pack(const PackArgs& g) {
+  const bool from_f32 = g.src_dtype == DType::kF32;
+  if (g.dtype == DType::kF32) return from_f32 ? pack_typed<float, float>(g) : pack_typed<bf16, float>(g);
+  from_f32 ? pack_typed<float, bf16>(g) : pack_typed<bf16, bf16>(g);
+}
+
+// Rows [row, row + kStageRows) and up to 64 columns from `column` as words: a float, or two rows of bf16 side by side.
+constexpr int64_t kStageWords = 32;
+static inline void stage_words(const TransposeArgs& g, const float* src, int64_t row, int64_t column, int64_t count,
+                               uint32_t (*words)[kPanelWidth]) {
+  for (int64_t r = 0; r < kStageWords; ++r) {
+    const bool inside = row + r < g.rows;
+    copy_row(src + (inside ? (row + r) * g.ld_src + column : 0), inside ? count : 0, kPanelWidth,
+             reinterpret_cast<float*>(words[r]));
+  }
+}
+static inline void stage_words(const TransposeArgs& g, const bf16* src, int64_t row, int64_t column, int64_t count,
+                               uint32_t (*words)[kPanelWidth]) {
+  for (int64_t r = 0; r < kStageWords; ++r) {
+    const int64_t even = row + 2 * r, odd = even + 1;
+    for (int64_t c = 0; c < kPanelWidth; c += kW) {
+      const int64_t left = count - c;
+      const int n = static_cast<int>(left < 0 ? 0 : left < kW ? left : kW);
+      const vu a = half_bits(src + (even < g.rows ? even * g.ld_src + column + c : 0), even < g.rows ? n : 0);
+      const vu b = half_bits(src + (odd < g.rows ? odd * g.ld_src + column + c : 0), odd < g.rows ? n : 0);
+      store_pairs(reinterpret_cast<bf16*>(words[r] + c), a, b);
+    }
+  }
+}
+
+template <class T>
+static void transpose_typed(const TransposeArgs& g) {
+  constexpr int64_t kStageRows = kStageWords * 4 / sizeof(T);
+  const int64_t row_bytes = g.ld_dst * static_cast<int64_t>(sizeof(T));
+  parallel((g.cols + kPanelWidth - 1) / kPanelWidth, [&](int64_t block) {
+    alignas(64) uint32_t words[kStageWords][kPanelWidth], turned[kPanelWidth][kStageWords];
+    const int64_t column = block * kPanelWidth, left = g.cols - column;
+    const int64_t count = left < kPanelWidth ? left : kPanelWidth;
+    char* dst = static_cast<char*>(g.dst) + column * row_bytes;
+    for (int64_t row = 0; row < g.ld_dst; row += kStageRows) {
+      stage_words(g, static_cast<const T*>(g.src), row, column, count, words);
+      transpose_words(kStageWords, kPanelWidth, words, sizeof words[0], turned, sizeof turned[0]);
+      const int64_t bytes =
+          (g.ld_dst - row < kStageRows ? g.ld_dst - row : kStageRows) * static_cast<int64_t>(sizeof(T));
+      for (int64_t c = 0; c < count; ++c)
+        memcpy(dst + c * row_bytes + row * static_cast<int64_t>(sizeof(T)), turned[c], static_cast<size_t>(bytes));
+    }
+  });
+}
+
+static void transpose(const TransposeArgs& g) {
+  g.dtype == DType::kF32 ? transpose_typed<float>(g) : transpose_typed<bf16>(g);
+}
