@@ -2,7 +2,7 @@
 
 import pytest
 
-from peers import environment
+from environment import environment
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
-import platform
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 import llmcore
+from environment import THREADS
 from tolerances import assert_close
 
-THREADS = llmcore.num_threads()
 TORCH = ("torch", "torch compiled")
-VERSIONED = ("numpy", "torch", "tiktoken", "tokenizers", "rustbpe")
 
 
 def peer(name: str):
@@ -24,26 +20,6 @@ def peer(name: str):
     if name == "torch":
         module.set_num_threads(THREADS)
     return module
-
-
-def peer_version(name: str) -> str | None:
-    """Its version, or None where it is not installed."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def environment() -> dict:
-    """Where a run happens: date, versions, threads, and the floors of the machine, measured now."""
-    versions = {name: peer_version(name) for name in VERSIONED}
-    return {
-        "date": datetime.date.today().isoformat(),
-        "python": platform.python_version(),
-        "versions": {"llmcore": llmcore.__version__} | {k: v for k, v in versions.items() if v},
-        "threads": THREADS,
-        "machine": llmcore.bench.measure_machine(),
-    }
 
 
 def torch_call(library: str, function: Callable) -> Callable:

@@ -24,7 +24,7 @@ def measure_machine(threads: int | None = None) -> dict:
     """Measure in about five seconds; the best of several interleaved repeats, as a neighbour can only slow them down.
 
     threads: the "all" of the result, by default what the kernels use. Returns
-    {"cpu", "isa", "threads", "buffer_bytes", "fp32_gflops", "bf16_gflops", "int8_gops", "read_gb_s"}; the last four are
+    {"cpu", "isa", "threads", "cache_bytes", "buffer_bytes", "fp32_gflops", "bf16_gflops", "int8_gops", "read_gb_s"}; the last four are
     {"1": on one thread, "all": on all}, in 10⁹ operations (a multiply-add is two) or bytes a second. The buffer that is
     read is larger than the last cache where memory allows.
     """
@@ -53,6 +53,7 @@ def measure_machine(threads: int | None = None) -> dict:
         "cpu": cpu_name(),
         "isa": _core.current_isa(),
         "threads": counts["all"],
+        "cache_bytes": _largest_cache(),
         "buffer_bytes": buffer.nbytes,
         **best,
     }

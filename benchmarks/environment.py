@@ -1,0 +1,32 @@
+"""Where a benchmark runs: date, versions, threads, and the floors of the machine, measured then and there."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+
+import llmcore
+
+THREADS = llmcore.num_threads()
+VERSIONED = ("numpy", "torch", "tiktoken", "tokenizers", "rustbpe")
+
+
+def environment() -> dict:
+    """{"date", "python", "versions", "threads", "machine"}; see `llmcore.bench.measure_machine`."""
+    versions = {name: peer_version(name) for name in VERSIONED}
+    return {
+        "date": datetime.date.today().isoformat(),
+        "python": platform.python_version(),
+        "versions": {"llmcore": llmcore.__version__} | {k: v for k, v in versions.items() if v},
+        "threads": THREADS,
+        "machine": llmcore.bench.measure_machine(),
+    }
+
+
+def peer_version(name: str) -> str | None:
+    """Its version, or None where it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

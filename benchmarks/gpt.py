@@ -1,0 +1,117 @@
+"""One GPT, trained by llmcore and by torch: the same weights, batches, arithmetic and updates.
+
+6 layers and 384 wide unless said otherwise: learned positions, layer norm, GELU (tanh), tied output layer, bfloat16
+products with float32 master weights and float32 logits, AdamW with gradients clipped to a norm of 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+
+import llmcore
+from environment import THREADS
+from llmcore import models, optim
+
+LIBRARIES = ("llmcore", "torch", "torch compiled")
+LR, BETAS, EPS, DECAY, CLIP = 6e-4, (0.9, 0.95), 1e-8, 0.1, 1.0
+
+
+def initial_weights(config: models.GPT2Config, seed: int = 0) -> dict[str, np.ndarray]:
+    """By llmcore's names, which the torch model has too."""
+    return {name: w.copy() for name, w in models.GPT2(config, "float32", seed).state_dict().items()}
+
+
+def trainer(library: str, config: models.GPT2Config, weights: dict[str, np.ndarray]):
+    """An object with step(inputs, targets) -> loss before the update; ids are (B, T) int32."""
+    if library == "llmcore":
+        return LlmcoreTrainer(config, weights)
+    return TorchTrainer(config, weights, compiled=library == "torch compiled")
+
+
+class LlmcoreTrainer:
+    """What the loop of llmcore.train does at every step."""
+
+    def __init__(self, config, weights):
+        llmcore.set_num_threads(THREADS)
+        self.model = models.GPT2(config, "bfloat16")
+        self.model.load_state_dict(weights)
+        self.optimizer = optim.AdamW(self.model.named_parameters(), LR, BETAS, EPS, DECAY)
+
+    def step(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        self.model.zero_grad()
+        loss = self.model.loss(inputs, targets)
+        loss.backward()
+        norm = optim.global_norm(self.model.parameters())
+        self.optimizer.step(grad_scale=min(1.0, CLIP / norm))
+        return loss.item()
+
+
+class TorchTrainer:
+    """The usual way in torch: autocast to bfloat16, scaled_dot_product_attention, fused AdamW."""
+
+    def __init__(self, config, weights, compiled: bool):
+        import torch
+
+        torch.set_num_threads(THREADS)
+        self.torch = torch
+        self.model = torch_gpt(**asdict(config))
+        self.model.load_state_dict({k: torch.from_numpy(w.copy()) for k, w in weights.items()})
+        groups = [
+            {"params": [p for p in self.model.parameters() if p.ndim >= 2], "weight_decay": DECAY},
+            {"params": [p for p in self.model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=LR, betas=BETAS, eps=EPS, fused=True)
+        self.forward = torch.compile(self.model, dynamic=False) if compiled else self.model
+
+    def step(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        torch = self.torch
+        x, y = (torch.from_numpy(a.astype(np.int64)) for a in (inputs, targets))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = self.forward(x, y)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+
+def torch_gpt(vocab_size: int, context: int, width: int, layers: int, heads: int, eps: float):
+    """A torch module with llmcore's parameter names."""
+    from torch import arange, nn
+    from torch.nn import functional as F
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm1 = nn.LayerNorm(width, eps)
+            self.qkv = nn.Linear(width, 3 * width)
+            self.attention_out = nn.Linear(width, width)
+            self.norm2 = nn.LayerNorm(width, eps)
+            self.mlp_in = nn.Linear(width, 4 * width)
+            self.mlp_out = nn.Linear(4 * width, width)
+
+        def forward(self, x):
+            B, T, _ = x.shape
+            q, k, v = self.qkv(self.norm1(x)).view(B, T, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + self.attention_out(y.transpose(1, 2).reshape(B, T, width))
+            return x + self.mlp_out(F.gelu(self.mlp_in(self.norm2(x)), approximate="tanh"))
+
+    class GPT(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.tokens = nn.Embedding(vocab_size, width)
+            self.positions = nn.Embedding(context, width)
+            self.blocks = nn.ModuleList(Block() for _ in range(layers))
+            self.norm = nn.LayerNorm(width, eps)
+
+        def forward(self, ids, targets):
+            x = self.tokens(ids) + self.positions(arange(ids.shape[1]))
+            for block in self.blocks:
+                x = block(x)
+            logits = F.linear(self.norm(x), self.tokens.weight)
+            return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+
+    return GPT()
