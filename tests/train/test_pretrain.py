@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from llmcore import runtime
 from llmcore.data import read_corpus
 from llmcore.formats import safetensors
