@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -206,7 +207,9 @@ def _writing(console: Console, lm, seed: int) -> None:
     console.print("Three completions at temperature 0.7:")
     from rich.text import Text
 
+    from llmcore.train.report import harmless
+
     for p, completion in zip(
         PROMPTS, lm.generate(list(PROMPTS), 40, temperature=0.7, top_p=0.95, seed=seed), strict=True
     ):
-        console.print(Text.assemble("• ", (p, "bold"), (" ".join(f"·{completion}".split())[1:], "green")))
+        console.print(Text.assemble("• ", (p, "bold"), (re.sub(r"\s+", " ", harmless(str(completion))), "green")))

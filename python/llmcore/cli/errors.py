@@ -71,13 +71,11 @@ def _usage(error) -> str:
     name = getattr(error, "option_name", None)
     if name is not None and type(error).__name__ == "NoSuchOption":
         line = f"no such option {name}"
-        known = (
-            [o for p in context.command.get_params(context) for o in p.opts if o.startswith("--")] if context else []
-        )
-        close = difflib.get_close_matches(name, known, n=1)
+        flags = [o for p in context.command.get_params(context) for o in p.opts] if context else []
+        close = difflib.get_close_matches(name, [o for o in flags if o.startswith("--") and o != "--help"], n=1)
         line += f" (did you mean {close[0]}?)" if close else ""
     else:
-        line = error.format_message().strip().rstrip(".")
+        line = re.sub(r"\. Did you mean (.*)\?$", r" (did you mean \1?)", error.format_message().strip()).rstrip(".")
         line = line[:1].lower() + line[1:]
     if context is not None:
         line += f"; see {context.command_path} --help"

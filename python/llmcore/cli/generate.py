@@ -29,7 +29,7 @@ def generate(
     """Let a model continue a text.
 
     \b
-    Example: llmcore generate "The function returns" --max-tokens 60 --temperature 0.7 --seed 1
+    Example: llmcore generate "The function returns" --max-tokens 60
     """
     prompt = options.read_text(text)
     lm = options.load_model(model)
@@ -55,16 +55,14 @@ def generate(
             }
         )
         return
-    out = show.console()
     # Several completions are written one after the other, which gives the same texts as in one batch.
     for i in range(n):
-        if i:
-            out.print()
         pieces = lm.stream(prompt, max_tokens, seed=seed + i, **sampling)
         first = next(pieces, "")  # what is wrong with the request shows before anything is printed
+        show.write("\n" * (i > 0))
         if echo:
-            out.print(prompt, style="bold", end="", markup=False, soft_wrap=True)
-        out.print(first, end="", markup=False, soft_wrap=True)
+            show.write(prompt, bold=True)
+        show.write(first)
         for piece in pieces:
-            out.print(piece, end="", markup=False, soft_wrap=True)
-        out.print()
+            show.write(piece)
+        show.write("\n")

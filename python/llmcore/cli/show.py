@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from llmcore.train.report import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,6 +22,17 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+def write(text: str, bold: bool = False) -> None:
+    """Text to stdout at once, exactly as it is; on a terminal without control characters, which a model may write and
+    which could do anything to it."""
+    if sys.stdout.isatty():
+        text = harmless(text)
+        if bold and "NO_COLOR" not in os.environ:
+            text = f"\x1b[1m{text}\x1b[0m"
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def visible(text: str) -> str:

@@ -35,8 +35,8 @@ def tokenize(
     """
     from llmcore.tokenizer import Tokenizer
 
-    tok = Tokenizer.load(options.model_directory(None) if tokenizer is None else tokenizer)
     data = _content(text, file)
+    tok = Tokenizer.load(options.model_directory(None) if tokenizer is None else tokenizer)
     ids = tok.encode_ordinary(data)
     if json:
         known = {i: tok.token_bytes(i).decode("utf-8", "backslashreplace") for i in set(ids)}

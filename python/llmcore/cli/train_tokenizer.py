@@ -43,7 +43,7 @@ def train_tokenizer(
     The text that pretraining holds out is not learned from, so that held-out figures stay honest.
 
     \b
-    Example: llmcore train-tokenizer --data book.txt --vocab-size 2000 --out book-tokenizer.json
+    Example: llmcore train-tokenizer --data book.txt --vocab-size 2000
     """
     import time
 

@@ -32,6 +32,11 @@ class Report:
         """Something that went wrong and was handled."""
 
 
+def harmless(text: str) -> str:
+    """A text without control characters other than line ends and tabs: each is shown as U+FFFD."""
+    return "".join(c if c.isprintable() or c in "\n\t" or ord(c) > 0x9F else "\ufffd" for c in text)
+
+
 class TerminalReport(Report):
     """A progress bar with loss, rate and time left; samples and held-out figures above it. On stderr, so that what a
     command prints as data stays clean. Where that is no terminal, a line now and then instead of the bar."""
@@ -91,7 +96,7 @@ class TerminalReport(Report):
         for prompt, text in samples:
             line = Text(f"step {step}: ", style="dim")
             line.append(prompt, style="not dim bold")
-            line.append(re.sub(r"\s+", " ", text), style="not dim green")
+            line.append(re.sub(r"\s+", " ", harmless(text)), style="not dim green")
             self.console.print(line)
 
     def note(self, text: str) -> None:

@@ -1,0 +1,166 @@
+"""Commands that ask a model: their data is what the library gives, their pictures fit the terminal."""
+
+import io
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from llmcore.cli import show
+
+PROMPT = "The function"
+
+
+def data_of(result):
+    code, out, err = result
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+def softmax(logits):
+    e = np.exp(logits - logits.max())
+    return e / e.sum()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--temperature", "0.2", "0.7", "1.5"),
+        ("--temperature", "0.2", "--temperature", "0.7", "--temperature", "1.5"),
+        ("--temperature=0.2", "0.7", "1.5"),
+        ("--temperature=0.2", "--temperature", "0.7", "1.5"),
+    ],
+)
+def test_next_gives_probabilities_at_each_temperature(run, tiny, model_dir, flags):
+    got = data_of(run("next", PROMPT, "-m", model_dir, "-k", 5, "--json", *flags))
+    logits = tiny.model(np.array([tiny.tokenizer.encode(PROMPT)])).numpy()[0, -1].astype(np.float64)
+    assert [column["temperature"] for column in got["next"]] == [0.2, 0.7, 1.5]
+    for column in got["next"]:
+        expected = softmax(logits / column["temperature"])
+        order = np.argsort(-expected)[:5]
+        assert [t["id"] for t in column["tokens"]] == order.tolist()
+        np.testing.assert_allclose([t["probability"] for t in column["tokens"]], expected[order], rtol=1e-4)
+        assert [t["text"] for t in column["tokens"]] == [tiny.tokenizer.decode([i]) for i in order]
+
+
+def test_next_draws_bars_of_the_right_length_within_the_width(run, model_dir):
+    code, out, err = run("next", "-m", model_dir, "--temperature", "0.2", "0.7", "1.5", "--", PROMPT)
+    assert (code, err) == (0, "")
+    lines = out.rstrip("\n").split("\n")
+    assert len(lines) == 12  # the prompt, the titles, ten tokens
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(("fraction", "cells"), [(0, 0), (1, 10), (0.5, 5), (0.31, 3.1), (0.999, 10), (2, 10)])
+def test_bars_are_as_long_as_the_probability(fraction, cells):
+    drawn = show.bar(fraction, 10)
+    assert len(drawn) == 10
+    eighths = {" ": 0, **{c: i for i, c in enumerate("▏▎▍▌▋▊▉█", 1)}}
+    assert sum(eighths[c] for c in drawn) / 8 == pytest.approx(cells, abs=1 / 16)
+    assert show.bar(fraction, 10, "ascii") == ("#" * round(cells)).ljust(10)
+
+
+def test_next_takes_a_text_that_is_a_number(run, model_dir):
+    first = data_of(run("next", "42", "-m", model_dir, "--json", "--temperature", "2"))
+    assert first["prompt"] == "42"
+    assert data_of(run("next", "-m", model_dir, "--json", "--temperature", "2", "--", "42")) == first
+
+
+def test_generate_writes_what_the_model_generates(run, tiny, model_dir):
+    expected = str(tiny.generate(PROMPT, 12, temperature=0.9, top_k=20, seed=5))
+    flags = ("-m", model_dir, "--max-tokens", 12, "--temperature", 0.9, "--top-k", 20, "--seed", 5)
+    assert run("generate", PROMPT, *flags) == (0, PROMPT + expected + "\n", "")
+    assert run("generate", PROMPT, "--no-echo", *flags) == (0, expected + "\n", "")
+    many = data_of(run("generate", PROMPT, "-n", 2, "--json", *flags))
+    assert many["seed"] == 5
+    assert many["completions"][0]["text"] == expected
+    assert many["completions"][1]["text"] == str(tiny.generate(PROMPT, 12, temperature=0.9, top_k=20, seed=6))
+    assert len(many["completions"][0]["logprobs"]) == len(many["completions"][0]["tokens"])
+
+
+def test_generate_stops_and_draws_a_seed(run, tiny, model_dir):
+    whole = str(tiny.generate(PROMPT, 20, temperature=0))
+    stop = whole[5:8]
+    flags = ("-m", model_dir, "--max-tokens", 20, "--temperature", 0, "--no-echo")
+    assert (
+        run("generate", PROMPT, *flags, "--stop", "never there", "--stop", stop)[1] == whole[: whole.index(stop)] + "\n"
+    )
+    seeds = {data_of(run("generate", PROMPT, "-m", model_dir, "--max-tokens", 1, "--json"))["seed"] for _ in range(3)}
+    assert len(seeds) == 3
+
+
+def test_text_from_standard_input(run, model_dir, monkeypatch):
+    expected = run("score", PROMPT, "-m", model_dir)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(PROMPT.encode())))
+    assert run("score", "-", "-m", model_dir) == expected
+
+
+@pytest.mark.parametrize("text", ["The list", "The function returns a list of strings. " * 12])
+def test_score_is_the_log_probability_of_each_token(run, tiny, model_dir, text):
+    """A long text goes through in windows that overlap by half; their twin is written out here."""
+    got = data_of(run("score", text, "-m", model_dir, "--json"))
+    ids = [tiny.tokenizer.end_of_text, *tiny.tokenizer.encode(text)]
+    context = tiny.config.context
+    for place, scored in enumerate(got["scores"]):
+        assert scored["id"] == ids[place + 1]
+        assert scored["text"] == tiny.tokenizer.decode([ids[place + 1]])
+        # The window that scores this token: the first, or the one of half a context's steps that reaches it.
+        end = (
+            context
+            if place < context
+            else min(len(ids) - 1, context + -(-(place + 1 - context) // (context // 2)) * (context // 2))
+        )
+        begin = max(0, end - context)
+        logits = tiny.model(np.array([ids[begin:end]])).numpy()[0, place - begin].astype(np.float64)
+        assert scored["logprob"] == pytest.approx(math.log(softmax(logits)[ids[place + 1]]), abs=1e-4)
+    nats = -sum(s["logprob"] for s in got["scores"])
+    assert got["bits_per_byte"] == pytest.approx(nats / math.log(2) / len(text.encode()))
+    assert got["perplexity"] == pytest.approx(math.exp(nats / (len(ids) - 1)))
+
+
+def test_score_shows_bits_under_tokens(run, tiny, model_dir):
+    code, out, err = run("score", "The list", "-m", model_dir)
+    assert (code, err) == (0, "")
+    pieces, bits, total = out.splitlines()
+    assert "".join(pieces.split()).replace("␣", " ") == "The list"
+    scores = tiny.score("The list")
+    assert [float(b) for b in bits.split()] == [round(-p / math.log(2), 1) for _, _, p in scores]
+    assert "bits per byte" in total
+
+
+def test_info_counts(run, tiny, model_dir):
+    got = data_of(run("info", model_dir, "--json"))
+    model = got["model"]
+    assert model["parameters"] == sum(model["parameters_by_part"].values()) == tiny.num_parameters
+    assert model["parameters_by_part"]["token embedding"] == tiny.config.vocab_size * tiny.config.width
+    assert model["weight_bytes"] == {"float32": 4 * tiny.num_parameters, "bfloat16": 2 * tiny.num_parameters}
+    assert got["build"]["version"]
+    code, out, _ = run("info", "-m", model_dir)
+    assert code == 0
+    assert f"{tiny.num_parameters:,}" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_info_without_a_model_shows_the_build(run):
+    assert data_of(run("info", "--json"))["model"] is None
+
+
+def test_which_model_is_taken(run, tiny, model_dir, tmp_path):
+    """The one named, else the one made last, else ./run."""
+    from llmcore.cli.options import remember_model
+
+    code, out, err = run("next", "The", "--json")
+    assert (code, out) == (2, "")
+    assert err == "error: expected a model: name one with --model DIR, or make one with `llmcore demo`\n"
+    tiny.save("run")
+    expected = data_of(run("next", "The", "-m", model_dir, "--json"))
+    assert data_of(run("next", "The", "--json")) == expected
+    remember_model(tmp_path / "gone")
+    assert data_of(run("next", "The", "--json")) == expected
+    (tmp_path / "work/run/config.json").unlink()
+    remember_model(model_dir)
+    assert data_of(run("next", "The", "--json")) == expected
+    assert run("tokenize", "The list", "--count")[0] == 0

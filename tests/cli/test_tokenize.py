@@ -1,0 +1,76 @@
+"""`llmcore tokenize` and `llmcore train-tokenizer`."""
+
+import json
+
+import pytest
+
+from llmcore.tokenizer import Tokenizer
+
+
+def test_data(run, tiny, model_dir):
+    text = "The list of\n naïve 🍕\t!"
+    got = json.loads(run("tokenize", text, "-t", model_dir, "--json")[1])
+    assert got["ids"] == tiny.tokenizer.encode(text)
+    assert (got["count"], got["bytes"]) == (len(got["ids"]), len(text.encode()))
+    assert run("tokenize", text, "-t", model_dir / "tokenizer.json", "--count") == (0, f"{len(got['ids'])}\n", "")
+
+
+def test_file_of_any_bytes(run, tiny, model_dir, tmp_path):
+    data = b"The list\xff\xfe\x00 of \xe2\x82"
+    (tmp_path / "bytes").write_bytes(data)
+    got = json.loads(run("tokenize", "--file", tmp_path / "bytes", "-t", model_dir, "--json")[1])
+    assert tiny.tokenizer.decode_bytes(got["ids"]) == data
+    assert "\\xff" in got["tokens"]
+
+
+def test_pieces_stand_over_their_ids_within_the_width(run, tiny, model_dir):
+    text = "The function\treturns a list.\n" * 8
+    code, out, err = run("tokenize", text, "-t", model_dir)
+    assert (code, err) == (0, "")
+    *rows, total = out.rstrip("\n").split("\n")
+    assert max(map(len, rows)) <= 81  # 80 and a blank
+    assert "".join("".join(r.split()) for r in rows[::2]) == text.replace(" ", "␣").replace("\n", "⏎").replace(
+        "\t", "⇥"
+    )
+    ids = [int(i) for r in rows[1::2] for i in r.split()]
+    assert ids == tiny.tokenizer.encode(text)
+    assert total.startswith(f"{len(ids)} tokens for {len(text)} bytes")
+    for pieces, below in zip(rows[::2], rows[1::2], strict=True):
+        for id, start in zip(below.split(), starts(below), strict=True):
+            shown = pieces[start:].split(" ")[0]
+            assert shown.replace("␣", " ").replace("⏎", "\n").replace("⇥", "\t") == tiny.tokenizer.decode([int(id)])
+
+
+def starts(line):
+    return [i for i, c in enumerate(line) if c != " " and (i == 0 or line[i - 1] == " ")]
+
+
+@pytest.mark.parametrize(
+    ("env", "coloured"), [({"FORCE_COLOR": "1"}, True), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False)]
+)
+def test_colour(run, model_dir, monkeypatch, env, coloured):
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    out = run("tokenize", "The list", "-t", model_dir)[1]
+    assert ("\x1b[30;10" in out) == coloured
+
+
+def test_train_tokenizer(run, corpus_text, tmp_path):
+    source = tmp_path / "text.txt"
+    source.write_text(corpus_text)
+    code, out, err = run("train-tokenizer", "--data", source, "--vocab-size", 300, "--out", tmp_path / "made")
+    assert (code, err) == (0, "")
+    path = tmp_path / "made/tokenizer.json"
+    tokenizer = Tokenizer.load(path)
+    assert tokenizer.special_tokens == {"<|endoftext|>": tokenizer.vocab_size - 1}
+    assert tokenizer.decode(tokenizer.encode(corpus_text)) == corpus_text
+    assert f"{tokenizer.vocab_size} tokens" in out
+    before = path.read_bytes()
+    code, out, err = run("train-tokenizer", "--data", source, "--out", tmp_path / "made")
+    assert (code, out) == (2, "")
+    assert "is already there" in err
+    assert path.read_bytes() == before
+    flags = ("--special-token", "<s>", "--special-token", "</s>", "--pattern", "gpt2", "--overwrite", "--quiet")
+    assert run("train-tokenizer", "--data", source, "--out", path, *flags) == (0, "", "")
+    assert set(Tokenizer.load(path).special_tokens) == {"<s>", "</s>"}
+    assert Tokenizer.load(path).pattern == "gpt2"
