@@ -209,7 +209,7 @@ static void backward_piece(const AttentionBackwardArgs& args, int64_t piece, cha
       for (int64_t i = span; i < end; ++i) {
         const int64_t t = i * kTile;
         if (tiles == 0) memset(s.dq, 0, sizeof(float) * static_cast<size_t>(columns));
-        transpose_words(ld, kTile, s.dq + (i - span) * columns, kTile, s.rows, ld);
+        transpose_words(ld, kTile, s.dq + (i - span) * columns, kTile * 4, s.rows, ld * 4);
         write_rows(smaller(kTile, a.T - t), a.D, s.rows, ld, scale,
                    static_cast<T*>(args.dq) + q_offset + t * a.q_stride.t, a.q_stride.t);
       }
