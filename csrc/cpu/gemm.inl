@@ -1,11 +1,5 @@
 // Matrix multiplication on packed panels: blocks of rows x panels on the pool, epilogue while the block is in cache.
 
-// tanh-approximated GELU (Hendrycks & Gimpel 2016): x/2 (1 + tanh u) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3)
-static inline vf gelu(vf x) {
-  const vf two_u = x * fma(x * x, splat(2.0f * 0.7978845608f * 0.044715f), splat(2.0f * 0.7978845608f));
-  return x * sigmoid(two_u);
-}
-
 // One vector of n results at column j of row i. GELU takes the value before pre_activation's rounding to out_dtype.
 template <class T>
 static inline void epilogue(const GemmArgs& g, int64_t i, int64_t j, int n, vf v) {
@@ -49,6 +43,9 @@ static void gemm_typed(const GemmArgs& g) {
 }
 
 static void gemm(const GemmArgs& g) {
+#if defined(LLMCORE_ISA_AMX)
+  if (g.dtype == DType::kBF16 && g.K > 0) return gemm_tiles(g);
+#endif
   if (g.dtype == DType::kF32) return gemm_typed<float, float>(g);
   if (g.out_dtype == DType::kF32) return gemm_typed<bf16, float>(g);
   gemm_typed<bf16, bf16>(g);

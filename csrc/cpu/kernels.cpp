@@ -6,6 +6,9 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // in GCC 12's own intrinsics (its bug 105593)
+#endif
 #endif
 
 #include "core/philox.h"
@@ -20,7 +23,10 @@ void fill_table(KernelTable& table);
 #include "cpu/simd.h"
 #include "cpu/lanes.h"
 #include "cpu/pack.inl"
+#include "cpu/gelu.inl"
 #include "cpu/gemm_micro.inl"
+#include "cpu/tile_micro.inl"
+#include "cpu/gemm_tiles.inl"
 #include "cpu/gemm.inl"
 #include "cpu/attention_tiles.inl"
 #include "cpu/attention_forward.inl"
