@@ -105,7 +105,7 @@ def run(stage: Stage, config: LoopConfig, report: Report, resume: bool = False) 
             (out / name).unlink(missing_ok=True)
         out.mkdir(parents=True, exist_ok=True)
         stage.begin(out)
-    deadline = time.monotonic() + (60 * config.max_minutes or math.inf)
+    began, limit = time.monotonic(), 60 * config.max_minutes or math.inf
     with (
         _Log(out / "log.jsonl", start) as log,
         report.running(stage.name, start, config.steps),
@@ -113,9 +113,11 @@ def run(stage: Stage, config: LoopConfig, report: Report, resume: bool = False) 
     ):
         step, saved, last = start, start, start == config.steps
         while not last:
-            row = _update(stage, optimizer, config, step, totals)
+            # Where the time will end the run before the steps do, the learning rate comes down with the time.
+            place = max(step, int(config.steps * (time.monotonic() - began) / limit)) if step >= config.warmup else step
+            row = _update(stage, optimizer, config, step, place, totals)
             step += 1
-            late = time.monotonic() >= deadline
+            late = time.monotonic() - began >= limit
             last = step == config.steps or late
             if last or _due(step, config.eval_every):
                 row |= stage.evaluate()
@@ -140,7 +142,7 @@ def seconds_per_update(stage: Stage, config: LoopConfig, updates: int = 6) -> fl
     """Median time of one update, the first ones left out. The stage's model is changed: use one to throw away."""
     optimizer = _optimizer(stage, config)
     totals = {"tokens": 0, "seconds": 0.0}
-    times = [_update(stage, optimizer, config, step, totals)["dt"] for step in range(updates)]
+    times = [_update(stage, optimizer, config, step, step, totals)["dt"] for step in range(updates)]
     return sorted(times[updates // 3 :])[(updates - updates // 3) // 2]
 
 
@@ -175,10 +177,10 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _update(stage: Stage, optimizer: optim.AdamW, config: LoopConfig, step: int, totals: dict) -> dict:
-    """One parameter update; returns its line of the log."""
+def _update(stage: Stage, optimizer: optim.AdamW, config: LoopConfig, step: int, place: int, totals: dict) -> dict:
+    """One parameter update with the learning rate of step `place`; returns its line of the log."""
     began = time.perf_counter()
-    lr = schedule.cosine(step, config.steps, config.lr, config.warmup, config.min_lr_ratio)
+    lr = schedule.cosine(place, config.steps, config.lr, config.warmup, config.min_lr_ratio)
     batches = stage.batches(step)
     stage.model.zero_grad()
     nats, terms = 0.0, 0
