@@ -39,6 +39,7 @@ void fill_table(KernelTable& table);
 #include "cpu/norm.inl"
 #include "cpu/optim.inl"
 #include "cpu/rope.inl"
+#include "cpu/noise.inl"
 #include "cpu/sample.inl"
 #include "cpu/softmax.inl"
 // clang-format on
