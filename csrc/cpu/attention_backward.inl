@@ -16,11 +16,11 @@ struct BackwardScratch {
   // For each key tile
   float *dk, *dv;  // (64, D rounded up)
   // For the tile at hand
-  T *keys, *values, *keys_transposed;  // (64, D) staged twice, (D, 64)
-  T *p, *ds, *ds_panel;                // (64 keys, 64 queries); ds again as a panel
+  T *keys, *values, *keys_transposed;  // (kTile, D) staged twice, (D, kTile)
+  T *p, *ds, *ds_panel;                // (kTile, 64 queries); ds again as a panel
   T* staged;
-  float *scores, *dp;
-  float* rows;  // (64, D)
+  float *scores, *dp;  // (kTile, 64)
+  float* rows;         // (64, D)
 
   int64_t lay_out(char* base, int64_t D, int64_t blocks, int64_t tiles) {
     Arena arena{base, 0};
@@ -48,6 +48,7 @@ struct BackwardScratch {
   }
 };
 
+// Bytes of scratch for one piece.
 static int64_t backward_slot(const AttentionArgs& a) {
   const int64_t blocks = smaller(kSpanBlocks, tiles_of(a.T)), tiles = tiles_of(a.S);
   return a.dtype == DType::kF32 ? BackwardScratch<float>{}.lay_out(nullptr, a.D, blocks, tiles)
@@ -60,9 +61,22 @@ static inline void store_both_ways(float* row0, float* row1, float*, vf x0, vf x
   store(row1, x1);
 }
 static inline void store_both_ways(bf16* row0, bf16* row1, bf16* pairs, vf x0, vf x1) {
-  store(row0, x0);
-  store(row1, x1);
-  store_pairs(pairs, as_bits(load(row0)) >> 16, as_bits(load(row1)) >> 16);
+#if defined(LLMCORE_BF16_DOT)
+  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)x1, (__m512)x0);
+  const __m512i by_column = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                                             21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i side_by_side = _mm512_permutexvar_epi16(by_column, both);
+  memcpy(row0, &both, sizeof both / 2);
+  const __m256i upper = _mm512_extracti64x4_epi64(both, 1);
+  memcpy(row1, &upper, sizeof upper);
+  memcpy(pairs, &side_by_side, sizeof side_by_side);
+#else
+  const vh h0 = to_half(x0), h1 = to_half(x1);
+  const vu side_by_side = __builtin_convertvector(h0, vu) | (__builtin_convertvector(h1, vu) << 16);
+  memcpy(row0, &h0, sizeof h0);
+  memcpy(row1, &h1, sizeof h1);
+  memcpy(pairs, &side_by_side, sizeof side_by_side);
+#endif
 }
 
 // Columns [0, kTile) of key rows r and r+1; query columns before `first` (of row r; one more for row r+1) see nothing.
@@ -103,17 +117,19 @@ static void gradient_tile(const BackwardScratch<T>& s, int64_t rows, int64_t fir
       gradient_rows<T, true>(s, r, rows, first + r, causal, lse, delta, scale);
 }
 
-static inline void split_pairs(int64_t D, const float* panel, float* rows) {
-  memcpy(rows, panel, sizeof(float) * static_cast<size_t>(staged_columns(D) * kTile));
+// dst (D, keys) = src (keys, D)^T, by way of `words` (as large as dst).
+static void transpose_rows(int64_t keys, int64_t D, const float* src, float*, float* dst) {
+  transpose_words(keys, D, src, D * 4, dst, keys * 4);
 }
-static inline void split_pairs(int64_t D, const bf16* panel, bf16* rows) {
-  for (int64_t d = 0; d < staged_columns(D); d += 2)
-    for (int64_t i = 0; i < kTile; i += kW) {
+static void transpose_rows(int64_t keys, int64_t D, const bf16* src, bf16* words, bf16* dst) {
+  transpose_words(keys, D / 2, src, D * 2, words, keys * 4);
+  for (int64_t d = 0; d < D; d += 2)  // pairs of d side by side, now taken apart
+    for (int64_t i = 0; i < keys; i += kW) {
       vu pairs;
-      memcpy(&pairs, panel + d * kTile + 2 * i, sizeof pairs);
+      memcpy(&pairs, words + d * keys + 2 * i, sizeof pairs);
       const vh even = __builtin_convertvector(pairs & 0xffffu, vh), odd = __builtin_convertvector(pairs >> 16, vh);
-      memcpy(rows + d * kTile + i, &even, sizeof even);
-      memcpy(rows + (d + 1) * kTile + i, &odd, sizeof odd);
+      memcpy(dst + d * keys + i, &even, sizeof even);
+      memcpy(dst + (d + 1) * keys + i, &odd, sizeof odd);
     }
 }
 
@@ -121,14 +137,14 @@ static inline void split_pairs(int64_t D, const bf16* panel, bf16* rows) {
 template <class T>
 static void prepare_queries(const AttentionArgs& a, int64_t block, int64_t rows, const T* q, const T* out,
                             const T* dout, const float* lse, const BackwardScratch<T>& s) {
-  const int64_t columns = kTile * staged_columns(a.D), depth = depth_panel_elements(a.D), ld = staged_columns(a.D);
+  const int64_t columns = kTile * staged_columns(a.D), depth = depth_panel_elements(a.D);
   float *lse2 = s.lse + block * kTile, *delta = s.delta + block * kTile;
-  stage(rows, a.D, q, a.q_stride.t, s.staged);
-  pack_as_columns(a.D, s.staged, s.q_columns + block * columns);
-  pack_as_depth(a.D, s.staged, s.q_depth + block * depth);
-  stage(rows, a.D, dout, a.out_stride.t, s.staged);
-  pack_as_columns(a.D, s.staged, s.dout_columns + block * columns);
-  pack_as_depth(a.D, s.staged, s.dout_depth + block * depth);
+  const WholeTile<T> queries = whole_tile(rows, a.D, q, a.q_stride.t, s.staged);
+  pack_as_columns(queries, s.q_columns + block * columns);
+  pack_as_depth(queries, s.q_depth + block * depth);
+  const WholeTile<T> douts = whole_tile(rows, a.D, dout, a.out_stride.t, s.staged);
+  pack_as_columns(douts, s.dout_columns + block * columns);
+  pack_as_depth(douts, s.dout_depth + block * depth);
   for (int64_t r = 0; r < kTile; ++r) {
     if (r >= rows || lse[r] == -__builtin_inff()) {
       lse2[r] = __builtin_inff();
@@ -137,10 +153,8 @@ static void prepare_queries(const AttentionArgs& a, int64_t block, int64_t rows,
     }
     lse2[r] = lse[r] * kLog2e;
     vf dot{};
-    const T *y = out + r * a.out_stride.t, *dy = s.staged + r * ld;
-    int64_t i = 0;
-    for (; i + kW <= a.D; i += kW) dot = fma(load(y + i), load(dy + i), dot);
-    if (i < a.D) dot = fma(load_n(y + i, static_cast<int>(a.D - i)), load(dy + i), dot);
+    const T *y = out + r * a.out_stride.t, *dy = dout + r * a.out_stride.t;
+    for_lanes(a.D, [&](int64_t i, auto lanes, int) { dot = fma(load_n(y + i, lanes), load_n(dy + i, lanes), dot); });
     delta[r] = sum(dot);
   }
 }
@@ -151,17 +165,15 @@ static void write_rows(int64_t rows, int64_t D, const float* src, int64_t ld, vf
   for (int64_t r = 0; r < rows; ++r) {
     const float* from = src + r * ld;
     T* to = dst + r * stride;
-    int64_t i = 0;
-    for (; i + kW <= D; i += kW) store(to + i, load(from + i) * factor);
-    if (i < D) store_n(to + i, load(from + i) * factor, static_cast<int>(D - i));
+    for_lanes(D, [&](int64_t i, auto lanes, int) { store_n(to + i, load(from + i) * factor, lanes); });
   }
 }
 
 template <class T>
 static void backward_piece(const AttentionBackwardArgs& args, int64_t piece, char* scratch) {
   const AttentionArgs& a = args.forward;
-  const int64_t blocks = tiles_of(a.T), tiles = tiles_of(a.S), group = a.H / a.Hkv;
   BackwardScratch<T> s;
+  const int64_t blocks = tiles_of(a.T), tiles = tiles_of(a.S), group = a.H / a.Hkv;
   s.lay_out(scratch, a.D, smaller(kSpanBlocks, blocks), tiles);
   const int64_t b = piece / a.Hkv, kv_head = piece % a.Hkv, past = a.S - a.T;
   const int64_t ld = staged_columns(a.D), columns = kTile * ld, depth = depth_panel_elements(a.D);
@@ -188,16 +200,21 @@ static void backward_piece(const AttentionBackwardArgs& args, int64_t piece, cha
         const int64_t first_block = a.causal ? larger(0, key - past) / kTile : 0;
         if (first_block >= end) break;
         float *dk = s.dk + tile * depth, *dv = s.dv + tile * depth;
-        stage(rows, a.D, static_cast<const T*>(a.k) + k_offset + key * a.k_stride.t, a.k_stride.t, s.keys);
-        stage(rows, a.D, static_cast<const T*>(a.v) + v_offset + key * a.v_stride.t, a.v_stride.t, s.values);
-        pack_as_columns(a.D, s.keys, s.staged);
-        split_pairs(a.D, s.staged, s.keys_transposed);
+        stage(rows, kTile, a.D, static_cast<const T*>(a.k) + k_offset + key * a.k_stride.t, a.k_stride.t, s.keys);
+        stage(rows, kTile, a.D, static_cast<const T*>(a.v) + v_offset + key * a.v_stride.t, a.v_stride.t, s.values);
+        transpose_rows(kTile, ld, s.keys, s.staged, s.keys_transposed);
+        const auto multiply = [&](int64_t j) {  // S and dP of block j of the span
+          panel_product(m, k_depth, s.keys, ld, s.q_columns + j * columns, s.scores, kTile, false);
+          panel_product(m, k_depth, s.values, ld, s.dout_columns + j * columns, s.dp, kTile, false);
+        };
+        // The next block's first products come between a block's gradients and the products that read them, and the
+        // other way round: nothing is read right after it was written.
+        multiply(larger(span, first_block) - span);
         for (int64_t i = larger(span, first_block); i < end; ++i) {
           const int64_t j = i - span;
           const bool more = h > kv_head * group || i > first_block;
-          panel_product(m, k_depth, s.keys, ld, s.q_columns + j * columns, s.scores, kTile, false);
-          panel_product(m, k_depth, s.values, ld, s.dout_columns + j * columns, s.dp, kTile, false);
           gradient_tile(s, rows, key - past - i * kTile, a.causal, s.lse + j * kTile, s.delta + j * kTile, scale2);
+          if (i + 1 < end) multiply(j + 1);
           for (int64_t c = 0; c < a.D; c += kTile) {
             panel_product(m, kTile, s.p, kTile, s.dout_depth + j * depth + c * kTile, dv + c, wide, more);
             panel_product(m, kTile, s.ds, kTile, s.q_depth + j * depth + c * kTile, dk + c, wide, more);

@@ -10,6 +10,7 @@ struct SoftmaxRows {
   float base[kTile];
   float bound[kTile];      // base + kSlack; -inf before the first finite score
   float total[kTile][kW];  // sum of the probabilities so far, by lane
+  float sum[kTile], lse[kTile];
 };
 
 // Queries that share keys: `heads` times `rows`. A single position has all heads of its group as rows.
@@ -22,10 +23,12 @@ template <class T>
 struct ForwardScratch {
   T *keys, *values;  // packed tiles: all of them, or the current one when there is one block of queries only
   T *staged, *queries;
-  T* p;           // (64,64)
-  float* scores;  // (64,64)
-  float* acc;     // (64, D rounded up to 64)
+  T* p;           // (kRows,64)
+  float* scores;  // (kRows,64)
+  float* acc;     // (kRows, D rounded up to 64)
   SoftmaxRows* softmax;
+
+  static constexpr int64_t kRows = query_rows(static_cast<T*>(nullptr));
 
   static int64_t key_elements(int64_t D) { return kTile * staged_columns(D); }
 
@@ -35,9 +38,9 @@ struct ForwardScratch {
     values = arena.take<T>(kept_tiles * depth_panel_elements(D));
     staged = arena.take<T>(key_elements(D));
     queries = arena.take<T>(key_elements(D));
-    p = arena.take<T>(kTile * kTile);
-    scores = arena.take<float>(kTile * kTile);
-    acc = arena.take<float>(depth_panel_elements(D));
+    p = arena.take<T>(kRows * kTile);
+    scores = arena.take<float>(kRows * kTile);
+    acc = arena.take<float>(kRows * round_up(D, kTile));
     softmax = arena.take<SoftmaxRows>(1);
     return arena.used;
   }
@@ -53,7 +56,8 @@ struct ForwardPlan {
     span = a.T > kSpan && a.B * a.Hkv < kManyPieces ? kSpan : larger(a.T, 1);
     spans = (a.T + span - 1) / span;
     pieces = a.B * a.Hkv * spans;
-    const bool one_block = a.T == 1 ? group <= kTile : group == 1 && span <= kTile;
+    const int64_t rows = a.dtype == DType::kF32 ? ForwardScratch<float>::kRows : ForwardScratch<bf16>::kRows;
+    const bool one_block = a.T == 1 ? group <= rows : group == 1 && span <= rows;
     kept_tiles = one_block ? 1 : tiles_of(a.S);
     slot = a.dtype == DType::kF32 ? ForwardScratch<float>{}.lay_out(nullptr, a.D, kept_tiles)
                                   : ForwardScratch<bf16>{}.lay_out(nullptr, a.D, kept_tiles);
@@ -71,76 +75,94 @@ static void raise_base(SoftmaxRows& rows, int64_t r, float maximum, float* acc, 
   rows.bound[r] = maximum + kSlack;
 }
 
-// One row of scores to probabilities; only the first `visible` > 0 keys count. acc: the row of the products so far.
-template <class T, bool kMasked>
-static inline void softmax_row(const float* scores, T* p, vf scale, int64_t visible, SoftmaxRows& rows, int64_t r,
-                               float* acc, int64_t columns) {
-  const int used = kMasked ? static_cast<int>((visible + kW - 1) / kW) : kTileVectors;
-  vf s[kTileVectors];
-  vf highest = splat(-__builtin_inff());
-  for (int i = 0; i < used; ++i) {
-    s[i] = load(scores + i * kW);
-    if (kMasked && i == used - 1) {
-      const vi shown = lane_numbers() < static_cast<int32_t>(visible - i * kW);
-      highest = max(select(shown, s[i] * scale, highest), highest);
-    } else {
-      highest = max(s[i] * scale, highest);
+// Rows begin..end of the scores to probabilities. Row r sees the first visible + r * step keys of the tile, which lie
+// in its first kQuarters quarters and, unless masked, fill them; the rest is zero.
+template <class T, int kQuarters, bool kMasked>
+static void softmax_rows(int64_t begin, int64_t end, int64_t visible, int64_t step, vf scale, const float* scores, T* p,
+                         SoftmaxRows& rows, float* acc, int64_t columns) {
+  constexpr int kQuarter = kTileVectors / 4, kUsed = kQuarters * kQuarter;
+  const vi lanes = lane_numbers();
+  for (int64_t r = begin; r < end; ++r) {
+    const float* from = scores + r * kTile;
+    T* to = p + r * kTile;
+    const vi limit = vi{} + static_cast<int32_t>(visible + r * step);
+    const auto partial = [](int i) { return kMasked && i >= kUsed - kQuarter; };
+    vf s[kUsed];
+    vf highest = splat(-__builtin_inff());
+    for (int i = 0; i < kUsed; ++i) {
+      s[i] = load(from + i * kW);
+      const vf t = s[i] * scale;
+      highest = max(partial(i) ? select(lanes + i * kW < limit, t, highest) : t, highest);
     }
+    if (any_greater(highest, splat(rows.bound[r]))) raise_base(rows, r, hmax(highest), acc + r * columns, columns);
+    const vf base = splat(rows.base[r]);
+    vf total = load(rows.total[r]);
+    for (int i = 0; i < kUsed; ++i) {
+      // Not s * scale - base: rounding the product would cost large scores their last bits.
+      vf e = exp2<T>(fma(s[i], scale, -base));
+      if (partial(i)) e = select(lanes + i * kW < limit, e, vf{});
+      total = total + e;
+      store(to + i * kW, e);
+    }
+    for (int i = kUsed; i < kTileVectors; ++i) store(to + i * kW, vf{});
+    store(rows.total[r], total);
   }
-  if (__builtin_expect(any_greater(highest, splat(rows.bound[r])), 0)) raise_base(rows, r, hmax(highest), acc, columns);
-  const vf base = splat(rows.base[r]);
-  vf total = load(rows.total[r]);
-  for (int i = 0; i < used; ++i) {
-    // Not s * scale - base: rounding the product would cost large scores their last bits.
-    vf e = exp2<T>(fma(s[i], scale, -base));
-    if (kMasked && i == used - 1) e = select(lane_numbers() < static_cast<int32_t>(visible - i * kW), e, vf{});
-    total = total + e;
-    store(p + i * kW, e);
-  }
-  for (int i = used; i < kTileVectors; ++i) store(p + i * kW, vf{});
-  store(rows.total[r], total);
 }
 
 // Rows of queries against one tile of `keys` keys that starts at key `first_key`.
 template <class T>
 static void softmax_tile(const AttentionArgs& a, const QueryRows& q, int64_t count, int64_t first_key, int64_t keys,
                          const ForwardScratch<T>& s) {
+  constexpr int64_t kQuarter = kTile / 4;
+  const bool diagonal = a.causal && q.first_position - first_key + 1 < keys;
+  const int64_t visible = diagonal ? q.first_position - first_key + 1 : keys, step = diagonal ? q.position_step : 0;
+  SoftmaxRows& rows = *s.softmax;
   const int64_t columns = round_up(a.D, kTile);
   const vf scale = splat(a.scale * kLog2e);
-  for (int64_t r = 0; r < count; ++r) {
-    float *scores = s.scores + r * kTile, *acc = s.acc + r * columns;
-    T* p = s.p + r * kTile;
-    const int64_t seen = q.first_position + r * q.position_step - first_key + 1;
-    const int64_t visible = a.causal ? smaller(seen, keys) : keys;
-    if (visible == kTile)
-      softmax_row<T, false>(scores, p, scale, kTile, *s.softmax, r, acc, columns);
-    else if (visible > 0)
-      softmax_row<T, true>(scores, p, scale, visible, *s.softmax, r, acc, columns);
+  // Rows whose visible keys end in the same quarter of the tile go together.
+  for (int64_t r = 0, end; r < count; r = end) {
+    const int64_t seen = visible + r * step, quarters = (larger(0, seen) + kQuarter - 1) / kQuarter;
+    const bool all = seen >= keys;
+    end = step == 0 || all ? count : smaller(count, smaller(quarters * kQuarter + 1, keys) - visible);
+    const auto run = [&](auto function) {
+      function(r, end, all ? keys : visible, all ? 0 : step, scale, s.scores, s.p, rows, s.acc, columns);
+    };
+    if (all && keys == kTile)
+      run(softmax_rows<T, 4, false>);
+    else if (quarters == 0)
+      memset(s.p + r * kTile, 0, sizeof(T) * static_cast<size_t>((end - r) * kTile));
+    else if (quarters == 1)
+      run(softmax_rows<T, 1, true>);
+    else if (quarters == 2)
+      run(softmax_rows<T, 2, true>);
+    else if (quarters == 3)
+      run(softmax_rows<T, 3, true>);
     else
-      memset(p, 0, sizeof(T) * kTile);
+      run(softmax_rows<T, 4, true>);
   }
 }
 
 // out and lse of one block: divide by the sum of the probabilities.
 template <class T>
 static void finish_rows(const AttentionArgs& a, const QueryRows& q, int64_t count, int64_t keys, int64_t tiles,
-                        const ForwardScratch<T>& s, T* out, int64_t out_stride, float* lse, int64_t lse_stride) {
+                        const ForwardScratch<T>& s, T* out, int64_t out_stride, float* lse) {
   const int64_t columns = round_up(a.D, kTile);
+  SoftmaxRows& rows = *s.softmax;
+  for (int64_t r = 0; r < count; ++r) rows.sum[r] = sum(load(rows.total[r]));
+  for (int64_t r = 0; r < count; r += kW)
+    store(rows.lse + r, fma(load(rows.base + r), splat(kLn2), log(load(rows.sum + r))));
   for (int64_t r = 0; r < count; ++r) {
     const int64_t seen = q.first_position + r * q.position_step + 1;
     T* to = out + r * out_stride;
     if (tiles == 0 || (a.causal ? smaller(seen, keys) : keys) <= 0) {  // sees no key
       memset(to, 0, sizeof(T) * static_cast<size_t>(a.D));
-      if (lse) lse[r * lse_stride] = -__builtin_inff();
+      if (lse) lse[r] = -__builtin_inff();
       continue;
     }
-    const float total = sum(load(s.softmax->total[r]));
-    const vf inverse = splat(1.0f / total);
+    const vf inverse = splat(1.0f / rows.sum[r]);
     const float* acc = s.acc + r * columns;
-    int64_t i = 0;
-    for (; i + kW <= a.D; i += kW) store(to + i, load(acc + i) * inverse);
-    if (i < a.D) store_n(to + i, load(acc + i) * inverse, static_cast<int>(a.D - i));
-    if (lse) lse[r * lse_stride] = s.softmax->base[r] * kLn2 + log(splat(total))[0];
+    for_lanes(a.D, [&](int64_t i, auto lanes, int) { store_n(to + i, load(acc + i) * inverse, lanes); });
+    if (lse) lse[r] = rows.lse[r];
   }
 }
 
@@ -163,37 +185,49 @@ static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64
   const QueryRows all{single ? 1 : plan.group, single ? plan.group : end - begin, length - a.T + begin, !single};
   const int64_t q_stride = single ? a.q_stride.h : a.q_stride.t, out_stride = single ? a.out_stride.h : a.out_stride.t;
   const int64_t columns = round_up(a.D, kTile), depth = product_depth(k, a.D);
-  int64_t packed = 0;  // tiles
+  int64_t packed_keys = 0, packed_values = 0;  // tiles
+  const auto slot = [&](int64_t tile) { return plan.kept_tiles > 1 ? tile : 0; };
+  const auto tile_keys = [&](int64_t tile) { return smaller(kTile, keys - tile * kTile); };
   for (int64_t h = 0; h < all.heads; ++h)
-    for (int64_t row = 0; row < all.rows; row += kTile) {
-      const int64_t count = smaller(kTile, all.rows - row), rows = product_rows(k, count);
+    for (int64_t row = 0; row < all.rows; row += s.kRows) {
+      const int64_t count = smaller(s.kRows, all.rows - row), rows = product_rows(k, count);
       const QueryRows block{1, count, all.first_position + row * all.position_step, all.position_step};
       const int64_t last = block.first_position + (count - 1) * block.position_step;
       const int64_t tiles = tiles_of(a.causal ? larger(0, smaller(last + 1, keys)) : keys);
-      stage(count, a.D, q + h * a.q_stride.h + row * q_stride, q_stride, s.queries);
+      stage(count, rows, a.D, q + h * a.q_stride.h + row * q_stride, q_stride, s.queries);
       for (int64_t r = 0; r < count; ++r) {
         s.softmax->base[r] = 0.0f;
         s.softmax->bound[r] = -__builtin_inff();
         store(s.softmax->total[r], vf{});
       }
-      for (int64_t tile = 0; tile < tiles; ++tile) {
-        const int64_t first_key = tile * kTile, tile_keys = smaller(kTile, keys - first_key);
-        const int64_t slot = plan.kept_tiles > 1 ? tile : 0;
-        T *key_tile = s.keys + slot * s.key_elements(a.D), *value_tile = s.values + slot * depth_panel_elements(a.D);
-        if (tile >= packed) {
-          stage(tile_keys, a.D, k + first_key * a.k_stride.t, a.k_stride.t, s.staged);
-          pack_as_columns(a.D, s.staged, key_tile);
-          stage(tile_keys, a.D, v + first_key * a.v_stride.t, a.v_stride.t, s.staged);
-          pack_as_depth(a.D, s.staged, value_tile);
-          packed = tile + 1;
+      const auto multiply = [&](int64_t tile) {  // the scores
+        T* key_tile = s.keys + slot(tile) * s.key_elements(a.D);
+        if (tile == packed_keys) {
+          const T* from = k + tile * kTile * a.k_stride.t;
+          pack_as_columns(whole_tile(tile_keys(tile), a.D, from, a.k_stride.t, s.staged), key_tile);
+          ++packed_keys;
         }
         panel_product(rows, depth, s.queries, staged_columns(a.D), key_tile, s.scores, kTile, false);
-        softmax_tile(a, block, count, first_key, tile_keys, s);
+      };
+      if (tiles > 0) multiply(0);
+      for (int64_t tile = 0; tile < tiles; ++tile) {
+        const int64_t first_key = tile * kTile;
+        softmax_tile(a, block, count, first_key, tile_keys(tile), s);
+        // The next scores come between the probabilities and the product that reads them, so that nothing is read right
+        // after it was written.
+        if (tile + 1 < tiles) multiply(tile + 1);
+        T* value_tile = s.values + slot(tile) * depth_panel_elements(a.D);
+        if (tile == packed_values) {
+          const T* from = v + first_key * a.v_stride.t;
+          pack_as_depth(whole_tile(tile_keys(tile), a.D, from, a.v_stride.t, s.staged), value_tile);
+          ++packed_values;
+        }
+        const int64_t seen = smaller(tile_keys(tile), a.causal ? last + 1 - first_key : kTile);
         for (int64_t c = 0; c < a.D; c += kTile)
-          panel_product(rows, kTile, s.p, kTile, value_tile + c * kTile, s.acc + c, columns, tile > 0);
+          panel_product(rows, product_depth(k, seen), s.p, kTile, value_tile + c * kTile, s.acc + c, columns, tile > 0);
       }
       finish_rows(a, block, count, keys, tiles, s, out + h * a.out_stride.h + row * out_stride, out_stride,
-                  lse ? lse + h * a.T + row : nullptr, 1);
+                  lse ? lse + h * a.T + row : nullptr);
     }
 }
 

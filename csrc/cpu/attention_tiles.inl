@@ -25,6 +25,15 @@ static inline int64_t product_depth(const bf16*, int64_t depth) { return depth; 
 static inline int64_t product_rows(const float*, int64_t rows) { return rows; }
 static inline int64_t product_depth(const float*, int64_t depth) { return depth; }
 
+// Queries taken at a time in the forward pass: few enough that what one product leaves is still in L1 for the next;
+// whole AMX tiles, or a multiple of the rows that panel_product takes at a time.
+#if defined(LLMCORE_ISA_AMX)
+static constexpr int64_t query_rows(const bf16*) { return 32; }
+#else
+static constexpr int64_t query_rows(const bf16*) { return 30; }
+#endif
+static constexpr int64_t query_rows(const float*) { return 30; }
+
 // Carves arrays out of a workspace; without a base it only measures.
 struct Arena {
   char* base;
@@ -48,27 +57,34 @@ static inline void parallel_workers(int64_t pieces, int64_t workers, const F& bo
   });
 }
 
-// 2^x for x <= 128, 0 below -125. A polynomial of degree 5 for 2^f, |f| <= 1/2 (relative error 1.6e-7), or 4 (2.9e-6)
-// where the result is rounded to bf16; minimax with 2^0 = 1 exactly.
+// 2^x for x <= 127, 0 far below: 2^floor(x) times a polynomial for the rest in [0, 1], minimax with 2^0 = 1 exactly.
+// Its relative error is 1.4e-7 (degree 5), or 2.9e-6 (degree 4) where the result is rounded to bf16.
 template <class T>
 static inline vf exp2(vf x) {
-  const vf magic =
-      splat(12582912.0f + 127.0f);  // 1.5 * 2^23: rounds to an integer, here with the exponent's bias added
-  const vf shifted = x + magic;
+#if LLMCORE_VECTOR_BYTES == 64
+  const vf f = (vf)_mm512_reduce_ps((__m512)x, _MM_FROUND_TO_NEG_INF);  // x - floor(x); 0 at -inf
+#else
+  const vf magic = splat(12582912.0f + 127.0f);  // 1.5 * 2^23: rounds to an integer, here with the exponent's bias
+  const vf shifted = (x - 0.5f) + magic;
   const vf f = x - (shifted - magic);
+#endif
   vf p;
   if constexpr (sizeof(T) == 2) {
-    p = fma(splat(9.58285294e-3f), f, splat(5.59064262e-2f));
-    p = fma(p, f, splat(2.40240991e-1f));
-    p = fma(p, f, splat(6.93124175e-1f));
+    p = fma(splat(1.34266838e-2f), f, splat(5.22424728e-2f));
+    p = fma(p, f, splat(2.41280198e-1f));
+    p = fma(p, f, splat(6.93044841e-1f));
   } else {
-    p = fma(splat(1.32647273e-3f), f, splat(9.67151299e-3f));
-    p = fma(p, f, splat(5.55073358e-2f));
-    p = fma(p, f, splat(2.40222424e-1f));
-    p = fma(p, f, splat(6.93147004e-1f));
+    p = fma(splat(1.86713005e-3f), f, splat(9.01703071e-3f));
+    p = fma(p, f, splat(5.57999127e-2f));
+    p = fma(p, f, splat(2.40164444e-1f));
+    p = fma(p, f, splat(6.93151295e-1f));
   }
   p = fma(p, f, splat(1.0f));
+#if LLMCORE_VECTOR_BYTES == 64
+  return (vf)_mm512_scalef_ps((__m512)p, (__m512)x);  // p * 2^floor(x)
+#else
   return select(x < -125.0f, vf{}, p * as_float(as_bits(shifted) << 23));
+#endif
 }
 
 static inline bool any_greater(vf a, vf b) {
@@ -85,48 +101,85 @@ static inline bool any_greater(vf a, vf b) {
 }
 
 // ---- copies and rearrangements ------------------------------------------------------------------
-// dst (64, staged_columns(D)) = src (rows, D), zeros around it.
+// dst (padded, staged_columns(D)) = src (rows, D), zeros around it.
 template <class T>
-static void stage(int64_t rows, int64_t D, const T* src, int64_t stride, T* dst) {
+static void stage(int64_t rows, int64_t padded, int64_t D, const T* src, int64_t stride, T* dst) {
+  constexpr int64_t kStep = LLMCORE_VECTOR_BYTES / static_cast<int64_t>(sizeof(T));
   const int64_t ld = staged_columns(D);
   for (int64_t r = 0; r < rows; ++r) {
+    const T* from = src + r * stride;
     T* to = dst + r * ld;
-    memcpy(to, src + r * stride, sizeof(T) * static_cast<size_t>(D));
-    if (D < ld) memset(to + D, 0, sizeof(T) * static_cast<size_t>(ld - D));
+    int64_t i = 0;
+    for (; i + kStep <= D; i += kStep) memcpy(to + i, from + i, LLMCORE_VECTOR_BYTES);
+    if (i < ld) {
+      memset(to + i, 0, sizeof(T) * static_cast<size_t>(ld - i));
+      memcpy(to + i, from + i, sizeof(T) * static_cast<size_t>(D - i));
+    }
   }
-  if (rows < kTile) memset(dst + rows * ld, 0, sizeof(T) * static_cast<size_t>((kTile - rows) * ld));
+  if (rows < padded) memset(dst + rows * ld, 0, sizeof(T) * static_cast<size_t>((padded - rows) * ld));
 }
 
-// Panel (D,64) whose columns are the rows of a staged tile.
+// A tile of 64 rows whose columns are a multiple of kPanelDepth.
 template <class T>
-static void pack_as_columns(int64_t D, const T* staged, T* panel) {
-  const int64_t words = staged_columns(D) * static_cast<int64_t>(sizeof(T)) / 4;
-  transpose_words(kTile, words, staged, words * 4, panel, kTile * 4);
+struct WholeTile {
+  const T* data;
+  int64_t stride, columns;
+};
+
+// The caller's rows as they lie where they fill a tile, else copied to `scratch` and padded.
+template <class T>
+static WholeTile<T> whole_tile(int64_t rows, int64_t D, const T* src, int64_t stride, T* scratch) {
+  const int64_t columns = staged_columns(D);
+  if (rows == kTile && D == columns) return {src, stride, columns};
+  stage(rows, kTile, D, src, stride, scratch);
+  return {scratch, columns, columns};
 }
 
-// Panels (64,D), one for every 64 columns, whose depth is the rows of a staged tile.
-static void pack_as_depth(int64_t D, const float* staged, float* panels) {
-  const int64_t ld = staged_columns(D);
-  for (int64_t c = 0; c < D; c += kTile, panels += kTile * kTile) {
-    const int64_t n = smaller(kTile, ld - c);
+// Panel (D,64) whose columns are the rows of a tile.
+template <class T>
+static void pack_as_columns(const WholeTile<T>& tile, T* panel) {
+  constexpr int64_t kSize = sizeof(T);
+  transpose_words(kTile, tile.columns * kSize / 4, tile.data, tile.stride * kSize, panel, kTile * 4);
+}
+
+// Panels (64,D), one for every 64 columns, whose depth is the rows of a tile.
+static void pack_as_depth(const WholeTile<float>& tile, float* panels) {
+  for (int64_t c = 0; c < tile.columns; c += kTile, panels += kTile * kTile) {
+    const int64_t n = smaller(kTile, tile.columns - c);
     for (int64_t r = 0; r < kTile; ++r) {
-      for (int64_t i = 0; i < n; i += kW) store(panels + r * kTile + i, load(staged + r * ld + c + i));
+      for (int64_t i = 0; i < n; i += kW) store(panels + r * kTile + i, load(tile.data + r * tile.stride + c + i));
       for (int64_t i = n; i < kTile; i += kW) store(panels + r * kTile + i, vf{});
     }
   }
 }
-static void pack_as_depth(int64_t D, const bf16* staged, bf16* panels) {
-  const int64_t ld = staged_columns(D);
-  for (int64_t c = 0; c < D; c += kTile, panels += kTile * kTile) {
-    const int64_t n = smaller(kTile, ld - c);
-    for (int64_t r = 0; r < kTile; r += 2) {
-      const bf16* even = staged + r * ld + c;
-      bf16* to = panels + r * kTile;
-      for (int64_t i = 0; i < n; i += kW)
-        store_pairs(to + 2 * i, as_bits(load(even + i)) >> 16, as_bits(load(even + ld + i)) >> 16);
-      for (int64_t i = n; i < kTile; i += kW) store_pairs(to + 2 * i, vu{}, vu{});
-    }
+
+// Two rows of 32 columns as pairs side by side: dst[2i], dst[2i+1] = even[i], odd[i].
+static inline void interleave(const bf16* even, const bf16* odd, bf16* dst) {
+#if LLMCORE_VECTOR_BYTES == 64
+  const __m512i a = _mm512_loadu_si512(even), b = _mm512_loadu_si512(odd);
+  const __m512i low = _mm512_unpacklo_epi16(a, b), high = _mm512_unpackhi_epi16(a, b);  // within lanes
+  const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11),
+                second = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+  _mm512_storeu_si512(dst, _mm512_permutex2var_epi64(low, first, high));
+  _mm512_storeu_si512(dst + 32, _mm512_permutex2var_epi64(low, second, high));
+#else
+  for (int i = 0; i < 32; i += kW) {
+    const vu pairs = (as_bits(load(even + i)) >> 16) | as_bits(load(odd + i));
+    memcpy(dst + 2 * i, &pairs, sizeof pairs);
   }
+#endif
+}
+static void pack_as_depth(const WholeTile<bf16>& tile, bf16* panels) {
+  for (int64_t c = 0; c < tile.columns; c += kTile, panels += kTile * kTile)
+    for (int64_t r = 0; r < kTile; r += 2) {
+      const bf16* even = tile.data + r * tile.stride + c;
+      bf16* to = panels + r * kTile;
+      interleave(even, even + tile.stride, to);
+      if (c + 32 < tile.columns)
+        interleave(even + 32, even + tile.stride + 32, to + kTile);
+      else
+        memset(to + kTile, 0, sizeof(bf16) * kTile);
+    }
 }
 
 static inline int64_t depth_panel_elements(int64_t D) { return kTile * round_up(D, kTile); }

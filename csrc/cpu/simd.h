@@ -123,20 +123,32 @@ static inline uint32_t mask_bits(vi mask) {
 }
 static inline vf abs(vf a) { return as_float(as_bits(a) & 0x7fffffffu); }
 
-// Horizontal reductions in one fixed order (a tree over halves).
+// Horizontal reductions in one fixed order: a tree over halves, lane i with lane i + half.
+template <class F>
+static inline float fold(vf v, const F& op) {
+#if LLMCORE_VECTOR_BYTES >= 32
+#if LLMCORE_VECTOR_BYTES == 64
+  const __m256 y = op(_mm512_castps512_ps256((__m512)v), _mm512_extractf32x8_ps((__m512)v, 1));
+#else
+  const __m256 y = (__m256)v;
+#endif
+  const __m128 x = op(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+  const __m128 pair = op(x, _mm_movehl_ps(x, x));
+  return op(pair, _mm_movehdup_ps(pair))[0];
+#else
+  for (int half = kW / 2; half > 0; half /= 2) {
+    vf upper = v;
+    for (int i = 0; i < half; ++i) upper[i] = v[i + half];
+    v = op(v, upper);
+  }
+  return v[0];
+#endif
+}
 static inline float sum(vf v) {
-  float lanes[kW];
-  store(lanes, v);
-  for (int half = kW / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  return lanes[0];
+  return fold(v, [](auto a, auto b) { return a + b; });
 }
 static inline float hmax(vf v) {
-  float lanes[kW];
-  store(lanes, v);
-  for (int half = kW / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
-  return lanes[0];
+  return fold(v, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 // exp(x): x = n ln2 + r with |r| <= ln2/2, a polynomial for e^r, the exponent by bits. Within 2 ulp for every x whose
