@@ -35,8 +35,10 @@ void register_linear(Binder& b) {
       .def_readonly("dtype", &Panels::dtype);
   b.def(
       "pack",
-      [](const Tensor& w, DType t, bool transposed, const Panels* reuse) { return pack(w, t, transposed, reuse); },
-      py::arg("weight"), py::arg("dtype"), py::arg("transposed"), py::arg("reuse") = nullptr);
+      [](const Tensor& w, DType t, bool transposed, const std::optional<Panels>& reuse) {
+        return pack(w, t, transposed, reuse ? &*reuse : nullptr);
+      },
+      py::arg("weight"), py::arg("dtype"), py::arg("transposed"), py::arg("reuse") = std::nullopt);
   b.def(
       "linear",
       [](const Tensor& x, const Panels& w, const OptionalTensor& bias, const OptionalTensor& residual, bool gelu,

@@ -131,6 +131,10 @@ py::bytes decode_array(const Bpe& bpe, const py::array_t<int64_t, py::array::c_s
   return py::bytes(bytes);
 }
 
+std::vector<std::string> to_strings(const std::vector<py::bytes>& tokens) {
+  return std::vector<std::string>(tokens.begin(), tokens.end());
+}
+
 std::vector<py::bytes> to_bytes(const std::vector<std::string>& strings) {
   return std::vector<py::bytes>(strings.begin(), strings.end());
 }
@@ -144,19 +148,19 @@ void report(const py::object& progress, size_t done, size_t total) {
 
 void register_bpe(py::module_& m) {
   py::class_<Bpe>(m, "BPE", "A byte-level BPE vocabulary: immutable, used by any number of threads.")
-      .def(py::init([](std::vector<std::string> tokens, const std::vector<tok::Merge>& merges,
+      .def(py::init([](const std::vector<py::bytes>& tokens, const std::vector<tok::Merge>& merges,
                        const std::string& pattern, bool whole_piece_first,
                        const std::vector<std::pair<std::string, uint32_t>>& specials) {
-             return new Bpe(std::move(tokens), merges, tok::pattern_from_name(pattern), whole_piece_first,
+             return new Bpe(to_strings(tokens), merges, tok::pattern_from_name(pattern), whole_piece_first,
                             to_specials(specials));
            }),
            py::arg("tokens"), py::arg("merges"), py::arg("pattern"), py::arg("whole_piece_first"), py::arg("specials"))
       .def_static(
           "from_ranks",
-          [](std::vector<std::string> tokens, const std::string& pattern,
+          [](const std::vector<py::bytes>& tokens, const std::string& pattern,
              const std::vector<std::pair<std::string, uint32_t>>& specials) {
             return std::unique_ptr<Bpe>(
-                new Bpe(Bpe::from_ranks(std::move(tokens), tok::pattern_from_name(pattern), to_specials(specials))));
+                new Bpe(Bpe::from_ranks(to_strings(tokens), tok::pattern_from_name(pattern), to_specials(specials))));
           },
           py::arg("tokens"), py::arg("pattern"), py::arg("specials"))
       .def(

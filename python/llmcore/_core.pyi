@@ -163,13 +163,13 @@ class BPE:
     """
     @staticmethod
     def from_ranks(
-        tokens: collections.abc.Sequence[str],
+        tokens: collections.abc.Sequence[bytes],
         pattern: str,
         specials: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]],
     ) -> BPE: ...
     def __init__(
         self,
-        tokens: collections.abc.Sequence[str],
+        tokens: collections.abc.Sequence[bytes],
         merges: collections.abc.Sequence[
             tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
         ],
@@ -295,7 +295,7 @@ def norm_backward(
     dout: Array, x: Array, weight: Array, mean: Array | None, rstd: Array, dweight: Array, dbias: Array | None
 ) -> Array: ...
 def num_threads() -> int: ...
-def pack(weight: Array, dtype: DType, transposed: bool, reuse: Panels = None) -> Panels: ...
+def pack(weight: Array, dtype: DType, transposed: bool, reuse: Panels | None = None) -> Panels: ...
 def philox(
     key: typing.SupportsInt | typing.SupportsIndex,
     counter_lo: typing.SupportsInt | typing.SupportsIndex,

@@ -65,7 +65,7 @@ class Tensor:
         self.array = array
         self.grad: _core.Array | None = None
         self.requires_grad = requires_grad
-        self._node = None
+        self._node: autograd.Node | None = None
         self._index = 0
 
     @property
@@ -148,7 +148,9 @@ class Tensor:
     if TYPE_CHECKING:  # given to the class by llmcore.ops.arithmetic, which stands above it
 
         def __add__(self, other) -> Tensor: ...
+        def __radd__(self, other) -> Tensor: ...
         def __mul__(self, other) -> Tensor: ...
+        def __rmul__(self, other) -> Tensor: ...
         def reshape(self, *shape) -> Tensor: ...
 
 

@@ -43,7 +43,7 @@ class Node:
 
     __slots__ = ("backward", "grads", "inputs", "order")
 
-    def __init__(self, inputs: Sequence[Tensor | None], outputs: int, backward: Callable):
+    def __init__(self, inputs: Sequence[Tensor | None], outputs: int, backward: Callable | None):
         self.inputs = inputs
         self.backward = backward
         self.grads: list = [None] * outputs

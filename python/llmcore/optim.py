@@ -67,8 +67,9 @@ class AdamW:
     def load_state_dict(self, state: Mapping[str, np.ndarray], steps: int) -> None:
         """The reverse of `state_dict`. ValueError names what does not fit."""
         for key, own in self.state_dict().items():
-            if key not in state or np.shape(state[key]) != own.shape:
-                raise ValueError(f"[optimizer] expected {key} of shape {own.shape}, got {np.shape(state.get(key))}")
+            found = np.shape(state[key]) if key in state else None
+            if found != own.shape:
+                raise ValueError(f"[optimizer] expected {key} of shape {own.shape}, got {found}")
             own[...] = state[key]
         self.steps = steps
 

@@ -137,8 +137,10 @@ def _signature(name: str, node: ast.FunctionDef | ast.AsyncFunctionDef, in_class
         return name
     arguments = node.args
     if in_class and "staticmethod" not in decorators:
-        # self or cls: callers do not write it
-        (arguments.posonlyargs or arguments.args or [None]).pop(0)
+        for positional in (arguments.posonlyargs, arguments.args):
+            if positional:
+                positional.pop(0)  # self or cls: callers do not write it
+                break
     result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
     prefix = "async " if isinstance(node, ast.AsyncFunctionDef) else ""
     return f"{prefix}{name}({ast.unparse(arguments)}){result}"

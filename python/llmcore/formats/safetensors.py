@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import ml_dtypes
 import numpy as np
@@ -184,5 +184,5 @@ def _read_entry(path: Path, name: str, entry: object, data: np.ndarray) -> tuple
         raise _bad(path, f"{name}: shape", f"too large: {str(shape)[:80]}") from None
 
 
-def _are_counts(value: object) -> bool:
+def _are_counts(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)

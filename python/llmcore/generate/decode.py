@@ -6,7 +6,7 @@ by the row's seed and the number of the draw.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,18 +32,20 @@ class Sampler:
         def each(name, dtype):
             return _core.from_numpy(np.array([getattr(p, name) for p in params], dtype))
 
-        self._fixed = [each("temperature", np.float32), each("top_k", np.int32), each("top_p", np.float32)]
-        self._fixed += [each("min_p", np.float32), each("seed", np.int64)]
+        self._filters = each("temperature", np.float32), each("top_k", np.int32), each("top_p", np.float32)
+        self._min_p, self._seed = each("min_p", np.float32), each("seed", np.int64)
         self._rows = len(params)
 
     def draw(self, logits: _core.Array, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and log-probabilities (B) from logits (B, V); every row is at its draw number `step`."""
         steps = _core.from_numpy(np.full(self._rows, step, np.int64))
-        tokens, logprobs, _ = _core.sample(logits, *self._fixed, steps)
+        tokens, logprobs, _ = _core.sample(logits, *self._filters, self._min_p, self._seed, steps)
         return tokens.numpy(), logprobs.numpy()
 
 
-def decode(model: CausalLM, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams]) -> Iterator[Step]:
+def decode(
+    model: CausalLM, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams]
+) -> Generator[Step, bool | None, None]:
     """Generate for all prompts at once. Yields Steps; send(True) after one ends its row.
 
     Prompts are lists of token ids, each shorter than the context.
@@ -70,9 +72,9 @@ def decode(model: CausalLM, prompts: Sequence[Sequence[int]], params: Sequence[S
     while True:
         tokens, logprobs = sampler.draw(logits, step)
         step += 1
-        for b in np.flatnonzero(~done):
+        for b in np.flatnonzero(~done).tolist():
             last = step >= room[b]
-            ended = yield Step(int(b), int(tokens[b]), float(logprobs[b]), last)
+            ended = yield Step(b, int(tokens[b]), float(logprobs[b]), last)
             done[b] = last or bool(ended)
         if done.all():
             return

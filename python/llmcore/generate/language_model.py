@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -46,10 +47,11 @@ class LanguageModel:
         several prompts, prompt i draws with seed + i: the same tokens as alone with that seed.
         """
         many = not isinstance(prompt, str) and not (len(prompt) and isinstance(prompt[0], (int, np.integer)))
-        prompts = list(prompt) if many else [prompt]
+        prompts = cast("list[Prompt]", list(prompt) if many else [prompt])
         if not prompts:
             return []
         first = SamplingParams(max_tokens=max_tokens, **sampling)
+        assert first.seed is not None  # drawn where none was given
         params = [SamplingParams(**{**vars(first), "seed": first.seed + i}) for i in range(len(prompts))]
         ids = [self._prompt_ids(p) for p in prompts]
         streams = [TextStream(self.tokenizer, first.stop) for _ in prompts]
@@ -112,7 +114,9 @@ class LanguageModel:
         with autograd.no_grad():
             logits = self.model(np.asarray([self._prompt_ids(prompt)]), last_only=True)
         rows = Tensor(logits.array.reshape([1, self.config.vocab_size]))
-        probs = ops.sample(rows, temperature, top_k, top_p, min_p, return_probs=True).probs.numpy()[0]
+        drawn = ops.sample(rows, temperature, top_k, top_p, min_p, return_probs=True)
+        assert drawn.probs is not None
+        probs = drawn.probs.numpy()[0]
         order = np.lexsort((np.arange(len(probs)), -probs))[:k]
         return [(self._token_text(int(i)), int(i), float(probs[i])) for i in order if probs[i] > 0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from llmcore.tokenizer import Tokenizer
@@ -29,7 +30,7 @@ class TextStream:
     """Turns tokens into text that is safe to show: a character is given out whole, and text that may be the beginning
     of a stop text is held back until it is decided."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]):
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]):
         self._decoder = tokenizer.stream_decoder()
         self._stop = stop
         self._held = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class CausalLM(nn.Module):
     dtype is the compute dtype ("float32" or "bfloat16"); parameters are float32 always.
     """
 
-    config: object
+    config: Any  # each architecture has its own
     dtype: str
 
     @classmethod

@@ -11,6 +11,8 @@ from llmcore import nn, ops
 from llmcore._tensor import Tensor
 from llmcore.models.base import CausalLM, KVCache, check_config, check_shapes, field, initialise
 
+Rotary = tuple[np.ndarray, np.ndarray]  # cos and sin, (positions, head_size / 2)
+
 
 @dataclass(frozen=True)
 class LlamaConfig:
@@ -22,9 +24,10 @@ class LlamaConfig:
     width: int = 768
     layers: int = 12
     heads: int = 12
-    kv_heads: int | None = None
-    ffn: int | None = None
-    head_size: int | None = None
+    # None until __post_init__ has put a number there.
+    kv_heads: int = None  # type: ignore[assignment]
+    ffn: int = None  # type: ignore[assignment]
+    head_size: int = None  # type: ignore[assignment]
     rope_base: float = 10000.0
     eps: float = 1e-5
     tied: bool = True
@@ -105,7 +108,7 @@ class Block(nn.Module):
         self.gate_up = nn.Linear(c.width, 2 * c.ffn, bias=False)
         self.down = nn.Linear(c.ffn, c.width, bias=False)
 
-    def forward(self, x: Tensor, layer: int, rotary, positions, cache: KVCache | None) -> Tensor:
+    def forward(self, x: Tensor, layer: int, rotary: Rotary, positions, cache: KVCache | None) -> Tensor:
         B, T, _ = x.shape
         qkv = self.qkv(self.norm1(x)).reshape(B, T, self.heads + 2 * self.kv_heads, self.head_size)
         # Queries and keys are turned, values pass: one call on the packed tensor.

@@ -17,7 +17,7 @@ class Parameter(Tensor):
 
     __slots__ = ("_packed", "_stale")
 
-    def __init__(self, values):
+    def __init__(self, values) -> None:
         array = _core.empty(list(np.shape(values)), DType.float32)
         array.numpy()[...] = values
         super().__init__(array, requires_grad=True)

@@ -83,6 +83,6 @@ def _reshape_method(self: Tensor, *shape) -> Tensor:
     return reshape(self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
 
 
-Tensor.__add__ = Tensor.__radd__ = add
-Tensor.__mul__ = Tensor.__rmul__ = mul
-Tensor.reshape = _reshape_method
+Tensor.__add__ = Tensor.__radd__ = add  # type: ignore[method-assign, assignment]
+Tensor.__mul__ = Tensor.__rmul__ = mul  # type: ignore[method-assign, assignment]
+Tensor.reshape = _reshape_method  # type: ignore[method-assign]

@@ -60,7 +60,7 @@ def build_model(config: PretrainConfig, vocab_size: int) -> models.CausalLM:
     sizes["vocab_size"] = vocab_size
     dtype = config.dtype or default_dtype()
     if config.architecture == "llama":
-        return models.Llama(models.LlamaConfig(**sizes, kv_heads=config.kv_heads), dtype, config.seed)
+        return models.Llama(models.LlamaConfig(**sizes, kv_heads=config.kv_heads), dtype, config.seed)  # type: ignore[arg-type]
     return models.GPT2(models.GPT2Config(**sizes), dtype, config.seed)
 
 
