@@ -166,7 +166,9 @@ def test_accumulation_is_one_large_batch(corpus):
         sizes = {"batch_size": batch_size, "accumulation": accumulation}
         settings = config(corpus, "unused", dtype="float32", grad_clip=0.0, lr=0.0, **sizes)
         stage = Masked(settings, text, tokenizer)
-        rows.append(loop._update(stage, loop._optimizer(stage, settings), settings, 0, 0, {"tokens": 0, "seconds": 0.0}))
+        rows.append(
+            loop._update(stage, loop._optimizer(stage, settings), settings, 0, 0, {"tokens": 0, "seconds": 0.0})
+        )
         gradients.append({name: p.grad.numpy().astype(np.float64) for name, p in stage.model.named_parameters()})
     for key in ("train/loss", "grad_norm", "tokens"):
         assert rows[0][key] == pytest.approx(rows[1][key], rel=1e-6)

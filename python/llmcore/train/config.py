@@ -34,7 +34,9 @@ class LoopConfig:
     beta1: float = _option(0.9, "AdamW's first beta.")
     beta2: float = _option(0.95, "AdamW's second beta.")
     grad_clip: float = _option(1.0, "Largest global gradient norm; 0 is off.")
-    max_minutes: float = _option(0.0, "Minutes after which training ends as if finished, its learning rate down; 0 is off.")
+    max_minutes: float = _option(
+        0.0, "Minutes after which training ends as if finished, its learning rate down; 0 is off."
+    )
     seed: int = _option(0, "Seed of weights, batches and samples.")
     eval_every: int = _option(200, "Updates between evaluations on held-out text; 0 is at the end only.")
     save_every: int = _option(200, "Updates between checkpoints; 0 is at the end only.")
