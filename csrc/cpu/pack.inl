@@ -168,22 +168,24 @@ static inline void stage_words(const TransposeArgs& g, const bf16* src, int64_t 
   }
 }
 
+// A piece of work is a band of rows: they lie side by side in memory and are read once, in order.
 template <class T>
 static void transpose_typed(const TransposeArgs& g) {
-  constexpr int64_t kStageRows = kStageWords * 4 / sizeof(T);
-  const int64_t row_bytes = g.ld_dst * static_cast<int64_t>(sizeof(T));
-  parallel((g.cols + kPanelWidth - 1) / kPanelWidth, [&](int64_t block) {
+  constexpr int64_t kSize = sizeof(T), kStageRows = kStageWords * 4 / kSize;
+  parallel((g.ld_dst + kStageRows - 1) / kStageRows, [&](int64_t band) {
     alignas(64) uint32_t words[kStageWords][kPanelWidth], turned[kPanelWidth][kStageWords];
-    const int64_t column = block * kPanelWidth, left = g.cols - column;
-    const int64_t count = left < kPanelWidth ? left : kPanelWidth;
-    char* dst = static_cast<char*>(g.dst) + column * row_bytes;
-    for (int64_t row = 0; row < g.ld_dst; row += kStageRows) {
+    const int64_t row = band * kStageRows, rows = g.ld_dst - row < kStageRows ? g.ld_dst - row : kStageRows;
+    for (int64_t column = 0; column < g.cols; column += kPanelWidth) {
+      const int64_t count = g.cols - column < kPanelWidth ? g.cols - column : kPanelWidth;
       stage_words(g, static_cast<const T*>(g.src), row, column, count, words);
+      char* dst = static_cast<char*>(g.dst) + (column * g.ld_dst + row) * kSize;
+      if (count == kPanelWidth && rows == kStageRows) {
+        transpose_words(kStageWords, kPanelWidth, words, sizeof words[0], dst, g.ld_dst * kSize);
+        continue;
+      }
       transpose_words(kStageWords, kPanelWidth, words, sizeof words[0], turned, sizeof turned[0]);
-      const int64_t bytes =
-          (g.ld_dst - row < kStageRows ? g.ld_dst - row : kStageRows) * static_cast<int64_t>(sizeof(T));
       for (int64_t c = 0; c < count; ++c)
-        memcpy(dst + c * row_bytes + row * static_cast<int64_t>(sizeof(T)), turned[c], static_cast<size_t>(bytes));
+        memcpy(dst + c * g.ld_dst * kSize, turned[c], static_cast<size_t>(rows * kSize));
     }
   });
 }
