@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 VOCABULARY = 4096
 SENTENCE = "The method returns True if all characters in the string are digits."
-PROMPTS = ("The function returns", "Return True if", "This module provides")
+PROMPTS = ("The function returns a", "Return True if", "This module provides")
 TEMPERATURES = (0.2, 0.7, 1.5)
 # More updates than these learn the training text by heart and the held-out text no better.
 MOST_STEPS = 3000
@@ -83,7 +83,7 @@ def demo(
     options.remember_model(out)
     console.print()
     console.print(f"The model is in {out} ({seconds:.0f} s of training). Ask it yourself:", markup=False)
-    console.print('  llmcore next "The function" --temperature 0.2 0.7 1.5', style="bold")
+    console.print('  llmcore next "This is a" --temperature 0.2 0.7 1.5', style="bold")
     console.print('  llmcore generate "The function returns" --max-tokens 60', style="bold")
 
 

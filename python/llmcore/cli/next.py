@@ -46,7 +46,7 @@ def next_tokens(
     Several temperatures show how that dial changes them: low ones make the favourite surer, high ones flatten.
 
     \b
-    Example: llmcore next "The function" --temperature 0.2 0.7 1.5
+    Example: llmcore next "This is a" --temperature 0.2 0.7 1.5
     """
     prompt = options.read_text(text)
     lm = options.load_model(model)
