@@ -1,44 +1,77 @@
-// Matrix multiplication on packed panels: blocks of rows x panels on the pool, epilogue while the block is in cache.
+// Matrix multiplication on packed panels: the driver for kernels that multiply in registers (gemm_tiles.inl: AMX). A
+// piece of work is a block of rows times a group of panels. Rows of a stay in the L2 cache while panels pass by; the
+// epilogue runs while a few rows of the product are in L1. How the work is cut never shows in the bits of the result.
 
-// One vector of n results at column j of row i. GELU takes the value before pre_activation's rounding to out_dtype.
-template <class T>
-static inline void epilogue(const GemmArgs& g, int64_t i, int64_t j, int n, vf v) {
-  const int64_t at = i * g.ldo + j;
-  T* out = static_cast<T*>(g.out) + at;
-  if (g.bias) v = v + load_n(g.bias + j, n);
-  if (g.pre_activation) store_n(static_cast<T*>(g.pre_activation) + at, v, n);
-  if (g.act == Activation::kGelu) v = gelu(v);
-  if (g.residual) v = v + load_n(static_cast<const T*>(g.residual) + at, n);
-  if (g.accumulate) v = v + load_n(out, n);
-  store_n(out, v, n);
+// Finishes m rows of the product with one panel. GELU takes the value before pre_activation's rounding to out_dtype.
+template <class O>
+static void epilogue(const GemmArgs& g, int64_t row, int64_t m, int64_t column, const float* c) {
+  O *out = static_cast<O*>(g.out), *pre = static_cast<O*>(g.pre_activation);
+  const O* residual = g.accumulate ? out : static_cast<const O*>(g.residual);
+  const int64_t columns = least(g.N - column, kPanelWidth);
+  for (int64_t i = 0; i < m; ++i, c += kPanelWidth) {
+    const int64_t at = (row + i) * g.ldo + column;
+    for_lanes(columns, [&](int64_t j, auto lanes, int) {
+      vf v = load(c + j);
+      if (g.bias) v = v + load_n(g.bias + column + j, lanes);
+      if (pre) store_n(pre + at + j, v, lanes);
+      if (g.act == Activation::kGelu) v = gelu(v);
+      if (residual) v = v + load_n(residual + at + j, lanes);
+      store_n(out + at + j, v, lanes);
+    });
+  }
 }
 
-constexpr int64_t kBlockRows = 96;    // rows in a piece of work: their products with one panel stay in L1
-constexpr int64_t kBlockDepth = 384;  // k in one pass over them
+constexpr int64_t kBlockRows = 96;     // rows in a piece: 16 times kRows, so that 16 prefetches of 1/16 make a panel
+constexpr int64_t kBlockPanels = 6;    // panels in a piece
+constexpr int64_t kBlockBytes = 4096;  // of a row of a in one pass; longer K is cut
 
 template <class T, class O>
-static void gemm_block(const GemmArgs& g, int64_t row, int64_t rows, int64_t panel) {
-  alignas(64) float c[kBlockRows * kPanelWidth];
-  const T* a = static_cast<const T*>(g.a) + row * g.lda;
-  const T* b = static_cast<const T*>(g.panels) + panel * kPanelWidth * depth_of(a, g.K);
-  for (int64_t k = 0; k < g.K; k += kBlockDepth)
-    panel_product(rows, g.K - k < kBlockDepth ? g.K - k : kBlockDepth, a + k, g.lda, b + k * kPanelWidth, c,
-                  kPanelWidth, k > 0);
-  const int64_t column = panel * kPanelWidth;
-  const int64_t columns = g.N - column < kPanelWidth ? g.N - column : kPanelWidth;
-  for (int64_t i = 0; i < rows; ++i)
-    for (int64_t j = 0; j < columns; j += kW)
-      epilogue<O>(g, row + i, column + j, static_cast<int>(columns - j < kW ? columns - j : kW),
-                  load(c + i * kPanelWidth + j));
+static void gemm_block(const GemmArgs& g, int64_t row, int64_t rows, int64_t first, int64_t panels) {
+  constexpr int64_t kDepth = kBlockBytes / sizeof(T), kTurnedStride = kDepth + 64 / sizeof(T);
+  alignas(64) float sums[kBlockPanels * kBlockRows * kPanelWidth];
+  alignas(64) T turned[kBlockRows * kTurnedStride];
+  const int64_t depth = depth_of(static_cast<const T*>(nullptr), g.K);
+  const bool cut = g.K > kDepth;
+  for (int64_t k0 = 0; k0 == 0 || k0 < g.K; k0 += kDepth) {
+    const int64_t k = least(g.K - k0, kDepth);
+    const bool last = k0 + k == g.K;
+    const T* a = static_cast<const T*>(g.a) + row * g.lda + k0;
+    int64_t lda = g.lda;
+    if (g.a_transposed) {
+      transpose_block(static_cast<const T*>(g.a) + k0 * g.lda + row, g.lda, k, rows, turned, kTurnedStride);
+      a = turned;
+      lda = kTurnedStride;
+    }
+    const T* b = static_cast<const T*>(g.panels) + first * kPanelWidth * depth + k0 * kPanelWidth;
+    for (int64_t p = 0; p < panels; ++p, b += kPanelWidth * depth) {
+      const int64_t column = (first + p) * kPanelWidth, part = k * kPanelWidth / 16;
+      const T* ahead = p + 1 < panels ? b + kPanelWidth * depth : b;
+      for (int64_t i = 0; i < rows; i += kRows, ahead += part) {
+        const int64_t m = least(rows - i, kRows);
+        float* c = sums + (cut ? (p * kBlockRows + i) * kPanelWidth : 0);
+        if (last) {
+          // Stores that miss the L2 cache would hold up the loads of the next rows.
+          const O* line = static_cast<const O*>(g.out) + (row + i) * g.ldo + column;
+          for (int64_t r = 0; r < m; ++r)
+            for (int64_t j = 0; j < kPanelWidth; j += 64 / static_cast<int64_t>(sizeof(O)))
+              __builtin_prefetch(line + r * g.ldo + j, 0, 2);
+        }
+        rows_product(m, k, a + i * lda, lda, b, c, kPanelWidth, k0 > 0, ahead);
+        if (last) epilogue<O>(g, row + i, m, column, c);
+      }
+    }
+  }
 }
 
 template <class T, class O>
 static void gemm_typed(const GemmArgs& g) {
-  const int64_t row_blocks = (g.M + kBlockRows - 1) / kBlockRows, panels = (g.N + kPanelWidth - 1) / kPanelWidth;
-  parallel(row_blocks * panels, [&](int64_t piece) {
-    MatrixUnit unit;
-    const int64_t row = piece / panels * kBlockRows;
-    gemm_block<T, O>(g, row, g.M - row < kBlockRows ? g.M - row : kBlockRows, piece % panels);
+  const int64_t panels = ceil_div(g.N, kPanelWidth), row_blocks = ceil_div(g.M, kBlockRows);
+  int64_t group = kBlockPanels;
+  while (group > 1 && row_blocks * ceil_div(panels, group) < 4 * num_threads()) --group;
+  const int64_t groups = ceil_div(panels, group);
+  parallel(row_blocks * groups, [&](int64_t piece) {
+    const int64_t row = piece / groups * kBlockRows, first = piece % groups * group;
+    gemm_block<T, O>(g, row, least(g.M - row, kBlockRows), first, least(panels - first, group));
   });
 }
 
@@ -54,5 +87,4 @@ static void gemm(const GemmArgs& g) {
 static void register_gemm(KernelTable& t) {
   t.pack = pack;
   t.gemm = gemm;
-  t.transpose = transpose;
 }

@@ -2,6 +2,8 @@
 // result is one chain of accumulations over k in an order that depends on k only: the same bits for any number of rows,
 // any position among them, and however a caller cuts k at multiples of kPanelDepth (the chain continues from c).
 
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t depth_of(const float*, int64_t k) { return k; }
 static inline int64_t depth_of(const bf16*, int64_t k) { return round_up(k, kPanelDepth); }
 
@@ -25,19 +27,30 @@ static inline void store_tile(const vf (&acc)[R][kVectors], float* c, int64_t ld
     for (int j = 0; j < kVectors; ++j) store(c + r * ldc + j * kW, acc[r][j]);
 }
 
-// c (R,kStrip) = a (R,k) · panel (k,kStrip of 64) [+ c]
+// One k.
 template <int R>
-static void micro(int64_t k, const float* a, int64_t lda, const float* panel, float* c, int64_t ldc, bool accumulate) {
+static inline void step(vf (&acc)[R][kVectors], const float* a, int64_t lda, const float* panel) {
+  vf b[kVectors];
+  for (int j = 0; j < kVectors; ++j) b[j] = load(panel + j * kW);
+  for (int r = 0; r < R; ++r) {
+    const vf x = splat(a[r * lda]);
+    for (int j = 0; j < kVectors; ++j) acc[r][j] = fma(x, b[j], acc[r][j]);
+  }
+}
+
+// c (R,kStrip) = a (R,k) · panel (k,kStrip of 64) [+ c]. A line at `ahead` is prefetched every 4 k.
+template <int R>
+static void micro(int64_t k, const float* a, int64_t lda, const float* panel, float* c, int64_t ldc, bool accumulate,
+                  const float* ahead) {
   vf acc[R][kVectors];
   load_tile<R>(acc, c, ldc, accumulate);
-  for (int64_t p = 0; p < k; ++p, panel += kPanelWidth) {
-    vf b[kVectors];
-    for (int j = 0; j < kVectors; ++j) b[j] = load(panel + j * kW);
-    for (int r = 0; r < R; ++r) {
-      const vf x = splat(a[r * lda + p]);
-      for (int j = 0; j < kVectors; ++j) acc[r][j] = fma(x, b[j], acc[r][j]);
-    }
+  int64_t p = 0;
+  for (; p + 4 <= k; p += 4, ahead += 16) {
+    __builtin_prefetch(ahead, 0, 2);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i, panel += kPanelWidth) step<R>(acc, a + p + i, lda, panel);
   }
+  for (; p < k; ++p, panel += kPanelWidth) step<R>(acc, a + p, lda, panel);
   store_tile<R>(acc, c, ldc);
 }
 
@@ -66,11 +79,17 @@ static inline void pair_step(vf (&acc)[R][kVectors], const bf16* a, int64_t lda,
   }
 }
 
+// A line at `ahead` is prefetched every 8 k.
 template <int R>
-static void micro(int64_t k, const bf16* a, int64_t lda, const bf16* panel, float* c, int64_t ldc, bool accumulate) {
+static void micro(int64_t k, const bf16* a, int64_t lda, const bf16* panel, float* c, int64_t ldc, bool accumulate,
+                  const bf16* ahead) {
   vf acc[R][kVectors];
   load_tile<R>(acc, c, ldc, accumulate);
   int64_t p = 0;
+  for (; p + 8 <= k; p += 8, ahead += 32) {
+    __builtin_prefetch(ahead, 0, 2);
+    for (int i = 0; i < 8; i += 2, panel += 2 * kPanelWidth) pair_step<R>(acc, a + p + i, lda, panel, true);
+  }
   for (; p + 2 <= k; p += 2, panel += 2 * kPanelWidth) pair_step<R>(acc, a + p, lda, panel, true);
   if (p < k) pair_step<R>(acc, a + p, lda, panel, false);
   store_tile<R>(acc, c, ldc);
@@ -80,35 +99,14 @@ static void micro(int64_t k, const bf16* a, int64_t lda, const bf16* panel, floa
 static inline int64_t strip_offset(const float*, int64_t s) { return s; }
 static inline int64_t strip_offset(const bf16*, int64_t s) { return 2 * s; }
 
+// c (m,64) = a (m,k) · panel (k,64) [+ c] for m <= kRows. Prefetches 1/16 of a panel of this depth at `ahead`.
 template <class T>
-static void panel_product_registers(int64_t m, int64_t k, const T* a, int64_t lda, const T* panel, float* c,
-                                    int64_t ldc, bool accumulate) {
-  for (int64_t s = 0; s < kPanelWidth; s += kStrip) {
-    const T* b = panel + strip_offset(panel, s);
-    for (int64_t i = 0; i < m; i += kRows) {
-      const T* x = a + i * lda;
-      float* y = c + i * ldc + s;
-      switch (m - i) {
-        case 1:
-          micro<1>(k, x, lda, b, y, ldc, accumulate);
-          break;
-        case 2:
-          micro<2>(k, x, lda, b, y, ldc, accumulate);
-          break;
-        case 3:
-          micro<3>(k, x, lda, b, y, ldc, accumulate);
-          break;
-        case 4:
-          micro<4>(k, x, lda, b, y, ldc, accumulate);
-          break;
-        case 5:
-          micro<5>(k, x, lda, b, y, ldc, accumulate);
-          break;
-        default:
-          micro<kRows>(k, x, lda, b, y, ldc, accumulate);
-      }
-    }
-  }
+static void rows_product(int64_t m, int64_t k, const T* a, int64_t lda, const T* panel, float* c, int64_t ldc,
+                         bool accumulate, const T* ahead) {
+  using Micro = void (*)(int64_t, const T*, int64_t, const T*, float*, int64_t, bool, const T*);
+  static constexpr Micro kMicro[kRows] = {micro<1>, micro<2>, micro<3>, micro<4>, micro<5>, micro<6>};
+  for (int64_t s = 0; s < kPanelWidth; s += kStrip)
+    kMicro[m - 1](k, a, lda, panel + strip_offset(panel, s), c + s, ldc, accumulate, s == 0 ? ahead : panel);
 }
 
 #if !defined(LLMCORE_ISA_AMX)
@@ -123,5 +121,6 @@ struct MatrixUnit {
 template <class T>
 static void panel_product(int64_t m, int64_t k, const T* a, int64_t lda, const T* panel, float* c, int64_t ldc,
                           bool accumulate) {
-  panel_product_registers(m, k, a, lda, panel, c, ldc, accumulate);
+  for (int64_t i = 0; i < m; i += kRows)
+    rows_product(m - i < kRows ? m - i : kRows, k, a + i * lda, lda, panel, c + i * ldc, ldc, accumulate, panel);
 }

@@ -6,12 +6,11 @@ namespace {  // members of class templates would be weak symbols
 
 constexpr int64_t kStripRows = 48, kBlockColumns = 32;
 constexpr int64_t kBlockElements = kStripRows * kBlockColumns;
-constexpr int64_t kTileDepth = 2048;            // longer K is cut; partial sums wait in fp32
-constexpr int64_t kTileSums = 128 * 1024;       // elements of them
-constexpr int64_t kGroupElements = 512 * 1024;  // of panels that stay in the L2 cache: 1 MB
-
-static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t kTileDepth = 2048;                                  // longer K is cut; partial sums wait in fp32
+constexpr int64_t kTileSums = 128 * 1024;                             // elements of them
+constexpr int64_t kGroupElements = 512 * 1024;                        // of panels that stay in the L2 cache: 1 MB
+constexpr int64_t kTurnedDepth = 1024, kTurnedRows = 6 * kStripRows;  // of a transposed a, turned block by block
+constexpr int64_t kTurnedStride = kTurnedDepth + kPanelDepth;
 
 // Fetches rows of a that come next into the L2 cache, a few lines at a time.
 struct RowPrefetch {
@@ -95,6 +94,7 @@ struct TileGemm {
   RowPrefetch ahead;
   alignas(64) float block[kStripRows * kPanelWidth];
   alignas(64) float sums[kTileSums];
+  alignas(64) bf16 turned[kTurnedRows * kTurnedStride];
 
   explicit TileGemm(const GemmArgs& args)
       : g(args),
@@ -119,14 +119,14 @@ struct TileGemm {
             mask};
   }
 
-  // kStripRows rows times columns [first, first + columns) over k in [k0, k0 + k).
-  void strip(int64_t row, int64_t first, int64_t columns, int64_t k0, int64_t k, float* partial, bool last, bool cold) {
+  // kStripRows rows (x) times columns [first, first + columns) over k in [k0, k0 + k).
+  void strip(const bf16* x, int64_t lda, int64_t row, int64_t first, int64_t columns, int64_t k0, int64_t k,
+             float* partial, bool last, bool cold) {
     const int64_t steps = ceil_div(k, kPanelDepth), blocks = ceil_div(least(columns, g.N - first), kBlockColumns);
     const int lines_per_step = static_cast<int>(ceil_div(kStripRows, blocks));
     const int rows_per_step = static_cast<int>(ceil_div(kStripRows, steps));
-    const bf16* x = a + row * g.lda + k0;
     alignas(64) bf16 tail[kStripRows][kPanelDepth];
-    if (k % kPanelDepth) copy_tail(tail, kStripRows, k % kPanelDepth, x + k / kPanelDepth * kPanelDepth, g.lda);
+    if (k % kPanelDepth) copy_tail(tail, kStripRows, k % kPanelDepth, x + k / kPanelDepth * kPanelDepth, lda);
     auto before = pending;  // local copies stay in registers
     auto next_rows = ahead;
     for (int64_t i = 0; i < blocks; ++i) {
@@ -137,7 +137,7 @@ struct TileGemm {
       const bf16* next = i % 2 ? panel - kBlockColumns * 2 + kPanelWidth * depth : panel + kBlockColumns * 2;
       const O* line = out + row * g.ldo + column;
       float* c = partial ? partial + i * kBlockElements : block;
-      tiles_3x2(k, x, g.lda, tail, panel, c, kBlockColumns, k0 > 0, [&] {
+      tiles_3x2(k, x, lda, tail, panel, c, kBlockColumns, k0 > 0, [&] {
         next_rows.lines(lines_per_step);
         if (cold) {
           for (int p = 0; p < 16; ++p) {
@@ -157,37 +157,44 @@ struct TileGemm {
   }
 
   // Fewer rows, as when decoding: bound by how fast the panels arrive.
-  void rest(int64_t row, int64_t rows, int64_t first, int64_t columns, int64_t k0, int64_t k, float* partial,
-            bool last) {
+  void rest(const bf16* x, int64_t lda, int64_t row, int64_t rows, int64_t first, int64_t columns, int64_t k0,
+            int64_t k, float* partial, bool last) {
     for (int64_t column = first; column < least(g.N, first + columns); column += kPanelWidth) {
       float* c = partial ? partial + (column - first) * kStripRows : block;
-      panel_product(rows, k, a + row * g.lda + k0, g.lda, panels + column * depth + k0 * kPanelWidth, c, kPanelWidth,
-                    k0 > 0);
+      panel_product(rows, k, x, lda, panels + column * depth + k0 * kPanelWidth, c, kPanelWidth, k0 > 0);
       if (!last) continue;
       for (int64_t s = 0; s < kPanelWidth && column + s < g.N; s += kBlockColumns)
         epilogue(c + s, kPanelWidth, row, rows, column + s).finish();
     }
   }
 
+  // turned (rows,k) = a (k,rows)^T at row `row` of the product, from k0 on
+  void turn(int64_t row, int64_t rows, int64_t k0, int64_t k) {
+    for (int64_t i = 0; i < k; i += kPanelDepth) {
+      const bf16* src = a + (k0 + i) * g.lda + row;
+      for (int64_t r = kPanelDepth; r < least(k - i, 2 * kPanelDepth); ++r)
+        for (int64_t j = 0; j < rows; j += 32) __builtin_prefetch(src + r * g.lda + j, 0, 2);
+      transpose_block(src, g.lda, least(k - i, kPanelDepth), rows, turned + i, kTurnedStride);
+    }
+  }
+
   // Rows [row, end) of columns [first, first + columns), K in chunks.
   void work(int64_t row, int64_t end, int64_t first, int64_t columns, int64_t chunk) {
     for (int64_t k0 = 0; k0 < g.K; k0 += chunk) {
-      const int64_t k = least(g.K - k0, chunk);
+      const int64_t k = least(g.K - k0, chunk), lda = g.a_transposed ? kTurnedStride : g.lda;
       const bool last = k0 + k == g.K;
+      if (g.a_transposed) turn(row, end - row, k0, k);
+      const bf16* x = g.a_transposed ? turned : a + row * lda + k0;
       float* partial = chunk < g.K ? sums : nullptr;
-      for (int64_t i = row; i < end; i += kStripRows) {
+      for (int64_t i = row; i < end; i += kStripRows, x += kStripRows * lda) {
         const int64_t next = i + kStripRows;
-        if (next < end)
-          ahead = {a + next * g.lda + k0, g.lda, ceil_div(k, kPanelDepth), 0, least(end - next, kStripRows)};
-        else if (!last)
-          ahead = {a + row * g.lda + k0 + k, g.lda, ceil_div(k, kPanelDepth), 0, least(end - row, kStripRows)};
-        else
-          ahead.rows = 0;
+        ahead = {x + kStripRows * lda, lda, ceil_div(k, kPanelDepth), 0,
+                 g.a_transposed ? 0 : least(end - next, kStripRows)};
         if (next <= end) {
-          strip(i, first, columns, k0, k, partial, last, i == row);
+          strip(x, lda, i, first, columns, k0, k, partial, last, i == row);
         } else {
           pending.finish();
-          rest(i, end - i, first, columns, k0, k, partial, last);
+          rest(x, lda, i, end - i, first, columns, k0, k, partial, last);
         }
         if (partial) partial += kStripRows * columns;
       }
@@ -196,23 +203,48 @@ struct TileGemm {
   }
 };
 
+// How the work is cut: pieces of `strips` x `columns`, K in chunks. It never shows in the bits of the result, so it may
+// depend on the number of threads.
+struct TilePlan {
+  int64_t strips, columns, chunk;
+};
+static TilePlan plan_tiles(const GemmArgs& g) {
+  const int64_t most_depth = g.a_transposed ? kTurnedDepth : kTileDepth, threads = num_threads();
+  const int64_t chunk = round_up(ceil_div(g.K, ceil_div(g.K, most_depth)), kPanelDepth);
+  const bool cut = chunk < g.K;
+  const int64_t strips = ceil_div(g.M, kStripRows), panels = ceil_div(g.N, kPanelWidth);
+  const bool tiny = g.M * g.N * g.K < (1 << 21);  // not worth waking a thread
+
+  // Panels of a group stay in the L2 cache while rows pass by. With few rows every panel is used once.
+  int64_t group = kGroupElements / chunk / kPanelWidth;
+  if (cut) group = least(group, 384 / kPanelWidth);
+  if (strips <= 2 && !tiny) group = least(group, ceil_div(panels, 4 * threads));
+  group = ceil_div(panels, ceil_div(panels, group));
+  const int64_t groups = ceil_div(panels, group), columns = group * kPanelWidth;
+
+  int64_t most = least(strips, g.a_transposed ? kTurnedRows / kStripRows : 10);
+  if (cut) most = least(most, kTileSums / (kStripRows * columns));
+  int64_t best = most;
+  double best_time = 1e30;  // of the slowest thread, in strips
+  for (int64_t s = most; s > 0 && !tiny; --s) {
+    const double time = static_cast<double>(ceil_div(ceil_div(strips, s) * groups, threads) * s);
+    if (time >= 0.93 * best_time) continue;  // many rows in a piece spare the memory: smaller only when it pays
+    best = s;
+    best_time = time;
+  }
+  return {best, columns, chunk};
+}
+
 template <class O, bool kGelu>
 static void gemm_tiles_typed(const GemmArgs& g) {
-  const int64_t chunk = round_up(ceil_div(g.K, ceil_div(g.K, kTileDepth)), kPanelDepth);
-  const bool cut = chunk < g.K;
-  // Columns whose panels stay in the L2 cache while rows pass by; with few rows enough pieces for every thread.
-  int64_t columns = least(kGroupElements / round_up(chunk, kPanelDepth), cut ? 384 : 4096);
-  if (g.M <= 256) columns = least(columns, 256);
-  columns = round_up(ceil_div(g.N, ceil_div(g.N, columns / kPanelWidth * kPanelWidth)), kPanelWidth);
-  int64_t strips = least(10, cut ? kTileSums / (kStripRows * columns) : 10);
-  strips = ceil_div(ceil_div(g.M, kStripRows), ceil_div(ceil_div(g.M, kStripRows), strips));
-  const int64_t rows = strips * kStripRows;
-  const int64_t row_blocks = ceil_div(g.M, rows), column_blocks = ceil_div(g.N, columns);
+  const TilePlan plan = plan_tiles(g);
+  const int64_t rows = plan.strips * kStripRows;
+  const int64_t row_blocks = ceil_div(g.M, rows), column_blocks = ceil_div(g.N, plan.columns);
   parallel(row_blocks * column_blocks, [&](int64_t piece) {
     MatrixUnit unit;
-    const int64_t row = piece % row_blocks * rows, column = piece / row_blocks * columns;
+    const int64_t row = piece % row_blocks * rows, column = piece / row_blocks * plan.columns;
     TileGemm<O, kGelu> gemm(g);
-    gemm.work(row, least(g.M, row + rows), column, columns, chunk);
+    gemm.work(row, least(g.M, row + rows), column, plan.columns, plan.chunk);
   });
 }
 

@@ -44,6 +44,7 @@ struct GemmArgs {
   int64_t M, N, K;
   const void* a;  // row-major, row stride lda; dtype as the panels
   int64_t lda;
+  bool a_transposed;  // a is stored as (K,M), row stride lda
   const void* panels;
   DType dtype;  // of a and panels
   void* out;    // row stride ldo
@@ -54,14 +55,6 @@ struct GemmArgs {
   const void* residual;  // (M,N), row stride ldo, out_dtype; or null
   Activation act;
   void* pre_activation;  // (M,N), row stride ldo, out_dtype: what act was given; or null
-};
-
-struct TransposeArgs {  // dst (cols, ld_dst) = src (rows, cols)^T; columns rows..ld_dst of dst are zeroed
-  const void* src;
-  int64_t rows, cols, ld_src;
-  void* dst;
-  int64_t ld_dst;
-  DType dtype;
 };
 
 // ---- attention (attention.inl) ------------------------------------------------------------------
@@ -295,7 +288,6 @@ struct KernelTable {
 
   void (*pack)(const PackArgs&);
   void (*gemm)(const GemmArgs&);
-  void (*transpose)(const TransposeArgs&);
 
   size_t (*attention_workspace)(const AttentionArgs&);
   void (*attention_forward)(const AttentionArgs&);

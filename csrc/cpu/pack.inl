@@ -57,6 +57,9 @@ static inline void store_pairs(bf16* dst, vu even, vu odd) {
 static inline vu half_bits(const bf16* p, int n) { return as_bits(load_n(p, n)) >> 16; }
 static inline vu half_bits(const float* p, int n) { return __builtin_convertvector(to_half_exact(load_n(p, n)), vu); }
 
+// Lanes in use where n elements are left.
+static inline int lanes_left(int64_t n) { return static_cast<int>(n < 0 ? 0 : n < kW ? n : kW); }
+
 // dst[0..n) = src[0..n) converted, dst[n..end) = 0; end - n small
 static inline void copy_row(const float* src, int64_t n, int64_t end, float* dst) {
   memcpy(dst, src, sizeof(float) * static_cast<size_t>(n));
@@ -116,8 +119,7 @@ static void pack_columns(const PackArgs& g, int64_t column, int64_t begin, int64
   const S* src = static_cast<const S*>(g.src) + column;
   for (int64_t k = begin; k < end; k += 2)
     for (int64_t n = 0; n < kPanelWidth; n += kW) {
-      const int64_t left = g.N - column - n;
-      const int count = static_cast<int>(left < 0 ? 0 : left < kW ? left : kW);
+      const int count = lanes_left(g.N - column - n);
       const vu even = half_bits(src + (k < g.K ? k * g.ld + n : 0), k < g.K ? count : 0);
       const vu odd = half_bits(src + (k + 1 < g.K ? (k + 1) * g.ld + n : 0), k + 1 < g.K ? count : 0);
       store_pairs(panel + k * kPanelWidth + 2 * n, even, odd);
@@ -144,52 +146,32 @@ static void pack(const PackArgs& g) {
   from_f32 ? pack_typed<float, bf16>(g) : pack_typed<bf16, bf16>(g);
 }
 
-// Rows [row, row + kStageRows) and up to 64 columns from `column` as words: a float, or two rows of bf16 side by side.
-constexpr int64_t kStageWords = 32;
-static inline void stage_words(const TransposeArgs& g, const float* src, int64_t row, int64_t column, int64_t count,
-                               uint32_t (*words)[kPanelWidth]) {
-  for (int64_t r = 0; r < kStageWords; ++r) {
-    const bool inside = row + r < g.rows;
-    copy_row(src + (inside ? (row + r) * g.ld_src + column : 0), inside ? count : 0, kPanelWidth,
-             reinterpret_cast<float*>(words[r]));
-  }
+// Up to 16 rows of words from up to 16 columns: a float each, or two rows of bf16 side by side. The rest is zero.
+static inline void stage_words(const float* src, int64_t ld, int64_t rows, int columns, uint32_t (*words)[kWordGroup]) {
+  for (int64_t r = 0; r < kWordGroup; ++r)
+    for (int c = 0; c < kWordGroup; c += kW)
+      store(reinterpret_cast<float*>(words[r] + c), load_n(src + r * ld + c, r < rows ? lanes_left(columns - c) : 0));
 }
-static inline void stage_words(const TransposeArgs& g, const bf16* src, int64_t row, int64_t column, int64_t count,
-                               uint32_t (*words)[kPanelWidth]) {
-  for (int64_t r = 0; r < kStageWords; ++r) {
-    const int64_t even = row + 2 * r, odd = even + 1;
-    for (int64_t c = 0; c < kPanelWidth; c += kW) {
-      const int64_t left = count - c;
-      const int n = static_cast<int>(left < 0 ? 0 : left < kW ? left : kW);
-      const vu a = half_bits(src + (even < g.rows ? even * g.ld_src + column + c : 0), even < g.rows ? n : 0);
-      const vu b = half_bits(src + (odd < g.rows ? odd * g.ld_src + column + c : 0), odd < g.rows ? n : 0);
-      store_pairs(reinterpret_cast<bf16*>(words[r] + c), a, b);
+static inline void stage_words(const bf16* src, int64_t ld, int64_t rows, int columns, uint32_t (*words)[kWordGroup]) {
+  for (int64_t r = 0; r < kWordGroup; ++r)
+    for (int c = 0; c < kWordGroup; c += kW) {
+      const bf16* even = src + 2 * r * ld + c;
+      store_pairs(reinterpret_cast<bf16*>(words[r] + c), half_bits(even, 2 * r < rows ? lanes_left(columns - c) : 0),
+                  half_bits(even + ld, 2 * r + 1 < rows ? lanes_left(columns - c) : 0));
     }
-  }
 }
 
-// A piece of work is a band of rows: they lie side by side in memory and are read once, in order.
+// dst (columns,rows) = src (rows,columns)^T. dst has room for whole groups of 16 rows of 16 words; what lies past
+// `rows` in them is zero.
 template <class T>
-static void transpose_typed(const TransposeArgs& g) {
-  constexpr int64_t kSize = sizeof(T), kStageRows = kStageWords * 4 / kSize;
-  parallel((g.ld_dst + kStageRows - 1) / kStageRows, [&](int64_t band) {
-    alignas(64) uint32_t words[kStageWords][kPanelWidth], turned[kPanelWidth][kStageWords];
-    const int64_t row = band * kStageRows, rows = g.ld_dst - row < kStageRows ? g.ld_dst - row : kStageRows;
-    for (int64_t column = 0; column < g.cols; column += kPanelWidth) {
-      const int64_t count = g.cols - column < kPanelWidth ? g.cols - column : kPanelWidth;
-      stage_words(g, static_cast<const T*>(g.src), row, column, count, words);
-      char* dst = static_cast<char*>(g.dst) + (column * g.ld_dst + row) * kSize;
-      if (count == kPanelWidth && rows == kStageRows) {
-        transpose_words(kStageWords, kPanelWidth, words, sizeof words[0], dst, g.ld_dst * kSize);
-        continue;
-      }
-      transpose_words(kStageWords, kPanelWidth, words, sizeof words[0], turned, sizeof turned[0]);
-      for (int64_t c = 0; c < count; ++c)
-        memcpy(dst + c * g.ld_dst * kSize, turned[c], static_cast<size_t>(rows * kSize));
+static void transpose_block(const T* src, int64_t ld, int64_t rows, int64_t columns, T* dst, int64_t ld_dst) {
+  constexpr int64_t kGroupRows = kWordGroup * 4 / sizeof(T);
+  alignas(64) uint32_t words[kWordGroup][kWordGroup];
+  for (int64_t r = 0; r < rows; r += kGroupRows)
+    for (int64_t c = 0; c < columns; c += kWordGroup) {
+      const int64_t left = columns - c < kWordGroup ? columns - c : kWordGroup;
+      stage_words(src + r * ld + c, ld, rows - r, static_cast<int>(left), words);
+      transpose_words(kWordGroup, kWordGroup, words, sizeof words[0], dst + c * ld_dst + r,
+                      ld_dst * static_cast<int64_t>(sizeof(T)));
     }
-  });
-}
-
-static void transpose(const TransposeArgs& g) {
-  g.dtype == DType::kF32 ? transpose_typed<float>(g) : transpose_typed<bf16>(g);
 }

@@ -1,29 +1,17 @@
 #include "ops/linear.h"
 
-#include <algorithm>
-
 #include "ops/common.h"
 
 namespace llmcore {
 namespace {
 
-// Rows that a weight gradient takes at a time: both factors, rearranged, then stay in cache until they are multiplied.
-constexpr int64_t kWeightGradRows = 512;
-
 // A matrix whose rows may be strided but whose columns are contiguous, as kernels take it.
 Tensor with_contiguous_rows(const Tensor& m) { return m.stride(1) == 1 || m.dim(1) == 1 ? m : m.contiguous(); }
 
-Tensor transpose(const Tensor& x, int64_t ld) {  // (rows, cols) -> (cols, ld), zero filled
-  Tensor out = Tensor::empty({x.dim(1), ld}, x.dtype(), x.device());
-  kernel("transpose", x.device(),
-         &KernelTable::transpose)({x.data(), x.dim(0), x.dim(1), x.stride(0), out.data(), ld, x.dtype()});
-  return out;
-}
-
-void gemm_2d(const Tensor& a, const Panels& b, Tensor& out, bool accumulate) {
+void gemm_2d(const Tensor& a, bool a_transposed, const Panels& b, Tensor& out, bool accumulate) {
   GemmArgs g{};
-  g.M = a.dim(0), g.N = b.N, g.K = b.K;
-  g.a = a.data(), g.lda = a.stride(0);
+  g.M = a.dim(a_transposed ? 1 : 0), g.N = b.N, g.K = b.K;
+  g.a = a.data(), g.lda = a.stride(0), g.a_transposed = a_transposed;
   g.panels = b.data.data(), g.dtype = b.dtype;
   g.out = out.data(), g.ldo = out.stride(0), g.out_dtype = out.dtype();
   g.accumulate = accumulate;
@@ -98,15 +86,8 @@ void linear_weight_grad(const Tensor& dy, const Tensor& x, Tensor& dw) {
   const int64_t M = rows_of(dy);
   if (rows_of(x) != M) fail(op, "x and dy of as many rows", to_string(x.shape()) + " and " + to_string(dy.shape()));
   if (M == 0 || dw.size() == 0) return;
-  const Tensor dy_rows = dy.reshape({M, dy.dim(-1)}), x_rows = x.reshape({M, x.dim(-1)});
-  Panels panels;
-  for (int64_t start = 0; start < M; start += kWeightGradRows) {
-    const int64_t n = std::min(kWeightGradRows, M - start);
-    // Padded by more than the kernels need: rows a power of two apart would fall into the same few cache sets.
-    const Tensor dy_t = transpose(dy_rows.narrow(0, start, n), round_up(n, kPanelDepth) + kPanelDepth);
-    panels = pack(x_rows.narrow(0, start, n), x.dtype(), /*transposed=*/false, &panels);
-    gemm_2d(dy_t, panels, dw, /*accumulate=*/true);
-  }
+  const Panels panels = pack(x.reshape({M, x.dim(-1)}), x.dtype(), /*transposed=*/false);
+  gemm_2d(dy.reshape({M, dy.dim(-1)}), /*a_transposed=*/true, panels, dw, /*accumulate=*/true);
 }
 
 void linear_bias_grad(const Tensor& dy_in, Tensor& db) {
@@ -151,11 +132,10 @@ Tensor matmul(const Tensor& a_in, const Tensor& b_in, bool transpose_a, bool tra
   b = b.reshape({count, b.dim(-2), b.dim(-1)});
   const Tensor all = out.reshape({count, M, N});
   for (int64_t i = 0; i < count; ++i) {
-    Tensor ai = a.narrow(0, i, 1).reshape({a.dim(1), a.dim(2)});
-    if (transpose_a) ai = transpose(ai, K);
+    const Tensor ai = a.narrow(0, i, 1).reshape({a.dim(1), a.dim(2)});
     const Panels panels = pack(b.narrow(0, i, 1).reshape({b.dim(1), b.dim(2)}), b.dtype(), transpose_b);
     Tensor oi = all.narrow(0, i, 1).reshape({M, N});
-    gemm_2d(ai, panels, oi, false);
+    gemm_2d(ai, transpose_a, panels, oi, false);
   }
   return out;
 }
