@@ -2,8 +2,6 @@
 // result is one chain of accumulations over k in an order that depends on k only: the same bits for any number of rows,
 // any position among them, and however a caller cuts k at multiples of kPanelDepth (the chain continues from c).
 
-static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t depth_of(const float*, int64_t k) { return k; }
 static inline int64_t depth_of(const bf16*, int64_t k) { return round_up(k, kPanelDepth); }
 

@@ -1,6 +1,9 @@
 // Packing into panels and transposing. What moves is always a word of 32 bits: a float, or two bf16 that lie side by
 // side in the result; then a transpose of words does the rest.
 
+static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
 // dst (columns, rows) = src (rows, columns)^T in words of 32 bits; both counts multiples of 16. Strides in bytes.
 static void transpose_words(int64_t rows, int64_t columns, const void* src, int64_t step, void* dst, int64_t out) {
   const char* from = static_cast<const char*>(src);
@@ -114,10 +117,42 @@ static void pack_columns(const PackArgs& g, int64_t column, int64_t begin, int64
   for (int64_t k = begin; k < end; ++k)
     copy_row(static_cast<const S*>(g.src) + k * g.ld + column, count, kPanelWidth, panel + k * kPanelWidth);
 }
+
+// Two rows of 64 side by side.
+static inline void interleave_rows(const bf16* even, const bf16* odd, bf16* dst) {
+#if LLMCORE_VECTOR_BYTES == 64
+  typedef uint16_t words __attribute__((vector_size(64)));
+  words first, second;  // numbers above 31 mean the odd row
+  for (int i = 0; i < 32; ++i) {
+    first[i] = static_cast<uint16_t>(i / 2 + i % 2 * 32);
+    second[i] = static_cast<uint16_t>(first[i] + 16);
+  }
+  for (int n = 0; n < 64; n += 32) {
+    const __m512i a = _mm512_loadu_si512(even + n), b = _mm512_loadu_si512(odd + n);
+    _mm512_storeu_si512(dst + 2 * n, _mm512_permutex2var_epi16(a, (__m512i)first, b));
+    _mm512_storeu_si512(dst + 2 * n + 32, _mm512_permutex2var_epi16(a, (__m512i)second, b));
+  }
+#else
+  for (int n = 0; n < 64; n += kW) store_pairs(dst + 2 * n, half_bits(even + n, kW), half_bits(odd + n, kW));
+#endif
+}
+static inline void interleave_rows(const float* even, const float* odd, bf16* dst) {
+  for (int n = 0; n < 64; n += kW) store_pairs(dst + 2 * n, half_bits(even + n, kW), half_bits(odd + n, kW));
+}
+
 template <class S>
 static void pack_columns(const PackArgs& g, int64_t column, int64_t begin, int64_t end, bf16* panel) {
+  constexpr int64_t kRowsAhead = 16;
   const S* src = static_cast<const S*>(g.src) + column;
-  for (int64_t k = begin; k < end; k += 2)
+  int64_t k = begin;
+  if (g.N - column >= kPanelWidth)
+    for (; k + 2 <= least(end, g.K); k += 2) {
+      for (int64_t r = k; r < k + 2; ++r)
+        for (int64_t n = 0; n < kPanelWidth; n += 64 / static_cast<int64_t>(sizeof(S)))
+          __builtin_prefetch(src + (r + kRowsAhead) * g.ld + n, 0, 3);
+      interleave_rows(src + k * g.ld, src + (k + 1) * g.ld, panel + k * kPanelWidth);
+    }
+  for (; k < end; k += 2)
     for (int64_t n = 0; n < kPanelWidth; n += kW) {
       const int count = lanes_left(g.N - column - n);
       const vu even = half_bits(src + (k < g.K ? k * g.ld + n : 0), k < g.K ? count : 0);
@@ -161,17 +196,62 @@ static inline void stage_words(const bf16* src, int64_t ld, int64_t rows, int co
     }
 }
 
+#if LLMCORE_VECTOR_BYTES == 64
+// dst (8,32) = src (32,8)^T. Lane l of v[r] holds row 8l + r, so that what remains is shuffles inside lanes.
+static inline void transpose_32x8(const bf16* src, int64_t ld, bf16* dst, int64_t ld_dst) {
+  __m512i v[8], pairs[8], quads[8];
+  for (int r = 0; r < 8; ++r) {
+    const auto row = [&](int64_t n) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(src + (r + n) * ld)); };
+    v[r] = _mm512_castsi128_si512(row(0));
+    v[r] = _mm512_mask_broadcast_i32x4(v[r], 0x00f0, row(8));
+    v[r] = _mm512_mask_broadcast_i32x4(v[r], 0x0f00, row(16));
+    v[r] = _mm512_mask_broadcast_i32x4(v[r], 0xf000, row(24));
+  }
+  for (int i = 0; i < 4; ++i) {  // rows 2i and 2i + 1 of columns 0-3, of columns 4-7
+    pairs[i] = _mm512_unpacklo_epi16(v[2 * i], v[2 * i + 1]);
+    pairs[4 + i] = _mm512_unpackhi_epi16(v[2 * i], v[2 * i + 1]);
+  }
+  for (int i = 0; i < 8; i += 2) {  // four rows of two columns
+    quads[i] = _mm512_unpacklo_epi32(pairs[i], pairs[i + 1]);
+    quads[i + 1] = _mm512_unpackhi_epi32(pairs[i], pairs[i + 1]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    const int first = i / 2 * 4 + i % 2;
+    _mm512_storeu_si512(dst + 2 * i * ld_dst, _mm512_unpacklo_epi64(quads[first], quads[first + 2]));
+    _mm512_storeu_si512(dst + (2 * i + 1) * ld_dst, _mm512_unpackhi_epi64(quads[first], quads[first + 2]));
+  }
+}
+#endif
+
+// The same for whole groups of rows and columns, as many columns as it can; returns how many.
+static inline int64_t transpose_whole(const float* src, int64_t ld, int64_t columns, float* dst, int64_t ld_dst) {
+  transpose_words(kWordGroup, columns / kWordGroup * kWordGroup, src, ld * 4, dst, ld_dst * 4);
+  return columns / kWordGroup * kWordGroup;
+}
+static inline int64_t transpose_whole([[maybe_unused]] const bf16* src, [[maybe_unused]] int64_t ld,
+                                      [[maybe_unused]] int64_t columns, [[maybe_unused]] bf16* dst,
+                                      [[maybe_unused]] int64_t ld_dst) {
+  int64_t c = 0;
+#if LLMCORE_VECTOR_BYTES == 64
+  for (; c + kWordGroup <= columns; c += kWordGroup)
+    for (int64_t i = c; i < c + kWordGroup; i += 8) transpose_32x8(src + i, ld, dst + i * ld_dst, ld_dst);
+#endif
+  return c;
+}
+
 // dst (columns,rows) = src (rows,columns)^T. dst has room for whole groups of 16 rows of 16 words; what lies past
 // `rows` in them is zero.
 template <class T>
 static void transpose_block(const T* src, int64_t ld, int64_t rows, int64_t columns, T* dst, int64_t ld_dst) {
   constexpr int64_t kGroupRows = kWordGroup * 4 / sizeof(T);
   alignas(64) uint32_t words[kWordGroup][kWordGroup];
-  for (int64_t r = 0; r < rows; r += kGroupRows)
-    for (int64_t c = 0; c < columns; c += kWordGroup) {
+  for (int64_t r = 0; r < rows; r += kGroupRows) {
+    int64_t c = rows - r < kGroupRows ? 0 : transpose_whole(src + r * ld, ld, columns, dst + r, ld_dst);
+    for (; c < columns; c += kWordGroup) {
       const int64_t left = columns - c < kWordGroup ? columns - c : kWordGroup;
       stage_words(src + r * ld + c, ld, rows - r, static_cast<int>(left), words);
       transpose_words(kWordGroup, kWordGroup, words, sizeof words[0], dst + c * ld_dst + r,
                       ld_dst * static_cast<int64_t>(sizeof(T)));
     }
+  }
 }

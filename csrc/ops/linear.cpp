@@ -1,9 +1,14 @@
 #include "ops/linear.h"
 
+#include <algorithm>
+
 #include "ops/common.h"
 
 namespace llmcore {
 namespace {
+
+// Rows that a weight gradient takes at a time: both factors, rearranged, then stay in cache until they are multiplied.
+constexpr int64_t kWeightGradRows = 512;
 
 // A matrix whose rows may be strided but whose columns are contiguous, as kernels take it.
 Tensor with_contiguous_rows(const Tensor& m) { return m.stride(1) == 1 || m.dim(1) == 1 ? m : m.contiguous(); }
@@ -86,8 +91,13 @@ void linear_weight_grad(const Tensor& dy, const Tensor& x, Tensor& dw) {
   const int64_t M = rows_of(dy);
   if (rows_of(x) != M) fail(op, "x and dy of as many rows", to_string(x.shape()) + " and " + to_string(dy.shape()));
   if (M == 0 || dw.size() == 0) return;
-  const Panels panels = pack(x.reshape({M, x.dim(-1)}), x.dtype(), /*transposed=*/false);
-  gemm_2d(dy.reshape({M, dy.dim(-1)}), /*a_transposed=*/true, panels, dw, /*accumulate=*/true);
+  const Tensor dy_rows = dy.reshape({M, dy.dim(-1)}), x_rows = x.reshape({M, x.dim(-1)});
+  Panels panels;
+  for (int64_t start = 0; start < M; start += kWeightGradRows) {
+    const int64_t n = std::min(kWeightGradRows, M - start);
+    panels = pack(x_rows.narrow(0, start, n), x.dtype(), /*transposed=*/false, &panels);
+    gemm_2d(dy_rows.narrow(0, start, n), /*a_transposed=*/true, panels, dw, /*accumulate=*/true);
+  }
 }
 
 void linear_bias_grad(const Tensor& dy_in, Tensor& db) {
