@@ -1,234 +1,177 @@
-// Forward attention (FlashAttention, Dao et al. 2022): for 64 queries at a time, scores of 64 keys, online softmax,
-// product with the values. The scores never leave the cache.
-//
-// Everything is in powers of two: t = scale * log2(e) * q·k. `base` is what is subtracted from t; it is raised only
-// when a row's maximum exceeds it by more than kSlack, so that the accumulators are seldom rescaled; 2^kSlack * S is
-// far from overflow, and the quotient does not depend on the base.
-constexpr float kSlack = 8.0f;
+// Forward attention (FlashAttention, Dao et al. 2022): a piece of work is a few hundred queries that share a key head.
+// Each tile of keys and values is rearranged once and meets the queries block by block; scores never leave the cache.
 
-struct SoftmaxRows {
-  float base[kTile];
-  float bound[kTile];      // base + kSlack; -inf before the first finite score
-  float total[kTile][kW];  // sum of the probabilities so far, by lane
-  float sum[kTile], lse[kTile];
-};
-
-// Queries that share keys: `heads` times `rows`. A single position has all heads of its group as rows.
-struct QueryRows {
-  int64_t heads, rows;
-  int64_t first_position, position_step;  // of row r: first_position + r * position_step
+// Up to kRows queries of one head, or, where there is one position only, that position's heads.
+template <class T>
+struct QueryBlock {
+  int64_t count, position, step;  // row r stands at position + r * step
+  int64_t tiles;                  // of keys that some row sees
+  T* queries;                     // staged
+  float* acc;                     // (kRows, D rounded up to 64)
+  SoftmaxRows* softmax;
+  T* out;
+  int64_t out_stride;
+  float* lse;  // or null
 };
 
 template <class T>
 struct ForwardScratch {
-  T *keys, *values;  // packed tiles: all of them, or the current one when there is one block of queries only
-  T *staged, *queries;
-  T* p;           // (kRows,64)
-  float* scores;  // (kRows,64)
-  float* acc;     // (kRows, D rounded up to 64)
-  SoftmaxRows* softmax;
+  T *keys, *values, *staged;  // the tile at hand
+  T* p;                       // (kRows,64)
+  float* scores;              // (kRows,64)
+  QueryBlock<T>* blocks;
 
   static constexpr int64_t kRows = query_rows(static_cast<T*>(nullptr));
 
-  static int64_t key_elements(int64_t D) { return kTile * staged_columns(D); }
-
-  int64_t lay_out(char* base, int64_t D, int64_t kept_tiles) {
+  int64_t lay_out(char* base, int64_t D, int64_t block_count) {
     Arena arena{base, 0};
-    keys = arena.take<T>(kept_tiles * key_elements(D));
-    values = arena.take<T>(kept_tiles * depth_panel_elements(D));
-    staged = arena.take<T>(key_elements(D));
-    queries = arena.take<T>(key_elements(D));
-    p = arena.take<T>(kRows * kTile);
-    scores = arena.take<float>(kRows * kTile);
-    acc = arena.take<float>(kRows * round_up(D, kTile));
-    softmax = arena.take<SoftmaxRows>(1);
+    const int64_t staged_rows = round_up(kRows, 16) * staged_columns(D);
+    keys = arena.take<T>(kTile * staged_columns(D));
+    values = arena.take<T>(depth_panel_elements(D));
+    staged = arena.take<T>(kTile * staged_columns(D));
+    p = arena.take<T>(round_up(kRows, 16) * kTile);
+    scores = arena.take<float>(round_up(kRows, 16) * kTile);
+    blocks = arena.take<QueryBlock<T>>(block_count);
+    T* queries = arena.take<T>(block_count * staged_rows);
+    float* acc = arena.take<float>(block_count * round_up(kRows, 16) * round_up(D, kTile));
+    SoftmaxRows* softmax = arena.take<SoftmaxRows>(block_count);
+    for (int64_t i = 0; base && i < block_count; ++i) {
+      blocks[i].queries = queries + i * staged_rows;
+      blocks[i].acc = acc + i * round_up(kRows, 16) * round_up(D, kTile);
+      blocks[i].softmax = softmax + i;
+    }
     return arena.used;
   }
 };
 
 // How the work is cut, from the shapes alone.
 struct ForwardPlan {
-  int64_t group, span, spans, pieces, kept_tiles, slot;
-  explicit ForwardPlan(const AttentionArgs& a) {
-    constexpr int64_t kManyPieces = 16, kSpan = 256;
+  int64_t group, span, spans, pieces, blocks, slot;
+  explicit ForwardPlan(const AttentionArgs& a) { a.dtype == DType::kF32 ? plan<float>(a) : plan<bf16>(a); }
+
+ private:
+  template <class T>
+  void plan(const AttentionArgs& a) {
+    // So many queries that rearranging the keys for them costs little, so few that they stay in L2.
+    constexpr int64_t kRows = ForwardScratch<T>::kRows, kRowsInPiece = 512;
     group = a.H / a.Hkv;
-    // Few heads: several pieces for each, every one packing the keys for itself.
-    span = a.T > kSpan && a.B * a.Hkv < kManyPieces ? kSpan : larger(a.T, 1);
+    const int64_t rows = larger(kRows, kRowsInPiece * kTile / larger(kTile, staged_columns(a.D)) / group);
+    span = larger(1, smaller(round_up(rows, kRows), a.T));
     spans = (a.T + span - 1) / span;
     pieces = a.B * a.Hkv * spans;
-    const int64_t rows = a.dtype == DType::kF32 ? ForwardScratch<float>::kRows : ForwardScratch<bf16>::kRows;
-    const bool one_block = a.T == 1 ? group <= rows : group == 1 && span <= rows;
-    kept_tiles = one_block ? 1 : tiles_of(a.S);
-    slot = a.dtype == DType::kF32 ? ForwardScratch<float>{}.lay_out(nullptr, a.D, kept_tiles)
-                                  : ForwardScratch<bf16>{}.lay_out(nullptr, a.D, kept_tiles);
+    blocks = a.T == 1 ? (group + kRows - 1) / kRows : group * ((span + kRows - 1) / kRows);
+    slot = ForwardScratch<T>{}.lay_out(nullptr, a.D, blocks);
   }
 };
 
-// The new maximum becomes the base; what was summed against the old one is scaled down to it.
-static void raise_base(SoftmaxRows& rows, int64_t r, float maximum, float* acc, int64_t columns) {
-  if (rows.bound[r] > -__builtin_inff()) {
-    const vf factor = exp2<float>(splat(rows.base[r] - maximum));
-    store(rows.total[r], load(rows.total[r]) * factor);
-    for (int64_t i = 0; i < columns; i += kW) store(acc + i, load(acc + i) * factor);
-  }
-  rows.base[r] = maximum;
-  rows.bound[r] = maximum + kSlack;
-}
-
-// Rows begin..end of the scores to probabilities. Row r sees the first visible + r * step keys of the tile, which lie
-// in its first kQuarters quarters and, unless masked, fill them; the rest is zero.
-template <class T, int kQuarters, bool kMasked>
-static void softmax_rows(int64_t begin, int64_t end, int64_t visible, int64_t step, vf scale, const float* scores, T* p,
-                         SoftmaxRows& rows, float* acc, int64_t columns) {
-  constexpr int kQuarter = kTileVectors / 4, kUsed = kQuarters * kQuarter;
-  const vi lanes = lane_numbers();
-  for (int64_t r = begin; r < end; ++r) {
-    const float* from = scores + r * kTile;
-    T* to = p + r * kTile;
-    const vi limit = vi{} + static_cast<int32_t>(visible + r * step);
-    const auto partial = [](int i) { return kMasked && i >= kUsed - kQuarter; };
-    vf s[kUsed];
-    vf highest = splat(-__builtin_inff());
-    for (int i = 0; i < kUsed; ++i) {
-      s[i] = load(from + i * kW);
-      const vf t = s[i] * scale;
-      highest = max(partial(i) ? select(lanes + i * kW < limit, t, highest) : t, highest);
-    }
-    if (any_greater(highest, splat(rows.bound[r]))) raise_base(rows, r, hmax(highest), acc + r * columns, columns);
-    const vf base = splat(rows.base[r]);
-    vf total = load(rows.total[r]);
-    for (int i = 0; i < kUsed; ++i) {
-      // Not s * scale - base: rounding the product would cost large scores their last bits.
-      vf e = exp2<T>(fma(s[i], scale, -base));
-      if (partial(i)) e = select(lanes + i * kW < limit, e, vf{});
-      total = total + e;
-      store(to + i * kW, e);
-    }
-    for (int i = kUsed; i < kTileVectors; ++i) store(to + i * kW, vf{});
-    store(rows.total[r], total);
-  }
-}
-
-// Rows of queries against one tile of `keys` keys that starts at key `first_key`.
+// Stages the queries begin..end of batch row b that share key head `kv_head`; returns the number of blocks.
 template <class T>
-static void softmax_tile(const AttentionArgs& a, const QueryRows& q, int64_t count, int64_t first_key, int64_t keys,
-                         const ForwardScratch<T>& s) {
-  constexpr int64_t kQuarter = kTile / 4;
-  const bool diagonal = a.causal && q.first_position - first_key + 1 < keys;
-  const int64_t visible = diagonal ? q.first_position - first_key + 1 : keys, step = diagonal ? q.position_step : 0;
-  SoftmaxRows& rows = *s.softmax;
-  const int64_t columns = round_up(a.D, kTile);
-  const vf scale = splat(a.scale * kLog2e);
-  // Rows whose visible keys end in the same quarter of the tile go together.
-  for (int64_t r = 0, end; r < count; r = end) {
-    const int64_t seen = visible + r * step, quarters = (larger(0, seen) + kQuarter - 1) / kQuarter;
-    const bool all = seen >= keys;
-    end = step == 0 || all ? count : smaller(count, smaller(quarters * kQuarter + 1, keys) - visible);
-    const auto run = [&](auto function) {
-      function(r, end, all ? keys : visible, all ? 0 : step, scale, s.scores, s.p, rows, s.acc, columns);
-    };
-    if (all && keys == kTile)
-      run(softmax_rows<T, 4, false>);
-    else if (quarters == 0)
-      memset(s.p + r * kTile, 0, sizeof(T) * static_cast<size_t>((end - r) * kTile));
-    else if (quarters == 1)
-      run(softmax_rows<T, 1, true>);
-    else if (quarters == 2)
-      run(softmax_rows<T, 2, true>);
-    else if (quarters == 3)
-      run(softmax_rows<T, 3, true>);
-    else
-      run(softmax_rows<T, 4, true>);
-  }
+static int64_t take_queries(const AttentionArgs& a, int64_t group, int64_t b, int64_t kv_head, int64_t begin,
+                            int64_t end, int64_t keys, const ForwardScratch<T>& s) {
+  const int64_t head = kv_head * group, past = (a.lengths ? a.lengths[b] : a.S) - a.T;
+  const T* q = static_cast<const T*>(a.q) + b * a.q_stride.b + begin * a.q_stride.t + head * a.q_stride.h;
+  T* out = static_cast<T*>(a.out) + b * a.out_stride.b + begin * a.out_stride.t + head * a.out_stride.h;
+  float* lse = a.lse ? a.lse + (b * a.H + head) * a.T + begin : nullptr;
+  const bool single = a.T == 1;
+  const int64_t heads = single ? 1 : group, rows = single ? group : end - begin, step = single ? 0 : 1;
+  const int64_t q_stride = single ? a.q_stride.h : a.q_stride.t;
+  QueryBlock<T>* block = s.blocks;
+  for (int64_t h = 0; h < heads; ++h)
+    for (int64_t r = 0; r < rows; r += s.kRows, ++block) {
+      block->count = smaller(s.kRows, rows - r);
+      block->position = past + begin + r * step;
+      block->step = step;
+      const int64_t last = block->position + (block->count - 1) * step;
+      block->tiles = tiles_of(a.causal ? larger(0, smaller(last + 1, keys)) : keys);
+      block->out_stride = single ? a.out_stride.h : a.out_stride.t;
+      block->out = out + h * a.out_stride.h + r * block->out_stride;
+      block->lse = lse ? lse + h * a.T + r : nullptr;
+      block->softmax->reset(block->count);
+      stage(block->count, product_rows(q, block->count), a.D, q + h * a.q_stride.h + r * q_stride, q_stride,
+            block->queries);
+    }
+  return block - s.blocks;
 }
 
-// out and lse of one block: divide by the sum of the probabilities.
+// out and lse of a block: the products divided by the sums of the probabilities.
 template <class T>
-static void finish_rows(const AttentionArgs& a, const QueryRows& q, int64_t count, int64_t keys, int64_t tiles,
-                        const ForwardScratch<T>& s, T* out, int64_t out_stride, float* lse) {
-  const int64_t columns = round_up(a.D, kTile);
-  SoftmaxRows& rows = *s.softmax;
-  for (int64_t r = 0; r < count; ++r) rows.sum[r] = sum(load(rows.total[r]));
-  for (int64_t r = 0; r < count; r += kW)
-    store(rows.lse + r, fma(load(rows.base + r), splat(kLn2), log(load(rows.sum + r))));
-  for (int64_t r = 0; r < count; ++r) {
-    const int64_t seen = q.first_position + r * q.position_step + 1;
-    T* to = out + r * out_stride;
-    if (tiles == 0 || (a.causal ? smaller(seen, keys) : keys) <= 0) {  // sees no key
+static void finish_block(const AttentionArgs& a, const QueryBlock<T>& block, int64_t keys) {
+  SoftmaxRows& rows = *block.softmax;
+  sum_rows(block.count, rows);
+  for (int64_t r = 0; r < block.count; ++r) {
+    T* to = block.out + r * block.out_stride;
+    const int64_t seen = a.causal ? smaller(block.position + r * block.step + 1, keys) : keys;
+    if (seen <= 0) {
       memset(to, 0, sizeof(T) * static_cast<size_t>(a.D));
-      if (lse) lse[r] = -__builtin_inff();
+      if (block.lse) block.lse[r] = -__builtin_inff();
       continue;
     }
     const vf inverse = splat(1.0f / rows.sum[r]);
-    const float* acc = s.acc + r * columns;
+    const float* acc = block.acc + r * round_up(a.D, kTile);
     for_lanes(a.D, [&](int64_t i, auto lanes, int) { store_n(to + i, load(acc + i) * inverse, lanes); });
-    if (lse) lse[r] = rows.lse[r];
+    if (block.lse) block.lse[r] = rows.lse[r];
   }
 }
 
 template <class T>
 static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64_t piece, char* scratch) {
   ForwardScratch<T> s;
-  s.lay_out(scratch, a.D, plan.kept_tiles);
+  s.lay_out(scratch, a.D, plan.blocks);
   // The last queries see the most keys: they come first, so that no long piece is left for the end.
   const int64_t span = plan.spans - 1 - piece / (a.B * a.Hkv), b = piece / a.Hkv % a.B, kv_head = piece % a.Hkv;
-  const int64_t begin = span * plan.span, end = smaller(begin + plan.span, a.T);
-  const int64_t length = a.lengths ? a.lengths[b] : a.S, keys = larger(0, smaller(length, a.S));
-  const int64_t head = kv_head * plan.group;
+  const int64_t begin = span * plan.span, keys = larger(0, smaller(a.lengths ? a.lengths[b] : a.S, a.S));
   const T* k = static_cast<const T*>(a.k) + b * a.k_stride.b + kv_head * a.k_stride.h;
   const T* v = static_cast<const T*>(a.v) + b * a.v_stride.b + kv_head * a.v_stride.h;
-  const T* q = static_cast<const T*>(a.q) + b * a.q_stride.b + begin * a.q_stride.t + head * a.q_stride.h;
-  T* out = static_cast<T*>(a.out) + b * a.out_stride.b + begin * a.out_stride.t + head * a.out_stride.h;
-  float* lse = a.lse ? a.lse + (b * a.H + head) * a.T + begin : nullptr;
-
-  const bool single = a.T == 1;
-  const QueryRows all{single ? 1 : plan.group, single ? plan.group : end - begin, length - a.T + begin, !single};
-  const int64_t q_stride = single ? a.q_stride.h : a.q_stride.t, out_stride = single ? a.out_stride.h : a.out_stride.t;
+  const int64_t blocks = take_queries(a, plan.group, b, kv_head, begin, smaller(begin + plan.span, a.T), keys, s);
   const int64_t columns = round_up(a.D, kTile), depth = product_depth(k, a.D);
-  int64_t packed_keys = 0, packed_values = 0;  // tiles
-  const auto slot = [&](int64_t tile) { return plan.kept_tiles > 1 ? tile : 0; };
+  const vf scale = splat(a.scale * kLog2e);
+  int64_t tiles = 0, packed_keys = 0, packed_values = 0;
+  for (int64_t i = 0; i < blocks; ++i) tiles = larger(tiles, s.blocks[i].tiles);
+
+  struct Step {
+    int64_t tile, block;
+  };
+  const auto after = [&](Step at) {  // the next block that sees keys of this tile, else of the next
+    do {
+      if (++at.block == blocks) at = {at.tile + 1, 0};
+    } while (at.tile < tiles && s.blocks[at.block].tiles <= at.tile);
+    return at;
+  };
   const auto tile_keys = [&](int64_t tile) { return smaller(kTile, keys - tile * kTile); };
-  for (int64_t h = 0; h < all.heads; ++h)
-    for (int64_t row = 0; row < all.rows; row += s.kRows) {
-      const int64_t count = smaller(s.kRows, all.rows - row), rows = product_rows(k, count);
-      const QueryRows block{1, count, all.first_position + row * all.position_step, all.position_step};
-      const int64_t last = block.first_position + (count - 1) * block.position_step;
-      const int64_t tiles = tiles_of(a.causal ? larger(0, smaller(last + 1, keys)) : keys);
-      stage(count, rows, a.D, q + h * a.q_stride.h + row * q_stride, q_stride, s.queries);
-      for (int64_t r = 0; r < count; ++r) {
-        s.softmax->base[r] = 0.0f;
-        s.softmax->bound[r] = -__builtin_inff();
-        store(s.softmax->total[r], vf{});
-      }
-      const auto multiply = [&](int64_t tile) {  // the scores
-        T* key_tile = s.keys + slot(tile) * s.key_elements(a.D);
-        if (tile == packed_keys) {
-          const T* from = k + tile * kTile * a.k_stride.t;
-          pack_as_columns(whole_tile(tile_keys(tile), a.D, from, a.k_stride.t, s.staged), key_tile);
-          ++packed_keys;
-        }
-        panel_product(rows, depth, s.queries, staged_columns(a.D), key_tile, s.scores, kTile, false);
-      };
-      if (tiles > 0) multiply(0);
-      for (int64_t tile = 0; tile < tiles; ++tile) {
-        const int64_t first_key = tile * kTile;
-        softmax_tile(a, block, count, first_key, tile_keys(tile), s);
-        // The next scores come between the probabilities and the product that reads them, so that nothing is read right
-        // after it was written.
-        if (tile + 1 < tiles) multiply(tile + 1);
-        T* value_tile = s.values + slot(tile) * depth_panel_elements(a.D);
-        if (tile == packed_values) {
-          const T* from = v + first_key * a.v_stride.t;
-          pack_as_depth(whole_tile(tile_keys(tile), a.D, from, a.v_stride.t, s.staged), value_tile);
-          ++packed_values;
-        }
-        const int64_t seen = smaller(tile_keys(tile), a.causal ? last + 1 - first_key : kTile);
-        for (int64_t c = 0; c < a.D; c += kTile)
-          panel_product(rows, product_depth(k, seen), s.p, kTile, value_tile + c * kTile, s.acc + c, columns, tile > 0);
-      }
-      finish_rows(a, block, count, keys, tiles, s, out + h * a.out_stride.h + row * out_stride, out_stride,
-                  lse ? lse + h * a.T + row : nullptr);
+  const auto multiply = [&](Step at) {  // the scores
+    if (at.tile == packed_keys) {
+      const T* from = k + at.tile * kTile * a.k_stride.t;
+      pack_as_columns(whole_tile(tile_keys(at.tile), a.D, from, a.k_stride.t, s.staged), s.keys);
+      ++packed_keys;
     }
+    const QueryBlock<T>& block = s.blocks[at.block];
+    panel_product(product_rows(k, block.count), depth, block.queries, staged_columns(a.D), s.keys, s.scores, kTile,
+                  false);
+  };
+  Step at = after({0, -1});
+  if (at.tile < tiles) multiply(at);
+  while (at.tile < tiles) {
+    const QueryBlock<T>& block = s.blocks[at.block];
+    const int64_t first_key = at.tile * kTile, n = tile_keys(at.tile), seen = block.position - first_key + 1;
+    const bool diagonal = a.causal && seen < n;
+    const Sight sight{n, diagonal ? seen : n, diagonal ? block.step : 0};
+    softmax_tile(block.count, sight, scale, s.scores, s.p, *block.softmax, block.acc, columns);
+    // The next scores come between the probabilities and the product that reads them, so that nothing is read right
+    // after it was written.
+    const Step next = after(at);
+    if (next.tile < tiles) multiply(next);
+    if (at.tile == packed_values) {
+      const T* from = v + first_key * a.v_stride.t;
+      pack_as_depth(whole_tile(n, a.D, from, a.v_stride.t, s.staged), s.values);
+      ++packed_values;
+    }
+    const int64_t p_depth = product_depth(k, diagonal ? smaller(n, seen + (block.count - 1) * block.step) : n);
+    for (int64_t c = 0; c < a.D; c += kTile)
+      panel_product(product_rows(k, block.count), p_depth, s.p, kTile, s.values + c * kTile, block.acc + c, columns,
+                    at.tile > 0);
+    at = next;
+  }
+  for (int64_t i = 0; i < blocks; ++i) finish_block(a, s.blocks[i], keys);
 }
 
 // Workers for pieces that multiply `work` pairs of numbers in all: one where waking the pool would cost more.

@@ -31,6 +31,7 @@ void fill_table(KernelTable& table);
 #include "cpu/gemm_tiles.inl"
 #include "cpu/gemm.inl"
 #include "cpu/attention_tiles.inl"
+#include "cpu/attention_softmax.inl"
 #include "cpu/attention_forward.inl"
 #include "cpu/attention_backward.inl"
 #include "cpu/attention.inl"

@@ -52,30 +52,47 @@ static inline void step_2x2(const bf16* a0, const bf16* a1, int64_t a_stride, co
   TILE_DOT(3, 5, 7);
 }
 
-// 32 rows x 32 columns
-static void tiles_2x2(int64_t k, const bf16* a, int64_t lda, const bf16* panel, float* c, int64_t ldc,
+// 32 rows x 32 columns of c. What the tiles hold from the block before goes to `before` (null for none) only while this
+// block loads, and this one's result stays in the tiles: loads that come right after a tile store wait for it.
+static void tiles_2x2(int64_t k, const bf16* a, int64_t lda, const bf16* panel, float* c, float* before, int64_t ldc,
                       bool accumulate) {
-  const int64_t c_stride = ldc * static_cast<int64_t>(sizeof(float)),
-                a_stride = lda * static_cast<int64_t>(sizeof(bf16));
+  const int64_t c_stride = ldc * static_cast<int64_t>(sizeof(float));
+  int64_t a_stride = lda * static_cast<int64_t>(sizeof(bf16)), second = 16 * lda;
   const int64_t k_tail = k % kPanelDepth;
+  const bf16* end = a + (k - k_tail);
   alignas(64) bf16 tail[32][kPanelDepth];
-  if (k_tail) copy_tail(tail, 32, k_tail, a + k - k_tail, lda);
+  if (k_tail) copy_tail(tail, 32, k_tail, end, lda);
+  if (k < kPanelDepth) {
+    a = tail[0], second = 16 * kPanelDepth, a_stride = sizeof tail[0];
+    end = a + kPanelDepth;
+  }
   tile_fence();
-  if (accumulate) {
-    TILE_LOAD(0, c, c_stride);
-    TILE_LOAD(1, c + 16, c_stride);
-    TILE_LOAD(2, c + 16 * ldc, c_stride);
-    TILE_LOAD(3, c + 16 * ldc + 16, c_stride);
-  } else {
-    TILE_ZERO(0);
-    TILE_ZERO(1);
-    TILE_ZERO(2);
-    TILE_ZERO(3);
-  }
-  for (const bf16* end = a + (k - k_tail); a != end; a += kPanelDepth, panel += kPanelStep) {
-    step_2x2(a, a + 16 * lda, a_stride, panel);
-  }
-  if (k_tail) step_2x2(tail[0], tail[16], sizeof tail[0], panel);
+#define TURN(tile, at)                                   \
+  if (before) TILE_STORE(tile, before + (at), c_stride); \
+  if (accumulate)                                        \
+    TILE_LOAD(tile, c + (at), c_stride);                 \
+  else                                                   \
+    TILE_ZERO(tile);
+  TILE_LOAD(4, a, a_stride);
+  TILE_LOAD(6, panel, kPanelRowBytes);
+  TURN(0, 0)
+  TILE_DOT(0, 4, 6);
+  TILE_LOAD(7, panel + kPanelTile, kPanelRowBytes);
+  TURN(1, 16)
+  TILE_DOT(1, 4, 7);
+  TILE_LOAD(5, a + second, a_stride);
+  TURN(2, 16 * ldc)
+  TILE_DOT(2, 5, 6);
+  TURN(3, 16 * ldc + 16)
+  TILE_DOT(3, 5, 7);
+#undef TURN
+  for (a += kPanelDepth, panel += kPanelStep; a != end; a += kPanelDepth, panel += kPanelStep)
+    step_2x2(a, a + second, a_stride, panel);
+  if (k_tail && k > kPanelDepth) step_2x2(tail[0], tail[16], sizeof tail[0], panel);
+}
+
+static void store_2x2(float* c, int64_t ldc) {
+  const int64_t c_stride = ldc * static_cast<int64_t>(sizeof(float));
   TILE_STORE(0, c, c_stride);
   TILE_STORE(1, c + 16, c_stride);
   TILE_STORE(2, c + 16 * ldc, c_stride);
@@ -202,9 +219,14 @@ template <>
 void panel_product<bf16>(int64_t m, int64_t k, const bf16* a, int64_t lda, const bf16* panel, float* c, int64_t ldc,
                          bool accumulate) {
   const int64_t whole = m / 32 * 32;
+  float* before = nullptr;
   for (int64_t s = 0; s < kPanelWidth; s += 32)
-    for (int64_t i = 0; i < whole; i += 32)
-      tiles_2x2(k, a + i * lda, lda, panel + 2 * s, c + i * ldc + s, ldc, accumulate);
+    for (int64_t i = 0; i < whole; i += 32) {
+      float* block = c + i * ldc + s;
+      tiles_2x2(k, a + i * lda, lda, panel + 2 * s, block, before, ldc, accumulate);
+      before = block;
+    }
+  if (before) store_2x2(before, ldc);
   tiles_rest(whole, m, k, a, lda, panel, c, ldc, accumulate);
 }
 
