@@ -133,32 +133,6 @@ static void transpose_rows(int64_t keys, int64_t D, const bf16* src, bf16* words
     }
 }
 
-// Everything the tiles need of one query block. q, out, dout at the block's first query.
-template <class T>
-static void prepare_queries(const AttentionArgs& a, int64_t block, int64_t rows, const T* q, const T* out,
-                            const T* dout, const float* lse, const BackwardScratch<T>& s) {
-  const int64_t columns = kTile * staged_columns(a.D), depth = depth_panel_elements(a.D);
-  float *lse2 = s.lse + block * kTile, *delta = s.delta + block * kTile;
-  const WholeTile<T> queries = whole_tile(rows, a.D, q, a.q_stride.t, s.staged);
-  pack_as_columns(queries, s.q_columns + block * columns);
-  pack_as_depth(queries, s.q_depth + block * depth);
-  const WholeTile<T> douts = whole_tile(rows, a.D, dout, a.out_stride.t, s.staged);
-  pack_as_columns(douts, s.dout_columns + block * columns);
-  pack_as_depth(douts, s.dout_depth + block * depth);
-  for (int64_t r = 0; r < kTile; ++r) {
-    if (r >= rows || lse[r] == -__builtin_inff()) {
-      lse2[r] = __builtin_inff();
-      delta[r] = 0.0f;
-      continue;
-    }
-    lse2[r] = lse[r] * kLog2e;
-    vf dot{};
-    const T *y = out + r * a.out_stride.t, *dy = dout + r * a.out_stride.t;
-    for_lanes(a.D, [&](int64_t i, auto lanes, int) { dot = fma(load_n(y + i, lanes), load_n(dy + i, lanes), dot); });
-    delta[r] = sum(dot);
-  }
-}
-
 // dst (rows, D) with a row stride = factor * src (rows, ld).
 template <class T>
 static void write_rows(int64_t rows, int64_t D, const float* src, int64_t ld, vf factor, T* dst, int64_t stride) {
@@ -169,77 +143,149 @@ static void write_rows(int64_t rows, int64_t D, const float* src, int64_t ld, vf
   }
 }
 
+// One query head and the key head it reads. Tensors at the first row of the batch row and head.
+template <class T>
+struct BackwardHead {
+  const AttentionArgs& a;
+  BackwardScratch<T> s;
+  int64_t blocks, tiles;  // of 64 queries, of 64 keys
+  bool first, last;       // of the heads that share the key head: dk and dv begin and end with these
+  const T *q, *out, *dout, *k, *v;
+  T *dq, *dk, *dv;
+  const float* lse;
+
+  int64_t past() const { return a.S - a.T; }  // the first query's position
+  int64_t block_rows(int64_t i) const { return smaller(kTile, a.T - i * kTile); }
+  // The first block with a query at or after the first key of a tile; the last tile with a key that a block sees.
+  int64_t first_block(int64_t tile) const { return a.causal ? larger(0, tile * kTile - past()) / kTile : 0; }
+  int64_t last_tile(int64_t i) const { return a.causal ? (past() + i * kTile + block_rows(i) - 1) / kTile : tiles - 1; }
+};
+
+// Everything the tiles need of query block i, the j-th of its span.
+template <class T>
+static void prepare_queries(const BackwardHead<T>& head, int64_t i, int64_t j) {
+  const AttentionArgs& a = head.a;
+  const BackwardScratch<T>& s = head.s;
+  const int64_t columns = kTile * staged_columns(a.D), depth = depth_panel_elements(a.D);
+  const int64_t t = i * kTile, rows = head.block_rows(i);
+  const WholeTile<T> queries = whole_tile(rows, a.D, head.q + t * a.q_stride.t, a.q_stride.t, s.staged);
+  pack_as_columns(queries, s.q_columns + j * columns);
+  pack_as_depth(queries, s.q_depth + j * depth);
+  const T *out = head.out + t * a.out_stride.t, *dout = head.dout + t * a.out_stride.t;
+  const WholeTile<T> douts = whole_tile(rows, a.D, dout, a.out_stride.t, s.staged);
+  pack_as_columns(douts, s.dout_columns + j * columns);
+  pack_as_depth(douts, s.dout_depth + j * depth);
+  float *lse2 = s.lse + j * kTile, *delta = s.delta + j * kTile;
+  for (int64_t r = 0; r < kTile; ++r) {
+    const float lse = r < rows ? head.lse[t + r] : -__builtin_inff();
+    if (lse == -__builtin_inff()) {
+      lse2[r] = __builtin_inff();
+      delta[r] = 0.0f;
+      continue;
+    }
+    lse2[r] = lse * kLog2e;
+    vf dot{};
+    const T *y = out + r * a.out_stride.t, *dy = dout + r * a.out_stride.t;
+    for_lanes(a.D, [&](int64_t n, auto lanes, int) { dot = fma(load_n(y + n, lanes), load_n(dy + n, lanes), dot); });
+    delta[r] = sum(dot);
+  }
+}
+
+// One tile of keys against the blocks [span, end) that are prepared.
+template <class T>
+static void add_tile(const BackwardHead<T>& head, int64_t tile, int64_t span, int64_t end) {
+  const AttentionArgs& a = head.a;
+  const BackwardScratch<T>& s = head.s;
+  const int64_t key = tile * kTile, rows = smaller(kTile, a.S - key), m = product_rows(s.keys, rows);
+  const int64_t ld = staged_columns(a.D), wide = round_up(a.D, kTile), k_depth = product_depth(s.keys, a.D);
+  const int64_t columns = kTile * ld, depth = depth_panel_elements(a.D);
+  const int64_t first_block = head.first_block(tile), begin = larger(span, first_block);
+  if (begin >= end) return;
+  float *dk = s.dk + tile * depth, *dv = s.dv + tile * depth;
+  T *dk_out = head.dk + key * a.k_stride.t, *dv_out = head.dv + key * a.v_stride.t;
+  stage(rows, kTile, a.D, head.k + key * a.k_stride.t, a.k_stride.t, s.keys);
+  stage(rows, kTile, a.D, head.v + key * a.v_stride.t, a.v_stride.t, s.values);
+  transpose_rows(kTile, ld, s.keys, s.staged, s.keys_transposed);
+
+  const auto multiply = [&](int64_t j) {  // S and dP
+    panel_product(m, k_depth, s.keys, ld, s.q_columns + j * columns, s.scores, kTile, false);
+    panel_product(m, k_depth, s.values, ld, s.dout_columns + j * columns, s.dp, kTile, false);
+  };
+  // The next block's first products come between a block's gradients and the products that read them, and the other way
+  // round: nothing is read right after it was written.
+  multiply(begin - span);
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t j = i - span;
+    float* dq = s.dq + j * columns;
+    T* dq_out = head.dq + i * kTile * a.q_stride.t;
+    const bool dq_ends = tile == head.last_tile(i), dkv_ends = head.last && i + 1 == head.blocks;
+    if (dq_ends) prefetch_rows(dq_out, head.block_rows(i), a.q_stride.t, a.D);
+    if (dkv_ends) {
+      prefetch_rows(dk_out, rows, a.k_stride.t, a.D);
+      prefetch_rows(dv_out, rows, a.v_stride.t, a.D);
+    }
+    gradient_tile(s, rows, key - head.past() - i * kTile, a.causal, s.lse + j * kTile, s.delta + j * kTile,
+                  splat(a.scale * kLog2e));
+    if (i + 1 < end) multiply(j + 1);
+    const bool more = !head.first || i > first_block;
+    for (int64_t c = 0; c < a.D; c += kTile) {
+      panel_product(m, kTile, s.p, kTile, s.dout_depth + j * depth + c * kTile, dv + c, wide, more);
+      panel_product(m, kTile, s.ds, kTile, s.q_depth + j * depth + c * kTile, dk + c, wide, more);
+    }
+    panel_product(product_rows(s.keys, a.D), kTile, s.keys_transposed, kTile, s.ds_panel, dq, kTile, tile > 0);
+    if (dq_ends) {
+      transpose_words(ld, kTile, dq, kTile * 4, s.rows, ld * 4);
+      write_rows(head.block_rows(i), a.D, s.rows, ld, splat(a.scale), dq_out, a.q_stride.t);
+    }
+    if (dkv_ends) {
+      write_rows(rows, a.D, dk, wide, splat(a.scale), dk_out, a.k_stride.t);
+      write_rows(rows, a.D, dv, wide, splat(1.0f), dv_out, a.v_stride.t);
+    }
+  }
+}
+
 template <class T>
 static void backward_piece(const AttentionBackwardArgs& args, int64_t piece, char* scratch) {
   const AttentionArgs& a = args.forward;
-  BackwardScratch<T> s;
   const int64_t blocks = tiles_of(a.T), tiles = tiles_of(a.S), group = a.H / a.Hkv;
+  BackwardScratch<T> s;
   s.lay_out(scratch, a.D, smaller(kSpanBlocks, blocks), tiles);
-  const int64_t b = piece / a.Hkv, kv_head = piece % a.Hkv, past = a.S - a.T;
-  const int64_t ld = staged_columns(a.D), columns = kTile * ld, depth = depth_panel_elements(a.D);
-  const int64_t wide = round_up(a.D, kTile), k_depth = product_depth(s.keys, a.D);
-  const vf scale = splat(a.scale), scale2 = splat(a.scale * kLog2e);
-  const int64_t k_offset = b * a.k_stride.b + kv_head * a.k_stride.h;
-  const int64_t v_offset = b * a.v_stride.b + kv_head * a.v_stride.h;
-
-  for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h)
+  const int64_t b = piece / a.Hkv, kv_head = piece % a.Hkv;
+  const int64_t k_at = b * a.k_stride.b + kv_head * a.k_stride.h, v_at = b * a.v_stride.b + kv_head * a.v_stride.h;
+  for (int64_t g = 0; g < group; ++g) {
+    const int64_t h = kv_head * group + g;
+    const int64_t q_at = b * a.q_stride.b + h * a.q_stride.h, out_at = b * a.out_stride.b + h * a.out_stride.h;
+    const BackwardHead<T> head{a,
+                               s,
+                               blocks,
+                               tiles,
+                               g == 0,
+                               g + 1 == group,
+                               static_cast<const T*>(a.q) + q_at,
+                               static_cast<const T*>(a.out) + out_at,
+                               static_cast<const T*>(args.dout) + out_at,
+                               static_cast<const T*>(a.k) + k_at,
+                               static_cast<const T*>(a.v) + v_at,
+                               static_cast<T*>(args.dq) + q_at,
+                               static_cast<T*>(args.dk) + k_at,
+                               static_cast<T*>(args.dv) + v_at,
+                               a.lse + (b * a.H + h) * a.T};
     for (int64_t span = 0; span < blocks; span += kSpanBlocks) {
       const int64_t end = smaller(span + kSpanBlocks, blocks);
-      const int64_t q_offset = b * a.q_stride.b + h * a.q_stride.h,
-                    out_offset = b * a.out_stride.b + h * a.out_stride.h;
-      for (int64_t i = span; i < end; ++i) {
-        const int64_t t = i * kTile;
-        prepare_queries(a, i - span, smaller(kTile, a.T - t), static_cast<const T*>(a.q) + q_offset + t * a.q_stride.t,
-                        static_cast<const T*>(a.out) + out_offset + t * a.out_stride.t,
-                        static_cast<const T*>(args.dout) + out_offset + t * a.out_stride.t,
-                        a.lse + (b * a.H + h) * a.T + t, s);
-      }
-      for (int64_t tile = 0; tile < tiles; ++tile) {
-        const int64_t key = tile * kTile, rows = smaller(kTile, a.S - key), m = product_rows(s.keys, rows);
-        // The first block with a query at or after this key.
-        const int64_t first_block = a.causal ? larger(0, key - past) / kTile : 0;
-        if (first_block >= end) break;
-        float *dk = s.dk + tile * depth, *dv = s.dv + tile * depth;
-        stage(rows, kTile, a.D, static_cast<const T*>(a.k) + k_offset + key * a.k_stride.t, a.k_stride.t, s.keys);
-        stage(rows, kTile, a.D, static_cast<const T*>(a.v) + v_offset + key * a.v_stride.t, a.v_stride.t, s.values);
-        transpose_rows(kTile, ld, s.keys, s.staged, s.keys_transposed);
-        const auto multiply = [&](int64_t j) {  // S and dP of block j of the span
-          panel_product(m, k_depth, s.keys, ld, s.q_columns + j * columns, s.scores, kTile, false);
-          panel_product(m, k_depth, s.values, ld, s.dout_columns + j * columns, s.dp, kTile, false);
-        };
-        // The next block's first products come between a block's gradients and the products that read them, and the
-        // other way round: nothing is read right after it was written.
-        multiply(larger(span, first_block) - span);
-        for (int64_t i = larger(span, first_block); i < end; ++i) {
-          const int64_t j = i - span;
-          const bool more = h > kv_head * group || i > first_block;
-          gradient_tile(s, rows, key - past - i * kTile, a.causal, s.lse + j * kTile, s.delta + j * kTile, scale2);
-          if (i + 1 < end) multiply(j + 1);
-          for (int64_t c = 0; c < a.D; c += kTile) {
-            panel_product(m, kTile, s.p, kTile, s.dout_depth + j * depth + c * kTile, dv + c, wide, more);
-            panel_product(m, kTile, s.ds, kTile, s.q_depth + j * depth + c * kTile, dk + c, wide, more);
-          }
-          panel_product(product_rows(s.keys, a.D), kTile, s.keys_transposed, kTile, s.ds_panel, s.dq + j * columns,
-                        kTile, tile > 0);
-        }
-      }
-      for (int64_t i = span; i < end; ++i) {
-        const int64_t t = i * kTile;
-        if (tiles == 0) memset(s.dq, 0, sizeof(float) * static_cast<size_t>(columns));
-        transpose_words(ld, kTile, s.dq + (i - span) * columns, kTile * 4, s.rows, ld * 4);
-        write_rows(smaller(kTile, a.T - t), a.D, s.rows, ld, scale,
-                   static_cast<T*>(args.dq) + q_offset + t * a.q_stride.t, a.q_stride.t);
-      }
+      for (int64_t i = span; i < end; ++i) prepare_queries(head, i, i - span);
+      for (int64_t tile = 0; tile < tiles; ++tile) add_tile(head, tile, span, end);
     }
-  if (blocks == 0) memset(s.dk, 0, sizeof(float) * static_cast<size_t>(tiles * depth));
-  if (blocks == 0) memset(s.dv, 0, sizeof(float) * static_cast<size_t>(tiles * depth));
-  for (int64_t tile = 0; tile < tiles; ++tile) {
-    const int64_t key = tile * kTile, rows = smaller(kTile, a.S - key);
-    write_rows(rows, a.D, s.dk + tile * depth, wide, scale, static_cast<T*>(args.dk) + k_offset + key * a.k_stride.t,
-               a.k_stride.t);
-    write_rows(rows, a.D, s.dv + tile * depth, wide, splat(1.0f),
-               static_cast<T*>(args.dv) + v_offset + key * a.v_stride.t, a.v_stride.t);
   }
+}
+
+// (B,rows,heads,D) = 0
+static void zero_gradient(void* dst, const AttentionArgs& a, int64_t rows, int64_t heads, const Strides3& stride) {
+  const int64_t size = static_cast<int64_t>(size_of(a.dtype));
+  for (int64_t b = 0; b < a.B; ++b)
+    for (int64_t t = 0; t < rows; ++t)
+      for (int64_t h = 0; h < heads; ++h)
+        memset(static_cast<char*>(dst) + (b * stride.b + t * stride.t + h * stride.h) * size, 0,
+               static_cast<size_t>(a.D * size));
 }
 
 static int64_t backward_workers(const AttentionArgs& a) {
@@ -252,6 +298,12 @@ static size_t attention_backward_workspace(const AttentionArgs& a) {
 
 static void attention_backward(const AttentionBackwardArgs& args) {
   const AttentionArgs& a = args.forward;
+  if (a.T == 0 || a.S == 0) {
+    zero_gradient(args.dq, a, a.T, a.H, a.q_stride);
+    zero_gradient(args.dk, a, a.S, a.Hkv, a.k_stride);
+    zero_gradient(args.dv, a, a.S, a.Hkv, a.v_stride);
+    return;
+  }
   const int64_t slot = backward_slot(a), room = larger(1, static_cast<int64_t>(a.workspace_bytes) / slot);
   parallel_workers(a.B * a.Hkv, smaller(room, backward_workers(a)), [&](int64_t worker, int64_t piece) {
     char* scratch = static_cast<char*>(a.workspace) + worker * slot;

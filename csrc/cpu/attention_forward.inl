@@ -154,6 +154,8 @@ static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64
     const QueryBlock<T>& block = s.blocks[at.block];
     const int64_t first_key = at.tile * kTile, n = tile_keys(at.tile), seen = block.position - first_key + 1;
     const bool diagonal = a.causal && seen < n;
+    const bool ends = at.tile + 1 == block.tiles;
+    if (ends) prefetch_rows(block.out, block.count, block.out_stride, a.D);
     const Sight sight{n, diagonal ? seen : n, diagonal ? block.step : 0};
     softmax_tile(block.count, sight, scale, s.scores, s.p, *block.softmax, block.acc, columns);
     // The next scores come between the probabilities and the product that reads them, so that nothing is read right
@@ -169,9 +171,11 @@ static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64
     for (int64_t c = 0; c < a.D; c += kTile)
       panel_product(product_rows(k, block.count), p_depth, s.p, kTile, s.values + c * kTile, block.acc + c, columns,
                     at.tile > 0);
+    if (ends) finish_block(a, block, keys);
     at = next;
   }
-  for (int64_t i = 0; i < blocks; ++i) finish_block(a, s.blocks[i], keys);
+  for (int64_t i = 0; i < blocks; ++i)
+    if (s.blocks[i].tiles == 0) finish_block(a, s.blocks[i], keys);
 }
 
 // Workers for pieces that multiply `work` pairs of numbers in all: one where waking the pool would cost more.
