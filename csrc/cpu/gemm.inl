@@ -76,6 +76,7 @@ static void gemm_typed(const GemmArgs& g) {
 }
 
 static void gemm(const GemmArgs& g) {
+  if (g.M == 0 || g.N == 0) return;
 #if defined(LLMCORE_ISA_AMX)
   if (g.dtype == DType::kBF16 && g.K > 0) return gemm_tiles(g);
 #endif

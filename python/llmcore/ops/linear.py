@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llmcore import _core, autograd
+from llmcore._core import DType
 from llmcore._tensor import Tensor, as_tensor, to_dtype
 
 
@@ -16,6 +17,8 @@ def linear(x, weight, bias=None, residual=None, activation: str | None = None, o
     if activation not in (None, "gelu"):
         raise ValueError(f"[linear] expected activation None or 'gelu', got {activation!r}")
     x, weight = as_tensor(x), as_tensor(weight)
+    if x.array.dtype not in (DType.float32, DType.bfloat16):  # before the weight is packed to it
+        raise TypeError(f"[linear] expected x float32 or bfloat16, got {x.array.dtype.name}")
     bias = None if bias is None else as_tensor(bias)
     residual = None if residual is None else as_tensor(residual)
     gelu = activation == "gelu"
