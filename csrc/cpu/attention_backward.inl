@@ -219,10 +219,10 @@ static void add_tile(const BackwardHead<T>& head, int64_t tile, int64_t span, in
     float* dq = s.dq + j * columns;
     T* dq_out = head.dq + i * kTile * a.q_stride.t;
     const bool dq_ends = tile == head.last_tile(i), dkv_ends = head.last && i + 1 == head.blocks;
-    if (dq_ends) prefetch_rows(dq_out, head.block_rows(i), a.q_stride.t, a.D);
+    if (dq_ends) prefetch_rows<true>(dq_out, head.block_rows(i), a.q_stride.t, a.D);
     if (dkv_ends) {
-      prefetch_rows(dk_out, rows, a.k_stride.t, a.D);
-      prefetch_rows(dv_out, rows, a.v_stride.t, a.D);
+      prefetch_rows<true>(dk_out, rows, a.k_stride.t, a.D);
+      prefetch_rows<true>(dv_out, rows, a.v_stride.t, a.D);
     }
     gradient_tile(s, rows, key - head.past() - i * kTile, a.causal, s.lse + j * kTile, s.delta + j * kTile,
                   splat(a.scale * kLog2e));

@@ -141,6 +141,10 @@ static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64
   const auto multiply = [&](Step at) {  // the scores
     if (at.tile == packed_keys) {
       const T* from = k + at.tile * kTile * a.k_stride.t;
+      if (blocks == 1 && at.tile + 1 < tiles) {  // few queries: bound by how fast keys and values arrive
+        prefetch_rows<false>(from + kTile * a.k_stride.t, tile_keys(at.tile + 1), a.k_stride.t, a.D);
+        prefetch_rows<false>(v + (at.tile + 1) * kTile * a.v_stride.t, tile_keys(at.tile + 1), a.v_stride.t, a.D);
+      }
       pack_as_columns(whole_tile(tile_keys(at.tile), a.D, from, a.k_stride.t, s.staged), s.keys);
       ++packed_keys;
     }
@@ -155,7 +159,7 @@ static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64
     const int64_t first_key = at.tile * kTile, n = tile_keys(at.tile), seen = block.position - first_key + 1;
     const bool diagonal = a.causal && seen < n;
     const bool ends = at.tile + 1 == block.tiles;
-    if (ends) prefetch_rows(block.out, block.count, block.out_stride, a.D);
+    if (ends) prefetch_rows<true>(block.out, block.count, block.out_stride, a.D);
     const Sight sight{n, diagonal ? seen : n, diagonal ? block.step : 0};
     softmax_tile(block.count, sight, scale, s.scores, s.p, *block.softmax, block.acc, columns);
     // The next scores come between the probabilities and the product that reads them, so that nothing is read right

@@ -100,13 +100,13 @@ static inline bool any_greater(vf a, vf b) {
 #endif
 }
 
-// Asks for rows that will soon be written: far apart as they are, their stores would wait for memory one after the
-// other.
-template <class T>
+// Asks for rows that are soon read or written. They lie far apart, so the hardware does not see them coming, and each
+// would wait for memory after the one before.
+template <bool kWrite, class T>
 static inline void prefetch_rows(const T* rows, int64_t count, int64_t stride, int64_t columns) {
   for (int64_t r = 0; r < count; ++r) {
     const char* p = reinterpret_cast<const char*>(rows + r * stride);
-    for (int64_t i = 0; i < columns * static_cast<int64_t>(sizeof(T)); i += 64) __builtin_prefetch(p + i, 1, 2);
+    for (int64_t i = 0; i < columns * static_cast<int64_t>(sizeof(T)); i += 64) __builtin_prefetch(p + i, kWrite, 2);
   }
 }
 
