@@ -3,6 +3,8 @@
 pip install '.[peers]' && python benchmarks/run.py
 """
 
+import argparse
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,10 @@ RESULTS = HERE / "results"
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    for name in ("pytest_benchmark", "torch"):
+        if importlib.util.find_spec(name) is None:
+            sys.exit(f"error: {name} is not installed; pip install '.[peers]' first")
     RESULTS.mkdir(exist_ok=True)
     ops, training = RESULTS / "ops.local.json", RESULTS / "train.local.json"
     timing = ["--benchmark-disable-gc", "--benchmark-min-rounds=7", "--benchmark-warmup=on", f"--benchmark-json={ops}"]

@@ -1,4 +1,4 @@
-"""llmcore: from raw text to a chat model, with every step in view.
+"""llmcore: from raw text to a language model, with every step in view.
 
     import llmcore
     model = llmcore.load("run")                    # a directory made by `llmcore pretrain`

@@ -26,7 +26,7 @@ def llmcore(
     version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
 ) -> None:
-    """From raw text to a chat model, with every step in view.
+    """From raw text to a language model, with every step in view.
 
     Begin with `llmcore demo`: in a few minutes it trains a tokenizer and a small model before your eyes.
     """
