@@ -44,7 +44,8 @@ Tensor from_numpy(const py::array& a, bool as_bf16) {
     py::gil_scoped_acquire gil;
     delete static_cast<py::object*>(p);
   });
-  return Tensor::wrap(const_cast<void*>(a.data()), std::move(shape), std::move(strides), dtype, std::move(owner));
+  return Tensor::wrap(const_cast<void*>(a.data()), std::move(shape), std::move(strides), dtype, std::move(owner),
+                      a.writeable());
 }
 
 py::array to_numpy(const Tensor& t) {
@@ -52,7 +53,9 @@ py::array to_numpy(const Tensor& t) {
   std::vector<py::ssize_t> strides;
   for (int64_t s : t.strides()) strides.push_back(s * static_cast<py::ssize_t>(size_of(t.dtype())));
   py::capsule owner(new Tensor(t), [](void* p) { delete static_cast<Tensor*>(p); });
-  return py::array(dtype, t.shape(), strides, t.data(), owner);
+  py::array array(dtype, t.shape(), strides, t.data(), owner);
+  if (!t.writable()) array.attr("setflags")(py::arg("write") = false);
+  return array;
 }
 
 }  // namespace

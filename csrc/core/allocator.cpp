@@ -1,5 +1,6 @@
 #include "core/allocator.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
 
 #include <cstdlib>
@@ -29,11 +30,24 @@ struct Cache {
   int64_t allocated = 0, peak = 0, cached = 0;
 };
 
+// A fork waits until no thread is inside: in the child, nobody would ever give the lock back.
+Cache* make_cache();
+void lock_for_fork();
+void unlock_after_fork();
+
 // Never destroyed: tensors held by the interpreter may outlive static destructors.
 Cache& cache() {
-  static Cache* instance = new Cache;
+  static Cache* instance = make_cache();
   return *instance;
 }
+
+Cache* make_cache() {
+  pthread_atfork(lock_for_fork, unlock_after_fork, unlock_after_fork);
+  return new Cache;
+}
+
+void lock_for_fork() { cache().mutex.lock(); }
+void unlock_after_fork() { cache().mutex.unlock(); }
 
 }  // namespace
 

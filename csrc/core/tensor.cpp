@@ -9,14 +9,17 @@ namespace llmcore {
 namespace {
 
 int64_t checked_size(const Shape& shape, DType dtype) {
+  // Sizes of 0 are left out of the product, so that the strides of an empty tensor cannot overflow either.
   int64_t n = 1;
+  bool is_empty = false;
   for (int64_t d : shape) {
     if (d < 0) fail("tensor", "sizes >= 0", to_string(shape));
-    if (__builtin_mul_overflow(n, d, &n)) fail("tensor", "fewer than 2^46 bytes", to_string(shape));
+    is_empty = is_empty || d == 0;
+    if (d > 0 && __builtin_mul_overflow(n, d, &n)) fail("tensor", "fewer than 2^46 bytes", to_string(shape));
   }
   if (n > (int64_t{1} << 46) / static_cast<int64_t>(size_of(dtype)))
     fail("tensor", "fewer than 2^46 bytes", to_string(shape) + " " + name_of(dtype));
-  return n;
+  return is_empty ? 0 : n;
 }
 
 void copy_strided(const char* src, const int64_t* src_stride, char* dst, const int64_t* dst_stride,
@@ -73,7 +76,7 @@ Tensor Tensor::zeros(Shape shape, DType dtype, Device device) {
   return t;
 }
 
-Tensor Tensor::wrap(void* data, Shape shape, Shape strides, DType dtype, std::shared_ptr<void> owner) {
+Tensor Tensor::wrap(void* data, Shape shape, Shape strides, DType dtype, std::shared_ptr<void> owner, bool writable) {
   Tensor t;
   t.size_ = checked_size(shape, dtype);
   t.base_ = data;
@@ -81,6 +84,7 @@ Tensor Tensor::wrap(void* data, Shape shape, Shape strides, DType dtype, std::sh
   t.shape_ = std::move(shape);
   t.strides_ = std::move(strides);
   t.dtype_ = dtype;
+  t.writable_ = writable;
   return t;
 }
 
@@ -104,15 +108,17 @@ Tensor Tensor::reshape(Shape shape) const {
   int64_t known = 1;
   int unknown = -1;
   for (size_t i = 0; i < shape.size(); ++i) {
-    if (shape[i] != -1)
-      known *= shape[i];
-    else if (unknown < 0)
+    if (shape[i] != -1) {
+      if (__builtin_mul_overflow(known, shape[i], &known))
+        fail("reshape", "a shape of " + std::to_string(size_) + " elements", to_string(shape));
+    } else if (unknown < 0) {
       unknown = static_cast<int>(i);
-    else
+    } else {
       fail("reshape", "at most one -1", to_string(shape));
+    }
   }
   if (unknown >= 0) {
-    if (known == 0 || size_ % known)
+    if (known <= 0 || size_ % known)
       fail("reshape", "a shape of " + std::to_string(size_) + " elements", to_string(shape));
     shape[unknown] = size_ / known;
   }
@@ -126,9 +132,9 @@ Tensor Tensor::reshape(Shape shape) const {
 
 Tensor Tensor::narrow(int dim, int64_t start, int64_t length) const {
   if (dim < 0) dim += ndim();
-  if (dim < 0 || dim >= ndim() || start < 0 || length < 0 || start + length > shape_[dim])
+  if (dim < 0 || dim >= ndim() || start < 0 || length < 0 || start > shape_[dim] || length > shape_[dim] - start)
     fail("narrow", "a range inside " + to_string(shape_),
-         "dim " + std::to_string(dim) + " [" + std::to_string(start) + ", " + std::to_string(start + length) + ")");
+         "dim " + std::to_string(dim) + ", " + std::to_string(length) + " from " + std::to_string(start));
   Tensor t = *this;
   t.size_ = shape_[dim] ? size_ / shape_[dim] * length : 0;
   t.shape_[dim] = length;
@@ -145,12 +151,17 @@ Tensor Tensor::as_strided(Shape shape, Shape strides, int64_t offset) const {
   return t;
 }
 
-void Tensor::zero() { std::memset(data(), 0, static_cast<size_t>(size_) * size_of(dtype_)); }
+void Tensor::zero() {
+  if (!is_contiguous()) return copy_into(zeros(shape_, dtype_, device_), *this);
+  if (!writable_) fail("zero", "memory that may be written", "a read-only array");
+  if (size_ > 0) std::memset(data(), 0, static_cast<size_t>(size_) * size_of(dtype_));
+}
 
 void copy_into(const Tensor& src, const Tensor& dst) {
   if (src.shape() != dst.shape() || src.dtype() != dst.dtype())
     fail("copy", to_string(dst.shape()) + " " + name_of(dst.dtype()),
          to_string(src.shape()) + " " + name_of(src.dtype()));
+  if (!dst.writable()) fail("copy", "a destination that may be written", "a read-only array");
   if (src.size() == 0) return;
   copy_strided(src.data_as<char>(), src.strides().data(), dst.data_as<char>(), dst.strides().data(), src.shape().data(),
                src.ndim(), size_of(src.dtype()));

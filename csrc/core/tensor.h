@@ -23,8 +23,9 @@ class Tensor {
   static Tensor zeros(Shape shape, DType dtype, Device device = Device::kCPU);
   static Tensor empty_like(const Tensor& t) { return empty(t.shape_, t.dtype_, t.device_); }
   // Memory that somebody else owns and `owner` keeps alive. Strides in elements.
-  static Tensor wrap(void* data, Shape shape, Shape strides, DType dtype, std::shared_ptr<void> owner);
+  static Tensor wrap(void* data, Shape shape, Shape strides, DType dtype, std::shared_ptr<void> owner, bool writable);
 
+  bool writable() const { return writable_; }  // false for memory that its owner lent for reading, and views of it
   bool defined() const { return storage_ != nullptr; }
   DType dtype() const { return dtype_; }
   Device device() const { return device_; }
@@ -57,6 +58,7 @@ class Tensor {
   int64_t offset_ = 0, size_ = 0;
   DType dtype_ = DType::kF32;
   Device device_ = Device::kCPU;
+  bool writable_ = true;
 };
 
 Shape contiguous_strides(const Shape& shape);

@@ -67,23 +67,26 @@ std::pair<Tensor, Tensor> attention(const Tensor& q_in, const Tensor& k_in, cons
   Tensor lse = Tensor::empty({a.B, a.H, a.T}, DType::kF32, q.device());
   set_tensors(a, q, k, v, out);
   a.lse = lse.data_as<float>();
+  if (out.size() == 0) return {out, lse};
   const Tensor workspace = bytes(kernel(op, q.device(), &KernelTable::attention_workspace)(a), q.device());
   a.workspace = workspace.data();
   a.workspace_bytes = static_cast<size_t>(workspace.size());
-  if (out.size()) kernel(op, q.device(), &KernelTable::attention_forward)(a);
+  kernel(op, q.device(), &KernelTable::attention_forward)(a);
   return {out, lse};
 }
 
 std::array<Tensor, 3> attention_backward(const Tensor& dout_in, const Tensor& q_in, const Tensor& k_in,
-                                         const Tensor& v_in, const Tensor& out, const Tensor& lse, float scale,
+                                         const Tensor& v_in, const Tensor& out_in, const Tensor& lse, float scale,
                                          bool causal) {
   const char* op = "attention_backward";
   AttentionArgs a = checked_args(op, q_in, k_in, v_in, scale, causal);
   check_shape(op, "dout", dout_in, {a.B, a.T, a.H, a.D});
   check_dtype(op, "dout", dout_in, a.dtype);
-  check_like(op, "out", out, dout_in);
+  check_like(op, "out", out_in, dout_in);
   check_shape(op, "lse", lse, {a.B, a.H, a.T});
-  const Tensor dout = dout_in.contiguous();
+  check_dtype(op, "lse", lse, DType::kF32);
+  check_contiguous(op, "lse", lse);
+  const Tensor dout = dout_in.contiguous(), out = with_contiguous_heads(out_in);
   // The kernel writes gradients with the strides of what they belong to.
   const bool packed = are_neighbours(q_in, k_in, v_in);
   const Tensor q = packed ? q_in : q_in.contiguous(), k = packed ? k_in : k_in.contiguous(),
@@ -95,21 +98,24 @@ std::array<Tensor, 3> attention_backward(const Tensor& dout_in, const Tensor& q_
   } else {
     grads = {Tensor::empty_like(q), Tensor::empty_like(k), Tensor::empty_like(v)};
   }
+  if (q.size() == 0 || k.size() == 0) {  // nothing attends to anything
+    for (Tensor& g : grads) g.zero();
+    return grads;
+  }
   set_tensors(a, q, k, v, out);
   a.lse = lse.data_as<float>();
   const Tensor workspace = bytes(kernel(op, q.device(), &KernelTable::attention_backward_workspace)(a), q.device());
   a.workspace = workspace.data();
   a.workspace_bytes = static_cast<size_t>(workspace.size());
-  if (a.B)
-    kernel(op, q.device(),
-           &KernelTable::attention_backward)({a, dout.data(), grads[0].data(), grads[1].data(), grads[2].data()});
+  kernel(op, q.device(),
+         &KernelTable::attention_backward)({a, dout.data(), grads[0].data(), grads[1].data(), grads[2].data()});
   return grads;
 }
 
 void cache_append(Tensor& cache, const Tensor& x_in, const Tensor& lengths) {
   const char* op = "cache_append";
   check_float(op, "cache", cache);
-  check_contiguous(op, "cache", cache);
+  check_in_place(op, "cache", cache);
   check_dtype(op, "x", x_in, cache.dtype());
   if (cache.ndim() != 4 || x_in.ndim() != 4) fail(op, "cache (B, S, H, D) and x (B, T, H, D)", describe(x_in));
   const int64_t B = cache.dim(0), S = cache.dim(1), H = cache.dim(2), D = cache.dim(3), T = x_in.dim(1);

@@ -31,7 +31,11 @@ inline void check_like(const char* op, const char* name, const Tensor& t, const 
   check_device(op, name, t, like.device());
 }
 inline void check_contiguous(const char* op, const char* name, const Tensor& t) {
+  if (!t.is_contiguous()) fail(op, std::string(name) + " contiguous", "a strided view");
+}
+inline void check_in_place(const char* op, const char* name, const Tensor& t) {
   if (!t.is_contiguous()) fail(op, std::string(name) + " contiguous (it is written in place)", "a strided view");
+  if (!t.writable()) fail(op, std::string(name) + " writable (it is written in place)", "a read-only array");
 }
 
 // A kernel of this device, or an error that says which one is missing.
@@ -44,6 +48,11 @@ Function* kernel(const char* op, Device device, Function* KernelTable::* entry) 
 
 // (rows, columns) of a tensor seen as a matrix of its last dimension.
 inline int64_t rows_of(const Tensor& t) { return t.dim(-1) ? t.size() / t.dim(-1) : 0; }
+inline int64_t leading_rows(const Tensor& t) {  // the same, but right without columns too
+  int64_t rows = 1;
+  for (int i = 0; i + 1 < t.ndim(); ++i) rows *= t.dim(i);
+  return rows;
+}
 
 inline Shape with_last(const Tensor& t, int64_t n) {
   Shape shape = t.shape();

@@ -63,6 +63,8 @@ Tensor swiglu(const Tensor& x_in) {
 Tensor swiglu_backward(const Tensor& dout_in, const Tensor& x_in) {
   const char* op = "swiglu_backward";
   check_float(op, "x", x_in);
+  check_ndim(op, "x", x_in, 1);
+  if (x_in.dim(-1) % 2) fail(op, "an even last dimension (gate and up side by side)", to_string(x_in.shape()));
   const int64_t F = x_in.dim(-1) / 2;
   check_shape(op, "dout", dout_in, with_last(x_in, F));
   check_dtype(op, "dout", dout_in, x_in.dtype());
@@ -85,6 +87,7 @@ Tensor softmax(const Tensor& x_in) {
 Tensor softmax_backward(const Tensor& dout_in, const Tensor& out_in) {
   const char* op = "softmax_backward";
   check_float(op, "out", out_in);
+  check_ndim(op, "out", out_in, 1);
   check_like(op, "dout", dout_in, out_in);
   const Tensor dout = dout_in.contiguous(), out = out_in.contiguous();
   Tensor dx = Tensor::empty_like(out);
@@ -139,7 +142,8 @@ void embedding_backward(const Tensor& dout_in, const Tensor& ids_in, Tensor& dta
   const char* op = "embedding_backward";
   check_float(op, "dout", dout_in);
   check_dtype(op, "dtable", dtable, DType::kF32);
-  check_contiguous(op, "dtable", dtable);
+  if (dtable.ndim() != 2) fail(op, "dtable (V, C)", to_string(dtable.shape()));
+  check_in_place(op, "dtable", dtable);
   Shape shape = ids_in.shape();
   shape.push_back(dtable.dim(1));
   check_shape(op, "dout", dout_in, shape);

@@ -84,12 +84,15 @@ LinearResult linear(const Tensor& x_in, const Panels& w, const std::optional<Ten
 void linear_weight_grad(const Tensor& dy, const Tensor& x, Tensor& dw) {
   const char* op = "linear_weight_grad";
   check_float(op, "dy", dy);
+  check_ndim(op, "dy", dy, 1);
+  check_ndim(op, "x", x, 1);
   check_dtype(op, "x", x, dy.dtype());
   check_dtype(op, "dw", dw, DType::kF32);
   check_shape(op, "dw", dw, {dy.dim(-1), x.dim(-1)});
-  check_contiguous(op, "dw", dw);
-  const int64_t M = rows_of(dy);
-  if (rows_of(x) != M) fail(op, "x and dy of as many rows", to_string(x.shape()) + " and " + to_string(dy.shape()));
+  check_in_place(op, "dw", dw);
+  const int64_t M = leading_rows(dy);
+  if (leading_rows(x) != M)
+    fail(op, "x and dy of as many rows", to_string(x.shape()) + " and " + to_string(dy.shape()));
   if (M == 0 || dw.size() == 0) return;
   const Tensor dy_rows = dy.reshape({M, dy.dim(-1)}), x_rows = x.reshape({M, x.dim(-1)});
   Panels panels;
@@ -103,9 +106,10 @@ void linear_weight_grad(const Tensor& dy, const Tensor& x, Tensor& dw) {
 void linear_bias_grad(const Tensor& dy_in, Tensor& db) {
   const char* op = "linear_bias_grad";
   check_float(op, "dy", dy_in);
+  check_ndim(op, "dy", dy_in, 1);
   check_dtype(op, "db", db, DType::kF32);
   check_shape(op, "db", db, {dy_in.dim(-1)});
-  check_contiguous(op, "db", db);
+  check_in_place(op, "db", db);
   const Tensor dy = dy_in.contiguous();
   kernel(op, dy.device(),
          &KernelTable::column_sum)({dy.dtype(), rows_of(dy), dy.dim(-1), dy.dim(-1), dy.data(), db.data_as<float>()});
@@ -122,7 +126,7 @@ Tensor matmul(const Tensor& a_in, const Tensor& b_in, bool transpose_a, bool tra
   // A stack of matrices times one matrix is one taller product.
   if (b.ndim() == 2 && a.ndim() > 2 && !transpose_a) {
     const int64_t N = transpose_b ? b.dim(0) : b.dim(1);
-    const Tensor flat = a.reshape({a.dim(-1) ? a.size() / a.dim(-1) : 0, a.dim(-1)});
+    const Tensor flat = a.reshape({leading_rows(a), a.dim(-1)});
     return matmul(flat, b, false, transpose_b).reshape(with_last(a, N));
   }
   const Shape batch(a.shape().begin(), a.shape().end() - 2);

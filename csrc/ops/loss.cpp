@@ -72,12 +72,15 @@ Tensor cross_entropy_backward(const Tensor& dloss_in, const Tensor& logits_in, c
                               const Tensor& lse) {
   const char* op = "cross_entropy_backward";
   check_float(op, "logits", logits_in);
+  check_ndim(op, "logits", logits_in, 1);
   const Tensor logits = logits_in.contiguous(), dloss = dloss_in.contiguous();
   const int64_t V = logits.dim(-1);
   const Tensor targets = checked_targets(op, targets_in, Shape(logits.shape().begin(), logits.shape().end() - 1), V);
   check_shape(op, "dloss", dloss, targets.shape());
   check_dtype(op, "dloss", dloss, DType::kF32);
   check_shape(op, "lse", lse, targets.shape());
+  check_dtype(op, "lse", lse, DType::kF32);
+  check_contiguous(op, "lse", lse);
   Tensor dlogits = Tensor::empty_like(logits);
   kernel(op, logits.device(), &KernelTable::cross_entropy_backward)(
       {logits.dtype(), targets.size(), V, V, logits.data(), targets.data_as<int32_t>(), lse.data_as<float>(),

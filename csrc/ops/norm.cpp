@@ -54,8 +54,10 @@ Tensor norm_backward(const Tensor& dout_in, const Tensor& x_in, const Tensor& we
   const NormArgs a = checked_args(op, x_in, weight_in, 0);
   check_like(op, "dout", dout_in, x_in);
   check_like(op, "dweight", dweight, weight_in);
-  check_contiguous(op, "dweight", dweight);
+  check_in_place(op, "dweight", dweight);
   check_shape(op, "rstd", rstd, {a.M});
+  check_dtype(op, "rstd", rstd, DType::kF32);
+  check_contiguous(op, "rstd", rstd);
   const Tensor x = x_in.contiguous(), dout = dout_in.contiguous(), weight = weight_in.contiguous();
   Tensor dx = Tensor::empty_like(x);
   NormBackwardArgs b{};
@@ -64,11 +66,13 @@ Tensor norm_backward(const Tensor& dout_in, const Tensor& x_in, const Tensor& we
   b.dx = dx.data(), b.dweight = dweight.data_as<float>();
   if (mean) {
     check_shape(op, "mean", *mean, {a.M});
+    check_dtype(op, "mean", *mean, DType::kF32);
+    check_contiguous(op, "mean", *mean);
     b.mean = mean->data_as<float>();
   }
   if (dbias) {
     check_like(op, "dbias", *dbias, weight_in);
-    check_contiguous(op, "dbias", *dbias);
+    check_in_place(op, "dbias", *dbias);
     b.dbias = dbias->data_as<float>();
   }
   const Tensor workspace = Tensor::empty({kNormBackwardChunks * 2 * a.C}, DType::kF32, x.device());

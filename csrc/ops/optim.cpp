@@ -12,6 +12,7 @@ void adamw(Tensor& param, const Tensor& grad, Tensor& m, Tensor& v, const AdamWS
   for (auto& [name, t] : {std::pair<const char*, const Tensor&>{"param", param}, {"grad", grad}, {"m", m}, {"v", v}}) {
     check_like(op, name, t, param);
     check_contiguous(op, name, t);
+    if (&t != &grad) check_in_place(op, name, t);
   }
   if (s.step < 1) fail(op, "step >= 1", std::to_string(s.step));
   if (!(s.beta1 >= 0 && s.beta1 < 1 && s.beta2 >= 0 && s.beta2 < 1))

@@ -59,11 +59,12 @@ class Tensor:
     Attributes: `array` (the core's storage), `grad` (an array of the same shape, or None), `requires_grad`.
     """
 
-    __slots__ = ("__weakref__", "_index", "_node", "array", "grad", "requires_grad")
+    __slots__ = ("__weakref__", "_grad_shared", "_index", "_node", "array", "grad", "requires_grad")
 
     def __init__(self, array: _core.Array, requires_grad: bool = False):
         self.array = array
         self.grad: _core.Array | None = None
+        self._grad_shared = False  # whether others may hold `grad`'s memory too
         self.requires_grad = requires_grad
         self._node: autograd.Node | None = None
         self._index = 0
@@ -101,6 +102,8 @@ class Tensor:
         return self.numpy().item()
 
     def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError("[len] expected a tensor of at least one dimension, got a number")
         return self.shape[0]
 
     def __repr__(self) -> str:
@@ -111,13 +114,19 @@ class Tensor:
 
     def grad_buffer(self) -> _core.Array:
         """The float32 gradient of a leaf, made of zeros at first use, for ops that add to it in place."""
-        if self.grad is None:
-            self.grad = _core.zeros(self.shape, DType.float32)
+        if self.grad is None or self._grad_shared:
+            mine = _core.zeros(self.shape, DType.float32)
+            if self.grad is not None:
+                mine.copy_from(self.grad)
+            self.grad, self._grad_shared = mine, False
         return self.grad
 
-    def accumulate_grad(self, grad: _core.Array) -> None:
-        """Add `grad` to this leaf's gradient."""
-        self.grad = grad if self.grad is None else _core.add(self.grad, grad)
+    def accumulate_grad(self, grad: _core.Array, shared: bool = True) -> None:
+        """Add `grad` to this leaf's gradient. `shared` unless nobody else will read or write its memory."""
+        if self.grad is None:
+            self.grad, self._grad_shared = grad, shared
+        else:
+            self.grad, self._grad_shared = _core.add(self.grad, grad), False
 
     def panels(self, dtype: DType, transposed: bool) -> _core.Panels:
         """This matrix packed for the kernels: as (N, K) transposed, or as (K, N). Packed anew at every call; parameters

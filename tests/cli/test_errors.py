@@ -1,6 +1,7 @@
 """Wrong use and bad input: one line that says what is wrong, and the exit code."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,14 @@ BAD = {
         ("pretrain", "--data", "text.txt", "--vocab-size", "260", "--heads", "7", "--context", "8"),
         "heads",
     ),
+    "no key/value heads": (("pretrain", "--architecture", "llama", "--kv-heads", "0"), "expected kv_heads >= 1, got 0"),
+    "a rate that is no number": (("pretrain", "--lr", "nan"), "expected lr a finite number, got nan"),
+    "a rate without end": (("pretrain", "--lr", "inf"), "expected lr a finite number, got inf"),
+    "a seed of too many bits": (("pretrain", "--seed", str(2**64)), "expected seed below 2^63, got a larger number"),
+    "YAML of billions": (("pretrain", "--config", "bomb.yaml"), "expected lr of type float, got list"),
+    "YAML of great depth": (("pretrain", "--config", "deep.yaml"), "deep.yaml: expected YAML, got one that is nested"),
+    "YAML with no such day": (("pretrain", "--config", "date.yaml"), "date.yaml: expected YAML, got month"),
+    "YAML with a long number": (("pretrain", "--config", "long.yaml"), "expected steps below 2^63"),
     "missing config": (("pretrain", "--config", "absent.yaml"), "absent.yaml, which is not there"),
     "unknown key in config": (("pretrain", "--config", "bad.yaml"), "got 'lerning_rate'"),
     "config that is no YAML": (("pretrain", "--config", "broken.yaml"), "broken.yaml: expected YAML"),
@@ -107,6 +116,10 @@ def test_bad_input_is_one_line_and_exit_2(run, model_dir, name):
         "text.txt": "enough text for a tokenizer\n" * 40,
         "bad.jsonl": '{"text": "fine"}\n{"words": "not fine"}\n',
         "bad.yaml": "lerning_rate: 1",
+        "bomb.yaml": "lr:\n- &a0 [x]\n" + "".join(f"- &a{i} [{f'*a{i - 1}, ' * 9}]\n" for i in range(1, 13)),
+        "deep.yaml": "lr: " + "[" * 5000 + "]" * 5000,
+        "date.yaml": "lr: 2020-99-99",
+        "long.yaml": "steps: " + "9" * 400,
         "broken.yaml": "steps: [1, 2\nlr: }",
     }
     for path, content in inputs.items():
@@ -127,6 +140,12 @@ BROKEN = {
     "weights that are none": ("model.safetensors", lambda b: b"\xff" * 64),
     "config that is no JSON": ("config.json", lambda b: b[:40]),
     "config without a type": ("config.json", lambda b: b.replace(b"model_type", b"model_kind")),
+    "no key/value heads": (
+        "config.json",
+        lambda b: b.replace(b'"num_key_value_heads": 2', b'"num_key_value_heads": 0'),
+    ),
+    "a number beyond floats": ("config.json", lambda b: b.replace(b'"rope_theta": ', b'"rope_theta": 1' + b"0" * 400)),
+    "an epsilon that is none": ("config.json", lambda b: b.replace(b'"rms_norm_eps": ', b'"rms_norm_eps": -')),
     "an architecture we lack": ("config.json", lambda b: b.replace(b'"llama"', b'"mamba"')),
     "broken tokenizer": ("tokenizer.json", lambda b: b[: len(b) // 2]),
 }
@@ -186,3 +205,14 @@ def test_reader_that_leaves_is_no_error(model_dir):
     assert process.stderr.read() == b""
     process.stderr.close()
     process.wait(timeout=60)
+
+
+def test_closed_streams_are_no_error(model_dir):
+    for arguments, close in (
+        (("generate", "The", "--max-tokens", "3"), ">&-"),
+        (("next", "The"), ">&- 2>&- <&-"),
+        (("generate", "-", "--max-tokens", "3"), "<&-"),
+    ):
+        command = shlex.join([sys.executable, "-m", "llmcore", *arguments, "--model", str(model_dir)])
+        done = subprocess.run(f"{command} {close}", shell=True, capture_output=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, b"")

@@ -83,3 +83,20 @@ def test_wrong_gradients_are_refused():
         y.backward()
     with pytest.raises(ValueError, match="expected a grad"):
         y.backward(np.ones(4, np.float32))
+
+
+def test_leaves_that_get_the_same_gradient_do_not_share_it():
+    x, p, q = np.ones((1, 2), np.float32), leaf(2, 2), leaf(2, 2, seed=1)
+    first = ops.linear(x, p)  # its backward comes last, and adds to p's gradient in place
+    ops.add(first, ops.linear(x, ops.add(p, q))).backward(np.ones((1, 2), np.float32))
+    np.testing.assert_array_equal(grad(p), np.full((2, 2), 2))
+    np.testing.assert_array_equal(grad(q), np.ones((2, 2)))
+
+
+def test_the_gradient_that_was_passed_in_is_not_written_to():
+    seed = np.ones((2, 2), np.float32)
+    p = leaf(2, 2)
+    p.backward(seed)
+    ops.linear(np.ones((1, 2), np.float32), p).backward(np.ones((1, 2), np.float32))
+    np.testing.assert_array_equal(grad(p), np.full((2, 2), 2))
+    np.testing.assert_array_equal(seed, np.ones((2, 2)))

@@ -163,3 +163,45 @@ def test_memory_is_reused_and_released():
     del kept
     _core.release_cached_memory()
     assert _core.memory_stats()["cached"] == 0
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
+
+
+def test_threads_that_cannot_be_started_are_done_without():
+    done = run_python(
+        "import resource, numpy as np\n"
+        "from llmcore import ops, set_num_threads\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1500 << 20, 1500 << 20))\n"
+        "set_num_threads(1024)\n"
+        "for _ in range(2):\n"
+        "    assert (ops.mul(np.ones((1000, 1000), np.float32), 2.0).numpy() == 2).all()\n"
+        "    set_num_threads(2)\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_fork_while_threads_allocate():
+    done = run_python(
+        "import os, signal, threading\n"
+        "from llmcore import _core\n"
+        "stop = False\n"
+        "def work(n):\n"
+        "    x = _core.zeros([n], _core.DType.float32)\n"
+        "    while not stop:\n"
+        "        _core.add(x, x)\n"
+        "threads = [threading.Thread(target=work, args=(64 + n,)) for n in range(3)]\n"
+        "for t in threads: t.start()\n"
+        "ends = []\n"
+        "for _ in range(100):\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        signal.alarm(5)\n"
+        "        _core.zeros([10], _core.DType.float32)\n"
+        "        os._exit(0)\n"
+        "    ends.append(os.waitpid(child, 0)[1])\n"
+        "stop = True\n"
+        "assert not any(ends), ends\n"
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,6 +1,8 @@
 """Our safetensors files against the `safetensors` package, and hostile files against a single clear error."""
 
+import errno
 import json
+import os
 import tracemalloc
 
 import ml_dtypes
@@ -182,3 +184,18 @@ def test_any_changed_byte_is_an_error_or_a_file(tmp_path_factory, position, valu
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"):
         load_file(tmp_path / "absent")
+
+
+def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "x.safetensors"
+    save_file({"a": np.arange(6)}, path)
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")  # as write(2) reports it: no name
+
+    monkeypatch.setattr("llmcore.formats.safetensors.write", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*x\.safetensors'"):
+        save_file({"a": np.arange(7)}, path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == [path.name]

@@ -227,3 +227,22 @@ def test_stop_texts_are_found_across_tokens_and_held_back():
     stream = TextStream(FakeTokenizer(), ("END",))
     assert "".join(stream.push(ord(ch)) for ch in "aEN") == "a"
     assert stream.finish() == "EN"
+
+
+def test_prompts_and_parameters_of_other_types(lm):
+    for prompt in (b"the cat", 5, None, [1.5, 2], [["the"]]):
+        with pytest.raises(TypeError, match=r"^\[prompt\] expected a text or token ids, got "):
+            lm.generate(prompt, 3)
+    with pytest.raises(TypeError, match=r"^\[generate\] expected stop a text or several, got 5"):
+        lm.generate("the", 3, stop=5)
+    with pytest.raises(TypeError, match=r"^\[generate\] expected top_k an integer >= 0"):
+        lm.generate("the", 3, top_k=1.5)
+    ids = lm.tokenizer.encode_ordinary("the cat")
+    numpy = lm.generate(np.array(ids), np.int64(5), temperature=np.float32(0.5), top_k=np.int32(9), seed=np.int64(3))
+    assert numpy.tokens == lm.generate(ids, 5, temperature=0.5, top_k=9, seed=3).tokens
+
+
+def test_ids_that_a_model_cannot_have(lm):
+    for ids in (2**32 + 5, -1, lm.config.vocab_size):  # the first would be 5 in 32 bits
+        with pytest.raises(ValueError, match=r"^\[model\] expected ids in \[0, "):
+            lm.model(np.array([[ids]]))

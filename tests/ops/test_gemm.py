@@ -225,7 +225,11 @@ def test_bad_input():
         (lambda: ops.linear(x, w, residual=x), ValueError, r"\[linear\] expected residual \(2, 4\), got \(2, 3\)"),
         (lambda: ops.linear(x, w, activation="relu"), ValueError, r"\[linear\] expected activation None or 'gelu'"),
         (lambda: ops.linear(x, w, out_dtype="bfloat16"), TypeError, r"\[linear\] expected output float32"),
-        (lambda: ops.linear(np.zeros((2, 3), np.int64), w), TypeError, r"\[linear\] expected x float32 or bfloat16, got int64"),
+        (
+            lambda: ops.linear(np.zeros((2, 3), np.int64), w),
+            TypeError,
+            r"\[linear\] expected x float32 or bfloat16, got int64",
+        ),
         (lambda: ops.linear(np.float32(1), w), ValueError, r"\[linear\] expected x of at least 1 dim"),
         (lambda: ops.linear(x, np.zeros((2, 3, 4), np.float32)), ValueError, r"\[pack\] expected weight of 2 dim"),
         (lambda: ops.matmul(x, w), ValueError, r"\[matmul\] expected inner dimensions that agree"),

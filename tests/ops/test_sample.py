@@ -197,6 +197,13 @@ def test_bad_input():
         ops.sample(logits, seed=np.arange(3))
     with pytest.raises(TypeError, match=r"\[sample\] expected top_k an integer, got 1.5"):
         ops.sample(logits, top_k=1.5)
+    with pytest.raises(TypeError, match=r"\[sample\] expected top_k an integer, got \[1.5, 2.5\]"):
+        ops.sample(logits, top_k=[1.5, 2.5])
+    with pytest.raises(TypeError, match=r"\[sample\] expected temperature a number, got 'warm'"):
+        ops.sample(logits, temperature="warm")
+    for wide in (2**32 + 1, np.array([1, 2**32 + 1])):
+        with pytest.raises(ValueError, match=r"\[sample\] expected top_k below 2\^31, got 4294967297"):
+            ops.sample(logits, top_k=wide)
     with pytest.raises(ValueError, match=r"\[sample\] expected logits \(B, V\), got \(4,\)"):
         ops.sample(logits[0])
     with pytest.raises(ValueError, match=r"\[sample\] expected at least one logit, got \(2, 0\)"):

@@ -246,3 +246,33 @@ def test_resuming_something_else_is_refused(corpus, tmp_path):
             pretrain(PretrainConfig(**state), resume=True, report=Report())
     finally:
         corpus.write_bytes(corpus_before)
+
+
+def test_two_runs_do_not_share_a_directory(corpus, tmp_path):
+    class Second(Report):
+        """Tries another run in the same directory while the first is at its first step."""
+
+        error = None
+
+        def update(self, row):
+            if self.error is None:
+                with pytest.raises(FileExistsError, match="another run is writing to") as caught:
+                    pretrain(config(corpus, tmp_path / "run", steps=1))
+                self.error = caught.value
+
+    report = Second()
+    pretrain(config(corpus, tmp_path / "run", steps=3, save_every=0), report=report)
+    assert report.error is not None
+    assert [row["step"] for row in log_of(tmp_path / "run")] == [1, 2, 3]
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    log = loop._Log(tmp_path / "log.jsonl", 0)
+    log._path = Path("/dev/full")
+
+    def write():
+        with log:
+            log.write({"step": 1})
+
+    with pytest.raises(TrainingError, match="cannot write /dev/full: No space left on device"):
+        write()

@@ -55,8 +55,10 @@ def save_file(
         with temporary.open("wb") as file:
             write(file, tensors, metadata)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk
+            error.filename = str(path)
         raise
 
 

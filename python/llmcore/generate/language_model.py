@@ -18,6 +18,7 @@ from llmcore.generate.sampling import SamplingParams
 from llmcore.generate.text import Completion, TextStream
 from llmcore.runtime import default_dtype
 from llmcore.tokenizer import Tokenizer
+from llmcore.tokenizer.formats import write_atomically
 
 Prompt = str | Sequence[int]
 
@@ -46,6 +47,7 @@ class LanguageModel:
         sampling: the fields of `SamplingParams` (temperature, top_k, top_p, min_p, seed, stop, ignore_eos, logprobs). With
         several prompts, prompt i draws with seed + i: the same tokens as alone with that seed.
         """
+        _check_prompt(prompt)
         many = not isinstance(prompt, str) and not (len(prompt) and isinstance(prompt[0], (int, np.integer)))
         prompts = cast("list[Prompt]", list(prompt) if many else [prompt])
         if not prompts:
@@ -142,6 +144,9 @@ class LanguageModel:
     def _ids(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
             return self.tokenizer.encode_ordinary(prompt)
+        _check_prompt(prompt)
+        if not all(isinstance(i, (int, np.integer)) for i in prompt):
+            raise TypeError(f"[prompt] expected a text or token ids, got {prompt!r}")
         ids = [int(i) for i in prompt]
         for i in ids:
             if not 0 <= i < self.config.vocab_size:
@@ -171,10 +176,13 @@ class LanguageModel:
             config |= {"eos_token_id": self.tokenizer.end_of_text, "bos_token_id": self.tokenizer.end_of_text}
         self.tokenizer.save(directory)
         safetensors.save_file(self.model.to_hf(), directory / "model.safetensors", {"format": "pt"})
-        temporary = directory / f".config.json.{os.getpid()}"
-        temporary.write_text(json.dumps(config, indent=2) + "\n")
-        temporary.replace(directory / "config.json")
+        write_atomically(directory / "config.json", (json.dumps(config, indent=2) + "\n").encode())
         return directory
+
+
+def _check_prompt(prompt) -> None:
+    if isinstance(prompt, (bytes, bytearray)) or not (isinstance(prompt, Sequence) or np.ndim(prompt)):
+        raise TypeError(f"[prompt] expected a text or token ids, got {prompt!r}")
 
 
 def load(path: str | os.PathLike, dtype: str | None = None) -> LanguageModel:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -30,22 +32,25 @@ class SamplingParams:
     logprobs: bool = False
 
     def __post_init__(self):
-        def number(name, ok, expected, kinds=(int, float)):
-            value = getattr(self, name)
+        def number(name, ok, expected, kinds: Any = numbers.Real):  # NumPy's scalars are numbers too
+            value: Any = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, kinds):
                 raise TypeError(f"[generate] expected {name} {expected}, got {value!r}")
             if not ok(value):
                 raise ValueError(f"[generate] expected {name} {expected}, got {value}")
+            object.__setattr__(self, name, int(value) if kinds is numbers.Integral else float(value))
 
-        number("max_tokens", lambda v: v >= 0, ">= 0", int)
+        number("max_tokens", lambda v: v >= 0, "an integer >= 0", numbers.Integral)
         number("temperature", lambda v: v >= 0 and math.isfinite(v), ">= 0")
-        number("top_k", lambda v: 0 <= v < 2**31, ">= 0 (0 is off)", int)
+        number("top_k", lambda v: 0 <= v < 2**31, "an integer >= 0 (0 is off)", numbers.Integral)
         number("top_p", lambda v: 0 < v <= 1, "in (0, 1] (1 is off)")
         number("min_p", lambda v: 0 <= v <= 1, "in [0, 1] (0 is off)")
+        if not isinstance(self.stop, (str, Sequence, type(None))):
+            raise TypeError(f"[generate] expected stop a text or several, got {self.stop!r}")
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         if not all(isinstance(s, str) and s for s in stop):
             raise ValueError(f"[generate] expected stop texts that are not empty, got {self.stop!r}")
         object.__setattr__(self, "stop", stop)
         if self.seed is None:
             object.__setattr__(self, "seed", int.from_bytes(os.urandom(7), "little"))
-        number("seed", lambda v: -(2**63) <= v < 2**63, "a 64-bit integer", int)
+        number("seed", lambda v: -(2**63) <= v < 2**63, "a 64-bit integer", numbers.Integral)

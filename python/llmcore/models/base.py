@@ -103,6 +103,9 @@ class CausalLM(nn.Module):
             raise ValueError(f"[model] expected integer ids (B, T), got {ids.dtype} {ids.shape}")
         if ids.shape[1] > self.config.context:
             raise ValueError(f"[model] expected at most {self.config.context} positions, got {ids.shape[1]}")
+        vocab = self.config.vocab_size
+        if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < vocab:  # before they are cut to 32 bits
+            raise ValueError(f"[model] expected ids in [0, {vocab}), got {ids.min()} to {ids.max()}")
         return np.ascontiguousarray(ids, np.int32)
 
 
@@ -134,13 +137,20 @@ def check_config(op: str, config) -> None:
         value = getattr(config, name)
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"[{op}] expected {name} a positive integer, got {value!r}")
+    if not (math.isfinite(config.eps) and config.eps >= 0):
+        raise ValueError(f"[{op}] expected eps >= 0, got {config.eps}")
 
 
 def field(config: Mapping, name: str, kind, default=None):
     """A field of a config.json, checked. ValueError names it."""
     value = config.get(name, default)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            raise ValueError(
+                f"[config.json] expected {name} a number that a float can hold, got a larger one"
+            ) from None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f"[config.json] expected {name} of type {kind.__name__}, got {value!r}")
     return value

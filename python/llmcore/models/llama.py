@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -42,12 +43,18 @@ class LlamaConfig:
         for name, value in derived.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
+        for name in derived:
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"[LlamaConfig] expected {name} a positive integer, got {value!r}")
         if self.heads % self.kv_heads:
             raise ValueError(
                 f"[LlamaConfig] expected heads a multiple of kv_heads, got {self.heads} and {self.kv_heads}"
             )
         if self.head_size % 2 or self.head_size < 2:
             raise ValueError(f"[LlamaConfig] expected an even head_size (width / heads), got {self.head_size}")
+        if not (math.isfinite(self.rope_base) and self.rope_base > 0):
+            raise ValueError(f"[LlamaConfig] expected rope_base > 0, got {self.rope_base}")
 
     def to_hf(self) -> dict:
         """config.json of the Hugging Face format."""
@@ -90,7 +97,7 @@ class LlamaConfig:
             kv_heads=field(c, "num_key_value_heads", int, heads),
             ffn=field(c, "intermediate_size", int),
             head_size=c.get("head_dim") or width // max(heads, 1),
-            rope_base=float(rope.get("rope_theta", c.get("rope_theta", 10000.0))),
+            rope_base=field({**c, **rope}, "rope_theta", float, 10000.0),
             eps=field(c, "rms_norm_eps", float, 1e-6),
             tied=field(c, "tie_word_embeddings", bool, False),
         )

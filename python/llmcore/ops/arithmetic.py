@@ -60,7 +60,11 @@ def reshape(x, shape: Sequence[int]) -> Tensor:
 def split(x, sizes: Sequence[int], dim: int = -1) -> list[Tensor]:
     """Views of x along `dim`, `sizes` long, which must add up to that dimension."""
     x = as_tensor(x)
-    dim = dim % x.ndim
+    if not -x.ndim <= dim < x.ndim:
+        raise ValueError(f"[split] expected a dimension of {x.shape}, got {dim}")
+    dim %= x.ndim
+    if not all(isinstance(n, (int, np.integer)) for n in sizes):
+        raise TypeError(f"[split] expected sizes as integers, got {list(sizes)}")
     if any(n < 0 for n in sizes) or sum(sizes) != x.shape[dim]:
         raise ValueError(f"[split] expected sizes that add up to {x.shape[dim]}, got {list(sizes)}")
     outputs, start = [], 0

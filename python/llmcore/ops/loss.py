@@ -90,7 +90,11 @@ def linear_cross_entropy(x, weight, targets, reduction: str = "mean") -> Tensor:
 
         def backward(dy):
             factor = dy.numpy().item()
-            return (dx, dw) if factor == 1.0 else (_core.scale(dx, factor), _core.scale(dw, factor))
+            grads = (dx, dw) if factor == 1.0 else (_core.scale(dx, factor), _core.scale(dw, factor))
+            if not weight.requires_grad or weight._node is not None:
+                return grads
+            weight.accumulate_grad(grads[1], shared=False)  # nobody else has it: later ops may add to it in place
+            return grads[0], None
 
     out = _reduce(loss, weights, reduction)
     autograd.record([out], [x, weight], backward)

@@ -33,11 +33,13 @@ def sample(
 
     def each(name, value, dtype):
         a = np.asarray(value)
-        if a.ndim == 0:
-            if dtype != np.float32 and a.dtype.kind not in "iu":
-                raise TypeError(f"[sample] expected {name} an integer, got {value!r}")
-            return _core.from_numpy(np.full(rows, a, dtype))
-        return _core.from_numpy(np.ascontiguousarray(a, dtype))
+        whole = dtype != np.float32
+        if a.dtype.kind not in ("iu" if whole else "iuf"):
+            raise TypeError(f"[sample] expected {name} {'an integer' if whole else 'a number'}, got {value!r}")
+        # A seed may use all 64 bits, signed or not; a count must not wrap into another one.
+        if dtype == np.int32 and a.size and int(a.max()) >= 2**31:
+            raise ValueError(f"[sample] expected {name} below 2^31, got {a.max()}")
+        return _core.from_numpy(np.full(rows, a, dtype) if a.ndim == 0 else np.ascontiguousarray(a, dtype))
 
     tokens, logprobs, probs = _core.sample(
         logits.array,

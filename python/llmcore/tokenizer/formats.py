@@ -100,6 +100,7 @@ def write_tokenizer_json(path: Path, vocabulary: Vocabulary) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
+    """Replaces a file whole or not at all. OSError names it, also where the system does not (a full disk)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
@@ -108,8 +109,10 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk
+            error.filename = str(path)
         raise
 
 

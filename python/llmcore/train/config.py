@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,8 +56,13 @@ class LoopConfig:
             value = getattr(self, name)
             if name in positive and value < 1:
                 raise ValueError(f"[config] expected {name} >= 1, got {value}")
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
-                raise ValueError(f"[config] expected {name} >= 0, got {value}")
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise ValueError(f"[config] expected {name} a finite number, got {value}")
+                if value < 0:
+                    raise ValueError(f"[config] expected {name} >= 0, got {value}")
+                if isinstance(value, int) and value >= 2**63:
+                    raise ValueError(f"[config] expected {name} below 2^63, got a larger number")
         for name in ("beta1", "beta2"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"[config] expected {name} < 1, got {getattr(self, name)}")
@@ -84,7 +90,9 @@ class LoopConfig:
                 values = yaml.safe_load(file) or {}
         except FileNotFoundError:
             raise FileNotFoundError(f"[config] expected a YAML file, got {path}, which is not there") from None
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as e:
+        except RecursionError:
+            raise ValueError(f"[config] {path}: expected YAML, got one that is nested too deeply") from None
+        except (yaml.YAMLError, ValueError, OSError) as e:  # ValueError: not UTF-8, a date or a number that cannot be
             raise ValueError(f"[config] {path}: expected YAML, got {' '.join(str(e).split())}") from None
         if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
             raise ValueError(f"[config] {path}: expected names with values, got {type(values).__name__}")
@@ -113,6 +121,8 @@ class PretrainConfig(LoopConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.kv_heads is not None and self.kv_heads < 1:
+            raise ValueError(f"[config] expected kv_heads >= 1, got {self.kv_heads}")
         if self.architecture not in ("gpt2", "llama"):
             raise ValueError(f"[config] expected architecture 'gpt2' or 'llama', got {self.architecture!r}")
         if not 0 < self.validation_fraction < 1:
@@ -129,7 +139,7 @@ def _checked(name: str, value, annotation: str):
     elif "int" in kinds and (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
         return int(value)
     elif "float" in kinds and isinstance(value, (int, float)):
-        return float(value)
+        return math.inf if isinstance(value, int) and value >= 2**1023 else float(value)
     elif "float" in kinds and isinstance(value, str):
         try:
             return float(value)  # YAML reads 1e-3 as text
@@ -140,4 +150,6 @@ def _checked(name: str, value, annotation: str):
     elif "list[str]" in kinds and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
         return list(value)
     wanted = " or ".join(sorted(kinds - {"None"}))
-    raise TypeError(f"[config] expected {name} of type {wanted}, got {value!r}")
+    # Only what is short for sure: a few lines of YAML can mean a list of billions.
+    got = repr(value)[:100] if isinstance(value, (str, int, float)) else type(value).__name__
+    raise TypeError(f"[config] expected {name} of type {wanted}, got {got}")

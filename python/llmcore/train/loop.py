@@ -7,6 +7,7 @@ randomness is keyed by the seed and the step, so a run continues from a checkpoi
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import math
 import os
@@ -24,6 +25,7 @@ import numpy as np
 from llmcore import optim, runtime
 from llmcore._tensor import Tensor
 from llmcore.models import CausalLM
+from llmcore.tokenizer.formats import write_atomically
 from llmcore.train import checkpoint, schedule
 from llmcore.train.config import LoopConfig
 from llmcore.train.report import Report
@@ -89,8 +91,13 @@ def run(stage: Stage, config: LoopConfig, report: Report, resume: bool = False) 
     """Train to config.steps, or for config.max_minutes, and save the model.
 
     With `resume`, continue from the newest whole checkpoint in config.out; without, an earlier run there is removed first
-    (`check_out` refuses it in time).
+    (`check_out` refuses it in time). FileExistsError if another process is training into config.out.
     """
+    with _alone_in(Path(config.out)):
+        _run(stage, config, report, resume)
+
+
+def _run(stage: Stage, config: LoopConfig, report: Report, resume: bool) -> None:
     if config.threads is not None:
         runtime.set_num_threads(config.threads)
     out = Path(config.out)
@@ -103,7 +110,6 @@ def run(stage: Stage, config: LoopConfig, report: Report, resume: bool = False) 
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
         for name in _RUN_FILES:
             (out / name).unlink(missing_ok=True)
-        out.mkdir(parents=True, exist_ok=True)
         stage.begin(out)
     began, limit = time.monotonic(), 60 * config.max_minutes or math.inf
     with (
@@ -149,6 +155,25 @@ def seconds_per_update(stage: Stage, config: LoopConfig, updates: int = 6) -> fl
 def _optimizer(stage: Stage, config: LoopConfig) -> optim.AdamW:
     betas = config.beta1, config.beta2
     return optim.AdamW(stage.model.named_parameters(), config.lr, betas, weight_decay=config.weight_decay)
+
+
+@contextmanager
+def _alone_in(out: Path):
+    """Two runs in one directory would remove each other's files. The lock ends with the process, however that ends."""
+    out.mkdir(parents=True, exist_ok=True)
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(
+                f"[train] another run is writing to {out}: wait for it, or give another --out"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(folder)
 
 
 @contextmanager
@@ -268,23 +293,28 @@ class _Log:
                         kept.append(line)
                 except (ValueError, KeyError, TypeError):
                     continue  # the last line of a killed run may be cut short
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
         self._path = path
 
     def __enter__(self):
         self._file = self._path.open("a", encoding="utf-8", buffering=1)
         return self
 
-    def __exit__(self, *exc):
-        self._file.close()
+    def __exit__(self, kind, *exc):
+        try:
+            self._file.close()
+        except OSError as e:
+            if kind is None:  # else it is the line that `write` has told about
+                raise self._problem(e) from e
 
     def write(self, row: Mapping) -> None:
         line = json.dumps({k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()})
         try:
             self._file.write(line + "\n")
         except OSError as e:
-            raise TrainingError(
-                f"[train] cannot write {self._path}: {e.strerror}; checkpoints are untouched, continue with --resume"
-            ) from e
+            raise self._problem(e) from e
+
+    def _problem(self, error: OSError) -> TrainingError:
+        return TrainingError(
+            f"[train] cannot write {self._path}: {error.strerror}; checkpoints are untouched, continue with --resume"
+        )
