@@ -1,92 +1,124 @@
-"""Linear layers: x (M,K) · weightᵀ, weight (N,K), forward and backward."""
+"""Linear layers: y = x (M,K) · weightᵀ, weight (N,K); dx = dy · weight; dweight = dyᵀ · x, each by itself.
+
+Weights are packed once per update in llmcore and so before the clock starts, as a library that keeps its weights packed
+would; whatever else must be rearranged is part of the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
-import pytest
 
-from llmcore import autograd, nn, ops
-from peers import TORCH, as_llmcore, as_torch, measure, peer, torch_call
+from compare import Workload, main
+from llmcore import _core, autograd, nn, ops
+from peers import DTYPES, as_llmcore, as_torch, normal, torch
 
-SHAPES = {  # M, N, K
-    "mlp in": (4096, 1536, 384),
-    "mlp out": (4096, 384, 1536),
-    "square": (1024, 1024, 1024),
-    "decode": (1, 4096, 1024),
-}
-
-
-def problem(M, N, K):
-    rng = np.random.default_rng(0)
-    x, w, dy = (rng.standard_normal(s, np.float32) for s in ((M, K), (N, K), (M, N)))
-    rounded = [as_llmcore(a, "bfloat16").numpy().astype(np.float32) for a in (x, w, dy)]  # exact in both dtypes
-    return rounded
+SHAPES = [  # M, N, K
+    (1024, 768, 768),
+    (1024, 3072, 768),
+    (1024, 768, 3072),
+    (1024, 50304, 768),
+    (4096, 4096, 4096),
+]
+SKINNY = [(M, 4096, 4096) for M in (1, 4, 8, 16)]  # the weights are 64 MB in float32, 32 MB in bfloat16
+ODD = [(1023, 767, 769), (1000, 3001, 777)]
 
 
-def bytes_moved(M, N, K, dtype):
-    return (M * K + N * K + M * N) * (2 if dtype == "bfloat16" else 4)
+def workloads() -> Iterator[Workload]:
+    for dtype in DTYPES:
+        for shape in SHAPES:
+            x, w, dy = (normal(s, seed=i)[0] for i, s in enumerate(((shape[0], shape[2]), shape[1:], shape[:2])))
+            yield forward("forward", shape, dtype, x, w)
+            yield input_gradient(shape, dtype, w, dy)
+            yield weight_gradient(shape, dtype, x, dy)
+        for shape in ODD:
+            x, w = normal((shape[0], shape[2]), shape[1:])
+            yield forward("forward, odd", shape, dtype, x, w)
+        for shape in SKINNY:
+            yield skinny(shape, dtype)
 
 
-@pytest.mark.parametrize("library", ["llmcore", "torch", "numpy"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", SHAPES)
-def test_linear(benchmark, name, dtype, library):
-    M, N, K = SHAPES[name]
-    x, w, _ = problem(M, N, K)
-    if library == "llmcore":
-        weight, a = nn.Parameter(w), as_llmcore(x, dtype)
-
-        def run():
-            with autograd.no_grad():
-                return [ops.linear(a, weight)]
-
-    elif library == "numpy":
-        if dtype != "float32":
-            pytest.skip("numpy has no bfloat16 products")
-
-        def run():
-            return [x @ w.T]
-
-    else:
-        torch = peer("torch")
-        a, b = as_torch(x, dtype), as_torch(w, dtype)
-
-        def run():
-            with torch.no_grad():
-                return [torch.nn.functional.linear(a, b)]
-
-    expected = [x.astype(np.float64) @ w.T.astype(np.float64)]
-    group = f"linear, {name} ({M}x{N}x{K})"
-    shape = {"M": M, "N": N, "K": K}
-    measure(benchmark, group, library, run, expected, dtype, shape, 2 * M * N * K, bytes_moved(M, N, K, dtype))
+def row(what: str, shape: tuple[int, int, int], dtype: str, sides: dict, expected) -> Workload:
+    M, N, K = shape
+    traffic = (M * K + N * K + M * N) * (2 if dtype == "bfloat16" else 4)
+    name = f"linear {what} {M}x{N}x{K}"
+    return Workload(name, dtype, {k: s for k, s in sides.items() if s}, expected, 2 * M * N * K, traffic)
 
 
-@pytest.mark.parametrize("library", ["llmcore", *TORCH])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", ["mlp in", "mlp out"])
-def test_linear_forward_backward(benchmark, name, dtype, library):
-    M, N, K = SHAPES[name]
-    x, w, dy = problem(M, N, K)
-    if library == "llmcore":
-        weight, a, d = nn.Parameter(w), as_llmcore(x, dtype, grad=True), as_llmcore(dy, dtype)
+def product(a: np.ndarray, b: np.ndarray):
+    return lambda: [a.astype(np.float64) @ b.astype(np.float64)]
 
-        def run():
-            a.grad = None
-            weight.zero_grad()
-            out = ops.linear(a, weight)
-            out.backward(d)
-            return [out, a.grad, weight.grad]
 
-    else:
-        linear = torch_call(library, peer("torch").nn.functional.linear)
-        a, b, d = as_torch(x, dtype, grad=True), as_torch(w, dtype, grad=True), as_torch(dy, dtype)
+def numpy_product(a: np.ndarray, b: np.ndarray, dtype: str):
+    return (lambda: [a @ b]) if dtype == "float32" else None  # numpy has no bfloat16 products
 
-        def run():
-            a.grad = b.grad = None
-            out = linear(a, b)
-            out.backward(d)
-            return [out, a.grad, b.grad]
 
-    x, w, dy = (t.astype(np.float64) for t in (x, w, dy))
-    expected = [x @ w.T, dy @ w, dy.T @ x]
-    group = f"linear, forward and backward, {name} ({M}x{N}x{K})"
-    shape = {"M": M, "N": N, "K": K}
-    measure(benchmark, group, library, run, expected, dtype, shape, 6 * M * N * K, 3 * bytes_moved(M, N, K, dtype))
+def forward(what: str, shape, dtype: str, x: np.ndarray, w: np.ndarray) -> Workload:
+    weight, a = nn.Parameter(w), as_llmcore(x, dtype)
+
+    def ours():
+        with autograd.no_grad():
+            return [ops.linear(a, weight)]
+
+    sides = {"llmcore": ours, "numpy": numpy_product(x, w.T, dtype)}
+    if torch:
+        ta, tb = as_torch(x, dtype), as_torch(w, dtype)
+        sides["torch"] = lambda: [torch.nn.functional.linear(ta, tb)]
+    return row(what, shape, dtype, sides, product(x, w.T))
+
+
+def input_gradient(shape, dtype: str, w: np.ndarray, dy: np.ndarray) -> Workload:
+    weight, d = nn.Parameter(w), as_llmcore(dy, dtype)
+    panels = weight.panels(d.array.dtype, transposed=False)
+    sides = {"llmcore": lambda: [_core.linear(d.array, panels)[0]], "numpy": numpy_product(dy, w, dtype)}
+    if torch:
+        ta, tb = as_torch(dy, dtype), as_torch(w, dtype)
+        sides["torch"] = lambda: [ta @ tb]
+    return row("dx", shape, dtype, sides, product(dy, w))
+
+
+def weight_gradient(shape, dtype: str, x: np.ndarray, dy: np.ndarray) -> Workload:
+    """Into a new float32 buffer here, as the first micro-batch of an update does; torch's is of its own dtype."""
+    a, d = as_llmcore(x, dtype), as_llmcore(dy, dtype)
+
+    def ours():
+        dw = _core.zeros(list(shape[1:]), _core.DType.float32)
+        _core.linear_weight_grad(d.array, a.array, dw)
+        return [dw]
+
+    sides = {"llmcore": ours, "numpy": numpy_product(dy.T, x, dtype)}
+    if torch:
+        ta, tb = as_torch(x, dtype), as_torch(dy, dtype)
+        sides["torch"] = lambda: [tb.T @ ta]
+    return row("dw", shape, dtype, sides, product(dy.T, x))
+
+
+def skinny(shape, dtype: str) -> Workload:
+    """Several weights in turn, so that none is found in a cache: what decoding does."""
+    M, N, K = shape
+    copies = max(2, (128 << 20) // (N * K * (2 if dtype == "bfloat16" else 4)))
+    x, w = normal((M, K), (N, K))
+    weights, a, turn = [nn.Parameter(w) for _ in range(copies)], as_llmcore(x, dtype), [0, 0]
+
+    def ours():
+        turn[0] += 1
+        with autograd.no_grad():
+            return [ops.linear(a, weights[turn[0] % copies])]
+
+    for weight in weights:
+        weight.panels(a.array.dtype, transposed=True)
+    sides = {"llmcore": ours}
+    if torch:
+        ta, tbs = as_torch(x, dtype), [as_torch(w, dtype) for _ in range(copies)]
+
+        def theirs():
+            turn[1] += 1
+            return [torch.nn.functional.linear(ta, tbs[turn[1] % copies])]
+
+        sides["torch"] = theirs
+    return row("M small", shape, dtype, sides, product(x, w.T))
+
+
+if __name__ == "__main__":
+    main(workloads)

@@ -8,19 +8,18 @@ import platform
 
 import llmcore
 
-THREADS = llmcore.num_threads()
 VERSIONED = ("numpy", "torch", "tiktoken", "tokenizers", "rustbpe")
 
 
-def environment() -> dict:
+def environment(threads: int) -> dict:
     """{"date", "python", "versions", "threads", "machine"}; see `llmcore.bench.measure_machine`."""
     versions = {name: peer_version(name) for name in VERSIONED}
     return {
         "date": datetime.date.today().isoformat(),
         "python": platform.python_version(),
         "versions": {"llmcore": llmcore.__version__} | {k: v for k, v in versions.items() if v},
-        "threads": THREADS,
-        "machine": llmcore.bench.measure_machine(),
+        "threads": threads,
+        "machine": llmcore.bench.measure_machine(threads),
     }
 
 

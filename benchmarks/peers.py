@@ -1,35 +1,46 @@
-"""The libraries that are compared, on equal terms: the same inputs, the same number of threads, results checked."""
+"""Conversions between the libraries that are compared, so that all get the same values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
-import pytest
 
 import llmcore
-from environment import THREADS
-from tolerances import assert_close
 
-TORCH = ("torch", "torch compiled")
+try:
+    import torch
+except ImportError:
+    torch = None  # its rows are left out
 
-
-def peer(name: str):
-    """The module, or a skip where it is not installed. torch is told the number of threads."""
-    module = pytest.importorskip(name, reason=f"{name} is not installed")
-    if name == "torch":
-        module.set_num_threads(THREADS)
-    return module
+DTYPES = ("float32", "bfloat16")
 
 
-def torch_call(library: str, function: Callable) -> Callable:
-    """function as torch runs it eagerly, or compiled for these shapes."""
-    return peer("torch").compile(function, dynamic=False) if library == "torch compiled" else function
+def rounded(*arrays: np.ndarray) -> list[np.ndarray]:
+    """float32 arrays whose values bfloat16 holds exactly."""
+    return [llmcore.tensor(a, "bfloat16").numpy().astype(np.float32) for a in arrays]
+
+
+def normal(*shapes: tuple[int, ...], seed: int = 0) -> list[np.ndarray]:
+    """Standard normal values, rounded as above."""
+    rng = np.random.default_rng(seed)
+    return rounded(*(rng.standard_normal(s, np.float32) for s in shapes))
+
+
+def torch_sides(
+    make: Callable[[Callable], Callable], function: Callable, compiled: bool = True
+) -> Mapping[str, Callable]:
+    """{"torch": make(function), "torch compiled": make(compiled function)}; empty without torch."""
+    if torch is None:
+        return {}
+    sides = {"torch": make(function)}
+    if compiled:
+        sides["torch compiled"] = make(torch.compile(function, dynamic=False))
+    return sides
 
 
 def as_torch(x: np.ndarray, dtype: str, grad: bool = False):
     """A torch tensor of the named dtype."""
-    torch = peer("torch")
     return torch.tensor(x, dtype=getattr(torch, dtype), requires_grad=grad)
 
 
@@ -46,36 +57,4 @@ def as_numpy(x) -> np.ndarray:
         x = llmcore.Tensor(x)
     if isinstance(x, llmcore.Tensor):
         return x.numpy().astype(np.float64)
-    return x.detach().float().numpy().astype(np.float64)
-
-
-def measure(
-    benchmark,
-    group: str,
-    library: str,
-    run: Callable,
-    expected: list[np.ndarray],
-    dtype: str,
-    shape: dict[str, int],
-    flops: float = 0,
-    traffic: float = 0,
-    factor: float = 1.0,
-) -> None:
-    """Check what run() returns (arrays, in the order of `expected`), then time it.
-
-    flops and traffic (bytes that must move) give the floor in the report. factor: see `tolerances.assert_close`.
-    """
-    for got, wanted in zip(run(), expected, strict=True):
-        assert_close(as_numpy(got), wanted, dtype, factor)
-    benchmark.group = group
-    benchmark.extra_info.update(
-        library=library,
-        dtype=dtype,
-        shape=shape,
-        flops=flops,
-        traffic=traffic,
-        threads=THREADS,
-        isa=llmcore.build_info()["isa"],
-        correct=True,
-    )
-    benchmark(run)
+    return x.detach().to(torch.float64).numpy()
