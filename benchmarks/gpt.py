@@ -1,7 +1,7 @@
 """One GPT, trained by llmcore and by torch: the same weights, batches, arithmetic and updates.
 
-6 layers and 384 wide unless said otherwise: learned positions, layer norm, GELU (tanh), tied output layer, bfloat16
-products with float32 master weights and float32 logits, AdamW with gradients clipped to a norm of 1.
+Learned positions, layer norm, GELU (tanh), tied output layer, products in the dtype asked for with float32 master weights
+and float32 logits, AdamW with gradients clipped to a norm of 1.
 """
 
 from __future__ import annotations
@@ -10,11 +10,8 @@ from dataclasses import asdict
 
 import numpy as np
 
-import llmcore
-from environment import THREADS
 from llmcore import models, optim
 
-LIBRARIES = ("llmcore", "torch", "torch compiled")
 # The rate is small: without a warm-up a hard batch throws both libraries off course, each its own way.
 LR, BETAS, EPS, DECAY, CLIP = 1e-4, (0.9, 0.95), 1e-8, 0.1, 1.0
 
@@ -24,19 +21,18 @@ def initial_weights(config: models.GPT2Config, seed: int = 0) -> dict[str, np.nd
     return {name: w.copy() for name, w in models.GPT2(config, "float32", seed).state_dict().items()}
 
 
-def trainer(library: str, config: models.GPT2Config, weights: dict[str, np.ndarray]):
+def trainer(library: str, config: models.GPT2Config, weights: dict[str, np.ndarray], dtype: str):
     """An object with step(inputs, targets) -> loss before the update; ids are (B, T) int32."""
     if library == "llmcore":
-        return LlmcoreTrainer(config, weights)
-    return TorchTrainer(config, weights, compiled=library == "torch compiled")
+        return LlmcoreTrainer(config, weights, dtype)
+    return TorchTrainer(config, weights, dtype, compiled=library == "torch compiled")
 
 
 class LlmcoreTrainer:
     """What the loop of llmcore.train does at every step."""
 
-    def __init__(self, config, weights):
-        llmcore.set_num_threads(THREADS)
-        self.model = models.GPT2(config, "bfloat16")
+    def __init__(self, config, weights, dtype):
+        self.model = models.GPT2(config, dtype)
         self.model.load_state_dict(weights)
         self.optimizer = optim.AdamW(self.model.named_parameters(), LR, BETAS, EPS, DECAY)
 
@@ -50,13 +46,13 @@ class LlmcoreTrainer:
 
 
 class TorchTrainer:
-    """The usual way in torch: autocast to bfloat16, scaled_dot_product_attention, fused AdamW."""
+    """The usual way in torch: autocast (for bfloat16), scaled_dot_product_attention, fused AdamW."""
 
-    def __init__(self, config, weights, compiled: bool):
+    def __init__(self, config, weights, dtype, compiled: bool):
         import torch
 
-        torch.set_num_threads(THREADS)
         self.torch = torch
+        self.half = dtype == "bfloat16"
         self.model = torch_gpt(**asdict(config))
         self.model.load_state_dict({k: torch.from_numpy(w.copy()) for k, w in weights.items()})
         groups = [
@@ -69,7 +65,7 @@ class TorchTrainer:
     def step(self, inputs: np.ndarray, targets: np.ndarray) -> float:
         torch = self.torch
         x, y = (torch.from_numpy(a.astype(np.int64)) for a in (inputs, targets))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.half):
             loss = self.forward(x, y)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)

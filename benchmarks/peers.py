@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
+from types import ModuleType
 
 import numpy as np
 
 import llmcore
 
-try:
-    import torch
-except ImportError:
-    torch = None  # its rows are left out
+
+def installed(name: str) -> ModuleType | None:
+    """The module, or None: what compares with it is left out."""
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
+
+
+torch = installed("torch")
 
 DTYPES = ("float32", "bfloat16")
 

@@ -2,7 +2,7 @@
 
     python benchmarks/report.py benchmarks/results/*.local.json [--readme README.md]
 
-Takes the JSON of pytest-benchmark and of train_gpt.py; without --readme the tables are printed.
+Takes what compare.py and train_gpt.py write; without --readme the tables are printed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
+from train_gpt import roofline
+
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
-LIBRARIES = ["llmcore", "torch", "torch compiled", "numpy", "tiktoken", "tokenizers", "rustbpe"]
 PEAK = {"float32": "fp32_gflops", "bfloat16": "bf16_gflops"}
 
 
@@ -35,96 +36,116 @@ def main() -> None:
 
 
 def render(results: list[dict]) -> str:
-    """Markdown: training first, then the workloads, then where it ran."""
-    training = [r for r in results if r.get("kind") == "train"]
-    workloads = [r for r in results if "benchmarks" in r]
-    parts = [train_table(r) for r in training] + [workload_tables(r) for r in workloads]
-    places = [r["environment"] for r in training] + [r["machine_info"]["llmcore"] for r in workloads]
-    return "\n\n".join([*parts, *dict.fromkeys(place(p) for p in places)])
+    """Markdown: training first, then the kernels, then where it ran."""
+    training = [r for r in results if r["kind"] == "train"]
+    workloads = [r for r in results if r["kind"] == "ops"]
+    parts = [train_table(training)] if training else []
+    if workloads:
+        parts.append(workload_table(workloads))
+    return "\n\n".join([*parts, places([r["environment"] for r in results])])
 
 
-def place(environment: dict) -> str:
-    machine = environment["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
-    floors = "; ".join(
-        f"{label} {machine[key]['1']:,.0f} and {machine[key]['all']:,.0f} {unit}"
-        for label, key, unit in (
-            ("float32", "fp32_gflops", "GFLOP/s"),
-            ("bfloat16", "bf16_gflops", "GFLOP/s"),
-            ("reading", "read_gb_s", "GB/s"),
+def places(environments: list[dict]) -> str:
+    """One line for each machine and set of versions; the peaks are the best that any of its runs measured."""
+    groups = defaultdict(list)
+    for e in environments:
+        versions = ", ".join(f"{name} {version}" for name, version in e["versions"].items())
+        groups[e["machine"]["cpu"], e["machine"]["isa"], e["date"], e["python"], versions].append(e)
+    lines = []
+    for (cpu, isa, date, python, versions), same in groups.items():
+        rates: dict[int, list[dict]] = defaultdict(list)
+        for e in same:
+            for threads, key in ((1, "1"), (e["threads"], "all")):
+                rates[threads].append({k: e["machine"][k][key] for k in ("fp32_gflops", "bf16_gflops", "read_gb_s")})
+        peaks = "; ".join(
+            f"{threads} thread{'s' * (threads > 1)}: float32 {best['fp32_gflops']:,.0f} GFLOP/s, bfloat16 "
+            f"{best['bf16_gflops']:,.0f} GFLOP/s, reading {best['read_gb_s']:.0f} GB/s"
+            for threads, found in sorted(rates.items())
+            for best in [{k: max(r[k] for r in found) for k in found[0]}]
         )
-    )
-    return (
-        f"{machine['cpu']}, {machine['isa']}, {environment['threads']} threads, {environment['date']}; "
-        f"Python {environment['python']}, {versions}. Measured peaks on one thread and on all: {floors}."
-    )
+        lines.append(f"{cpu}, {isa}, {date}; Python {python}, {versions}. Measured peaks, {peaks}.")
+    return "\n\n".join(lines)
 
 
-def train_table(result: dict) -> str:
+def train_table(results: list[dict]) -> str:
+    """Every library's updates of the same models; ours beside the fastest of the others in the same dtype."""
     rows = []
-    peak = 1e9 * result["environment"]["machine"]["bf16_gflops"]["all"]
-    for run in result["runs"]:
-        ours = run["results"]["llmcore"]
-        peers = {name: r for name, r in run["results"].items() if name != "llmcore"}
-        best = max(peers.values(), key=lambda r: r["median"], default=None)
-        for name, r in run["results"].items():
-            speed = memory = ""
-            if name == "llmcore" and best:
-                speed = f"**{ours['median'] / best['median']:.2f}x**"
-                memory = f"**{ours['peak_bytes'] / best['peak_bytes']:.2f}x**"
-            model = f"{run['layers']} layers, {run['width']} wide, V={run['vocab_size']}, B={run['batch']}, "
-            used = r["median"] * run["flops_per_token"] / peak
-            rows.append(
-                [
-                    f"{model}T={run['context']}" if name == "llmcore" else "",
-                    name,
-                    f"{r['median']:,.0f}",
-                    f"{used:.0%}",
-                    speed,
-                    f"{r['peak_bytes'] / 1e6:,.0f} MB",
-                    memory,
-                    f"{r['losses'][-1]:.3f}",
-                ]
-            )
-    steps = len(result["runs"][0]["results"]["llmcore"]["losses"])
+    for result in results:
+        for run in result["runs"]:
+            sizes = f"{run['layers']}x{run['width']}, V={run['vocab_size']}, B={run['batch']}, T={run['context']}"
+            for i, r in enumerate(run["results"]):
+                peers = [p for p in run["results"] if p["library"] != "llmcore" and p["dtype"] == r["dtype"]]
+                speed = memory = ""
+                if r["library"] == "llmcore" and peers:
+                    best = max(peers, key=lambda p: p["tokens_per_second"])
+                    speed = f"**{r['tokens_per_second'] / best['tokens_per_second']:.2f}x**"
+                    memory = f"**{r['peak_bytes'] / best['peak_bytes']:.2f}x**"
+                rows.append(
+                    [
+                        f"{run['name']} ({sizes})" if i == 0 else "",
+                        r["dtype"],
+                        r["library"],
+                        f"{r['tokens_per_second']:,.0f}",
+                        f"{roofline(run, r, result['environment']['machine']):.0%}",
+                        speed,
+                        f"{r['peak_bytes'] / 1e6:,.0f} MB",
+                        memory,
+                        f"{r['losses'][-1]:.3f}",
+                    ]
+                )
     header = [
-        "training in bfloat16",
-        "",
+        f"training, {results[0]['environment']['threads']} threads",
+        "dtype",
+        "library",
         "tok/s",
-        "of peak flops",
+        "of the roofline",
         "vs best torch",
         "peak memory",
         "vs that torch",
-        f"loss after {steps} steps",
+        "last loss",
     ]
     return table(header, rows)
 
 
-def workload_tables(result: dict) -> str:
-    """One row for each workload and dtype: the floor, each library's median, and llmcore against the best peer."""
-    machine = result["machine_info"]["llmcore"]["machine"]
-    groups: dict[tuple[str, str], dict] = defaultdict(dict)
-    for b in result["benchmarks"]:
-        info = b["extra_info"]
-        groups[b["group"], info["dtype"]][info["library"]] = (b["stats"]["median"], info)
-    used = [name for name in LIBRARIES if any(name in timings for timings in groups.values())]
+def workload_table(results: list[dict]) -> str:
+    """One row for each workload and dtype: on all threads the floor, llmcore, and the fastest peer; the ratio on one."""
+    most = max(r["environment"]["threads"] for r in results)
+    found: dict[tuple[str, str], dict[int, tuple[dict, dict]]] = defaultdict(dict)
+    for result in results:
+        for row in result["rows"]:
+            found[row["name"], row["dtype"]][row["threads"]] = row, result["environment"]["machine"]
     rows = []
-    for (group, dtype), timings in groups.items():
-        info = next(iter(timings.values()))[1]
-        floor = floor_seconds(info, dtype, machine)
-        peers = [seconds for name, (seconds, _) in timings.items() if name != "llmcore"]
-        ratio = f"{min(peers) / timings['llmcore'][0]:.2f}x" if peers and "llmcore" in timings else ""
-        cells = [duration(timings[name][0]) if name in timings else "" for name in used]
-        rows.append([group, dtype, duration(floor) if floor else "", *cells, f"**{ratio}**" if ratio else ""])
-    return table(["workload", "dtype", "floor", *used, "llmcore vs best peer"], rows)
+    for (name, dtype), by_threads in found.items():
+        cells = [name, dtype]
+        row, machine = by_threads.get(most, (None, None))
+        if row:
+            ours = row["seconds"]["llmcore"]
+            floor = floor_seconds(row, machine)
+            peers = {k: s for k, s in row["seconds"].items() if k != "llmcore"}
+            best = min(peers, key=peers.__getitem__, default=None)
+            cells += [duration(floor) if floor else "", duration(ours), f"{floor / ours:.0%}" if floor else ""]
+            cells += [f"{best} {duration(peers[best])}" if best else "", ratio(row)]
+        else:
+            cells += [""] * 5
+        rows.append([*cells, *(ratio(by_threads[n][0]) if n in by_threads else "" for n in sorted_others(found, most))])
+    others = [f"{n} thread{'s' * (n > 1)}" for n in sorted_others(found, most)]
+    header = ["work", "dtype", f"floor, {most} threads", "llmcore", "of the floor", "best peer", "llmcore vs best peer"]
+    return table([*header, *others], rows)
 
 
-def floor_seconds(info: dict, dtype: str, machine: dict) -> float:
-    """The time that arithmetic or memory takes at least, whichever is longer. What fits the last
-    cache need not come from memory."""
-    flops, traffic = info.get("flops", 0), info.get("traffic", 0)
-    arithmetic = flops / (1e9 * machine[PEAK[dtype]]["all"]) if flops and dtype in PEAK else 0.0
-    memory = traffic / (1e9 * machine["read_gb_s"]["all"]) if traffic > machine["cache_bytes"] else 0.0
+def sorted_others(found: dict, most: int) -> list[int]:
+    return sorted({n for by_threads in found.values() for n in by_threads} - {most})
+
+
+def ratio(row: dict) -> str:
+    return f"**{row['ratio']:.2f}x**" if row["ratio"] else ""
+
+
+def floor_seconds(row: dict, machine: dict) -> float:
+    """The time that arithmetic or memory takes at least, whichever is longer; 0 where neither is stated. What fits the
+    last cache need not come from memory."""
+    arithmetic = row["flops"] / (1e9 * machine[PEAK[row["dtype"]]]["all"]) if row["flops"] else 0.0
+    memory = row["traffic"] / (1e9 * machine["read_gb_s"]["all"]) if row["traffic"] > machine["cache_bytes"] else 0.0
     return max(arithmetic, memory)
 
 
@@ -136,9 +157,10 @@ def duration(seconds: float) -> str:
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    align = ["---"] + [
-        "---" if not any(c.isdigit() for r in rows for c in r[i]) else "--:" for i in range(1, len(header))
+    numeric = [
+        any(c[:1].isdigit() or c.startswith("**") for r in rows for c in r[i : i + 1]) for i in range(len(header))
     ]
+    align = ["---", *("--:" if n else "---" for n in numeric[1:])]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, align, *rows))
 
 

@@ -1,33 +1,48 @@
-"""Runs every benchmark and writes the tables into README.md: about a quarter of an hour on two idle cores.
+"""Runs every benchmark on one thread and on all, and writes the tables into README.md: about 45 minutes on two idle cores.
 
 pip install '.[peers]' && python benchmarks/run.py
+python benchmarks/run.py attention train_gpt          # some of them; the others' last results are kept
 """
 
 import argparse
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+FAMILIES = [path.stem.removeprefix("bench_") for path in sorted(HERE.glob("bench_*.py"))]
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    for name in ("pytest_benchmark", "torch"):
-        if importlib.util.find_spec(name) is None:
-            sys.exit(f"error: {name} is not installed; pip install '.[peers]' first")
-    RESULTS.mkdir(exist_ok=True)
-    ops, training = RESULTS / "ops.local.json", RESULTS / "train.local.json"
-    timing = ["--benchmark-disable-gc", "--benchmark-min-rounds=7", "--benchmark-warmup=on", f"--benchmark-json={ops}"]
-    run("-m", "pytest", "-q", str(HERE), *timing)
-    run(str(HERE / "train_gpt.py"), "--json", str(training))
-    run(str(HERE / "report.py"), str(training), str(ops), "--readme", str(HERE.parent / "README.md"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join([*FAMILIES, 'train_gpt'])}; by default all")
+    parser.add_argument("--seconds", type=float, default=3.0, help="spent on each workload")
+    args = parser.parse_args()
+    if unknown := set(args.names) - {*FAMILIES, "train_gpt"}:
+        parser.error(f"no benchmark named {', '.join(unknown)}")
+    if importlib.util.find_spec("torch") is None:
+        sys.exit("error: torch is not installed; pip install '.[peers]' first")
+    names = args.names or [*FAMILIES, "train_gpt"]
+    cores = len(os.sched_getaffinity(0))
+    for name in names:
+        if name == "train_gpt":
+            run(HERE / "train_gpt.py", "--json", RESULTS / "train.local.json")
+            continue
+        for threads in sorted({1, cores}):
+            result = RESULTS / f"{name}-{threads}.local.json"
+            run(HERE / f"bench_{name}.py", "--threads", threads, "--seconds", args.seconds, "--json", result)
+    run(HERE / "report.py", *sorted(RESULTS.glob("*.local.json")), "--readme", HERE.parent / "README.md")
 
 
-def run(*arguments: str) -> None:
-    subprocess.run([sys.executable, *arguments], check=True, cwd=HERE.parent)
+def run(*arguments: object) -> None:
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(HERE.parent / "tests"), os.getenv("PYTHONPATH", "")])
+    }
+    print("\n$ python", *arguments, flush=True)
+    subprocess.run([sys.executable, *map(str, arguments)], check=True, cwd=HERE.parent, env=environment)
 
 
 if __name__ == "__main__":

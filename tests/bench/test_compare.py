@@ -1,0 +1,46 @@
+"""The benchmarks' harness: it refuses wrong results before it times anything, and its tables say what was measured."""
+
+import numpy as np
+import pytest
+
+import compare
+import report
+
+MACHINE = {
+    "cpu": "a processor",
+    "isa": "avx2",
+    "cache_bytes": 100,
+    "fp32_gflops": {"1": 1.0, "all": 2.0},
+    "bf16_gflops": {"1": 1.0, "all": 2.0},
+    "read_gb_s": {"1": 1.0, "all": 1.0},
+}
+ENVIRONMENT = {"date": "2026-01-01", "python": "3.12", "versions": {"llmcore": "1"}, "machine": MACHINE}
+
+
+def workload(peer_result: float) -> compare.Workload:
+    sides = {"llmcore": lambda: [np.ones(3)], "peer": lambda: [np.full(3, peer_result)]}
+    return compare.Workload("ones", "float32", sides, lambda: [np.ones(3)], flops=2, traffic=12)
+
+
+def test_times_every_side():
+    row = compare.compare(workload(1.0), seconds=0.0)
+    assert row["seconds"].keys() == {"llmcore", "peer"}
+    assert all(s > 0 for s in row["seconds"].values())
+    assert row["ratio"] > 0
+    assert row["rounds"] >= 5
+
+
+def test_refuses_a_wrong_result():
+    with pytest.raises(AssertionError, match="relative error 0.1"):
+        compare.compare(workload(1.1), seconds=0.0)
+
+
+def test_table_has_the_floor_and_both_thread_counts():
+    row = {"name": "ones", "dtype": "float32", "flops": 2e9, "traffic": 0, "ratio": 3.0}
+    results = [
+        {"kind": "ops", "environment": ENVIRONMENT | {"threads": n}, "rows": [row | {"threads": n, "seconds": seconds}]}
+        for n, seconds in ((1, {"llmcore": 4.0, "peer": 12.0}), (2, {"llmcore": 2.0, "peer": 6.0}))
+    ]
+    text = report.render(results)
+    assert "| ones | float32 | 1 s | 2 s | 50% | peer 6 s | **3.00x** | **3.00x** |" in text
+    assert "2 threads: float32 2 GFLOP/s" in text
