@@ -31,7 +31,7 @@ def test_times_every_side():
 
 
 def test_refuses_a_wrong_result():
-    with pytest.raises(AssertionError, match="relative error 0.1"):
+    with pytest.raises(AssertionError, match="relative error"):
         compare.compare(workload(1.1), seconds=0.0)
 
 
