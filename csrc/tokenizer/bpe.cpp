@@ -64,6 +64,10 @@ Bpe::Bpe(ByRank, std::vector<std::string> tokens, Pattern pattern, std::vector<S
       specials_(std::move(specials)),
       table_(tokens_.size() * 4) {
   index_tokens();
+  for (size_t byte = 0; byte < byte_ids_.size(); ++byte) {
+    const char c = static_cast<char>(byte);
+    if (byte_ids_[byte] == kNoToken) fail("expected a token for each of the 256 bytes, got none for " + quoted({&c, 1}));
+  }
   // Every way to cut a token into two tokens is a merge, whose rank is the token's id.
   for (uint32_t id = 0; id < tokens_.size(); ++id) {
     const std::string_view token = tokens_[id];
@@ -99,8 +103,8 @@ void Bpe::index_tokens() {
   for (int byte = 0; byte < 256; ++byte) {
     const char c = static_cast<char>(byte);
     const auto found = ids_.find(std::string_view(&c, 1));
-    if (found == ids_.end()) fail("expected a token for each of the 256 bytes, got none for " + quoted({&c, 1}));
-    byte_ids_[static_cast<size_t>(byte)] = found->second;
+    complete_ &= found != ids_.end();
+    byte_ids_[static_cast<size_t>(byte)] = found != ids_.end() ? found->second : kNoToken;
   }
 }
 
@@ -136,14 +140,19 @@ void Bpe::encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuff
   if (n >= 0xFFFFFFFFull) fail("expected pieces of less than 4 GiB");
   uint32_t* ids = out.reserve(n);
   for (size_t i = 0; i < n; ++i) ids[i] = byte_ids_[piece[i]];
-  out.commit(n <= kShortPiece ? merge_short(table_, ids, n) : merge_long(table_, ids, n, cache.scratch));
+  const size_t count = n <= kShortPiece ? merge_short(table_, ids, n) : merge_long(table_, ids, n, cache.scratch);
+  if (!complete_ && std::find(ids, ids + count, kNoToken) != ids + count) {
+    throw std::invalid_argument("[encode] expected text that the vocabulary has tokens for, got " +
+                                quoted({reinterpret_cast<const char*>(piece), n}) + ", which has bytes that are none");
+  }
+  out.commit(count);
 }
 
 void Bpe::encode_segment(const uint8_t* text, size_t n, PieceCache& cache, IdBuffer& out) const {
   const uint8_t* end = text + n;
   scan(pattern_, text, end, [&](const uint8_t* piece, const uint8_t* piece_end) {
     const size_t length = static_cast<size_t>(piece_end - piece);
-    if (length == 1) return out.push(byte_ids_[*piece]);
+    if (length == 1 && complete_) return out.push(byte_ids_[*piece]);
     if (length > PieceCache::kMaxBytes) return encode_piece(piece, length, cache, out);
     const PieceCache::Key key = PieceCache::key(piece, length, end);
     if (const PieceCache::Entry* entry = cache.find(key)) {

@@ -21,8 +21,8 @@ using Merge = std::pair<uint32_t, uint32_t>;  // the ids of the left and the rig
 
 class Bpe {
  public:
-  // tokens[id] is the token's bytes, empty where an id is unused or special; every one of the 256 bytes must be a
-  // token. merges in order of rank; a merge's result is the token that spells its two sides one after the other. With
+  // tokens[id] is the token's bytes, empty where an id is unused or special. A byte that is no token (some vocabularies
+  // in the wild lack those that their training text lacked) makes encoding it fail. merges in order of rank; a merge's result is the token that spells its two sides one after the other. With
   // whole_piece_first, a piece that is a token is that token, whatever the merges say (tiktoken, `ignore_merges`).
   // Throws std::invalid_argument.
   Bpe(std::vector<std::string> tokens, const std::vector<Merge>& merges, Pattern pattern, bool whole_piece_first,
@@ -62,6 +62,8 @@ class Bpe {
   struct ByRank {};
   Bpe(ByRank, std::vector<std::string> tokens, Pattern pattern, std::vector<Special> specials);
 
+  static constexpr uint32_t kNoToken = 0xFFFFFFFE;  // stands for a byte that is no token; merges with nothing
+
   void index_tokens();
   void add_specials();
   void encode_segment(const uint8_t* text, size_t n, PieceCache& cache, IdBuffer& out) const;
@@ -75,6 +77,7 @@ class Bpe {
   Specials specials_;
   PairTable table_;
   std::array<uint32_t, 256> byte_ids_{};
+  bool complete_ = true;  // whether every byte is a token
   std::unordered_map<std::string_view, uint32_t> ids_;  // views into tokens_
   mutable CachePool caches_;
 };

@@ -223,18 +223,20 @@ def _read_vocab(read: _Reader, vocab: dict, special_tokens: dict[str, int]) -> t
     return tokens, ids
 
 
-def _read_merges(read: _Reader, merges: list, ids: dict[str, int]) -> list[tuple[int, int]]:
+def _read_merges(
+    read: _Reader, merges: list, ids: dict[str, int], where: str = "model.merges"
+) -> list[tuple[int, int]]:
     pairs = []
     for rank, entry in enumerate(merges):
         sides = entry.split(" ") if isinstance(entry, str) else entry
         if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(side, str) for side in sides):
-            raise read.fail(f"model.merges[{rank}]", 'two tokens, as "a b" or ["a", "b"]', entry)
+            raise read.fail(f"{where}[{rank}]", 'two tokens, as "a b" or ["a", "b"]', entry)
         left, right = ids.get(sides[0]), ids.get(sides[1])
         if left is None or right is None:
             unknown = sides[0] if left is None else sides[1]
-            raise read.fail(f"model.merges[{rank}]", "tokens of model.vocab", unknown)
+            raise read.fail(f"{where}[{rank}]", "tokens of the vocabulary", unknown)
         if sides[0] + sides[1] not in ids:
-            raise read.fail(f"model.merges[{rank}]", "a pair that makes a token of model.vocab", entry)
+            raise read.fail(f"{where}[{rank}]", "a pair that makes a token of the vocabulary", entry)
         pairs.append((left, right))
     return pairs
 
@@ -265,6 +267,75 @@ def _read_pattern(read: _Reader, document: dict) -> str:
     if name is None:
         raise read.fail("pre_tokenizer", f"byte-level splitting as {', '.join(NAMES)} do it", regex or whole)
     return name
+
+
+# tokenizer.ggml.pre -> (our pattern, whether a piece that is a token is that token), as llama.cpp takes them.
+_GGUF_PATTERNS = {
+    "gpt-2": ("gpt2", False),
+    "phi-2": ("gpt2", False),
+    "smollm": ("smollm", False),
+    "starcoder": ("smollm", False),
+    "command-r": ("smollm", False),
+    "llama-bpe": ("llama3", True),
+    "llama3": ("llama3", True),
+    "llama-v3": ("llama3", True),
+    "falcon3": ("llama3", True),
+    "smaug-bpe": ("llama3", False),
+    "dbrx": ("llama3", False),
+    "qwen2": ("qwen2", False),
+    "deepseek-r1-qwen": ("qwen2", False),
+    "stablelm2": ("qwen2", False),
+    "gpt-4o": ("o200k", False),
+    "llama4": ("o200k", False),
+}
+_GGUF_CONTROL, _GGUF_USER_DEFINED, _GGUF_UNUSED = 3, 4, 5
+
+
+def read_gguf(path: Path) -> Vocabulary:
+    """The vocabulary in a model's GGUF file."""
+    from llmcore.formats.gguf import load_gguf
+
+    read, metadata = _Reader(path), load_gguf(path).metadata
+
+    def field(name: str) -> Any:
+        return metadata.get(f"tokenizer.ggml.{name}")
+
+    if field("model") != "gpt2":
+        raise read.fail("tokenizer.ggml.model", "gpt2 (byte-level BPE)", field("model"))
+    if not isinstance(field("pre"), str) or field("pre") not in _GGUF_PATTERNS:
+        raise read.fail("tokenizer.ggml.pre", f"one of {', '.join(_GGUF_PATTERNS)}", field("pre"))
+    spellings, merges = field("tokens"), field("merges")
+    for name, strings in (("tokens", spellings), ("merges", merges)):
+        if not isinstance(strings, list) or not all(isinstance(s, str) for s in strings):
+            raise read.fail(f"tokenizer.ggml.{name}", "an array of strings", strings)
+    kinds = field("token_type")
+    if kinds is None:
+        kinds = [1] * len(spellings)
+    elif not hasattr(kinds, "dtype") or len(kinds) != len(spellings):
+        raise read.fail(
+            "tokenizer.ggml.token_type",
+            f"{len(spellings)} numbers",
+            str(len(kinds)) if hasattr(kinds, "__len__") else kinds,
+        )
+    byte_of_char = _byte_of_char()
+    tokens, ids, special_tokens = [b""] * len(spellings), {}, {}
+    for id, (spelling, kind) in enumerate(zip(spellings, kinds, strict=True)):
+        if kind == _GGUF_UNUSED:
+            continue
+        where = f"tokenizer.ggml.tokens[{id}]"
+        if not spelling or spelling in ids or spelling in special_tokens:
+            raise read.fail(where, "a string that no other token has", spelling)
+        if kind in (_GGUF_CONTROL, _GGUF_USER_DEFINED):
+            special_tokens[spelling] = id
+            continue
+        try:
+            tokens[id] = bytes(byte_of_char[char] for char in spelling)
+        except KeyError:
+            raise read.fail(where, "the byte-level alphabet", spelling) from None
+        ids[spelling] = id
+    pattern, whole_piece_first = _GGUF_PATTERNS[field("pre")]
+    pairs = _read_merges(read, merges, ids, "tokenizer.ggml.merges")
+    return Vocabulary(tokens, pairs, pattern, whole_piece_first, special_tokens)
 
 
 def read_tiktoken(path: Path, pattern: str, special_tokens: dict[str, int] | Iterable[str]) -> Vocabulary:

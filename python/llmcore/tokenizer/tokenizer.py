@@ -26,7 +26,7 @@ class Tokenizer:
     """A byte-level BPE tokenizer. Make one with `Tokenizer.train(...)` or `Tokenizer.load(path)`.
 
     Every sequence of bytes can be encoded, and `decode_bytes(encode_ordinary(data)) == data` whatever the
-    data: text that is not valid UTF-8 is tokenized as bytes. In a str, a lone surrogate, which has no UTF-8,
+    data (with a loaded vocabulary that lacks some of the 256 bytes, text that has them is a ValueError): text that is not valid UTF-8 is tokenized as bytes. In a str, a lone surrogate, which has no UTF-8,
     is replaced by U+FFFD as tiktoken does. A tokenizer never changes, may be used by many threads at once,
     can be pickled, and equals another that gives the same ids to every text by the same rules.
     """
@@ -104,9 +104,10 @@ class Tokenizer:
         pattern: str | None = None,
         special_tokens: dict[str, int] | Collection[str] | None = None,
     ) -> Tokenizer:
-        """Reads a tokenizer.json (byte-level BPE), a directory that holds one, or a `.tiktoken` file.
+        """Reads a tokenizer.json (byte-level BPE), a directory that holds one, a model's `.gguf` file (byte-level
+        BPE), or a `.tiktoken` file.
 
-        A tokenizer.json knows its pattern and special tokens (all of its added tokens). A `.tiktoken` file
+        A tokenizer.json and a GGUF file know their pattern and special tokens (all of the added tokens). A `.tiktoken` file
         knows neither: give `pattern`, and `special_tokens` as {token: id} or as a list, which gets the ids
         after the last. What a tokenizer.json says about post-processing (a token put before every text) is
         the caller's business. ValueError, naming the file and the field, for a file that is broken or that
@@ -127,6 +128,8 @@ class Tokenizer:
             vocabulary = formats.read_tiktoken(path, pattern, special_tokens if special_tokens is not None else ())
         elif pattern is not None or special_tokens is not None:
             raise ValueError(f"[load] {path}: expected no pattern and special_tokens: the file has its own")
+        elif path.suffix == ".gguf":
+            vocabulary = formats.read_gguf(path)
         else:
             vocabulary = formats.read_tokenizer_json(path)
         try:

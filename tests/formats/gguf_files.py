@@ -1,0 +1,49 @@
+"""Writes GGUF files byte by byte, right ones and wrong ones, from the format's description."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+
+NUMBERS = {"u1": 0, "i1": 1, "u2": 2, "i2": 3, "u4": 4, "i4": 5, "f4": 6, "b1": 7, "u8": 10, "i8": 11, "f8": 12}
+
+
+def string(text: str | bytes) -> bytes:
+    encoded = text.encode() if isinstance(text, str) else text
+    return struct.pack("<Q", len(encoded)) + encoded
+
+
+def value(v: Any) -> bytes:
+    """Type and value: str, numpy scalar or array, list of str, list of lists."""
+    if isinstance(v, (str, bytes)):
+        return struct.pack("<I", 8) + string(v)
+    if isinstance(v, list):
+        if v and isinstance(v[0], (str, bytes)):
+            return struct.pack("<IIQ", 9, 8, len(v)) + b"".join(string(s) for s in v)
+        return struct.pack("<IIQ", 9, 9, len(v)) + b"".join(value(inner)[4:] for inner in v)
+    array = np.asarray(v)
+    number = NUMBERS[array.dtype.str[1:]]
+    if array.ndim:
+        return struct.pack("<IIQ", 9, number, array.size) + array.tobytes()
+    return struct.pack("<I", number) + array.tobytes()
+
+
+def gguf(
+    metadata: dict[str, Any] | list[tuple[str, Any]],
+    tensors: list[tuple[str, tuple[int, ...], int, bytes]] = (),
+    alignment: int = 32,
+    version: int = 3,
+) -> bytes:
+    """tensors: (name, shape slowest first, number of the type, data)."""
+    pairs = list(metadata.items()) if isinstance(metadata, dict) else metadata
+    head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(pairs))
+    head += b"".join(string(key) + value(v) for key, v in pairs)
+    body = b""
+    for name, shape, kind, data in tensors:
+        body += b"\0" * (-len(body) % alignment)
+        head += string(name) + struct.pack("<I", len(shape)) + struct.pack(f"<{len(shape)}Q", *reversed(shape))
+        head += struct.pack("<IQ", kind, len(body))
+        body += data
+    return head + b"\0" * (-len(head) % alignment) + body

@@ -1,0 +1,94 @@
+"""The vocabulary in a model's GGUF file: the same tokenizer as its tokenizer.json makes, and broken ones."""
+
+import numpy as np
+import pytest
+
+from formats.gguf_files import gguf
+from llmcore.tokenizer import Tokenizer
+from llmcore.tokenizer.formats import _GGUF_PATTERNS, byte_alphabet
+
+NORMAL, CONTROL, UNUSED = 1, 3, 5
+
+
+def metadata(tokenizer: Tokenizer, pre: str) -> dict:
+    """What a converter writes for this tokenizer."""
+    alphabet = byte_alphabet()
+    v = tokenizer.vocabulary
+    spelled = ["".join(alphabet[b] for b in token) for token in v.tokens]
+    kinds = [NORMAL if token else UNUSED for token in v.tokens]
+    for text, id in v.special_tokens.items():
+        spelled[id], kinds[id] = text, CONTROL
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.tokens": spelled,
+        "tokenizer.ggml.token_type": np.array(kinds, np.int32),
+        "tokenizer.ggml.merges": [f"{spelled[a]} {spelled[b]}" for a, b in v.merges],
+    }
+
+
+@pytest.fixture(scope="module")
+def small() -> Tokenizer:
+    return Tokenizer.train(iter(["ab abc abcd, and the cat sat on the mat"]), 280, pattern="gpt2")
+
+
+def load(tmp_path, fields) -> Tokenizer:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf(fields))
+    return Tokenizer.load(path)
+
+
+@pytest.mark.parametrize("pre", _GGUF_PATTERNS)
+def test_same_tokenizer(tmp_path, corpus, pre):
+    pattern, whole_piece_first = _GGUF_PATTERNS[pre]
+    trained = Tokenizer.train(iter([corpus[:20_000]]), 500, pattern=pattern)
+    loaded = load(tmp_path, metadata(trained, pre))
+    assert loaded.vocabulary == trained.vocabulary._replace(whole_piece_first=whole_piece_first)
+    assert loaded.encode("The cat 123 <|endoftext|>", "all") == trained.encode("The cat 123 <|endoftext|>", "all")
+
+
+def test_bytes_without_a_token(tmp_path, small):
+    """SmolLM2's own vocabulary lacks 21 bytes: text with them is refused, never lost."""
+    fields = metadata(small, "gpt-2")
+    missing = (0x7A, 0xFF)  # z
+    for byte in missing:
+        fields["tokenizer.ggml.tokens"][byte] = f"[PAD{byte}]"
+        fields["tokenizer.ggml.token_type"][byte] = UNUSED
+    loaded = load(tmp_path, fields)
+    assert loaded.encode("abcd the") == small.encode("abcd the")
+    for text in ("z", b"\xff", "ab zab", "z" * 100, b"a\xffb"):
+        with pytest.raises(ValueError, match=r"\[encode\] expected text that the vocabulary has tokens for, got '"):
+            loaded.encode(text)
+    assert Tokenizer.load(loaded.save(tmp_path)) == loaded
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokenizer.ggml.model": "bert"}, "tokenizer.ggml.model: expected gpt2 .*, got bert"),
+        ({"tokenizer.ggml.pre": "other"}, "tokenizer.ggml.pre: expected one of gpt-2, .*, got other"),
+        ({"tokenizer.ggml.pre": ["gpt-2"]}, "tokenizer.ggml.pre: expected one of"),
+        (
+            {"tokenizer.ggml.tokens": np.arange(3, dtype=np.int32)},
+            "tokenizer.ggml.tokens: expected an array of strings",
+        ),
+        ({"tokenizer.ggml.merges": ["a"]}, r"tokenizer.ggml.merges\[0\]: expected two tokens"),
+        ({"tokenizer.ggml.merges": ["a nope"]}, r"tokenizer.ggml.merges\[0\]: expected tokens of the vocabulary"),
+        ({"tokenizer.ggml.merges": "a b"}, "tokenizer.ggml.merges: expected an array of strings"),
+        (
+            {"tokenizer.ggml.token_type": np.zeros(3, np.int32)},
+            r"tokenizer.ggml.token_type: expected \d+ numbers, got 3",
+        ),
+        ({"tokenizer.ggml.token_type": "none"}, r"tokenizer.ggml.token_type: expected \d+ numbers"),
+    ],
+)
+def test_broken_vocabularies(tmp_path, small, change, message):
+    with pytest.raises(ValueError, match=rf"\[load\] .*model.gguf: {message}"):
+        load(tmp_path, metadata(small, "gpt-2") | change)
+
+
+def test_two_tokens_of_one_spelling(tmp_path, small):
+    fields = metadata(small, "gpt-2")
+    fields["tokenizer.ggml.tokens"][3] = fields["tokenizer.ggml.tokens"][4]
+    with pytest.raises(ValueError, match=r"tokenizer.ggml.tokens\[4\]: expected a string that no other token has"):
+        load(tmp_path, fields)
