@@ -67,7 +67,8 @@ def main(workloads: Callable[[], Iterable[Workload]]) -> None:
     use_threads(args.threads)
     from environment import environment
 
-    result = {"kind": "ops", "environment": environment(args.threads), "rows": []}
+    title = (sys.modules["__main__"].__doc__ or "").partition("\n")[0]  # of the file that called us
+    result = {"kind": "ops", "title": title, "environment": environment(args.threads), "rows": []}
     for workload in workloads():
         label = f"{workload.name}, {workload.dtype}"
         if args.only and args.only not in label:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from collections import defaultdict
 from pathlib import Path
 
@@ -40,8 +41,8 @@ def render(results: list[dict]) -> str:
     training = [r for r in results if r["kind"] == "train"]
     workloads = [r for r in results if r["kind"] == "ops"]
     parts = [train_table(training)] if training else []
-    if workloads:
-        parts.append(workload_table(workloads))
+    for title in dict.fromkeys(r["title"] for r in workloads):
+        parts.append(family([r for r in workloads if r["title"] == title]))
     return "\n\n".join([*parts, places([r["environment"] for r in results])])
 
 
@@ -105,6 +106,15 @@ def train_table(results: list[dict]) -> str:
         "last loss",
     ]
     return table(header, rows)
+
+
+def family(results: list[dict]) -> str:
+    """The table of one file, folded under a line that says what is in it."""
+    ratios = [row["ratio"] for result in results for row in result["rows"] if row["ratio"]]
+    summary = results[0]["title"].rstrip(".:")
+    if ratios:
+        summary += f": {statistics.geometric_mean(ratios):.2f}x the best peer in the geometric mean, {min(ratios):.2f}x at least"
+    return f"<details><summary>{summary}</summary>\n\n{workload_table(results)}\n\n</details>"
 
 
 def workload_table(results: list[dict]) -> str:

@@ -38,9 +38,15 @@ def test_refuses_a_wrong_result():
 def test_table_has_the_floor_and_both_thread_counts():
     row = {"name": "ones", "dtype": "float32", "flops": 2e9, "traffic": 0, "ratio": 3.0}
     results = [
-        {"kind": "ops", "environment": ENVIRONMENT | {"threads": n}, "rows": [row | {"threads": n, "seconds": seconds}]}
+        {
+            "kind": "ops",
+            "title": "Ones",
+            "environment": ENVIRONMENT | {"threads": n},
+            "rows": [row | {"threads": n, "seconds": seconds}],
+        }
         for n, seconds in ((1, {"llmcore": 4.0, "peer": 12.0}), (2, {"llmcore": 2.0, "peer": 6.0}))
     ]
     text = report.render(results)
     assert "| ones | float32 | 1 s | 2 s | 50% | peer 6 s | **3.00x** | **3.00x** |" in text
+    assert "<summary>Ones: 3.00x the best peer in the geometric mean, 3.00x at least</summary>" in text
     assert "2 threads: float32 2 GFLOP/s" in text
