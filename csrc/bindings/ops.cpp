@@ -150,13 +150,24 @@ void register_optimizers(Binder& b) {
 void register_sampling(Binder& b) {
   b.def(
       "sample",
-      [](const Tensor& logits, const Tensor& temperature, const Tensor& top_k, const Tensor& top_p, const Tensor& min_p,
-         const Tensor& seed, const Tensor& step, bool want_probs) {
-        SampleResult r = sample(logits, {temperature, top_k, top_p, min_p, seed, step}, want_probs);
+      [](const Tensor& logits, EachFloat temperature, EachInt top_k, EachFloat top_p, EachFloat min_p, EachInt seed,
+         EachInt step, bool want_probs, const std::optional<std::array<Tensor, 3>>& bias, const OptionalTensor& history,
+         EachInt history_lengths, EachInt prompt_lengths, EachFloat repetition_penalty, EachFloat presence_penalty,
+         EachFloat frequency_penalty) {
+        SampleBias biases;
+        if (bias) biases = {(*bias)[0], (*bias)[1], (*bias)[2]};
+        SamplePenalties penalties;
+        if (history)
+          penalties = {*history,           history_lengths,  prompt_lengths,
+                       repetition_penalty, presence_penalty, frequency_penalty};
+        SampleResult r = sample(logits, {temperature, top_k, top_p, min_p, seed, step}, bias ? &biases : nullptr,
+                                history ? &penalties : nullptr, want_probs);
         return std::make_tuple(r.token, r.logprob, r.probs.defined() ? OptionalTensor(r.probs) : std::nullopt);
       },
       py::arg("logits"), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("min_p"), py::arg("seed"),
-      py::arg("step"), py::arg("want_probs") = false);
+      py::arg("step"), py::arg("want_probs") = false, py::arg("bias") = std::nullopt, py::arg("history") = std::nullopt,
+      py::arg("history_lengths") = 0, py::arg("prompt_lengths") = 0, py::arg("repetition_penalty") = 1.0,
+      py::arg("presence_penalty") = 0.0, py::arg("frequency_penalty") = 0.0);
 }
 
 }  // namespace

@@ -265,20 +265,30 @@ struct SumSquaresArgs {                 // partial[i] = sum of squares of piece 
 
 // ---- sampling (sample.inl) ----------------------------------------------------------------------
 struct SampleArgs {
-  // For each row: temperature -> top-k -> top-p -> min-p -> draw (see ops/sample.h for the exact semantics)
+  // For each row: bias -> penalties -> temperature -> top-k -> top-p -> min-p -> draw (ops/sample.h: exact semantics)
   DType dtype;
   int64_t B, V;
-  const void* logits;        // (B,V)
-  const float* temperature;  // (B); 0 = argmax, lowest id on ties
-  const int32_t* top_k;      // (B); 0 = off
-  const float* top_p;        // (B); >= 1 = off
-  const float* min_p;        // (B); 0 = off
-  const uint64_t* seed;      // (B)
-  const int64_t* step;       // (B) draw number within the request
-  int32_t* token;            // (B)
-  float* logprob;            // (B): of the token under softmax(logits), unmodified; may be null
-  float* probs;              // (B,V): the filtered, renormalised distribution; may be null
-  void* workspace;           // sample_workspace() bytes
+  const void* logits;           // (B,V)
+  const float* temperature;     // (B); 0 = argmax, lowest id on ties
+  const int32_t* top_k;         // (B); 0 = off
+  const float* top_p;           // (B); >= 1 = off
+  const float* min_p;           // (B); 0 = off
+  const uint64_t* seed;         // (B)
+  const int64_t* step;          // (B) draw number within the request
+  const int64_t* bias_offsets;  // (B+1): row b's biases are [offsets[b], offsets[b+1]) of ids and values; or null
+  const int32_t* bias_ids;
+  const float* bias_values;
+  const int32_t* history;  // (B,history_size): the tokens so far, prompt first; or null: no penalties
+  int64_t history_size;
+  const int32_t* history_lengths;  // (B): tokens that count
+  const int32_t* prompt_lengths;   // (B): those of them that are not output
+  const float* repetition;         // (B) each; 1, 0, 0 = off
+  const float* presence;
+  const float* frequency;
+  int32_t* token;   // (B)
+  float* logprob;   // (B): of the token under softmax(logits), unmodified
+  float* probs;     // (B,V): the filtered, renormalised distribution; may be null
+  void* workspace;  // sample_workspace() bytes
 };
 
 // -------------------------------------------------------------------------------------------------

@@ -35,9 +35,10 @@ static inline void philox_lanes(uint64_t key, uint64_t counter_lo, vq counter_hi
   words[0] = c0, words[1] = c1, words[2] = c2, words[3] = c3;
 }
 
+// v, but for the upper bound.
+static inline vf uniform(vu random) { return (__builtin_convertvector(random, vf) + 0.5f) * 2.3283064365386963e-10f; }
 static inline vf gumbel(vu random) {
-  const vf v = (__builtin_convertvector(random, vf) + 0.5f) * 2.3283064365386963e-10f;
-  return -log_normal(-log_one_minus(min(v, splat(1.0f - 5.9604645e-8f))));
+  return -log_normal(-log_one_minus(min(uniform(random), splat(1.0f - 5.9604645e-8f))));
 }
 
 static inline vq first_lanes(uint64_t start) {

@@ -1,5 +1,6 @@
 #include "ops/sample.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "ops/common.h"
@@ -7,49 +8,119 @@
 namespace llmcore {
 namespace {
 
-template <class T, class Valid>
-void check_each(const char* name, const Tensor& t, DType dtype, int64_t B, const char* expected, Valid valid) {
-  check_dtype("sample", name, t, dtype);
-  check_shape("sample", name, t, {B});
-  check_contiguous("sample", name, t);
+constexpr const char* kOp = "sample";
+
+template <class T>
+constexpr DType kTypeOf = std::is_same_v<T, float> ? DType::kF32
+                          : sizeof(T) == 4         ? DType::kI32
+                                                   : DType::kI64;
+
+// The values (B) of a parameter, checked; `keep` holds the memory of a number that stands for all rows.
+template <class T, class Number, class Valid>
+const T* each(const char* name, const std::variant<Number, Tensor>& value, int64_t B, const char* expected,
+              const Valid& valid, std::vector<T>& keep) {
+  const T* p;
+  if (const Number* number = std::get_if<Number>(&value)) {
+    T given = static_cast<T>(*number);
+    if constexpr (std::is_same_v<T, int32_t>) {
+      if (*number > INT32_MAX) fail(kOp, std::string(name) + " below 2^31", std::to_string(*number));
+      given = static_cast<T>(std::max<int64_t>(*number, INT32_MIN));
+    }
+    keep.assign(static_cast<size_t>(B), given);
+    p = keep.data();
+  } else {
+    const Tensor& t = std::get<Tensor>(value);
+    check_dtype(kOp, name, t, kTypeOf<T>);
+    check_shape(kOp, name, t, {B});
+    check_contiguous(kOp, name, t);
+    p = t.data_as<T>();
+  }
   for (int64_t i = 0; i < B; ++i)
-    if (!valid(t.data_as<T>()[i]))
-      fail("sample", std::string(name) + " " + expected, std::to_string(t.data_as<T>()[i]));
+    if (!valid(p[i], i)) fail(kOp, std::string(name) + " " + expected, std::to_string(p[i]));
+  return p;
+}
+
+void check_tokens(const char* name, const int32_t* ids, int64_t n, int64_t V) {
+  for (int64_t i = 0; i < n; ++i)
+    if (ids[i] < 0 || ids[i] >= V)
+      fail(kOp, std::string(name) + " in [0, " + std::to_string(V) + ")", std::to_string(ids[i]));
+}
+
+void set_bias(const SampleBias& bias, SampleArgs& a) {
+  check_dtype(kOp, "bias offsets", bias.offsets, DType::kI64);
+  check_shape(kOp, "bias offsets", bias.offsets, {a.B + 1});
+  check_dtype(kOp, "bias ids", bias.ids, DType::kI32);
+  check_ndim(kOp, "bias ids", bias.ids, 1);
+  check_dtype(kOp, "bias values", bias.values, DType::kF32);
+  check_shape(kOp, "bias values", bias.values, bias.ids.shape());
+  for (const Tensor* t : {&bias.offsets, &bias.ids, &bias.values}) check_contiguous(kOp, "bias", *t);
+  const int64_t* offsets = bias.offsets.data_as<int64_t>();
+  for (int64_t b = 0; b < a.B; ++b)
+    if (offsets[b] < 0 || offsets[b] > offsets[b + 1] || offsets[b + 1] > bias.ids.size())
+      fail(kOp, "bias offsets that rise to at most " + std::to_string(bias.ids.size()), std::to_string(offsets[b]));
+  check_tokens("bias ids", bias.ids.data_as<int32_t>(), bias.ids.size(), a.V);
+  a.bias_offsets = offsets, a.bias_ids = bias.ids.data_as<int32_t>(), a.bias_values = bias.values.data_as<float>();
+  for (int64_t i = 0; i < bias.ids.size(); ++i)
+    if (!(a.bias_values[i] < INFINITY)) fail(kOp, "bias values below infinity", std::to_string(a.bias_values[i]));
 }
 
 }  // namespace
 
-SampleResult sample(const Tensor& logits_in, const SampleParameters& p, bool want_probs) {
-  const char* op = "sample";
-  check_float(op, "logits", logits_in);
-  if (logits_in.ndim() != 2) fail(op, "logits (B, V)", to_string(logits_in.shape()));
-  const int64_t B = logits_in.dim(0), V = logits_in.dim(1);
-  if (V < 1) fail(op, "at least one logit", to_string(logits_in.shape()));
-  check_each<float>("temperature", p.temperature, DType::kF32, B, ">= 0",
-                    [](float t) { return t >= 0 && std::isfinite(t); });
-  check_each<int32_t>("top_k", p.top_k, DType::kI32, B, ">= 0 (0 is off)", [](int32_t k) { return k >= 0; });
-  check_each<float>("top_p", p.top_p, DType::kF32, B, "in (0, 1]", [](float t) { return t > 0 && t <= 1; });
-  check_each<float>("min_p", p.min_p, DType::kF32, B, "in [0, 1]", [](float t) { return t >= 0 && t <= 1; });
-  check_each<int64_t>("seed", p.seed, DType::kI64, B, "", [](int64_t) { return true; });
-  check_each<int64_t>("step", p.step, DType::kI64, B, "", [](int64_t) { return true; });
+SampleResult sample(const Tensor& logits_in, const SampleParameters& p, const SampleBias* bias,
+                    const SamplePenalties* penalties, bool want_probs) {
+  check_float(kOp, "logits", logits_in);
+  if (logits_in.ndim() != 2) fail(kOp, "logits (B, V)", to_string(logits_in.shape()));
+  SampleArgs a{};
+  const int64_t B = a.B = logits_in.dim(0), V = a.V = logits_in.dim(1);
+  if (V < 1) fail(kOp, "at least one logit", to_string(logits_in.shape()));
+  std::vector<float> temperature, top_p, min_p, repetition, presence, frequency;
+  std::vector<int32_t> top_k, lengths, prompt_lengths;
+  std::vector<int64_t> seed, step;
+  const auto finite = [](float x, int64_t) { return std::isfinite(x); };
+  const auto any = [](int64_t, int64_t) { return true; };
+  a.temperature = each<float>(
+      "temperature", p.temperature, B, ">= 0", [](float t, int64_t) { return t >= 0 && std::isfinite(t); },
+      temperature);
+  a.top_k = each<int32_t>("top_k", p.top_k, B, ">= 0 (0 is off)", [](int32_t k, int64_t) { return k >= 0; }, top_k);
+  a.top_p = each<float>("top_p", p.top_p, B, "in (0, 1]", [](float t, int64_t) { return t > 0 && t <= 1; }, top_p);
+  a.min_p = each<float>("min_p", p.min_p, B, "in [0, 1]", [](float t, int64_t) { return t >= 0 && t <= 1; }, min_p);
+  a.seed = reinterpret_cast<const uint64_t*>(each<int64_t>("seed", p.seed, B, "", any, seed));
+  a.step = each<int64_t>("step", p.step, B, "", any, step);
+  if (bias) set_bias(*bias, a);
+  if (penalties) {
+    const Tensor& history = penalties->history;
+    check_dtype(kOp, "history", history, DType::kI32);
+    if (history.ndim() != 2 || history.dim(0) != B)
+      fail(kOp, "history (" + std::to_string(B) + ", L)", to_string(history.shape()));
+    check_contiguous(kOp, "history", history);
+    a.history = history.data_as<int32_t>(), a.history_size = history.dim(1);
+    a.history_lengths = each<int32_t>(
+        "history_lengths", penalties->lengths, B, "in [0, L]",
+        [&](int32_t n, int64_t) { return n >= 0 && n <= a.history_size; }, lengths);
+    a.prompt_lengths = each<int32_t>(
+        "prompt_lengths", penalties->prompt_lengths, B, "in [0, history_lengths]",
+        [&](int32_t n, int64_t i) { return n >= 0 && n <= a.history_lengths[i]; }, prompt_lengths);
+    a.repetition = each<float>(
+        "repetition_penalty", penalties->repetition, B, "> 0",
+        [](float r, int64_t) { return r > 0 && std::isfinite(r); }, repetition);
+    a.presence = each<float>("presence_penalty", penalties->presence, B, "a finite number", finite, presence);
+    a.frequency = each<float>("frequency_penalty", penalties->frequency, B, "a finite number", finite, frequency);
+    for (int64_t b = 0; b < B; ++b) check_tokens("history", a.history + b * a.history_size, a.history_lengths[b], V);
+  }
   const Tensor logits = logits_in.contiguous();
   SampleResult r{Tensor::empty({B}, DType::kI32), Tensor::empty({B}, DType::kF32), {}};
-  SampleArgs a{};
-  a.dtype = logits.dtype(), a.B = B, a.V = V, a.logits = logits.data();
-  a.temperature = p.temperature.data_as<float>(), a.top_k = p.top_k.data_as<int32_t>();
-  a.top_p = p.top_p.data_as<float>(), a.min_p = p.min_p.data_as<float>();
-  a.seed = p.seed.data_as<uint64_t>(), a.step = p.step.data_as<int64_t>();
+  a.dtype = logits.dtype(), a.logits = logits.data();
   a.token = r.token.data_as<int32_t>(), a.logprob = r.logprob.data_as<float>();
   if (want_probs) {
     r.probs = Tensor::empty({B, V}, DType::kF32, logits.device());
     a.probs = r.probs.data_as<float>();
   }
-  const Tensor workspace =
-      Tensor::empty({static_cast<int64_t>(kernel(op, logits.device(), &KernelTable::sample_workspace)(a))}, DType::kU8);
+  const Tensor workspace = Tensor::empty(
+      {static_cast<int64_t>(kernel(kOp, logits.device(), &KernelTable::sample_workspace)(a))}, DType::kU8);
   a.workspace = workspace.data();
-  kernel(op, logits.device(), &KernelTable::sample)(a);
+  kernel(kOp, logits.device(), &KernelTable::sample)(a);
   for (int64_t i = 0; i < B; ++i)
-    if (a.token[i] < 0) fail(op, "a finite logit in every row", "row " + std::to_string(i) + " without one");
+    if (a.token[i] < 0) fail(kOp, "a finite logit in every row", "row " + std::to_string(i) + " without one");
   return r;
 }
 

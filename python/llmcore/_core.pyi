@@ -318,13 +318,20 @@ def rope(
 ) -> Array: ...
 def sample(
     logits: Array,
-    temperature: Array,
-    top_k: Array,
-    top_p: Array,
-    min_p: Array,
-    seed: Array,
-    step: Array,
+    temperature: typing.SupportsFloat | typing.SupportsIndex | Array,
+    top_k: typing.SupportsInt | typing.SupportsIndex | Array,
+    top_p: typing.SupportsFloat | typing.SupportsIndex | Array,
+    min_p: typing.SupportsFloat | typing.SupportsIndex | Array,
+    seed: typing.SupportsInt | typing.SupportsIndex | Array,
+    step: typing.SupportsInt | typing.SupportsIndex | Array,
     want_probs: bool = False,
+    bias: typing.Annotated[collections.abc.Sequence[Array], "FixedSize(3)"] | None = None,
+    history: Array | None = None,
+    history_lengths: typing.SupportsInt | typing.SupportsIndex | Array = 0,
+    prompt_lengths: typing.SupportsInt | typing.SupportsIndex | Array = 0,
+    repetition_penalty: typing.SupportsFloat | typing.SupportsIndex | Array = 1.0,
+    presence_penalty: typing.SupportsFloat | typing.SupportsIndex | Array = 0.0,
+    frequency_penalty: typing.SupportsFloat | typing.SupportsIndex | Array = 0.0,
 ) -> tuple[Array, Array, Array | None]: ...
 def scale(x: Array, factor: typing.SupportsFloat | typing.SupportsIndex) -> Array: ...
 def set_num_threads(n: typing.SupportsInt | typing.SupportsIndex) -> None: ...

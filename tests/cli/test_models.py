@@ -81,6 +81,27 @@ def test_generate_writes_what_the_model_generates(run, tiny, model_dir):
     assert len(many["completions"][0]["logprobs"]) == len(many["completions"][0]["tokens"])
 
 
+def test_generate_takes_penalties_and_bias(run, tiny, model_dir):
+    flags = ("-m", model_dir, "--max-tokens", 12, "--temperature", 0, "--no-echo")
+    changes = ("--repetition-penalty", 1.5, "--presence-penalty", 0.5, "--frequency-penalty", 0.25)
+    expected = tiny.generate(
+        PROMPT,
+        12,
+        temperature=0,
+        repetition_penalty=1.5,
+        presence_penalty=0.5,
+        frequency_penalty=0.25,
+        logit_bias={40: 2.0, 41: -np.inf},
+    )
+    assert run("generate", PROMPT, *flags, *changes, "--logit-bias", "40=2", "--logit-bias", "41=-inf") == (
+        0,
+        f"{expected}\n",
+        "",
+    )
+    code, _, err = run("generate", PROMPT, *flags, "--logit-bias", "x")
+    assert (code, "expected --logit-bias ID=BIAS, got x" in err) == (2, True)
+
+
 def test_generate_stops_and_draws_a_seed(run, tiny, model_dir):
     whole = str(tiny.generate(PROMPT, 20, temperature=0))
     stop = whole[5:8]

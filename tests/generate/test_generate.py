@@ -9,6 +9,7 @@ import llmcore
 from llmcore import models
 from llmcore.generate.sampling import SamplingParams
 from llmcore.generate.text import TextStream
+from reference import sample as reference
 
 TEXT = ["the cat sat on the mat. the dog sat on the log. naïve café 日本語 🎉 " * 20]
 
@@ -56,6 +57,27 @@ def test_same_seed_same_text_alone_and_in_a_batch(lm):
         assert alone.tokens == together[i].tokens
         assert str(alone) == together[i].text
     assert lm.generate("the cat", seed=8, **options).tokens != together[0].tokens
+
+
+def test_penalties_and_bias_follow_the_tokens(lm):
+    """Greedy steps against logits changed by hand, alone and beside a row without penalties."""
+    options = {"max_tokens": 15, "temperature": 0, "ignore_eos": True}
+    penalties = {"repetition_penalty": 0.2, "presence_penalty": 0.3, "frequency_penalty": 0.2}
+    bias = {5: 1.0, 6: -2.0}
+    got = lm.generate(["the cat", "the"], logit_bias=bias, **penalties, **options)
+    for prompt, c in zip(["the cat", "the"], got, strict=True):
+        assert lm.generate(prompt, logit_bias=bias, **penalties, **options).tokens == c.tokens
+        start = len(lm.tokenizer.encode_ordinary(prompt))
+        ids = lm.tokenizer.encode_ordinary(prompt)
+        for token in c.tokens:
+            logits = lm.model(np.array([ids])).numpy()[0, -1]
+            changed = reference.changed(logits, bias, ids, start, *penalties.values())
+            assert changed[token] >= changed.max() - 0.02  # the cache rounds like the full pass, not always alike
+            ids.append(token)
+    plain = lm.generate("the cat", **options)
+    assert plain.tokens != got[0].tokens
+    first = plain.tokens[0]
+    assert lm.generate("the cat", logit_bias={first: -np.inf}, **options).tokens[0] != first
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
@@ -147,6 +169,12 @@ def test_score_is_the_log_softmax(lm):
         ({"stop": ""}, "stop"),
         ({"seed": "x"}, "seed"),
         ({"seed": 2**63}, "seed"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty"),
+        ({"presence_penalty": float("inf")}, "presence_penalty"),
+        ({"frequency_penalty": "much"}, "frequency_penalty"),
+        ({"logit_bias": {"the": 1.0}}, "logit_bias"),
+        ({"logit_bias": {1: float("inf")}}, "logit_bias"),
+        ({"logit_bias": [1]}, "logit_bias"),
     ],
 )
 def test_bad_options_are_named(options, words):

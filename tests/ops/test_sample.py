@@ -163,6 +163,110 @@ def test_threads_do_not_change_bits():
     assert_same_bits(compute)
 
 
+CHANGES = [
+    {"logit_bias": {3: 2.0, 0: -1.5, 8: -np.inf}},
+    {"repetition_penalty": 1.3},
+    {"repetition_penalty": 0.7, "presence_penalty": 0.4},
+    {"presence_penalty": -0.5, "frequency_penalty": 0.25},
+    {"logit_bias": {1: 5.0}, "repetition_penalty": 2.0, "presence_penalty": 0.1, "frequency_penalty": 0.2},
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("filters", [{}, {"temperature": 0.0}, {"top_k": 5, "top_p": 0.9}], ids=str)
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_bias_and_penalties(changes, filters, dtype):
+    """Rows of one batch, with other histories; the log-probabilities stay those of the logits as they were given."""
+    V = 12
+    logits = random((4, V), dtype, scale=2)
+    history, prompts = [[], [3, 3, 1, 5, 3, 1], [7] * 6 + [0], list(range(V)) * 3], [0, 2, 7, 20]
+    got = ops.sample(
+        llmcore.tensor(logits, dtype), return_probs=True, history=history, prompt_lengths=prompts, **changes, **filters
+    )
+    plain = ops.softmax(llmcore.tensor(logits, "float32")).numpy()
+    for b in range(4):
+        changed = reference.changed(
+            logits[b],
+            changes.get("logit_bias"),
+            history[b],
+            prompts[b],
+            *(
+                changes.get(f"{name}_penalty", off)
+                for name, off in (("repetition", 1), ("presence", 0), ("frequency", 0))
+            ),
+        )
+        np.testing.assert_allclose(got.probs.numpy()[b], reference.filtered(changed, **filters), rtol=1e-5, atol=1e-7)
+        token = got.tokens.numpy()[b]
+        np.testing.assert_allclose(got.logprobs.numpy()[b], np.log(plain[b, token]), rtol=1e-5, atol=1e-5)
+
+
+def test_changes_of_a_row_alone_and_in_a_batch():
+    """A large vocabulary, whose rows are cut into pieces; some rows are changed, others are not."""
+    rng = np.random.default_rng(0)
+    B, V = 5, 20001
+    logits = random((B, V)).astype(np.float32)
+    history = [rng.integers(0, V, n).tolist() for n in (0, 1, 500, 3000, 40)]
+    bias = [None, {5: 1.0}, {}, {V - 1: 9.0, 0: -np.inf}, {7: 0.5}]
+    each = {
+        "repetition_penalty": rng.random(B) + 0.5,
+        "presence_penalty": rng.random(B),
+        "seed": rng.integers(0, 99, B),
+    }
+
+    def draw(rows):
+        return ops.sample(
+            logits[rows],
+            top_p=0.9,
+            return_probs=True,
+            logit_bias=[bias[b] for b in rows],
+            history=[history[b] for b in rows],
+            prompt_lengths=[len(history[b]) // 2 for b in rows],
+            **{k: v[rows] for k, v in each.items()},
+        )
+
+    together = [a.numpy() for a in draw(np.arange(B))]
+    for b in range(B):
+        for got, want in zip(draw(np.array([b])), together, strict=True):
+            np.testing.assert_array_equal(got.numpy()[0], want[b])
+    assert_same_bits(lambda: [a.numpy() for a in draw(np.arange(B))])
+    assert_same_bits(lambda: [a.numpy() for a in draw(np.array([3]))])
+
+
+def test_a_single_row_is_the_same_for_any_number_of_threads():
+    logits = random((1, 50000)).astype(np.float32)
+
+    def compute():
+        for parameters in FILTERS:
+            yield from (t.numpy() for t in ops.sample(logits, seed=5, return_probs=True, **parameters))
+
+    assert_same_bits(compute)
+
+
+def test_bad_changes():
+    logits = np.zeros((2, 4), np.float32)
+    rows = [[0], [1, 2]]
+    for expected, kind, arguments in (
+        (r"a history for the penalties, got None", ValueError, {"presence_penalty": 1.0}),
+        (r"history \(2, L\), got \(1, 1\)", ValueError, {"history": [[0]]}),
+        (r"history in \[0, 4\), got 4", ValueError, {"history": [[0], [4]]}),
+        (r"history in \[0, 4\), got -1", ValueError, {"history": [[0], [-7]]}),
+        (r"history as a list of tokens for each row, got \[0.5\]", TypeError, {"history": [[0.5], [1]]}),
+        (r"prompt_lengths in \[0, history_lengths\], got 2", ValueError, {"history": rows, "prompt_lengths": 2}),
+        (r"repetition_penalty > 0, got 0", ValueError, {"history": rows, "repetition_penalty": 0}),
+        (r"presence_penalty a finite number, got nan", ValueError, {"history": rows, "presence_penalty": np.nan}),
+        (r"frequency_penalty a number, got 'x'", TypeError, {"history": rows, "frequency_penalty": "x"}),
+        (r"bias ids in \[0, 4\), got 4", ValueError, {"logit_bias": {4: 1.0}}),
+        (r"bias ids in \[0, 4\), got 2147483647", ValueError, {"logit_bias": {2**32: 1.0}}),
+        (r"bias values below infinity, got inf", ValueError, {"logit_bias": {1: np.inf}}),
+        (r"bias values below infinity, got nan", ValueError, {"logit_bias": {1: np.nan}}),
+        (r"tokens of logit_bias as integers, got \[0.5\]", TypeError, {"logit_bias": [{0.5: 1.0}, {}]}),
+        (r"bias offsets \(3,\), got \(2,\)", ValueError, {"logit_bias": [{1: 1.0}]}),
+        (r"a finite logit in every row, got row 1", ValueError, {"logit_bias": [{}, dict.fromkeys(range(4), -np.inf)]}),
+    ):
+        with pytest.raises(kind, match=rf"^\[sample\] expected {expected}"):
+            ops.sample(logits, **arguments)
+
+
 def test_excluded_and_infinite_logits():
     logits = np.array([[np.nan, -np.inf, 1.0, np.nan, 0.0]], np.float32)
     for parameters in ({"temperature": 0}, *FILTERS):

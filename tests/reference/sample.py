@@ -1,5 +1,7 @@
 """The sampling rules in float64, with a sort: what the kernel must do without one."""
 
+from collections import Counter
+
 import numpy as np
 
 from reference.philox import philox
@@ -23,6 +25,18 @@ def filtered(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
     order = order[weight[order] >= min_p * weight.max()]
     out = np.zeros(V)
     out[order] = weight[order] / weight[order].sum()
+    return out
+
+
+def changed(logits, bias=None, history=(), prompt_length=0, repetition=1.0, presence=0.0, frequency=0.0):
+    """One row (V) with bias and penalties: what the filters are given."""
+    out = np.array(logits, np.float64)
+    for token, value in (bias or {}).items():
+        out[token] += value
+    for token in set(history):
+        out[token] = out[token] / repetition if out[token] > 0 else out[token] * repetition
+    for token, count in Counter(history[prompt_length:]).items():
+        out[token] -= count * frequency + presence
     return out
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from llmcore.cli import options, show
+from llmcore.cli.errors import UsageError
 
 
 def generate(
@@ -22,6 +23,21 @@ def generate(
     stop: Annotated[
         list[str] | None, typer.Option("--stop", metavar="TEXT", help="Stop before this (repeatable).")
     ] = None,
+    repetition_penalty: Annotated[
+        float,
+        typer.Option("--repetition-penalty", metavar="R", help="Above 1: fewer tokens that were there; 1 is off."),
+    ] = 1.0,
+    presence_penalty: Annotated[
+        float,
+        typer.Option("--presence-penalty", metavar="P", help="Taken from the logit of every token written before."),
+    ] = 0.0,
+    frequency_penalty: Annotated[
+        float, typer.Option("--frequency-penalty", metavar="F", help="The same, for each time it was written.")
+    ] = 0.0,
+    logit_bias: Annotated[
+        list[str] | None,
+        typer.Option("--logit-bias", metavar="ID=BIAS", help="Added to a token's logit; -inf bans it (repeatable)."),
+    ] = None,
     n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many completions.")] = 1,
     echo: Annotated[bool, typer.Option("--echo/--no-echo", help="Print the text before its completion.")] = True,
     json: options.Json = False,
@@ -31,11 +47,22 @@ def generate(
     \b
     Example: llmcore generate "The function returns" --max-tokens 60
     """
+    biases = dict(_bias(b) for b in logit_bias or ())
     prompt = options.read_text(text)
     lm = options.load_model(model)
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "little")
-    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "stop": stop or ()}
+    sampling = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "stop": stop or (),
+        "repetition_penalty": repetition_penalty,
+        "presence_penalty": presence_penalty,
+        "frequency_penalty": frequency_penalty,
+        "logit_bias": biases,
+    }
     if json:
         done = lm.generate([prompt] * n, max_tokens, seed=seed, logprobs=True, **sampling)
         options.print_json(
@@ -66,3 +93,11 @@ def generate(
         for piece in pieces:
             show.write(piece)
         show.write("\n")
+
+
+def _bias(text: str) -> tuple[int, float]:
+    token, _, bias = text.partition("=")
+    try:
+        return int(token), float(bias)
+    except ValueError:
+        raise UsageError(f"expected --logit-bias ID=BIAS, got {text}") from None

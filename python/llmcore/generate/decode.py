@@ -14,6 +14,7 @@ import numpy as np
 from llmcore import _core, autograd
 from llmcore.generate.sampling import SamplingParams
 from llmcore.models import CausalLM
+from llmcore.ops.sample import bias_arrays
 
 
 class Step(NamedTuple):
@@ -26,21 +27,42 @@ class Step(NamedTuple):
 
 
 class Sampler:
-    """The sampling parameters of a batch as arrays, and the draw."""
+    """The sampling parameters of a batch as arrays, the tokens so far where a penalty needs them, and up to `draws` draws."""
 
-    def __init__(self, params: Sequence[SamplingParams]):
+    def __init__(self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams], draws: int):
         def each(name, dtype):
             return _core.from_numpy(np.array([getattr(p, name) for p in params], dtype))
 
         self._filters = each("temperature", np.float32), each("top_k", np.int32), each("top_p", np.float32)
         self._min_p, self._seed = each("min_p", np.float32), each("seed", np.int64)
         self._rows = len(params)
+        self._changes: dict = {}
+        if any(p.logit_bias for p in params):
+            self._changes["bias"] = bias_arrays([p.logit_bias for p in params])
+        self._history: np.ndarray | None = None
+        if any(p.penalised for p in params):
+            self._lengths = np.array([len(ids) for ids in prompts], np.int32)
+            self._history = np.zeros((len(prompts), self._lengths.max() + draws), np.int32)
+            for row, ids in zip(self._history, prompts, strict=True):
+                row[: len(ids)] = ids
+            self._changes |= {
+                "history": _core.from_numpy(self._history),
+                "history_lengths": _core.from_numpy(self._lengths),
+                "prompt_lengths": _core.from_numpy(self._lengths.copy()),
+                **{
+                    f"{name}_penalty": each(f"{name}_penalty", np.float32)
+                    for name in ("repetition", "presence", "frequency")
+                },
+            }
 
     def draw(self, logits: _core.Array, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens and log-probabilities (B) from logits (B, V); every row is at its draw number `step`."""
-        steps = _core.from_numpy(np.full(self._rows, step, np.int64))
-        tokens, logprobs, _ = _core.sample(logits, *self._filters, self._min_p, self._seed, steps)
-        return tokens.numpy(), logprobs.numpy()
+        drawn, logprobs, _ = _core.sample(logits, *self._filters, self._min_p, self._seed, step, **self._changes)
+        tokens = drawn.numpy()
+        if self._history is not None:
+            self._history[np.arange(self._rows), self._lengths] = tokens
+            self._lengths += 1
+        return tokens, logprobs.numpy()
 
 
 def decode(
@@ -60,7 +82,7 @@ def decode(
     done = np.array([n == 0 for n in room])
     if done.all():
         return
-    sampler = Sampler(params)
+    sampler = Sampler(prompts, params, max(room))
     with autograd.no_grad():
         cache = model.new_cache(len(prompts), max(len(ids) + n for ids, n in zip(prompts, room, strict=True)))
         rows = []

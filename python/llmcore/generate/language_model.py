@@ -44,8 +44,8 @@ class LanguageModel:
     def generate(self, prompt: Prompt | Sequence[Prompt], max_tokens: int = 128, **sampling):
         """Complete one prompt, or a list of them in one batch: a Completion, or a list of Completions.
 
-        sampling: the fields of `SamplingParams` (temperature, top_k, top_p, min_p, seed, stop, ignore_eos, logprobs). With
-        several prompts, prompt i draws with seed + i: the same tokens as alone with that seed.
+        sampling: the fields of `SamplingParams` (temperature, top_k, top_p, min_p, seed, stop, ignore_eos, logprobs,
+        repetition_penalty, presence_penalty, frequency_penalty, logit_bias). With several prompts, prompt i draws with seed + i: the same tokens as alone with that seed.
         """
         _check_prompt(prompt)
         many = not isinstance(prompt, str) and not (len(prompt) and isinstance(prompt[0], (int, np.integer)))

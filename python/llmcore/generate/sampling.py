@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ class SamplingParams:
 
     max_tokens: how many to generate at most (fewer where the context ends).
     temperature: 0 takes the most likely token. top_k: 0 is off. top_p: 1 is off. min_p: 0 is off.
+    repetition_penalty: 1 is off; presence_penalty and frequency_penalty: 0 is off; logit_bias: {token id: added to its logit}.
     seed: an integer; None draws one from the operating system.
     stop: texts that end the completion and are not part of it. ignore_eos: go on past the end-of-text token.
     logprobs: keep the log-probability of every token.
@@ -30,6 +31,10 @@ class SamplingParams:
     stop: Sequence[str] = ()
     ignore_eos: bool = False
     logprobs: bool = False
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] | None = None
 
     def __post_init__(self):
         def number(name, ok, expected, kinds: Any = numbers.Real):  # NumPy's scalars are numbers too
@@ -45,6 +50,14 @@ class SamplingParams:
         number("top_k", lambda v: 0 <= v < 2**31, "an integer >= 0 (0 is off)", numbers.Integral)
         number("top_p", lambda v: 0 < v <= 1, "in (0, 1] (1 is off)")
         number("min_p", lambda v: 0 <= v <= 1, "in [0, 1] (0 is off)")
+        number("repetition_penalty", lambda v: v > 0 and math.isfinite(v), "> 0 (1 is off)")
+        number("presence_penalty", math.isfinite, "a finite number (0 is off)")
+        number("frequency_penalty", math.isfinite, "a finite number (0 is off)")
+        if not isinstance(self.logit_bias, (Mapping, type(None))) or not all(
+            isinstance(i, numbers.Integral) and i >= 0 and isinstance(v, numbers.Real) and v < math.inf
+            for i, v in (self.logit_bias or {}).items()
+        ):
+            raise ValueError(f"[generate] expected logit_bias as {{token id: number}}, got {self.logit_bias!r}")
         if not isinstance(self.stop, (str, Sequence, type(None))):
             raise TypeError(f"[generate] expected stop a text or several, got {self.stop!r}")
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
@@ -54,3 +67,8 @@ class SamplingParams:
         if self.seed is None:
             object.__setattr__(self, "seed", int.from_bytes(os.urandom(7), "little"))
         number("seed", lambda v: -(2**63) <= v < 2**63, "a 64-bit integer", numbers.Integral)
+
+    @property
+    def penalised(self) -> bool:
+        """Whether the tokens so far change the logits."""
+        return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1.0, 0.0, 0.0)
