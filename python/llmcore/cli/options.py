@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 Model = Annotated[
     Path | None,
-    typer.Option("--model", "-m", metavar="DIR", help="Model directory; by default the one made last, else ./run."),
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="MODEL",
+        help="Model directory or .gguf file; by default the one made last, else ./run.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
 TopK = Annotated[int, typer.Option("--top-k", metavar="N", help="Keep the N most likely tokens; 0 is off.")]
@@ -46,7 +51,7 @@ def model_directory(given: Path | None) -> Path:
     for directory in (last, Path("run")):
         if directory is not None and (directory / "config.json").is_file():
             return directory
-    raise UsageError("expected a model: name one with --model DIR, or make one with `llmcore demo`")
+    raise UsageError("expected a model: name one with --model MODEL, or make one with `llmcore demo`")
 
 
 def load_model(given: Path | None) -> LanguageModel:

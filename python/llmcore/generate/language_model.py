@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +13,7 @@ import numpy as np
 from llmcore import autograd, models, ops
 from llmcore._tensor import Tensor
 from llmcore.formats import safetensors
+from llmcore.formats.gguf import load_gguf
 from llmcore.generate.decode import decode
 from llmcore.generate.sampling import SamplingParams
 from llmcore.generate.text import Completion, TextStream
@@ -25,15 +26,18 @@ Prompt = str | Sequence[int]
 
 class LanguageModel:
     """A `model`, its `tokenizer` and its `config`. A prompt is a text or a list of token ids; the empty text begins a
-    new document."""
+    new document. `end_ids`: the tokens that end a completion, by default the tokenizer's end of text."""
 
-    def __init__(self, model: models.CausalLM, tokenizer: Tokenizer):
+    def __init__(self, model: models.CausalLM, tokenizer: Tokenizer, end_ids: Iterable[int] | None = None):
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ValueError(
                 f"[LanguageModel] expected a tokenizer of at most {model.config.vocab_size} tokens (the model's "
                 f"vocabulary), got {tokenizer.vocab_size}"
             )
         self.model, self.tokenizer, self.config = model, tokenizer, model.config
+        if end_ids is None:
+            end_ids = () if tokenizer.end_of_text is None else (tokenizer.end_of_text,)
+        self.end_ids = tuple(end_ids)
 
     @property
     def num_parameters(self) -> int:
@@ -74,7 +78,6 @@ class LanguageModel:
     def _run(self, ids, params, streams, out) -> Iterator[tuple[Completion, str]]:
         """Drive the decoding loop, filling `out`; yields the text that each step settles."""
         steps = decode(self.model, ids, params)
-        end = self.tokenizer.end_of_text
         ended = None
         while True:
             try:
@@ -82,7 +85,7 @@ class LanguageModel:
             except StopIteration:
                 return
             c, stream = out[step.row], streams[step.row]
-            is_end = step.token == end and not params[step.row].ignore_eos
+            is_end = step.token in self.end_ids and not params[step.row].ignore_eos
             if is_end:
                 text = stream.finish()
             else:
@@ -173,7 +176,9 @@ class LanguageModel:
         directory.mkdir(parents=True, exist_ok=True)
         config = self.config.to_hf() | {"torch_dtype": "float32"}
         if self.tokenizer.end_of_text is not None:
-            config |= {"eos_token_id": self.tokenizer.end_of_text, "bos_token_id": self.tokenizer.end_of_text}
+            config["bos_token_id"] = self.tokenizer.end_of_text
+        if self.end_ids:
+            config["eos_token_id"] = list(self.end_ids) if len(self.end_ids) > 1 else self.end_ids[0]
         self.tokenizer.save(directory)
         safetensors.save_file(self.model.to_hf(), directory / "model.safetensors", {"format": "pt"})
         write_atomically(directory / "config.json", (json.dumps(config, indent=2) + "\n").encode())
@@ -186,7 +191,8 @@ def _check_prompt(prompt) -> None:
 
 
 def load(path: str | os.PathLike, dtype: str | None = None) -> LanguageModel:
-    """Open a model directory: config.json, model.safetensors, tokenizer.json.
+    """Open a model: a directory of config.json, model.safetensors and tokenizer.json, or a single `.gguf` file (whose
+    quantized weights become float32).
 
     dtype: "float32" or "bfloat16" to compute in; by default bfloat16 where the processor has instructions for it.
     FileNotFoundError or ValueError, one line, for what is missing, broken or not supported.
@@ -195,6 +201,8 @@ def load(path: str | os.PathLike, dtype: str | None = None) -> LanguageModel:
     dtype = default_dtype() if dtype is None else dtype
     if dtype not in ("float32", "bfloat16"):
         raise ValueError(f"[load] expected dtype 'float32' or 'bfloat16', got {dtype!r}")
+    if path.suffix == ".gguf" and path.is_file():
+        return _load_gguf(path, dtype)
     if not path.is_dir():
         raise FileNotFoundError(f"[load] expected a model directory, got {path}, which is not there")
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
@@ -215,4 +223,28 @@ def load(path: str | os.PathLike, dtype: str | None = None) -> LanguageModel:
         model = models.ARCHITECTURES[config["model_type"]].from_hf(config, weights, dtype)
     except (ValueError, TypeError) as e:
         raise ValueError(f"[load] {path}: {e}") from None
-    return LanguageModel(model, Tokenizer.load(path))
+    return LanguageModel(model, Tokenizer.load(path), _end_ids(config_path, "eos_token_id", config.get("eos_token_id")))
+
+
+def _load_gguf(path: Path, dtype: str) -> LanguageModel:
+    file = load_gguf(path)
+    architecture = file.metadata.get("general.architecture")
+    if not isinstance(architecture, str) or architecture not in models.GGUF_ARCHITECTURES:
+        known = ", ".join(models.GGUF_ARCHITECTURES)
+        raise ValueError(f"[load] {path}: expected general.architecture one of {known}, got {architecture!r}")
+    try:
+        model = models.GGUF_ARCHITECTURES[architecture].from_gguf(file, dtype)
+    except (ValueError, TypeError) as e:
+        raise ValueError(f"[load] {path}: {e}") from None
+    key = "tokenizer.ggml.eos_token_id"
+    return LanguageModel(model, Tokenizer.load(path), _end_ids(path, key, file.metadata.get(key)))
+
+
+def _end_ids(path: Path, field: str, value: object) -> list[int] | None:
+    """What ends a completion: one id, a list of them, or nothing said."""
+    if value is None:
+        return None
+    ids = [i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int) and i >= 0]
+    if not ids or isinstance(value, bool) or (isinstance(value, list) and len(ids) < len(value)):
+        raise ValueError(f"[load] {path}: expected {field} an id or a list of ids, got {value!r}")
+    return ids

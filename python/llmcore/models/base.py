@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llmcore import _core, autograd, nn, ops
 from llmcore._tensor import Tensor, to_dtype
+
+if TYPE_CHECKING:
+    from llmcore.formats.gguf import GGUFFile
 
 
 class KVCache:
@@ -60,6 +63,11 @@ class CausalLM(nn.Module):
     @classmethod
     def from_hf(cls, config: Mapping, weights: Mapping[str, np.ndarray], dtype: str) -> CausalLM:
         """From the Hugging Face format: config.json and tensors by name. ValueError, one line, for what does not fit."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_gguf(cls, file: GGUFFile, dtype: str) -> CausalLM:
+        """From a GGUF file whose `general.architecture` is this one. ValueError, one line, for what does not fit."""
         raise NotImplementedError
 
     def to_hf(self) -> dict[str, np.ndarray]:
@@ -120,9 +128,12 @@ def check_shapes(expected: Iterable[tuple[str, tuple[int, ...]]], weights: Mappi
             raise ValueError(f"[load] expected {name} float32, float16 or bfloat16, got {weights[name].dtype}")
 
 
-def initialise(model: nn.Module, seed: int, layers: int, residual: tuple[str, ...], std: float = 0.02) -> None:
+def initialise(model: nn.Module, seed: int | None, layers: int, residual: tuple[str, ...], std: float = 0.02) -> None:
     """Draw all matrices from N(0, std²); those that write to the residual stream from N(0, std²/2L), so that its size
-    does not grow with depth (Radford et al. 2019). Vectors keep their ones and zeros. Same seed, same bits."""
+    does not grow with depth (Radford et al. 2019). Vectors keep their ones and zeros. Same seed, same bits; without a
+    seed the matrices stay zeros, for weights that come from a file."""
+    if seed is None:
+        return
     rng = np.random.Generator(np.random.Philox(key=seed))
     for name, p in model.named_parameters():
         if p.ndim < 2:
@@ -141,16 +152,14 @@ def check_config(op: str, config) -> None:
         raise ValueError(f"[{op}] expected eps >= 0, got {config.eps}")
 
 
-def field(config: Mapping, name: str, kind, default=None):
-    """A field of a config.json, checked. ValueError names it."""
+def field(config: Mapping, name: str, kind, default=None, of: str = "config.json"):
+    """A field of a config.json (or of the metadata that `of` names), checked. ValueError names it."""
     value = config.get(name, default)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         try:
             value = float(value)
         except OverflowError:
-            raise ValueError(
-                f"[config.json] expected {name} a number that a float can hold, got a larger one"
-            ) from None
+            raise ValueError(f"[{of}] expected {name} a number that a float can hold, got a larger one") from None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"[config.json] expected {name} of type {kind.__name__}, got {value!r}")
+        raise ValueError(f"[{of}] expected {name} of type {kind.__name__}, got {value!r}")
     return value

@@ -97,7 +97,7 @@ class Block(nn.Module):
 class GPT2(CausalLM):
     """The model; parameters are drawn from `seed`."""
 
-    def __init__(self, config: GPT2Config, dtype: str = "float32", seed: int = 0):
+    def __init__(self, config: GPT2Config, dtype: str = "float32", seed: int | None = 0):
         self.config, self.dtype = config, dtype
         self.tokens = nn.Embedding(config.vocab_size, config.width)
         self.positions = nn.Embedding(config.context, config.width)
@@ -132,7 +132,7 @@ class GPT2(CausalLM):
         if "wte.weight" in weights:  # as saved without the output layer
             weights = {f"transformer.{name}": w for name, w in weights.items()}
         check_shapes(((hf, shape) for _, hf, shape in _hf_names(c)), weights)
-        model = cls(c, dtype)
+        model = cls(c, dtype, seed=None)
         model.load_state_dict(
             {name: weights[hf].T if _is_transposed(name, shape) else weights[hf] for name, hf, shape in _hf_names(c)}
         )

@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llmcore import nn, ops
 from llmcore._tensor import Tensor
+from llmcore.formats.quantization import LazyTensor
 from llmcore.models.base import CausalLM, KVCache, check_config, check_shapes, field, initialise
+
+if TYPE_CHECKING:
+    from llmcore.formats.gguf import GGUFFile
 
 Rotary = tuple[np.ndarray, np.ndarray]  # cos and sin, (positions, head_size / 2)
 
@@ -129,7 +134,7 @@ class Block(nn.Module):
 class Llama(CausalLM):
     """The model; parameters are drawn from `seed`."""
 
-    def __init__(self, config: LlamaConfig, dtype: str = "float32", seed: int = 0):
+    def __init__(self, config: LlamaConfig, dtype: str = "float32", seed: int | None = 0):
         self.config, self.dtype = config, dtype
         self.tokens = nn.Embedding(config.vocab_size, config.width)
         self.blocks = [Block(config) for _ in range(config.layers)]
@@ -172,9 +177,46 @@ class Llama(CausalLM):
     def from_hf(cls, config: Mapping, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> Llama:
         c = LlamaConfig.from_hf(config)
         check_shapes((part for _, parts in _hf_names(c) for part in parts), weights)
-        model = cls(c, dtype)
+        model = cls(c, dtype, seed=None)
         model.load_state_dict({name: np.concatenate([weights[hf] for hf, _ in parts]) for name, parts in _hf_names(c)})
         return model
+
+    # ---- GGUF: the same parts under other names, queries and keys in another order of rows ----
+
+    @classmethod
+    def from_gguf(cls, file: GGUFFile, dtype: str = "float32") -> Llama:
+        def value(name: str, kind, default=None):
+            return field(file.metadata, f"llama.{name}", kind, default, of="gguf")
+
+        for name, wanted in {"rope.scaling.type": "none", "expert_count": 0}.items():
+            if (got := file.metadata.get(f"llama.{name}", wanted)) != wanted:
+                raise ValueError(f"[gguf] expected llama.{name} {wanted!r}, got {got!r}")
+        heads, width = value("attention.head_count", int), value("embedding_length", int)
+        head_size = value("attention.key_length", int, width // max(heads, 1))
+        for name in ("rope.dimension_count", "attention.value_length"):
+            if value(name, int, head_size) != head_size:
+                raise ValueError(f"[gguf] expected llama.{name} {head_size} (the head's size), got {value(name, int)}")
+        tied = "output.weight" not in file.tensors
+        config = {
+            "vocab_size": file.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in file.tensors else 0,
+            "max_position_embeddings": value("context_length", int),
+            "hidden_size": width,
+            "num_hidden_layers": value("block_count", int),
+            "num_attention_heads": heads,
+            "num_key_value_heads": value("attention.head_count_kv", int, heads),
+            "intermediate_size": value("feed_forward_length", int),
+            "head_dim": head_size,
+            "rope_theta": value("rope.freq_base", float, 10000.0),
+            "rms_norm_eps": value("attention.layer_norm_rms_epsilon", float),
+            "tie_word_embeddings": tied,
+        }
+        names = _gguf_names(LlamaConfig.from_hf(config))
+        if unknown := sorted(file.tensors.keys() - {gguf for gguf, _ in names.values()}):
+            raise ValueError(f"[gguf] expected the tensors of a Llama only, got {unknown[0]}")
+        weights: dict[str, Any] = {
+            hf: LazyTensor(file.tensors[gguf], turned) for hf, (gguf, turned) in names.items() if gguf in file.tensors
+        }
+        return cls.from_hf(config, weights, dtype)
 
 
 def rotary_tables(positions: int, head_size: int, base: float) -> tuple[np.ndarray, np.ndarray]:
@@ -182,6 +224,30 @@ def rotary_tables(positions: int, head_size: int, base: float) -> tuple[np.ndarr
     frequency = base ** (-np.arange(0, head_size, 2, dtype=np.float64) / head_size)
     angle = np.arange(positions, dtype=np.float64)[:, None] * frequency
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+
+
+def _gguf_names(c: LlamaConfig) -> dict[str, tuple[str, int | None]]:
+    """Hugging Face's name -> (GGUF's, how many heads its rows are where they are in another order)"""
+    names: dict[str, tuple[str, int | None]] = {
+        "model.embed_tokens.weight": ("token_embd.weight", None),
+        "model.norm.weight": ("output_norm.weight", None),
+        "lm_head.weight": ("output.weight", None),
+    }
+    parts = {
+        "input_layernorm": ("attn_norm", None),
+        "self_attn.q_proj": ("attn_q", c.heads),
+        "self_attn.k_proj": ("attn_k", c.kv_heads),
+        "self_attn.v_proj": ("attn_v", None),
+        "self_attn.o_proj": ("attn_output", None),
+        "post_attention_layernorm": ("ffn_norm", None),
+        "mlp.gate_proj": ("ffn_gate", None),
+        "mlp.up_proj": ("ffn_up", None),
+        "mlp.down_proj": ("ffn_down", None),
+    }
+    for i in range(c.layers):
+        for hf, (gguf, heads) in parts.items():
+            names[f"model.layers.{i}.{hf}.weight"] = f"blk.{i}.{gguf}.weight", heads
+    return names
 
 
 def _hf_names(c: LlamaConfig) -> Iterator[tuple[str, list[tuple[str, tuple[int, ...]]]]]:

@@ -1,0 +1,82 @@
+"""Quantized blocks as float32: against a decoder that goes number by number, and against the `gguf` package."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from llmcore.formats.gguf import TYPES, GGUFTensor
+from llmcore.formats.quantization import LazyTensor, dequantize
+
+NAMES = {kind.name: (number, kind) for number, kind in TYPES.items()}
+
+
+def tensor(name: str, rows: int = 3, width: int = 512, seed: int = 0) -> GGUFTensor:
+    """Random bytes; floats where they are floats."""
+    kind = NAMES[name][1]
+    rng = np.random.default_rng(seed)
+    if kind.elements == 1:
+        values = rng.standard_normal(rows * width).astype("<f2" if name == "F16" else "<f4")
+        data = values.view(np.uint8) if name != "BF16" else (values.view("<u4") >> 16).astype("<u2").view(np.uint8)
+    else:
+        data = rng.integers(0, 256, rows * width // kind.elements * kind.bytes, np.uint8)
+    return GGUFTensor("w", (rows, width), kind, data)
+
+
+def one_by_one(name: str, block: bytes) -> list[float]:
+    """A block of 32 as its description reads."""
+    half = struct.unpack("<2e", block[:4])
+    at = {"Q8_0": 2, "Q4_0": 2, "Q4_1": 4, "Q5_0": 6, "Q5_1": 8}[name]
+    if name == "Q8_0":
+        return [half[0] * q for q in struct.unpack("<32b", block[at:])]
+    fifths = int.from_bytes(block[at - 4 : at], "little") if name.startswith("Q5") else 0
+    q = [((block[at + j % 16] >> (4 * (j // 16))) & 15) | ((fifths >> j & 1) << 4) for j in range(32)]
+    if name.endswith("_1"):
+        return [half[0] * n + half[1] for n in q]
+    return [half[0] * (n - (16 if name.startswith("Q5") else 8)) for n in q]
+
+
+@pytest.mark.parametrize("name", ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
+def test_blocks_of_32(name):
+    t = tensor(name)
+    blocks = [b.tobytes() for b in t.data.reshape(-1, t.type.bytes)]
+    expected = np.array([one_by_one(name, b) for b in blocks]).reshape(t.shape)
+    np.testing.assert_allclose(dequantize(t), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["F32", "F16", "BF16"])
+def test_floats(name):
+    expected = np.random.default_rng(0).standard_normal((3, 512))
+    got = dequantize(tensor(name))
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, expected, rtol={"F32": 1e-6, "F16": 1e-3, "BF16": 8e-3}[name], atol=1e-6)
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", NAMES)
+def test_every_type_as_the_package_does(name, seed):
+    package = pytest.importorskip("gguf", reason="gguf is not installed")
+    t = tensor(name, rows=5, width=1024, seed=seed)
+    theirs = package.quants.dequantize(t.data.reshape(5, -1), package.GGMLQuantizationType(NAMES[name][0]))
+    assert np.array_equal(dequantize(t), theirs, equal_nan=True)
+
+
+def test_longer_than_a_chunk():
+    t = tensor("Q8_0", rows=2049, width=544)
+    first = GGUFTensor("w", (1, 544), t.type, t.data[: t.data.size // 2049])
+    last = GGUFTensor("w", (1, 544), t.type, t.data[-(t.data.size // 2049) :])
+    whole = dequantize(t)
+    assert np.array_equal(whole[:1], dequantize(first), equal_nan=True)
+    assert np.array_equal(whole[-1:], dequantize(last), equal_nan=True)
+
+
+def test_rows_of_heads_change_places():
+    """The published rule turns Hugging Face's order into GGUF's; reading turns it back."""
+    heads, rows, columns = 3, 24, 5
+    original = np.random.default_rng(0).standard_normal((rows, columns)).astype("<f4")
+    stored = original.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+    t = GGUFTensor("w", (rows, columns), TYPES[0], np.ascontiguousarray(stored).view(np.uint8).reshape(-1))
+    assert np.array_equal(np.asarray(LazyTensor(t, heads)), original)
+    assert np.array_equal(np.asarray(LazyTensor(t)), stored)
