@@ -1,105 +1,106 @@
-"""Causal attention: training shapes forward and backward, and one query against a cache."""
+"""Attention: causal training shapes, forward and backward, and one query against a cache of keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
-import pytest
 
+from compare import Workload, main
 from llmcore import autograd, ops
-from peers import TORCH, as_llmcore, as_torch, measure, peer, torch_call
+from peers import DTYPES, as_llmcore, as_torch, normal, torch
 from reference import attention as reference
 
-SHAPES = {"short": (4, 256, 6, 64), "long": (1, 1024, 6, 64)}  # B, T, H, D
+TRAINING = [(4, 256, 12, 12, 64), (16, 256, 12, 12, 64), (2, 1024, 12, 12, 64), (1, 4096, 12, 12, 64)]  # B T H Hkv D
+DECODING = [(B, S, 12, Hkv, 64) for B in (1, 4) for S in (1024, 4096) for Hkv in (12, 4)]  # B S H Hkv D
 
 
-def problem(B, T, S, H, D):
-    rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal(s, np.float32) for s in ((B, T, H, D), (B, S, H, D), (B, S, H, D), (B, T, H, D))]
-    return [as_llmcore(a, "bfloat16").numpy().astype(np.float32) for a in arrays]
+def workloads() -> Iterator[Workload]:
+    for dtype in DTYPES:
+        for shape in TRAINING:
+            yield training(shape, dtype)
+        for shape in DECODING:
+            yield decoding(shape, dtype)
 
 
-def heads_first(x, dtype, grad=False):
+def heads_first(x: np.ndarray, dtype: str, grad: bool = False):
     """(B,T,H,D) -> torch's (B,H,T,D), in memory too: the layout it is fastest in."""
     return as_torch(np.ascontiguousarray(x.transpose(0, 2, 1, 3)), dtype, grad)
 
 
-@pytest.mark.parametrize("library", ["llmcore", *TORCH])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", SHAPES)
-def test_attention_forward_backward(benchmark, name, dtype, library):
-    B, T, H, D = SHAPES[name]
-    q, k, v, dout = problem(B, T, T, H, D)
-    if library == "llmcore":
-        inputs = [as_llmcore(x, dtype, grad=True) for x in (q, k, v)]
-        d = as_llmcore(dout, dtype)
+def size_of(dtype: str) -> int:
+    return 2 if dtype == "bfloat16" else 4
 
-        def run():
-            for x in inputs:
+
+def training(shape: tuple[int, ...], dtype: str) -> Workload:
+    B, T, H, Hkv, D = shape
+    *arrays, dout = normal((B, T, H, D), (B, T, Hkv, D), (B, T, Hkv, D), (B, T, H, D))
+    inputs, d = [as_llmcore(x, dtype, grad=True) for x in arrays], as_llmcore(dout, dtype)
+
+    def ours():
+        for x in inputs:
+            x.grad = None
+        out = ops.attention(*inputs)
+        out.backward(d)
+        return [out, *(x.grad for x in inputs)]
+
+    sides = {"llmcore": ours}
+    if torch:
+        theirs_in, theirs_d = [heads_first(x, dtype, grad=True) for x in arrays], heads_first(dout, dtype)
+
+        def theirs():
+            for x in theirs_in:
                 x.grad = None
-            out = ops.attention(*inputs)
-            out.backward(d)
-            return [out, *(x.grad for x in inputs)]
+            out = torch.nn.functional.scaled_dot_product_attention(*theirs_in, is_causal=True)
+            out.backward(theirs_d)
+            return [out.transpose(1, 2), *(x.grad.transpose(1, 2) for x in theirs_in)]
 
-    else:
-        torch = peer("torch")
-        attend = torch_call(
-            library, lambda *x: torch.nn.functional.scaled_dot_product_attention(*x, is_causal=True).transpose(1, 2)
-        )
-        inputs = [heads_first(x, dtype, grad=True) for x in (q, k, v)]
-        d = as_torch(dout, dtype)
+        sides["torch"] = theirs
 
-        def run():
-            for x in inputs:
-                x.grad = None
-            out = attend(*inputs)
-            out.backward(d)
-            return [out, *(x.grad.transpose(1, 2) for x in inputs)]
+    def expected():
+        one = [twin(*(x[b : b + 1] for x in (*arrays, dout))) for b in range(B)]  # a batch row at a time: memory
+        return [np.concatenate(parts) for parts in zip(*one, strict=True)]
 
-    scale = D**-0.5
-    expected = [reference.attention(q, k, v, scale)[0], *reference.attention_backward(dout, q, k, v, scale)]
-    flops = (4 + 10) * B * H * T * T * D / 2  # half the square; backward computes the scores again
-    measure(
-        benchmark,
-        f"attention, forward and backward, {name} (B={B} T={T} H={H} D={D})",
-        library,
-        run,
-        expected,
-        dtype,
-        {"B": B, "T": T, "H": H, "D": D},
-        flops,
-        8 * q.size * (2 if dtype == "bfloat16" else 4),
-        factor=2,  # four products, one after the other
-    )
+    def twin(q, k, v, dy):
+        return reference.attention(q, k, v, D**-0.5)[0], *reference.attention_backward(dy, q, k, v, D**-0.5)
+
+    flops = (4 + 10) * B * H * D * T * (T + 1) / 2  # half the square; the backward computes the scores again
+    traffic = 4 * (arrays[0].size + arrays[1].size) * size_of(dtype)
+    name = f"attention forward + backward B={B} T={T} H={H} D={D}"
+    return Workload(name, dtype, sides, expected, flops, traffic, factor=2)  # four products, one after the other
 
 
-@pytest.mark.parametrize("library", ["llmcore", "torch"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_attention_decode(benchmark, dtype, library):
-    B, S, H, D = 4, 1024, 6, 64
-    q, k, v, _ = problem(B, 1, S, H, D)
-    if library == "llmcore":
-        inputs = [as_llmcore(x, dtype) for x in (q, k, v)]
-        lengths = np.full(B, S, np.int32)
+def decoding(shape: tuple[int, ...], dtype: str) -> Workload:
+    """Several caches in turn, as the layers of a model have: what one leaves in the processor's caches is gone."""
+    B, S, H, Hkv, D = shape
+    q, k, v = normal((B, 1, H, D), (B, S, Hkv, D), (B, S, Hkv, D))
+    copies, turn = max(2, (128 << 20) // (2 * k.size * size_of(dtype))), [0, 0]
+    query, lengths = as_llmcore(q, dtype), np.full(B, S, np.int32)
+    caches = [[as_llmcore(x, dtype) for x in (k, v)] for _ in range(copies)]
 
-        def run():
-            with autograd.no_grad():
-                return [ops.attention(*inputs, lengths=lengths)]
+    def ours():
+        turn[0] += 1
+        with autograd.no_grad():
+            return [ops.attention(query, *caches[turn[0] % copies], lengths=lengths)]
 
-    else:
-        torch = peer("torch")
-        inputs = [heads_first(x, dtype) for x in (q, k, v)]
+    sides = {"llmcore": ours}
+    if torch:
+        their_query = heads_first(q, dtype)
+        their_caches = [[heads_first(x, dtype) for x in (k, v)] for _ in range(copies)]
 
-        def run():
+        def theirs():
+            turn[1] += 1
             with torch.no_grad():
-                return [torch.nn.functional.scaled_dot_product_attention(*inputs).transpose(1, 2)]
+                out = torch.nn.functional.scaled_dot_product_attention(
+                    their_query, *their_caches[turn[1] % copies], enable_gqa=Hkv != H
+                )
+                return [out.transpose(1, 2)]
 
-    expected = [reference.attention(q, k, v, D**-0.5)[0]]
-    measure(
-        benchmark,
-        f"attention, one query of {B} rows, {S} keys",
-        library,
-        run,
-        expected,
-        dtype,
-        {"B": B, "S": S, "H": H, "D": D},
-        4 * B * S * H * D,
-        2 * k.size * (2 if dtype == "bfloat16" else 4),
-    )
+        sides["torch"] = theirs
+    traffic = 2 * k.size * size_of(dtype)
+    name = f"attention, one query of {B} rows, {S} keys, H={H} Hkv={Hkv} D={D}"
+    return Workload(name, dtype, sides, lambda: [reference.attention(q, k, v, D**-0.5)[0]], 0, traffic)
+
+
+if __name__ == "__main__":
+    main(workloads)

@@ -56,9 +56,10 @@ void register_linear(Binder& b) {
 
 void register_attention_ops(Binder& b) {
   b.def("attention", &attention, py::arg("q"), py::arg("k"), py::arg("v"), py::arg("scale"), py::arg("causal"),
-        py::arg("lengths") = std::nullopt);
+        py::arg("lengths") = std::nullopt, py::arg("window") = std::nullopt, py::arg("starts") = std::nullopt);
   b.def("attention_backward", &attention_backward, py::arg("dout"), py::arg("q"), py::arg("k"), py::arg("v"),
-        py::arg("out"), py::arg("lse"), py::arg("scale"), py::arg("causal"));
+        py::arg("out"), py::arg("lse"), py::arg("scale"), py::arg("causal"), py::arg("window") = std::nullopt,
+        py::arg("starts") = std::nullopt);
   b.def("cache_append", &cache_append, py::arg("cache"), py::arg("x"), py::arg("lengths"));
   b.def("join", &join, py::arg("parts"), py::arg("dim"));
 }

@@ -13,6 +13,8 @@ struct BackwardScratch {
   T *q_depth, *dout_depth;      // panels (64 queries, D)
   float* dq;                    // (D, 64): transposed sums
   float *lse, *delta;           // (64): lse in powers of two, +inf where nothing is to be seen
+  int32_t *low, *highest;       // (64): the first key that each query sees, and the last of these
+  int32_t* first_tile;          // of every query block: the first tile of keys that it sees
   // For each key tile
   float *dk, *dv;  // (64, D rounded up)
   // For the tile at hand
@@ -22,9 +24,10 @@ struct BackwardScratch {
   float *scores, *dp;  // (kTile, 64)
   float* rows;         // (64, D)
 
-  int64_t lay_out(char* base, int64_t D, int64_t blocks, int64_t tiles) {
+  int64_t lay_out(char* base, const AttentionArgs& a) {
     Arena arena{base, 0};
-    const int64_t columns = kTile * staged_columns(D), depth = depth_panel_elements(D);
+    const int64_t blocks = smaller(kSpanBlocks, tiles_of(a.T)), tiles = tiles_of(a.S);
+    const int64_t columns = kTile * staged_columns(a.D), depth = depth_panel_elements(a.D);
     q_columns = arena.take<T>(blocks * columns);
     dout_columns = arena.take<T>(blocks * columns);
     q_depth = arena.take<T>(blocks * depth);
@@ -32,6 +35,9 @@ struct BackwardScratch {
     dq = arena.take<float>(blocks * columns);
     lse = arena.take<float>(blocks * kTile);
     delta = arena.take<float>(blocks * kTile);
+    low = arena.take<int32_t>(blocks * kTile);
+    highest = arena.take<int32_t>(blocks);
+    first_tile = arena.take<int32_t>(tiles_of(a.T));
     dk = arena.take<float>(tiles * depth);
     dv = arena.take<float>(tiles * depth);
     keys = arena.take<T>(columns);
@@ -50,9 +56,8 @@ struct BackwardScratch {
 
 // Bytes of scratch for one piece.
 static int64_t backward_slot(const AttentionArgs& a) {
-  const int64_t blocks = smaller(kSpanBlocks, tiles_of(a.T)), tiles = tiles_of(a.S);
-  return a.dtype == DType::kF32 ? BackwardScratch<float>{}.lay_out(nullptr, a.D, blocks, tiles)
-                                : BackwardScratch<bf16>{}.lay_out(nullptr, a.D, blocks, tiles);
+  return a.dtype == DType::kF32 ? BackwardScratch<float>{}.lay_out(nullptr, a)
+                                : BackwardScratch<bf16>{}.lay_out(nullptr, a);
 }
 
 // Two rows of dS^T, as rows and as one row of pairs of the panel.
@@ -79,10 +84,11 @@ static inline void store_both_ways(bf16* row0, bf16* row1, bf16* pairs, vf x0, v
 #endif
 }
 
-// Columns [0, kTile) of key rows r and r+1; query columns before `first` (of row r; one more for row r+1) see nothing.
+// Columns [0, kTile) of key rows r and r+1; query columns before `first` (of row r; one more for row r+1) see nothing,
+// nor do those whose `low` is above the row, where low is not null.
 template <class T, bool kMasked>
 static inline void gradient_rows(const BackwardScratch<T>& s, int64_t r, int64_t rows, int64_t first, bool causal,
-                                 const float* lse, const float* delta, vf scale) {
+                                 const float* lse, const float* delta, const int32_t* low, int64_t key, vf scale) {
   for (int64_t j = 0; j < kTile; j += kW) {
     const vf base = load(lse + j), subtract = load(delta + j);
     vf p[2], ds[2];
@@ -94,8 +100,10 @@ static inline void gradient_rows(const BackwardScratch<T>& s, int64_t r, int64_t
       }
       p[e] = exp2<T>(fma(load(s.scores + at), scale, -base));
       ds[e] = p[e] * (load(s.dp + at) - subtract);
-      if (kMasked && hidden > 0) {
-        const vi shown = lane_numbers() >= static_cast<int32_t>(hidden);
+      if (kMasked && (hidden > 0 || low)) {
+        vi shown = lane_numbers() >= static_cast<int32_t>(hidden), lowest{};
+        if (low) memcpy(&lowest, low + j, sizeof lowest);
+        shown &= lowest <= static_cast<int32_t>(key + r + e);
         p[e] = select(shown, p[e], vf{});
         ds[e] = select(shown, ds[e], vf{});
       }
@@ -106,15 +114,16 @@ static inline void gradient_rows(const BackwardScratch<T>& s, int64_t r, int64_t
   }
 }
 
-// `first`: the first query of the block that sees the first key of the tile; later keys are seen one query later each.
+// `first`: the first query of the block that sees `key`, the first of the tile; later keys are seen one query later
+// each. low: null where every query sees the tile from its first key on.
 template <class T>
 static void gradient_tile(const BackwardScratch<T>& s, int64_t rows, int64_t first, bool causal, const float* lse,
-                          const float* delta, vf scale) {
+                          const float* delta, const int32_t* low, int64_t key, vf scale) {
   for (int64_t r = 0; r < kTile; r += 2)
-    if (r + 2 <= rows && (!causal || first + r + 1 <= 0))
-      gradient_rows<T, false>(s, r, rows, 0, false, lse, delta, scale);
+    if (r + 2 <= rows && (!causal || first + r + 1 <= 0) && !low)
+      gradient_rows<T, false>(s, r, rows, 0, false, lse, delta, low, key, scale);
     else
-      gradient_rows<T, true>(s, r, rows, first + r, causal, lse, delta, scale);
+      gradient_rows<T, true>(s, r, rows, first + r, causal, lse, delta, low, key, scale);
 }
 
 // dst (D, keys) = src (keys, D)^T, by way of `words` (as large as dst).
@@ -148,6 +157,7 @@ template <class T>
 struct BackwardHead {
   const AttentionArgs& a;
   BackwardScratch<T> s;
+  int64_t b;              // the batch row
   int64_t blocks, tiles;  // of 64 queries, of 64 keys
   bool first, last;       // of the heads that share the key head: dk and dv begin and end with these
   const T *q, *out, *dout, *k, *v;
@@ -156,8 +166,18 @@ struct BackwardHead {
 
   int64_t past() const { return a.S - a.T; }  // the first query's position
   int64_t block_rows(int64_t i) const { return smaller(kTile, a.T - i * kTile); }
-  // The first block with a query at or after the first key of a tile; the last tile with a key that a block sees.
-  int64_t first_block(int64_t tile) const { return a.causal ? larger(0, tile * kTile - past()) / kTile : 0; }
+  // Whether block i sees a tile; the first and the last block that do (blocks and -1: none); the last tile that i sees.
+  bool sees(int64_t i, int64_t tile) const { return s.first_tile[i] <= tile && tile <= last_tile(i); }
+  int64_t first_block(int64_t tile) const {
+    int64_t i = a.causal ? larger(0, tile * kTile - past()) / kTile : 0;
+    while (i < blocks && !sees(i, tile)) ++i;
+    return i;
+  }
+  int64_t last_block(int64_t tile) const {
+    int64_t i = blocks - 1;
+    while (i >= 0 && !sees(i, tile)) --i;
+    return i;
+  }
   int64_t last_tile(int64_t i) const { return a.causal ? (past() + i * kTile + block_rows(i) - 1) / kTile : tiles - 1; }
 };
 
@@ -176,7 +196,11 @@ static void prepare_queries(const BackwardHead<T>& head, int64_t i, int64_t j) {
   pack_as_columns(douts, s.dout_columns + j * columns);
   pack_as_depth(douts, s.dout_depth + j * depth);
   float *lse2 = s.lse + j * kTile, *delta = s.delta + j * kTile;
+  s.highest[j] = 0;
   for (int64_t r = 0; r < kTile; ++r) {
+    const int64_t low = r < rows ? first_key(a, head.b, t + r, head.past() + t + r) : 0;
+    s.low[j * kTile + r] = static_cast<int32_t>(low);
+    s.highest[j] = static_cast<int32_t>(larger(s.highest[j], low));
     const float lse = r < rows ? head.lse[t + r] : -__builtin_inff();
     if (lse == -__builtin_inff()) {
       lse2[r] = __builtin_inff();
@@ -199,7 +223,13 @@ static void add_tile(const BackwardHead<T>& head, int64_t tile, int64_t span, in
   const int64_t key = tile * kTile, rows = smaller(kTile, a.S - key), m = product_rows(s.keys, rows);
   const int64_t ld = staged_columns(a.D), wide = round_up(a.D, kTile), k_depth = product_depth(s.keys, a.D);
   const int64_t columns = kTile * ld, depth = depth_panel_elements(a.D);
-  const int64_t first_block = head.first_block(tile), begin = larger(span, first_block);
+  const int64_t first_block = head.first_block(tile), last_block = head.last_block(tile);
+  const auto after = [&](int64_t i) {  // the next block of the span that sees the tile
+    do ++i;
+    while (i < end && !head.sees(i, tile));
+    return i;
+  };
+  const int64_t begin = after(larger(span, first_block) - 1);
   if (begin >= end) return;
   float *dk = s.dk + tile * depth, *dv = s.dv + tile * depth;
   T *dk_out = head.dk + key * a.k_stride.t, *dv_out = head.dv + key * a.v_stride.t;
@@ -214,25 +244,27 @@ static void add_tile(const BackwardHead<T>& head, int64_t tile, int64_t span, in
   // The next block's first products come between a block's gradients and the products that read them, and the other way
   // round: nothing is read right after it was written.
   multiply(begin - span);
-  for (int64_t i = begin; i < end; ++i) {
+  for (int64_t i = begin, next; i < end; i = next) {
     const int64_t j = i - span;
+    next = after(i);
     float* dq = s.dq + j * columns;
     T* dq_out = head.dq + i * kTile * a.q_stride.t;
-    const bool dq_ends = tile == head.last_tile(i), dkv_ends = head.last && i + 1 == head.blocks;
+    const bool dq_ends = tile == head.last_tile(i), dkv_ends = head.last && i == last_block;
     if (dq_ends) prefetch_rows<true>(dq_out, head.block_rows(i), a.q_stride.t, a.D);
     if (dkv_ends) {
       prefetch_rows<true>(dk_out, rows, a.k_stride.t, a.D);
       prefetch_rows<true>(dv_out, rows, a.v_stride.t, a.D);
     }
     gradient_tile(s, rows, key - head.past() - i * kTile, a.causal, s.lse + j * kTile, s.delta + j * kTile,
-                  splat(a.scale * kLog2e));
-    if (i + 1 < end) multiply(j + 1);
+                  s.highest[j] > key ? s.low + j * kTile : nullptr, key, splat(a.scale * kLog2e));
+    if (next < end) multiply(next - span);
     const bool more = !head.first || i > first_block;
     for (int64_t c = 0; c < a.D; c += kTile) {
       panel_product(m, kTile, s.p, kTile, s.dout_depth + j * depth + c * kTile, dv + c, wide, more);
       panel_product(m, kTile, s.ds, kTile, s.q_depth + j * depth + c * kTile, dk + c, wide, more);
     }
-    panel_product(product_rows(s.keys, a.D), kTile, s.keys_transposed, kTile, s.ds_panel, dq, kTile, tile > 0);
+    panel_product(product_rows(s.keys, a.D), kTile, s.keys_transposed, kTile, s.ds_panel, dq, kTile,
+                  tile > s.first_tile[i]);
     if (dq_ends) {
       transpose_words(ld, kTile, dq, kTile * 4, s.rows, ld * 4);
       write_rows(head.block_rows(i), a.D, s.rows, ld, splat(a.scale), dq_out, a.q_stride.t);
@@ -244,19 +276,36 @@ static void add_tile(const BackwardHead<T>& head, int64_t tile, int64_t span, in
   }
 }
 
+// The gradients of keys that nobody sees.
+template <class T>
+static void clear_keys(const BackwardHead<T>& head, int64_t tile) {
+  const AttentionArgs& a = head.a;
+  for (int64_t key = tile * kTile; key < smaller((tile + 1) * kTile, a.S); ++key) {
+    memset(head.dk + key * a.k_stride.t, 0, sizeof(T) * static_cast<size_t>(a.D));
+    memset(head.dv + key * a.v_stride.t, 0, sizeof(T) * static_cast<size_t>(a.D));
+  }
+}
+
 template <class T>
 static void backward_piece(const AttentionBackwardArgs& args, int64_t piece, char* scratch) {
   const AttentionArgs& a = args.forward;
   const int64_t blocks = tiles_of(a.T), tiles = tiles_of(a.S), group = a.H / a.Hkv;
   BackwardScratch<T> s;
-  s.lay_out(scratch, a.D, smaller(kSpanBlocks, blocks), tiles);
+  s.lay_out(scratch, a);
   const int64_t b = piece / a.Hkv, kv_head = piece % a.Hkv;
+  for (int64_t i = 0; i < blocks; ++i) {
+    int64_t lowest = a.S;
+    for (int64_t t = i * kTile; t < smaller((i + 1) * kTile, a.T); ++t)
+      lowest = smaller(lowest, first_key(a, b, t, a.S - a.T + t));
+    s.first_tile[i] = static_cast<int32_t>(larger(0, lowest) / kTile);
+  }
   const int64_t k_at = b * a.k_stride.b + kv_head * a.k_stride.h, v_at = b * a.v_stride.b + kv_head * a.v_stride.h;
   for (int64_t g = 0; g < group; ++g) {
     const int64_t h = kv_head * group + g;
     const int64_t q_at = b * a.q_stride.b + h * a.q_stride.h, out_at = b * a.out_stride.b + h * a.out_stride.h;
     const BackwardHead<T> head{a,
                                s,
+                               b,
                                blocks,
                                tiles,
                                g == 0,
@@ -275,6 +324,8 @@ static void backward_piece(const AttentionBackwardArgs& args, int64_t piece, cha
       for (int64_t i = span; i < end; ++i) prepare_queries(head, i, i - span);
       for (int64_t tile = 0; tile < tiles; ++tile) add_tile(head, tile, span, end);
     }
+    for (int64_t tile = 0; head.last && tile < tiles; ++tile)
+      if (head.last_block(tile) < 0) clear_keys(head, tile);
   }
 }
 

@@ -5,7 +5,8 @@
 template <class T>
 struct QueryBlock {
   int64_t count, position, step;  // row r stands at position + r * step
-  int64_t tiles;                  // of keys that some row sees
+  int64_t first_tile, tiles;      // of keys: the first that some row sees, and one past the last
+  int32_t low[kTile], highest;    // the first key that each row sees, and the last of these
   T* queries;                     // staged
   float* acc;                     // (kRows, D rounded up to 64)
   SoftmaxRows* softmax;
@@ -82,6 +83,14 @@ static int64_t take_queries(const AttentionArgs& a, int64_t group, int64_t b, in
       block->position = past + begin + r * step;
       block->step = step;
       const int64_t last = block->position + (block->count - 1) * step;
+      int64_t lowest = a.S, highest = 0;
+      for (int64_t i = 0; i < block->count; ++i) {
+        const int64_t t = begin + (r + i) * step, low = first_key(a, b, t, past + t);
+        block->low[i] = static_cast<int32_t>(low);
+        lowest = smaller(lowest, low), highest = larger(highest, low);
+      }
+      block->first_tile = larger(0, lowest) / kTile;
+      block->highest = static_cast<int32_t>(highest);
       block->tiles = tiles_of(a.causal ? larger(0, smaller(last + 1, keys)) : keys);
       block->out_stride = single ? a.out_stride.h : a.out_stride.t;
       block->out = out + h * a.out_stride.h + r * block->out_stride;
@@ -131,22 +140,22 @@ static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64
   struct Step {
     int64_t tile, block;
   };
-  const auto after = [&](Step at) {  // the next block that sees keys of this tile, else of the next
+  const auto after = [&](Step at) {  // the next block that sees keys of this tile, else of a later one
     do {
       if (++at.block == blocks) at = {at.tile + 1, 0};
-    } while (at.tile < tiles && s.blocks[at.block].tiles <= at.tile);
+    } while (at.tile < tiles && (at.tile < s.blocks[at.block].first_tile || at.tile >= s.blocks[at.block].tiles));
     return at;
   };
   const auto tile_keys = [&](int64_t tile) { return smaller(kTile, keys - tile * kTile); };
   const auto multiply = [&](Step at) {  // the scores
-    if (at.tile == packed_keys) {
+    if (at.tile >= packed_keys) {
       const T* from = k + at.tile * kTile * a.k_stride.t;
       if (blocks == 1 && at.tile + 1 < tiles) {  // few queries: bound by how fast keys and values arrive
         prefetch_rows<false>(from + kTile * a.k_stride.t, tile_keys(at.tile + 1), a.k_stride.t, a.D);
         prefetch_rows<false>(v + (at.tile + 1) * kTile * a.v_stride.t, tile_keys(at.tile + 1), a.v_stride.t, a.D);
       }
       pack_as_columns(whole_tile(tile_keys(at.tile), a.D, from, a.k_stride.t, s.staged), s.keys);
-      ++packed_keys;
+      packed_keys = at.tile + 1;
     }
     const QueryBlock<T>& block = s.blocks[at.block];
     panel_product(product_rows(k, block.count), depth, block.queries, staged_columns(a.D), s.keys, s.scores, kTile,
@@ -156,25 +165,26 @@ static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64
   if (at.tile < tiles) multiply(at);
   while (at.tile < tiles) {
     const QueryBlock<T>& block = s.blocks[at.block];
-    const int64_t first_key = at.tile * kTile, n = tile_keys(at.tile), seen = block.position - first_key + 1;
+    const int64_t key = at.tile * kTile, n = tile_keys(at.tile), seen = block.position - key + 1;
     const bool diagonal = a.causal && seen < n;
     const bool ends = at.tile + 1 == block.tiles;
     if (ends) prefetch_rows<true>(block.out, block.count, block.out_stride, a.D);
-    const Sight sight{n, diagonal ? seen : n, diagonal ? block.step : 0};
+    const Sight sight{n, diagonal ? seen : n, diagonal ? block.step : 0, block.highest > key ? block.low : nullptr,
+                      key};
     softmax_tile(block.count, sight, scale, s.scores, s.p, *block.softmax, block.acc, columns);
     // The next scores come between the probabilities and the product that reads them, so that nothing is read right
     // after it was written.
     const Step next = after(at);
     if (next.tile < tiles) multiply(next);
-    if (at.tile == packed_values) {
-      const T* from = v + first_key * a.v_stride.t;
+    if (at.tile >= packed_values) {
+      const T* from = v + key * a.v_stride.t;
       pack_as_depth(whole_tile(n, a.D, from, a.v_stride.t, s.staged), s.values);
-      ++packed_values;
+      packed_values = at.tile + 1;
     }
     const int64_t p_depth = product_depth(k, diagonal ? smaller(n, seen + (block.count - 1) * block.step) : n);
     for (int64_t c = 0; c < a.D; c += kTile)
       panel_product(product_rows(k, block.count), p_depth, s.p, kTile, s.values + c * kTile, block.acc + c, columns,
-                    at.tile > 0);
+                    at.tile > block.first_tile);
     if (ends) finish_block(a, block, keys);
     at = next;
   }

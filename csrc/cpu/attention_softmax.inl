@@ -20,9 +20,12 @@ struct SoftmaxRows {
   }
 };
 
-// What a block of rows sees of a tile: row r its first `visible + r * step` keys, at least none and at most all `keys`.
+// What a block of rows sees of a tile: row r its first `visible + r * step` keys, at least none and at most all `keys`;
+// of these the ones from low[r] - first_key on, where low is not null.
 struct Sight {
   int64_t keys, visible, step;
+  const int32_t* low;
+  int64_t first_key;
 };
 
 // The new maximum becomes the base; what was summed against the old one is scaled down to it.
@@ -37,23 +40,28 @@ static void raise_base(SoftmaxRows& rows, int64_t r, float maximum, float* acc, 
 }
 
 // Rows begin..end of the scores to probabilities. Row r sees the first visible + r * step keys of the tile, which lie
-// in its first kQuarters quarters and, unless masked, fill them; the rest is zero.
-template <class T, int kQuarters, bool kMasked>
+// in its first kQuarters quarters and, unless masked, fill them; the rest is zero, as are the keys before `low`.
+template <class T, int kQuarters, bool kMasked, bool kLow = false>
 static void softmax_rows(int64_t begin, int64_t end, int64_t visible, int64_t step, vf scale, const float* scores, T* p,
-                         SoftmaxRows& rows, float* acc, int64_t columns) {
+                         SoftmaxRows& rows, float* acc, int64_t columns, [[maybe_unused]] const Sight& sight) {
   constexpr int kQuarter = kTileVectors / 4, kUsed = kQuarters * kQuarter;
   const vi lanes = lane_numbers();
   for (int64_t r = begin; r < end; ++r) {
     const float* from = scores + r * kTile;
     T* to = p + r * kTile;
     const vi limit = vi{} + static_cast<int32_t>(visible + r * step);
-    const auto partial = [](int i) { return kMasked && i >= kUsed - kQuarter; };
+    const auto partial = [](int i) { return kLow || (kMasked && i >= kUsed - kQuarter); };
+    const auto shown = [&](int i) {
+      const vi key = lanes + i * kW;
+      if constexpr (kLow) return (key < limit) & (key >= static_cast<int32_t>(sight.low[r] - sight.first_key));
+      return key < limit;
+    };
     vf s[kUsed];
     vf highest = splat(-__builtin_inff());
     for (int i = 0; i < kUsed; ++i) {
       s[i] = load(from + i * kW);
       const vf t = s[i] * scale;
-      highest = max(partial(i) ? select(lanes + i * kW < limit, t, highest) : t, highest);
+      highest = max(partial(i) ? select(shown(i), t, highest) : t, highest);
     }
     if (any_greater(highest, splat(rows.bound[r]))) raise_base(rows, r, hmax(highest), acc + r * columns, columns);
     const vf base = splat(rows.base[r]);
@@ -61,7 +69,7 @@ static void softmax_rows(int64_t begin, int64_t end, int64_t visible, int64_t st
     for (int i = 0; i < kUsed; ++i) {
       // Not s * scale - base: rounding the product would cost large scores their last bits.
       vf e = exp2<T>(fma(s[i], scale, -base));
-      if (partial(i)) e = select(lanes + i * kW < limit, e, vf{});
+      if (partial(i)) e = select(shown(i), e, vf{});
       total = total + e;
       store(to + i * kW, e);
     }
@@ -76,13 +84,15 @@ static void softmax_tile(int64_t count, const Sight& sight, vf scale, const floa
                          float* acc, int64_t columns) {
   constexpr int64_t kQuarter = kTile / 4;
   const int64_t keys = sight.keys, visible = sight.visible, step = sight.step;
+  if (sight.low)
+    return softmax_rows<T, 4, true, true>(0, count, visible, step, scale, scores, p, rows, acc, columns, sight);
   // Rows whose visible keys end in the same quarter of the tile go together.
   for (int64_t r = 0, end; r < count; r = end) {
     const int64_t seen = visible + r * step, quarters = (larger(0, smaller(seen, keys)) + kQuarter - 1) / kQuarter;
     const bool all = seen >= keys;
     end = step == 0 || all ? count : smaller(count, smaller(quarters * kQuarter + 1, keys) - visible);
     const auto run = [&](auto function) {
-      function(r, end, all ? keys : visible, all ? 0 : step, scale, scores, p, rows, acc, columns);
+      function(r, end, all ? keys : visible, all ? 0 : step, scale, scores, p, rows, acc, columns, sight);
     };
     if (all && keys == kTile)
       run(softmax_rows<T, 4, false>);

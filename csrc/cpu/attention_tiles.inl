@@ -34,6 +34,12 @@ static constexpr int64_t query_rows(const bf16*) { return 30; }
 #endif
 static constexpr int64_t query_rows(const float*) { return 30; }
 
+// The first key that query t of batch row b, which stands at `position`, sees.
+static inline int64_t first_key(const AttentionArgs& a, int64_t b, int64_t t, int64_t position) {
+  const int64_t start = a.starts ? a.starts[b * a.T + t] : 0;
+  return a.causal ? larger(start, position - a.window + 1) : 0;
+}
+
 // Carves arrays out of a workspace; without a base it only measures.
 struct Arena {
   char* base;

@@ -77,6 +77,8 @@ struct AttentionArgs {
   const int32_t* lengths;
   float scale;
   bool causal;
+  int64_t window;          // causal: a query sees the last `window` keys up to its position; S hides none
+  const int32_t* starts;   // (B,T) or null. causal: the first key that the query sees, none after its position
   void* workspace;         // attention_workspace() bytes, 64-byte aligned
   size_t workspace_bytes;  // as many pieces run at a time as it has room for
 };

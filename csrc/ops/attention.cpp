@@ -1,5 +1,7 @@
 #include "ops/attention.h"
 
+#include <algorithm>
+
 #include "ops/common.h"
 
 namespace llmcore {
@@ -35,6 +37,24 @@ void set_tensors(AttentionArgs& a, const Tensor& q, const Tensor& k, const Tenso
   a.q_stride = strides(q), a.k_stride = strides(k), a.v_stride = strides(v), a.out_stride = strides(out);
 }
 
+// Sets what hides early keys from a query; returns what a.starts points into.
+Tensor set_first_keys(const char* op, AttentionArgs& a, std::optional<int64_t> window,
+                      const std::optional<Tensor>& starts) {
+  if ((window || starts) && !a.causal) fail(op, "causal attention with window or starts", "causal=False");
+  if (window && *window < 1) fail(op, "a window of at least 1", std::to_string(*window));
+  a.window = window ? std::min(*window, a.S) : a.S;
+  if (!starts) return {};
+  check_shape(op, "starts", *starts, {a.B, a.T});
+  Tensor first = checked_ids(op, "starts", *starts, 0, std::max<int64_t>(a.S, 1));
+  a.starts = first.data_as<int32_t>();
+  for (int64_t i = 0; i < a.B * a.T; ++i) {
+    const int64_t position = (a.lengths ? a.lengths[i / a.T] : a.S) - a.T + i % a.T;
+    if (a.starts[i] > position)
+      fail(op, "starts at most the query's position " + std::to_string(position), std::to_string(a.starts[i]));
+  }
+  return first;
+}
+
 Tensor bytes(size_t n, Device device) { return Tensor::empty({static_cast<int64_t>(n)}, DType::kU8, device); }
 
 // Whether q, k, v are neighbouring views of one (B,T,H+2Hkv,D) tensor.
@@ -51,7 +71,8 @@ bool are_neighbours(const Tensor& q, const Tensor& k, const Tensor& v) {
 }  // namespace
 
 std::pair<Tensor, Tensor> attention(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, float scale,
-                                    bool causal, const std::optional<Tensor>& lengths) {
+                                    bool causal, const std::optional<Tensor>& lengths, std::optional<int64_t> window,
+                                    const std::optional<Tensor>& starts) {
   const char* op = "attention";
   AttentionArgs a = checked_args(op, q_in, k_in, v_in, scale, causal);
   const Tensor q = with_contiguous_heads(q_in), k = with_contiguous_heads(k_in), v = with_contiguous_heads(v_in);
@@ -63,6 +84,7 @@ std::pair<Tensor, Tensor> attention(const Tensor& q_in, const Tensor& k_in, cons
   } else if (causal && a.T > a.S) {
     fail(op, "no more queries than keys (causal)", std::to_string(a.T) + " and " + std::to_string(a.S));
   }
+  const Tensor first_keys = set_first_keys(op, a, window, starts);
   Tensor out = Tensor::empty({a.B, a.T, a.H, a.D}, a.dtype, q.device());
   Tensor lse = Tensor::empty({a.B, a.H, a.T}, DType::kF32, q.device());
   set_tensors(a, q, k, v, out);
@@ -77,7 +99,8 @@ std::pair<Tensor, Tensor> attention(const Tensor& q_in, const Tensor& k_in, cons
 
 std::array<Tensor, 3> attention_backward(const Tensor& dout_in, const Tensor& q_in, const Tensor& k_in,
                                          const Tensor& v_in, const Tensor& out_in, const Tensor& lse, float scale,
-                                         bool causal) {
+                                         bool causal, std::optional<int64_t> window,
+                                         const std::optional<Tensor>& starts) {
   const char* op = "attention_backward";
   AttentionArgs a = checked_args(op, q_in, k_in, v_in, scale, causal);
   check_shape(op, "dout", dout_in, {a.B, a.T, a.H, a.D});
@@ -86,6 +109,7 @@ std::array<Tensor, 3> attention_backward(const Tensor& dout_in, const Tensor& q_
   check_shape(op, "lse", lse, {a.B, a.H, a.T});
   check_dtype(op, "lse", lse, DType::kF32);
   check_contiguous(op, "lse", lse);
+  const Tensor first_keys = set_first_keys(op, a, window, starts);
   const Tensor dout = dout_in.contiguous(), out = with_contiguous_heads(out_in);
   // The kernel writes gradients with the strides of what they belong to.
   const bool packed = are_neighbours(q_in, k_in, v_in);

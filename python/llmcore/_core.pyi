@@ -239,6 +239,8 @@ def attention(
     scale: typing.SupportsFloat | typing.SupportsIndex,
     causal: bool,
     lengths: Array | None = None,
+    window: typing.SupportsInt | typing.SupportsIndex | None = None,
+    starts: Array | None = None,
 ) -> tuple[Array, Array]: ...
 def attention_backward(
     dout: Array,
@@ -249,6 +251,8 @@ def attention_backward(
     lse: Array,
     scale: typing.SupportsFloat | typing.SupportsIndex,
     causal: bool,
+    window: typing.SupportsInt | typing.SupportsIndex | None = None,
+    starts: Array | None = None,
 ) -> typing.Annotated[list[Array], "FixedSize(3)"]: ...
 def available_cpus() -> int: ...
 def cache_append(cache: Array, x: Array, lengths: Array) -> None: ...

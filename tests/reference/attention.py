@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def _scores(q, k, scale, causal, lengths):
+def _scores(q, k, scale, causal, lengths, window, starts):
     """Masked scores (B, H, T, S); hidden keys are -inf."""
     (B, T, H, _), (S, Hkv) = q.shape, k.shape[1:3]
     k = np.repeat(k, H // Hkv, axis=2)
@@ -11,8 +11,13 @@ def _scores(q, k, scale, causal, lengths):
     lengths = np.full(B, S) if lengths is None else np.asarray(lengths)
     key = np.arange(S)
     hidden = np.broadcast_to(key >= lengths[:, None, None], (B, T, S)).copy()
+    position = (lengths[:, None] - T + np.arange(T))[..., None]
     if causal:
-        hidden |= key > (lengths[:, None] - T + np.arange(T))[..., None]
+        hidden |= key > position
+    if window is not None:
+        hidden |= key <= position - window
+    if starts is not None:
+        hidden |= key < np.asarray(starts)[..., None]
     return np.where(hidden[:, None], -np.inf, scores)
 
 
@@ -26,18 +31,18 @@ def _softmax(scores):
     return np.divide(p, total, out=np.zeros_like(p), where=total > 0), lse
 
 
-def attention(q, k, v, scale, causal=True, lengths=None):
+def attention(q, k, v, scale, causal=True, lengths=None, window=None, starts=None):
     """q (B,T,H,D), k and v (B,S,Hkv,D) -> out (B,T,H,D), lse (B,H,T). Who sees no key gets zeros and -inf."""
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
-    p, lse = _softmax(_scores(q, k, scale, causal, lengths))
+    p, lse = _softmax(_scores(q, k, scale, causal, lengths, window, starts))
     return np.einsum("bhts,bshd->bthd", p, np.repeat(v, q.shape[2] // k.shape[2], axis=2)), lse
 
 
-def attention_backward(dout, q, k, v, scale, causal=True):
+def attention_backward(dout, q, k, v, scale, causal=True, window=None, starts=None):
     """dq, dk, dv: with P = softmax and dP = dout vᵀ, dS = P ∘ (dP - rowsum(P ∘ dP))."""
     dout, q, k, v = (np.asarray(x, np.float64) for x in (dout, q, k, v))
     group, Hkv = q.shape[2] // k.shape[2], k.shape[2]
-    p, _ = _softmax(_scores(q, k, scale, causal, None))
+    p, _ = _softmax(_scores(q, k, scale, causal, None, window, starts))
     dp = np.einsum("bthd,bshd->bhts", dout, np.repeat(v, group, axis=2))
     ds = p * (dp - (p * dp).sum(axis=-1, keepdims=True)) * scale
     dq = np.einsum("bhts,bshd->bthd", ds, np.repeat(k, group, axis=2))

@@ -8,13 +8,26 @@ from llmcore import _core, autograd
 from llmcore._tensor import Tensor, as_tensor
 
 
-def attention(q, k, v, causal: bool = True, scale: float | None = None, lengths=None) -> Tensor:
+def attention(
+    q,
+    k,
+    v,
+    causal: bool = True,
+    scale: float | None = None,
+    lengths=None,
+    window: int | None = None,
+    starts=None,
+) -> Tensor:
     """softmax(scale · q kᵀ + mask) v.
 
     q (B, T, H, D), k and v (B, S, Hkv, D), H a multiple of Hkv (grouped-query attention, Ainslie et al. 2023); the
     scores never exist as a whole (Dao et al. 2022). scale defaults to 1/√D. Causal: query t stands at key position
     S − T + t and sees keys up to there. lengths (B) int32: keys valid in each row of a cache, counting the queries' own;
     then query t stands at lengths[b] − T + t. Returns (B, T, H, D). Not differentiable with `lengths`.
+
+    Causal only, and keys outside cost nothing: window: a query sees the last `window` keys, its own among them (sliding
+    window, Beltagy et al. 2020). starts (B, T) integers: the first key position that each query sees, at most its own;
+    the start of its document, where several are packed in one row and must not see each other.
     """
     q, k, v = as_tensor(q), as_tensor(k), as_tensor(v)
     if scale is None:
@@ -22,13 +35,14 @@ def attention(q, k, v, causal: bool = True, scale: float | None = None, lengths=
     taped = autograd.needs_grad(q, k, v)
     if lengths is not None and taped:
         raise ValueError("[attention] expected lengths=None where gradients are needed, got lengths")
-    y, lse = _core.attention(
-        q.array, k.array, v.array, scale, causal, None if lengths is None else as_tensor(lengths).array
-    )
+    lengths, starts = (None if x is None else as_tensor(x).array for x in (lengths, starts))
+    y, lse = _core.attention(q.array, k.array, v.array, scale, causal, lengths, window, starts)
     out = Tensor(y)
     if taped:
         saved = q.array, k.array, v.array, y, lse
-        autograd.record([out], [q, k, v], lambda dy: _core.attention_backward(dy, *saved, scale, causal))
+        autograd.record(
+            [out], [q, k, v], lambda dy: _core.attention_backward(dy, *saved, scale, causal, window, starts)
+        )
     return out
 
 
