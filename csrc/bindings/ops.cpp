@@ -32,7 +32,8 @@ void register_linear(Binder& b) {
   py::class_<Panels>(b.m, "Panels", "A matrix packed for the kernels.")
       .def_readonly("K", &Panels::K)
       .def_readonly("N", &Panels::N)
-      .def_readonly("dtype", &Panels::dtype);
+      .def_readonly("dtype", &Panels::dtype)
+      .def_readonly("data", &Panels::data);
   b.def(
       "pack",
       [](const Tensor& w, DType t, bool transposed, const std::optional<Panels>& reuse) {
@@ -141,10 +142,12 @@ void register_optimizers(Binder& b) {
   b.def(
       "adamw",
       [](Tensor& p, const Tensor& g, Tensor& m, Tensor& v, float lr, float beta1, float beta2, float eps,
-         float weight_decay, int64_t step,
-         float grad_scale) { adamw(p, g, m, v, {lr, beta1, beta2, eps, weight_decay, step, grad_scale}); },
+         float weight_decay, int64_t step, float grad_scale, const std::vector<Panels>& panels) {
+        adamw(p, g, m, v, {lr, beta1, beta2, eps, weight_decay, step, grad_scale}, panels);
+      },
       py::arg("param"), py::arg("grad"), py::arg("m"), py::arg("v"), py::arg("lr"), py::arg("beta1"), py::arg("beta2"),
-      py::arg("eps"), py::arg("weight_decay"), py::arg("step"), py::arg("grad_scale"));
+      py::arg("eps"), py::arg("weight_decay"), py::arg("step"), py::arg("grad_scale"),
+      py::arg("panels") = std::vector<Panels>{});
   b.def("global_norm", &global_norm, py::arg("tensors"));
 }
 

@@ -257,6 +257,9 @@ struct AdamWArgs {  // Loshchilov & Hutter 2019; all float32
   float lr, beta1, beta2, eps, weight_decay;
   float correction1, correction2;  // 1 - beta1^t, 1 - beta2^t
   const float* grad_scale;         // g is multiplied by *grad_scale first; or null
+  int64_t rows, columns;           // n = rows * columns; only where there are panels
+  const PackArgs* packs;           // panels of p (rows, columns), which get its new values in the same pass
+  int64_t pack_count;
 };
 constexpr int64_t kSumChunk = 1 << 15;  // elements in one fixed piece of a sum
 struct SumSquaresArgs {                 // partial[i] = sum of squares of piece i (float64); ceil(n / kSumChunk) pieces

@@ -33,7 +33,7 @@ Panels pack(const Tensor& w, DType dtype, bool transposed, const Panels* reuse) 
   Panels p;
   p.K = transposed ? w.dim(1) : w.dim(0);
   p.N = transposed ? w.dim(0) : w.dim(1);
-  p.dtype = dtype;
+  p.dtype = dtype, p.transposed = transposed;
   const int64_t n = panel_elements(p.K, p.N, dtype);
   p.data =
       reuse && reuse->dtype == dtype && reuse->data.size() == n ? reuse->data : Tensor::empty({n}, dtype, w.device());

@@ -8,11 +8,12 @@
 
 namespace llmcore {
 
-// A right-hand matrix (K, N) in kernel layout.
+// A right-hand matrix (K, N) in kernel layout, packed from one stored as (N, K) when transposed.
 struct Panels {
   Tensor data;
   int64_t K = 0, N = 0;
   DType dtype = DType::kF32;
+  bool transposed = false;
 };
 
 // w is (N, K) when transposed (the layout of a linear layer's weight), else (K, N). Memory of `reuse` is used again

@@ -6,7 +6,8 @@
 
 namespace llmcore {
 
-void adamw(Tensor& param, const Tensor& grad, Tensor& m, Tensor& v, const AdamWStep& s) {
+void adamw(Tensor& param, const Tensor& grad, Tensor& m, Tensor& v, const AdamWStep& s,
+           const std::vector<Panels>& panels) {
   const char* op = "adamw";
   check_dtype(op, "param", param, DType::kF32);
   for (auto& [name, t] : {std::pair<const char*, const Tensor&>{"param", param}, {"grad", grad}, {"m", m}, {"v", v}}) {
@@ -24,6 +25,17 @@ void adamw(Tensor& param, const Tensor& grad, Tensor& m, Tensor& v, const AdamWS
   a.correction1 = static_cast<float>(1.0 - std::pow(static_cast<double>(s.beta1), static_cast<double>(s.step)));
   a.correction2 = static_cast<float>(1.0 - std::pow(static_cast<double>(s.beta2), static_cast<double>(s.step)));
   a.grad_scale = &s.grad_scale;
+  std::vector<PackArgs> packs;
+  if (!panels.empty()) {
+    if (param.ndim() != 2) fail(op, "panels of a matrix only", to_string(param.shape()));
+    a.rows = param.dim(0), a.columns = param.dim(1);
+  }
+  for (const Panels& p : panels) {
+    const Shape shape = p.transposed ? Shape{p.N, p.K} : Shape{p.K, p.N};
+    check_shape(op, "param, as its panels are,", param, shape);
+    packs.push_back({param.data(), DType::kF32, a.columns, p.K, p.N, p.transposed, p.data.data(), p.dtype});
+  }
+  a.packs = packs.data(), a.pack_count = static_cast<int64_t>(packs.size());
   kernel(op, param.device(), &KernelTable::adamw)(a);
 }
 

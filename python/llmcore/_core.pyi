@@ -155,6 +155,8 @@ class Panels:
     @property
     def N(self) -> int: ...
     @property
+    def data(self) -> Array: ...
+    @property
     def dtype(self) -> DType: ...
 
 class BPE:
@@ -230,6 +232,7 @@ def adamw(
     weight_decay: typing.SupportsFloat | typing.SupportsIndex,
     step: typing.SupportsInt | typing.SupportsIndex,
     grad_scale: typing.SupportsFloat | typing.SupportsIndex,
+    panels: collections.abc.Sequence[Panels] = [],
 ) -> None: ...
 def add(a: Array, b: Array) -> Array: ...
 def attention(

@@ -53,8 +53,8 @@ class AdamW:
                 decay,
                 self.steps,
                 grad_scale,
+                p.panels_in_use(),
             )
-            p.updated()
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Views of the moments, `m.<name>` and `v.<name>`; `steps` is kept by the caller."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gradcheck import random
-from llmcore import _core
+from llmcore import _core, nn, optim
 from reference import optim as reference
 from threads import assert_same_bits
 from tolerances import assert_close
@@ -59,6 +59,42 @@ def test_many_steps_follow_the_twin():
     assert_close(own[0], twin[0], "float32")
 
 
+PANELS = [(dtype, transposed) for dtype in (_core.DType.float32, _core.DType.bfloat16) for transposed in (True, False)]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (64, 64), (65, 3), (3, 65), (100, 4131), (300, 257), (31, 300), (128, 96)])
+def test_panels_are_written_with_the_values(shape):
+    """The same bits as packing afterwards gives, padding included."""
+    start, g, m, v = (a.reshape(shape) for a in state(shape[0] * shape[1]))
+    p = nn.Parameter(start)
+    before = [p.panels(*key) for key in PANELS]
+    moments = [_core.from_numpy(np.array(a, np.float32)) for a in (g, m, v)]
+    _core.adamw(p.array, *moments, **SETTINGS, step=3, grad_scale=0.5, panels=p.panels_in_use())
+    for got, want in zip([p.numpy(), *(a.numpy() for a in moments[1:])], update((start, g, m, v), 3, 0.5), strict=True):
+        np.testing.assert_array_equal(got, want)
+    for key, old in zip(PANELS, before, strict=True):
+        now, want = p.panels(*key), _core.pack(p.array, *key)
+        np.testing.assert_array_equal(now.data.numpy(), old.data.numpy())  # one memory, nothing packed anew
+        np.testing.assert_array_equal(now.data.numpy(), want.data.numpy())
+
+
+def test_panels_that_are_not_used_are_not_written():
+    p = nn.Parameter(random((5, 7)))
+    key = PANELS[2]
+    optimizer = optim.AdamW([("p", p)], lr=0.1)
+    old = np.array(p.panels(*key).data.numpy())
+    for written in (True, False):
+        p.zero_grad()
+        p.accumulate_grad(_core.from_numpy(np.ones((5, 7), np.float32)))
+        optimizer.step()
+        kept = np.array(p._packed[key].data.numpy())
+        assert np.array_equal(kept, old) != written
+        old = kept
+    np.testing.assert_array_equal(p.panels(*key).data.numpy(), _core.pack(p.array, *key).data.numpy())
+    p.assign(np.zeros((5, 7)))
+    assert not p.panels(*key).data.numpy().any()
+
+
 @pytest.mark.parametrize("shapes", [[(1,)], [(3, 5), (70001,), (0,), (32768,), (2, 3)]])
 def test_global_norm(shapes):
     arrays = [random(s, seed=i).astype(np.float32) for i, s in enumerate(shapes)]
@@ -82,6 +118,18 @@ def test_threads_do_not_change_bits(n):
     assert_same_bits(lambda: [*update(arrays), _core.global_norm([x])])
 
 
+def test_threads_do_not_change_bits_of_panels():
+    arrays = [a.reshape(300, 257) for a in state(300 * 257)]
+
+    def compute():
+        p, (_, g, m, v) = nn.Parameter(arrays[0]), (_core.from_numpy(np.array(a, np.float32)) for a in arrays)
+        panels = [p.panels(*key) for key in PANELS]
+        _core.adamw(p.array, g, m, v, **SETTINGS, step=1, grad_scale=1.0, panels=p.panels_in_use())
+        return [p.numpy(), *(x.data.numpy() for x in panels)]
+
+    assert_same_bits(compute)
+
+
 def test_bad_input():
     arrays = state(4)
     with pytest.raises(ValueError, match=r"\[adamw\] expected step >= 1, got 0"):
@@ -90,5 +138,9 @@ def test_bad_input():
         update(arrays, beta2=1.0)
     with pytest.raises(ValueError, match=r"\[adamw\] expected grad \(4,\), got \(3,\)"):
         update((arrays[0], arrays[1][:3], arrays[2], arrays[3]))
+    p, g, m, v = (_core.from_numpy(np.zeros((2, 2), np.float32)) for _ in range(4))
+    other = _core.pack(_core.from_numpy(np.zeros((3, 2), np.float32)), _core.DType.float32, True)
+    with pytest.raises(ValueError, match=r"\[adamw\] expected param, as its panels are, \(3, 2\), got \(2, 2\)"):
+        _core.adamw(p, g, m, v, **SETTINGS, step=1, grad_scale=1.0, panels=[other])
     with pytest.raises(TypeError, match=r"\[global_norm\] expected every tensor float32, got int32"):
         _core.global_norm([_core.from_numpy(np.zeros(3, np.int32))])

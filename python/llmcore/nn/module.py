@@ -13,9 +13,9 @@ from llmcore._tensor import Tensor, array_to_numpy
 
 class Parameter(Tensor):
     """A trainable float32 tensor. Matrices keep themselves packed for the kernels, once per dtype and direction, until
-    `updated()` says that the values changed."""
+    `updated()` says that the values changed; an optimizer writes the panels that are in use with the values."""
 
-    __slots__ = ("_packed", "_stale")
+    __slots__ = ("_packed", "_stale", "_used")
 
     def __init__(self, values) -> None:
         array = _core.empty(list(np.shape(values)), DType.float32)
@@ -23,6 +23,7 @@ class Parameter(Tensor):
         super().__init__(array, requires_grad=True)
         self._packed: dict[tuple[DType, bool], _core.Panels] = {}
         self._stale: set[tuple[DType, bool]] = set()
+        self._used: set[tuple[DType, bool]] = set()  # since the last update
 
     def panels(self, dtype: DType, transposed: bool) -> _core.Panels:
         key = dtype, transposed
@@ -30,11 +31,20 @@ class Parameter(Tensor):
             # The memory of the stale panels is used again.
             self._packed[key] = _core.pack(self.array, dtype, transposed, self._packed.get(key))
             self._stale.discard(key)
+        self._used.add(key)
         return self._packed[key]
 
     def updated(self) -> None:
         """Call after writing to `array`: packed copies are made anew at their next use."""
-        self._stale = set(self._packed)
+        self._stale, self._used = set(self._packed), set()
+
+    def panels_in_use(self) -> list[_core.Panels]:
+        """The panels used since the last update, for who writes them together with `array`: they count as new, all
+        others as old from now on."""
+        used = self._used
+        self.updated()
+        self._stale -= used
+        return [self._packed[key] for key in used]
 
     def assign(self, values) -> None:
         """Overwrite the values (same shape)."""
