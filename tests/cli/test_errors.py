@@ -12,7 +12,18 @@ from llmcore.cli.app import app
 from llmcore.cli.errors import describe
 from llmcore.cli.options import remember_model
 
-COMMANDS = ["demo", "train-tokenizer", "tokenize", "pretrain", "generate", "next", "score", "info", "bench machine"]
+COMMANDS = [
+    "demo",
+    "train-tokenizer",
+    "tokenize",
+    "pretrain",
+    "generate",
+    "chat",
+    "next",
+    "score",
+    "info",
+    "bench machine",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -175,7 +175,7 @@ def test_which_model_is_taken(run, tiny, model_dir, tmp_path):
 
     code, out, err = run("next", "The", "--json")
     assert (code, out) == (2, "")
-    assert err == "error: expected a model: name one with --model DIR, or make one with `llmcore demo`\n"
+    assert err == "error: expected a model: name one with --model MODEL, or make one with `llmcore demo`\n"
     tiny.save("run")
     expected = data_of(run("next", "The", "-m", model_dir, "--json"))
     assert data_of(run("next", "The", "--json")) == expected

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from llmcore import __version__
-from llmcore.cli import bench, demo, generate, info, pretrain, score, tokenize, train_tokenizer
+from llmcore.cli import bench, chat, demo, generate, info, pretrain, score, tokenize, train_tokenizer
 from llmcore.cli import next as next_tokens
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ for name, function, short_help in (
     ("tokenize", tokenize.tokenize, "Cut a text into tokens and show their ids."),
     ("pretrain", pretrain.pretrain, "Train a language model on text."),
     ("generate", generate.generate, "Let a model continue a text."),
+    ("chat", chat.chat, "Talk with a model."),
     ("next", next_tokens.next_tokens, "Show the most likely next tokens as bars."),
     ("score", score.score, "Show how surprised a model is by a text."),
     ("info", info.info, "Show what a model is made of."),

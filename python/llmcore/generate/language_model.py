@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from llmcore import autograd, models, ops
 from llmcore._tensor import Tensor
 from llmcore.formats import safetensors
 from llmcore.formats.gguf import load_gguf
+from llmcore.generate.chat import TEMPLATE_FILE, chat_prompt, read_chat_template
+from llmcore.generate.chat_template import ChatTemplate
 from llmcore.generate.decode import decode
 from llmcore.generate.sampling import SamplingParams
 from llmcore.generate.text import Completion, TextStream
@@ -26,9 +28,16 @@ Prompt = str | Sequence[int]
 
 class LanguageModel:
     """A `model`, its `tokenizer` and its `config`. A prompt is a text or a list of token ids; the empty text begins a
-    new document. `end_ids`: the tokens that end a completion, by default the tokenizer's end of text."""
+    new document. `end_ids`: the tokens that end a completion, by default the tokenizer's end of text. `chat_template`:
+    how messages become a prompt, or None for a model that was not made to chat."""
 
-    def __init__(self, model: models.CausalLM, tokenizer: Tokenizer, end_ids: Iterable[int] | None = None):
+    def __init__(
+        self,
+        model: models.CausalLM,
+        tokenizer: Tokenizer,
+        end_ids: Iterable[int] | None = None,
+        chat_template: ChatTemplate | None = None,
+    ):
         if tokenizer.vocab_size > model.config.vocab_size:
             raise ValueError(
                 f"[LanguageModel] expected a tokenizer of at most {model.config.vocab_size} tokens (the model's "
@@ -38,6 +47,7 @@ class LanguageModel:
         if end_ids is None:
             end_ids = () if tokenizer.end_of_text is None else (tokenizer.end_of_text,)
         self.end_ids = tuple(end_ids)
+        self.chat_template = chat_template
 
     @property
     def num_parameters(self) -> int:
@@ -99,6 +109,33 @@ class LanguageModel:
             if ended:
                 c.finish_reason = "stop"
             yield c, text
+
+    # ---- chat ----
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], max_tokens: int = 256, **sampling) -> Completion:
+        """The model's answer to messages, [{"role": "user", "content": "..."}, ...]; sampling as in `generate`.
+
+        ValueError for a model without a chat template, and where the template refuses the messages.
+        """
+        return self.generate(self.chat_prompt(messages), max_tokens, **sampling)
+
+    def chat_stream(self, messages: Sequence[Mapping[str, Any]], max_tokens: int = 256, **sampling) -> Iterator[str]:
+        """The same answer, piece by piece."""
+        return self.stream(self.chat_prompt(messages), max_tokens, **sampling)
+
+    def chat_prompt(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[int]:
+        """The ids of messages as the template puts them. Special tokens of the template are special; those in what
+        users, tools and the system say are plain text, so that nobody's text can pose as the template's."""
+        if self.chat_template is None:
+            raise ValueError("[chat] expected a model with a chat template, got one without")
+        return chat_prompt(self.chat_template, self.tokenizer, messages, add_generation_prompt, tools)
+
+    # ---- looking inside ----
 
     def next_tokens(
         self,
@@ -181,6 +218,8 @@ class LanguageModel:
             config["eos_token_id"] = list(self.end_ids) if len(self.end_ids) > 1 else self.end_ids[0]
         self.tokenizer.save(directory)
         safetensors.save_file(self.model.to_hf(), directory / "model.safetensors", {"format": "pt"})
+        if self.chat_template is not None:
+            write_atomically(directory / TEMPLATE_FILE, self.chat_template.source.encode())
         write_atomically(directory / "config.json", (json.dumps(config, indent=2) + "\n").encode())
         return directory
 
@@ -223,7 +262,8 @@ def load(path: str | os.PathLike, dtype: str | None = None) -> LanguageModel:
         model = models.ARCHITECTURES[config["model_type"]].from_hf(config, weights, dtype)
     except (ValueError, TypeError) as e:
         raise ValueError(f"[load] {path}: {e}") from None
-    return LanguageModel(model, Tokenizer.load(path), _end_ids(config_path, "eos_token_id", config.get("eos_token_id")))
+    end_ids = _end_ids(config_path, "eos_token_id", config.get("eos_token_id"))
+    return LanguageModel(model, Tokenizer.load(path), end_ids, read_chat_template(path))
 
 
 def _load_gguf(path: Path, dtype: str) -> LanguageModel:
@@ -237,7 +277,10 @@ def _load_gguf(path: Path, dtype: str) -> LanguageModel:
     except (ValueError, TypeError) as e:
         raise ValueError(f"[load] {path}: {e}") from None
     key = "tokenizer.ggml.eos_token_id"
-    return LanguageModel(model, Tokenizer.load(path), _end_ids(path, key, file.metadata.get(key)))
+    end_ids = _end_ids(path, key, file.metadata.get(key))
+    source = file.metadata.get("tokenizer.chat_template")
+    template = None if source is None else ChatTemplate(source, f"{path}: tokenizer.chat_template")
+    return LanguageModel(model, Tokenizer.load(path), end_ids, template)
 
 
 def _end_ids(path: Path, field: str, value: object) -> list[int] | None:

@@ -1,0 +1,76 @@
+"""`llmcore chat`: talk with a model."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmcore.cli import options, show
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HELP = "Ctrl-D or /quit leaves, /new begins a new conversation."
+
+
+def chat(
+    model: options.Model = None,
+    system: Annotated[
+        str | None, typer.Option("--system", metavar="TEXT", help="What the model is told before you speak.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", metavar="N", help="Tokens of an answer at most.")] = 512,
+    temperature: Annotated[float, typer.Option("--temperature", metavar="T", help="0 takes the most likely.")] = 0.7,
+    top_k: options.TopK = 0,
+    top_p: options.TopP = 0.95,
+    min_p: options.MinP = 0.0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="The same seed gives the same answers.")
+    ] = None,
+) -> None:
+    """Talk with a model that has a chat template. Each line that you type is a message; lines from a pipe too.
+
+    \b
+    Example: llmcore chat --model SmolLM2-135M-Instruct.Q4_1.gguf
+             echo "Why is the sky blue?" | llmcore chat --model SmolLM2-135M-Instruct.Q4_1.gguf
+    """
+    lm = options.load_model(model)
+    if seed is None:
+        seed = int.from_bytes(os.urandom(4), "little")
+    beginning = [{"role": "system", "content": system}] if system is not None else []
+    messages = list(beginning)
+    lm.chat_prompt([*messages, {"role": "user", "content": ""}])  # what is wrong shows before anybody types
+    if sys.stdin.isatty():
+        show.write(f"{HELP}\n")
+    for turn, text in enumerate(_lines()):
+        if text == "/quit":
+            break
+        if text == "/new":
+            messages = list(beginning)
+            continue
+        messages.append({"role": "user", "content": text})
+        answer = ""
+        for piece in lm.chat_stream(
+            messages, max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed + turn
+        ):
+            answer += piece
+            show.write(piece)
+        show.write("\n")
+        messages.append({"role": "assistant", "content": answer})
+
+
+def _lines() -> Iterator[str]:
+    """What is typed, line by line; empty lines are passed over."""
+    if sys.stdin.isatty():
+        import readline  # noqa: F401 - input() edits lines and remembers them
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            if sys.stdin.isatty():
+                show.write("\n")
+            return
+        if line.strip():
+            yield line.strip()

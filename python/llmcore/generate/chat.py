@@ -1,0 +1,110 @@
+"""From messages to ids, and where a model's folder keeps its chat template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmcore.generate.chat_template import ChatTemplate
+from llmcore.tokenizer import Tokenizer
+
+TEMPLATE_FILE = "chat_template.jinja"
+_CONFIG_FILE = "tokenizer_config.json"
+# Stand for the special tokens in what people say, until the template has run: private characters (Unicode's area B).
+_FIRST_STANDIN, _LAST_STANDIN = 0x10E000, 0x10FFFD
+_ROLES_OF_OUR_OWN = ("assistant",)  # what a model has written, where special tokens may be meant
+
+
+def chat_prompt(
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    add_generation_prompt: bool = True,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+) -> list[int]:
+    """See `LanguageModel.chat_prompt`."""
+    _check_messages(messages)
+    specials = sorted(tokenizer.special_tokens, key=len, reverse=True)
+    standins = {text: chr(_FIRST_STANDIN + i) for i, text in enumerate(specials[: _LAST_STANDIN - _FIRST_STANDIN])}
+    foreign = [m if m["role"] in _ROLES_OF_OUR_OWN else _replaced(m, standins) for m in messages]
+    end = "" if tokenizer.end_of_text is None else tokenizer.decode([tokenizer.end_of_text])
+    text = template.render(foreign, add_generation_prompt, tools, bos_token="", eos_token=end)
+    meant = {c: special for special, c in standins.items()}
+    ids: list[int] = []
+    plain = ""  # what people said stays in one piece with the text around it, up to the next special token
+    special = set(specials)
+    for part, is_special in _parts(text, specials):
+        if is_special and part in special:
+            ids += tokenizer.encode_ordinary(_restored(plain, meant))
+            ids.append(tokenizer.special_tokens[part])
+            plain = ""
+        else:
+            plain += part
+    return ids + tokenizer.encode_ordinary(_restored(plain, meant))
+
+
+def _parts(text: str, specials: Sequence[str]) -> list[tuple[str, bool]]:
+    """The text cut at its special tokens, the longest where several could begin."""
+    import re
+
+    if not specials:
+        return [(text, False)]
+    found = re.split(f"({'|'.join(map(re.escape, specials))})", text)
+    return [(part, i % 2 == 1) for i, part in enumerate(found) if part]
+
+
+def _replaced(value: Any, standins: Mapping[str, str]) -> Any:
+    """A copy in which special tokens in strings are their stand-ins, and private characters are dropped first."""
+    if isinstance(value, str):
+        for special, standin in standins.items():
+            value = value.replace(standin, "\ufffd").replace(special, standin)
+        return value
+    if isinstance(value, Mapping):
+        return {key: v if key == "role" else _replaced(v, standins) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_replaced(v, standins) for v in value]
+    return value
+
+
+def _restored(text: str, meant: Mapping[str, str]) -> str:
+    for standin, special in meant.items():
+        text = text.replace(standin, special)
+    return text
+
+
+def _check_messages(messages: Any) -> None:
+    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
+        raise TypeError(f"[chat] expected a list of messages, got {type(messages).__name__}")
+    if not messages:
+        raise ValueError("[chat] expected at least one message, got none")
+    for i, message in enumerate(messages):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise ValueError(f'[chat] messages[{i}]: expected {{"role": ..., "content": ...}}, got {message!r}'[:300])
+        if not isinstance(message.get("content", ""), (str, list, type(None))):
+            raise ValueError(f"[chat] messages[{i}]: expected content as a text, got {message['content']!r}"[:300])
+
+
+def read_chat_template(folder: Path) -> ChatTemplate | None:
+    """The template of a model folder: chat_template.jinja, else the field chat_template of tokenizer_config.json (a
+    template, or a list of named ones, of which "default" counts). None where there is none; ValueError names the file
+    that is broken."""
+    path = folder / TEMPLATE_FILE
+    if path.is_file():
+        try:
+            return ChatTemplate(path.read_text(encoding="utf-8"), str(path))
+        except UnicodeDecodeError:
+            raise ValueError(f"[load] {path}: expected UTF-8") from None
+    path = folder / _CONFIG_FILE
+    if not path.is_file():
+        return None
+    try:
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"[load] {path}: expected JSON, got {error}") from None
+    source = config.get("chat_template") if isinstance(config, dict) else None
+    if isinstance(source, list):
+        named = {e.get("name"): e.get("template") for e in source if isinstance(e, dict)}
+        source = named.get("default", next(iter(named.values()), None))
+    return None if source is None else ChatTemplate(source, f"{path}: chat_template")

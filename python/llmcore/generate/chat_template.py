@@ -1,0 +1,219 @@
+"""Chat templates: messages to the text that a model was trained to continue, by Jinja with transformers' conventions.
+
+A template comes with a model file, from anywhere. It runs in Jinja's immutable sandbox, which keeps it from Python's
+insides, and on a budget: every turn of a loop, every call of a macro and every character that it makes is paid for, so
+that one which loops for ever or fills the memory is stopped and named.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from jinja2 import TemplateError, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+BUDGET = 50_000_000  # characters made, and turns of loops, in all
+LARGEST = 4_000_000  # characters of one string, elements of one list
+_STEP = 500  # what a turn of a loop or a call costs, beside the characters in it
+_OVERSPENT = "more loops or text than a chat needs"
+
+
+class ChatTemplate:
+    """A compiled template. `source` is its text; `name` stands in errors."""
+
+    def __init__(self, source: str, name: str = "chat_template"):
+        """ValueError where the template is not valid Jinja."""
+        if not isinstance(source, str):
+            raise ValueError(f"[chat] {name}: expected a template as a string, got {type(source).__name__}")
+        self.source, self.name = source, name
+        try:
+            self._template = _Environment().from_string(source)
+        except (TemplateError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
+            raise ValueError(f"[chat] {name}: expected a Jinja template, got: {_line(error)}") from None
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **context: Any,
+    ) -> str:
+        """The text of `messages` ({"role", "content", ...}), with the beginning of the model's answer unless
+        add_generation_prompt is False. context: what else the template may use, such as bos_token.
+
+        ValueError, in one line, for what the template refuses, and for a template that fails or overspends.
+        """
+        environment = self._template.environment
+        assert isinstance(environment, _Environment)
+        environment.left = BUDGET
+        context = {"documents": None, **context, "messages": list(messages), "tools": tools}
+        try:
+            return self._template.render(context, add_generation_prompt=add_generation_prompt)
+        except _Refused as error:
+            raise ValueError(f"[chat] {self.name}: the template refuses: {_line(error)}") from None
+        except RecursionError:
+            raise ValueError(f"[chat] {self.name}: expected a template that ends, got endless recursion") from None
+        except Exception as error:  # whatever a foreign program raises
+            raise ValueError(f"[chat] {self.name}: the template fails: {_line(error)}") from None
+
+    def __repr__(self) -> str:
+        return f"ChatTemplate({self.source[:60]!r}{'...' if len(self.source) > 60 else ''})"
+
+
+class _Refused(TemplateError):
+    """raise_exception(...) of a template: it does not take these messages."""
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """One environment a template: `left` is what remains of its budget."""
+
+    intercepted_binops = frozenset(["+", "*", "**", "%"])
+
+    def __init__(self) -> None:
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation])
+        self.left = BUDGET
+        self.filters["tojson"] = _to_json  # without the HTML escapes of Jinja's own
+        self.filters = {name: self._paid(f) for name, f in self.filters.items()}
+        del self.globals["lipsum"]
+        self.globals["raise_exception"] = _raise_exception
+        self.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+
+    # ---- what things cost ----
+
+    def charge(self, cost: int) -> str:
+        """Pay; called from every loop's and macro's body too (see _parse), where it writes nothing."""
+        self.left -= cost
+        if self.left < 0:
+            raise SecurityError(_OVERSPENT)
+        return ""
+
+    def _made(self, value: Any) -> Any:
+        """Pay for a string or a list."""
+        if isinstance(value, (str, bytes, list, tuple)):
+            if len(value) > LARGEST:
+                raise SecurityError(_OVERSPENT)
+            self.charge(len(value))
+        return value
+
+    def _check_arguments(self, args: Sequence[Any], named: Mapping[str, Any]) -> None:
+        """Numbers that ask for a width or a count."""
+        for value in (*args, *named.values()):
+            if isinstance(value, int) and abs(value) > LARGEST:
+                raise SecurityError(_OVERSPENT)
+
+    def _paid(self, function: Any) -> Any:
+        def paid(*args: Any, **named: Any) -> Any:
+            self._check_arguments(args, named)
+            values = [a for a in args if isinstance(a, (str, list, tuple))]
+            name = getattr(function, "__name__", "")
+            if name == "do_replace" and len(values) > 2:
+                self._check_replace(values[0], values[1], values[2])
+            if name == "do_format" and values:
+                self._check_format(str(values[0]))
+            if name == "do_join" and values and isinstance(values[0], (list, tuple)):
+                self._check_join(values[1] if len(values) > 1 else "", values[0])
+            return self._made(function(*args, **named))
+
+        for attribute in ("jinja_pass_arg", "__name__"):  # which of context, environment it takes first
+            if hasattr(function, attribute):
+                setattr(paid, attribute, getattr(function, attribute))
+        return paid
+
+    def _check_replace(self, text: Any, old: Any, new: Any) -> None:
+        if str(text).count(str(old)) * len(str(new)) > LARGEST:
+            raise SecurityError(_OVERSPENT)
+
+    def _check_join(self, separator: Any, items: Sequence[Any]) -> None:
+        if sum(len(i) for i in items if isinstance(i, str)) + len(str(separator)) * len(items) > LARGEST:
+            raise SecurityError(_OVERSPENT)
+
+    def _check_format(self, form: str) -> None:
+        if any(len(digits) > 4 for digits in re.findall(r"\d+", form)) or "*" in form:
+            raise SecurityError(_OVERSPENT)
+
+    # ---- where things are made ----
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**" and (not isinstance(right, (int, float)) or abs(right) > 64 or abs(left) > 1 << 64):
+            raise SecurityError(_OVERSPENT)
+        if operator == "*":
+            for many, count in ((left, right), (right, left)):
+                if isinstance(many, (str, list, tuple)) and isinstance(count, int) and len(many) * count > LARGEST:
+                    raise SecurityError(_OVERSPENT)
+            if all(isinstance(v, int) and v.bit_length() > 4096 for v in (left, right)):
+                raise SecurityError(_OVERSPENT)
+        if operator == "%" and isinstance(left, str):
+            self._check_format(left)
+        return self._made(super().call_binop(context, operator, left, right))
+
+    def concatenate(self, *values: Any) -> str:
+        """The ~ operator."""
+        texts = [str(v) for v in values]
+        self.charge(sum(map(len, texts)))
+        return self._made("".join(texts))
+
+    def call(self, context: Any, obj: Any, /, *args: Any, **named: Any) -> Any:  # type: ignore[override]
+        self._check_arguments(args, named)
+        method = getattr(obj, "__wrapped__", obj)  # the sandbox has its own str.format
+        bound, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
+        if isinstance(bound, str):
+            if name == "replace" and len(args) > 1:
+                self._check_replace(bound, args[0], args[1])
+            if name == "join" and args and isinstance(args[0], (list, tuple)):
+                self._check_join(bound, args[0])
+            if name in ("format", "format_map"):
+                self._check_format(bound)
+        return self._made(super().call(context, obj, *args, **named))
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        """The template's tree, in which bodies pay for their turns, and ~ is a call that pays."""
+        tree = super()._parse(source, name, filename)
+        for body_of in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block)):
+            assert isinstance(body_of, (nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block))
+            text = sum(len(data.data) for data in body_of.find_all(nodes.TemplateData))
+            pay = nodes.Call(nodes.EnvironmentAttribute("charge"), [nodes.Const(_STEP + text)], [], None, None)
+            body_of.body.insert(0, nodes.ExprStmt(pay, lineno=body_of.lineno))
+        return _Concatenations().visit(tree)
+
+
+class _Concatenations:
+    """Turns every `a ~ b` of a tree into a call of `concatenate`."""
+
+    def visit(self, node: Any) -> Any:
+        for name, value in node.iter_fields():
+            if isinstance(value, list):
+                value[:] = [self.visit(v) if isinstance(v, nodes.Node) else v for v in value]
+            elif isinstance(value, nodes.Node):
+                setattr(node, name, self.visit(value))
+        if isinstance(node, nodes.Concat):
+            called = nodes.EnvironmentAttribute("concatenate")
+            return nodes.Call(called, node.nodes, [], None, None, lineno=node.lineno, environment=node.environment)
+        return node
+
+
+class _Generation(Extension):
+    """{% generation %}...{% endgeneration %} marks what the model writes; rendering shows it like anything else."""
+
+    tags = {"generation"}  # noqa: RUF012 - as Jinja wants it
+
+    def parse(self, parser: Any) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise _Refused(message)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

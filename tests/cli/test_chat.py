@@ -1,0 +1,46 @@
+"""`llmcore chat`, its messages from a pipe."""
+
+import io
+import shutil
+import sys
+
+import pytest
+
+from llmcore.generate import load
+
+TEMPLATE = "{% for m in messages %}{{ m.role[0] ~ m.content ~ '\n' }}{% endfor %}"
+
+
+@pytest.fixture
+def chat_dir(model_dir, tmp_path):
+    folder = shutil.copytree(model_dir, tmp_path / "chat")
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    return folder
+
+
+def type_in(monkeypatch, text):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+
+def test_answers_are_the_librarys(run, chat_dir, monkeypatch):
+    type_in(monkeypatch, "The\n\n/new\na list\nof\n/quit\nnever read\n")
+    flags = ["--system", "S", "--max-tokens", 4, "--temperature", 0, "--top-p", 1]
+    code, out, err = run("chat", "-m", chat_dir, *flags)
+    assert (code, err) == (0, "")
+    lm = load(chat_dir)
+    system = [{"role": "system", "content": "S"}]
+
+    def answer(*texts):
+        roles = ("user", "assistant")
+        said = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+        return lm.chat(system + said, max_tokens=4, temperature=0).text
+
+    first, second = answer("The"), answer("a list")
+    assert out == f"{first}\n{second}\n{answer('a list', second, 'of')}\n"
+
+
+def test_a_model_that_does_not_chat(run, model_dir, monkeypatch):
+    type_in(monkeypatch, "hi\n")
+    code, out, err = run("chat", "-m", model_dir)
+    assert (code, out) == (2, "")
+    assert err == "error: expected a model with a chat template, got one without\n"
