@@ -33,8 +33,8 @@ def chat(
     """Talk with a model that has a chat template. Each line that you type is a message; lines from a pipe too.
 
     \b
-    Example: llmcore chat --model SmolLM2-135M-Instruct.Q4_1.gguf
-             echo "Why is the sky blue?" | llmcore chat --model SmolLM2-135M-Instruct.Q4_1.gguf
+    Example: llmcore chat --model smollm2.gguf
+             echo "Why is the sky blue?" | llmcore chat --model smollm2.gguf
     """
     lm = options.load_model(model)
     if seed is None:
