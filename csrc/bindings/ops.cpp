@@ -50,7 +50,7 @@ void register_linear(Binder& b) {
       },
       py::arg("x"), py::arg("weight"), py::arg("bias") = std::nullopt, py::arg("residual") = std::nullopt,
       py::arg("gelu") = false, py::arg("keep_pre_activation") = false, py::arg("out_dtype") = std::nullopt);
-  b.def("linear_weight_grad", &linear_weight_grad, py::arg("dy"), py::arg("x"), py::arg("dw"));
+  b.def("linear_weight_grad", &linear_weight_grad, py::arg("dy"), py::arg("x"), py::arg("dw") = std::nullopt);
   b.def("linear_bias_grad", &linear_bias_grad, py::arg("dy"), py::arg("db"));
   b.def("matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("transpose_a") = false, py::arg("transpose_b") = false);
 }
@@ -130,12 +130,11 @@ void register_losses(Binder& b) {
   b.def("linear_cross_entropy", &linear_cross_entropy, py::arg("x"), py::arg("forward"), py::arg("targets"));
   b.def(
       "linear_cross_entropy_grad",
-      [](const Tensor& x, const Panels& forward, const Panels& backward, const Tensor& targets, const Tensor& dloss,
-         Tensor& dw) {
-        LinearCrossEntropyGrad r = linear_cross_entropy_grad(x, forward, backward, targets, dloss, dw);
-        return std::make_pair(r.loss, r.dx);
+      [](const Tensor& x, const Panels& forward, const Panels& backward, const Tensor& targets, const Tensor& dloss) {
+        LinearCrossEntropyGrad r = linear_cross_entropy_grad(x, forward, backward, targets, dloss);
+        return std::make_tuple(r.loss, r.dx, r.dw);
       },
-      py::arg("x"), py::arg("forward"), py::arg("backward"), py::arg("targets"), py::arg("dloss"), py::arg("dw"));
+      py::arg("x"), py::arg("forward"), py::arg("backward"), py::arg("targets"), py::arg("dloss"));
 }
 
 void register_optimizers(Binder& b) {

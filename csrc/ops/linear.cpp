@@ -81,26 +81,33 @@ LinearResult linear(const Tensor& x_in, const Panels& w, const std::optional<Ten
   return r;
 }
 
-void linear_weight_grad(const Tensor& dy, const Tensor& x, Tensor& dw) {
+Tensor linear_weight_grad(const Tensor& dy, const Tensor& x, const std::optional<Tensor>& given) {
   const char* op = "linear_weight_grad";
   check_float(op, "dy", dy);
   check_ndim(op, "dy", dy, 1);
   check_ndim(op, "x", x, 1);
   check_dtype(op, "x", x, dy.dtype());
-  check_dtype(op, "dw", dw, DType::kF32);
-  check_shape(op, "dw", dw, {dy.dim(-1), x.dim(-1)});
-  check_in_place(op, "dw", dw);
   const int64_t M = leading_rows(dy);
+  const Shape shape{dy.dim(-1), x.dim(-1)};
+  if (given) {
+    check_dtype(op, "dw", *given, DType::kF32);
+    check_shape(op, "dw", *given, shape);
+    check_in_place(op, "dw", *given);
+  }
   if (leading_rows(x) != M)
     fail(op, "x and dy of as many rows", to_string(x.shape()) + " and " + to_string(dy.shape()));
-  if (M == 0 || dw.size() == 0) return;
+  Tensor dw = given    ? *given
+              : M == 0 ? Tensor::zeros(shape, DType::kF32, x.device())
+                       : Tensor::empty(shape, DType::kF32, x.device());
+  if (M == 0 || dw.size() == 0) return dw;
   const Tensor dy_rows = dy.reshape({M, dy.dim(-1)}), x_rows = x.reshape({M, x.dim(-1)});
   Panels panels;
   for (int64_t start = 0; start < M; start += kWeightGradRows) {
     const int64_t n = std::min(kWeightGradRows, M - start);
     panels = pack(x_rows.narrow(0, start, n), x.dtype(), /*transposed=*/false, &panels);
-    gemm_2d(dy_rows.narrow(0, start, n), /*a_transposed=*/true, panels, dw, /*accumulate=*/true);
+    gemm_2d(dy_rows.narrow(0, start, n), /*a_transposed=*/true, panels, dw, /*accumulate=*/given || start > 0);
   }
+  return dw;
 }
 
 void linear_bias_grad(const Tensor& dy_in, Tensor& db) {

@@ -28,8 +28,8 @@ struct LinearResult {
 LinearResult linear(const Tensor& x, const Panels& w, const std::optional<Tensor>& bias,
                     const std::optional<Tensor>& residual, Activation act, bool keep_pre_activation, DType out_dtype);
 
-// dw (N, K) float32 += dy (..., N)^T · x (..., K)
-void linear_weight_grad(const Tensor& dy, const Tensor& x, Tensor& dw);
+// dw (N, K) float32 += dy (..., N)^T · x (..., K); returns dw, made here where none is given.
+Tensor linear_weight_grad(const Tensor& dy, const Tensor& x, const std::optional<Tensor>& dw);
 
 // db (N) float32 += column sums of dy (..., N)
 void linear_bias_grad(const Tensor& dy, Tensor& db);

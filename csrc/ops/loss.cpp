@@ -96,16 +96,15 @@ Tensor linear_cross_entropy(const Tensor& x, const Panels& forward, const Tensor
 }
 
 LinearCrossEntropyGrad linear_cross_entropy_grad(const Tensor& x, const Panels& forward, const Panels& backward,
-                                                 const Tensor& targets, const Tensor& dloss_in, Tensor& dw) {
+                                                 const Tensor& targets, const Tensor& dloss_in) {
   Sweep s("linear_cross_entropy", x, forward, targets);
   if (backward.K != s.V || backward.N != s.C || backward.dtype != forward.dtype)
     fail(s.op, "the same weight packed both ways", to_string({backward.K, backward.N}));
-  check_dtype(s.op, "dw", dw, DType::kF32);
-  check_shape(s.op, "dw", dw, {s.V, s.C});
   check_dtype(s.op, "dloss", dloss_in, DType::kF32);
   check_shape(s.op, "dloss", dloss_in, targets.shape());
   const Tensor dloss = dloss_in.contiguous();
   Tensor dx = Tensor::empty_like(s.x);
+  std::optional<Tensor> dw;
   const int64_t rows = chunk_rows(s.V);
   for (int64_t start = 0; start < s.M; start += rows) {
     const int64_t n = std::min(rows, s.M - start);
@@ -120,9 +119,10 @@ LinearCrossEntropyGrad linear_cross_entropy_grad(const Tensor& x, const Panels& 
     g.panels = backward.data.data(), g.dtype = backward.dtype;
     g.out = dx.narrow(0, start, n).data(), g.ldo = s.C, g.out_dtype = dx.dtype();
     kernel(s.op, x.device(), &KernelTable::gemm)(g);
-    linear_weight_grad(dlogits, s.x.narrow(0, start, n), dw);
+    dw = linear_weight_grad(dlogits, s.x.narrow(0, start, n), dw);
   }
-  return {s.loss.reshape(targets.shape()), dx.reshape(x.shape())};
+  if (!dw) dw = Tensor::zeros({s.V, s.C}, DType::kF32, x.device());
+  return {s.loss.reshape(targets.shape()), dx.reshape(x.shape()), *dw};
 }
 
 }  // namespace llmcore

@@ -18,11 +18,11 @@ Tensor cross_entropy_backward(const Tensor& dloss, const Tensor& logits, const T
 Tensor linear_cross_entropy(const Tensor& x, const Panels& forward, const Tensor& targets);
 
 struct LinearCrossEntropyGrad {
-  Tensor loss, dx;
+  Tensor loss, dx, dw;  // dw (V, C) float32
 };
 // The same and its gradients in one sweep, for row weights dloss (M) known beforehand (Hsu et al. 2024, "Liger
-// Kernel"). dw (V, C) float32 is added to.
+// Kernel").
 LinearCrossEntropyGrad linear_cross_entropy_grad(const Tensor& x, const Panels& forward, const Panels& backward,
-                                                 const Tensor& targets, const Tensor& dloss, Tensor& dw);
+                                                 const Tensor& targets, const Tensor& dloss);
 
 }  // namespace llmcore

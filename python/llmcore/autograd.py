@@ -99,6 +99,21 @@ def run_backward(root: Tensor, grad) -> None:
                 t._node.grads[t._index] = _add(t._node.grads[t._index], g)
 
 
+def write_grad(t: Tensor | None, write: Callable):
+    """The gradient of a matrix by an op that adds to a buffer, `write(buffer)`, or, without one, makes it: `write(None)`
+    spares the first gradient of an update the zeros and their addition. Returns the result for the tape, as `grad_slot`
+    has it."""
+    if t is None or not t.requires_grad:
+        return None
+    if t._node is not None:
+        return write(None)
+    if t.grad is None:
+        t.accumulate_grad(write(None), shared=False)
+    else:
+        write(t.grad_buffer())
+    return None
+
+
 def grad_slot(t: Tensor | None):
     """Where an op adds the float32 gradient of a parameter-like input: (buffer, result for the tape).
 

@@ -114,6 +114,20 @@ def test_products_over_nothing(dtype):
     assert not stack.numpy().any()
     _core.linear_weight_grad(zeros(3, 0, dtype=dtype), zeros(3, 4, dtype=dtype), zeros(0, 4))
     _core.linear_weight_grad(zeros(3, 4, dtype=dtype), zeros(3, 0, dtype=dtype), zeros(4, 0))
+    made = _core.linear_weight_grad(zeros(0, 3, dtype=dtype), zeros(0, 4, dtype=dtype))
+    assert made.shape == (3, 4)
+    assert not made.numpy().any()
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16])
+def test_a_weight_gradient_is_made_or_added_to(dtype):
+    rng = np.random.default_rng(0)
+    dy, x = (_core.cast(_core.from_numpy(rng.standard_normal(s, np.float32)), dtype) for s in ((700, 5), (700, 70)))
+    made = _core.linear_weight_grad(dy, x).numpy()
+    added = zeros(5, 70)
+    assert _core.linear_weight_grad(dy, x, added).numpy().ctypes.data == added.numpy().ctypes.data
+    np.testing.assert_array_equal(added.numpy(), made)
+    np.testing.assert_allclose(_core.linear_weight_grad(dy, x, added).numpy(), 2 * made, rtol=1e-5, atol=1e-4)
 
 
 HUGE = 2**62

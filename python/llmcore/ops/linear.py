@@ -41,13 +41,11 @@ def linear(x, weight, bias=None, residual=None, activation: str | None = None, o
             if dpre.dtype != saved.dtype:
                 dpre = _core.cast(dpre, saved.dtype)
             dx = _core.linear(dpre, weight.panels(saved.dtype, False))[0] if x.requires_grad else None
-            dw, dw_result = autograd.grad_slot(weight)
-            if dw is not None:
-                _core.linear_weight_grad(dpre, saved, dw)
+            dw = autograd.write_grad(weight, lambda dw: _core.linear_weight_grad(dpre, saved, dw))
             db, db_result = autograd.grad_slot(bias)
             if db is not None:
                 _core.linear_bias_grad(dpre, db)
-            return dx, dw_result, db_result, dy
+            return dx, dw, db_result, dy
 
         autograd.record([out], [x, weight, bias, residual], backward)
     return out
