@@ -11,34 +11,44 @@ namespace py = pybind11;
 namespace llmcore {
 namespace {
 
-// The array must be a buffer of a dtype we know, aligned to its items, with strides that are whole items.
-Tensor from_numpy(const py::array& a, bool as_bf16) {
-  DType dtype;
-  const char kind = a.dtype().kind();
+// A member of the enumeration DType.
+struct Member : py::object {
+  using py::object::object;
+};
+
+}  // namespace
+}  // namespace llmcore
+
+template <>
+struct pybind11::detail::handle_type_name<llmcore::Member> {
+  static constexpr auto name = const_name("llmcore._core.DType");
+};
+
+namespace llmcore {
+namespace {
+
+std::optional<DType> dtype_of(const py::dtype& dtype, bool as_bf16) {
+  const char kind = dtype.kind();
+  const auto item = dtype.itemsize();
+  if (as_bf16 && item == 2) return DType::kBF16;
+  if (kind == 'f' && item == 4) return DType::kF32;
+  if (kind == 'i' && item == 4) return DType::kI32;
+  if (kind == 'i' && item == 8) return DType::kI64;
+  if (kind == 'u' && item == 4) return DType::kU32;
+  if (kind == 'u' && item == 1) return DType::kU8;
+  return std::nullopt;
+}
+
+// The memory of an array, or nothing where it is not aligned to its items, or strides are not whole items.
+std::optional<Tensor> wrap_numpy(const py::array& a, DType dtype) {
   const auto item = a.itemsize();
-  if (as_bf16 && kind == 'u' && item == 2)
-    dtype = DType::kBF16;
-  else if (kind == 'f' && item == 4)
-    dtype = DType::kF32;
-  else if (kind == 'i' && item == 4)
-    dtype = DType::kI32;
-  else if (kind == 'i' && item == 8)
-    dtype = DType::kI64;
-  else if (kind == 'u' && item == 4)
-    dtype = DType::kU32;
-  else if (kind == 'u' && item == 1)
-    dtype = DType::kU8;
-  else
-    fail_type("tensor", "float32, bfloat16, int32, int64, uint32 or uint8", py::str(a.dtype()).cast<std::string>());
-  if (a.dtype().byteorder() == '>')
-    fail_type("tensor", "native byte order", "big-endian " + std::string(name_of(dtype)));
   Shape shape(a.shape(), a.shape() + a.ndim()), strides(static_cast<size_t>(a.ndim()));
   bool usable = reinterpret_cast<uintptr_t>(a.data()) % static_cast<uintptr_t>(item) == 0;
   for (int i = 0; i < a.ndim(); ++i) {
     usable = usable && a.strides(i) % item == 0;
     strides[i] = a.strides(i) / item;
   }
-  if (!usable) fail("tensor", "an aligned array", "one whose address or strides are not multiples of its item size");
+  if (!usable) return std::nullopt;
   auto* keep = new py::object(a);
   std::shared_ptr<void> owner(keep, [](void* p) {
     py::gil_scoped_acquire gil;
@@ -46,6 +56,27 @@ Tensor from_numpy(const py::array& a, bool as_bf16) {
   });
   return Tensor::wrap(const_cast<void*>(a.data()), std::move(shape), std::move(strides), dtype, std::move(owner),
                       a.writeable());
+}
+
+Tensor from_numpy(const py::array& a, bool as_bf16) {
+  const py::dtype given = a.dtype();
+  const std::optional<DType> dtype = dtype_of(given, as_bf16);
+  if (!dtype)
+    fail_type("tensor", "float32, bfloat16, int32, int64, uint32 or uint8", py::str(given).cast<std::string>());
+  if (given.byteorder() == '>') fail_type("tensor", "native byte order", "big-endian " + std::string(name_of(*dtype)));
+  std::optional<Tensor> t = wrap_numpy(a, *dtype);
+  if (!t) fail("tensor", "an aligned array", "one whose address or strides are not multiples of its item size");
+  return *std::move(t);
+}
+
+// What from_numpy gives, or None for all that it does not take, at little cost: the way in of every op.
+std::optional<Tensor> try_numpy(const py::object& x) {
+  if (!py::isinstance<py::array>(x)) return std::nullopt;
+  const auto a = py::reinterpret_borrow<py::array>(x);
+  const py::dtype given = a.dtype();
+  const std::optional<DType> dtype = dtype_of(given, false);
+  if (!dtype || given.byteorder() == '>') return std::nullopt;
+  return wrap_numpy(a, *dtype);
 }
 
 py::array to_numpy(const Tensor& t) {
@@ -61,17 +92,24 @@ py::array to_numpy(const Tensor& t) {
 }  // namespace
 
 void register_tensor(py::module_& m) {
-  py::enum_<DType>(m, "DType")
-      .value("float32", DType::kF32)
+  py::enum_<DType> dtypes(m, "DType");
+  dtypes.value("float32", DType::kF32)
       .value("bfloat16", DType::kBF16)
       .value("int32", DType::kI32)
       .value("int64", DType::kI64)
       .value("uint32", DType::kU32)
       .value("uint8", DType::kU8);
 
+  // One object for each, so that Python may compare by identity, and none is made at a look.
+  static std::vector<py::handle> members;
+  for (DType t : {DType::kF32, DType::kBF16, DType::kI32, DType::kI64, DType::kU32, DType::kU8})
+    members.push_back(py::object(dtypes.attr(name_of(t))).release());
+
   py::class_<Tensor>(m, "Array", "Storage with a shape and strides; llmcore.Tensor adds gradients.")
       .def_property_readonly("shape", [](const Tensor& t) { return py::tuple(py::cast(t.shape())); })
-      .def_property_readonly("dtype", &Tensor::dtype)
+      .def_property_readonly(
+          "dtype",
+          [](const Tensor& t) { return py::reinterpret_borrow<Member>(members[static_cast<size_t>(t.dtype())]); })
       .def_property_readonly("device", [](const Tensor& t) { return name_of(t.device()); })
       .def_property_readonly("ndim", &Tensor::ndim)
       .def_property_readonly("size", &Tensor::size)
@@ -85,6 +123,7 @@ void register_tensor(py::module_& m) {
       .def("numpy", &to_numpy, "A numpy view of the same memory; bfloat16 as uint16.");
 
   m.def("from_numpy", &from_numpy, py::arg("array"), py::arg("as_bf16") = false);
+  m.def("try_numpy", &try_numpy, py::arg("x"));
   m.def("empty", [](Shape s, DType t) { return Tensor::empty(std::move(s), t); }, py::arg("shape"), py::arg("dtype"));
   m.def("zeros", [](Shape s, DType t) { return Tensor::zeros(std::move(s), t); }, py::arg("shape"), py::arg("dtype"));
 }

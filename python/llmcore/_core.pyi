@@ -66,6 +66,7 @@ __all__: list[str] = [
     "split",
     "swiglu",
     "swiglu_backward",
+    "try_numpy",
     "unicode_class",
     "zeros",
 ]
@@ -353,6 +354,7 @@ def split(pattern: str, text: typing.Any) -> list[bytes]:
 
 def swiglu(x: Array) -> Array: ...
 def swiglu_backward(dout: Array, x: Array) -> Array: ...
+def try_numpy(x: typing.Any) -> Array | None: ...
 def unicode_class(code_point: typing.SupportsInt | typing.SupportsIndex) -> int:
     """
     The class bits of a code point, as in csrc/tokenizer/unicode_tables.h.

@@ -34,6 +34,9 @@ def to_array(x) -> _core.Array:
     """A core array from a Tensor, a numpy array, anything with DLPack, or numbers. Aligned numpy input is not copied."""
     if isinstance(x, Tensor):
         return x.array
+    array = _core.try_numpy(x)
+    if array is not None:
+        return array
     if isinstance(x, _core.Array):
         return x
     if not isinstance(x, np.ndarray):
@@ -43,14 +46,12 @@ def to_array(x) -> _core.Array:
             x = np.asarray(x)
             if x.dtype == np.float64:  # python floats; a float64 *array* is refused below
                 x = x.astype(np.float32)
-    bf16 = x.dtype.name == "bfloat16"
-    if bf16:
-        x = x.view(np.uint16)
-    elif x.dtype.name not in DTYPES:
-        raise TypeError(f"[tensor] expected an array of {', '.join(DTYPES)}, got {x.dtype.name}")
+    name = x.dtype.type.__name__ if x.dtype.kind == "V" else x.dtype.name  # the latter takes microseconds
+    if name not in DTYPES:
+        raise TypeError(f"[tensor] expected an array of {', '.join(DTYPES)}, got {name}")
     if not x.flags.aligned or not x.dtype.isnative or any(s % x.itemsize for s in x.strides):
         x = np.array(x, x.dtype.newbyteorder("="), order="C")
-    return _core.from_numpy(x, bf16)
+    return _core.from_numpy(x, name == "bfloat16")
 
 
 class Tensor:
@@ -165,7 +166,7 @@ class Tensor:
 
 def array_to_numpy(array: _core.Array) -> np.ndarray:
     a = array.numpy()
-    if array.dtype == DType.bfloat16:
+    if array.dtype is DType.bfloat16:
         import ml_dtypes
 
         return a.view(ml_dtypes.bfloat16)
@@ -198,4 +199,7 @@ def tensor(array, dtype=None, device=None, requires_grad: bool = False) -> Tenso
 
 def as_tensor(x) -> Tensor:
     """What ops do with their inputs: a Tensor stays itself, everything else becomes a constant."""
-    return x if isinstance(x, Tensor) else Tensor(to_array(x))
+    if isinstance(x, Tensor):
+        return x
+    array = _core.try_numpy(x)
+    return Tensor(to_array(x) if array is None else array)

@@ -18,13 +18,18 @@ from llmcore import _core
 if TYPE_CHECKING:
     from llmcore._tensor import Tensor
 
-_state = threading.local()
+
+class _State(threading.local):
+    enabled = True  # whether ops on this thread record themselves
+
+
+_state = _State()
 _counter = itertools.count()
 
 
 def grad_enabled() -> bool:
     """Whether ops on this thread record themselves."""
-    return getattr(_state, "enabled", True)
+    return _state.enabled
 
 
 @contextmanager
@@ -52,9 +57,10 @@ class Node:
 
 def needs_grad(*inputs) -> bool:
     """Whether an op on these inputs has to record itself."""
-    if not grad_enabled():
-        return False
-    return any(t is not None and t.requires_grad for t in inputs)
+    for t in inputs:  # a loop: any() would cost as much as the rest of a small op
+        if t is not None and t.requires_grad:
+            return _state.enabled
+    return False
 
 
 def record(outputs: Sequence[Tensor], inputs: Sequence[Tensor | None], backward: Callable) -> None:

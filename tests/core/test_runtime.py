@@ -38,6 +38,15 @@ def test_contiguous_numpy_is_not_copied_and_outlives_its_array():
     assert view.sum() == 1000
 
 
+def test_ops_allocate_their_result_and_no_copies():
+    x, ones = np.ones((512, 512), np.float32), np.ones(512, np.float32)
+    for op in (ops.gelu, ops.softmax, lambda x: ops.add(x, x), lambda x: ops.layer_norm(x, ones, ones)):
+        _core.reset_peak_memory()
+        before = _core.memory_stats()["peak"]
+        op(x)
+        assert _core.memory_stats()["peak"] - before < 1.2 * x.nbytes
+
+
 @pytest.mark.parametrize(
     "a",
     [

@@ -15,36 +15,35 @@ class Parameter(Tensor):
     """A trainable float32 tensor. Matrices keep themselves packed for the kernels, once per dtype and direction, until
     `updated()` says that the values changed; an optimizer writes the panels that are in use with the values."""
 
-    __slots__ = ("_packed", "_stale", "_used")
+    __slots__ = ("_fresh", "_packed", "_used")
 
     def __init__(self, values) -> None:
         array = _core.empty(list(np.shape(values)), DType.float32)
         array.numpy()[...] = values
         super().__init__(array, requires_grad=True)
-        self._packed: dict[tuple[DType, bool], _core.Panels] = {}
-        self._stale: set[tuple[DType, bool]] = set()
-        self._used: set[tuple[DType, bool]] = set()  # since the last update
+        # For the four kinds: both directions in both dtypes.
+        self._packed: list[_core.Panels | None] = [None] * 4
+        self._fresh = [False] * 4
+        self._used = [False] * 4  # since the last update
 
     def panels(self, dtype: DType, transposed: bool) -> _core.Panels:
-        key = dtype, transposed
-        if key not in self._packed or key in self._stale:
+        kind = 2 * transposed + (dtype is DType.bfloat16)
+        if not self._fresh[kind]:
             # The memory of the stale panels is used again.
-            self._packed[key] = _core.pack(self.array, dtype, transposed, self._packed.get(key))
-            self._stale.discard(key)
-        self._used.add(key)
-        return self._packed[key]
+            self._packed[kind] = _core.pack(self.array, dtype, transposed, self._packed[kind])
+            self._fresh[kind] = True
+        self._used[kind] = True
+        return self._packed[kind]  # type: ignore[return-value]
 
     def updated(self) -> None:
         """Call after writing to `array`: packed copies are made anew at their next use."""
-        self._stale, self._used = set(self._packed), set()
+        self._fresh, self._used = [False] * 4, [False] * 4
 
     def panels_in_use(self) -> list[_core.Panels]:
         """The panels used since the last update, for who writes them together with `array`: they count as new, all
         others as old from now on."""
-        used = self._used
-        self.updated()
-        self._stale -= used
-        return [self._packed[key] for key in used]
+        self._fresh, self._used = self._used, [False] * 4
+        return [p for p, fresh in zip(self._packed, self._fresh, strict=True) if fresh and p is not None]
 
     def assign(self, values) -> None:
         """Overwrite the values (same shape)."""

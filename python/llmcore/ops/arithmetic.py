@@ -38,7 +38,7 @@ def mul(a, b) -> Tensor:
 def cast(x, dtype) -> Tensor:
     """x as "float32" or "bfloat16"."""
     x, wanted = as_tensor(x), to_dtype(dtype)
-    if x.array.dtype == wanted:
+    if x.array.dtype is wanted:
         return x
     out = Tensor(_core.cast(x.array, wanted))
     if autograd.needs_grad(x):

@@ -31,7 +31,8 @@ def attention(
     """
     q, k, v = as_tensor(q), as_tensor(k), as_tensor(v)
     if scale is None:
-        scale = 1.0 / math.sqrt(q.shape[-1]) if q.ndim and q.shape[-1] else 1.0
+        shape = q.array.shape
+        scale = 1.0 / math.sqrt(shape[-1]) if shape and shape[-1] else 1.0
     taped = autograd.needs_grad(q, k, v)
     if lengths is not None and taped:
         raise ValueError("[attention] expected lengths=None where gradients are needed, got lengths")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from llmcore import _core, autograd
-from llmcore._core import DType
-from llmcore._tensor import Tensor, as_tensor, to_dtype
+from llmcore._tensor import FLOATS, Tensor, as_tensor, to_dtype
 
 
 def linear(x, weight, bias=None, residual=None, activation: str | None = None, out_dtype=None) -> Tensor:
@@ -17,20 +16,21 @@ def linear(x, weight, bias=None, residual=None, activation: str | None = None, o
     if activation not in (None, "gelu"):
         raise ValueError(f"[linear] expected activation None or 'gelu', got {activation!r}")
     x, weight = as_tensor(x), as_tensor(weight)
-    if x.array.dtype not in (DType.float32, DType.bfloat16):  # before the weight is packed to it
-        raise TypeError(f"[linear] expected x float32 or bfloat16, got {x.array.dtype.name}")
+    dtype = x.array.dtype
+    if dtype not in FLOATS:  # before the weight is packed to it
+        raise TypeError(f"[linear] expected x float32 or bfloat16, got {dtype.name}")
     bias = None if bias is None else as_tensor(bias)
     residual = None if residual is None else as_tensor(residual)
     gelu = activation == "gelu"
     taped = autograd.needs_grad(x, weight, bias, residual)
     y, pre = _core.linear(
         x.array,
-        weight.panels(x.array.dtype, True),
-        bias=None if bias is None else bias.array,
-        residual=None if residual is None else residual.array,
-        gelu=gelu,
-        keep_pre_activation=gelu and taped,
-        out_dtype=None if out_dtype is None else to_dtype(out_dtype),
+        weight.panels(dtype, True),
+        None if bias is None else bias.array,
+        None if residual is None else residual.array,
+        gelu,
+        gelu and taped,  # keep the pre-activation
+        None if out_dtype is None else to_dtype(out_dtype),
     )
     out = Tensor(y)
     if taped:
@@ -38,7 +38,7 @@ def linear(x, weight, bias=None, residual=None, activation: str | None = None, o
 
         def backward(dy):
             dpre = _core.gelu_backward(dy, pre) if gelu else dy
-            if dpre.dtype != saved.dtype:
+            if dpre.dtype is not saved.dtype:
                 dpre = _core.cast(dpre, saved.dtype)
             dx = _core.linear(dpre, weight.panels(saved.dtype, False))[0] if x.requires_grad else None
             dw = autograd.write_grad(weight, lambda dw: _core.linear_weight_grad(dpre, saved, dw))

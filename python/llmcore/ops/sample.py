@@ -10,6 +10,9 @@ import numpy as np
 from llmcore import _core
 from llmcore._tensor import Tensor, as_tensor
 
+_NAMES = ("temperature", "top_k", "top_p", "min_p", "seed", "step")
+_TYPES = (np.float32, np.int32, np.float32, np.float32, np.int64, np.int64)
+
 
 class Sample(NamedTuple):
     """What `sample` returns."""
@@ -64,22 +67,20 @@ def sample(
             "presence_penalty": _each("presence_penalty", presence_penalty, np.float32),
             "frequency_penalty": _each("frequency_penalty", frequency_penalty, np.float32),
         }
-    elif np.any(np.not_equal(repetition_penalty, 1)) or np.any(presence_penalty) or np.any(frequency_penalty):
-        raise ValueError("[sample] expected a history for the penalties, got None")
+    else:
+        for penalty, off in ((repetition_penalty, 1.0), (presence_penalty, 0.0), (frequency_penalty, 0.0)):
+            if penalty is not off and np.any(np.not_equal(penalty, off)):
+                raise ValueError("[sample] expected a history for the penalties, got None")
     if logit_bias is not None:
         rows = logits.shape[0] if logits.ndim else 0
         penalties["bias"] = bias_arrays([logit_bias] * rows if isinstance(logit_bias, Mapping) else logit_bias)
-    tokens, logprobs, probs = _core.sample(
-        logits.array,
-        _each("temperature", temperature, np.float32),
-        _each("top_k", top_k, np.int32),
-        _each("top_p", top_p, np.float32),
-        _each("min_p", min_p, np.float32),
-        _each("seed", seed, np.int64),
-        _each("step", step, np.int64),
-        return_probs,
-        **penalties,
-    )
+    parameters = temperature, top_k, top_p, min_p, seed, step
+    try:
+        drawn = _core.sample(logits.array, *parameters, want_probs=return_probs, **penalties)
+    except TypeError:  # not all of them are numbers, which are the usual case
+        arrays = [_each(*p) for p in zip(_NAMES, parameters, _TYPES, strict=True)]
+        drawn = _core.sample(logits.array, *arrays, want_probs=return_probs, **penalties)
+    tokens, logprobs, probs = drawn
     return Sample(Tensor(tokens), Tensor(logprobs), None if probs is None else Tensor(probs))
 
 
