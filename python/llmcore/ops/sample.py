@@ -79,7 +79,7 @@ def sample(
         drawn = _core.sample(logits.array, *parameters, want_probs=return_probs, **penalties)
     except TypeError:  # not all of them are numbers, which are the usual case
         arrays = [_each(*p) for p in zip(_NAMES, parameters, _TYPES, strict=True)]
-        drawn = _core.sample(logits.array, *arrays, want_probs=return_probs, **penalties)
+        drawn = _core.sample(logits.array, *arrays, want_probs=return_probs, **penalties)  # type: ignore[misc]
     tokens, logprobs, probs = drawn
     return Sample(Tensor(tokens), Tensor(logprobs), None if probs is None else Tensor(probs))
 
