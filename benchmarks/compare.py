@@ -79,7 +79,7 @@ def main(workloads: Callable[[], Iterable[Workload]]) -> None:
             warnings.simplefilter("ignore")  # other libraries' own
             row = compare(workload, args.seconds)
         result["rows"].append(row | {"threads": args.threads})
-        timings = "  ".join(f"{name} {seconds * 1e3:9.3f} ms" for name, seconds in row["seconds"].items())
+        timings = "  ".join(f"{name} {seconds * 1e3:9.4f} ms" for name, seconds in row["seconds"].items())
         rate = f"{workload.flops / row['seconds']['llmcore'] / 1e9:6.0f} GF/s" if workload.flops else ""
         if not workload.flops and workload.traffic:
             rate = f"{workload.traffic / row['seconds']['llmcore'] / 1e9:6.1f} GB/s"

@@ -18,7 +18,9 @@ def _scores(q, k, scale, causal, lengths, window, starts):
         hidden |= key <= position - window
     if starts is not None:
         hidden |= key < np.asarray(starts)[..., None]
-    return np.where(hidden[:, None], -np.inf, scores)
+    scores = np.where(hidden[:, None], -np.inf, scores)
+    nothing = (scores == -np.inf).all(axis=-1) & ~hidden.all(axis=-1)[:, None]  # keys are seen, all at -inf: undefined
+    return np.where(nothing[..., None], np.nan, scores)
 
 
 def _softmax(scores):
@@ -28,7 +30,7 @@ def _softmax(scores):
     total = p.sum(axis=-1, keepdims=True)
     with np.errstate(divide="ignore"):
         lse = (np.log(total) + top)[..., 0]
-    return np.divide(p, total, out=np.zeros_like(p), where=total > 0), lse
+    return np.divide(p, total, out=np.zeros_like(p), where=total != 0), lse
 
 
 def attention(q, k, v, scale, causal=True, lengths=None, window=None, starts=None):
