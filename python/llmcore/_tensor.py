@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -203,3 +204,17 @@ def as_tensor(x) -> Tensor:
         return x
     array = _core.try_numpy(x)
     return Tensor(to_array(x) if array is None else array)
+
+
+def number(op: str, name: str, value) -> float:
+    """A parameter of an op as a float: what the core would say of another type is not one line."""
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
+        raise TypeError(f"[{op}] expected {name} a number, got {value!r}")
+    return float(value)
+
+
+def integer(op: str, name: str, value) -> int:
+    """The same for counts."""
+    if type(value) is not int and (isinstance(value, bool) or not isinstance(value, numbers.Integral)):
+        raise TypeError(f"[{op}] expected {name} an integer, got {value!r}")
+    return int(value)

@@ -74,6 +74,25 @@ def test_too_few_dimensions(call):
         call()
 
 
+def test_parameters_of_other_types():
+    x, one = np.ones((1, 2, 2, 4), np.float32), np.ones(4, np.float32)
+    angles = np.ones((2, 2), np.float32)
+    for expected, call in (
+        ("[layer_norm] expected eps a number, got 'a'", lambda: ops.layer_norm(x, one, eps="a")),
+        ("[rms_norm] expected eps a number, got None", lambda: ops.rms_norm(x, one, eps=None)),
+        ("[attention] expected scale a number, got '2'", lambda: ops.attention(x, x, x, scale="2")),
+        ("[attention] expected window an integer, got 1.5", lambda: ops.attention(x, x, x, window=1.5)),
+        ("[rope] expected heads an integer, got True", lambda: ops.rope(x, angles, angles, heads=True)),
+        ("[reshape] expected sizes an integer, got 2.0", lambda: ops.reshape(x, [2.0, -1])),
+    ):
+        with pytest.raises(TypeError) as error:
+            call()
+        assert str(error.value) == expected
+    as_numpy = ops.layer_norm(x, one, eps=np.float32(1)).numpy(), ops.reshape(x, [np.int64(2), -1]).numpy()
+    np.testing.assert_array_equal(as_numpy[0], ops.layer_norm(x, one, eps=1).numpy())
+    assert as_numpy[1].shape == (2, 8)
+
+
 def test_split_sizes_are_integers():
     with pytest.raises(TypeError, match=r"^\[split\] expected sizes as integers"):
         ops.split(np.ones((2, 2), np.float32), [1.0, 1.0])

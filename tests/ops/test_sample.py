@@ -67,6 +67,17 @@ def test_large_vocabulary(parameters, scale):
     assert np.abs(got - want).max() < 1e-5
 
 
+@pytest.mark.parametrize("parameters", [{}, {"temperature": 0.3}, {"temperature": 30.0}, {"top_k": 20000}], ids=str)
+def test_the_draw_from_a_large_vocabulary(parameters):
+    """Several pieces, in which most of the noise is passed over without its logarithms."""
+    logits = random(30011, scale=3).astype(np.float32)
+    got = ops.sample(np.tile(logits, (3, 1)), seed=[1, 2, 3], step=5, **parameters).tokens.numpy()
+    want = reference.filtered(logits.astype(np.float64), **parameters)
+    for seed, token in zip((1, 2, 3), got, strict=True):
+        scores = reference.scores(want, seed, 5)
+        assert scores[token] >= scores.max() - 1e-4
+
+
 def test_top_p_keeps_exactly_two_of_the_trap():
     """25%, 25%, 12.5%, 12.5%, ... with p = 0.5: the first two, whatever the tail and wherever they stand."""
     rng = np.random.default_rng(0)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from llmcore import _core, autograd
-from llmcore._tensor import Tensor, as_tensor, to_dtype
+from llmcore._tensor import Tensor, as_tensor, integer, to_dtype
 
 
 def add(a, b) -> Tensor:
@@ -50,7 +50,7 @@ def cast(x, dtype) -> Tensor:
 def reshape(x, shape: Sequence[int]) -> Tensor:
     """x with another shape of as many elements; one -1 is inferred."""
     x = as_tensor(x)
-    out = Tensor(x.array.reshape(list(shape)))
+    out = Tensor(x.array.reshape([integer("reshape", "sizes", n) for n in shape]))
     if autograd.needs_grad(x):
         before = list(x.shape)
         autograd.record([out], [x], lambda dy: (dy.reshape(before),))

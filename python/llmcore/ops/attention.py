@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from llmcore import _core, autograd
-from llmcore._tensor import Tensor, as_tensor
+from llmcore._tensor import Tensor, as_tensor, integer, number
 
 
 def attention(
@@ -34,10 +34,15 @@ def attention(
     if scale is None:
         shape = q.array.shape
         scale = 1.0 / math.sqrt(shape[-1]) if shape and shape[-1] else 1.0
+    else:
+        scale = number("attention", "scale", scale)
+    if window is not None:
+        window = integer("attention", "window", window)
     taped = autograd.needs_grad(q, k, v)
     if lengths is not None and taped:
         raise ValueError("[attention] expected lengths=None where gradients are needed, got lengths")
-    lengths, starts = (None if x is None else as_tensor(x).array for x in (lengths, starts))
+    lengths = None if lengths is None else as_tensor(lengths).array
+    starts = None if starts is None else as_tensor(starts).array
     y, lse = _core.attention(q.array, k.array, v.array, scale, causal, lengths, window, starts)
     out = Tensor(y)
     if taped:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmcore import _core, autograd
-from llmcore._tensor import Tensor, as_tensor, to_dtype
+from llmcore._tensor import Tensor, as_tensor, integer, to_dtype
 
 
 def embedding(ids, table, dtype="float32") -> Tensor:
@@ -30,7 +30,10 @@ def rope(x, cos, sin, positions=None, heads: int | None = None) -> Tensor:
     """
     x, cos, sin = as_tensor(x), as_tensor(cos).array, as_tensor(sin).array
     where = None if positions is None else as_tensor(positions).array
-    rotated = x.shape[2] if heads is None and x.ndim == 4 else heads if heads is not None else 0
+    if heads is None:
+        rotated = x.shape[2] if x.ndim == 4 else 0
+    else:
+        rotated = integer("rope", "heads", heads)
     out = Tensor(_core.rope(x.array, cos, sin, where, rotated, False))
     if autograd.needs_grad(x):
         autograd.record([out], [x], lambda dy: (_core.rope(dy, cos, sin, where, rotated, True),))

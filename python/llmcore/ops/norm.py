@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmcore import _core, autograd
-from llmcore._tensor import Tensor, as_tensor
+from llmcore._tensor import Tensor, as_tensor, number
 
 
 def layer_norm(x, weight, bias=None, eps: float = 1e-5) -> Tensor:
@@ -13,7 +13,9 @@ def layer_norm(x, weight, bias=None, eps: float = 1e-5) -> Tensor:
     """
     x, weight = as_tensor(x), as_tensor(weight)
     bias = None if bias is None else as_tensor(bias)
-    y, mean, rstd = _core.layer_norm(x.array, weight.array, None if bias is None else bias.array, eps)
+    y, mean, rstd = _core.layer_norm(
+        x.array, weight.array, None if bias is None else bias.array, number("layer_norm", "eps", eps)
+    )
     return _record(Tensor(y), x, weight, bias, mean, rstd)
 
 
@@ -23,7 +25,7 @@ def rms_norm(x, weight, eps: float = 1e-6) -> Tensor:
     x (..., C) float32 or bfloat16; weight (C) float32. Returns x's shape and dtype.
     """
     x, weight = as_tensor(x), as_tensor(weight)
-    y, rstd = _core.rms_norm(x.array, weight.array, eps)
+    y, rstd = _core.rms_norm(x.array, weight.array, number("rms_norm", "eps", eps))
     return _record(Tensor(y), x, weight, None, None, rstd)
 
 
