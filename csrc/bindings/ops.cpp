@@ -81,7 +81,7 @@ void register_norms(Binder& b) {
       },
       py::arg("x"), py::arg("weight"), py::arg("eps"));
   b.def("norm_backward", &norm_backward, py::arg("dout"), py::arg("x"), py::arg("weight"), py::arg("mean"),
-        py::arg("rstd"), py::arg("dweight"), py::arg("dbias"));
+        py::arg("rstd"), py::arg("dweight"), py::arg("dbias"), py::arg("residual") = std::nullopt);
 }
 
 void register_elementwise_ops(Binder& b) {

@@ -123,6 +123,7 @@ struct NormBackwardArgs {
   const float* weight;
   const float* mean;  // null for rms norm
   const float* rstd;
+  const void* residual;  // (M,C), added to dx: the gradient that x has from elsewhere; or null
   void* dx;
   float* dweight;    // (C), added to
   float* dbias;      // (C), added to; may be null

@@ -33,7 +33,7 @@ static void norm_forward_typed(const NormArgs& a) {
 }
 
 // With g = dout * weight and h = (x - mean) * rstd: dx = rstd * (g - mean(g) - h * mean(g * h)), without mean(g) for
-// RMSNorm; dweight += sum of dout * h over rows, dbias += sum of dout.
+// RMSNorm, + residual; dweight += sum of dout * h over rows, dbias += sum of dout.
 template <class T, bool kRms>
 static void norm_backward_typed(const NormBackwardArgs& a) {
   const int64_t M = a.M, C = a.C;
@@ -47,6 +47,7 @@ static void norm_backward_typed(const NormBackwardArgs& a) {
     for (int64_t m = begin; m < end; ++m) {
       const T* x = static_cast<const T*>(a.x) + m * C;
       const T* dout = static_cast<const T*>(a.dout) + m * C;
+      const T* residual = a.residual ? static_cast<const T*>(a.residual) + m * C : nullptr;
       T* dx = static_cast<T*>(a.dx) + m * C;
       const float mean = kRms ? 0.0f : a.mean[m], rstd = a.rstd[m];
       vf sum_g[4] = {}, sum_gh[4] = {};
@@ -65,7 +66,8 @@ static void norm_backward_typed(const NormBackwardArgs& a) {
       for_lanes(C, [&](int64_t i, auto lanes, int) {
         const vf h = (load_n(x + i, lanes) - mean) * rstd;
         const vf g = load_n(dout + i, lanes) * load_n(a.weight + i, lanes);
-        store_n(dx + i, (g - mean_g - h * mean_gh) * rstd, lanes);
+        const vf d = (g - mean_g - h * mean_gh) * rstd;
+        store_n(dx + i, residual ? d + load_n(residual + i, lanes) : d, lanes);
       });
     }
   });

@@ -49,7 +49,7 @@ NormResult rms_norm(const Tensor& x, const Tensor& weight, float eps) {
 
 Tensor norm_backward(const Tensor& dout_in, const Tensor& x_in, const Tensor& weight_in,
                      const std::optional<Tensor>& mean, const Tensor& rstd, Tensor& dweight,
-                     const std::optional<Tensor>& dbias) {
+                     const std::optional<Tensor>& dbias, const std::optional<Tensor>& residual_in) {
   const char* op = mean ? "layer_norm_backward" : "rms_norm_backward";
   const NormArgs a = checked_args(op, x_in, weight_in, 0);
   check_like(op, "dout", dout_in, x_in);
@@ -74,6 +74,12 @@ Tensor norm_backward(const Tensor& dout_in, const Tensor& x_in, const Tensor& we
     check_like(op, "dbias", *dbias, weight_in);
     check_in_place(op, "dbias", *dbias);
     b.dbias = dbias->data_as<float>();
+  }
+  Tensor residual;
+  if (residual_in) {
+    check_like(op, "residual", *residual_in, x_in);
+    residual = residual_in->contiguous();
+    b.residual = residual.data();
   }
   const Tensor workspace = Tensor::empty({kNormBackwardChunks * 2 * a.C}, DType::kF32, x.device());
   b.workspace = workspace.data_as<float>();

@@ -12,8 +12,9 @@ struct NormResult {
 NormResult layer_norm(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, float eps);
 NormResult rms_norm(const Tensor& x, const Tensor& weight, float eps);
 
-// Returns dx; adds to dweight and dbias (float32). mean is empty for rms norm.
+// Returns dx + residual; adds to dweight and dbias (float32). mean is empty for rms norm.
 Tensor norm_backward(const Tensor& dout, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& mean,
-                     const Tensor& rstd, Tensor& dweight, const std::optional<Tensor>& dbias);
+                     const Tensor& rstd, Tensor& dweight, const std::optional<Tensor>& dbias,
+                     const std::optional<Tensor>& residual);
 
 }  // namespace llmcore

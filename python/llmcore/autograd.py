@@ -120,6 +120,15 @@ def write_grad(t: Tensor | None, write: Callable):
     return None
 
 
+def take_grad(t: Tensor):
+    """The gradient that has come for a computed tensor so far, or None. The op that takes it must add it to the gradient
+    that it returns for t, and saves a pass over memory; it may not write to it, others may hold the same array."""
+    if t._node is None:
+        return None
+    grad, t._node.grads[t._index] = t._node.grads[t._index], None
+    return grad
+
+
 def grad_slot(t: Tensor | None):
     """Where an op adds the float32 gradient of a parameter-like input: (buffer, result for the tape).
 

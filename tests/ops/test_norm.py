@@ -5,7 +5,7 @@ import pytest
 
 import llmcore
 from gradcheck import gradcheck, gradients, random
-from llmcore import ops
+from llmcore import _core, ops
 from reference import norm as reference
 from threads import assert_same_bits
 from tolerances import assert_close
@@ -72,6 +72,41 @@ def test_gradients_of_parameters_add_up():
     assert_close(weight.grad.numpy(), 2 * once, "float32")
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(3, 2), (2, 5, 33), (130, 64)])
+def test_around_a_residual_connection(shape, dtype):
+    """x + norm(x) of a computed x: both gradients meet in the backward of the norm, which only reads the first."""
+    a, dout, weight = random(shape, dtype, 0), random(shape, dtype, 1), random(shape[-1:], seed=2)
+    for op, backward in (
+        (ops.layer_norm, reference.layer_norm_backward),
+        (ops.rms_norm, reference.rms_norm_backward),
+    ):
+        x, w = llmcore.tensor(a, dtype, requires_grad=True), llmcore.tensor(weight, "float32", requires_grad=True)
+        d = llmcore.tensor(dout, dtype)
+        y = x * 0.5
+        (y + op(y, w)).backward(d)
+        dy, dweight, *_ = backward(dout, 0.5 * a, weight)
+        if shape[-1] > 2:
+            assert_close(llmcore.Tensor(x.grad).numpy(), 0.5 * (dout + dy), dtype)
+        assert_close(w.grad.numpy(), dweight, "float32")
+        np.testing.assert_array_equal(d.numpy().astype(np.float64), dout)
+
+
+def test_every_gradient_of_a_shared_input_counts():
+    """Three norms of one tensor, a use before and a use after them, and the tensor as its own weight."""
+    a, weight = random(9), random(9, seed=1)
+    x = llmcore.tensor(a, "float32", requires_grad=True)
+    y, w, ones = x * 1.0, weight.astype(np.float32), np.ones(9)
+    total = y * 3.0
+    for t in (ops.rms_norm(y, w), ops.layer_norm(y, w), ops.rms_norm(y, y), y):
+        total = total + t
+    total.backward(ones.astype(np.float32))
+    own = reference.rms_norm_backward(ones, a, a)
+    want = 4 + own[0] + own[1]
+    want = want + reference.rms_norm_backward(ones, a, weight)[0] + reference.layer_norm_backward(ones, a, weight)[0]
+    assert_close(x.grad.numpy(), want, "float32")
+
+
 @pytest.mark.parametrize("op", [ops.layer_norm, ops.rms_norm])
 def test_special_rows(op):
     x = np.zeros((4, 8), np.float32)
@@ -129,5 +164,8 @@ def test_bad_input():
             op(x, weight, eps=-1.0)
         with pytest.raises(ValueError, match=rf"\[{name}\] expected x of at least 1 dim"):
             op(np.float32(1).reshape(()), weight)
+    core = [llmcore.tensor(a).array for a in (x, x, weight, np.ones(2, np.float32), weight)]
+    with pytest.raises(ValueError, match=r"\[rms_norm_backward\] expected residual \(2, 4\), got \(4,\)"):
+        _core.norm_backward(*core[:3], None, *core[3:], None, residual=core[2])
     with pytest.raises(ValueError, match=r"\[layer_norm\] expected bias \(4,\), got \(5,\)"):
         ops.layer_norm(x, weight, np.ones(5, np.float32))

@@ -38,7 +38,9 @@ def _record(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, mean, r
             db, db_result = autograd.grad_slot(bias)
             if dw is None:
                 dw = _core.zeros(weight.shape, _core.DType.float32)
-            return _core.norm_backward(dy, x_saved, w_saved, mean, rstd, dw, db), dw_result, db_result
+            # Around a residual connection x has a gradient already: it is added in the same pass.
+            dx = _core.norm_backward(dy, x_saved, w_saved, mean, rstd, dw, db, autograd.take_grad(x))
+            return dx, dw_result, db_result
 
         autograd.record([out], [x, weight, bias], backward)
     return out
