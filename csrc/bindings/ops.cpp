@@ -85,6 +85,13 @@ void register_norms(Binder& b) {
 }
 
 void register_elementwise_ops(Binder& b) {
+  // The functions that kernels are made of, for the tests of their stated errors (cpu/simd.h).
+  b.def("exp", [](const Tensor& x) { return unary("exp", &KernelTable::exp, x); }, py::arg("x"));
+  b.def("log", [](const Tensor& x) { return unary("log", &KernelTable::log, x); }, py::arg("x"));
+  b.def(
+      "log_one_minus", [](const Tensor& x) { return unary("log_one_minus", &KernelTable::log_one_minus, x); },
+      py::arg("x"));
+  b.def("sigmoid", [](const Tensor& x) { return unary("sigmoid", &KernelTable::sigmoid, x); }, py::arg("x"));
   b.def("gelu", [](const Tensor& x) { return unary("gelu", &KernelTable::gelu_forward, x); }, py::arg("x"));
   b.def(
       "gelu_backward",

@@ -316,6 +316,10 @@ struct KernelTable {
   void (*rms_norm_forward)(const NormArgs&);
   void (*rms_norm_backward)(const NormBackwardArgs&);
 
+  void (*exp)(const UnaryArgs&);
+  void (*log)(const UnaryArgs&);
+  void (*log_one_minus)(const UnaryArgs&);
+  void (*sigmoid)(const UnaryArgs&);
   void (*gelu_forward)(const UnaryArgs&);
   void (*gelu_backward)(const UnaryBackwardArgs&);
   void (*silu_forward)(const UnaryArgs&);
