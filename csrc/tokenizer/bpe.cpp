@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <stdexcept>
+#include <unordered_map>
 
 #include "tokenizer/scanner.h"
 
@@ -33,7 +34,8 @@ Bpe::Bpe(std::vector<std::string> tokens, const std::vector<Merge>& merges, Patt
       whole_piece_first_(whole_piece_first),
       by_rank_(false),
       specials_(std::move(specials)),
-      table_(merges.size()) {
+      table_(merges.size()),
+      index_(tokens_.size()) {
   index_tokens();
   std::string result;
   for (size_t rank = 0; rank < merges.size(); ++rank) {
@@ -45,9 +47,10 @@ Bpe::Bpe(std::vector<std::string> tokens, const std::vector<Merge>& merges, Patt
       }
     }
     result.assign(tokens_[left]).append(tokens_[right]);
-    const auto found = ids_.find(result);
-    if (found == ids_.end()) fail("expected " + name + " to make a token, got " + quoted(result) + ", which is none");
-    const MergeValue value = merge_value(static_cast<uint32_t>(rank), found->second);
+    const uint32_t found = index_.find(tokens_, result);
+    if (found == TokenIndex::kNone)
+      fail("expected " + name + " to make a token, got " + quoted(result) + ", which is none");
+    const MergeValue value = merge_value(static_cast<uint32_t>(rank), found);
     if (table_.insert(pair_key(left, right), value) != value) {
       fail("expected distinct merges, got " + name + " (" + quoted(tokens_[left]) + ", " + quoted(tokens_[right]) +
            ") twice");
@@ -62,23 +65,25 @@ Bpe::Bpe(ByRank, std::vector<std::string> tokens, Pattern pattern, std::vector<S
       whole_piece_first_(true),
       by_rank_(true),
       specials_(std::move(specials)),
-      table_(tokens_.size() * 4) {
+      table_(tokens_.size() * 4),
+      index_(tokens_.size()) {
   index_tokens();
   for (size_t byte = 0; byte < byte_ids_.size(); ++byte) {
     const char c = static_cast<char>(byte);
-    if (byte_ids_[byte] == kNoToken) fail("expected a token for each of the 256 bytes, got none for " + quoted({&c, 1}));
+    if (byte_ids_[byte] == kNoToken)
+      fail("expected a token for each of the 256 bytes, got none for " + quoted({&c, 1}));
   }
   // Every way to cut a token into two tokens is a merge, whose rank is the token's id.
   for (uint32_t id = 0; id < tokens_.size(); ++id) {
     const std::string_view token = tokens_[id];
     const size_t first_merge = merges_.size();
     for (size_t cut = 1; cut < token.size(); ++cut) {
-      const auto left = ids_.find(token.substr(0, cut));
-      if (left == ids_.end()) continue;
-      const auto right = ids_.find(token.substr(cut));
-      if (right == ids_.end()) continue;
-      table_.insert(pair_key(left->second, right->second), merge_value(id, id));
-      merges_.emplace_back(left->second, right->second);
+      const uint32_t left = index_.find(tokens_, token.substr(0, cut));
+      if (left == TokenIndex::kNone) continue;
+      const uint32_t right = index_.find(tokens_, token.substr(cut));
+      if (right == TokenIndex::kNone) continue;
+      table_.insert(pair_key(left, right), merge_value(id, id));
+      merges_.emplace_back(left, right);
     }
     std::sort(merges_.begin() + static_cast<std::ptrdiff_t>(first_merge), merges_.end());
   }
@@ -91,20 +96,19 @@ Bpe Bpe::from_ranks(std::vector<std::string> tokens, Pattern pattern, std::vecto
 
 void Bpe::index_tokens() {
   if (tokens_.size() >= (1ull << 31)) fail("expected fewer than 2^31 tokens");
-  ids_.reserve(tokens_.size());
   for (uint32_t id = 0; id < tokens_.size(); ++id) {
     if (tokens_[id].empty()) continue;
-    const auto [entry, fresh] = ids_.emplace(tokens_[id], id);
-    if (!fresh) {
-      fail("expected distinct tokens, got " + quoted(tokens_[id]) + " as ids " + std::to_string(entry->second) +
-           " and " + std::to_string(id));
+    const uint32_t owner = index_.insert(tokens_, id);
+    if (owner != id) {
+      fail("expected distinct tokens, got " + quoted(tokens_[id]) + " as ids " + std::to_string(owner) + " and " +
+           std::to_string(id));
     }
   }
   for (int byte = 0; byte < 256; ++byte) {
     const char c = static_cast<char>(byte);
-    const auto found = ids_.find(std::string_view(&c, 1));
-    complete_ &= found != ids_.end();
-    byte_ids_[static_cast<size_t>(byte)] = found != ids_.end() ? found->second : kNoToken;
+    const uint32_t found = index_.find(tokens_, std::string_view(&c, 1));
+    complete_ &= found != TokenIndex::kNone;
+    byte_ids_[static_cast<size_t>(byte)] = found != TokenIndex::kNone ? found : kNoToken;
   }
 }
 
@@ -124,18 +128,13 @@ void Bpe::add_specials() {
     size = std::max<size_t>(size, special.id + size_t{1});
   }
   tokens_.resize(size);
-  // Growing has moved the strings that ids_ looks into; whole pieces are looked up in it, and are never special.
-  ids_.clear();
-  for (uint32_t id = 0; whole_piece_first_ && id < tokens_.size(); ++id) {
-    if (!tokens_[id].empty()) ids_.emplace(tokens_[id], id);
-  }
   for (const Special& special : specials_.all()) tokens_[special.id] = special.text;
 }
 
 void Bpe::encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const {
   if (whole_piece_first_) {
-    const auto found = ids_.find(std::string_view(reinterpret_cast<const char*>(piece), n));
-    if (found != ids_.end()) return out.push(found->second);
+    const uint32_t found = index_.find(tokens_, std::string_view(reinterpret_cast<const char*>(piece), n));
+    if (found != TokenIndex::kNone) return out.push(found);
   }
   if (n >= 0xFFFFFFFFull) fail("expected pieces of less than 4 GiB");
   uint32_t* ids = out.reserve(n);
@@ -148,28 +147,72 @@ void Bpe::encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuff
   out.commit(count);
 }
 
+void Bpe::encode_cached(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const {
+  using Entry = PieceCache::LongEntry;
+  if (n > Entry::kMaxBytes) return encode_piece(piece, n, cache, out);
+  Entry& entry = cache.long_entry(hash_bytes(piece, n));
+  if (entry.n != n || std::memcmp(entry.bytes, piece, n) != 0) {
+    const size_t before = out.size();
+    encode_piece(piece, n, cache, out);
+    const size_t count = out.size() - before;
+    if (count > Entry::kMaxIds) return;
+    entry.n = static_cast<uint8_t>(n);
+    entry.count = static_cast<uint8_t>(count);
+    std::memcpy(entry.bytes, piece, n);
+    std::memcpy(entry.ids, out.data() + before, count * sizeof(uint32_t));
+    return;
+  }
+  std::memcpy(out.reserve(entry.count), entry.ids, entry.count * sizeof(uint32_t));
+  out.commit(entry.count);
+}
+
 void Bpe::encode_segment(const uint8_t* text, size_t n, PieceCache& cache, IdBuffer& out) const {
+  // Pieces wait here while the cache's entries are fetched from memory.
+  struct Waiting {
+    PieceCache::Key key;
+    const uint8_t* piece;
+    uint32_t slot;
+    uint32_t size;  // 0: longer than the keys
+    size_t long_size;
+  };
+  constexpr size_t kMaxWaiting = 64;
+  Waiting waiting[kMaxWaiting];
+  size_t count = 0;
+  const auto flush = [&] {
+    out.reserve(kMaxWaiting * PieceCache::kMaxIds);
+    for (size_t i = 0; i < count; ++i) {
+      const Waiting& w = waiting[i];
+      if (w.size == 0) {
+        encode_cached(w.piece, w.long_size, cache, out);
+      } else if (const PieceCache::Entry* entry = cache.find(w.slot, w.key)) {
+        std::memcpy(out.reserve(PieceCache::kMaxIds), entry->ids, sizeof entry->ids);
+        out.commit(entry->count());
+      } else {
+        const size_t before = out.size();
+        encode_cached(w.piece, w.size, cache, out);
+        const size_t ids = out.size() - before;
+        if (ids <= PieceCache::kMaxIds) cache.insert(w.slot, w.key, out.data() + before, ids);
+      }
+    }
+    count = 0;
+  };
   const uint8_t* end = text + n;
   scan(pattern_, text, end, [&](const uint8_t* piece, const uint8_t* piece_end) {
-    const size_t length = static_cast<size_t>(piece_end - piece);
-    if (length == 1 && complete_) return out.push(byte_ids_[*piece]);
-    if (length > PieceCache::kMaxBytes) return encode_piece(piece, length, cache, out);
-    const PieceCache::Key key = PieceCache::key(piece, length, end);
-    if (const PieceCache::Entry* entry = cache.find(key)) {
-      uint32_t* ids = out.reserve(PieceCache::kMaxIds);
-      size_t count = 1;
-      ids[0] = entry->ids[0];
-      while (count < PieceCache::kMaxIds && entry->ids[count] != PieceCache::kUnused) {
-        ids[count] = entry->ids[count];
-        ++count;
-      }
-      return out.commit(count);
+    const size_t size = static_cast<size_t>(piece_end - piece);
+    Waiting& w = waiting[count];
+    w.piece = piece;
+    if (size <= PieceCache::kMaxBytes) {
+      w.key = PieceCache::key(piece, size, end);
+      w.slot = PieceCache::slot(w.key);
+      w.size = static_cast<uint32_t>(size);
+      cache.prefetch(w.slot);
+    } else {
+      w.size = 0;
+      w.long_size = size;
     }
-    const size_t before = out.size();
-    encode_piece(piece, length, cache, out);
-    const size_t count = out.size() - before;
-    if (count <= PieceCache::kMaxIds) cache.insert(key, out.data() + before, count);
+    if (++count == kMaxWaiting) flush();
   });
+  flush();
 }
 
 void Bpe::encode_ordinary(const uint8_t* text, size_t n, IdBuffer& out) const {

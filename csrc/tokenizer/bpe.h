@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -14,6 +13,7 @@
 #include "tokenizer/patterns.h"
 #include "tokenizer/piece_cache.h"
 #include "tokenizer/specials.h"
+#include "tokenizer/token_index.h"
 
 namespace llmcore::tok {
 
@@ -22,9 +22,9 @@ using Merge = std::pair<uint32_t, uint32_t>;  // the ids of the left and the rig
 class Bpe {
  public:
   // tokens[id] is the token's bytes, empty where an id is unused or special. A byte that is no token (some vocabularies
-  // in the wild lack those that their training text lacked) makes encoding it fail. merges in order of rank; a merge's result is the token that spells its two sides one after the other. With
-  // whole_piece_first, a piece that is a token is that token, whatever the merges say (tiktoken, `ignore_merges`).
-  // Throws std::invalid_argument.
+  // in the wild lack those that their training text lacked) makes encoding it fail. merges in order of rank; a merge's
+  // result is the token that spells its two sides one after the other. With whole_piece_first, a piece that is a token
+  // is that token, whatever the merges say (tiktoken, `ignore_merges`). Throws std::invalid_argument.
   Bpe(std::vector<std::string> tokens, const std::vector<Merge>& merges, Pattern pattern, bool whole_piece_first,
       std::vector<Special> specials);
 
@@ -67,6 +67,7 @@ class Bpe {
   void index_tokens();
   void add_specials();
   void encode_segment(const uint8_t* text, size_t n, PieceCache& cache, IdBuffer& out) const;
+  void encode_cached(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const;
   void encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const;
 
   std::vector<std::string> tokens_;
@@ -78,7 +79,7 @@ class Bpe {
   PairTable table_;
   std::array<uint32_t, 256> byte_ids_{};
   bool complete_ = true;  // whether every byte is a token
-  std::unordered_map<std::string_view, uint32_t> ids_;  // views into tokens_
+  TokenIndex index_;
   mutable CachePool caches_;
 };
 

@@ -2,16 +2,13 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <vector>
+
+#include "tokenizer/hash.h"
+#include "tokenizer/huge_vector.h"
 
 namespace llmcore::tok {
 
 inline uint64_t pair_key(uint32_t left, uint32_t right) { return static_cast<uint64_t>(left) << 32 | right; }
-
-inline uint64_t mix(uint64_t key) {
-  key *= 0x9E3779B97F4A7C15ull;
-  return key ^ key >> 32;
-}
 
 class PairTable {
  public:
@@ -55,7 +52,7 @@ class PairTable {
   }
 
   void rehash(size_t capacity) {
-    std::vector<Slot> old(capacity, Slot{kNone, kNone});
+    HugeVector<Slot> old(capacity, Slot{kNone, kNone});
     old.swap(slots_);
     mask_ = capacity - 1;
     for (const Slot& entry : old) {
@@ -66,7 +63,7 @@ class PairTable {
     }
   }
 
-  std::vector<Slot> slots_;
+  HugeVector<Slot> slots_;
   size_t mask_ = 0;
   size_t size_ = 0;
 };

@@ -3,23 +3,11 @@
 #include <cstring>
 #include <stdexcept>
 
-#include "tokenizer/pair_table.h"
+#include "tokenizer/hash.h"
 #include "tokenizer/scanner.h"
 
 namespace llmcore::tok {
 namespace {
-
-uint64_t hash_bytes(const uint8_t* p, size_t n) {
-  uint64_t hash = n;
-  for (; n >= 8; p += 8, n -= 8) {
-    uint64_t word;
-    std::memcpy(&word, p, 8);
-    hash = mix(hash ^ word);
-  }
-  uint64_t rest = 0;
-  std::memcpy(&rest, p, n);
-  return mix(hash ^ rest);
-}
 
 std::vector<Special> without_ids(std::vector<std::string> texts) {
   std::vector<Special> specials;

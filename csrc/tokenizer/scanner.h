@@ -1,5 +1,6 @@
 // Hand-written scanners, one per named split pattern. Each says where the piece that starts at p ends; together the
-// pieces cover the text. All are linear in the text's length and none recurses or allocates.
+// pieces cover the text. All are linear in the text's length and none recurses or allocates. scan() uses them where
+// window.h cannot tell the pieces 64 bytes at a time.
 //
 // X is [^\r\n\p{L}\p{N}], P is [^\s\p{L}\p{N}]; the regular expression stands above each scanner.
 #pragma once
@@ -8,6 +9,7 @@
 
 #include "tokenizer/patterns.h"
 #include "tokenizer/utf8.h"
+#include "tokenizer/window.h"
 
 namespace llmcore::tok {
 
@@ -191,29 +193,62 @@ inline Bytes next_o200k_piece(Bytes p, Bytes end) {
   return q;
 }
 
-// Calls visit(begin, end) for every piece of [p, end), in order.
-template <class Visit>
-void scan(Pattern pattern, Bytes p, Bytes end, Visit&& visit) {
-  auto run = [&](auto next_piece) {
-    while (p < end) {
-      const Bytes q = next_piece(p, end);
+template <Pattern kPattern>
+Bytes next_piece(Bytes p, Bytes end) {
+  switch (kPattern) {
+    case Pattern::kGpt2:
+      return next_gpt2_piece<false>(p, end);
+    case Pattern::kSmollm:
+      return next_gpt2_piece<true>(p, end);
+    case Pattern::kCl100k:
+      return next_gpt4_piece<3, Spaces::kLinesWholeEnd>(p, end);
+    case Pattern::kLlama3:
+      return next_gpt4_piece<3, Spaces::kLines>(p, end);
+    case Pattern::kQwen2:
+      return next_gpt4_piece<1, Spaces::kLines>(p, end);
+    case Pattern::kO200k:
+      return next_o200k_piece(p, end);
+  }
+}
+
+template <Pattern kPattern, class Visit>
+void scan_pattern(Bytes p, Bytes end, Visit&& visit) {
+  constexpr bool kFold = kPattern != Pattern::kGpt2 && kPattern != Pattern::kSmollm;
+  while (p < end) {
+    uint64_t starts = 0;
+    if (end - p > 2 && p[0] < 0x80 && p[1] < 0x80) {
+      const Window window = read_window<kPattern>(p, end);
+      starts = sure_starts<kPattern>(window, p, skip_contraction<kFold>);
+    }
+    if (starts == 0) {
+      const Bytes q = next_piece<kPattern>(p, end);
       visit(p, q);
       p = q;
     }
-  };
+    for (const Bytes begin = p; starts != 0; starts &= starts - 1) {
+      const Bytes q = begin + __builtin_ctzll(starts);
+      visit(p, q);
+      p = q;
+    }
+  }
+}
+
+// Calls visit(begin, end) for every piece of [p, end), in order.
+template <class Visit>
+void scan(Pattern pattern, Bytes p, Bytes end, Visit&& visit) {
   switch (pattern) {
     case Pattern::kGpt2:
-      return run([](Bytes b, Bytes e) { return next_gpt2_piece<false>(b, e); });
+      return scan_pattern<Pattern::kGpt2>(p, end, visit);
     case Pattern::kSmollm:
-      return run([](Bytes b, Bytes e) { return next_gpt2_piece<true>(b, e); });
+      return scan_pattern<Pattern::kSmollm>(p, end, visit);
     case Pattern::kCl100k:
-      return run([](Bytes b, Bytes e) { return next_gpt4_piece<3, Spaces::kLinesWholeEnd>(b, e); });
+      return scan_pattern<Pattern::kCl100k>(p, end, visit);
     case Pattern::kLlama3:
-      return run([](Bytes b, Bytes e) { return next_gpt4_piece<3, Spaces::kLines>(b, e); });
+      return scan_pattern<Pattern::kLlama3>(p, end, visit);
     case Pattern::kQwen2:
-      return run([](Bytes b, Bytes e) { return next_gpt4_piece<1, Spaces::kLines>(b, e); });
+      return scan_pattern<Pattern::kQwen2>(p, end, visit);
     case Pattern::kO200k:
-      return run([](Bytes b, Bytes e) { return next_o200k_piece(b, e); });
+      return scan_pattern<Pattern::kO200k>(p, end, visit);
   }
 }
 
