@@ -16,11 +16,7 @@ namespace {
 
 using tok::Bpe;
 using tok::IdBuffer;
-
-struct View {
-  const uint8_t* data;
-  size_t size;
-};
+using View = Bpe::Text;
 
 // The UTF-8 of a str, or the contents of bytes, valid while the object lives. Raises UnicodeEncodeError for a str that
 // has none (a lone surrogate).
@@ -61,51 +57,63 @@ std::vector<tok::Special> to_specials(const std::vector<std::pair<std::string, u
   return specials;
 }
 
-// Which special tokens a call takes: None for none are looked for (ordinary text), True for all, or a list of names.
-struct SpecialPolicy {
-  bool ordinary = false;
+// Which special tokens a call takes: None for ordinary text, True for all, or a list of names.
+Bpe::Allowed to_allowed(py::handle policy) {
   Bpe::Allowed allowed;
+  allowed.ordinary = policy.is_none();
+  if (PyBool_Check(policy.ptr())) {
+    allowed.all = policy.cast<bool>();
+  } else if (!allowed.ordinary && PyObject_Length(policy.ptr()) != 0) {
+    allowed.names = policy.cast<std::vector<std::string>>();
+  }
+  return allowed;
+}
 
-  explicit SpecialPolicy(py::handle policy) {
-    if (policy.is_none()) {
-      ordinary = true;
-    } else if (PyBool_Check(policy.ptr())) {
-      allowed.all = policy.cast<bool>();
-    } else {
-      allowed.names = policy.cast<std::vector<std::string>>();
-    }
-  }
-  void encode(const Bpe& bpe, View text, IdBuffer& ids) const {
-    if (ordinary) return bpe.encode_ordinary(text.data, text.size, ids);
-    bpe.encode(text.data, text.size, allowed, ids);
-  }
-};
+// Lets other threads of Python run during work that takes longer than the handing over.
+template <class Work>
+auto unlocked(size_t bytes, Work&& work) {
+  if (bytes < 4096) return work();
+  py::gil_scoped_release release;
+  return work();
+}
 
 IdBuffer encode(const Bpe& bpe, py::handle text, py::handle policy) {
   const View view = view_text(text, "encode");
-  const SpecialPolicy specials(policy);
-  IdBuffer ids;
-  py::gil_scoped_release unlocked;
-  specials.encode(bpe, view, ids);
-  return ids;
+  const Bpe::Allowed allowed = to_allowed(policy);
+  return unlocked(view.size, [&] {
+    IdBuffer ids;
+    bpe.encode(view, allowed, ids);
+    return ids;
+  });
 }
 
-py::list encode_batch(const Bpe& bpe, const py::list& texts, py::handle policy) {
+size_t count(const Bpe& bpe, py::handle text, py::handle policy) {
+  const View view = view_text(text, "count");
+  const Bpe::Allowed allowed = to_allowed(policy);
+  return unlocked(view.size, [&] { return bpe.count(view, allowed); });
+}
+
+py::list encode_batch(const Bpe& bpe, const py::list& texts, py::handle policy, bool arrays) {
   std::vector<View> views;
   std::vector<py::object> owners;  // another thread may change the list meanwhile
+  size_t bytes = 0;
   for (py::handle text : texts) {
     views.push_back(view_text(text, "encode_batch"));
     owners.push_back(py::reinterpret_borrow<py::object>(text));
+    bytes += views.back().size;
   }
-  const SpecialPolicy specials(policy);
-  std::vector<IdBuffer> all(views.size());
-  {
-    py::gil_scoped_release unlocked;
-    for (size_t i = 0; i < views.size(); ++i) specials.encode(bpe, views[i], all[i]);
+  const Bpe::Allowed allowed = to_allowed(policy);
+  std::vector<IdBuffer> all = unlocked(bytes, [&] { return bpe.encode_batch(views, allowed); });
+  py::list result;
+  for (IdBuffer& ids : all) {
+    if (arrays) {
+      result.append(to_array(std::move(ids)));
+    } else {
+      result.append(to_list(ids));
+      ids = IdBuffer();
+    }
   }
-  py::list lists;
-  for (const IdBuffer& ids : all) lists.append(to_list(ids));
-  return lists;
+  return result;
 }
 
 int64_t to_id(py::handle item) {
@@ -171,10 +179,8 @@ void register_bpe(py::module_& m) {
           "encode_array",
           [](const Bpe& bpe, py::handle text, py::handle policy) { return to_array(encode(bpe, text, policy)); },
           py::arg("text"), py::arg("specials"))
-      .def(
-          "count", [](const Bpe& bpe, py::handle text, py::handle policy) { return encode(bpe, text, policy).size(); },
-          py::arg("text"), py::arg("specials"))
-      .def("encode_batch", &encode_batch, py::arg("texts"), py::arg("specials"))
+      .def("count", &count, py::arg("text"), py::arg("specials"))
+      .def("encode_batch", &encode_batch, py::arg("texts"), py::arg("specials"), py::arg("arrays"))
       .def("decode_list", &decode_list, py::arg("ids"))
       .def("decode_array", &decode_array, py::arg("ids"))
       .def(

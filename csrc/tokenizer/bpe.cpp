@@ -1,10 +1,15 @@
 #include "tokenizer/bpe.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
+#include <cstring>
+#include <exception>
+#include <mutex>
 #include <stdexcept>
 #include <unordered_map>
 
+#include "core/thread_pool.h"
 #include "tokenizer/scanner.h"
 
 namespace llmcore::tok {
@@ -20,6 +25,52 @@ std::string quoted(std::string_view bytes) {
     text += escaped;
   }
   return text + (bytes.size() > 64 ? "...'" : "'");
+}
+
+// What one thread takes of a long text at a time.
+constexpr size_t kPartBytes = 1 << 16;
+
+// The size of the text's first part: up to a line end between a character that is no space and a letter or digit, where
+// a piece ends whatever the pattern.
+size_t safe_cut(Bpe::Text text) {
+  const auto ascii_between = [](uint8_t byte, uint8_t low, uint8_t high) { return byte >= low && byte <= high; };
+  for (size_t i = kPartBytes; i + 1 < text.size; ++i) {
+    const void* line_end = std::memchr(text.data + i, '\n', text.size - 1 - i);
+    if (!line_end) break;
+    i = static_cast<size_t>(static_cast<const uint8_t*>(line_end) - text.data);
+    const uint8_t before = text.data[i - 1], behind = text.data[i + 1];
+    if (ascii_between(before, '!', '~') &&
+        (ascii_between(behind, '0', '9') || ascii_between(behind | 0x20, 'a', 'z'))) {
+      return i + 1;
+    }
+  }
+  return text.size;
+}
+
+// Calls work(next) on up to num_threads() threads; next() gives each of the indices below n once, and then others.
+// Throws what the lowest index threw.
+template <class Work>
+void work_through(size_t n, Work&& work) {
+  struct Shared {
+    Work& work;
+    std::atomic<size_t> next;
+    std::mutex mutex;
+    size_t failed;
+    std::exception_ptr error;
+  } shared{work, {0}, {}, n, {}};
+  const auto body = [](void* context, int64_t) {
+    Shared& shared = *static_cast<Shared*>(context);
+    size_t index = 0;
+    try {
+      shared.work([&] { return index = shared.next++; });
+    } catch (...) {
+      std::lock_guard<std::mutex> lock(shared.mutex);
+      if (index <= shared.failed) shared.error = std::current_exception();
+      shared.failed = std::min(shared.failed, index);
+    }
+  };
+  parallel_for(std::min<int64_t>(static_cast<int64_t>(n), num_threads()), body, &shared);
+  if (shared.error) std::rethrow_exception(shared.error);
 }
 
 [[noreturn]] void fail(const std::string& message) { throw std::invalid_argument("[tokenizer] " + message); }
@@ -166,7 +217,7 @@ void Bpe::encode_cached(const uint8_t* piece, size_t n, PieceCache& cache, IdBuf
   out.commit(entry.count);
 }
 
-void Bpe::encode_segment(const uint8_t* text, size_t n, PieceCache& cache, IdBuffer& out) const {
+void Bpe::encode_segment(Text text, PieceCache& cache, IdBuffer& out) const {
   // Pieces wait here while the cache's entries are fetched from memory.
   struct Waiting {
     PieceCache::Key key;
@@ -196,8 +247,8 @@ void Bpe::encode_segment(const uint8_t* text, size_t n, PieceCache& cache, IdBuf
     }
     count = 0;
   };
-  const uint8_t* end = text + n;
-  scan(pattern_, text, end, [&](const uint8_t* piece, const uint8_t* piece_end) {
+  const uint8_t* end = text.data + text.size;
+  scan(pattern_, text.data, end, [&](const uint8_t* piece, const uint8_t* piece_end) {
     const size_t size = static_cast<size_t>(piece_end - piece);
     Waiting& w = waiting[count];
     w.piece = piece;
@@ -215,12 +266,10 @@ void Bpe::encode_segment(const uint8_t* text, size_t n, PieceCache& cache, IdBuf
   flush();
 }
 
-void Bpe::encode_ordinary(const uint8_t* text, size_t n, IdBuffer& out) const {
-  CachePool::Loan cache(caches_);
-  encode_segment(text, n, *cache, out);
-}
-
-void Bpe::encode(const uint8_t* text, size_t n, const Allowed& allowed, IdBuffer& out) const {
+// Calls visit(text, special) for each stretch of ordinary text and the special token behind it, nullptr at the end.
+template <class Visit>
+void Bpe::each_segment(Text text, const Allowed& allowed, Visit&& visit) const {
+  if (allowed.ordinary) return visit(text, nullptr);
   std::vector<uint32_t> allowed_ids;
   for (const std::string& name : allowed.names) {
     const Special* special = specials_.named(name);
@@ -228,10 +277,8 @@ void Bpe::encode(const uint8_t* text, size_t n, const Allowed& allowed, IdBuffer
       throw std::invalid_argument("[encode] expected special tokens in allowed_special, got '" + name + "'");
     allowed_ids.push_back(special->id);
   }
-  CachePool::Loan cache(caches_);
-  size_t from = 0;
-  while (true) {
-    const Specials::Match match = specials_.find(text, n, from);
+  for (size_t from = 0;;) {
+    const Specials::Match match = specials_.find(text.data, text.size, from);
     if (match.what && !allowed.all &&
         std::find(allowed_ids.begin(), allowed_ids.end(), match.what->id) == allowed_ids.end()) {
       throw std::invalid_argument("[encode] the text holds the special token '" + match.what->text + "' at byte " +
@@ -239,11 +286,104 @@ void Bpe::encode(const uint8_t* text, size_t n, const Allowed& allowed, IdBuffer
                                   match.what->text +
                                   "'} or allowed_special=\"all\"; to encode it as plain text, use encode_ordinary");
     }
-    encode_segment(text + from, match.begin - from, *cache, out);
+    visit({text.data + from, match.begin - from}, match.what);
     if (!match.what) return;
-    out.push(match.what->id);
     from = match.begin + match.what->text.size();
   }
+}
+
+void Bpe::encode_alone(Text text, const Allowed& allowed, PieceCache& cache, IdBuffer& out) const {
+  each_segment(text, allowed, [&](Text segment, const Special* special) {
+    encode_segment(segment, cache, out);
+    if (special) out.push(special->id);
+  });
+}
+
+// Encodes a text in parts, on several threads, and calls take(index of the part, ids) for each, in any order, after
+// take(number of parts).
+template <class Take>
+void Bpe::encode_parts(Text text, const Allowed& allowed, Take&& take) const {
+  struct Part {
+    Text text;
+    const Special* special;  // behind the text
+  };
+  std::vector<Part> parts;
+  each_segment(text, allowed, [&](Text segment, const Special* special) {
+    for (size_t size; (size = safe_cut(segment)) < segment.size;) {
+      parts.push_back({{segment.data, size}, nullptr});
+      segment = {segment.data + size, segment.size - size};
+    }
+    parts.push_back({segment, special});
+  });
+  take(parts.size());
+  work_through(parts.size(), [&](auto&& next) {
+    CachePool::Loan cache(caches_);
+    for (size_t i; (i = next()) < parts.size();) {
+      IdBuffer ids;
+      encode_segment(parts[i].text, *cache, ids);
+      if (parts[i].special) ids.push(parts[i].special->id);
+      take(i, std::move(ids));
+    }
+  });
+}
+
+void Bpe::encode(Text text, const Allowed& allowed, IdBuffer& out) const {
+  if (text.size < 2 * kPartBytes || num_threads() == 1) {
+    CachePool::Loan cache(caches_);
+    return encode_alone(text, allowed, *cache, out);
+  }
+  struct Parts {
+    std::vector<IdBuffer> ids;
+    void operator()(size_t parts) { ids.resize(parts); }
+    void operator()(size_t i, IdBuffer&& part) { ids[i] = std::move(part); }
+  } parts;
+  encode_parts(text, allowed, parts);
+  std::vector<size_t> offsets(1, 0);
+  for (const IdBuffer& ids : parts.ids) offsets.push_back(offsets.back() + ids.size());
+  uint32_t* room = out.reserve(offsets.back());
+  work_through(parts.ids.size(), [&](auto&& next) {
+    for (size_t i; (i = next()) < parts.ids.size();) {
+      std::copy(parts.ids[i].begin(), parts.ids[i].end(), room + offsets[i]);
+      parts.ids[i] = IdBuffer();
+    }
+  });
+  out.commit(offsets.back());
+}
+
+size_t Bpe::count(Text text, const Allowed& allowed) const {
+  struct Total {
+    std::atomic<size_t> ids{0};
+    void operator()(size_t) {}
+    void operator()(size_t, IdBuffer&& part) { ids += part.size(); }
+  } total;
+  encode_parts(text, allowed, total);
+  return total.ids;
+}
+
+std::vector<IdBuffer> Bpe::encode_batch(const std::vector<Text>& texts, const Allowed& allowed) const {
+  std::vector<IdBuffer> ids(texts.size());
+  std::vector<size_t> groups(1, 0);  // of texts that are short together: where each ends
+  size_t bytes = 0;
+  for (size_t i = 0; i < texts.size(); ++i) {
+    if (texts[i].size >= 2 * kPartBytes) continue;
+    bytes += texts[i].size;
+    if (bytes < kPartBytes) continue;
+    groups.push_back(i + 1);
+    bytes = 0;
+  }
+  groups.push_back(texts.size());
+  work_through(groups.size() - 1, [&](auto&& next) {
+    CachePool::Loan cache(caches_);
+    for (size_t group; (group = next()) + 1 < groups.size();) {
+      for (size_t i = groups[group]; i < groups[group + 1]; ++i) {
+        if (texts[i].size < 2 * kPartBytes) encode_alone(texts[i], allowed, *cache, ids[i]);
+      }
+    }
+  });
+  for (size_t i = 0; i < texts.size(); ++i) {
+    if (texts[i].size >= 2 * kPartBytes) encode(texts[i], allowed, ids[i]);
+  }
+  return ids;
 }
 
 std::string_view Bpe::token_bytes(int64_t id) const {

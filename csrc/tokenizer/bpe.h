@@ -34,16 +34,23 @@ class Bpe {
 
   Bpe(Bpe&&) = delete;
 
-  // Appends the ids of a text in which special tokens are plain text.
-  void encode_ordinary(const uint8_t* text, size_t n, IdBuffer& out) const;
-
-  // Appends the ids of a text whose special tokens are all in `allowed`; throws std::invalid_argument, naming the
-  // token, for any other.
+  // Which special tokens are special in a text; any other that the text holds throws std::invalid_argument, naming it.
   struct Allowed {
+    bool ordinary = false;  // none is looked for: special tokens are plain text
     bool all = false;
     std::vector<std::string> names;
   };
-  void encode(const uint8_t* text, size_t n, const Allowed& allowed, IdBuffer& out) const;
+  struct Text {
+    const uint8_t* data;
+    size_t size;
+  };
+
+  // Appends the ids of a text. A long one is cut where pieces end anyway, for the threads of the pool.
+  void encode(Text text, const Allowed& allowed, IdBuffer& out) const;
+  // The ids of each text.
+  std::vector<IdBuffer> encode_batch(const std::vector<Text>& texts, const Allowed& allowed) const;
+  // How many ids encode() appends.
+  size_t count(Text text, const Allowed& allowed) const;
 
   // The bytes of a token, those of a special token being its UTF-8. Throws std::invalid_argument for an id that is
   // none.
@@ -66,7 +73,12 @@ class Bpe {
 
   void index_tokens();
   void add_specials();
-  void encode_segment(const uint8_t* text, size_t n, PieceCache& cache, IdBuffer& out) const;
+  template <class Visit>
+  void each_segment(Text text, const Allowed& allowed, Visit&& visit) const;
+  template <class Take>
+  void encode_parts(Text text, const Allowed& allowed, Take&& take) const;
+  void encode_alone(Text text, const Allowed& allowed, PieceCache& cache, IdBuffer& out) const;
+  void encode_segment(Text text, PieceCache& cache, IdBuffer& out) const;
   void encode_cached(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const;
   void encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const;
 

@@ -26,49 +26,71 @@ size_t merge_short(const PairTable& merges, uint32_t* ids, size_t n) {
 }
 
 size_t merge_long(const PairTable& merges, uint32_t* ids, size_t n, MergeScratch& scratch) {
-  // A node is a position in ids; a merge keeps the left node and unlinks the right one. The heap holds
-  // (rank, position), and an entry counts only while it still is what its node says.
+  // A merge keeps the left node and unlinks the right one. A bucket's position counts only while the pair there still
+  // has the bucket's rank.
   constexpr uint32_t kEnd = ~0u;
-  auto& [next, previous, value, heap] = scratch;
-  next.resize(n);
-  previous.resize(n);
-  value.resize(n);
-  heap.clear();
-  auto update = [&](uint32_t i) {
-    value[i] = next[i] == kEnd ? kNoMerge : merges.find(pair_key(ids[i], ids[next[i]]));
-    return value[i] != kNoMerge;
-  };
-  auto entry = [&](uint32_t i) { return static_cast<uint64_t>(merge_rank(value[i])) << 32 | i; };
-  for (size_t i = 0; i < n; ++i) {
-    next[i] = i + 1 < n ? static_cast<uint32_t>(i + 1) : kEnd;
-    previous[i] = i > 0 ? static_cast<uint32_t>(i - 1) : kEnd;
-  }
-  for (uint32_t i = 0; i < n; ++i) {
-    if (update(i)) heap.push_back(entry(i));
-  }
+  constexpr size_t kAhead = 8;  // positions that are fetched from memory before their turn
   const std::greater<uint64_t> later;
-  std::make_heap(heap.begin(), heap.end(), later);
+  auto& [nodes, buckets, ranks] = scratch;
+  nodes.resize(n);
+  ranks.clear();
+  PairTable bucket_of;  // rank -> index into buckets
+  size_t used = 0;
   auto push = [&](uint32_t i) {
-    if (!update(i)) return;
-    heap.push_back(entry(i));
-    std::push_heap(heap.begin(), heap.end(), later);
+    auto& node = nodes[i];
+    node.value = node.next == kEnd ? kNoMerge : merges.find(pair_key(node.id, nodes[node.next].id));
+    if (node.value == kNoMerge) return;
+    const uint64_t index = bucket_of.insert(merge_rank(node.value), used);
+    if (index == used) {
+      buckets.resize(std::max(buckets.size(), ++used));
+      buckets[index].clear();
+    }
+    MergeScratch::Bucket& bucket = buckets[index];
+    if (bucket.empty()) {
+      ranks.push_back(static_cast<uint64_t>(merge_rank(node.value)) << 32 | index);
+      std::push_heap(ranks.begin(), ranks.end(), later);
+    }
+    if (bucket.in_order.empty() || bucket.in_order.back() < i) return bucket.in_order.push_back(i);
+    bucket.heap.push_back(i);
+    std::push_heap(bucket.heap.begin(), bucket.heap.end(), later);
   };
-  while (!heap.empty()) {
-    std::pop_heap(heap.begin(), heap.end(), later);
-    const uint64_t top = heap.back();
-    heap.pop_back();
-    const uint32_t i = static_cast<uint32_t>(top);
-    if (value[i] == kNoMerge || merge_rank(value[i]) != top >> 32) continue;
-    const uint32_t right = next[i];
-    ids[i] = merge_id(value[i]);
-    next[i] = next[right];
-    if (next[i] != kEnd) previous[next[i]] = i;
-    value[right] = kNoMerge;
+  for (size_t i = 0; i < n; ++i) {
+    nodes[i] = {kNoMerge, ids[i], i + 1 < n ? static_cast<uint32_t>(i + 1) : kEnd,
+                i > 0 ? static_cast<uint32_t>(i - 1) : kEnd};
+  }
+  for (uint32_t i = 0; i < n; ++i) push(i);
+  while (!ranks.empty()) {
+    // The next position of the lowest rank; the bucket leaves the heap when it has no more.
+    const uint32_t rank = static_cast<uint32_t>(ranks.front() >> 32);
+    MergeScratch::Bucket& bucket = buckets[static_cast<uint32_t>(ranks.front())];
+    uint32_t i;
+    if (bucket.begin < bucket.in_order.size() &&
+        (bucket.heap.empty() || bucket.in_order[bucket.begin] < bucket.heap[0])) {
+      i = bucket.in_order[bucket.begin++];
+    } else {
+      std::pop_heap(bucket.heap.begin(), bucket.heap.end(), later);
+      i = bucket.heap.back();
+      bucket.heap.pop_back();
+    }
+    if (bucket.empty()) {
+      bucket.clear();
+      std::pop_heap(ranks.begin(), ranks.end(), later);
+      ranks.pop_back();
+    } else if (bucket.begin + kAhead < bucket.in_order.size()) {
+      __builtin_prefetch(&nodes[bucket.in_order[bucket.begin + kAhead]]);
+    }
+    auto& node = nodes[i];
+    if (node.value == kNoMerge || merge_rank(node.value) != rank) continue;
+    auto& right = nodes[node.next];
+    node.id = merge_id(node.value);
+    node.next = right.next;
+    if (node.next != kEnd) nodes[node.next].previous = i;
+    right.value = kNoMerge;
     push(i);
-    if (previous[i] != kEnd) push(previous[i]);
+    if (node.previous != kEnd) push(node.previous);
   }
   size_t kept = 0;
-  for (uint32_t i = 0; i != kEnd; i = next[i]) ids[kept++] = ids[i];
+  for (uint32_t i = 0; i != kEnd; i = nodes[i].next) ids[kept++] = nodes[i].id;
   return kept;
 }
 

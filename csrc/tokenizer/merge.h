@@ -19,14 +19,31 @@ inline uint32_t merge_rank(MergeValue value) { return static_cast<uint32_t>(valu
 
 // Memory that merging long pieces reuses from call to call.
 struct MergeScratch {
-  std::vector<uint32_t> next, previous;
-  std::vector<MergeValue> value;
-  std::vector<uint64_t> heap;
+  // Where a pair of one rank may be: from `begin` on in order, and the few that came out of order in a heap.
+  struct Bucket {
+    std::vector<uint32_t> in_order, heap;
+    size_t begin = 0;
+
+    bool empty() const { return begin == in_order.size() && heap.empty(); }
+    void clear() {
+      in_order.clear();
+      heap.clear();
+      begin = 0;
+    }
+  };
+  struct Node {
+    MergeValue value;  // of the pair that begins here
+    uint32_t id, next, previous;
+  };
+  std::vector<Node> nodes;
+  std::vector<Bucket> buckets;
+  std::vector<uint64_t> ranks;  // a heap of rank and bucket, for the buckets that are not empty
 };
 
 // ids[0, n) are the tokens of a piece's bytes; merges them in place and returns how many are left. Pieces of up to
-// kShortPiece tokens are scanned again for every merge, which beats a heap there; longer ones use a lazy heap over a
-// linked list: O(n log n). n is below 2^32 - 1.
+// kShortPiece tokens are scanned again for every merge, which beats a heap there; longer ones keep a linked list and
+// the positions of each rank, which long runs of the same produce in order: O(n log n) for any text. n is below 2^32
+// - 1.
 constexpr size_t kShortPiece = 64;
 size_t merge_short(const PairTable& merges, uint32_t* ids, size_t n);
 size_t merge_long(const PairTable& merges, uint32_t* ids, size_t n, MergeScratch& scratch);

@@ -90,14 +90,14 @@ class PieceCache {
   HugeVector<LongEntry> long_entries_;
 };
 
-// Lends caches to threads. It never waits: if another thread is at the pool, or was when this process was forked, the
-// borrower gets a cache of its own.
+// Lends caches to threads. It does not wait for ever: if another thread is at the pool, as one may have been when this
+// process was forked, the borrower gets a cache of its own.
 class CachePool {
  public:
   class Loan {
    public:
     explicit Loan(CachePool& pool) : pool_(pool) {
-      std::unique_lock<std::mutex> lock(pool_.mutex_, std::try_to_lock);
+      const auto lock = pool_.lock();
       if (lock && !pool_.idle_.empty()) {
         cache_ = std::move(pool_.idle_.back());
         pool_.idle_.pop_back();
@@ -106,7 +106,7 @@ class CachePool {
       }
     }
     ~Loan() {
-      std::unique_lock<std::mutex> lock(pool_.mutex_, std::try_to_lock);
+      const auto lock = pool_.lock();
       if (lock && pool_.idle_.size() < kMaxIdle) pool_.idle_.push_back(std::move(cache_));
     }
     Loan(const Loan&) = delete;
@@ -121,7 +121,14 @@ class CachePool {
   CachePool() { idle_.reserve(kMaxIdle); }
 
  private:
-  static constexpr size_t kMaxIdle = 8;
+  static constexpr size_t kMaxIdle = 64;
+
+  std::unique_lock<std::mutex> lock() {
+    std::unique_lock<std::mutex> lock(mutex_, std::try_to_lock);
+    for (int tries = 0; tries < 1000 && !lock; ++tries) lock.try_lock();
+    return lock;
+  }
+
   std::mutex mutex_;
   std::vector<std::unique_ptr<PieceCache>> idle_;
 };

@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import llmcore
 from llmcore.tokenizer import Tokenizer, Vocabulary
+from llmcore.tokenizer.patterns import NAMES
 from tokenizer import reference
 
 
@@ -82,8 +84,53 @@ def test_all_ways_to_encode_agree(tokenizer, corpus):
     assert tokenizer.encode_ordinary(text) == ids
     assert tokenizer.encode(text.encode()) == ids
     assert tokenizer.encode_batch([text, "", text.encode()]) == [ids, [], ids]
+    arrays = tokenizer.encode_batch_arrays([text, "", text.encode()])
+    assert [a.tolist() for a in arrays] == [ids, [], ids]
+    assert all(a.dtype == np.uint32 for a in arrays)
     assert tokenizer.encode("") == []
     assert tokenizer.encode_array("").shape == (0,)
+
+
+# Lines of every kind of end and beginning, between which a long text may be cut for the threads, and where it may not.
+LINES = st.lists(
+    st.sampled_from(
+        ["x\n", "1\n", "!\n", " \n", "\n", "\r\n", "é\n", "/", "//", "a", "7", " ", "'s", "中", "<|user|>"]
+    ),
+    max_size=40,
+).map("".join)
+
+
+@pytest.mark.parametrize("pattern", NAMES)
+def test_any_number_of_threads_gives_the_same_ids(pattern, corpus):
+    tokenizer = Tokenizer.train(iter([corpus[:50_000]]), 400, pattern=pattern, special_tokens=["<|user|>"])
+
+    @settings(max_examples=15)
+    @given(lines=LINES, filler=st.sampled_from(["a b\n", "word\n7 ", "x !\n/y\n\n z\nq", "  \n"]))
+    def check(lines, filler):
+        lines = (lines or "x") + filler
+        text = lines * (200_000 // len(lines))
+        texts = [text, lines, "", text[:100_000], *[lines] * 50]
+        results = []
+        for threads in (1, 2, 3, 8):
+            llmcore.set_num_threads(threads)
+            batch = tokenizer.encode_batch_arrays(texts, allowed_special="all")
+            assert tokenizer.count(text, allowed_special="all") == len(batch[0])
+            results.append([tokenizer.encode_array(text, allowed_special="all"), *batch])
+        for other in results[1:]:
+            assert all(map(np.array_equal, results[0], other))
+
+    before = llmcore.num_threads()
+    try:
+        check()
+    finally:
+        llmcore.set_num_threads(before)
+
+
+def test_a_batch_names_its_first_forbidden_special_token(tokenizer):
+    texts = ["fine " * 20_000, "<|user|>", "fine " * 20_000, "<|endoftext|>"]
+    for _ in range(5):
+        with pytest.raises(ValueError, match=r"special token '<\|user\|>' at byte 0"):
+            tokenizer.encode_batch(texts)
 
 
 def test_line_ends_are_kept(tokenizer):

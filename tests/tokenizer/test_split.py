@@ -25,6 +25,19 @@ def test_split_agrees_with_the_expression(pattern, data):
     assert b"".join(pieces) == data
 
 
+# Runs about as long as the 64 bytes that are cut at a time, and what each pattern treats apart.
+RUNS = st.builds(
+    lambda unit, times: unit * times,
+    st.sampled_from([*" \n\r\t'sSlLtvedaAzZ19!/(é中\u0301\xa0\u017f", "'ll", "n't", "aB", " (", "\n ", ";\n//", "12"]),
+    st.one_of(st.integers(1, 5), st.integers(1, 70)),
+)
+
+
+@given(st.sampled_from(NAMES), st.lists(RUNS, max_size=30).map("".join))
+def test_split_of_longer_texts_agrees_with_the_expression(pattern, text):
+    assert _core.split(pattern, text) == reference.split(pattern, text.encode())
+
+
 @pytest.mark.parametrize("pattern", NAMES)
 @pytest.mark.parametrize("unit", ["a", "A", " ", "\n", " \n", "1", "!", "'s", "中", "\u0301", "aB", "\xa0", "!\n/"])
 def test_long_runs_are_linear(pattern, unit):

@@ -44,6 +44,7 @@ class Tokenizer:
             self._bpe = _core.BPE.from_ranks(v.tokens, v.pattern, specials)
         else:
             self._bpe = _core.BPE(v.tokens, v.merges, v.pattern, v.whole_piece_first, specials)
+        self._encode = self._bpe.encode
         self._special_tokens: dict[str, int] = self._bpe.specials
 
     # ---- making one ------------------------------------------------------------------------------------
@@ -165,25 +166,29 @@ class Tokenizer:
         forge the structure of a prompt, unless it is in `allowed_special` (a set of special tokens, or
         "all"). Where several could begin at one place, the longest counts.
         """
-        return self._with_utf8(self._bpe.encode, text, self._policy(allowed_special))
+        if allowed_special == ():  # the usual case, by the shortest way
+            try:
+                return self._encode(text, allowed_special)
+            except UnicodeEncodeError:
+                pass
+        return self._with_utf8(self._encode, text, self._policy(allowed_special))
 
     def encode_ordinary(self, text: Text) -> list[int]:
         """The ids of a text in which special tokens are plain text like any other."""
-        return self._with_utf8(self._bpe.encode, text, None)
+        return self._with_utf8(self._encode, text, None)
 
     def encode_array(self, text: Text, allowed_special: AllowedSpecial = ()) -> np.ndarray:
-        """As `encode`, giving a uint32 array of shape (T,): the fast way for long texts."""
+        """As `encode`, giving a uint32 array of shape (T,): the fast way for long texts, which are shared among
+        `llmcore.num_threads()` threads."""
         return self._with_utf8(self._bpe.encode_array, text, self._policy(allowed_special))
 
     def encode_batch(self, texts: Iterable[Text], allowed_special: AllowedSpecial = ()) -> list[list[int]]:
-        """`encode` for each of several texts."""
-        if isinstance(texts, (str, bytes)):
-            raise TypeError("[encode_batch] expected a list of texts, got one text; use encode")
-        texts, policy = list(texts), self._policy(allowed_special)
-        try:
-            return self._bpe.encode_batch(texts, policy)
-        except UnicodeEncodeError:
-            return self._bpe.encode_batch([_replace_surrogates(text) for text in texts], policy)
+        """`encode` for each of several texts, on `llmcore.num_threads()` threads."""
+        return self._encode_batch(texts, allowed_special, arrays=False)
+
+    def encode_batch_arrays(self, texts: Iterable[Text], allowed_special: AllowedSpecial = ()) -> list[np.ndarray]:
+        """As `encode_batch`, giving a uint32 array for each text: the fast way, as lists are made by one thread."""
+        return self._encode_batch(texts, allowed_special, arrays=True)
 
     def count(self, text: Text, allowed_special: AllowedSpecial = ()) -> int:
         """How many ids `encode` gives."""
@@ -267,6 +272,15 @@ class Tokenizer:
         return Tokenizer, (self.vocabulary,)
 
     # ---- helpers ---------------------------------------------------------------------------------------
+
+    def _encode_batch(self, texts: Iterable[Text], allowed_special: AllowedSpecial, arrays: bool) -> list:
+        if isinstance(texts, (str, bytes)):
+            raise TypeError("[encode_batch] expected a list of texts, got one text; use encode")
+        texts, policy = list(texts), self._policy(allowed_special)
+        try:
+            return self._bpe.encode_batch(texts, policy, arrays)
+        except UnicodeEncodeError:
+            return self._bpe.encode_batch([_replace_surrogates(text) for text in texts], policy, arrays)
 
     def _with_utf8(self, method: Callable, text: Text, policy: bool | list[str] | None) -> Any:
         try:
