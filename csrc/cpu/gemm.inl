@@ -23,7 +23,28 @@ static void epilogue(const GemmArgs& g, int64_t row, int64_t m, int64_t column, 
 
 constexpr int64_t kBlockRows = 96;     // rows in a piece: 16 times kRows, so that 16 prefetches of 1/16 make a panel
 constexpr int64_t kBlockPanels = 6;    // panels in a piece
+constexpr int64_t kTurnedPanels = 12;  // the same where rows of a are transposed for it
 constexpr int64_t kBlockBytes = 4096;  // of a row of a in one pass; longer K is cut
+constexpr int64_t kFewRows = 24;       // products of so few rows are bound by how fast panels arrive:
+constexpr int64_t kFewBytes = 1024;    // they read a panel in short passes and fetch one while they multiply by another
+
+// dst (rows,k) = src (k,rows)^T through a copy of a few of its rows: their own stride may map them to one set of the L1
+// cache, and each line is taken in several parts.
+template <class T>
+static void turn(const T* src, int64_t ld, int64_t k, int64_t rows, T* dst, int64_t ld_dst) {
+  constexpr int64_t kTake = kWordGroup * 4 / sizeof(T);
+  alignas(64) T taken[kTake * kBlockRows];
+  for (int64_t i = 0; i < k; i += kTake) {
+    const int64_t count = least(k - i, kTake);
+    for (int64_t r = 0; r < count; ++r) {
+      const T* row = src + (i + r) * ld;
+      for (int64_t j = 0; j < rows; j += 64 / static_cast<int64_t>(sizeof(T)))
+        __builtin_prefetch(row + kTake * ld + j, 0, 3);
+      copy_row(row, rows, rows, taken + r * kBlockRows);
+    }
+    transpose_block(taken, kBlockRows, count, rows, dst + i, ld_dst);
+  }
+}
 
 template <class T, class O>
 static void gemm_block(const GemmArgs& g, int64_t row, int64_t rows, int64_t first, int64_t panels) {
@@ -31,23 +52,27 @@ static void gemm_block(const GemmArgs& g, int64_t row, int64_t rows, int64_t fir
   alignas(64) float sums[kBlockPanels * kBlockRows * kPanelWidth];
   alignas(64) T turned[kBlockRows * kTurnedStride];
   const int64_t depth = depth_of(static_cast<const T*>(nullptr), g.K);
-  const bool cut = g.K > kDepth;
-  for (int64_t k0 = 0; k0 == 0 || k0 < g.K; k0 += kDepth) {
-    const int64_t k = least(g.K - k0, kDepth);
+  const int64_t products = ceil_div(rows, kRows), step = ceil_div(rows, products);
+  const bool few = products > 1 && g.M <= kFewRows && !g.a_transposed;
+  const int64_t pass = few ? kFewBytes / static_cast<int64_t>(sizeof(T)) : kDepth;
+  const int lines = static_cast<int>(few ? ceil_div(16, products) : 1);
+  const bool cut = g.K > pass;
+  for (int64_t k0 = 0; k0 == 0 || k0 < g.K; k0 += pass) {
+    const int64_t k = least(g.K - k0, pass);
     const bool last = k0 + k == g.K;
     const T* a = static_cast<const T*>(g.a) + row * g.lda + k0;
     int64_t lda = g.lda;
     if (g.a_transposed) {
-      transpose_block(static_cast<const T*>(g.a) + k0 * g.lda + row, g.lda, k, rows, turned, kTurnedStride);
+      turn(static_cast<const T*>(g.a) + k0 * g.lda + row, g.lda, k, rows, turned, kTurnedStride);
       a = turned;
       lda = kTurnedStride;
     }
     const T* b = static_cast<const T*>(g.panels) + first * kPanelWidth * depth + k0 * kPanelWidth;
     for (int64_t p = 0; p < panels; ++p, b += kPanelWidth * depth) {
-      const int64_t column = (first + p) * kPanelWidth, part = k * kPanelWidth / 16;
-      const T* ahead = p + 1 < panels ? b + kPanelWidth * depth : b;
-      for (int64_t i = 0; i < rows; i += kRows, ahead += part) {
-        const int64_t m = least(rows - i, kRows);
+      const int64_t column = (first + p) * kPanelWidth, part = k * kPanelWidth / 16 * lines;
+      const T* ahead = few ? b + k * kPanelWidth : p + 1 < panels ? b + kPanelWidth * depth : b;
+      for (int64_t i = 0; i < rows; i += step, ahead += part) {
+        const int64_t m = least(rows - i, step);
         float* c = sums + (cut ? (p * kBlockRows + i) * kPanelWidth : 0);
         if (last) {
           // Stores that miss the L2 cache would hold up the loads of the next rows.
@@ -56,7 +81,7 @@ static void gemm_block(const GemmArgs& g, int64_t row, int64_t rows, int64_t fir
             for (int64_t j = 0; j < kPanelWidth; j += 64 / static_cast<int64_t>(sizeof(O)))
               __builtin_prefetch(line + r * g.ldo + j, 0, 2);
         }
-        rows_product(m, k, a + i * lda, lda, b, c, kPanelWidth, k0 > 0, ahead);
+        rows_product(m, k, a + i * lda, lda, b, c, kPanelWidth, k0 > 0, ahead, lines);
         if (last) epilogue<O>(g, row + i, m, column, c);
       }
     }
@@ -67,10 +92,12 @@ template <class T, class O>
 static void gemm_typed(const GemmArgs& g) {
   const int64_t panels = ceil_div(g.N, kPanelWidth), row_blocks = ceil_div(g.M, kBlockRows);
   int64_t group = kBlockPanels;
+  if (g.a_transposed && g.K <= kBlockBytes / static_cast<int64_t>(sizeof(T))) group = kTurnedPanels;
+  if (g.M <= kFewRows && !g.a_transposed) group = 1;  // what there is to read is then shared evenly
   while (group > 1 && row_blocks * ceil_div(panels, group) < 4 * num_threads()) --group;
-  const int64_t groups = ceil_div(panels, group);
-  parallel(row_blocks * groups, [&](int64_t piece) {
-    const int64_t row = piece / groups * kBlockRows, first = piece % groups * group;
+  // Neighbouring pieces share panels, which then come from memory once.
+  parallel(row_blocks * ceil_div(panels, group), [&](int64_t piece) {
+    const int64_t row = piece % row_blocks * kBlockRows, first = piece / row_blocks * group;
     gemm_block<T, O>(g, row, least(g.M - row, kBlockRows), first, least(panels - first, group));
   });
 }

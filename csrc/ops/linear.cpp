@@ -8,7 +8,7 @@ namespace llmcore {
 namespace {
 
 // Rows that a weight gradient takes at a time: both factors, rearranged, then stay in cache until they are multiplied.
-constexpr int64_t kWeightGradRows = 512;
+constexpr int64_t kWeightGradRows = 1024;
 
 // A matrix whose rows may be strided but whose columns are contiguous, as kernels take it.
 Tensor with_contiguous_rows(const Tensor& m) { return m.stride(1) == 1 || m.dim(1) == 1 ? m : m.contiguous(); }
@@ -100,7 +100,8 @@ Tensor linear_weight_grad(const Tensor& dy, const Tensor& x, const std::optional
               : M == 0 ? Tensor::zeros(shape, DType::kF32, x.device())
                        : Tensor::empty(shape, DType::kF32, x.device());
   if (M == 0 || dw.size() == 0) return dw;
-  const Tensor dy_rows = dy.reshape({M, dy.dim(-1)}), x_rows = x.reshape({M, x.dim(-1)});
+  const Tensor dy_rows = dy.ndim() == 2 ? with_contiguous_rows(dy) : dy.contiguous().reshape({M, dy.dim(-1)});
+  const Tensor x_rows = x.contiguous().reshape({M, x.dim(-1)});
   Panels panels;
   for (int64_t start = 0; start < M; start += kWeightGradRows) {
     const int64_t n = std::min(kWeightGradRows, M - start);
