@@ -8,7 +8,7 @@
 namespace llmcore {
 namespace {
 
-constexpr int64_t kLogitsBytes = 16 << 20;  // of one chunk, float32
+constexpr int64_t kLogitsBytes = 52 << 20;  // of one chunk, float32: weights pass by once for each
 constexpr int64_t kAnyNegative = std::numeric_limits<int32_t>::min();
 
 Tensor checked_targets(const char* op, const Tensor& targets, const Shape& shape, int64_t V) {
@@ -109,13 +109,15 @@ LinearCrossEntropyGrad linear_cross_entropy_grad(const Tensor& x, const Panels& 
   for (int64_t start = 0; start < s.M; start += rows) {
     const int64_t n = std::min(rows, s.M - start);
     const Tensor logits = s.chunk(forward, start, n);
-    const Tensor dlogits = forward.dtype == DType::kF32 ? logits : Tensor::empty({n, s.V}, forward.dtype, x.device());
+    // In the memory of the logits: with bfloat16, the first half of each row.
+    const Tensor dlogits = Tensor::wrap(logits.data(), {n, s.V}, {forward.dtype == DType::kF32 ? s.V : 2 * s.V, 1},
+                                        forward.dtype, logits.storage(), true);
     kernel(s.op, x.device(), &KernelTable::cross_entropy_backward)(
         {DType::kF32, n, s.V, s.V, logits.data(), s.targets.data_as<int32_t>() + start, s.lse.data_as<float>() + start,
-         dloss.data_as<float>() + start, dlogits.data(), s.V, dlogits.dtype()});
+         dloss.data_as<float>() + start, dlogits.data(), dlogits.stride(0), dlogits.dtype()});
     GemmArgs g{};
     g.M = n, g.N = s.C, g.K = s.V;
-    g.a = dlogits.data(), g.lda = s.V;
+    g.a = dlogits.data(), g.lda = dlogits.stride(0);
     g.panels = backward.data.data(), g.dtype = backward.dtype;
     g.out = dx.narrow(0, start, n).data(), g.ldo = s.C, g.out_dtype = dx.dtype();
     kernel(s.op, x.device(), &KernelTable::gemm)(g);
