@@ -1,7 +1,6 @@
 #include "core/allocator.h"
 
 #include <pthread.h>
-#include <sys/mman.h>
 
 #include <cstdlib>
 #include <map>
@@ -10,11 +9,13 @@
 #include <string>
 #include <vector>
 
+#include "core/heap.h"
+
 namespace llmcore {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kLarge = size_t{128} << 10;
 
 // Rounded so that slightly different sizes share a bucket: at most an eighth is wasted.
 size_t bucket_size(size_t bytes) {
@@ -27,7 +28,20 @@ size_t bucket_size(size_t bytes) {
 struct Cache {
   std::mutex mutex;
   std::map<size_t, std::vector<void*>> free_blocks;
+  Heap heap;
   int64_t allocated = 0, peak = 0, cached = 0;
+
+  void count(size_t size) {
+    allocated += static_cast<int64_t>(size);
+    if (allocated > peak) peak = allocated;
+  }
+  void release() {
+    for (auto& [size, blocks] : free_blocks)
+      for (void* p : blocks) free(p);
+    free_blocks.clear();
+    cached = 0;
+    heap.release();
+  }
 };
 
 // A fork waits until no thread is inside: in the child, nobody would ever give the lock back.
@@ -54,37 +68,41 @@ void unlock_after_fork() { cache().mutex.unlock(); }
 void* allocate(size_t bytes) {
   // A size this large can only be a mistake in a shape; refuse it before the operating system overcommits.
   if (bytes > (size_t{1} << 46)) throw std::bad_alloc();
-  const size_t size = bucket_size(bytes);
   Cache& c = cache();
-  {
-    std::lock_guard<std::mutex> lock(c.mutex);
-    auto it = c.free_blocks.find(size);
-    if (it != c.free_blocks.end() && !it->second.empty()) {
-      void* p = it->second.back();
-      it->second.pop_back();
-      c.cached -= static_cast<int64_t>(size);
-      c.allocated += static_cast<int64_t>(size);
-      if (c.allocated > c.peak) c.peak = c.allocated;
-      return p;
-    }
-  }
-  const size_t alignment = size >= kHugePage ? kHugePage : kAlignment;
-  void* p = nullptr;
-  if (posix_memalign(&p, alignment, size) != 0) {
-    release_cached_memory();
-    if (posix_memalign(&p, alignment, size) != 0) throw std::bad_alloc();
-  }
-  if (size >= kHugePage) madvise(p, size, MADV_HUGEPAGE);
   std::lock_guard<std::mutex> lock(c.mutex);
-  c.allocated += static_cast<int64_t>(size);
-  if (c.allocated > c.peak) c.peak = c.allocated;
+  if (bytes >= kLarge) {
+    void* p = c.heap.take(bytes);
+    if (!p) {
+      c.release();
+      p = c.heap.take(bytes);
+    }
+    if (!p) throw std::bad_alloc();
+    c.count(Heap::block_size(bytes));
+    return p;
+  }
+  const size_t size = bucket_size(bytes);
+  auto& blocks = c.free_blocks[size];
+  void* p = nullptr;
+  if (!blocks.empty()) {
+    p = blocks.back();
+    blocks.pop_back();
+    c.cached -= static_cast<int64_t>(size);
+  } else if (posix_memalign(&p, kAlignment, size) != 0) {
+    throw std::bad_alloc();
+  }
+  c.count(size);
   return p;
 }
 
 void deallocate(void* p, size_t bytes) {
-  const size_t size = bucket_size(bytes);
   Cache& c = cache();
   std::lock_guard<std::mutex> lock(c.mutex);
+  if (bytes >= kLarge) {
+    c.heap.give_back(p);
+    c.allocated -= static_cast<int64_t>(Heap::block_size(bytes));
+    return;
+  }
+  const size_t size = bucket_size(bytes);
   c.allocated -= static_cast<int64_t>(size);
   c.cached += static_cast<int64_t>(size);
   c.free_blocks[size].push_back(p);
@@ -93,16 +111,13 @@ void deallocate(void* p, size_t bytes) {
 void release_cached_memory() {
   Cache& c = cache();
   std::lock_guard<std::mutex> lock(c.mutex);
-  for (auto& [size, blocks] : c.free_blocks)
-    for (void* p : blocks) free(p);
-  c.free_blocks.clear();
-  c.cached = 0;
+  c.release();
 }
 
 MemoryStats memory_stats() {
   Cache& c = cache();
   std::lock_guard<std::mutex> lock(c.mutex);
-  return {c.allocated, c.peak, c.cached};
+  return {c.allocated, c.peak, c.cached + static_cast<int64_t>(c.heap.cached())};
 }
 
 void reset_peak_memory() {

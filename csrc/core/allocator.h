@@ -1,5 +1,5 @@
-// A caching allocator for CPU storage: freed blocks are kept by size and handed out again, so that a training step
-// touches the same pages every time instead of paying for fresh ones.
+// A caching allocator for CPU storage: freed blocks are kept and handed out again, so that a training step touches the
+// same pages every time instead of paying for fresh ones. Small blocks are kept by size, large ones in a heap.
 #pragma once
 #include <cstddef>
 #include <cstdint>

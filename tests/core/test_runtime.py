@@ -174,6 +174,51 @@ def test_memory_is_reused_and_released():
     assert _core.memory_stats()["cached"] == 0
 
 
+def test_large_blocks_never_overlap_and_holes_are_joined():
+    """Random sizes come and go; each keeps its own pattern, and what is free in the end is one hole for one more."""
+    _core.release_cached_memory()
+    before = _core.memory_stats()
+    rng = np.random.default_rng(0)
+    alive = {}
+    for i in range(2000):
+        if len(alive) < 20 or rng.random() < 0.45:
+            block = _core.empty([int(rng.integers(30_000, 400_000))], _core.DType.float32)
+            block.numpy()[...] = i
+            alive[i] = block
+        else:
+            key = list(alive)[int(rng.integers(len(alive)))]
+            assert (alive.pop(key).numpy() == key).all()
+    assert all((block.numpy() == key).all() for key, block in alive.items())
+    alive.clear()
+    del block
+    after = _core.memory_stats()
+    assert after["allocated"] == before["allocated"]
+    size = after["cached"] - before["cached"]
+    whole = _core.empty([size // 4], _core.DType.float32)
+    assert _core.memory_stats()["cached"] - before["cached"] < size // 50
+    del whole
+    _core.release_cached_memory()
+    assert _core.memory_stats()["cached"] == 0
+
+
+def test_large_blocks_where_address_space_is_scarce():
+    done = run_python(
+        "import resource, numpy as np\n"
+        "from llmcore import _core\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (400 << 20),) * 2)\n"
+        "f32 = _core.DType.float32\n"
+        "for n in (10 << 20, 20 << 20, 40 << 20, 5 << 20):\n"  # 40 to 160 MB, no reservation of a gigabyte
+        "    _core.zeros([n], f32)\n"
+        "kept = _core.zeros([20 << 20], f32)\n"
+        "try:\n"
+        "    _core.zeros([200 << 20], f32)\n"
+        "except MemoryError:\n"
+        "    print('refused', kept.numpy().sum())\n"
+    )
+    assert done.stdout.strip() == "refused 0.0", done.stderr
+
+
 def run_python(code):
     return subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60)
 
