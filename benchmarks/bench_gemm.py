@@ -13,6 +13,7 @@ import numpy as np
 from compare import Workload, main
 from llmcore import _core, autograd, nn, ops
 from peers import DTYPES, as_llmcore, as_torch, normal, torch
+from reference import gemm
 
 SHAPES = [  # M, N, K
     (1024, 768, 768),
@@ -22,6 +23,8 @@ SHAPES = [  # M, N, K
     (4096, 4096, 4096),
 ]
 SKINNY = [(M, 4096, 4096) for M in (1, 4, 8, 16)]  # the weights are 64 MB in float32, 32 MB in bfloat16
+CACHED = (1, 576, 1536)  # of a small model: found in a cache
+GATED = (4096, 4096, 768)  # 2 x 2048 columns of [gate, up]
 ODD = [(1023, 767, 769), (1000, 3001, 777)]
 
 
@@ -35,8 +38,9 @@ def workloads() -> Iterator[Workload]:
         for shape in ODD:
             x, w = normal((shape[0], shape[2]), shape[1:])
             yield forward("forward, odd", shape, dtype, x, w)
-        for shape in SKINNY:
+        for shape in (*SKINNY, CACHED):
             yield skinny(shape, dtype)
+        yield gated(GATED, dtype)
 
 
 def row(what: str, shape: tuple[int, int, int], dtype: str, sides: dict, expected) -> Workload:
@@ -94,10 +98,45 @@ def weight_gradient(shape, dtype: str, x: np.ndarray, dy: np.ndarray) -> Workloa
     return row("dw", shape, dtype, sides, product(dy.T, x))
 
 
-def skinny(shape, dtype: str) -> Workload:
-    """Several weights in turn, so that none is found in a cache: what decoding does."""
+def gated(shape, dtype: str) -> Workload:
+    """silu(gate) * up of a linear layer's [gate, up], forward and backward."""
     M, N, K = shape
-    copies = max(2, (128 << 20) // (N * K * (2 if dtype == "bfloat16" else 4)))
+    x, w, dout = normal((M, K), (N, K), (M, N // 2))
+    w /= 32  # so that silu sees values around 1; a power of two, exact in bfloat16
+
+    def twin():
+        x64, w64, d64 = (a.astype(np.float64) for a in (x, w, dout))
+        out = gemm.linear(x64, w64, activation="swiglu")
+        return [out, *gemm.linear_backward(d64, x64, w64, activation="swiglu")[:2]]
+
+    a, weight, d = as_llmcore(x, dtype, grad=True), nn.Parameter(w), as_llmcore(dout, dtype)
+
+    def ours():
+        a.grad = weight.grad = None
+        out = ops.linear(a, weight, activation="swiglu")
+        out.backward(d)
+        return [out, a.grad, weight.grad]
+
+    sides = {"llmcore": ours}
+    if torch:
+        ta, tw, td = as_torch(x, dtype, grad=True), as_torch(w, dtype, grad=True), as_torch(dout, dtype)
+
+        def theirs():
+            ta.grad = tw.grad = None
+            gate, up = torch.nn.functional.linear(ta, tw).chunk(2, dim=-1)
+            out = torch.nn.functional.silu(gate) * up
+            out.backward(td)
+            return [out, ta.grad, tw.grad]
+
+        sides["torch"] = theirs
+    # torch rounds gate and up before the product in bfloat16
+    return Workload(f"linear and swiglu {M}x{N}x{K}", dtype, sides, twin, 6 * M * N * K, factor=2)
+
+
+def skinny(shape, dtype: str) -> Workload:
+    """What decoding does: of a large model several weights in turn, so that none is found in a cache."""
+    M, N, K = shape
+    copies = 1 if shape == CACHED else max(2, (128 << 20) // (N * K * (2 if dtype == "bfloat16" else 4)))
     x, w = normal((M, K), (N, K))
     weights, a, turn = [nn.Parameter(w) for _ in range(copies)], as_llmcore(x, dtype), [0, 0]
 

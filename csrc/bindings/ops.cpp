@@ -29,27 +29,33 @@ struct Binder {
 };
 
 void register_linear(Binder& b) {
+  py::enum_<Activation>(b.m, "Activation")
+      .value("none", Activation::kNone)
+      .value("gelu", Activation::kGelu)
+      .value("swiglu", Activation::kSwiGLU);
   py::class_<Panels>(b.m, "Panels", "A matrix packed for the kernels.")
       .def_readonly("K", &Panels::K)
       .def_readonly("N", &Panels::N)
       .def_readonly("dtype", &Panels::dtype)
+      .def_readonly("paired", &Panels::paired)
       .def_readonly("data", &Panels::data);
   b.def(
       "pack",
-      [](const Tensor& w, DType t, bool transposed, const std::optional<Panels>& reuse) {
-        return pack(w, t, transposed, reuse ? &*reuse : nullptr);
+      [](const Tensor& w, DType t, bool transposed, const std::optional<Panels>& reuse, bool paired) {
+        return pack(w, t, transposed, reuse ? &*reuse : nullptr, paired);
       },
-      py::arg("weight"), py::arg("dtype"), py::arg("transposed"), py::arg("reuse") = std::nullopt);
+      py::arg("weight"), py::arg("dtype"), py::arg("transposed"), py::arg("reuse") = std::nullopt,
+      py::arg("paired") = false);
   b.def(
       "linear",
-      [](const Tensor& x, const Panels& w, const OptionalTensor& bias, const OptionalTensor& residual, bool gelu,
-         bool keep_pre_activation, std::optional<DType> out_dtype) {
-        LinearResult r = linear(x, w, bias, residual, gelu ? Activation::kGelu : Activation::kNone, keep_pre_activation,
-                                out_dtype.value_or(w.dtype));
+      [](const Tensor& x, const Panels& w, const OptionalTensor& bias, const OptionalTensor& residual,
+         Activation activation, bool keep_pre_activation, std::optional<DType> out_dtype) {
+        LinearResult r = linear(x, w, bias, residual, activation, keep_pre_activation, out_dtype.value_or(w.dtype));
         return std::make_pair(r.out, r.pre_activation.defined() ? OptionalTensor(r.pre_activation) : std::nullopt);
       },
       py::arg("x"), py::arg("weight"), py::arg("bias") = std::nullopt, py::arg("residual") = std::nullopt,
-      py::arg("gelu") = false, py::arg("keep_pre_activation") = false, py::arg("out_dtype") = std::nullopt);
+      py::arg("activation") = Activation::kNone, py::arg("keep_pre_activation") = false,
+      py::arg("out_dtype") = std::nullopt);
   b.def("linear_weight_grad", &linear_weight_grad, py::arg("dy"), py::arg("x"), py::arg("dw") = std::nullopt);
   b.def("linear_bias_grad", &linear_bias_grad, py::arg("dy"), py::arg("db"));
   b.def("matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("transpose_a") = false, py::arg("transpose_b") = false);

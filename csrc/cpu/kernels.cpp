@@ -51,6 +51,9 @@ void fill_table(KernelTable& table) {
 #if defined(LLMCORE_BF16_DOT)
   table.fast_bf16 = true;
 #endif
+#if defined(LLMCORE_ISA_AMX)
+  table.bf16_tiles = true;
+#endif
   register_gemm(table);
   register_attention(table);
   register_elementwise(table);

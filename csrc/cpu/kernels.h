@@ -19,6 +19,7 @@ namespace llmcore {
 //   bfloat16 [ceil(N/64)][Kp/2][64][2] with Kp = K rounded up to kPanelDepth: pairs of k side by side, for dot products
 constexpr int64_t kPanelWidth = 64;
 constexpr int64_t kPanelDepth = 32;
+constexpr int64_t kPairedWidth = kPanelWidth / 2;
 
 [[maybe_unused]] static inline int64_t round_up(int64_t n, int64_t m) { return (n + m - 1) / m * m; }
 [[maybe_unused]] static inline int64_t panel_depth(int64_t K, DType t) {
@@ -35,9 +36,11 @@ struct PackArgs {
   bool transposed;
   void* panels;
   DType dtype;  // of the panels
+  bool paired;  // transposed only, N = 2F: a panel holds 32 columns of the first F and the same 32 of the others
 };
 
-enum class Activation : uint8_t { kNone, kGelu };  // kGelu: tanh approximation
+// kGelu: tanh approximation. kSwiGLU: silu(gate) * up of 2F columns [gate, up], in paired panels (PackArgs); out (M,F).
+enum class Activation : uint8_t { kNone, kGelu, kSwiGLU };
 
 struct GemmArgs {
   // out (M,N) = residual + act(a (M,K) · panels (K,N) + bias)   [+ out, when accumulate]
@@ -52,9 +55,9 @@ struct GemmArgs {
   DType out_dtype;       // kF32 or dtype
   bool accumulate;       // out += ...; out_dtype kF32 only, no epilogue
   const float* bias;     // (N) or null
-  const void* residual;  // (M,N), row stride ldo, out_dtype; or null
+  const void* residual;  // as out; or null
   Activation act;
-  void* pre_activation;  // (M,N), row stride ldo, out_dtype: what act was given; or null
+  void* pre_activation;  // (M,N), out_dtype, row stride ldo (kSwiGLU: N): what act was given; or null
 };
 
 // ---- attention (attention.inl) ------------------------------------------------------------------
@@ -300,7 +303,8 @@ struct SampleArgs {
 // -------------------------------------------------------------------------------------------------
 struct KernelTable {
   const char* name;
-  bool fast_bf16;  // has bfloat16 dot products: bf16 compute is worth it
+  bool fast_bf16;   // has bfloat16 dot products: bf16 compute is worth it
+  bool bf16_tiles;  // gemm multiplies bfloat16 on a matrix unit, and has no kSwiGLU there
 
   void (*pack)(const PackArgs&);
   void (*gemm)(const GemmArgs&);

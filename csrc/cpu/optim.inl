@@ -25,7 +25,11 @@ static void pack_updated(const PackArgs& g, int64_t row, int64_t begin, int64_t 
   if (g.transposed) {
     const int64_t stop = end == g.K ? depth : end;
     for (int64_t k = begin; k < stop; k += kPackDepth)
-      pack_rows<float>(g, row, k, least(k + kPackDepth, stop), panels + row * depth);
+      if (g.paired)  // whose halves hold a multiple of 32 rows each
+        for (int64_t r = row; r < least(row + kPanelWidth, g.N); r += kPairedWidth)
+          pack_half<float>(g, r, r >= g.N / 2, k, least(k + kPackDepth, stop), panels);
+      else
+        pack_rows<float>(g, row, g.N, kPanelWidth, k, least(k + kPackDepth, stop), panels + row * depth);
     return;
   }
   for (int64_t column = begin; column < end; column += kPanelWidth)

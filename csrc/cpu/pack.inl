@@ -87,27 +87,40 @@ static inline void copy_row(const float* src, int64_t n, int64_t end, bf16* dst)
 constexpr int64_t kPackDepth = 256;  // k in one piece of work
 constexpr int64_t kWordGroup = 16;   // what transpose_words takes at a time
 
-// Columns [column, column + 64) of a panel from the rows of src (N,K), k in [begin, end)
+// `width` columns of a panel (64, or half of them) from the rows of src (N,K) that start at `row`, k in [begin, end).
+// Rows from `stop` on count as zeros.
 template <class S, class T>
-static void pack_rows(const PackArgs& g, int64_t column, int64_t begin, int64_t end, T* panel) {
+static void pack_rows(const PackArgs& g, int64_t row, int64_t stop, int64_t width, int64_t begin, int64_t end,
+                      T* panel) {
   constexpr int64_t kPerWord = 4 / sizeof(T), kStageWords = kPackDepth / kPerWord;
   alignas(64) T stage[kPanelWidth * kPackDepth];
   const int64_t words = (end - begin) / kPerWord, padded = round_up(words, kWordGroup) * kPerWord;
-  for (int64_t n = 0; n < kPanelWidth; ++n) {
-    const bool inside = column + n < g.N;
+  for (int64_t n = 0; n < width; ++n) {
+    const bool inside = row + n < stop;
     const int64_t count = inside ? (end < g.K ? end : g.K) - begin : 0;
-    const S* src = static_cast<const S*>(g.src) + (inside ? (column + n) * g.ld + begin : 0);
+    const S* src = static_cast<const S*>(g.src) + (inside ? (row + n) * g.ld + begin : 0);
     copy_row(src, count, padded, stage + n * kPackDepth);
   }
   // A float panel ends at K itself: the last group of words goes through a buffer.
   char* dst = reinterpret_cast<char*>(panel) + begin / kPerWord * kPanelWidth * 4;
   const int64_t whole = words / kWordGroup * kWordGroup;
-  transpose_words(kPanelWidth, whole, stage, kStageWords * 4, dst, kPanelWidth * 4);
+  transpose_words(width, whole, stage, kStageWords * 4, dst, kPanelWidth * 4);
   if (whole < words) {
     alignas(64) uint32_t rest[kWordGroup * kPanelWidth];
-    transpose_words(kPanelWidth, kWordGroup, stage + whole * kPerWord, kStageWords * 4, rest, kPanelWidth * 4);
-    memcpy(dst + whole * kPanelWidth * 4, rest, static_cast<size_t>((words - whole) * kPanelWidth * 4));
+    transpose_words(width, kWordGroup, stage + whole * kPerWord, kStageWords * 4, rest, kPanelWidth * 4);
+    for (int64_t k = whole; k < words; ++k)
+      memcpy(dst + k * kPanelWidth * 4, rest + (k - whole) * kPanelWidth, static_cast<size_t>(width * 4));
   }
+}
+
+// Half a paired panel from the rows of src from `row` on, which is a multiple of 32 away from where its half of the
+// matrix begins.
+template <class S, class T>
+static void pack_half(const PackArgs& g, int64_t row, bool second, int64_t begin, int64_t end, T* panels) {
+  const int64_t F = g.N / 2, stop = second ? g.N : F, first = second ? row - F : row;
+  T* panel = panels + first / kPairedWidth * kPanelWidth * panel_depth(g.K, g.dtype);
+  if (second) panel += kPairedWidth * 4 / static_cast<int64_t>(sizeof(T));
+  pack_rows<S>(g, row, stop, kPairedWidth, begin, end, panel);
 }
 
 // The same from the columns of src (K,N)
@@ -167,9 +180,12 @@ static void pack_typed(const PackArgs& g) {
   parallel((g.N + kPanelWidth - 1) / kPanelWidth * pieces, [&](int64_t piece) {
     const int64_t panel = piece / pieces, begin = piece % pieces * kPackDepth;
     const int64_t end = begin + kPackDepth < depth ? begin + kPackDepth : depth;
-    T* dst = static_cast<T*>(g.panels) + panel * kPanelWidth * depth;
-    if (g.transposed)
-      pack_rows<S>(g, panel * kPanelWidth, begin, end, dst);
+    T *panels = static_cast<T*>(g.panels), *dst = panels + panel * kPanelWidth * depth;
+    if (g.paired)
+      for (int second = 0; second < 2; ++second)
+        pack_half<S>(g, panel * kPairedWidth + second * (g.N / 2), second, begin, end, panels);
+    else if (g.transposed)
+      pack_rows<S>(g, panel * kPanelWidth, g.N, kPanelWidth, begin, end, dst);
     else
       pack_columns<S>(g, panel * kPanelWidth, begin, end, dst);
   });

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ops/common.h"
+#include "ops/elementwise.h"
 
 namespace llmcore {
 namespace {
@@ -25,7 +26,7 @@ void gemm_2d(const Tensor& a, bool a_transposed, const Panels& b, Tensor& out, b
 
 }  // namespace
 
-Panels pack(const Tensor& w, DType dtype, bool transposed, const Panels* reuse) {
+Panels pack(const Tensor& w, DType dtype, bool transposed, const Panels* reuse, bool paired) {
   check_float("pack", "weight", w);
   if (w.ndim() != 2) fail("pack", "weight of 2 dimensions", to_string(w.shape()));
   if (dtype != DType::kF32 && dtype != DType::kBF16) fail_type("pack", "dtype float32 or bfloat16", name_of(dtype));
@@ -34,11 +35,13 @@ Panels pack(const Tensor& w, DType dtype, bool transposed, const Panels* reuse) 
   p.K = transposed ? w.dim(1) : w.dim(0);
   p.N = transposed ? w.dim(0) : w.dim(1);
   p.dtype = dtype, p.transposed = transposed;
+  if (paired && (!transposed || p.N % 2)) fail("pack", "an even number of rows (gate and up)", to_string(w.shape()));
+  p.paired = paired && !(dtype == DType::kBF16 && kernels(w.device()).bf16_tiles);
   const int64_t n = panel_elements(p.K, p.N, dtype);
   p.data =
       reuse && reuse->dtype == dtype && reuse->data.size() == n ? reuse->data : Tensor::empty({n}, dtype, w.device());
-  kernel("pack", w.device(),
-         &KernelTable::pack)({src.data(), src.dtype(), src.stride(0), p.K, p.N, transposed, p.data.data(), dtype});
+  kernel("pack", w.device(), &KernelTable::pack)(
+      {src.data(), src.dtype(), src.stride(0), p.K, p.N, transposed, p.data.data(), dtype, p.paired});
   return p;
 }
 
@@ -51,15 +54,25 @@ LinearResult linear(const Tensor& x_in, const Panels& w, const std::optional<Ten
   if (x_in.dim(-1) != w.K) fail(op, "x (..., " + std::to_string(w.K) + ")", to_string(x_in.shape()));
   if (out_dtype != DType::kF32 && out_dtype != w.dtype)
     fail_type(op, std::string("output float32 or ") + name_of(w.dtype), name_of(out_dtype));
+  const bool gated = act == Activation::kSwiGLU;
+  if (gated && w.N % 2) fail(op, "an even number of outputs (gate and up)", std::to_string(w.N));
+  if (w.paired && !gated) fail(op, "panels for this activation", "panels paired for swiglu");
+  if (gated && !w.paired) {
+    LinearResult r = linear(x_in, w, bias, std::nullopt, Activation::kNone, false, out_dtype);
+    r.pre_activation = r.out, r.out = swiglu(r.out);
+    if (residual) r.out = binary(op, &KernelTable::add, r.out, *residual);
+    return r;
+  }
   const Tensor x = x_in.contiguous();
+  const int64_t columns = gated ? w.N / 2 : w.N;
   LinearResult r;
-  r.out = Tensor::empty(with_last(x, w.N), out_dtype, x.device());
+  r.out = Tensor::empty(with_last(x, columns), out_dtype, x.device());
   GemmArgs g{};
   g.M = rows_of(x), g.N = w.N, g.K = w.K;
-  if (w.K == 0) g.M = w.N ? r.out.size() / w.N : 0;
+  if (w.K == 0) g.M = leading_rows(x);
   g.a = x.data(), g.lda = w.K;
   g.panels = w.data.data(), g.dtype = w.dtype;
-  g.out = r.out.data(), g.ldo = w.N, g.out_dtype = out_dtype;
+  g.out = r.out.data(), g.ldo = columns, g.out_dtype = out_dtype;
   Tensor b, res;
   if (bias) {
     check_dtype(op, "bias", *bias, DType::kF32);
@@ -74,7 +87,7 @@ LinearResult linear(const Tensor& x_in, const Panels& w, const std::optional<Ten
   }
   g.act = act;
   if (keep_pre_activation) {
-    r.pre_activation = Tensor::empty_like(r.out);
+    r.pre_activation = Tensor::empty(with_last(x, w.N), out_dtype, x.device());
     g.pre_activation = r.pre_activation.data();
   }
   kernel(op, x.device(), &KernelTable::gemm)(g);

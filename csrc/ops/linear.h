@@ -14,17 +14,20 @@ struct Panels {
   int64_t K = 0, N = 0;
   DType dtype = DType::kF32;
   bool transposed = false;
+  bool paired = false;  // for swiglu: see PackArgs
 };
 
 // w is (N, K) when transposed (the layout of a linear layer's weight), else (K, N). Memory of `reuse` is used again
 // when it fits.
-Panels pack(const Tensor& w, DType dtype, bool transposed, const Panels* reuse = nullptr);
+// paired (transposed only, N even): for linear with kSwiGLU, in the order of columns that its kernel wants.
+Panels pack(const Tensor& w, DType dtype, bool transposed, const Panels* reuse = nullptr, bool paired = false);
 
 struct LinearResult {
   Tensor out, pre_activation;  // pre_activation only when asked for
 };
 
 // out (..., N) = residual + act(x (..., K) · w + bias (N)). x.dtype == w.dtype; out_dtype float32 or that dtype.
+// kSwiGLU: out (..., N/2), in one kernel where w is paired, else in two.
 LinearResult linear(const Tensor& x, const Panels& w, const std::optional<Tensor>& bias,
                     const std::optional<Tensor>& residual, Activation act, bool keep_pre_activation, DType out_dtype);
 

@@ -33,7 +33,8 @@ void adamw(Tensor& param, const Tensor& grad, Tensor& m, Tensor& v, const AdamWS
   for (const Panels& p : panels) {
     const Shape shape = p.transposed ? Shape{p.N, p.K} : Shape{p.K, p.N};
     check_shape(op, "param, as its panels are,", param, shape);
-    packs.push_back({param.data(), DType::kF32, a.columns, p.K, p.N, p.transposed, p.data.data(), p.dtype});
+    if (p.paired && p.N % kPanelWidth) fail(op, "halves of paired panels of whole 32 rows", std::to_string(p.N / 2));
+    packs.push_back({param.data(), DType::kF32, a.columns, p.K, p.N, p.transposed, p.data.data(), p.dtype, p.paired});
   }
   a.packs = packs.data(), a.pack_count = static_cast<int64_t>(packs.size());
   kernel(op, param.device(), &KernelTable::adamw)(a);

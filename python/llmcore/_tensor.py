@@ -130,10 +130,10 @@ class Tensor:
         else:
             self.grad, self._grad_shared = _core.add(self.grad, grad), False
 
-    def panels(self, dtype: DType, transposed: bool) -> _core.Panels:
-        """This matrix packed for the kernels: as (N, K) transposed, or as (K, N). Packed anew at every call; parameters
-        keep theirs until the next update."""
-        return _core.pack(self.array, dtype, transposed)
+    def panels(self, dtype: DType, transposed: bool, paired: bool = False) -> _core.Panels:
+        """This matrix packed for the kernels: as (N, K) transposed, or as (K, N); paired: as [gate, up] of a swiglu.
+        Packed anew at every call; parameters keep theirs until the next update."""
+        return _core.pack(self.array, dtype, transposed, paired=paired)
 
     def zero_grad(self) -> None:
         """Forget the gradient."""

@@ -223,7 +223,11 @@ def test_bad_input():
             r"\[linear\] expected bias \(4,?\), got \(3,?\)",
         ),
         (lambda: ops.linear(x, w, residual=x), ValueError, r"\[linear\] expected residual \(2, 4\), got \(2, 3\)"),
-        (lambda: ops.linear(x, w, activation="relu"), ValueError, r"\[linear\] expected activation None or 'gelu'"),
+        (
+            lambda: ops.linear(x, w, activation="relu"),
+            ValueError,
+            r"\[linear\] expected activation None, 'gelu' or 'swiglu'",
+        ),
         (lambda: ops.linear(x, w, out_dtype="bfloat16"), TypeError, r"\[linear\] expected output float32"),
         (
             lambda: ops.linear(np.zeros((2, 3), np.int64), w),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from reference.elementwise import gelu, gelu_derivative
+from reference.elementwise import gelu, gelu_derivative, swiglu, swiglu_backward
 
 
 def matmul(a, b):
@@ -16,11 +16,16 @@ def linear(x, weight, bias=None, residual=None, activation=None):
         y = y + bias
     if activation == "gelu":
         y = gelu(y)
+    elif activation == "swiglu":
+        y = swiglu(y)
     return y if residual is None else y + residual
 
 
 def linear_backward(dout, x, weight, bias=None, activation=None):
     """Gradients of x (..., K), weight (N, K), bias (N)."""
-    dy = dout if activation is None else dout * gelu_derivative(linear(x, weight, bias))
+    dy = dout
+    if activation is not None:
+        pre = linear(x, weight, bias)
+        dy = dout * gelu_derivative(pre) if activation == "gelu" else swiglu_backward(dout, pre)
     rows_x, rows_dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
     return matmul(dy, weight), matmul(rows_dy.T, rows_x), rows_dy.sum(0)

@@ -128,7 +128,7 @@ class Block(nn.Module):
         q, k, v = ops.split(qkv, [self.heads, self.kv_heads, self.kv_heads], dim=2)
         y = ops.attention(q, k, v) if cache is None else cache.attend(layer, q, k, v)
         x = self.attention_out(y.reshape(B, T, self.heads * self.head_size), residual=x)
-        return self.down(ops.swiglu(self.gate_up(self.norm2(x))), residual=x)
+        return self.down(self.gate_up(self.norm2(x), activation="swiglu"), residual=x)
 
 
 class Llama(CausalLM):

@@ -21,28 +21,30 @@ class Parameter(Tensor):
         array = _core.empty(list(np.shape(values)), DType.float32)
         array.numpy()[...] = values
         super().__init__(array, requires_grad=True)
-        # For the four kinds: both directions in both dtypes.
-        self._packed: list[_core.Panels | None] = [None] * 4
-        self._fresh = [False] * 4
-        self._used = [False] * 4  # since the last update
+        # For the six kinds: both directions, and pairs for a swiglu, in both dtypes.
+        self._packed: list[_core.Panels | None] = [None] * 6
+        self._fresh = [False] * 6
+        self._used = [False] * 6  # since the last update
 
-    def panels(self, dtype: DType, transposed: bool) -> _core.Panels:
-        kind = 2 * transposed + (dtype is DType.bfloat16)
+    def panels(self, dtype: DType, transposed: bool, paired: bool = False) -> _core.Panels:
+        kind = 2 * (transposed + paired) + (dtype is DType.bfloat16)
         if not self._fresh[kind]:
             # The memory of the stale panels is used again.
-            self._packed[kind] = _core.pack(self.array, dtype, transposed, self._packed[kind])
+            self._packed[kind] = _core.pack(self.array, dtype, transposed, self._packed[kind], paired)
             self._fresh[kind] = True
         self._used[kind] = True
         return self._packed[kind]  # type: ignore[return-value]
 
     def updated(self) -> None:
         """Call after writing to `array`: packed copies are made anew at their next use."""
-        self._fresh, self._used = [False] * 4, [False] * 4
+        self._fresh, self._used = [False] * 6, [False] * 6
 
     def panels_in_use(self) -> list[_core.Panels]:
         """The panels used since the last update, for who writes them together with `array`: they count as new, all
         others as old from now on."""
-        self._fresh, self._used = self._used, [False] * 4
+        # The optimizer writes pairs by 32 rows: where halves have others, they are packed anew.
+        self._fresh = [u and not (p and p.paired and p.N % 64) for u, p in zip(self._used, self._packed, strict=True)]
+        self._used = [False] * 6
         return [p for p, fresh in zip(self._packed, self._fresh, strict=True) if fresh and p is not None]
 
     def assign(self, values) -> None:

@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 from llmcore import _core, autograd
+from llmcore._core import Activation
 from llmcore._tensor import FLOATS, Tensor, as_tensor, to_dtype
+
+_ACTIVATIONS = {None: Activation.none, "gelu": Activation.gelu, "swiglu": Activation.swiglu}
 
 
 def linear(x, weight, bias=None, residual=None, activation: str | None = None, out_dtype=None) -> Tensor:
     """residual + act(x · weightᵀ + bias), in one kernel.
 
     x (..., K) float32 or bfloat16, which is also the compute dtype; weight (N, K) any float dtype (packed to the compute
-    dtype); bias (N) float32; residual (..., N); activation None or "gelu" (tanh approximation). Returns (..., N) in x's
-    dtype, or float32 when `out_dtype="float32"`.
+    dtype); bias (N) float32; residual as the result; activation None, "gelu" (tanh approximation) or "swiglu":
+    silu(gate) · up of N = 2F columns [gate, up] (Shazeer 2020), which leaves F. Returns (..., N), or (..., F), in x's
+    dtype, or float32 when `out_dtype="float32"`. Activations see the product before it is rounded to that.
     """
-    if activation not in (None, "gelu"):
-        raise ValueError(f"[linear] expected activation None or 'gelu', got {activation!r}")
+    if activation not in _ACTIVATIONS:
+        raise ValueError(f"[linear] expected activation None, 'gelu' or 'swiglu', got {activation!r}")
     x, weight = as_tensor(x), as_tensor(weight)
     dtype = x.array.dtype
     if dtype not in FLOATS:  # before the weight is packed to it
         raise TypeError(f"[linear] expected x float32 or bfloat16, got {dtype.name}")
     bias = None if bias is None else as_tensor(bias)
     residual = None if residual is None else as_tensor(residual)
-    gelu = activation == "gelu"
     taped = autograd.needs_grad(x, weight, bias, residual)
     y, pre = _core.linear(
         x.array,
-        weight.panels(dtype, True),
+        weight.panels(dtype, True, activation == "swiglu"),
         None if bias is None else bias.array,
         None if residual is None else residual.array,
-        gelu,
-        gelu and taped,  # keep the pre-activation
+        _ACTIVATIONS[activation],
+        activation is not None and taped,  # keep the pre-activation
         None if out_dtype is None else to_dtype(out_dtype),
     )
     out = Tensor(y)
@@ -37,7 +40,9 @@ def linear(x, weight, bias=None, residual=None, activation: str | None = None, o
         saved = x.array
 
         def backward(dy):
-            dpre = _core.gelu_backward(dy, pre) if gelu else dy
+            dpre = dy
+            if activation is not None:
+                dpre = (_core.gelu_backward if activation == "gelu" else _core.swiglu_backward)(dy, pre)
             if dpre.dtype is not saved.dtype:
                 dpre = _core.cast(dpre, saved.dtype)
             dx = _core.linear(dpre, weight.panels(saved.dtype, False))[0] if x.requires_grad else None
