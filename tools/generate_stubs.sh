@@ -6,7 +6,8 @@ committed=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/python/llmcore/_core.
 config=$(dirname "$committed")/../../pyproject.toml
 fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
-pybind11-stubgen llmcore._core --exit-code --enum-class-locations DType:llmcore._core -o "$fresh" 2>"$fresh/log" || {
+pybind11-stubgen llmcore._core --exit-code --enum-class-locations DType:llmcore._core \
+  --enum-class-locations Activation:llmcore._core -o "$fresh" 2>"$fresh/log" || {
   cat "$fresh/log"
   exit 1
 }

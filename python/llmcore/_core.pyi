@@ -13,6 +13,7 @@ import typing_extensions
 
 __all__: list[str] = [
     "BPE",
+    "Activation",
     "Array",
     "BPETrainer",
     "DType",
@@ -151,6 +152,42 @@ class Array:
     @property
     def size(self) -> int: ...
 
+class Activation:
+    """
+    Members:
+
+      none
+
+      gelu
+
+      swiglu
+    """
+
+    __members__: typing.ClassVar[dict[str, Activation]]
+    gelu: typing.ClassVar[Activation]
+    none: typing.ClassVar[Activation]
+    swiglu: typing.ClassVar[Activation]
+    @typing.overload
+    def __eq__(self, other: Activation) -> bool: ...
+    @typing.overload
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __getstate__(self) -> int: ...
+    def __hash__(self) -> int: ...
+    def __index__(self) -> int: ...
+    def __init__(self, value: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def __int__(self) -> int: ...
+    @typing.overload
+    def __ne__(self, other: Activation) -> bool: ...
+    @typing.overload
+    def __ne__(self, other: typing.Any) -> bool: ...
+    def __repr__(self) -> str: ...
+    def __setstate__(self, state: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def __str__(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
+
 class Panels:
     """
     A matrix packed for the kernels.
@@ -163,6 +200,8 @@ class Panels:
     def data(self) -> Array: ...
     @property
     def dtype(self) -> DType: ...
+    @property
+    def paired(self) -> bool: ...
 
 class BPE:
     """
@@ -287,7 +326,7 @@ def linear(
     weight: Panels,
     bias: Array | None = None,
     residual: Array | None = None,
-    gelu: bool = False,
+    activation: Activation = Activation.none,
     keep_pre_activation: bool = False,
     out_dtype: DType | None = None,
 ) -> tuple[Array, Array | None]: ...
@@ -317,7 +356,9 @@ def norm_backward(
     residual: Array | None = None,
 ) -> Array: ...
 def num_threads() -> int: ...
-def pack(weight: Array, dtype: DType, transposed: bool, reuse: Panels | None = None) -> Panels: ...
+def pack(
+    weight: Array, dtype: DType, transposed: bool, reuse: Panels | None = None, paired: bool = False
+) -> Panels: ...
 def philox(
     key: typing.SupportsInt | typing.SupportsIndex,
     counter_lo: typing.SupportsInt | typing.SupportsIndex,

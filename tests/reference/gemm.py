@@ -27,5 +27,6 @@ def linear_backward(dout, x, weight, bias=None, activation=None):
     if activation is not None:
         pre = linear(x, weight, bias)
         dy = dout * gelu_derivative(pre) if activation == "gelu" else swiglu_backward(dout, pre)
-    rows_x, rows_dy = x.reshape(-1, x.shape[-1]), dy.reshape(-1, dy.shape[-1])
+    rows = int(np.prod(x.shape[:-1]))  # counted, so that there may be no columns
+    rows_x, rows_dy = x.reshape(rows, x.shape[-1]), dy.reshape(rows, dy.shape[-1])
     return matmul(dy, weight), matmul(rows_dy.T, rows_x), rows_dy.sum(0)
