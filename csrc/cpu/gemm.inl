@@ -102,10 +102,15 @@ static void gemm_block(const GemmArgs& g, int64_t row, int64_t rows, int64_t fir
         float* c = sums + (cut ? (p * kBlockRows + i) * kPanelWidth : 0);
         if (last) {
           // Stores that miss the L2 cache would hold up the loads of the next rows.
-          const O* line = static_cast<const O*>(g.out) + (row + i) * g.ldo + column;
-          for (int64_t r = 0; r < m; ++r)
-            for (int64_t j = 0; j < width; j += 64 / static_cast<int64_t>(sizeof(O)))
-              __builtin_prefetch(line + r * g.ldo + j, 0, 2);
+          const auto fetch = [&](const void* base, int64_t ld, int64_t at) {
+            const O* line = static_cast<const O*>(base) + (row + i) * ld + at;
+            for (int64_t r = 0; r < m; ++r)
+              for (int64_t j = 0; j < width; j += 64 / static_cast<int64_t>(sizeof(O)))
+                __builtin_prefetch(line + r * ld + j, 0, 2);
+          };
+          fetch(g.out, g.ldo, column);
+          if (paired && g.pre_activation)
+            for (int64_t at = column; at < g.N; at += g.N / 2) fetch(g.pre_activation, g.N, at);
         }
         rows_product(m, k, a + i * lda, lda, b, c, kPanelWidth, k0 > 0, ahead, lines);
         if (!last) continue;
