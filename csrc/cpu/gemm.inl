@@ -48,34 +48,49 @@ static void swiglu_epilogue(const GemmArgs& g, int64_t row, int64_t m, int64_t c
 
 constexpr int64_t kBlockRows = 96;     // rows in a piece: 16 times kRows, so that 16 prefetches of 1/16 make a panel
 constexpr int64_t kBlockPanels = 6;    // panels in a piece
-constexpr int64_t kTurnedPanels = 12;  // the same where rows of a are transposed for it
+constexpr int64_t kTurnedPanels = 12;  // the same where rows of a are rearranged for it
 constexpr int64_t kBlockBytes = 4096;  // of a row of a in one pass; longer K is cut
 constexpr int64_t kFewRows = 24;       // products of so few rows are bound by how fast panels arrive:
 constexpr int64_t kFewBytes = 1024;    // they read a panel in short passes and fetch one while they multiply by another
 
-// dst (rows,k) = src (k,rows)^T through a copy of a few of its rows: their own stride may map them to one set of the L1
-// cache, and each line is taken in several parts.
+// The words that a kernel broadcasts for one k (float) or a pair of k (bf16; the second is 0 past the end).
+static inline void words_of_k(const float* src, int64_t, bool, int64_t rows, uint32_t* words) {
+  memcpy(words, src, sizeof(float) * static_cast<size_t>(rows));
+}
+static inline void words_of_k(const bf16* src, int64_t ld, bool both, int64_t rows, uint32_t* words) {
+  for (int64_t c = 0; c < rows; c += kW) {
+    const int n = lanes_left(rows - c);
+    store_pairs(reinterpret_cast<bf16*>(words + c), half_bits(src + c, n), both ? half_bits(src + ld + c, n) : vu{});
+  }
+}
+
+// Groups of `step` rows of src (k,rows)^T, each in kGroupBytes: words [k][kRows], as rows_product walks them. Unlike a
+// transpose this writes whole lines in order.
+constexpr int64_t kGroupBytes = kBlockBytes * kRows + 64;  // 64: not all groups in one set of the L1 cache
 template <class T>
-static void turn(const T* src, int64_t ld, int64_t k, int64_t rows, T* dst, int64_t ld_dst) {
-  constexpr int64_t kTake = kWordGroup * 4 / sizeof(T);
-  alignas(64) T taken[kTake * kBlockRows];
+static void group_rows(const T* src, int64_t ld, int64_t k, int64_t rows, int64_t step, T* dst) {
+  constexpr int64_t kPerWord = 4 / sizeof(T), kTake = kWordGroup * kPerWord;
+  uint32_t words[kWordGroup][kBlockRows + kRows] = {};
   for (int64_t i = 0; i < k; i += kTake) {
     const int64_t count = least(k - i, kTake);
-    for (int64_t r = 0; r < count; ++r) {
-      const T* row = src + (i + r) * ld;
-      for (int64_t j = 0; j < rows; j += 64 / static_cast<int64_t>(sizeof(T)))
-        __builtin_prefetch(row + kTake * ld + j, 0, 3);
-      copy_row(row, rows, rows, taken + r * kBlockRows);
+    for (int64_t j = 0; j < count; j += kPerWord) {
+      const T* row = src + (i + j) * ld;
+      for (int64_t r = kTake; r < kTake + kPerWord; ++r)
+        for (int64_t c = 0; c < rows; c += 64 / static_cast<int64_t>(sizeof(T)))
+          __builtin_prefetch(row + r * ld + c, 0, 3);
+      words_of_k(row, ld, j + kPerWord <= count, rows, words[j / kPerWord]);
     }
-    transpose_block(taken, kBlockRows, count, rows, dst + i, ld_dst);
+    char* group = reinterpret_cast<char*>(dst) + i / kPerWord * kRows * 4;
+    for (int64_t r = 0; r < rows; r += step, group += kGroupBytes)
+      for (int64_t j = 0; j < kWordGroup; ++j) memcpy(group + j * kRows * 4, words[j] + r, kRows * 4);
   }
 }
 
 template <class T, class O>
 static void gemm_block(const GemmArgs& g, int64_t row, int64_t rows, int64_t first, int64_t panels) {
-  constexpr int64_t kDepth = kBlockBytes / sizeof(T), kTurnedStride = kDepth + 64 / sizeof(T);
+  constexpr int64_t kDepth = kBlockBytes / sizeof(T), kGroup = kGroupBytes / sizeof(T);
   alignas(64) float sums[kBlockPanels * kBlockRows * kPanelWidth];
-  alignas(64) T turned[kBlockRows * kTurnedStride];
+  alignas(64) T grouped[kBlockRows / kRows * kGroup];
   const int64_t depth = depth_of(static_cast<const T*>(nullptr), g.K);
   const int64_t products = ceil_div(rows, kRows), step = ceil_div(rows, products);
   const bool few = products > 1 && g.M <= kFewRows && !g.a_transposed;
@@ -87,11 +102,13 @@ static void gemm_block(const GemmArgs& g, int64_t row, int64_t rows, int64_t fir
     const int64_t k = least(g.K - k0, pass);
     const bool last = k0 + k == g.K;
     const T* a = static_cast<const T*>(g.a) + row * g.lda + k0;
-    int64_t lda = g.lda;
+    int64_t next_rows = step * g.lda;
+    RowLayout layout{g.lda, 1};
     if (g.a_transposed) {
-      turn(static_cast<const T*>(g.a) + k0 * g.lda + row, g.lda, k, rows, turned, kTurnedStride);
-      a = turned;
-      lda = kTurnedStride;
+      group_rows(static_cast<const T*>(g.a) + k0 * g.lda + row, g.lda, k, rows, step, grouped);
+      a = grouped;
+      next_rows = kGroup;
+      layout = {4 / sizeof(T), kRows};
     }
     const T* b = static_cast<const T*>(g.panels) + first * kPanelWidth * depth + k0 * kPanelWidth;
     for (int64_t p = 0; p < panels; ++p, b += kPanelWidth * depth) {
@@ -112,7 +129,7 @@ static void gemm_block(const GemmArgs& g, int64_t row, int64_t rows, int64_t fir
           if (paired && g.pre_activation)
             for (int64_t at = column; at < g.N; at += g.N / 2) fetch(g.pre_activation, g.N, at);
         }
-        rows_product(m, k, a + i * lda, lda, b, c, kPanelWidth, k0 > 0, ahead, lines);
+        rows_product(m, k, a + i / step * next_rows, layout, b, c, kPanelWidth, k0 > 0, ahead, lines);
         if (!last) continue;
         paired ? swiglu_epilogue<O>(g, row + i, m, column, c) : epilogue<O>(g, row + i, m, column, c);
       }

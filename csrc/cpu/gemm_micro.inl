@@ -13,6 +13,11 @@ constexpr int kRows = 6, kVectors = 2;  // 12 accumulators of 16 registers
 #endif
 constexpr int kStrip = kVectors * kW;
 
+// Element (r,k) of a lies at r * row + k * depth; of bf16, pairs of k lie side by side.
+struct RowLayout {
+  int64_t row, depth;
+};
+
 template <int R>
 static inline void load_tile(vf (&acc)[R][kVectors], const float* c, int64_t ldc, bool accumulate) {
   for (int r = 0; r < R; ++r)
@@ -38,17 +43,17 @@ static inline void step(vf (&acc)[R][kVectors], const float* a, int64_t lda, con
 
 // c (R,kStrip) = a (R,k) · panel (k,kStrip of 64) [+ c]. `lines` lines at `ahead` are prefetched every 4 k.
 template <int R>
-static void micro(int64_t k, const float* a, int64_t lda, const float* panel, float* c, int64_t ldc, bool accumulate,
-                  const float* ahead, int lines) {
+static void micro(int64_t k, const float* a, RowLayout layout, const float* panel, float* c, int64_t ldc,
+                  bool accumulate, const float* ahead, int lines) {
   vf acc[R][kVectors];
   load_tile<R>(acc, c, ldc, accumulate);
   int64_t p = 0;
   for (; p + 4 <= k; p += 4) {
     for (int i = 0; i < lines; ++i, ahead += 16) __builtin_prefetch(ahead, 0, 2);
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i, panel += kPanelWidth) step<R>(acc, a + p + i, lda, panel);
+    for (int i = 0; i < 4; ++i, a += layout.depth, panel += kPanelWidth) step<R>(acc, a, layout.row, panel);
   }
-  for (; p < k; ++p, panel += kPanelWidth) step<R>(acc, a + p, lda, panel);
+  for (; p < k; ++p, a += layout.depth, panel += kPanelWidth) step<R>(acc, a, layout.row, panel);
   store_tile<R>(acc, c, ldc);
 }
 
@@ -79,17 +84,19 @@ static inline void pair_step(vf (&acc)[R][kVectors], const bf16* a, int64_t lda,
 
 // `lines` lines at `ahead` are prefetched every 8 k.
 template <int R>
-static void micro(int64_t k, const bf16* a, int64_t lda, const bf16* panel, float* c, int64_t ldc, bool accumulate,
+static void micro(int64_t k, const bf16* a, RowLayout layout, const bf16* panel, float* c, int64_t ldc, bool accumulate,
                   const bf16* ahead, int lines) {
   vf acc[R][kVectors];
   load_tile<R>(acc, c, ldc, accumulate);
   int64_t p = 0;
   for (; p + 8 <= k; p += 8) {
     for (int i = 0; i < lines; ++i, ahead += 32) __builtin_prefetch(ahead, 0, 2);
-    for (int i = 0; i < 8; i += 2, panel += 2 * kPanelWidth) pair_step<R>(acc, a + p + i, lda, panel, true);
+    for (int i = 0; i < 8; i += 2, a += 2 * layout.depth, panel += 2 * kPanelWidth)
+      pair_step<R>(acc, a, layout.row, panel, true);
   }
-  for (; p + 2 <= k; p += 2, panel += 2 * kPanelWidth) pair_step<R>(acc, a + p, lda, panel, true);
-  if (p < k) pair_step<R>(acc, a + p, lda, panel, false);
+  for (; p + 2 <= k; p += 2, a += 2 * layout.depth, panel += 2 * kPanelWidth)
+    pair_step<R>(acc, a, layout.row, panel, true);
+  if (p < k) pair_step<R>(acc, a, layout.row, panel, false);
   store_tile<R>(acc, c, ldc);
 }
 
@@ -99,12 +106,12 @@ static inline int64_t strip_offset(const bf16*, int64_t s) { return 2 * s; }
 
 // c (m,64) = a (m,k) · panel (k,64) [+ c] for m <= kRows. Prefetches lines/16 of a panel of this depth at `ahead`.
 template <class T>
-static void rows_product(int64_t m, int64_t k, const T* a, int64_t lda, const T* panel, float* c, int64_t ldc,
+static void rows_product(int64_t m, int64_t k, const T* a, RowLayout layout, const T* panel, float* c, int64_t ldc,
                          bool accumulate, const T* ahead, int lines) {
-  using Micro = void (*)(int64_t, const T*, int64_t, const T*, float*, int64_t, bool, const T*, int);
+  using Micro = void (*)(int64_t, const T*, RowLayout, const T*, float*, int64_t, bool, const T*, int);
   static constexpr Micro kMicro[kRows] = {micro<1>, micro<2>, micro<3>, micro<4>, micro<5>, micro<6>};
   for (int64_t s = 0; s < kPanelWidth; s += kStrip)
-    kMicro[m - 1](k, a, lda, panel + strip_offset(panel, s), c + s, ldc, accumulate, ahead, s == 0 ? lines : 0);
+    kMicro[m - 1](k, a, layout, panel + strip_offset(panel, s), c + s, ldc, accumulate, ahead, s == 0 ? lines : 0);
 }
 
 #if !defined(LLMCORE_ISA_AMX)
@@ -120,5 +127,6 @@ template <class T>
 static void panel_product(int64_t m, int64_t k, const T* a, int64_t lda, const T* panel, float* c, int64_t ldc,
                           bool accumulate) {
   for (int64_t i = 0; i < m; i += kRows)
-    rows_product(m - i < kRows ? m - i : kRows, k, a + i * lda, lda, panel, c + i * ldc, ldc, accumulate, panel, 0);
+    rows_product(m - i < kRows ? m - i : kRows, k, a + i * lda, {lda, 1}, panel, c + i * ldc, ldc, accumulate, panel,
+                 0);
 }
