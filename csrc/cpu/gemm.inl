@@ -103,12 +103,10 @@ static void gemm_block(const GemmArgs& g, int64_t row, int64_t rows, int64_t fir
     const bool last = k0 + k == g.K;
     const T* a = static_cast<const T*>(g.a) + row * g.lda + k0;
     int64_t next_rows = step * g.lda;
-    RowLayout layout{g.lda, 1};
     if (g.a_transposed) {
       group_rows(static_cast<const T*>(g.a) + k0 * g.lda + row, g.lda, k, rows, step, grouped);
       a = grouped;
       next_rows = kGroup;
-      layout = {4 / sizeof(T), kRows};
     }
     const T* b = static_cast<const T*>(g.panels) + first * kPanelWidth * depth + k0 * kPanelWidth;
     for (int64_t p = 0; p < panels; ++p, b += kPanelWidth * depth) {
@@ -129,7 +127,11 @@ static void gemm_block(const GemmArgs& g, int64_t row, int64_t rows, int64_t fir
           if (paired && g.pre_activation)
             for (int64_t at = column; at < g.N; at += g.N / 2) fetch(g.pre_activation, g.N, at);
         }
-        rows_product(m, k, a + i / step * next_rows, layout, b, c, kPanelWidth, k0 > 0, ahead, lines);
+        const T* rows_of_a = a + i / step * next_rows;
+        if (g.a_transposed)
+          rows_product(m, k, rows_of_a, Grouped<T>{}, b, c, kPanelWidth, k0 > 0, ahead, lines);
+        else
+          rows_product(m, k, rows_of_a, RowMajor{g.lda}, b, c, kPanelWidth, k0 > 0, ahead, lines);
         if (!last) continue;
         paired ? swiglu_epilogue<O>(g, row + i, m, column, c) : epilogue<O>(g, row + i, m, column, c);
       }

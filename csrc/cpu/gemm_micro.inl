@@ -13,20 +13,31 @@ constexpr int kRows = 6, kVectors = 2;  // 12 accumulators of 16 registers
 #endif
 constexpr int kStrip = kVectors * kW;
 
-// Element (r,k) of a lies at r * row + k * depth; of bf16, pairs of k lie side by side.
-struct RowLayout {
-  int64_t row, depth;
+// How the rows of a lie: element (r,k) at r * row + k * depth; of bf16, pairs of k lie side by side.
+struct RowMajor {
+  int64_t row;
+  static constexpr int64_t depth = 1;
+};
+template <class T>
+struct Grouped {  // kRows rows in words of 32 bits, [k][kRows]
+  static constexpr int64_t row = 4 / sizeof(T), depth = kRows;
 };
 
-template <int R>
-static inline void load_tile(vf (&acc)[R][kVectors], const float* c, int64_t ldc, bool accumulate) {
+// Unrolled by request, and the loops over k below test at their end: else GCC sends every accumulator through the
+// stack.
+template <int R, bool kAccumulate>
+static inline void load_tile(vf (&acc)[R][kVectors], const float* c, int64_t ldc) {
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
-    for (int j = 0; j < kVectors; ++j) acc[r][j] = accumulate ? load(c + r * ldc + j * kW) : vf{};
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; ++j) acc[r][j] = kAccumulate ? load(c + r * ldc + j * kW) : vf{};
 }
 
 template <int R>
 static inline void store_tile(const vf (&acc)[R][kVectors], float* c, int64_t ldc) {
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) store(c + r * ldc + j * kW, acc[r][j]);
 }
 
@@ -34,24 +45,30 @@ static inline void store_tile(const vf (&acc)[R][kVectors], float* c, int64_t ld
 template <int R>
 static inline void step(vf (&acc)[R][kVectors], const float* a, int64_t lda, const float* panel) {
   vf b[kVectors];
+#pragma GCC unroll 8
   for (int j = 0; j < kVectors; ++j) b[j] = load(panel + j * kW);
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const vf x = splat(a[r * lda]);
+#pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) acc[r][j] = fma(x, b[j], acc[r][j]);
   }
 }
 
 // c (R,kStrip) = a (R,k) · panel (k,kStrip of 64) [+ c]. `lines` lines at `ahead` are prefetched every 4 k.
-template <int R>
-static void micro(int64_t k, const float* a, RowLayout layout, const float* panel, float* c, int64_t ldc,
-                  bool accumulate, const float* ahead, int lines) {
+template <int R, bool kAccumulate, class Layout>
+static void micro(int64_t k, const float* a, Layout layout, const float* panel, float* c, int64_t ldc,
+                  const float* ahead, int lines) {
   vf acc[R][kVectors];
-  load_tile<R>(acc, c, ldc, accumulate);
+  load_tile<R, kAccumulate>(acc, c, ldc);
   int64_t p = 0;
-  for (; p + 4 <= k; p += 4) {
-    for (int i = 0; i < lines; ++i, ahead += 16) __builtin_prefetch(ahead, 0, 2);
+  if (k >= 4) {
+    do {
+      for (int i = 0; i < lines; ++i, ahead += 16) __builtin_prefetch(ahead, 0, 2);
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i, a += layout.depth, panel += kPanelWidth) step<R>(acc, a, layout.row, panel);
+      for (int i = 0; i < 4; ++i, a += layout.depth, panel += kPanelWidth) step<R>(acc, a, layout.row, panel);
+      p += 4;
+    } while (p + 4 <= k);
   }
   for (; p < k; ++p, a += layout.depth, panel += kPanelWidth) step<R>(acc, a, layout.row, panel);
   store_tile<R>(acc, c, ldc);
@@ -68,9 +85,12 @@ static inline uint32_t broadcast_pair(const bf16* p, bool both) {
 template <int R>
 static inline void pair_step(vf (&acc)[R][kVectors], const bf16* a, int64_t lda, const bf16* panel, bool both) {
   vu b[kVectors];
+#pragma GCC unroll 8
   for (int j = 0; j < kVectors; ++j) memcpy(&b[j], panel + 2 * j * kW, sizeof(vu));
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const vu x = vu{} + broadcast_pair(a + r * lda, both);
+#pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) {
 #if defined(LLMCORE_BF16_DOT)
       acc[r][j] = (vf)_mm512_dpbf16_ps((__m512)acc[r][j], (__m512bh)(__m512i)x, (__m512bh)(__m512i)b[j]);
@@ -83,16 +103,20 @@ static inline void pair_step(vf (&acc)[R][kVectors], const bf16* a, int64_t lda,
 }
 
 // `lines` lines at `ahead` are prefetched every 8 k.
-template <int R>
-static void micro(int64_t k, const bf16* a, RowLayout layout, const bf16* panel, float* c, int64_t ldc, bool accumulate,
-                  const bf16* ahead, int lines) {
+template <int R, bool kAccumulate, class Layout>
+static void micro(int64_t k, const bf16* a, Layout layout, const bf16* panel, float* c, int64_t ldc, const bf16* ahead,
+                  int lines) {
   vf acc[R][kVectors];
-  load_tile<R>(acc, c, ldc, accumulate);
+  load_tile<R, kAccumulate>(acc, c, ldc);
   int64_t p = 0;
-  for (; p + 8 <= k; p += 8) {
-    for (int i = 0; i < lines; ++i, ahead += 32) __builtin_prefetch(ahead, 0, 2);
-    for (int i = 0; i < 8; i += 2, a += 2 * layout.depth, panel += 2 * kPanelWidth)
-      pair_step<R>(acc, a, layout.row, panel, true);
+  if (k >= 8) {
+    do {
+      for (int i = 0; i < lines; ++i, ahead += 32) __builtin_prefetch(ahead, 0, 2);
+#pragma GCC unroll 4
+      for (int i = 0; i < 8; i += 2, a += 2 * layout.depth, panel += 2 * kPanelWidth)
+        pair_step<R>(acc, a, layout.row, panel, true);
+      p += 8;
+    } while (p + 8 <= k);
   }
   for (; p + 2 <= k; p += 2, a += 2 * layout.depth, panel += 2 * kPanelWidth)
     pair_step<R>(acc, a, layout.row, panel, true);
@@ -105,13 +129,17 @@ static inline int64_t strip_offset(const float*, int64_t s) { return s; }
 static inline int64_t strip_offset(const bf16*, int64_t s) { return 2 * s; }
 
 // c (m,64) = a (m,k) · panel (k,64) [+ c] for m <= kRows. Prefetches lines/16 of a panel of this depth at `ahead`.
-template <class T>
-static void rows_product(int64_t m, int64_t k, const T* a, RowLayout layout, const T* panel, float* c, int64_t ldc,
+template <class T, class Layout>
+static void rows_product(int64_t m, int64_t k, const T* a, Layout layout, const T* panel, float* c, int64_t ldc,
                          bool accumulate, const T* ahead, int lines) {
-  using Micro = void (*)(int64_t, const T*, RowLayout, const T*, float*, int64_t, bool, const T*, int);
-  static constexpr Micro kMicro[kRows] = {micro<1>, micro<2>, micro<3>, micro<4>, micro<5>, micro<6>};
+  using Micro = void (*)(int64_t, const T*, Layout, const T*, float*, int64_t, const T*, int);
+  static constexpr Micro kMicro[2][kRows] = {
+      {micro<1, false, Layout>, micro<2, false, Layout>, micro<3, false, Layout>, micro<4, false, Layout>,
+       micro<5, false, Layout>, micro<6, false, Layout>},
+      {micro<1, true, Layout>, micro<2, true, Layout>, micro<3, true, Layout>, micro<4, true, Layout>,
+       micro<5, true, Layout>, micro<6, true, Layout>}};
   for (int64_t s = 0; s < kPanelWidth; s += kStrip)
-    kMicro[m - 1](k, a, layout, panel + strip_offset(panel, s), c + s, ldc, accumulate, ahead, s == 0 ? lines : 0);
+    kMicro[accumulate][m - 1](k, a, layout, panel + strip_offset(panel, s), c + s, ldc, ahead, s == 0 ? lines : 0);
 }
 
 #if !defined(LLMCORE_ISA_AMX)
@@ -127,6 +155,6 @@ template <class T>
 static void panel_product(int64_t m, int64_t k, const T* a, int64_t lda, const T* panel, float* c, int64_t ldc,
                           bool accumulate) {
   for (int64_t i = 0; i < m; i += kRows)
-    rows_product(m - i < kRows ? m - i : kRows, k, a + i * lda, {lda, 1}, panel, c + i * ldc, ldc, accumulate, panel,
-                 0);
+    rows_product(m - i < kRows ? m - i : kRows, k, a + i * lda, RowMajor{lda}, panel, c + i * ldc, ldc, accumulate,
+                 panel, 0);
 }
