@@ -124,7 +124,7 @@ void register_elementwise_ops(Binder& b) {
   b.def("swiglu_backward", &swiglu_backward, py::arg("dout"), py::arg("x"));
   b.def("softmax", &softmax, py::arg("x"));
   b.def("softmax_backward", &softmax_backward, py::arg("dout"), py::arg("out"));
-  b.def("rope", &rope, py::arg("x"), py::arg("cos"), py::arg("sin"), py::arg("positions"), py::arg("rotated"),
+  b.def("rope", &rope, py::arg("x"), py::arg("cos"), py::arg("sin"), py::arg("positions"), py::arg("heads"),
         py::arg("inverse"));
   b.def("embedding", &embedding, py::arg("table"), py::arg("ids"), py::arg("dtype"));
   b.def("embedding_backward", &embedding_backward, py::arg("dout"), py::arg("ids"), py::arg("dtable"));

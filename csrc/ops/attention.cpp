@@ -1,6 +1,7 @@
 #include "ops/attention.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "ops/common.h"
 
@@ -11,8 +12,8 @@ Tensor with_contiguous_heads(const Tensor& t) { return t.stride(3) == 1 || t.dim
 
 Strides3 strides(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2)}; }
 
-AttentionArgs checked_args(const char* op, const Tensor& q, const Tensor& k, const Tensor& v, float scale,
-                           bool causal) {
+AttentionArgs checked_args(const char* op, const Tensor& q, const Tensor& k, const Tensor& v,
+                           std::optional<float> scale, bool causal) {
   check_float(op, "q", q);
   check_dtype(op, "k", k, q.dtype());
   check_dtype(op, "v", v, q.dtype());
@@ -28,7 +29,8 @@ AttentionArgs checked_args(const char* op, const Tensor& q, const Tensor& k, con
   if (a.Hkv < 1 || a.H % a.Hkv)
     fail(op, "query heads a multiple of key heads", std::to_string(a.H) + " and " + std::to_string(a.Hkv));
   if (a.D < 1) fail(op, "a head size of at least 1", "0");
-  a.scale = scale, a.causal = causal;
+  a.scale = scale ? *scale : static_cast<float>(1.0 / std::sqrt(static_cast<double>(a.D)));
+  a.causal = causal;
   return a;
 }
 
@@ -70,9 +72,9 @@ bool are_neighbours(const Tensor& q, const Tensor& k, const Tensor& v) {
 
 }  // namespace
 
-std::pair<Tensor, Tensor> attention(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, float scale,
-                                    bool causal, const std::optional<Tensor>& lengths, std::optional<int64_t> window,
-                                    const std::optional<Tensor>& starts) {
+std::pair<Tensor, Tensor> attention(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in,
+                                    std::optional<float> scale, bool causal, const std::optional<Tensor>& lengths,
+                                    std::optional<int64_t> window, const std::optional<Tensor>& starts) {
   const char* op = "attention";
   AttentionArgs a = checked_args(op, q_in, k_in, v_in, scale, causal);
   const Tensor q = with_contiguous_heads(q_in), k = with_contiguous_heads(k_in), v = with_contiguous_heads(v_in);
@@ -98,8 +100,8 @@ std::pair<Tensor, Tensor> attention(const Tensor& q_in, const Tensor& k_in, cons
 }
 
 std::array<Tensor, 3> attention_backward(const Tensor& dout_in, const Tensor& q_in, const Tensor& k_in,
-                                         const Tensor& v_in, const Tensor& out_in, const Tensor& lse, float scale,
-                                         bool causal, std::optional<int64_t> window,
+                                         const Tensor& v_in, const Tensor& out_in, const Tensor& lse,
+                                         std::optional<float> scale, bool causal, std::optional<int64_t> window,
                                          const std::optional<Tensor>& starts) {
   const char* op = "attention_backward";
   AttentionArgs a = checked_args(op, q_in, k_in, v_in, scale, causal);

@@ -97,12 +97,13 @@ Tensor softmax_backward(const Tensor& dout_in, const Tensor& out_in) {
 }
 
 Tensor rope(const Tensor& x_in, const Tensor& cos_in, const Tensor& sin_in, const std::optional<Tensor>& positions,
-            int64_t rotated, bool inverse) {
+            std::optional<int64_t> heads, bool inverse) {
   const char* op = "rope";
   check_float(op, "x", x_in);
   if (x_in.ndim() != 4) fail(op, "x (B, T, H, D)", to_string(x_in.shape()));
   const int64_t B = x_in.dim(0), T = x_in.dim(1), H = x_in.dim(2), D = x_in.dim(3);
   if (D % 2) fail(op, "an even head size", std::to_string(D));
+  const int64_t rotated = heads.value_or(H);
   if (rotated < 0 || rotated > H) fail(op, "0 <= heads <= " + std::to_string(H), std::to_string(rotated));
   check_dtype(op, "cos", cos_in, DType::kF32);
   check_like(op, "sin", sin_in, cos_in);

@@ -23,9 +23,10 @@ Tensor swiglu_backward(const Tensor& dout, const Tensor& x);
 Tensor softmax(const Tensor& x);  // over the last dimension
 Tensor softmax_backward(const Tensor& dout, const Tensor& out);
 
-// x (B,T,H,D): the first `rotated` heads are turned by their position; cos, sin (P, D/2); positions (B,T) or none.
+// x (B,T,H,D): the first `heads` (all by default) are turned by their position; cos, sin (P, D/2); positions (B,T) or
+// none.
 Tensor rope(const Tensor& x, const Tensor& cos, const Tensor& sin, const std::optional<Tensor>& positions,
-            int64_t rotated, bool inverse);
+            std::optional<int64_t> heads, bool inverse);
 
 // table (V,C) float32, ids (...) -> (..., C) in dtype
 Tensor embedding(const Tensor& table, const Tensor& ids, DType dtype);

@@ -283,7 +283,7 @@ def attention(
     q: Array,
     k: Array,
     v: Array,
-    scale: typing.SupportsFloat | typing.SupportsIndex,
+    scale: typing.SupportsFloat | typing.SupportsIndex | None,
     causal: bool,
     lengths: Array | None = None,
     window: typing.SupportsInt | typing.SupportsIndex | None = None,
@@ -296,7 +296,7 @@ def attention_backward(
     v: Array,
     out: Array,
     lse: Array,
-    scale: typing.SupportsFloat | typing.SupportsIndex,
+    scale: typing.SupportsFloat | typing.SupportsIndex | None,
     causal: bool,
     window: typing.SupportsInt | typing.SupportsIndex | None = None,
     starts: Array | None = None,
@@ -376,7 +376,7 @@ def rope(
     cos: Array,
     sin: Array,
     positions: Array | None,
-    rotated: typing.SupportsInt | typing.SupportsIndex,
+    heads: typing.SupportsInt | typing.SupportsIndex | None,
     inverse: bool,
 ) -> Array: ...
 def sample(

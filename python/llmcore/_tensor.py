@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmcore import _core, autograd
-from llmcore._core import DType
+from llmcore._core import Array, DType, try_numpy
 
 DTYPES = {
     "float32": DType.float32,
@@ -35,11 +35,11 @@ def to_array(x) -> _core.Array:
     """A core array from a Tensor, a numpy array, anything with DLPack, or numbers. Aligned numpy input is not copied."""
     if isinstance(x, Tensor):
         return x.array
-    array = _core.try_numpy(x)
+    if isinstance(x, Array):
+        return x
+    array = try_numpy(x)
     if array is not None:
         return array
-    if isinstance(x, _core.Array):
-        return x
     if not isinstance(x, np.ndarray):
         if hasattr(x, "__dlpack__") and not np.isscalar(x):
             x = np.from_dlpack(x)
@@ -202,7 +202,7 @@ def as_tensor(x) -> Tensor:
     """What ops do with their inputs: a Tensor stays itself, everything else becomes a constant."""
     if isinstance(x, Tensor):
         return x
-    array = _core.try_numpy(x)
+    array = try_numpy(x)
     return Tensor(to_array(x) if array is None else array)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from llmcore import _core, autograd
-from llmcore._tensor import Tensor, as_tensor, integer, number
+from llmcore._tensor import Tensor, as_tensor, integer, number, to_array
 
 
 def attention(
@@ -31,18 +29,15 @@ def attention(
     the start of its document, where several are packed in one row and must not see each other.
     """
     q, k, v = as_tensor(q), as_tensor(k), as_tensor(v)
-    if scale is None:
-        shape = q.array.shape
-        scale = 1.0 / math.sqrt(shape[-1]) if shape and shape[-1] else 1.0
-    else:
+    if scale is not None:
         scale = number("attention", "scale", scale)
     if window is not None:
         window = integer("attention", "window", window)
     taped = autograd.needs_grad(q, k, v)
     if lengths is not None and taped:
         raise ValueError("[attention] expected lengths=None where gradients are needed, got lengths")
-    lengths = None if lengths is None else as_tensor(lengths).array
-    starts = None if starts is None else as_tensor(starts).array
+    lengths = None if lengths is None else to_array(lengths)
+    starts = None if starts is None else to_array(starts)
     y, lse = _core.attention(q.array, k.array, v.array, scale, causal, lengths, window, starts)
     out = Tensor(y)
     if taped:
@@ -58,4 +53,4 @@ def cache_append(cache, x, lengths) -> None:
 
     lengths (B) int32 counts the new entries; each lies in [T, S].
     """
-    _core.cache_append(as_tensor(cache).array, as_tensor(x).array, as_tensor(lengths).array)
+    _core.cache_append(to_array(cache), to_array(x), to_array(lengths))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmcore import _core, autograd
-from llmcore._tensor import Tensor, as_tensor, integer, to_dtype
+from llmcore._tensor import Tensor, as_tensor, integer, to_array, to_dtype
 
 
 def embedding(ids, table, dtype="float32") -> Tensor:
@@ -28,13 +28,11 @@ def rope(x, cos, sin, positions=None, heads: int | None = None) -> Tensor:
     x (B, T, H, D); cos and sin (P, D/2) float32; positions (B, T) int32, by default 0..T−1. Only the first `heads` of the
     H heads are turned (all by default), so that a packed query-key-value tensor takes one call.
     """
-    x, cos, sin = as_tensor(x), as_tensor(cos).array, as_tensor(sin).array
-    where = None if positions is None else as_tensor(positions).array
-    if heads is None:
-        rotated = x.shape[2] if x.ndim == 4 else 0
-    else:
-        rotated = integer("rope", "heads", heads)
-    out = Tensor(_core.rope(x.array, cos, sin, where, rotated, False))
+    x, cos, sin = as_tensor(x), to_array(cos), to_array(sin)
+    where = None if positions is None else to_array(positions)
+    if heads is not None:
+        heads = integer("rope", "heads", heads)
+    out = Tensor(_core.rope(x.array, cos, sin, where, heads, False))
     if autograd.needs_grad(x):
-        autograd.record([out], [x], lambda dy: (_core.rope(dy, cos, sin, where, rotated, True),))
+        autograd.record([out], [x], lambda dy: (_core.rope(dy, cos, sin, where, heads, True),))
     return out

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from llmcore import _core
-from llmcore._tensor import Tensor, as_tensor
+from llmcore._tensor import Tensor, to_array
 
 _NAMES = ("temperature", "top_k", "top_p", "min_p", "seed", "step")
 _TYPES = (np.float32, np.int32, np.float32, np.float32, np.int64, np.int64)
@@ -55,7 +55,7 @@ def sample(
     NaN and −inf are never drawn, +inf counts as the largest number; a row without any other logit raises ValueError. The
     log-probability is NaN where the row holds NaN or +inf.
     """
-    logits = as_tensor(logits)
+    logits = to_array(logits)
     penalties = {}
     if history is not None:
         tokens, lengths = _padded(history)
@@ -74,12 +74,12 @@ def sample(
     if logit_bias is not None:
         rows = logits.shape[0] if logits.ndim else 0
         penalties["bias"] = bias_arrays([logit_bias] * rows if isinstance(logit_bias, Mapping) else logit_bias)
-    parameters = temperature, top_k, top_p, min_p, seed, step
     try:
-        drawn = _core.sample(logits.array, *parameters, want_probs=return_probs, **penalties)
+        drawn = _core.sample(logits, temperature, top_k, top_p, min_p, seed, step, return_probs, **penalties)
     except TypeError:  # not all of them are numbers, which are the usual case
+        parameters = temperature, top_k, top_p, min_p, seed, step
         arrays = [_each(*p) for p in zip(_NAMES, parameters, _TYPES, strict=True)]
-        drawn = _core.sample(logits.array, *arrays, want_probs=return_probs, **penalties)  # type: ignore[misc]
+        drawn = _core.sample(logits, *arrays, want_probs=return_probs, **penalties)  # type: ignore[misc]
     tokens, logprobs, probs = drawn
     return Sample(Tensor(tokens), Tensor(logprobs), None if probs is None else Tensor(probs))
 
