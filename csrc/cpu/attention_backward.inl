@@ -215,6 +215,20 @@ static void prepare_queries(const BackwardHead<T>& head, int64_t i, int64_t j) {
   }
 }
 
+// c (m,64) = a (m,kTile) · panel [+ c], where row i of a is zero before column first + i, which is left out.
+template <class T>
+static void trimmed_product(int64_t m, int64_t first, const T* a, const T* panel, float* c, int64_t ldc,
+                            bool accumulate) {
+#if defined(LLMCORE_ISA_AMX)
+  if (sizeof(T) == 2) return panel_product(m, kTile, a, kTile, panel, c, ldc, accumulate);  // tiles are whole
+#endif
+  for (int64_t i = 0; i < m; i += kRows) {
+    const int64_t skip = larger(0, smaller(first + i, kTile)) / 2 * 2;  // bf16 comes in pairs
+    rows_product(smaller(kRows, m - i), kTile - skip, a + i * kTile + skip, RowMajor{kTile}, panel + skip * kTile,
+                 c + i * ldc, ldc, accumulate, panel, 0);
+  }
+}
+
 // One tile of keys against the blocks [span, end) that are prepared.
 template <class T>
 static void add_tile(const BackwardHead<T>& head, int64_t tile, int64_t span, int64_t end) {
@@ -255,13 +269,14 @@ static void add_tile(const BackwardHead<T>& head, int64_t tile, int64_t span, in
       prefetch_rows<true>(dk_out, rows, a.k_stride.t, a.D);
       prefetch_rows<true>(dv_out, rows, a.v_stride.t, a.D);
     }
-    gradient_tile(s, rows, key - head.past() - i * kTile, a.causal, s.lse + j * kTile, s.delta + j * kTile,
+    const int64_t first_query = a.causal ? key - head.past() - i * kTile : -kTile;  // that sees the tile
+    gradient_tile(s, rows, first_query, a.causal, s.lse + j * kTile, s.delta + j * kTile,
                   s.highest[j] > key ? s.low + j * kTile : nullptr, key, splat(a.scale * kLog2e));
     if (next < end) multiply(next - span);
     const bool more = !head.first || i > first_block;
     for (int64_t c = 0; c < a.D; c += kTile) {
-      panel_product(m, kTile, s.p, kTile, s.dout_depth + j * depth + c * kTile, dv + c, wide, more);
-      panel_product(m, kTile, s.ds, kTile, s.q_depth + j * depth + c * kTile, dk + c, wide, more);
+      trimmed_product(m, first_query, s.p, s.dout_depth + j * depth + c * kTile, dv + c, wide, more);
+      trimmed_product(m, first_query, s.ds, s.q_depth + j * depth + c * kTile, dk + c, wide, more);
     }
     panel_product(product_rows(s.keys, a.D), kTile, s.keys_transposed, kTile, s.ds_panel, dq, kTile,
                   tile > s.first_tile[i]);
