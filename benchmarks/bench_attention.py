@@ -76,7 +76,7 @@ def decoding(shape: tuple[int, ...], dtype: str) -> Workload:
     q, k, v = normal((B, 1, H, D), (B, S, Hkv, D), (B, S, Hkv, D))
     copies, turn = max(2, (128 << 20) // (2 * k.size * size_of(dtype))), [0, 0]
     query, lengths = as_llmcore(q, dtype), np.full(B, S, np.int32)
-    caches = [[as_llmcore(x, dtype) for x in (k, v)] for _ in range(copies)]
+    caches = [[as_llmcore(x.copy(), dtype) for x in (k, v)] for _ in range(copies)]  # a tensor may share x's memory
 
     def ours():
         turn[0] += 1

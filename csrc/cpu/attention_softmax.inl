@@ -39,6 +39,31 @@ static void raise_base(SoftmaxRows& rows, int64_t r, float maximum, float* acc, 
   rows.bound[r] = maximum + kSlack;
 }
 
+// Adds what `count` rows came to in another stretch of keys: sums and products are brought to the higher base.
+static void fold_rows(int64_t count, int64_t columns, SoftmaxRows& into, float* acc, const SoftmaxRows& from,
+                      const float* products) {
+  alignas(64) float old_factors[kTile], new_factors[kTile];
+  for (int64_t r = 0; r < count; r += kW) {
+    const vf old_base = load(into.base + r), new_base = load(from.base + r), none = splat(-__builtin_inff());
+    const vf old_bound = load(into.bound + r), new_bound = load(from.bound + r);
+    const vf higher = max(old_base, new_base), one = splat(1.0f);
+    // A row that saw no key, or scores of minus infinity only, has no base.
+    const auto both = (old_bound > none) & (new_bound > none);
+    store(old_factors + r, select(both, exp2<float>(old_base - higher), one));
+    store(new_factors + r, select(both, exp2<float>(new_base - higher), one));
+    store(into.base + r, select(both, higher, select(new_bound > none, new_base, old_base)));
+    store(into.bound + r, max(old_bound, new_bound));
+  }
+  for (int64_t r = 0; r < count; ++r) {
+    const vf old_factor = splat(old_factors[r]), new_factor = splat(new_factors[r]);
+    const auto add = [&](float* to, const float* more) {
+      store(to, fma(load(more), new_factor, load(to) * old_factor));
+    };
+    add(into.total[r], from.total[r]);
+    for (int64_t i = r * columns; i < (r + 1) * columns; i += kW) add(acc + i, products + i);
+  }
+}
+
 // Rows begin..end of the scores to probabilities. Row r sees the first visible + r * step keys of the tile, which lie
 // in its first kQuarters quarters and, unless masked, fill them; the rest is zero, as are the keys before `low`.
 template <class T, int kQuarters, bool kMasked, bool kLow = false>
