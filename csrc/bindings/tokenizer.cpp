@@ -5,7 +5,7 @@
 
 #include "bindings/register.h"
 #include "tokenizer/bpe.h"
-#include "tokenizer/scanner.h"
+#include "tokenizer/splitter.h"
 #include "tokenizer/trainer.h"
 #include "tokenizer/unicode_tables.h"
 
@@ -55,6 +55,19 @@ std::vector<tok::Special> to_specials(const std::vector<std::pair<std::string, u
   std::vector<tok::Special> specials;
   for (const auto& [text, id] : pairs) specials.push_back({text, id});
   return specials;
+}
+
+// A pattern's name or expression, or those of several stages.
+using Pattern = std::variant<std::string, std::vector<std::string>>;
+
+tok::Splitter to_splitter(const Pattern& pattern) {
+  if (const auto* stages = std::get_if<std::vector<std::string>>(&pattern)) return tok::Splitter(*stages);
+  return tok::Splitter({std::get<std::string>(pattern)});
+}
+
+py::object to_pattern(const tok::Splitter& splitter) {
+  const std::vector<std::string>& stages = splitter.stages();
+  return stages.size() == 1 ? py::object(py::str(stages[0])) : py::object(py::tuple(py::cast(stages)));
 }
 
 // Which special tokens a call takes: None for ordinary text, True for all, or a list of names.
@@ -157,18 +170,17 @@ void report(const py::object& progress, size_t done, size_t total) {
 void register_bpe(py::module_& m) {
   py::class_<Bpe>(m, "BPE", "A byte-level BPE vocabulary: immutable, used by any number of threads.")
       .def(py::init([](const std::vector<py::bytes>& tokens, const std::vector<tok::Merge>& merges,
-                       const std::string& pattern, bool whole_piece_first,
+                       const Pattern& pattern, bool whole_piece_first,
                        const std::vector<std::pair<std::string, uint32_t>>& specials) {
-             return new Bpe(to_strings(tokens), merges, tok::pattern_from_name(pattern), whole_piece_first,
-                            to_specials(specials));
+             return new Bpe(to_strings(tokens), merges, to_splitter(pattern), whole_piece_first, to_specials(specials));
            }),
            py::arg("tokens"), py::arg("merges"), py::arg("pattern"), py::arg("whole_piece_first"), py::arg("specials"))
       .def_static(
           "from_ranks",
-          [](const std::vector<py::bytes>& tokens, const std::string& pattern,
+          [](const std::vector<py::bytes>& tokens, const Pattern& pattern,
              const std::vector<std::pair<std::string, uint32_t>>& specials) {
             return std::unique_ptr<Bpe>(
-                new Bpe(Bpe::from_ranks(to_strings(tokens), tok::pattern_from_name(pattern), to_specials(specials))));
+                new Bpe(Bpe::from_ranks(to_strings(tokens), to_splitter(pattern), to_specials(specials))));
           },
           py::arg("tokens"), py::arg("pattern"), py::arg("specials"))
       .def(
@@ -195,7 +207,7 @@ void register_bpe(py::module_& m) {
                                for (const tok::Special& s : bpe.specials()) ids[py::str(s.text)] = s.id;
                                return ids;
                              })
-      .def_property_readonly("pattern", [](const Bpe& bpe) { return tok::pattern_name(bpe.pattern()); })
+      .def_property_readonly("pattern", [](const Bpe& bpe) { return to_pattern(bpe.splitter()); })
       .def_property_readonly("whole_piece_first", &Bpe::whole_piece_first)
       .def_property_readonly("by_rank", &Bpe::by_rank);
 }
@@ -203,8 +215,8 @@ void register_bpe(py::module_& m) {
 void register_trainer(py::module_& m) {
   using tok::PieceCounter;
   py::class_<PieceCounter>(m, "BPETrainer", "Counts the pieces of the texts it is fed, then trains on the counts.")
-      .def(py::init([](const std::string& pattern, std::vector<std::string> specials) {
-             return new PieceCounter(tok::pattern_from_name(pattern), std::move(specials));
+      .def(py::init([](const Pattern& pattern, std::vector<std::string> specials) {
+             return new PieceCounter(to_splitter(pattern), std::move(specials));
            }),
            py::arg("pattern"), py::arg("specials"))
       .def(
@@ -249,13 +261,12 @@ void register_tokenizer(py::module_& m) {
       py::arg("code_point"), "The class bits of a code point, as in csrc/tokenizer/unicode_tables.h.");
   m.def(
       "split",
-      [](const std::string& pattern, py::handle text) {
+      [](const Pattern& pattern, py::handle text) {
         const View view = view_text(text, "split");
         std::vector<py::bytes> pieces;
-        tok::scan(tok::pattern_from_name(pattern), view.data, view.data + view.size,
-                  [&](tok::Bytes begin, tok::Bytes end) {
-                    pieces.emplace_back(reinterpret_cast<const char*>(begin), static_cast<size_t>(end - begin));
-                  });
+        to_splitter(pattern).scan(view.data, view.data + view.size, [&](const uint8_t* begin, const uint8_t* end) {
+          pieces.emplace_back(reinterpret_cast<const char*>(begin), static_cast<size_t>(end - begin));
+        });
         return pieces;
       },
       py::arg("pattern"), py::arg("text"), "The pieces that a pattern cuts a text into.");

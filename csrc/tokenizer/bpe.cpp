@@ -10,7 +10,6 @@
 #include <unordered_map>
 
 #include "core/thread_pool.h"
-#include "tokenizer/scanner.h"
 
 namespace llmcore::tok {
 namespace {
@@ -31,7 +30,7 @@ std::string quoted(std::string_view bytes) {
 constexpr size_t kPartBytes = 1 << 16;
 
 // The size of the text's first part: up to a line end between a character that is no space and a letter or digit, where
-// a piece ends whatever the pattern.
+// a piece ends by every named pattern, and by what else Splitter::ends_at_line_ends() says.
 size_t safe_cut(Bpe::Text text) {
   const auto ascii_between = [](uint8_t byte, uint8_t low, uint8_t high) { return byte >= low && byte <= high; };
   for (size_t i = kPartBytes; i + 1 < text.size; ++i) {
@@ -77,11 +76,11 @@ void work_through(size_t n, Work&& work) {
 
 }  // namespace
 
-Bpe::Bpe(std::vector<std::string> tokens, const std::vector<Merge>& merges, Pattern pattern, bool whole_piece_first,
+Bpe::Bpe(std::vector<std::string> tokens, const std::vector<Merge>& merges, Splitter splitter, bool whole_piece_first,
          std::vector<Special> specials)
     : tokens_(std::move(tokens)),
       merges_(merges),
-      pattern_(pattern),
+      splitter_(std::move(splitter)),
       whole_piece_first_(whole_piece_first),
       by_rank_(false),
       specials_(std::move(specials)),
@@ -110,9 +109,9 @@ Bpe::Bpe(std::vector<std::string> tokens, const std::vector<Merge>& merges, Patt
   add_specials();
 }
 
-Bpe::Bpe(ByRank, std::vector<std::string> tokens, Pattern pattern, std::vector<Special> specials)
+Bpe::Bpe(ByRank, std::vector<std::string> tokens, Splitter splitter, std::vector<Special> specials)
     : tokens_(std::move(tokens)),
-      pattern_(pattern),
+      splitter_(std::move(splitter)),
       whole_piece_first_(true),
       by_rank_(true),
       specials_(std::move(specials)),
@@ -141,8 +140,8 @@ Bpe::Bpe(ByRank, std::vector<std::string> tokens, Pattern pattern, std::vector<S
   add_specials();
 }
 
-Bpe Bpe::from_ranks(std::vector<std::string> tokens, Pattern pattern, std::vector<Special> specials) {
-  return Bpe(ByRank{}, std::move(tokens), pattern, std::move(specials));
+Bpe Bpe::from_ranks(std::vector<std::string> tokens, Splitter splitter, std::vector<Special> specials) {
+  return Bpe(ByRank{}, std::move(tokens), std::move(splitter), std::move(specials));
 }
 
 void Bpe::index_tokens() {
@@ -248,7 +247,7 @@ void Bpe::encode_segment(Text text, PieceCache& cache, IdBuffer& out) const {
     count = 0;
   };
   const uint8_t* end = text.data + text.size;
-  scan(pattern_, text.data, end, [&](const uint8_t* piece, const uint8_t* piece_end) {
+  splitter_.scan(text.data, end, [&](const uint8_t* piece, const uint8_t* piece_end) {
     const size_t size = static_cast<size_t>(piece_end - piece);
     Waiting& w = waiting[count];
     w.piece = piece;
@@ -309,7 +308,7 @@ void Bpe::encode_parts(Text text, const Allowed& allowed, Take&& take) const {
   };
   std::vector<Part> parts;
   each_segment(text, allowed, [&](Text segment, const Special* special) {
-    for (size_t size; (size = safe_cut(segment)) < segment.size;) {
+    for (size_t size; splitter_.ends_at_line_ends() && (size = safe_cut(segment)) < segment.size;) {
       parts.push_back({{segment.data, size}, nullptr});
       segment = {segment.data + size, segment.size - size};
     }

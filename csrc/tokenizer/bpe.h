@@ -10,9 +10,9 @@
 
 #include "tokenizer/id_buffer.h"
 #include "tokenizer/pair_table.h"
-#include "tokenizer/patterns.h"
 #include "tokenizer/piece_cache.h"
 #include "tokenizer/specials.h"
+#include "tokenizer/splitter.h"
 #include "tokenizer/token_index.h"
 
 namespace llmcore::tok {
@@ -25,12 +25,12 @@ class Bpe {
   // in the wild lack those that their training text lacked) makes encoding it fail. merges in order of rank; a merge's
   // result is the token that spells its two sides one after the other. With whole_piece_first, a piece that is a token
   // is that token, whatever the merges say (tiktoken, `ignore_merges`). Throws std::invalid_argument.
-  Bpe(std::vector<std::string> tokens, const std::vector<Merge>& merges, Pattern pattern, bool whole_piece_first,
+  Bpe(std::vector<std::string> tokens, const std::vector<Merge>& merges, Splitter splitter, bool whole_piece_first,
       std::vector<Special> specials);
 
   // A vocabulary without a merge list, as in tiktoken's files: two neighbours merge if together they spell a token,
   // and the lowest id goes first. Pieces that are tokens come first.
-  static Bpe from_ranks(std::vector<std::string> tokens, Pattern pattern, std::vector<Special> specials);
+  static Bpe from_ranks(std::vector<std::string> tokens, Splitter splitter, std::vector<Special> specials);
 
   Bpe(Bpe&&) = delete;
 
@@ -61,13 +61,13 @@ class Bpe {
   const std::vector<std::string>& tokens() const { return tokens_; }
   const std::vector<Merge>& merges() const { return merges_; }
   const std::vector<Special>& specials() const { return specials_.all(); }
-  Pattern pattern() const { return pattern_; }
+  const Splitter& splitter() const { return splitter_; }
   bool whole_piece_first() const { return whole_piece_first_; }
   bool by_rank() const { return by_rank_; }
 
  private:
   struct ByRank {};
-  Bpe(ByRank, std::vector<std::string> tokens, Pattern pattern, std::vector<Special> specials);
+  Bpe(ByRank, std::vector<std::string> tokens, Splitter splitter, std::vector<Special> specials);
 
   static constexpr uint32_t kNoToken = 0xFFFFFFFE;  // stands for a byte that is no token; merges with nothing
 
@@ -84,7 +84,7 @@ class Bpe {
 
   std::vector<std::string> tokens_;
   std::vector<Merge> merges_;
-  Pattern pattern_;
+  Splitter splitter_;
   bool whole_piece_first_;
   bool by_rank_;
   Specials specials_;

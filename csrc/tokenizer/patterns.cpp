@@ -12,19 +12,17 @@ struct Named {
 
 constexpr Named kPatterns[] = {
     {Pattern::kGpt2, "gpt2"},   {Pattern::kCl100k, "cl100k"}, {Pattern::kLlama3, "llama3"},
-    {Pattern::kQwen2, "qwen2"}, {Pattern::kO200k, "o200k"},   {Pattern::kSmollm, "smollm"},
+    {Pattern::kQwen2, "qwen2"}, {Pattern::kQwen35, "qwen35"}, {Pattern::kNanochat, "nanochat"},
+    {Pattern::kO200k, "o200k"}, {Pattern::kSmollm, "smollm"}, {Pattern::kDeepseek, "deepseek"},
 };
 
 }  // namespace
 
-Pattern pattern_from_name(const std::string& name) {
-  std::string known;
+std::optional<Pattern> pattern_from_name(const std::string& name) {
   for (const Named& entry : kPatterns) {
     if (name == entry.name) return entry.pattern;
-    known += std::string(known.empty() ? "" : ", ") + entry.name;
   }
-  throw std::invalid_argument("[tokenizer] expected pattern to be one of " + known + ", got '" + name +
-                              "' (regular expressions of your own are not supported yet)");
+  return std::nullopt;
 }
 
 const char* pattern_name(Pattern pattern) {

@@ -4,7 +4,6 @@
 #include <stdexcept>
 
 #include "tokenizer/hash.h"
-#include "tokenizer/scanner.h"
 
 namespace llmcore::tok {
 namespace {
@@ -17,8 +16,8 @@ std::vector<Special> without_ids(std::vector<std::string> texts) {
 
 }  // namespace
 
-PieceCounter::PieceCounter(Pattern pattern, std::vector<std::string> specials)
-    : pattern_(pattern), specials_(without_ids(std::move(specials))), slots_(1 << 12, 0) {}
+PieceCounter::PieceCounter(Splitter splitter, std::vector<std::string> specials)
+    : splitter_(std::move(splitter)), specials_(without_ids(std::move(specials))), slots_(1 << 12, 0) {}
 
 void PieceCounter::feed(const uint8_t* text, size_t n) {
   size_t from = 0;
@@ -30,8 +29,8 @@ void PieceCounter::feed(const uint8_t* text, size_t n) {
 }
 
 void PieceCounter::count_segment(const uint8_t* text, size_t n) {
-  scan(pattern_, text, text + n,
-       [this](const uint8_t* piece, const uint8_t* end) { count(piece, static_cast<size_t>(end - piece)); });
+  splitter_.scan(text, text + n,
+                 [this](const uint8_t* piece, const uint8_t* end) { count(piece, static_cast<size_t>(end - piece)); });
 }
 
 void PieceCounter::count(const uint8_t* piece, size_t n) {

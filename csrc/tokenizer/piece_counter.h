@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "tokenizer/patterns.h"
 #include "tokenizer/specials.h"
+#include "tokenizer/splitter.h"
 
 namespace llmcore::tok {
 
@@ -18,7 +18,7 @@ struct Piece {
 class PieceCounter {
  public:
   // Occurrences of `specials` are cut out of the text: they are tokens already, and pieces never span them.
-  PieceCounter(Pattern pattern, std::vector<std::string> specials);
+  PieceCounter(Splitter splitter, std::vector<std::string> specials);
 
   // Counts the pieces of one text; texts are separate, so no piece spans two.
   void feed(const uint8_t* text, size_t n);
@@ -32,7 +32,7 @@ class PieceCounter {
   void count(const uint8_t* piece, size_t n);
   void grow();
 
-  Pattern pattern_;
+  Splitter splitter_;
   Specials specials_;
   std::vector<uint8_t> arena_;
   std::vector<Piece> pieces_;

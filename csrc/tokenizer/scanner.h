@@ -32,11 +32,12 @@ inline Bytes skip_class(Bytes p, Bytes end, uint8_t mask) {
   return p;
 }
 
-// The end of the run of P characters.
-inline Bytes skip_punctuation(Bytes p, Bytes end) {
+// The end of the run of P characters, or of those that have none of other classes.
+template <uint8_t kOthers = kWordOrSpace>
+Bytes skip_punctuation(Bytes p, Bytes end) {
   while (p < end) {
     const Char c = char_at(p, end);
-    if (c.cls & kWordOrSpace) break;
+    if (c.cls & kOthers) break;
     p += c.length;
   }
   return p;
@@ -94,11 +95,13 @@ Bytes skip_spaces(Bytes p, Bytes end) {
   return q == end || last == p ? q : last;
 }
 
-// '(?i:[sdmt]|ll|ve|re)|X?\p{L}+|\p{N}{1,kDigits}| ?P+[\r\n]*|<spaces>: cl100k, llama3 and qwen2.
-template <int kDigits, Spaces kSpaces>
+// '(?i:[sdmt]|ll|ve|re)|X?\p{L}+|\p{N}{1,kDigits}| ?P+[\r\n]*|<spaces>: cl100k, llama3, nanochat, qwen2. With kWord of
+// kLetter | kMark, \p{M} goes with \p{L} (but for X, which takes marks): qwen35.
+template <int kDigits, Spaces kSpaces, uint8_t kWord = kLetter>
 Bytes next_gpt4_piece(Bytes p, Bytes end) {
+  constexpr uint8_t kNoPunctuation = kWordOrSpace | kWord;
   const Char c = char_at(p, end);
-  if (c.cls & kLetter) return skip_class(p + c.length, end, kLetter);
+  if (c.cls & kWord) return skip_class(p + c.length, end, kWord);
   if (c.cls & kNumber) return skip_numbers(p, end, kDigits);
   if (*p == '\'') {
     const Bytes q = skip_contraction<true>(p, end);
@@ -107,13 +110,13 @@ Bytes next_gpt4_piece(Bytes p, Bytes end) {
   const Bytes next = p + c.length;
   if (!(c.cls & kNewline) && next < end) {
     const Char following = char_at(next, end);
-    if (following.cls & kLetter) return skip_class(next + following.length, end, kLetter);
-    if (*p == ' ' && !(following.cls & kWordOrSpace)) {
-      return skip_class(skip_punctuation(next, end), end, kNewline);
+    if (following.cls & kWord) return skip_class(next + following.length, end, kWord);
+    if (*p == ' ' && !(following.cls & kNoPunctuation)) {
+      return skip_class(skip_punctuation<kNoPunctuation>(next, end), end, kNewline);
     }
   }
   if (c.cls & kSpace) return skip_spaces<kSpaces>(p, end);
-  return skip_class(skip_punctuation(next, end), end, kNewline);
+  return skip_class(skip_punctuation<kNoPunctuation>(next, end), end, kNewline);
 }
 
 // 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?P+|\s+(?!\S)|\s+. With kSingleNumbers (smollm) every \p{N} is first cut
@@ -193,6 +196,67 @@ inline Bytes next_o200k_piece(Bytes p, Bytes end) {
   return q;
 }
 
+// The letters of deepseek's second stage, [一-龥぀-ゟ゠-ヿ]: cut off in runs, like numbers, before anything else
+// is.
+inline bool is_deepseek_cjk(Bytes p, Bytes end) {
+  if (*p < 0xE3 || *p > 0xE9) return false;
+  const uint32_t code = code_at(p, end).code;
+  return (code >= 0x4E00 && code <= 0x9FA5) || (code >= 0x3040 && code <= 0x30FF);
+}
+
+// The third stage, within a stretch that the others left whole, with S for [\p{P}\p{S}]:
+// [!-/:-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?S+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+// What none of them matches is a piece up to the next match.
+inline Bytes next_deepseek_piece(Bytes p, Bytes end) {
+  constexpr uint8_t kWord = kLetter | kMark;
+  const Char c = char_at(p, end);
+  const Bytes next = p + c.length;
+  const uint8_t following = next < end ? char_at(next, end).cls : uint8_t{0};
+  if (c.cls & kWord) return skip_class(next, end, kWord);
+  if (c.cls & kSymbol) {
+    const auto is_letter = [](uint8_t byte) { return (byte | 0x20) >= 'a' && (byte | 0x20) <= 'z'; };
+    if (c.length > 1 || next == end || !is_letter(*next)) return skip_class(skip_class(p, end, kSymbol), end, kNewline);
+    Bytes q = next;
+    while (q < end && is_letter(*q)) ++q;
+    return q;
+  }
+  if (!(c.cls & kNewline) && (following & kWord)) return skip_class(next, end, kWord);
+  if (*p == ' ' && (following & kSymbol)) return skip_class(skip_class(next, end, kSymbol), end, kNewline);
+  if (c.cls & kSpace) return skip_spaces<Spaces::kLines>(p, end);
+  for (Bytes q = next; q < end;) {
+    const Char d = char_at(q, end);
+    const Bytes behind = q + d.length;
+    if ((d.cls & (kWord | kSymbol | kSpace)) || (behind < end && (char_at(behind, end).cls & kWord))) return q;
+    q = behind;
+  }
+  return end;
+}
+
+// Three stages: \p{N}{1,3}, then runs of CJK letters, then the rest, each within what the one before left.
+template <class Visit>
+void scan_deepseek(Bytes p, Bytes end, Visit&& visit) {
+  while (p < end) {
+    if (char_at(p, end).cls & kNumber) {
+      const Bytes q = skip_numbers(p, end, 3);
+      visit(p, q);
+      p = q;
+      continue;
+    }
+    const bool cjk = is_deepseek_cjk(p, end);
+    Bytes stretch = p;
+    while (stretch < end && is_deepseek_cjk(stretch, end) == cjk) {
+      const Char c = char_at(stretch, end);
+      if (c.cls & kNumber) break;
+      stretch += c.length;
+    }
+    while (p < stretch) {
+      const Bytes q = next_deepseek_piece(p, stretch);
+      visit(p, q);
+      p = q;
+    }
+  }
+}
+
 template <Pattern kPattern>
 Bytes next_piece(Bytes p, Bytes end) {
   switch (kPattern) {
@@ -206,8 +270,14 @@ Bytes next_piece(Bytes p, Bytes end) {
       return next_gpt4_piece<3, Spaces::kLines>(p, end);
     case Pattern::kQwen2:
       return next_gpt4_piece<1, Spaces::kLines>(p, end);
+    case Pattern::kQwen35:
+      return next_gpt4_piece<1, Spaces::kLines, kLetter | kMark>(p, end);
+    case Pattern::kNanochat:
+      return next_gpt4_piece<2, Spaces::kLines>(p, end);
     case Pattern::kO200k:
       return next_o200k_piece(p, end);
+    case Pattern::kDeepseek:
+      return nullptr;  // goes by its stages: scan_deepseek()
   }
 }
 
@@ -247,8 +317,14 @@ void scan(Pattern pattern, Bytes p, Bytes end, Visit&& visit) {
       return scan_pattern<Pattern::kLlama3>(p, end, visit);
     case Pattern::kQwen2:
       return scan_pattern<Pattern::kQwen2>(p, end, visit);
+    case Pattern::kQwen35:
+      return scan_pattern<Pattern::kQwen35>(p, end, visit);
+    case Pattern::kNanochat:
+      return scan_pattern<Pattern::kNanochat>(p, end, visit);
     case Pattern::kO200k:
       return scan_pattern<Pattern::kO200k>(p, end, visit);
+    case Pattern::kDeepseek:
+      return scan_deepseek(p, end, visit);
   }
 }
 

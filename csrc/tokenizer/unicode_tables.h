@@ -12,6 +12,7 @@ enum CharClass : uint8_t {
   kUpper = 16,    // \p{Lu} or \p{Lt}
   kLower = 32,    // \p{Ll}
   kNewline = 64,  // \r or \n
+  kSymbol = 128,  // \p{P} or \p{S}
 };
 
 extern const uint8_t kPageBlock[];

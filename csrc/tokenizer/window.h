@@ -95,11 +95,13 @@ uint64_t likely_starts(const Window& w) {
     return first_of_runs(w.space) | last_spaces | (kSmollm ? w.number : 0) | (joining & ~(w.blank << 1));
   }
   uint64_t numbers = first_of_runs(w.number);
-  if (kPattern == Pattern::kQwen2) {
+  if (kPattern == Pattern::kQwen2 || kPattern == Pattern::kQwen35) {
     numbers = w.number;
   } else {
-    const uint64_t four = w.number & w.number << 1 & w.number << 2 & w.number << 3;  // and the three bytes before
-    for (uint64_t next = numbers; (next = next << 3 & four);) numbers |= next;
+    constexpr int kDigits = kPattern == Pattern::kNanochat ? 2 : 3;
+    uint64_t behind = w.number & w.number << 1 & w.number << 2;  // numbers behind kDigits others
+    if (kDigits == 3) behind &= w.number << 3;
+    for (uint64_t next = numbers; (next = next << kDigits & behind);) numbers |= next;
   }
   // A run of other characters swallows the line ends behind it. (Adding to a run of bits clears it.)
   const uint64_t swallowed = w.newline & ~(w.newline + (w.newline & w.other << 1));
