@@ -5,6 +5,7 @@
 
 #include "bindings/register.h"
 #include "tokenizer/bpe.h"
+#include "tokenizer/offsets.h"
 #include "tokenizer/splitter.h"
 #include "tokenizer/trainer.h"
 #include "tokenizer/unicode_tables.h"
@@ -100,6 +101,20 @@ IdBuffer encode(const Bpe& bpe, py::handle text, py::handle policy) {
   });
 }
 
+// The ids and where their tokens begin: in characters of a str, in bytes of bytes.
+py::tuple encode_offsets(const Bpe& bpe, py::handle text, py::handle policy) {
+  const View view = view_text(text, "encode_offsets");
+  const Bpe::Allowed allowed = to_allowed(policy);
+  const bool characters = PyUnicode_Check(text.ptr());
+  IdBuffer ids;
+  const std::vector<int64_t> starts = unlocked(view.size, [&] {
+    bpe.encode(view, allowed, ids);
+    return tok::token_starts(bpe, view, ids, characters);
+  });
+  const auto size = static_cast<py::ssize_t>(starts.size());
+  return py::make_tuple(to_array(std::move(ids)), py::array_t<int64_t>(size, starts.data()));
+}
+
 size_t count(const Bpe& bpe, py::handle text, py::handle policy) {
   const View view = view_text(text, "count");
   const Bpe::Allowed allowed = to_allowed(policy);
@@ -191,6 +206,7 @@ void register_bpe(py::module_& m) {
           "encode_array",
           [](const Bpe& bpe, py::handle text, py::handle policy) { return to_array(encode(bpe, text, policy)); },
           py::arg("text"), py::arg("specials"))
+      .def("encode_offsets", &encode_offsets, py::arg("text"), py::arg("specials"))
       .def("count", &count, py::arg("text"), py::arg("specials"))
       .def("encode_batch", &encode_batch, py::arg("texts"), py::arg("specials"), py::arg("arrays"))
       .def("decode_list", &decode_list, py::arg("ids"))

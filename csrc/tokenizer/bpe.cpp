@@ -276,10 +276,10 @@ void Bpe::each_segment(Text text, const Allowed& allowed, Visit&& visit) const {
       throw std::invalid_argument("[encode] expected special tokens in allowed_special, got '" + name + "'");
     allowed_ids.push_back(special->id);
   }
+  std::sort(allowed_ids.begin(), allowed_ids.end());
   for (size_t from = 0;;) {
     const Specials::Match match = specials_.find(text.data, text.size, from);
-    if (match.what && !allowed.all &&
-        std::find(allowed_ids.begin(), allowed_ids.end(), match.what->id) == allowed_ids.end()) {
+    if (match.what && !allowed.all && !std::binary_search(allowed_ids.begin(), allowed_ids.end(), match.what->id)) {
       throw std::invalid_argument("[encode] the text holds the special token '" + match.what->text + "' at byte " +
                                   std::to_string(match.begin) + "; to encode it as special, pass allowed_special={'" +
                                   match.what->text +

@@ -1,7 +1,5 @@
 #include "tokenizer/patterns.h"
 
-#include <stdexcept>
-
 namespace llmcore::tok {
 namespace {
 
@@ -25,11 +23,10 @@ std::optional<Pattern> pattern_from_name(const std::string& name) {
   return std::nullopt;
 }
 
-const char* pattern_name(Pattern pattern) {
-  for (const Named& entry : kPatterns) {
-    if (pattern == entry.pattern) return entry.name;
-  }
-  throw std::logic_error("[tokenizer] a pattern without a name");
+std::string pattern_names() {
+  std::string names;
+  for (const Named& entry : kPatterns) names += std::string(names.empty() ? "" : ", ") + entry.name;
+  return names;
 }
 
 }  // namespace llmcore::tok

@@ -8,6 +8,7 @@ namespace llmcore::tok {
 enum class Pattern { kGpt2, kCl100k, kLlama3, kQwen2, kQwen35, kNanochat, kO200k, kSmollm, kDeepseek };
 
 std::optional<Pattern> pattern_from_name(const std::string& name);
-const char* pattern_name(Pattern pattern);
+// All names, for messages.
+std::string pattern_names();
 
 }  // namespace llmcore::tok

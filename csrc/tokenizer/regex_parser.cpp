@@ -52,6 +52,14 @@ bool may_be_empty(const Node& node) {
   }
 }
 
+// Whether the node, or an alternative of it, is nothing but lookaheads: what Oniguruma does not repeat.
+bool may_only_look(const Node& node) {
+  const auto any = [&] { return std::any_of(node.parts.begin(), node.parts.end(), may_only_look); };
+  const auto all = [&] { return std::all_of(node.parts.begin(), node.parts.end(), may_only_look); };
+  return node.kind == Node::kLook || (node.kind == Node::kSequence && all()) ||
+         (node.kind == Node::kAlternates && any());
+}
+
 // ASCII letters with their other cases, among which (?i) counts the long s and the sign for kelvin.
 CodeSet fold(const CodeSet& set) {
   CodeSet folded = set;
@@ -155,7 +163,7 @@ class Parser {
     } else if (!take("*")) {
       return node;
     }
-    if (node.kind == Node::kLook) refuse("a quantifier of a lookahead", quantifier);
+    if (may_only_look(node)) refuse("a quantifier of a lookahead", quantifier);
     const bool lazy = take("?"), possessive = !lazy && take("+");
     if (counted && lazy && least == most) {
       refuse(taken(quantifier) + ", which engines read in different ways", quantifier);
@@ -168,8 +176,8 @@ class Parser {
     for (const char* more : {"?", "*", "+", "{"}) {
       if (next_is(more)) refuse("a quantifier of a quantifier", at_);
     }
-    if (most == Node::kUnbounded && may_be_empty(node)) {
-      refuse("repetition without limit of " + taken(begin) + ", which may match nothing,", begin);
+    if (most > 1 && may_be_empty(node)) {  // engines differ in when they stop
+      refuse("repetition of " + taken(begin) + ", which may match nothing,", begin);
     }
     if (possessive && node.kind != Node::kSet) {
       refuse("a possessive quantifier of more than one character", quantifier);

@@ -3,55 +3,94 @@
 #include <algorithm>
 #include <cstring>
 #include <stdexcept>
-#include <unordered_set>
 
 namespace llmcore::tok {
+namespace {
 
-Specials::Specials(std::vector<Special> specials) : specials_(std::move(specials)) {
-  std::unordered_set<std::string> seen;
-  int first_bytes = 0;
+constexpr size_t kMaxBytes = 1 << 16;  // of one text
+
+[[noreturn]] void fail(const std::string& message) { throw std::invalid_argument("[tokenizer] expected " + message); }
+
+}  // namespace
+
+Specials::Specials(std::vector<Special> specials) : specials_(std::move(specials)), states_{{0, kRoot, kNone}} {
+  std::vector<std::pair<uint32_t, uint8_t>> arrivals(1);  // how a state is reached: from which one, by which byte
   for (uint32_t i = 0; i < specials_.size(); ++i) {
     const std::string& text = specials_[i].text;
-    if (text.empty()) throw std::invalid_argument("[tokenizer] expected special tokens that are not empty, got ''");
-    if (!seen.insert(text).second) {
-      throw std::invalid_argument("[tokenizer] expected distinct special tokens, got '" + text + "' twice");
+    if (text.empty()) fail("special tokens that are not empty, got ''");
+    if (text.size() > kMaxBytes) fail("special tokens of at most 65536 bytes, got " + std::to_string(text.size()));
+    if (!index_.emplace(text, i).second) fail("distinct special tokens, got '" + text + "' twice");
+    uint32_t state = kRoot;
+    for (const char c : text) {
+      const uint8_t byte = static_cast<uint8_t>(c);
+      const uint64_t fresh = states_.size();
+      const uint64_t next = steps_.insert(pair_key(state, byte), fresh);
+      if (next == fresh) {
+        states_.push_back({states_[state].size + 1, kRoot, kNone});
+        arrivals.emplace_back(state, byte);
+      }
+      state = static_cast<uint32_t>(next);
     }
-    auto& candidates = by_first_byte_[static_cast<uint8_t>(text[0])];
-    if (candidates.empty()) {
-      ++first_bytes;
-      only_first_byte_ = static_cast<uint8_t>(text[0]);
+    states_[state].found = i;
+    begins_[static_cast<uint8_t>(text[0])] = true;
+  }
+  if (std::count(begins_.begin(), begins_.end(), true) == 1) {
+    only_begin_ = static_cast<int>(std::find(begins_.begin(), begins_.end(), true) - begins_.begin());
+  }
+  // Shorter states first, because longer ones refer to them.
+  std::vector<uint32_t> order(states_.size());
+  for (uint32_t state = 0; state < order.size(); ++state) order[state] = state;
+  std::stable_sort(order.begin(), order.end(),
+                   [&](uint32_t a, uint32_t b) { return states_[a].size < states_[b].size; });
+  for (const uint32_t state : order) {
+    if (states_[state].size > 1) {
+      states_[state].shorter = step(states_[arrivals[state].first].shorter, arrivals[state].second);
     }
-    candidates.push_back(i);
+    if (states_[state].found == kNone) states_[state].found = states_[states_[state].shorter].found;
   }
-  if (first_bytes != 1) only_first_byte_ = -1;
-  for (auto& candidates : by_first_byte_) {
-    std::stable_sort(candidates.begin(), candidates.end(),
-                     [&](uint32_t a, uint32_t b) { return specials_[a].text.size() > specials_[b].text.size(); });
+}
+
+uint32_t Specials::step(uint32_t state, uint8_t byte) const {
+  for (;; state = states_[state].shorter) {
+    const uint64_t next = steps_.find(pair_key(state, byte));
+    if (next != PairTable::kNone) return static_cast<uint32_t>(next);
+    if (state == kRoot) return kRoot;
   }
+}
+
+const uint8_t* Specials::first_byte(const uint8_t* p, const uint8_t* end) const {
+  if (only_begin_ >= 0) {
+    const void* hit = std::memchr(p, only_begin_, static_cast<size_t>(end - p));
+    return hit ? static_cast<const uint8_t*>(hit) : end;
+  }
+  while (p < end && !begins_[*p]) ++p;
+  return p;
 }
 
 Specials::Match Specials::find(const uint8_t* text, size_t n, size_t from) const {
-  if (specials_.empty()) return {n, nullptr};
+  Match best{n, nullptr};
+  if (specials_.empty()) return best;
+  uint32_t state = kRoot;
   for (size_t i = from; i < n; ++i) {
-    if (only_first_byte_ >= 0) {
-      const void* hit = std::memchr(text + i, only_first_byte_, n - i);
-      if (!hit) break;
-      i = static_cast<size_t>(static_cast<const uint8_t*>(hit) - text);
+    if (state == kRoot) {
+      i = static_cast<size_t>(first_byte(text + i, text + n) - text);
+      if (i == n) break;
     }
-    for (uint32_t candidate : by_first_byte_[text[i]]) {
-      const Special& special = specials_[candidate];
-      const size_t length = special.text.size();
-      if (length <= n - i && std::memcmp(text + i, special.text.data(), length) == 0) return {i, &special};
+    state = step(state, text[i]);
+    const State& now = states_[state];
+    if (best.what && i + 1 - now.size > best.begin) break;  // all that may yet be found begins later
+    if (now.found != kNone) {
+      const Special& found = specials_[now.found];
+      const size_t begin = i + 1 - found.text.size();
+      if (begin <= best.begin) best = {begin, &found};
     }
   }
-  return {n, nullptr};
+  return best;
 }
 
 const Special* Specials::named(const std::string& text) const {
-  for (const Special& special : specials_) {
-    if (special.text == text) return &special;
-  }
-  return nullptr;
+  const auto entry = index_.find(text);
+  return entry == index_.end() ? nullptr : &specials_[entry->second];
 }
 
 }  // namespace llmcore::tok

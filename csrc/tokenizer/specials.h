@@ -4,7 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <unordered_map>
 #include <vector>
+
+#include "tokenizer/pair_table.h"
 
 namespace llmcore::tok {
 
@@ -13,9 +16,11 @@ struct Special {
   uint32_t id;
 };
 
+// Finds them with the automaton of Aho and Corasick (1975, https://doi.org/10.1145/360825.360855): in time linear in
+// the text, however many there are.
 class Specials {
  public:
-  // Throws std::invalid_argument for an empty text or one that occurs twice.
+  // Throws std::invalid_argument for a text that is empty, too long, or there twice.
   explicit Specials(std::vector<Special> specials);
 
   struct Match {
@@ -31,9 +36,24 @@ class Specials {
   const std::vector<Special>& all() const { return specials_; }
 
  private:
+  static constexpr uint32_t kRoot = 0, kNone = UINT32_MAX;
+
+  // A state is what was read last, as far as some special token begins so.
+  struct State {
+    uint32_t size;     // of what was read
+    uint32_t shorter;  // the state that is its longest proper suffix
+    uint32_t found;    // the longest special token that it ends with, an index into specials_, or kNone
+  };
+
+  uint32_t step(uint32_t state, uint8_t byte) const;
+  const uint8_t* first_byte(const uint8_t* p, const uint8_t* end) const;
+
   std::vector<Special> specials_;
-  std::array<std::vector<uint32_t>, 256> by_first_byte_;  // indices into specials_, longest text first
-  int only_first_byte_ = -1;                              // the common case, "<": found with memchr
+  std::unordered_map<std::string, uint32_t> index_;  // by text, into specials_
+  std::vector<State> states_;
+  PairTable steps_;  // (state, byte) -> the state with the byte added
+  std::array<bool, 256> begins_{};
+  int only_begin_ = -1;  // the common case, "<": found with memchr
 };
 
 }  // namespace llmcore::tok

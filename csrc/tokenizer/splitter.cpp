@@ -1,11 +1,20 @@
 #include "tokenizer/splitter.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 namespace llmcore::tok {
 namespace {
 
 constexpr size_t kMaxStages = 16;
+
+// Words alone are taken for a name that is not known: hardly anyone wants to cut at one word.
+bool looks_like_name(const std::string& text) {
+  return text.size() != 1 && text.size() <= 40 && std::all_of(text.begin(), text.end(), [](char c) {
+           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == '-' ||
+                  c == '.';
+         });
+}
 
 }  // namespace
 
@@ -18,6 +27,9 @@ Splitter::Splitter(std::vector<std::string> stages) : names_(std::move(stages)) 
     const auto known = pattern_from_name(name);
     if (known) {
       stages_.push_back({*known, nullptr});
+    } else if (looks_like_name(name)) {
+      throw std::invalid_argument("[tokenizer] expected pattern to be one of " + pattern_names() +
+                                  ", or a regular expression, got '" + name + "'");
     } else {
       stages_.push_back({Pattern::kGpt2, std::make_shared<const Regex>(name)});
     }

@@ -7,6 +7,7 @@ interpreter's own `unicodedata`, so texts must keep to characters that it knows 
 
 from __future__ import annotations
 
+import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -115,13 +116,24 @@ LINES = choice(
 )
 
 
-def gpt4_like(digits: int, spaces: Matcher) -> Matcher:
+def gpt4_like(digits: int, spaces: Matcher, word: Callable[[str], bool] = letter) -> Matcher:
     return choice(
         contraction(fold=True),
-        sequence(optional(one(prefix)), times(letter, 1)),
+        sequence(optional(one(prefix)), times(word, 1)),
         times(number, 1, digits),
-        sequence(optional(SPACE), times(other, 1), times(NEWLINES, 0)),
+        sequence(optional(SPACE), times(lambda c: other(c) and not word(c), 1), times(NEWLINES, 0)),
         spaces,
+    )
+
+
+def deepseek() -> Matcher:
+    """The third stage; split_text does the first two."""
+    symbol, word = category("P", "S"), category("L", "M")
+    return choice(
+        sequence(chars(string.punctuation), times(string.ascii_letters.__contains__, 1)),
+        sequence(optional(one(lambda c: not (c in "\r\n" or letter(c) or symbol(c)))), times(word, 1)),
+        sequence(optional(SPACE), times(symbol, 1), times(NEWLINES, 0)),
+        LINES,
     )
 
 
@@ -158,25 +170,38 @@ PATTERNS = {
     ),
     "llama3": gpt4_like(3, LINES),
     "qwen2": gpt4_like(1, LINES),
+    "qwen35": gpt4_like(1, LINES, category("L", "M")),
+    "nanochat": gpt4_like(2, LINES),
+    "deepseek": deepseek(),
     "o200k": o200k(),
 }
 
 
+def isolate(matcher: Matcher, text: str) -> list[str]:
+    """The matches and what lies between two of them."""
+    pieces, start, at = [], 0, 0
+    while at < len(text):
+        end = next(matcher(text, at), None)
+        if end is None:
+            at += 1
+            continue
+        pieces += [text[start:at], text[at:end]]
+        start = at = end
+    return [piece for piece in [*pieces, text[start:]] if piece]
+
+
+def cjk(c: str) -> bool:
+    return "一" <= c <= "龥" or "\u3040" <= c <= "\u30ff"
+
+
 def split_text(pattern: str, text: str) -> list[str]:
-    if pattern == "smollm":  # every number on its own, and gpt2 within what lies between
-        pieces, segment = [], ""
-        for c in text:
-            if number(c):
-                pieces += [*split_text("gpt2", segment), c]
-                segment = ""
-            else:
-                segment += c
-        return pieces + split_text("gpt2", segment)
-    pieces, start = [], 0
-    while start < len(text):
-        end = next(PATTERNS[pattern](text, start))
-        pieces.append(text[start:end])
-        start = end
+    stages = {
+        "smollm": [one(number), GPT2],
+        "deepseek": [times(number, 1, 3), times(cjk, 1), PATTERNS["deepseek"]],
+    }.get(pattern) or [PATTERNS[pattern]]
+    pieces = [text]
+    for stage in stages:
+        pieces = [part for piece in pieces for part in isolate(stage, piece)]
     return pieces
 
 

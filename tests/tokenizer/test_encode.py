@@ -164,6 +164,44 @@ def test_special_tokens_are_refused_by_default(tokenizer):
     assert tokenizer.decode(ordinary) == tokenizer.decode(expected) == text
 
 
+@given(
+    st.lists(st.text("ab<", min_size=2, max_size=6), min_size=1, max_size=8, unique=True), st.text("ab<", max_size=60)
+)
+def test_special_tokens_leftmost_and_longest(specials, text):
+    tokens = [bytes([byte]) for byte in range(256)]
+    special_ids = {special: 256 + number for number, special in enumerate(specials)}
+    expected, at = [], 0
+    while at < len(text):
+        found = max((s for s in specials if text.startswith(s, at)), key=len, default=text[at])
+        expected.append(special_ids.get(found, ord(found[0])))
+        at += len(found)
+    tokenizer = Tokenizer(Vocabulary(tokens, [], "gpt2", special_tokens=special_ids))
+    assert tokenizer.encode(text, allowed_special="all") == expected
+
+
+def test_many_special_tokens_are_found_in_linear_time():
+    tokens = [bytes([byte]) for byte in range(256)]
+    special_ids = {f"<|{number}|>": 256 + number for number in range(10_000)}
+    special_ids["<" * 200 + "!"] = 20_000
+    tokenizer = Tokenizer(Vocabulary(tokens, [], "gpt2", special_tokens=special_ids))
+    assert tokenizer.encode("<" * 300_000, allowed_special=list(special_ids)) == [60] * 300_000
+    text = "".join(special_ids)
+    assert tokenizer.encode(text * 3, allowed_special=list(special_ids)) == [*special_ids.values()] * 3
+
+
+@given(data=reference.DATA, text=reference.TEXTS)
+def test_offsets_are_where_tokens_begin(tokenizer, data, text):
+    ids, starts = tokenizer.encode_offsets(data, allowed_special="all")
+    assert ids.tolist() == tokenizer.encode(data, allowed_special="all")
+    assert (ids.dtype, starts.dtype) == (np.uint32, np.int64)
+    sizes = [len(tokenizer.token_bytes(id)) for id in ids.tolist()]
+    assert starts.tolist() == [sum(sizes[:i]) for i in range(len(sizes))]
+    ids, starts = tokenizer.encode_offsets(text)
+    _, begins = tokenizer.encode_offsets(text.encode())
+    character_of = [number for number, c in enumerate(text) for _ in c.encode()]
+    assert starts.tolist() == [character_of[begin] for begin in begins.tolist()]
+
+
 def test_the_longest_special_token_counts(tokenizer):
     long, short = tokenizer.special_tokens["<|user|>!"], tokenizer.special_tokens["<|user|>"]
     assert tokenizer.encode("<|user|>!<|user|>", allowed_special="all") == [long, short]

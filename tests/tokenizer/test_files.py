@@ -88,6 +88,7 @@ def drop(name):
     return lambda document: document["model"]["vocab"].pop(name)
 
 
+SPLIT = ("pre_tokenizer", "pretokenizers", 0)
 BROKEN = [
     (put("model", []), r"model: expected an object, got \[\]"),
     (put("model", "type", "Unigram"), "model.type: expected BPE, got Unigram"),
@@ -124,15 +125,20 @@ BROKEN = [
     (put("pre_tokenizer", None), "pre_tokenizer: expected an object"),
     (
         put("pre_tokenizer", {"type": "Whitespace"}),
-        "pre_tokenizer: expected byte-level splitting as gpt2, cl100k",
+        "pre_tokenizer: expected ByteLevel at the end",
     ),
     (put("pre_tokenizer", "pretokenizers", 3), "pre_tokenizer.pretokenizers: expected an array"),
     (put("pre_tokenizer", "pretokenizers", [3]), "pre_tokenizer.pretokenizers: expected objects"),
-    (put("pre_tokenizer", "pretokenizers", []), "pre_tokenizer: expected byte-level splitting"),
-    (put("pre_tokenizer", "pretokenizers", 0, "pattern", {"Regex": r"\w+"}), r"pre_tokenizer: .*got \\w\+"),
+    (put("pre_tokenizer", "pretokenizers", []), "pretokenizers: expected ByteLevel at the end"),
+    (put(*SPLIT, "pattern", {"Regex": r"(?<=a)b"}), r"supported constructs, got the group '\(\?<=' at character 0"),
+    (put(*SPLIT, "pattern", {"Regex": "a\ud800"}), "expected pattern to have a UTF-8 form"),
+    (put(*SPLIT, "pattern", {"Regex": 3}), r"pretokenizers\[0\].pattern.Regex: expected a string, got 3"),
+    (put(*SPLIT, "pattern", {}), r"pretokenizers\[0\].pattern.String: expected a string, got null"),
+    (put(*SPLIT, "behavior", "MergedWithNext"), "expected the behavior Isolated without invert, got MergedWithNext"),
+    (put(*SPLIT, {"type": "Punctuation"}), "expected Split or Digits before ByteLevel, got Punctuation"),
     (
         put("pre_tokenizer", "pretokenizers", 1, "add_prefix_space", True),
-        "pre_tokenizer: expected byte-level",
+        r"pretokenizers\[1\].add_prefix_space: expected false",
     ),
     (put("added_tokens", {}), "added_tokens: expected an array"),
     (put("added_tokens", 0, 7), r"added_tokens\[0\]: expected an object, got 7"),

@@ -26,7 +26,11 @@ TIKTOKEN_CL100K = (
     r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
 )
 TIKTOKEN_GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-TIKTOKEN_REGEX = {**REGEX, "cl100k": TIKTOKEN_CL100K, "gpt2": TIKTOKEN_GPT2}
+NANOCHAT = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*"
+    r"|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+TIKTOKEN_REGEX = {**REGEX, "cl100k": TIKTOKEN_CL100K, "gpt2": TIKTOKEN_GPT2, "nanochat": NANOCHAT}
 TIKTOKEN_PATTERNS = sorted(TIKTOKEN_REGEX)
 
 EVERY_CODE_POINT = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
@@ -131,6 +135,22 @@ def test_special_tokens(trained, tmp_path, text):
     assert ours == as_tiktoken(trained).encode(text, allowed_special="all")
 
 
+@pytest.fixture(scope="module")
+def offset_encoders(trained, tmp_path_factory):
+    hugging_face = as_hugging_face(trained, tmp_path_factory.mktemp("hf"))
+    # Its ByteLevel leaves out the space before a word where it gives offsets, unless told otherwise.
+    hugging_face.post_processor = peer("tokenizers").processors.ByteLevel(trim_offsets=False)
+    return hugging_face, as_tiktoken(trained) if trained.pattern in TIKTOKEN_REGEX else None
+
+
+@given(text=reference.TEXTS)
+def test_offsets_as_tiktoken_and_hugging_face(trained, offset_encoders, text):
+    ids, starts = trained.encode_offsets(text)
+    hugging_face, tiktoken = offset_encoders
+    assert [start for start, _ in hugging_face.encode(text).offsets] == starts.tolist()
+    assert tiktoken is None or tiktoken.decode_with_offsets(ids.tolist())[1] == starts.tolist()
+
+
 def test_lone_surrogates_as_tiktoken(trained):
     for text in ("a\ud800b", "\udc00", "\ud83d\ude00", "\ud83d\ud83d\ude00"):
         assert trained.encode(text) == as_tiktoken(trained).encode(text)
@@ -219,6 +239,95 @@ def test_split_as_the_regex_package(pattern):
     for _ in range(2_000):
         text = "".join(rng.choices(alphabet, k=40))
         assert [piece.decode() for piece in _core.split(pattern, text)] == compiled.findall(text), repr(text)
+
+
+class RandomExpressions:
+    """Expressions with every construct that is supported, most of which mean something."""
+
+    SETS = (
+        *(r"\p{L}", r"\p{N}", r"\p{M}", r"\p{Lu}", r"\p{P}", r"\p{Han}", r"\P{L}", r"\s", r"\S", r"\d", r"\D", r"\w"),
+        *("[ab]", "[^ab]", r"[^\s\p{L}\p{N}]", r"[\r\n]", "a", "b", r"\x20", ".", "[a-c1]", r"\n", "é"),
+        *("(?i:s)", "(?i:[k-s])", "(?i:[^s])", r"[\p{L}&&[^b]]"),
+    )
+    QUANTIFIERS = ("", "", "", "?", "*", "+", "??", "*?", "+?", "{1,2}", "{2}", "{0,2}", "{1,}", "{2,3}?")
+
+    def __init__(self, seed):
+        self.rng = random.Random(seed)
+
+    def item(self, depth):
+        roll, choice = self.rng.random(), self.rng.choice
+        if depth > 0 and roll < 0.25:
+            return choice(["(?:", "("]) + self.alternatives(depth - 1) + ")" + choice(self.QUANTIFIERS)
+        if roll < 0.32:
+            return choice(["(?!", "(?="]) + choice(self.SETS) + ")"
+        return choice(self.SETS) + choice(["?+", "*+", "++"] if roll > 0.92 else self.QUANTIFIERS)
+
+    def alternatives(self, depth):
+        return "|".join(
+            "".join(self.item(depth) for _ in range(self.rng.randint(1, 3))) for _ in range(self.rng.randint(1, 3))
+        )
+
+
+def test_any_expression_as_oniguruma():
+    tokenizers = peer("tokenizers")
+    expressions, compared = RandomExpressions(5), 0
+    rng = expressions.rng
+    while compared < 5_000:
+        expression = expressions.alternatives(2)
+        try:
+            _core.split(expression, "")
+        except ValueError:
+            continue
+        theirs = tokenizers.pre_tokenizers.Split(tokenizers.Regex(expression), "isolated")
+        for _ in range(10):
+            text = "".join(rng.choices("aabb  \n\r1 2!SsKkcAé中\u0301ſKª½\u3000.-", k=rng.randint(0, 14)))
+            expected = [piece.encode() for piece, _ in theirs.pre_tokenize_str(text)]
+            assert _core.split(expression, text) == expected, (expression, text)
+            compared += 1
+
+
+@pytest.mark.parametrize("name", [*"LMNPSZC", "Lu", "Nd", "Pc", "So", "Cn", "Han", "Hiragana", "Katakana", "Latin"])
+def test_properties_as_oniguruma(name):
+    check_set(rf"\p{{{name}}}")
+
+
+@pytest.mark.parametrize("expression", [r"\s", r"\S", r"\d", r"\w", r"\W", ".", r"[^\p{L}\d]", "(?i:[a-z])"])
+def test_sets_as_oniguruma(expression):
+    check_set(expression)
+
+
+def check_set(expression):
+    tokenizers = peer("tokenizers")
+    theirs = tokenizers.pre_tokenizers.Split(tokenizers.Regex(expression), "isolated")
+    for start in range(0, len(EVERY_CODE_POINT), 50_000):
+        text = "".join(EVERY_CODE_POINT[start : start + 50_000])
+        assert _core.split(expression, text) == [piece.encode() for piece, _ in theirs.pre_tokenize_str(text)]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        lambda pre: [pre.Digits(individual_digits=False), pre.ByteLevel(add_prefix_space=False)],
+        lambda pre: [pre.Split(" ", "isolated"), pre.ByteLevel(add_prefix_space=False, use_regex=False)],
+        lambda pre: [pre.Split("a.b", "isolated"), pre.ByteLevel(add_prefix_space=False, use_regex=False)],
+        lambda pre: [pre.ByteLevel(add_prefix_space=False, use_regex=False)],
+    ],
+)
+def test_loads_other_stages_of_hugging_face(steps, corpus, tmp_path):
+    tokenizers = peer("tokenizers")
+    pre = tokenizers.pre_tokenizers
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
+    theirs.pre_tokenizer = pre.Sequence(steps(pre))
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=600, initial_alphabet=pre.ByteLevel.alphabet(), show_progress=False
+    )
+    theirs.train_from_iterator([corpus[:20_000]], trainer)
+    theirs.save(str(tmp_path / "theirs.json"))
+    ours = Tokenizer.load(tmp_path / "theirs.json")
+    text = "a.b 12345 x" + corpus[20_000:30_000]
+    assert ours.encode(text) == hugging_face_ids(theirs, text)
+    saved = as_hugging_face(ours, tmp_path / "ours.json")
+    assert hugging_face_ids(saved, text) == hugging_face_ids(theirs, text)
 
 
 def cl100k_file():

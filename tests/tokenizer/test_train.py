@@ -105,7 +105,7 @@ def test_progress_reports_and_may_stop(corpus):
         ((iter(["x"]), 300, "cl100k", "<a>"), TypeError, "special_tokens to be a list"),
         ((iter(["x"]), 300, "cl100k", [b"<a>"]), TypeError, "special_tokens to be a list of str, got b'<a>' in it"),
         ((iter(["x"]), 300, "cl100k", ["a\ud800"]), ValueError, "that have a UTF-8 form"),
-        ((iter(["x"]), 300, 3), TypeError, "pattern to be a name, got int"),
+        ((iter(["x"]), 300, 3), TypeError, "pattern to be a name, a regular expression or a list of these, got 3"),
         (
             (iter(["x"]), 300, "cl100k", ["<a>", "<a>"]),
             ValueError,

@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from llmcore.tokenizer.patterns import GPT2, NAMES, REGEX, name_of_regex
-from llmcore.tokenizer.vocabulary import Vocabulary
+from llmcore.tokenizer.patterns import GPT2, REGEX, from_stages, stages_of
+from llmcore.tokenizer.vocabulary import Pattern, Vocabulary
 
 MAX_ID_GAP = 1 << 20  # how far ids may exceed their number, so that no file asks for gigabytes
 
@@ -67,17 +67,10 @@ def write_tokenizer_json(path: Path, vocabulary: Vocabulary) -> None:
         "pre_tokenizer": {
             "type": "Sequence",
             "pretokenizers": [
-                {"type": "Digits", "individual_digits": True},
-                {**byte_level, "use_regex": True},
-            ]
-            if vocabulary.pattern == "smollm"
-            else [
-                {
-                    "type": "Split",
-                    "pattern": {"Regex": REGEX[vocabulary.pattern]},
-                    "behavior": "Isolated",
-                    "invert": False,
-                },
+                *(
+                    {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+                    for regex in stages_of(vocabulary.pattern)
+                ),
                 {**byte_level, "use_regex": False},
             ],
         },
@@ -241,32 +234,49 @@ def _read_merges(
     return pairs
 
 
-def _read_pattern(read: _Reader, document: dict) -> str:
-    """Which of our patterns the pre-tokenizer is."""
+def _read_pattern(read: _Reader, document: dict) -> Pattern:
+    """The pre-tokenizer's stages."""
     whole = read.get(document, "pre_tokenizer", dict)
-    steps = [whole]
+    steps, where = [whole], "pre_tokenizer"
     if whole.get("type") == "Sequence":
         steps = read.get(whole, "pretokenizers", list, "pre_tokenizer")
+        where = "pre_tokenizer.pretokenizers"
     if not all(isinstance(step, dict) for step in steps):
-        raise read.fail("pre_tokenizer.pretokenizers", "objects", steps)
-    kinds = [step.get("type") for step in steps]
-    last = steps[-1] if steps else {}
-    regex: str | None = None
-    if kinds and kinds[-1] == "ByteLevel" and last.get("add_prefix_space") is False:
-        if last.get("use_regex", True):
-            if kinds[:-1] == []:
-                regex = GPT2
-            elif kinds[:-1] == ["Digits"] and steps[0].get("individual_digits") is True:
-                return "smollm"
-        elif kinds[:-1] == ["Split"]:
-            rule = read.get(steps[0], "pattern", dict, "pre_tokenizer Split")
-            # Either way of keeping the matches: the expressions leave nothing between them.
-            if (steps[0].get("behavior"), steps[0].get("invert")) in (("Isolated", False), ("Removed", True)):
-                regex = read.get(rule, "Regex", str, "pre_tokenizer Split.pattern")
-    name = name_of_regex(regex) if regex is not None else None
-    if name is None:
-        raise read.fail("pre_tokenizer", f"byte-level splitting as {', '.join(NAMES)} do it", regex or whole)
-    return name
+        raise read.fail(where, "objects", steps)
+    if not steps or steps[-1].get("type") != "ByteLevel":
+        raise read.fail(where, "ByteLevel at the end (a byte-level vocabulary)", whole)
+    last = f"{where}[{len(steps) - 1}]"
+    if read.get(steps[-1], "add_prefix_space", bool, last, True):
+        raise read.fail(f"{last}.add_prefix_space", "false (it is not supported)", True)
+    stages = tuple(_read_stage(read, step, f"{where}[{number}]") for number, step in enumerate(steps[:-1]))
+    if read.get(steps[-1], "use_regex", bool, last, True):
+        stages += (GPT2,)
+    return from_stages(stages or (r"[\s\S]+",))
+
+
+def _read_stage(read: _Reader, step: dict, where: str) -> str:
+    """The expression of one stage before ByteLevel."""
+    kind = read.get(step, "type", str, where)
+    if kind == "Digits":
+        return r"\p{N}" if read.get(step, "individual_digits", bool, where, False) else r"\p{N}+"
+    if kind != "Split":
+        raise read.fail(where, "Split or Digits before ByteLevel", kind)
+    rule = read.get(step, "pattern", dict, where)
+    regex = rule.get("Regex")
+    if regex is None:
+        literal = read.get(rule, "String", str, f"{where}.pattern")
+        regex = f"(?:{''.join(f'{chr(92)}{c}' if c in _META else c for c in literal)})"
+    elif not isinstance(regex, str):
+        raise read.fail(f"{where}.pattern.Regex", "a string", regex)
+    behavior, invert = read.get(step, "behavior", str, where), read.get(step, "invert", bool, where, False)
+    # Removing all but the matches comes to the same for our own expressions, which leave nothing between them.
+    removes_nothing = (behavior, invert) == ("Removed", True) and regex in REGEX.values()
+    if (behavior, invert) != ("Isolated", False) and not removes_nothing:
+        raise read.fail(where, "the behavior Isolated without invert", f"{behavior}, invert {invert}")
+    return regex
+
+
+_META = frozenset(r"\.+*?()|[]{}^$#&-~/")
 
 
 # tokenizer.ggml.pre -> (our pattern, whether a piece that is a token is that token), as llama.cpp takes them.
@@ -285,6 +295,8 @@ _GGUF_PATTERNS = {
     "qwen2": ("qwen2", False),
     "deepseek-r1-qwen": ("qwen2", False),
     "stablelm2": ("qwen2", False),
+    "qwen35": ("qwen35", False),
+    "deepseek-v3": ("deepseek", False),
     "gpt-4o": ("o200k", False),
     "llama4": ("o200k", False),
 }
@@ -338,7 +350,7 @@ def read_gguf(path: Path) -> Vocabulary:
     return Vocabulary(tokens, pairs, pattern, whole_piece_first, special_tokens)
 
 
-def read_tiktoken(path: Path, pattern: str, special_tokens: dict[str, int] | Iterable[str]) -> Vocabulary:
+def read_tiktoken(path: Path, pattern: Pattern, special_tokens: dict[str, int] | Iterable[str]) -> Vocabulary:
     """Reads lines of `base64-of-the-bytes id`."""
 
     def fail(number: int, line: bytes, expected: str) -> ValueError:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmcore import _core
+from llmcore.tokenizer.patterns import from_argument
 from llmcore.tokenizer.stream import StreamDecoder
-from llmcore.tokenizer.vocabulary import Vocabulary
+from llmcore.tokenizer.vocabulary import Pattern, Vocabulary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,16 +35,16 @@ class Tokenizer:
     def __init__(self, vocabulary: Vocabulary):
         """ValueError if the vocabulary contradicts itself: see `Vocabulary` for its parts."""
         v = vocabulary
-        _check_pattern(v.pattern, "tokenizer")
+        pattern = from_argument(v.pattern, "tokenizer")
         _check_specials(v.special_tokens, "tokenizer")
         for special, id in v.special_tokens.items():
             if not isinstance(id, int) or not 0 <= id < 1 << 31:
                 raise ValueError(f"[tokenizer] expected an id for special token {special!r}, got {id!r}")
         specials = list(v.special_tokens.items())
         if v.merges is None:
-            self._bpe = _core.BPE.from_ranks(v.tokens, v.pattern, specials)
+            self._bpe = _core.BPE.from_ranks(v.tokens, pattern, specials)
         else:
-            self._bpe = _core.BPE(v.tokens, v.merges, v.pattern, v.whole_piece_first, specials)
+            self._bpe = _core.BPE(v.tokens, v.merges, pattern, v.whole_piece_first, specials)
         self._encode = self._bpe.encode
         self._special_tokens: dict[str, int] = self._bpe.specials
 
@@ -54,7 +55,7 @@ class Tokenizer:
         cls,
         files_or_iterator: str | os.PathLike | list[str | os.PathLike] | Iterable[Text],
         vocab_size: int,
-        pattern: str = "cl100k",
+        pattern: str | Sequence[str] = "cl100k",
         special_tokens: Collection[str] = (END_OF_TEXT,),
         progress: Callable[[int, int], object] | None = None,
     ) -> Tokenizer:
@@ -64,8 +65,13 @@ class Tokenizer:
             texts are separate documents: no token is learned across two.
         vocab_size: how many tokens in all: 256 bytes, one per merge, and the special tokens, whose ids are
             the last. It comes out smaller if the text has too few distinct pairs to merge.
-        pattern: how text is cut into pieces first; tokens never cross pieces. One of gpt2, cl100k, o200k,
-            llama3, qwen2, smollm.
+        pattern: how text is cut into pieces first; tokens never cross pieces. One of gpt2, cl100k, llama3,
+            qwen2, qwen35, nanochat, o200k, smollm, deepseek; or a regular expression, whose matches are pieces,
+            as is what lies between two of them; or a list of these, each of which cuts the pieces of the one
+            before. Expressions run in linear time, with what Oniguruma and PyPI `regex` read alike: classes with
+            ranges, \\p{..}, \\s, \\d, \\w, && and negation, groups, (?i:...) over ASCII, alternatives,
+            greedy and lazy quantifiers, possessive ones and lookaheads of one character. ValueError names
+            anything else.
         special_tokens: strings that become one token each. Where they occur in the training text they are
             left out.
         progress: called now and then as progress(tokens so far, tokens wanted); it may raise to stop.
@@ -74,7 +80,7 @@ class Tokenizer:
         the smaller ids. Memory grows with the number of distinct pieces. ValueError for a vocab_size below
         256 plus the number of special tokens, for no text at all, and for an unknown pattern.
         """
-        _check_pattern(pattern, "train")
+        pattern = from_argument(pattern, "train")
         _check_specials(special_tokens, "train")
         specials = list(special_tokens)
         for special in specials:
@@ -102,7 +108,7 @@ class Tokenizer:
     def load(
         cls,
         path: str | os.PathLike,
-        pattern: str | None = None,
+        pattern: str | Sequence[str] | None = None,
         special_tokens: dict[str, int] | Collection[str] | None = None,
     ) -> Tokenizer:
         """Reads a tokenizer.json (byte-level BPE), a directory that holds one, a model's `.gguf` file (byte-level
@@ -126,7 +132,9 @@ class Tokenizer:
                 raise ValueError(f"[load] {path}: expected pattern=... (a .tiktoken file does not name its own)")
             if special_tokens is not None:
                 _check_specials(special_tokens, "load")
-            vocabulary = formats.read_tiktoken(path, pattern, special_tokens if special_tokens is not None else ())
+            vocabulary = formats.read_tiktoken(
+                path, from_argument(pattern, "load"), special_tokens if special_tokens is not None else ()
+            )
         elif pattern is not None or special_tokens is not None:
             raise ValueError(f"[load] {path}: expected no pattern and special_tokens: the file has its own")
         elif path.suffix == ".gguf":
@@ -181,6 +189,16 @@ class Tokenizer:
         """As `encode`, giving a uint32 array of shape (T,): the fast way for long texts, which are shared among
         `llmcore.num_threads()` threads."""
         return self._with_utf8(self._bpe.encode_array, text, self._policy(allowed_special))
+
+    def encode_offsets(self, text: Text, allowed_special: AllowedSpecial = ()) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of a text as `encode_array` gives them, and where each token begins, int64 of shape (T,): at which
+        character of a str, at which byte of bytes.
+
+        A token that begins inside a character counts from that character, as in tiktoken's
+        decode_with_offsets, so that neighbours may begin at the same one. (Surrogates of a str count as what
+        they are replaced by.) ValueError where the tokens do not spell the text, byte for byte.
+        """
+        return self._with_utf8(self._bpe.encode_offsets, text, self._policy(allowed_special))
 
     def encode_batch(self, texts: Iterable[Text], allowed_special: AllowedSpecial = ()) -> list[list[int]]:
         """`encode` for each of several texts, on `llmcore.num_threads()` threads."""
@@ -237,8 +255,8 @@ class Tokenizer:
         return self._special_tokens.get(END_OF_TEXT)
 
     @property
-    def pattern(self) -> str:
-        """The name of the split pattern."""
+    def pattern(self) -> Pattern:
+        """The split pattern: its name, an expression, or a tuple of these, one for each stage."""
         return self._bpe.pattern
 
     @property
@@ -301,11 +319,6 @@ class Tokenizer:
             if name not in self._special_tokens:
                 raise ValueError(f"[encode] expected special tokens in allowed_special, got {name!r}")
         return names
-
-
-def _check_pattern(pattern: Any, op: str) -> None:
-    if not isinstance(pattern, str):
-        raise TypeError(f"[{op}] expected pattern to be a name, got {type(pattern).__name__}")
 
 
 def _check_specials(specials: Any, op: str) -> None:
