@@ -31,7 +31,9 @@ size_t merge_long(const PairTable& merges, uint32_t* ids, size_t n, MergeScratch
   constexpr uint32_t kEnd = ~0u;
   constexpr size_t kAhead = 8;  // positions that are fetched from memory before their turn
   const std::greater<uint64_t> later;
-  auto& [nodes, buckets, ranks] = scratch;
+  auto& nodes = scratch.nodes;  // not a structured binding: Clang 14 keeps those out of lambdas
+  auto& buckets = scratch.buckets;
+  auto& ranks = scratch.ranks;
   nodes.resize(n);
   ranks.clear();
   PairTable bucket_of;  // rank -> index into buckets

@@ -1,0 +1,122 @@
+"""Fuzzes what reads vocabularies: a file is a Tokenizer or a ValueError that names it, whatever is in it. See README.md.
+
+    python tests/fuzz/fuzz_files.py {json,tiktoken,gguf} [--replay] CORPUS [libFuzzer's options]
+
+An input is a file, or, if it begins with a zero, edits of a good one. `--replay` runs every file of CORPUS once and
+needs no atheris: for a core that was built with sanitizers.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+SAMPLE = "ab abc 12345 don't é中😀\n\n <|endoftext|>"
+VALUES = [None, True, False, 0, -1, 1e99, 2**31, 2**63, "", "a", "ab", "\ud800", "Ġ", [], {}, ["a", "b"], [0, 0]]
+VALUES += [r"\p{L}+", "[a-", "(?i:s)", "(a|b)*c{2,9}", "Split", "Digits", "ByteLevel", "Isolated", "Sequence", "BPE"]
+
+
+class Edits:
+    """Numbers drawn from an input; zeros when it is used up."""
+
+    def __init__(self, data: bytes):
+        self._data = iter(data)
+
+    def __call__(self, limit: int) -> int:
+        return (next(self._data, 0) << 8 | next(self._data, 0)) % max(limit, 1)
+
+
+def edit_json(good: bytes, draw: Edits) -> bytes:
+    """Replaces, removes or copies fields anywhere in the document."""
+    document = json.loads(good)
+    for _ in range(1 + draw(4)):
+        where = document
+        while True:
+            keys = list(where) if isinstance(where, dict) else list(range(len(where)))
+            if not keys:
+                break
+            key = keys[draw(len(keys))]
+            if isinstance(where[key], (dict, list)) and draw(4):
+                where = where[key]
+                continue
+            if action := draw(4):
+                where[key] = where[keys[draw(len(keys))]] if action == 1 else VALUES[draw(len(VALUES))]
+            else:
+                del where[key]
+            break
+    return json.dumps(document).encode()
+
+
+def edit_bytes(good: bytes, draw: Edits) -> bytes:
+    data = bytearray(good)
+    for _ in range(1 + draw(8)):
+        at = draw(len(data))
+        data[at : at + draw(2)] = bytes(draw(256) for _ in range(draw(9)))
+    return bytes(data)
+
+
+def good_file(kind: str) -> bytes:
+    from llmcore.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.train(iter([SAMPLE * 3]), 270)
+    if kind == "json":
+        return tokenizer.save(Path(tempfile.mkdtemp())).read_bytes()
+    if kind == "tiktoken":
+        tokens = enumerate(tokenizer.vocabulary.tokens)
+        return b"".join(base64.b64encode(token) + b" %d\n" % id for id, token in tokens if token)
+    from formats.gguf_files import gguf
+    from tokenizer.test_gguf_vocabulary import metadata
+
+    return gguf(metadata(tokenizer, "llama-bpe"))
+
+
+def target(kind: str) -> Callable[[bytes], None]:
+    from llmcore.tokenizer import Tokenizer
+
+    path = Path(tempfile.mkdtemp()) / f"tokenizer.{kind}"
+    arguments = {"pattern": "cl100k", "special_tokens": ["<|endoftext|>"]} if kind == "tiktoken" else {}
+    good, edit = good_file(kind), edit_json if kind == "json" else edit_bytes
+
+    def run(data: bytes) -> None:
+        path.write_bytes(edit(good, Edits(data[1:])) if data[:1] == b"\0" else data)
+        try:
+            tokenizer = Tokenizer.load(path, **arguments)
+        except ValueError as error:
+            if str(path) not in str(error):
+                raise AssertionError("the error does not name the file") from error
+            return
+        try:
+            ids = tokenizer.encode(SAMPLE, allowed_special="all")
+        except ValueError:  # the vocabulary lacks some of the bytes
+            return
+        assert tokenizer.decode(ids) == SAMPLE
+
+    return run
+
+
+def main() -> None:
+    kind, *rest = sys.argv[1:]
+    if rest[0] == "--replay":
+        run = target(kind)
+        for file in sorted(Path(rest[1]).iterdir()):
+            run(file.read_bytes())
+        return
+    import atheris
+
+    corpus = Path(rest[0])
+    corpus.mkdir(parents=True, exist_ok=True)
+    with atheris.instrument_imports(include=["llmcore"]):
+        run = target(kind)
+    (corpus / "good").write_bytes(good_file(kind))
+    for number in range(8):
+        (corpus / f"edits{number}").write_bytes(bytes([0, *range(number, 40 + number)]))
+    atheris.Setup([sys.argv[0], *rest], run)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
