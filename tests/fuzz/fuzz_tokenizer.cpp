@@ -1,5 +1,5 @@
-// libFuzzer on the tokenizer's core: an input is read as a split pattern, a vocabulary, special tokens and a text. Nothing
-// may crash, and what is encoded must decode to the text. See README.md beside this file.
+// libFuzzer on the tokenizer's core: an input is read as a split pattern, a vocabulary, special tokens and a text.
+// Nothing may crash, and what is encoded must decode to the text. See README.md beside this file.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>

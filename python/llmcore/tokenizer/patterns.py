@@ -65,7 +65,10 @@ def stages_of(pattern: Pattern) -> tuple[str, ...]:
     """The expressions of a pattern's stages."""
     if isinstance(pattern, str):
         return STAGES.get(pattern) or (REGEX.get(pattern, pattern),)
-    return tuple(expression for stage in pattern for expression in stages_of(stage))
+    expressions: list[str] = []
+    for stage in pattern:
+        expressions += stages_of(stage)
+    return tuple(expressions)
 
 
 def from_stages(stages: tuple[str, ...]) -> Pattern:
@@ -79,7 +82,7 @@ def from_stages(stages: tuple[str, ...]) -> Pattern:
 
 def from_argument(pattern: Any, op: str) -> Pattern:
     """The pattern that a caller gave: a name, an expression, or a list of these."""
-    stages = [pattern] if isinstance(pattern, str) else pattern
+    stages: Any = [pattern] if isinstance(pattern, str) else pattern
     if not isinstance(stages, (list, tuple)) or not all(isinstance(stage, str) for stage in stages):
         raise TypeError(
             f"[{op}] expected pattern to be a name, a regular expression or a list of these, got {pattern!r:.200}"
