@@ -9,6 +9,7 @@ needs no atheris: for a core that was built with sanitizers.
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import sys
 import tempfile
@@ -44,7 +45,8 @@ def edit_json(good: bytes, draw: Edits) -> bytes:
                 where = where[key]
                 continue
             if action := draw(4):
-                where[key] = where[keys[draw(len(keys))]] if action == 1 else VALUES[draw(len(VALUES))]
+                value = where[keys[draw(len(keys))]] if action == 1 else VALUES[draw(len(VALUES))]
+                where[key] = copy.deepcopy(value)
             else:
                 del where[key]
             break

@@ -202,6 +202,25 @@ def test_offsets_are_where_tokens_begin(tokenizer, data, text):
     assert starts.tolist() == [character_of[begin] for begin in begins.tolist()]
 
 
+def test_normal_form():
+    tokens = [bytes([byte]) for byte in range(256)]
+    tokenizer = Tokenizer(Vocabulary(tokens, [], "qwen2", special_tokens={"<s>": 256}, normalizer="NFC"))
+    composed = list("é".encode())
+    assert tokenizer.encode("e\u0301") == tokenizer.encode("é") == composed
+    assert tokenizer.encode(b"\xffe\xcc\x81") == [255, *composed]
+    # The mark behind a special token does not reach into it.
+    assert tokenizer.encode("e\u0301<s>\u0338", allowed_special="all") == [*composed, 256, *"\u0338".encode()]
+    assert tokenizer.encode_ordinary("<s>\u0338") == list("<s\u226f".encode())
+    with pytest.raises(ValueError, match="holds the special token '<s>'"):
+        tokenizer.encode("e\u0301<s>")
+    with pytest.raises(ValueError, match="expected text in normal form NFC"):
+        tokenizer.encode_offsets("e\u0301")
+    assert pickle.loads(pickle.dumps(tokenizer)) == tokenizer
+    # A Kelvin sign becomes a K, and does not make a special token.
+    kelvin = Tokenizer(Vocabulary(tokens, [], "qwen2", special_tokens={"<K>": 256}, normalizer="NFC"))
+    assert kelvin.encode("<\u212a>") == list(b"<K>")
+
+
 def test_the_longest_special_token_counts(tokenizer):
     long, short = tokenizer.special_tokens["<|user|>!"], tokenizer.special_tokens["<|user|>"]
     assert tokenizer.encode("<|user|>!<|user|>", allowed_special="all") == [long, short]

@@ -121,7 +121,7 @@ BROKEN = [
     (put("model", "byte_fallback", True), "model.byte_fallback: expected none"),
     (put("model", "dropout", 0.1), "model.dropout: expected none"),
     (put("model", "ignore_merges", "yes"), "model.ignore_merges: expected true or false, got yes"),
-    (put("normalizer", {"type": "NFC"}), "normalizer: expected null"),
+    (put("normalizer", {"type": "NFKC"}), "normalizer: expected null or NFC"),
     (put("pre_tokenizer", None), "pre_tokenizer: expected an object"),
     (
         put("pre_tokenizer", {"type": "Whitespace"}),

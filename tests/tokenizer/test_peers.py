@@ -7,14 +7,17 @@ import importlib.util
 import inspect
 import json
 import random
+import unicodedata
 from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from llmcore import _core
 from llmcore.tokenizer import Tokenizer
 from llmcore.tokenizer.formats import byte_alphabet
+from llmcore.tokenizer.normalize import nfc
 from llmcore.tokenizer.patterns import NAMES, REGEX
 from tokenizer import reference
 
@@ -328,6 +331,44 @@ def test_loads_other_stages_of_hugging_face(steps, corpus, tmp_path):
     assert ours.encode(text) == hugging_face_ids(theirs, text)
     saved = as_hugging_face(ours, tmp_path / "ours.json")
     assert hugging_face_ids(saved, text) == hugging_face_ids(theirs, text)
+
+
+# Everything that composes or reorders, and special tokens that a mark may follow.
+MARKED = st.lists(
+    st.one_of(
+        st.sampled_from(
+            ["<|endoftext|>", "e\u0301", "\u0338", ">", "\u0323", "\u1100\u1161\u11a8", "K", "\u2126", "q\u0307\u0323"]
+        ),
+        st.sampled_from([c for c in EVERY_CODE_POINT if unicodedata.combining(c) or unicodedata.decomposition(c)]),
+        st.sampled_from(EVERY_CODE_POINT),
+    ),
+    max_size=12,
+).map("".join)
+
+
+@pytest.fixture(scope="module")
+def composing(corpus, tmp_path_factory):
+    vocabulary = Tokenizer.train(iter([corpus[:20_000]]), 400, pattern="qwen2").vocabulary
+    ours = Tokenizer(vocabulary._replace(normalizer="NFC"))
+    return ours, as_hugging_face(ours, tmp_path_factory.mktemp("nfc"))
+
+
+@given(text=MARKED)
+def test_nfc_as_hugging_face(composing, text):
+    ours, theirs = composing
+    ids = hugging_face_ids(theirs, text)
+    assert ours.encode(text, allowed_special="all") == ids
+    assert ours.encode(text.encode(), allowed_special="all") == ids
+    assert ours.encode_array(text, allowed_special="all").tolist() == ids
+    assert ours.encode_batch([text], allowed_special="all") == [ids]
+    assert ours.count(text, allowed_special="all") == len(ids)
+
+
+def test_nfc_of_every_code_point_as_hugging_face(tmp_path):
+    theirs = peer("tokenizers").normalizers.NFC()
+    for context in ("{}", "a{}\u0301", "\u0301{}\u0323", "{}\u0338", "q\u0307{}\u0323"):
+        text = "\n".join(context.replace("{}", c) for c in EVERY_CODE_POINT)
+        assert nfc(text) == theirs.normalize_str(text), context
 
 
 def cl100k_file():

@@ -63,7 +63,7 @@ def write_tokenizer_json(path: Path, vocabulary: Vocabulary) -> None:
             }
             for special, id in sorted(vocabulary.special_tokens.items(), key=lambda item: item[1])
         ],
-        "normalizer": None,
+        "normalizer": {"type": vocabulary.normalizer} if vocabulary.normalizer else None,
         "pre_tokenizer": {
             "type": "Sequence",
             "pretokenizers": [
@@ -153,8 +153,11 @@ def read_tokenizer_json(path: Path) -> Vocabulary:
     model = read.get(document, "model", dict)
     if read.get(model, "type", str, "model", "BPE") != "BPE":
         raise read.fail("model.type", "BPE", model["type"])
+    normalizer = None
     if document.get("normalizer") is not None:
-        raise read.fail("normalizer", "null (normalizers are not supported)", document["normalizer"])
+        if document["normalizer"] != {"type": "NFC"}:
+            raise read.fail("normalizer", "null or NFC (others are not supported)", document["normalizer"])
+        normalizer = "NFC"
     for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):
         if model.get(name):
             raise read.fail(f"model.{name}", "none (it is not supported)", model[name])
@@ -167,6 +170,7 @@ def read_tokenizer_json(path: Path) -> Vocabulary:
         pattern=_read_pattern(read, document),
         whole_piece_first=read.get(model, "ignore_merges", bool, "model", False),
         special_tokens=special_tokens,
+        normalizer=normalizer,
     )
 
 
@@ -178,7 +182,10 @@ def _read_added_tokens(read: _Reader, document: dict) -> dict[str, int]:
         if not isinstance(entry, dict):
             raise read.fail(where, "an object", entry)
         content = read.get(entry, "content", str, where)
-        for flag in ("single_word", "lstrip", "rstrip"):
+        flags = ["single_word", "lstrip", "rstrip"]
+        if document.get("normalizer") is not None:
+            flags.append("normalized")  # which says nothing without a normalizer
+        for flag in flags:
             if entry.get(flag):
                 raise read.fail(f"{where}.{flag}", "false (it is not supported)", entry[flag])
         if not content or content in special_tokens:

@@ -76,17 +76,18 @@ def from_stages(stages: tuple[str, ...]) -> Pattern:
     for name, known in STAGES.items():
         if stages == known:
             return name
-    named = tuple(_NAME_OF.get(stage, stage) for stage in stages)
-    return named[0] if len(named) == 1 else named
+    named: list[str] = [_NAME_OF.get(stage, stage) for stage in stages]
+    return named[0] if len(named) == 1 else tuple(named)
 
 
 def from_argument(pattern: Any, op: str) -> Pattern:
     """The pattern that a caller gave: a name, an expression, or a list of these."""
-    stages: Any = [pattern] if isinstance(pattern, str) else pattern
+    stages = [pattern] if isinstance(pattern, str) else pattern
     if not isinstance(stages, (list, tuple)) or not all(isinstance(stage, str) for stage in stages):
         raise TypeError(
             f"[{op}] expected pattern to be a name, a regular expression or a list of these, got {pattern!r:.200}"
         )
     if any("\ud800" <= c <= "\udfff" for stage in stages for c in stage):
         raise ValueError(f"[{op}] expected pattern to have a UTF-8 form, got {pattern!r:.200}")
-    return from_stages(stages_of(tuple(_TIKTOKEN.get(stage, stage) for stage in stages)))
+    spelled: list[str] = list(stages)
+    return from_stages(stages_of(tuple(_TIKTOKEN.get(stage, stage) for stage in spelled)))

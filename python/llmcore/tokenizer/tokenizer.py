@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmcore import _core
+from llmcore.tokenizer.normalize import nfc_parts
 from llmcore.tokenizer.patterns import from_argument
 from llmcore.tokenizer.stream import StreamDecoder
 from llmcore.tokenizer.vocabulary import Pattern, Vocabulary
@@ -45,6 +46,9 @@ class Tokenizer:
             self._bpe = _core.BPE.from_ranks(v.tokens, pattern, specials)
         else:
             self._bpe = _core.BPE(v.tokens, v.merges, pattern, v.whole_piece_first, specials)
+        if v.normalizer not in (None, "NFC"):
+            raise ValueError(f"[tokenizer] expected normalizer to be None or 'NFC', got {v.normalizer!r}")
+        self._normalizer = v.normalizer
         self._encode = self._bpe.encode
         self._special_tokens: dict[str, int] = self._bpe.specials
 
@@ -174,7 +178,7 @@ class Tokenizer:
         forge the structure of a prompt, unless it is in `allowed_special` (a set of special tokens, or
         "all"). Where several could begin at one place, the longest counts.
         """
-        if allowed_special == ():  # the usual case, by the shortest way
+        if allowed_special == () and self._normalizer is None:  # the usual case, by the shortest way
             try:
                 return self._encode(text, allowed_special)
             except UnicodeEncodeError:
@@ -271,7 +275,9 @@ class Tokenizer:
         for id in self._special_tokens.values():
             tokens[id] = b""
         merges = None if self._bpe.by_rank else self._bpe.merges
-        return Vocabulary(tokens, merges, self.pattern, self._bpe.whole_piece_first, self.special_tokens)
+        return Vocabulary(
+            tokens, merges, self.pattern, self._bpe.whole_piece_first, self.special_tokens, self._normalizer
+        )
 
     def __repr__(self) -> str:
         return (
@@ -296,15 +302,33 @@ class Tokenizer:
             raise TypeError("[encode_batch] expected a list of texts, got one text; use encode")
         texts, policy = list(texts), self._policy(allowed_special)
         try:
+            if self._normalizer:
+                method = self._bpe.encode_array if arrays else self._encode
+                return [self._with_utf8(method, text, policy) for text in texts]
             return self._bpe.encode_batch(texts, policy, arrays)
         except UnicodeEncodeError:
             return self._bpe.encode_batch([_replace_surrogates(text) for text in texts], policy, arrays)
 
     def _with_utf8(self, method: Callable, text: Text, policy: bool | list[str] | None) -> Any:
+        if self._normalizer and isinstance(text, (str, bytes)):
+            text = _replace_surrogates(text)
+            if parts := nfc_parts(text, self._special_tokens if policy is not None else ()):
+                return self._encode_parts(method, parts, policy)
         try:
             return method(text, policy)
         except UnicodeEncodeError:
             return method(_replace_surrogates(text), policy)
+
+    def _encode_parts(self, method: Callable, parts: list[tuple[Text, bool]], policy: bool | list[str] | None) -> Any:
+        """What the method gives for ordinary text (False) and special tokens (True), put together."""
+        if method == self._bpe.encode_offsets:
+            raise ValueError("[encode_offsets] expected text in normal form NFC, got one that it would change")
+        results = [method(part, policy if special else None) for part, special in parts]
+        if results and hasattr(results[0], "dtype"):
+            import numpy as np
+
+            return np.concatenate(results)
+        return sum(results, [] if method == self._encode else 0)
 
     def _policy(self, allowed_special: AllowedSpecial) -> bool | list[str]:
         """What _core takes: True for all special tokens, or the list of those allowed."""

@@ -17,6 +17,7 @@ class Vocabulary(NamedTuple):
         the pieces of the one before.
     whole_piece_first: whether a piece that is a token is that token, whatever the merges make of it.
     special_tokens: the ids of the special tokens.
+    normalizer: "NFC" if text is brought to that normal form first, or None.
     """
 
     tokens: list[bytes]
@@ -24,3 +25,4 @@ class Vocabulary(NamedTuple):
     pattern: Pattern
     whole_piece_first: bool = False
     special_tokens: dict[str, int] = {}  # noqa: RUF012 - a default, never changed
+    normalizer: str | None = None
