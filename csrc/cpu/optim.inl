@@ -1,9 +1,9 @@
 // AdamW and the sums that gradient clipping needs: one pass over memory each.
 
-// m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p -= lr (wd p + (m / c1) / (sqrt(v / c2) + eps)), for kRows pieces of
-// [begin, begin + n), a.columns apart. Where packs follow, the values as bf16 go to `half` too, kPackColumns apart.
-constexpr int64_t kPackColumns = 4096;  // whole rows as a rule: memory likes long streams
+constexpr int64_t kPackColumns = 4096;  // in a piece of work; whole rows as a rule: memory likes long streams
 
+// m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p -= lr (wd p + (m / c1) / (sqrt(v / c2) + eps)), for n elements from
+// `begin` on of kRows rows. Where packs follow, the values go to `half` as well, in rows of kPackColumns.
 template <int kRows>
 static inline void adamw_rows(const AdamWArgs& a, int64_t begin, int64_t n, bf16* half) {
   const float scale = a.grad_scale ? *a.grad_scale : 1.0f;
@@ -13,7 +13,7 @@ static inline void adamw_rows(const AdamWArgs& a, int64_t begin, int64_t n, bf16
   for_lanes<2>(n, [&](int64_t at, auto lanes, int) {
     for (int64_t r = 0; r < kRows; ++r) {
       const int64_t i = begin + r * a.columns + at;
-      if (kRows > 1)
+      if constexpr (kRows > 1)  // the next rows: while these are packed, nothing else asks for them
         for (const float* x : streams) __builtin_prefetch(x + i + kRows * a.columns, 0, 2);
       const vf g = load_n(a.g + i, lanes) * scale;
       const vf m = fma(g, splat(1.0f - a.beta1), load_n(a.m + i, lanes) * a.beta1);
@@ -68,6 +68,7 @@ static void adamw(const AdamWArgs& a) {
           pack_updated<float, float>(g, row, rows, begin, end);
           continue;
         }
+        // As if `half` held all rows and columns.
         g.src = half - row / kWordGroup * kWordGroup * kPackColumns - begin;
         g.ld = kPackColumns;
         pack_updated<bf16, bf16>(g, row, rows, begin, end);
