@@ -68,8 +68,9 @@ static void adamw(const AdamWArgs& a) {
           pack_updated<float, float>(g, row, rows, begin, end);
           continue;
         }
-        // As if `half` held all rows and columns.
-        g.src = half - row / kWordGroup * kWordGroup * kPackColumns - begin;
+        // The address at which the matrix would begin if `half` held all of it.
+        const int64_t before = row / kWordGroup * kWordGroup * kPackColumns + begin;
+        g.src = reinterpret_cast<const bf16*>(reinterpret_cast<uintptr_t>(half) - before * sizeof(bf16));
         g.ld = kPackColumns;
         pack_updated<bf16, bf16>(g, row, rows, begin, end);
       }
