@@ -1,6 +1,7 @@
 // AdamW and the sums that gradient clipping needs: one pass over memory each.
 
-constexpr int64_t kPackColumns = 4096;  // in a piece of work; whole rows as a rule: memory likes long streams
+constexpr int64_t kPackColumns = 4096;    // in a piece of work; whole rows as a rule: memory likes long streams
+constexpr int64_t kStreamFrom = 1 << 18;  // elements: the panels of smaller weights may stay in cache until their use
 
 // m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p -= lr (wd p + (m / c1) / (sqrt(v / c2) + eps)), for n elements from
 // `begin` on of kRows rows. Where packs follow, the values go to `half` as well, in rows of kPackColumns.
@@ -31,7 +32,7 @@ static inline void adamw_rows(const AdamWArgs& a, int64_t begin, int64_t n, bf16
 }
 
 // Rows [row, row + rows) and columns [begin, end) of what g.src holds, packed while they are in cache.
-template <class S, class T>
+template <class S, class T, bool kStream>
 static void pack_updated(const PackArgs& g, int64_t row, int64_t rows, int64_t begin, int64_t end) {
   const int64_t depth = panel_depth(g.K, g.dtype);
   T* panels = static_cast<T*>(g.panels);
@@ -41,13 +42,13 @@ static void pack_updated(const PackArgs& g, int64_t row, int64_t rows, int64_t b
         panels + row / kPanelWidth * kPanelWidth * depth + row % kPanelWidth * 4 / static_cast<int64_t>(sizeof(T));
     for (int64_t k = begin; k < stop; k += kPackDepth)
       if (g.paired)  // whose halves hold whole groups of rows
-        pack_half<S, true>(g, row, row >= g.N / 2, rows, k, least(k + kPackDepth, stop), panels);
+        pack_half<S, kStream>(g, row, row >= g.N / 2, rows, k, least(k + kPackDepth, stop), panels);
       else
-        pack_rows<S, true>(g, row, g.N, rows, k, least(k + kPackDepth, stop), panel);
+        pack_rows<S, kStream>(g, row, g.N, rows, k, least(k + kPackDepth, stop), panel);
     return;
   }
   for (int64_t column = begin; column < end; column += kPanelWidth)
-    pack_columns<S, true>(g, column, row, least(row + rows, depth), panels + column * depth);
+    pack_columns<S, kStream>(g, column, row, least(row + rows, depth), panels + column * depth);
 }
 
 static void adamw(const AdamWArgs& a) {
@@ -55,6 +56,7 @@ static void adamw(const AdamWArgs& a) {
     return parallel_ranges(a.n, kGrain,
                            [&](int64_t begin, int64_t end) { adamw_rows<1>(a, begin, end - begin, nullptr); });
   const int64_t pieces = ceil_div(a.columns, kPackColumns);
+  const bool stream = a.n >= kStreamFrom;
   parallel(ceil_div(a.rows, kPanelWidth) * pieces, [&](int64_t piece) {
     alignas(64) bf16 half[kWordGroup * kPackColumns];
     const int64_t first = piece / pieces * kPanelWidth, begin = piece % pieces * kPackColumns;
@@ -65,14 +67,16 @@ static void adamw(const AdamWArgs& a) {
         PackArgs g = a.packs[i];
         if (g.transposed != transposed) continue;
         if (g.dtype == DType::kF32) {
-          pack_updated<float, float>(g, row, rows, begin, end);
+          stream ? pack_updated<float, float, true>(g, row, rows, begin, end)
+                 : pack_updated<float, float, false>(g, row, rows, begin, end);
           continue;
         }
         // The address at which the matrix would begin if `half` held all of it.
         const int64_t before = row / kWordGroup * kWordGroup * kPackColumns + begin;
         g.src = reinterpret_cast<const bf16*>(reinterpret_cast<uintptr_t>(half) - before * sizeof(bf16));
         g.ld = kPackColumns;
-        pack_updated<bf16, bf16>(g, row, rows, begin, end);
+        stream ? pack_updated<bf16, bf16, true>(g, row, rows, begin, end)
+               : pack_updated<bf16, bf16, false>(g, row, rows, begin, end);
       }
     };
     for (int64_t group = first; group < first + kPanelWidth; group += kWordGroup) {
