@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 
 #include "tokenizer/errors.h"
 #include "tokenizer/utf8.h"
@@ -53,23 +52,24 @@ SentencePieceBpe::SentencePieceBpe(std::vector<std::string> tokens, const std::v
                                    std::vector<Special> specials)
     : Bpe(std::move(tokens), std::move(specials)), rules_(std::move(rules)), symbols_(rules_.symbols) {
   check_rules();
-  std::vector<uint32_t> ordinary(tokens_.size());
-  std::iota(ordinary.begin(), ordinary.end(), 0);
-  std::vector<bool> is_byte(tokens_.size());
+  std::vector<bool> is_byte(tokens_.size()), is_symbol(tokens_.size());
   for (uint32_t id : rules_.byte_tokens) is_byte[id] = true;
-  ordinary.erase(std::remove_if(ordinary.begin(), ordinary.end(),
-                                [&](uint32_t id) { return is_byte[id] || tokens_[id].empty(); }),
-                 ordinary.end());
-  for (uint32_t id : ordinary) index_token(id);
+  for (const Special& symbol : rules_.symbols) is_symbol[symbol.id] = true;
+  std::vector<uint32_t> mergeable;  // not so symbols: they are found before anything merges
+  for (uint32_t id = 0; id < is_byte.size(); ++id) {
+    if (is_byte[id] || tokens_[id].empty()) continue;
+    index_token(id);
+    if (!is_symbol[id]) mergeable.push_back(id);
+  }
   add_specials();
   for (const Special& special : this->specials()) {
     if (!special.always) tokens_[special.id] = with_spaces(special.text);
   }
-  index_characters(ordinary);
+  index_characters(mergeable);
   if (scores.empty()) {
     add_merges(merges);
   } else {
-    add_scores(ordinary, scores);
+    add_scores(mergeable, scores);
   }
   if (rules_.split_at_spaces) {
     for (auto& behind : joins_) behind.reset(' ');
@@ -95,15 +95,18 @@ void SentencePieceBpe::check_rules() {
   if (rules_.unknown >= 0 && static_cast<size_t>(rules_.unknown) < tokens_.size())
     check(rules_.unknown, true, "the unknown token");
   if (rules_.split_at_spaces && !rules_.symbols.empty()) fail("expected no symbols where text is split at spaces");
-  for (const Special& symbol : rules_.symbols) check(symbol.id, false, "symbol " + quoted(symbol.text));
+  for (const Special& symbol : rules_.symbols) {
+    check(symbol.id, false, "symbol " + quoted(symbol.text));
+    if (tokens_[symbol.id] != symbol.text) fail("expected symbol " + quoted(symbol.text) + " to be what its token spells");
+  }
 }
 
-void SentencePieceBpe::index_characters(const std::vector<uint32_t>& ordinary) {
-  for (uint32_t id : ordinary) {
+void SentencePieceBpe::index_characters(const std::vector<uint32_t>& mergeable) {
+  for (uint32_t id : mergeable) {
     if (is_one_character(tokens_[id])) characters_.insert(packed(tokens_[id]), id);
   }
   const auto join = [&](const uint8_t* p) { joins_[p[-1]].set(p[0]); };
-  for (uint32_t id : ordinary) {
+  for (uint32_t id : mergeable) {
     const Text token = text_of(tokens_[id]);
     const uint8_t* end = token.data + token.size;
     for (const uint8_t* p = token.data; p < end;) {
@@ -146,17 +149,17 @@ void SentencePieceBpe::add_merges(const std::vector<Merge>& merges) {
 }
 
 // Every way to cut a token into two tokens is a merge, whose rank is the place of the token's score.
-void SentencePieceBpe::add_scores(const std::vector<uint32_t>& ordinary, const std::vector<float>& scores) {
-  if (!ordinary.empty() && scores.size() <= ordinary.back())
+void SentencePieceBpe::add_scores(const std::vector<uint32_t>& mergeable, const std::vector<float>& scores) {
+  if (!mergeable.empty() && scores.size() <= mergeable.back())
     fail("expected a score for each token, got " + std::to_string(scores.size()));
-  std::vector<uint32_t> by_score = ordinary;
-  for (uint32_t id : ordinary) {
+  std::vector<uint32_t> by_score = mergeable;
+  for (uint32_t id : mergeable) {
     if (!std::isfinite(scores[id])) fail("expected scores that are numbers, got that of " + quoted(tokens_[id]));
     if (tokens_[id].size() > kMaxTokenBytes)
       fail("expected tokens of at most " + std::to_string(kMaxTokenBytes) + " bytes, got " + quoted(tokens_[id]));
   }
   std::stable_sort(by_score.begin(), by_score.end(), [&](uint32_t a, uint32_t b) { return scores[a] > scores[b]; });
-  table_ = PairTable(ordinary.size() * 4);
+  table_ = PairTable(mergeable.size() * 4);
   uint32_t rank = 0;
   for (size_t i = 0; i < by_score.size(); ++i) {
     const uint32_t id = by_score[i];
@@ -230,24 +233,31 @@ void SentencePieceBpe::encode_segment(Text text, Place place, PieceCache& cache,
 
 // What lies between symbols: cut where no token can reach across, since short pieces come again and are in the cache.
 void SentencePieceBpe::encode_stretch(Text text, PieceCache& cache, IdBuffer& out) const {
-  const size_t before = out.size();
   const uint8_t* end = text.data + text.size;
   const uint8_t* piece = text.data;
+  size_t fused = out.size();
   for (const uint8_t* p = piece + 1; piece < end; ++p) {
     if (p < end && (continues(*p) || joins_[p[-1]][*p])) continue;
     encode_cached(piece, static_cast<size_t>(p - piece), cache, out);
     piece = p;
+    if (rules_.fuse_unknown && (p == end || (rules_.split_at_spaces && *p == ' '))) {
+      fuse_unknown(fused, out);
+      fused = out.size();
+    }
   }
-  if (!rules_.fuse_unknown) return;
+}
+
+// Leaves one of each run of unknown ids from ids[begin] on.
+void SentencePieceBpe::fuse_unknown(size_t begin, IdBuffer& ids) const {
   const auto unknown = static_cast<uint32_t>(rules_.unknown);
   const auto both_unknown = [=](uint32_t a, uint32_t b) { return a == unknown && b == unknown; };
-  uint32_t* ids_end = out.data() + out.size();
-  out.truncate(static_cast<size_t>(std::unique(out.data() + before, ids_end, both_unknown) - out.data()));
+  const uint32_t* end = std::unique(ids.data() + begin, ids.data() + ids.size(), both_unknown);
+  ids.truncate(static_cast<size_t>(end - ids.data()));
 }
 
 void SentencePieceBpe::encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const {
   if (n >= 0xFFFFFFFFull) fail("expected pieces of less than 4 GiB");
-  uint32_t* ids = out.reserve(n);
+  uint32_t* ids = out.reserve(n * (symbol_of(" ") < tokens_.size() ? 1 : kSpaceMark.size()));
   size_t count = 0;
   for (const uint8_t *p = piece, *end = piece + n; p < end;) {
     const std::string_view character = view({p, character_size(p, end)});
@@ -264,8 +274,10 @@ void SentencePieceBpe::encode_piece(const uint8_t* piece, size_t n, PieceCache& 
   out.commit(fragments_.empty() ? count : spell_fragments(ids, count));
 }
 
-// Writes the ids for a character that is no token, at most one for each byte, and returns their number.
+// Writes the ids for a character that is no token, at most one for each byte that it has in the files, and returns
+// their number.
 size_t SentencePieceBpe::fall_back(std::string_view character, uint32_t* ids) const {
+  if (character == " ") character = kSpaceMark;
   if (!rules_.byte_tokens.empty()) {
     for (size_t i = 0; i < character.size(); ++i) ids[i] = rules_.byte_tokens[static_cast<uint8_t>(character[i])];
     return character.size();

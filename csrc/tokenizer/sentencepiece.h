@@ -44,12 +44,13 @@ class SentencePieceBpe final : public Bpe {
   void encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const override;
 
   void check_rules();
-  void index_characters(const std::vector<uint32_t>& ordinary);
+  void index_characters(const std::vector<uint32_t>& mergeable);
   void add_merges(const std::vector<Merge>& merges);
-  void add_scores(const std::vector<uint32_t>& ordinary, const std::vector<float>& scores);
+  void add_scores(const std::vector<uint32_t>& mergeable, const std::vector<float>& scores);
   uint32_t symbol_of(std::string_view text) const;
   bool prefixed(Text text, Place place) const;
   void encode_stretch(Text text, PieceCache& cache, IdBuffer& out) const;
+  void fuse_unknown(size_t begin, IdBuffer& ids) const;
   size_t fall_back(std::string_view character, uint32_t* ids) const;
   size_t spell_fragments(uint32_t* ids, size_t n) const;
 

@@ -52,10 +52,16 @@ def read_metaspace(read: Reader, document: dict, added: dict[str, AddedToken]) -
     rules = _read_rules(read, document)
     drop_first_space = _read_decoder(read, document, fallback or ids.keys().isdisjoint(BYTE_TOKENS), bool(bytes_known))
     plain = {content: token for content, token in added.items() if content not in special_tokens}
-    symbols = {c: token.id for c, token in plain.items() if token.normalized and document.get("normalizer")}
+    raw = {c: token.id for c, token in plain.items() if not (token.normalized and document.get("normalizer"))}
+    symbols = {c: token.id for c, token in plain.items() if c not in raw}
     if symbols and document.get("pre_tokenizer"):
         raise read.fail("added_tokens", "normalized: false beside a normalizer and a pre_tokenizer", min(symbols))
-    prefix = " " if rules["prefix"] == "always" else ""
+    prefix = " " if rules["prefix"] == "always" else ""  # the normalizer puts it before these tokens, too
+    if prefix and (both := symbols.keys() & model["vocab"].keys()):
+        raise read.fail("added_tokens", "normalized: false for a token of model.vocab beside Prepend", min(both))
+    symbols = {prefix + unspell(content): id for content, id in symbols.items()}
+    for symbol, id in symbols.items():
+        tokens[id] = read.utf8(symbol, "added_tokens")
     unmergeable = special_tokens.keys() | (BYTE_TOKENS if bytes_known else ())
     mergeable = {spelling: id for spelling, id in ids.items() if spelling not in unmergeable}
     return SentencePieceVocabulary(
@@ -65,8 +71,8 @@ def read_metaspace(read: Reader, document: dict, added: dict[str, AddedToken]) -
         unknown=None if unknown is None else ids[unknown],
         fuse_unknown=read.get(model, "fuse_unk", bool, "model", False),
         drop_first_space=drop_first_space,
-        symbols={prefix + unspell(content): id for content, id in symbols.items()},
-        added_tokens={content: token.id for content, token in plain.items() if content not in symbols},
+        symbols=symbols,
+        added_tokens=raw,
         special_tokens=special_tokens,
         **rules,
     )
@@ -169,6 +175,7 @@ def pipeline(vocabulary: SentencePieceVocabulary) -> dict[str, Any]:
 
 def spellings(vocabulary: SentencePieceVocabulary) -> dict[int, str]:
     """How a tokenizer.json spells the ordinary tokens."""
-    spelled = {id: spell(token.decode()) for id, token in enumerate(vocabulary.tokens) if token}
-    spelled |= {id: text for text, id in vocabulary.added_tokens.items()}
-    return spelled | dict(zip(vocabulary.byte_tokens, BYTE_TOKENS, strict=False))
+    v = vocabulary
+    bytes_known = dict(zip(v.byte_tokens, BYTE_TOKENS, strict=False))
+    spelled = {id: bytes_known.get(id) or spell(token.decode()) for id, token in enumerate(v.tokens) if token}
+    return spelled | {id: content for content, id in v.added_tokens.items()}
