@@ -3,10 +3,12 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <array>
 #include <optional>
 
 #include "bindings/register.h"
 #include "tokenizer/bpe.h"
+#include "tokenizer/ranks.h"
 #include "tokenizer/scanner.h"
 #include "tokenizer/sentencepiece.h"
 #include "tokenizer/trainer.h"
@@ -158,6 +160,41 @@ std::vector<py::bytes> to_bytes(const std::vector<std::string>& strings) {
   return std::vector<py::bytes>(strings.begin(), strings.end());
 }
 
+// The tokens and ids in the lines of a .tiktoken file, or None if there are other lines.
+py::object read_ranks(const py::bytes& data) {
+  py::list tokens, ids;
+  const bool good = tok::each_rank(data, [&](const std::string& token, uint64_t id) {
+    tokens.append(py::bytes(token));
+    ids.append(id);
+  });
+  return good ? py::object(py::make_tuple(tokens, ids)) : py::none();
+}
+
+// The bytes that characters of an alphabet stand for, alphabet[b] for byte b; none for a text with others.
+std::vector<py::bytes> unspell(const std::vector<py::str>& spellings, const std::u32string& alphabet) {
+  std::array<int16_t, 1024> byte_of;
+  byte_of.fill(-1);
+  for (size_t byte = 0; byte < alphabet.size(); ++byte) byte_of.at(alphabet[byte]) = static_cast<int16_t>(byte);
+  std::vector<py::bytes> tokens;
+  tokens.reserve(spellings.size());
+  std::string token;
+  for (const py::str& spelling : spellings) {
+    const int kind = PyUnicode_KIND(spelling.ptr());
+    const void* data = PyUnicode_DATA(spelling.ptr());
+    token.clear();
+    for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(spelling.ptr()); ++i) {
+      const Py_UCS4 c = PyUnicode_READ(kind, data, i);
+      if (c >= byte_of.size() || byte_of[c] < 0) {
+        token.clear();
+        break;
+      }
+      token += static_cast<char>(byte_of[c]);
+    }
+    tokens.emplace_back(token);
+  }
+  return tokens;
+}
+
 // Python's say while C++ works: Ctrl-C, and the progress callback, which may raise.
 void report(const py::object& progress, size_t done, size_t total) {
   py::gil_scoped_acquire locked;
@@ -296,6 +333,10 @@ void register_tokenizer(py::module_& m) {
       "unicode_class",
       [](uint32_t code_point) { return code_point < 0x110000 ? tok::char_class(code_point) : uint8_t{0}; },
       py::arg("code_point"), "The class bits of a code point, as in csrc/tokenizer/unicode_tables.h.");
+  m.def("read_ranks", &read_ranks, py::arg("data"),
+        "The tokens and ids in the lines of a .tiktoken file, or None if there are other lines.");
+  m.def("unspell", &unspell, py::arg("spellings"), py::arg("alphabet"),
+        "The bytes that the characters of texts stand for by an alphabet; b\"\" where there are others.");
   m.def(
       "split",
       [](const std::string& pattern, py::handle text) {

@@ -51,10 +51,7 @@ std::vector<Special> always_special(const std::vector<Special>& specials) {
 }  // namespace
 
 Bpe::Bpe(std::vector<std::string> tokens, std::vector<Special> specials)
-    : tokens_(std::move(tokens)),
-      index_(tokens_.size()),
-      specials_(specials),
-      always_(always_special(specials)) {
+    : tokens_(std::move(tokens)), index_(tokens_.size()), specials_(specials), always_(always_special(specials)) {
   if (tokens_.size() >= (1ull << 31)) fail("expected fewer than 2^31 tokens");
 }
 
@@ -92,26 +89,43 @@ Bpe::Bpe(ByRank, std::vector<std::string> tokens, Pattern pattern, std::vector<S
     : Bpe(std::move(tokens), std::move(specials)) {
   pattern_ = pattern;
   whole_piece_first_ = by_rank_ = true;
-  table_ = PairTable(tokens_.size() * 4);
   index_tokens();
   for (size_t byte = 0; byte < byte_ids_.size(); ++byte) {
     const char c = static_cast<char>(byte);
     if (byte_ids_[byte] == kNoToken)
       fail("expected a token for each of the 256 bytes, got none for " + quoted({&c, 1}));
   }
+  for (const std::string& token : tokens_) {
+    if (token.size() > kMaxCutBytes)
+      fail("expected tokens of at most " + std::to_string(kMaxCutBytes) + " bytes, got " + quoted(token));
+  }
   // Every way to cut a token into two tokens is a merge, whose rank is the token's id.
-  for (uint32_t id = 0; id < tokens_.size(); ++id) {
-    const std::string_view token = tokens_[id];
-    const size_t first_merge = merges_.size();
-    for (size_t cut = 1; cut < token.size(); ++cut) {
-      const uint32_t left = index_.find(tokens_, token.substr(0, cut));
-      if (left == TokenIndex::kNone) continue;
-      const uint32_t right = index_.find(tokens_, token.substr(cut));
-      if (right == TokenIndex::kNone) continue;
-      table_.insert(pair_key(left, right), merge_value(id, id));
-      merges_.emplace_back(left, right);
+  constexpr size_t kTokensAtATime = 1 << 12;
+  std::vector<std::vector<std::pair<uint32_t, Merge>>> found((tokens_.size() + kTokensAtATime - 1) / kTokensAtATime);
+  work_through(found.size(), [&](auto&& next) {
+    for (size_t part; (part = next()) < found.size();) {
+      const size_t end = std::min(tokens_.size(), (part + 1) * kTokensAtATime);
+      for (size_t id = part * kTokensAtATime; id < end; ++id) {
+        const std::string_view token = tokens_[id];
+        for (size_t cut = 1; cut < token.size(); ++cut) {
+          const uint32_t left = index_.find(tokens_, token.substr(0, cut));
+          if (left == TokenIndex::kNone) continue;
+          const uint32_t right = index_.find(tokens_, token.substr(cut));
+          if (right != TokenIndex::kNone) found[part].push_back({static_cast<uint32_t>(id), {left, right}});
+        }
+      }
+      std::sort(found[part].begin(), found[part].end());
     }
-    std::sort(merges_.begin() + static_cast<std::ptrdiff_t>(first_merge), merges_.end());
+  });
+  size_t merges = 0;
+  for (const auto& part : found) merges += part.size();
+  merges_.reserve(merges);
+  table_ = PairTable(merges);
+  for (const auto& part : found) {
+    for (const auto& [id, merge] : part) {
+      table_.insert(pair_key(merge.first, merge.second), merge_value(id, id));
+      merges_.push_back(merge);
+    }
   }
   add_specials();
 }
@@ -219,6 +233,20 @@ void Bpe::encode_cached(const uint8_t* piece, size_t n, PieceCache& cache, IdBuf
   }
   std::memcpy(out.reserve(entry.count), entry.ids, entry.count * sizeof(uint32_t));
   out.commit(entry.count);
+}
+
+void Bpe::encode_seen(const uint8_t* piece, size_t n, const uint8_t* end, PieceCache& cache, IdBuffer& out) const {
+  if (n > PieceCache::kMaxBytes) return encode_cached(piece, n, cache, out);
+  const PieceCache::Key key = PieceCache::key(piece, n, end);
+  const uint32_t slot = PieceCache::slot(key);
+  if (const PieceCache::Entry* entry = cache.find(slot, key)) {
+    std::memcpy(out.reserve(PieceCache::kMaxIds), entry->ids, sizeof entry->ids);
+    return out.commit(entry->count());
+  }
+  const size_t before = out.size();
+  encode_cached(piece, n, cache, out);
+  const size_t ids = out.size() - before;
+  if (ids <= PieceCache::kMaxIds) cache.insert(slot, key, out.data() + before, ids);
 }
 
 void Bpe::encode_segment(Text text, Place, PieceCache& cache, IdBuffer& out) const {

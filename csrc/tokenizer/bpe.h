@@ -74,7 +74,8 @@ class Bpe {
   bool merges_by_rank() const;
 
  protected:
-  static constexpr size_t kPartBytes = 1 << 16;     // what one thread takes of a long text at a time
+  static constexpr size_t kPartBytes = 1 << 16;  // what one thread takes of a long text at a time
+  static constexpr size_t kMaxCutBytes = 1024;   // of a token that is cut in all ways, so that no file asks for hours
   static constexpr uint32_t kNoToken = 0xFFFFFFFE;  // stands for a byte that is no token; merges with nothing
 
   // What lies before a stretch of ordinary text: nothing, a special token, or more of the same stretch.
@@ -85,7 +86,8 @@ class Bpe {
 
   void index_token(uint32_t id);
   void add_specials();
-  void encode_cached(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const;
+  // Appends the ids of one piece, from the cache if it was seen before; [piece, end) may be read.
+  void encode_seen(const uint8_t* piece, size_t n, const uint8_t* end, PieceCache& cache, IdBuffer& out) const;
 
   std::vector<std::string> tokens_;
   std::vector<Merge> merges_;
@@ -102,6 +104,7 @@ class Bpe {
   virtual void encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const;
 
   void index_tokens();
+  void encode_cached(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const;
   template <class Visit>
   void each_segment(Text text, const Allowed& allowed, Visit&& visit) const;
   template <class Take>

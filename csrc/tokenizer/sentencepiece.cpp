@@ -11,14 +11,11 @@ namespace llmcore::tok {
 namespace {
 
 constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581, how files spell a space
-constexpr size_t kMaxTokenBytes = 1024;  // where all ways to cut a token are tried, so that no file asks for hours
 
 std::string_view view(Bpe::Text text) { return {reinterpret_cast<const char*>(text.data), text.size}; }
 Bpe::Text text_of(std::string_view bytes) { return {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}; }
 
-size_t character_size(const uint8_t* p, const uint8_t* end) {
-  return *p < 0x80 ? 1 : multibyte_char_at(p, end).length;
-}
+size_t character_size(const uint8_t* p, const uint8_t* end) { return *p < 0x80 ? 1 : multibyte_char_at(p, end).length; }
 
 bool is_one_character(std::string_view bytes) {
   const Bpe::Text text = text_of(bytes);
@@ -90,14 +87,16 @@ void SentencePieceBpe::check_rules() {
     const uint32_t id = rules_.byte_tokens[byte];
     const char c = static_cast<char>(byte);
     check(id, false, "the token of byte " + std::to_string(byte));
-    if (tokens_[id] != std::string_view(&c, 1)) fail("expected the token of byte " + std::to_string(byte) + " to be it");
+    if (tokens_[id] != std::string_view(&c, 1))
+      fail("expected the token of byte " + std::to_string(byte) + " to be it");
   }
   if (rules_.unknown >= 0 && static_cast<size_t>(rules_.unknown) < tokens_.size())
     check(rules_.unknown, true, "the unknown token");
   if (rules_.split_at_spaces && !rules_.symbols.empty()) fail("expected no symbols where text is split at spaces");
   for (const Special& symbol : rules_.symbols) {
     check(symbol.id, false, "symbol " + quoted(symbol.text));
-    if (tokens_[symbol.id] != symbol.text) fail("expected symbol " + quoted(symbol.text) + " to be what its token spells");
+    if (tokens_[symbol.id] != symbol.text)
+      fail("expected symbol " + quoted(symbol.text) + " to be what its token spells");
   }
 }
 
@@ -155,8 +154,8 @@ void SentencePieceBpe::add_scores(const std::vector<uint32_t>& mergeable, const 
   std::vector<uint32_t> by_score = mergeable;
   for (uint32_t id : mergeable) {
     if (!std::isfinite(scores[id])) fail("expected scores that are numbers, got that of " + quoted(tokens_[id]));
-    if (tokens_[id].size() > kMaxTokenBytes)
-      fail("expected tokens of at most " + std::to_string(kMaxTokenBytes) + " bytes, got " + quoted(tokens_[id]));
+    if (tokens_[id].size() > kMaxCutBytes)
+      fail("expected tokens of at most " + std::to_string(kMaxCutBytes) + " bytes, got " + quoted(tokens_[id]));
   }
   std::stable_sort(by_score.begin(), by_score.end(), [&](uint32_t a, uint32_t b) { return scores[a] > scores[b]; });
   table_ = PairTable(mergeable.size() * 4);
@@ -238,7 +237,7 @@ void SentencePieceBpe::encode_stretch(Text text, PieceCache& cache, IdBuffer& ou
   size_t fused = out.size();
   for (const uint8_t* p = piece + 1; piece < end; ++p) {
     if (p < end && (continues(*p) || joins_[p[-1]][*p])) continue;
-    encode_cached(piece, static_cast<size_t>(p - piece), cache, out);
+    encode_seen(piece, static_cast<size_t>(p - piece), end, cache, out);
     piece = p;
     if (rules_.fuse_unknown && (p == end || (rules_.split_at_spaces && *p == ' '))) {
       fuse_unknown(fused, out);
@@ -269,8 +268,8 @@ void SentencePieceBpe::encode_piece(const uint8_t* piece, size_t n, PieceCache& 
     }
     p += character.size();
   }
-  count = count <= kShortPiece && !ties_ ? merge_short(table_, ids, count)
-                                         : merge_long(table_, ids, count, cache.scratch);
+  count =
+      count <= kShortPiece && !ties_ ? merge_short(table_, ids, count) : merge_long(table_, ids, count, cache.scratch);
   out.commit(fragments_.empty() ? count : spell_fragments(ids, count));
 }
 

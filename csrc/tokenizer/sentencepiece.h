@@ -58,8 +58,8 @@ class SentencePieceBpe final : public Bpe {
   Specials symbols_;
   PairTable characters_;                // the UTF-8 of a character, as a number -> its token or fragment
   std::vector<std::string> fragments_;  // characters that are no token but part of some; ids from vocab_size() on
-  // joins_[a][b]: whether a token has a character that ends in byte a before one that begins with byte b. Elsewhere text
-  // can be cut without changing an id.
+  // joins_[a][b]: whether a token has a character that ends in byte a before one that begins with byte b. Elsewhere
+  // text can be cut without changing an id.
   std::array<std::bitset<256>, 256> joins_;
   bool ties_ = false;  // different tokens may have one rank
 };

@@ -16,7 +16,21 @@ from llmcore.tokenizer import SentencePieceVocabulary, Tokenizer
 from tokenizer import reference
 from tokenizer import sentencepiece_files as files
 
-MERGES = ["\u2581t", "he", "\u2581the", "in", "\u2581a", "er", "on", "\u2581\u2581", "an", "\u2581cat", "at", "\u2581c", "th"]
+MERGES = [
+    "\u2581t",
+    "he",
+    "\u2581the",
+    "in",
+    "\u2581a",
+    "er",
+    "on",
+    "\u2581\u2581",
+    "an",
+    "\u2581cat",
+    "at",
+    "\u2581c",
+    "th",
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +46,9 @@ def llama(pieces, tmp_path_factory) -> Tokenizer:
 
 
 TEXT = st.lists(
-    st.one_of(st.sampled_from([*"ab é.\n\x00", "the ", "  ", "cat", "<s>", "<0x41>", "\u4e2d", "\U0001f600"]), reference.KNOWN),
+    st.one_of(
+        st.sampled_from([*"ab é.\n\x00", "the ", "  ", "cat", "<s>", "<0x41>", "\u4e2d", "\U0001f600"]), reference.KNOWN
+    ),
     max_size=30,
 ).map("".join)
 DATA = st.one_of(TEXT.map(str.encode), st.binary(max_size=30))
@@ -313,7 +329,10 @@ METASPACE = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "fi
 BROKEN_DOCUMENTS = [
     (put("normalizer", "normalizers", 0, {"type": "NFC"}), "normalizer: expected spaces replaced .*, got .*NFC"),
     (put("normalizer", "normalizers", 0, 3), "normalizer.normalizers: expected objects"),
-    (put("normalizer", "normalizers", 1, {"type": "Prepend", "prepend": "\u2581"}), "normalizer: expected spaces replaced"),
+    (
+        put("normalizer", "normalizers", 1, {"type": "Prepend", "prepend": "\u2581"}),
+        "normalizer: expected spaces replaced",
+    ),
     (put("pre_tokenizer", {"type": "Whitespace"}), "pre_tokenizer: expected Metaspace"),
     (put("pre_tokenizer", {**METASPACE, "prepend_scheme": "last"}), "prepend_scheme: expected always, first or never"),
     (put("pre_tokenizer", {**METASPACE, "split": 3}), "pre_tokenizer.split: expected true or false"),
@@ -364,7 +383,7 @@ def test_what_tokenizer_json_cannot_express(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             Tokenizer(changed).save(tmp_path)
-    with pytest.raises(ValueError, match="expected a byte-level vocabulary for a .tiktoken file"):
+    with pytest.raises(ValueError, match=r"expected a byte-level vocabulary for a \.tiktoken file"):
         Tokenizer(base).save(tmp_path / "x.tiktoken")
 
 

@@ -144,19 +144,21 @@ class Tokenizer:
                 raise ValueError(f"[load] {path}: expected pattern=... (a .tiktoken file does not name its own)")
             if special_tokens is not None:
                 _check_specials(special_tokens, "load")
-            vocabulary = formats.read_tiktoken(path, pattern, special_tokens if special_tokens is not None else ())
         elif pattern is not None or special_tokens is not None:
             raise ValueError(f"[load] {path}: expected no pattern and special_tokens: the file has its own")
-        elif path.suffix == ".gguf":
-            vocabulary = formats.read_gguf(path)
-        elif path.suffix == ".model":
-            vocabulary = formats.read_sentencepiece(path)
-        else:
-            vocabulary = formats.read_tokenizer_json(path)
-        try:
-            return cls(vocabulary)
-        except ValueError as error:
-            raise ValueError(f"[load] {path}: {str(error).removeprefix('[tokenizer] ')}") from None
+        with formats.collector_paused():
+            if pattern is not None:
+                vocabulary = formats.read_tiktoken(path, pattern, special_tokens if special_tokens is not None else ())
+            elif path.suffix == ".gguf":
+                vocabulary = formats.read_gguf(path)
+            elif path.suffix == ".model":
+                vocabulary = formats.read_sentencepiece(path)
+            else:
+                vocabulary = formats.read_tokenizer_json(path)
+            try:
+                return cls(vocabulary)
+            except ValueError as error:
+                raise ValueError(f"[load] {path}: {str(error).removeprefix('[tokenizer] ')}") from None
 
     def save(self, path: str | os.PathLike) -> Path:
         """Writes a tokenizer.json that Hugging Face's `tokenizers` reads too and gives the same ids, or a `.tiktoken`

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from llmcore import _core
 from llmcore.tokenizer.formats.files import Reader
 from llmcore.tokenizer.patterns import GPT2, NAMES, REGEX, name_of_regex
 
@@ -18,22 +19,14 @@ def byte_alphabet() -> tuple[str, ...]:
     return tuple(chr(byte if byte in printable else next(others)) for byte in range(256))
 
 
-@cache
-def _byte_of_char() -> dict[str, int]:
-    return {char: byte for byte, char in enumerate(byte_alphabet())}
-
-
 def spell(token: bytes) -> str:
     alphabet = byte_alphabet()
     return "".join(alphabet[byte] for byte in token)
 
 
-def unspell(spelling: str) -> bytes | None:
-    """The token that is spelled so, or None."""
-    try:
-        return bytes(map(_byte_of_char().__getitem__, spelling))
-    except KeyError:
-        return None
+def unspell(spellings: list[str]) -> list[bytes]:
+    """The tokens that are spelled so; b"" for what is not in the alphabet."""
+    return _core.unspell(spellings, "".join(byte_alphabet()))
 
 
 def read_pattern(read: Reader, document: dict) -> str:

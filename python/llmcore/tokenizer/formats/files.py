@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,9 +43,18 @@ class Reader:
             raise self.fail(where, _KINDS[kind], found)
         return found
 
-    def id_limit(self, tokens: int) -> int:
-        """What ids must stay below, so that no file asks for gigabytes."""
-        return tokens + MAX_ID_GAP
+    def ids(self, ids: dict[str, Any], others: dict[str, int], where: Callable[[str], str]) -> None:
+        """Checks that the values are ids, each of one token alone, and near each other, so that no file asks for
+        gigabytes. `others`: the ids of other tokens. `where`: the name of a token's entry."""
+        values, limit = ids.values(), len(ids) + len(others) + MAX_ID_GAP
+        in_range = set(map(type, values)) <= {int} and min(values, default=0) >= 0 and max(values, default=0) < limit
+        if in_range and len({*values, *others.values()}) == len(ids) + len(others):
+            return
+        taken = set(others.values())
+        for spelling, value in ids.items():
+            if self.id(value, where(spelling), limit) in taken:
+                raise self.fail(where(spelling), "an id that no other token has", value)
+            taken.add(value)
 
     def utf8(self, text: str, where: str) -> bytes:
         try:
@@ -56,20 +68,36 @@ class Reader:
         return value
 
     def merges(self, merges: list, ids: dict[str, int], where: str) -> list[tuple[int, int]]:
-        """The ids of pairs of spellings, given as "a b" or as ["a", "b"]."""
-        pairs = []
+        """The ids of pairs of spellings, given as "a b" or as ["a", "b"]. That each pair makes a token is checked by
+        the Tokenizer."""
+        kinds = set(map(type, merges))
+        try:
+            if kinds == {list}:
+                return [(ids[left], ids[right]) for left, right in merges]
+            if kinds <= {str}:
+                return [(ids[left], ids[right]) for left, right in (entry.split(" ") for entry in merges)]
+        except (KeyError, TypeError, ValueError):
+            pass
         for rank, entry in enumerate(merges):
             sides = entry.split(" ") if isinstance(entry, str) else entry
             if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(side, str) for side in sides):
                 raise self.fail(f"{where}[{rank}]", 'two tokens, as "a b" or ["a", "b"]', entry)
-            left, right = ids.get(sides[0]), ids.get(sides[1])
-            if left is None or right is None:
-                unknown = sides[0] if left is None else sides[1]
-                raise self.fail(f"{where}[{rank}]", "tokens of the vocabulary", unknown)
-            if sides[0] + sides[1] not in ids:
-                raise self.fail(f"{where}[{rank}]", "a pair that makes a token of the vocabulary", entry)
-            pairs.append((left, right))
-        return pairs
+            for side in sides:
+                if side not in ids:
+                    raise self.fail(f"{where}[{rank}]", "tokens of the vocabulary", side)
+        raise self.fail(where, "all of them strings or all of them arrays", "both")
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Python's collector would look for garbage among a vocabulary's million objects again and again as they come."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -72,6 +72,7 @@ def _read_byte_level(read: Reader, fields: dict[str, Any]) -> Vocabulary:
     spellings, merges = _strings(read, fields, "tokens"), _strings(read, fields, "merges")
     tokens, special_tokens = [b""] * len(spellings), {}
     ids: dict[str, int] = {}
+    unspelled = unspell(spellings)
     for id, (spelling, kind) in enumerate(zip(spellings, _kinds(read, fields, len(spellings)), strict=True)):
         if kind == UNUSED:
             continue
@@ -81,10 +82,9 @@ def _read_byte_level(read: Reader, fields: dict[str, Any]) -> Vocabulary:
         if kind in (CONTROL, USER_DEFINED):
             special_tokens[spelling] = id
             continue
-        token = unspell(spelling)
-        if token is None:
+        if not unspelled[id]:
             raise read.fail(where, "the byte-level alphabet", spelling)
-        tokens[id], ids[spelling] = token, id
+        tokens[id], ids[spelling] = unspelled[id], id
     pattern, whole_piece_first = PATTERNS[pre]
     pairs = read.merges(merges, ids, "tokenizer.ggml.merges")
     return Vocabulary(tokens, pairs, pattern, whole_piece_first, special_tokens)

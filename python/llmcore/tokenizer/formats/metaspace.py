@@ -80,21 +80,22 @@ def read_metaspace(read: Reader, document: dict, added: dict[str, AddedToken]) -
 
 def _read_vocab(read: Reader, vocab: dict, added: dict[str, AddedToken]) -> dict[str, int]:
     """The ids of all tokens by their spelling."""
-    limit = read.id_limit(len(vocab) + len(added))
-    ids = {content: token.id for content, token in added.items()}
-    for spelling, value in vocab.items():
-        id = read.id(value, f"model.vocab[{spelling[:60]!r}]", limit)
-        if ids.setdefault(spelling, id) != id:
-            raise read.fail(f"model.vocab[{spelling[:60]!r}]", f"the id in added_tokens, {ids[spelling]}", id)
-        if not spelling or (" " in spelling and spelling not in added):
-            raise read.fail("model.vocab", f"tokens that are not empty, with spaces spelled {SPACE}", repr(spelling))
-    if len(set(ids.values())) < len(ids):
-        owners: dict[int, str] = {}
-        for spelling, id in ids.items():
-            if id in owners:
-                raise read.fail(f"model.vocab[{spelling[:60]!r}]", "an id that no other token has", id)
-            owners[id] = spelling
+    for content, token in added.items():
+        if vocab.get(content, token.id) != token.id:
+            raise read.fail(_entry(content), f"the id in added_tokens, {token.id}", vocab[content])
+    ids = vocab | {content: token.id for content, token in added.items()}
+    read.ids(ids, {}, _entry)
+    if "" in ids or " " in "".join(ids):
+        wrong = next(
+            (spelling for spelling in ids if not spelling or (" " in spelling and spelling not in added)), None
+        )
+        if wrong is not None:
+            raise read.fail("model.vocab", f"tokens that are not empty, with spaces spelled {SPACE}", repr(wrong))
     return ids
+
+
+def _entry(spelling: str) -> str:
+    return f"model.vocab[{spelling[:60]!r}]"
 
 
 def _steps(read: Reader, document: dict, name: str) -> list[dict]:
@@ -153,7 +154,12 @@ def pipeline(vocabulary: SentencePieceVocabulary) -> dict[str, Any]:
     normalizer, pre_tokenizer = [_REPLACE], None
     if v.prefix_unless_space or v.split_at_spaces:
         scheme = v.prefix if v.prefix_unless_space else "never"
-        pre_tokenizer = {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": v.split_at_spaces}
+        pre_tokenizer = {
+            "type": "Metaspace",
+            "replacement": SPACE,
+            "prepend_scheme": scheme,
+            "split": v.split_at_spaces,
+        }
         normalizer = []
     if v.prefix != "never" and not v.prefix_unless_space:
         if v.prefix == "first":

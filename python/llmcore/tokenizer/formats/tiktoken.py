@@ -3,41 +3,48 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from llmcore import _core
 from llmcore.tokenizer.formats.files import MAX_ID_GAP, write_atomically
 from llmcore.tokenizer.vocabulary import SentencePieceVocabulary, Vocabulary
-
-if TYPE_CHECKING:
-    from llmcore import _core
 
 
 def read_tiktoken(path: Path, pattern: str, special_tokens: dict[str, int] | Iterable[str]) -> Vocabulary:
     """Reads lines of `base64-of-the-bytes id`."""
-
-    def fail(number: int, line: bytes, expected: str) -> ValueError:
-        return ValueError(f"[load] {path}: line {number}: expected {expected}, got {line[:80]!r}")
-
-    by_id: dict[int, bytes] = {}
-    lines = path.read_bytes().splitlines()
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            encoded, rank = line.split()
-            token, id = base64.b64decode(encoded, validate=True), int(rank)
-        except (ValueError, binascii.Error):
-            raise fail(number, line, "a token in base64 and its id") from None
-        if not token or id in by_id or not 0 <= id < len(lines) + MAX_ID_GAP:
-            raise fail(number, line, "a token that is not empty and an id of its own near the others")
-        by_id[id] = token
-    tokens = [by_id.get(id, b"") for id in range(max(by_id, default=-1) + 1)]
+    data = path.read_bytes()
+    parsed = _core.read_ranks(data)
+    if parsed is None:
+        raise _wrong_line(path, data)
+    found, ids = parsed
+    tokens = found
+    if ids != list(range(len(ids))):
+        if len(set(ids)) < len(ids) or max(ids) >= len(ids) + MAX_ID_GAP:
+            raise _wrong_line(path, data)
+        tokens = [b""] * (max(ids) + 1)
+        for id, token in zip(ids, found, strict=True):
+            tokens[id] = token
     if not isinstance(special_tokens, dict):
         special_tokens = {special: len(tokens) + number for number, special in enumerate(special_tokens)}
     return Vocabulary(tokens, None, pattern, whole_piece_first=True, special_tokens=special_tokens)
+
+
+def _wrong_line(path: Path, data: bytes) -> ValueError:
+    lines, seen = data.split(b"\n"), set()
+
+    def complaint(line: bytes) -> str | None:
+        parsed = _core.read_ranks(line)
+        if parsed is None:
+            return "a token in base64 and its id"
+        for id in parsed[1]:
+            if id in seen or id >= len(lines) + MAX_ID_GAP:
+                return "an id of its own near the others"
+            seen.add(id)
+        return None
+
+    number, expected = next((n, text) for n, line in enumerate(lines, 1) if (text := complaint(line)))
+    return ValueError(f"[load] {path}: line {number}: expected {expected}, got {lines[number - 1][:80]!r}")
 
 
 def write_tiktoken(path: Path, vocabulary: Vocabulary | SentencePieceVocabulary, bpe: _core.BPE) -> None:

@@ -64,30 +64,22 @@ def _read_added_tokens(read: Reader, document: dict) -> dict[str, AddedToken]:
 
 
 def _read_vocab(read: Reader, vocab: dict, special_tokens: dict[str, int]) -> tuple[list[bytes], dict[str, int]]:
-    """The tokens by id, and the ids by their spelling in the file."""
-    limit = read.id_limit(len(vocab) + len(special_tokens))
-    special_ids = {id: content for content, id in special_tokens.items()}
-    ids: dict[str, int] = {}
-    by_id: dict[int, bytes] = {}
-    for spelling, value in vocab.items():
-        where = f"model.vocab[{json.dumps(spelling[:60], ensure_ascii=False)}]"
-        id = read.id(value, where, limit)
-        if spelling in special_tokens:
-            if id != special_tokens[spelling]:
-                raise read.fail(where, f"the id in added_tokens, {special_tokens[spelling]}", id)
-            continue
-        if id in by_id or id in special_ids:
-            raise read.fail(where, "an id that no other token has", id)
-        token = byte_level.unspell(spelling)
-        if token is None:
-            raise read.fail(where, "the byte-level alphabet", spelling)
-        if not spelling:
-            raise read.fail(where, "a token that is not empty", spelling)
-        ids[spelling], by_id[id] = id, token
-    tokens = [b""] * (max(by_id, default=-1) + 1)
-    for id, token in by_id.items():
+    """The tokens by id, and the ids by their spelling in the file, without the special tokens."""
+    for special, id in special_tokens.items():
+        if vocab.get(special, id) != id or isinstance(vocab.get(special), bool):
+            raise read.fail(_entry(special), f"the id in added_tokens, {id}", vocab[special])
+    ids = {spelling: id for spelling, id in vocab.items() if spelling not in special_tokens}
+    read.ids(ids, special_tokens, _entry)
+    tokens = [b""] * (max(ids.values(), default=-1) + 1)
+    for (spelling, id), token in zip(ids.items(), byte_level.unspell(list(ids)), strict=True):
+        if not token:
+            raise read.fail(_entry(spelling), "the byte-level alphabet, and not nothing", spelling)
         tokens[id] = token
     return tokens, ids
+
+
+def _entry(spelling: str) -> str:
+    return f"model.vocab[{json.dumps(spelling[:60], ensure_ascii=False)}]"
 
 
 def write_tokenizer_json(path: Path, vocabulary: Vocabulary | SentencePieceVocabulary) -> None:
