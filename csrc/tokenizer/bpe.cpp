@@ -60,28 +60,8 @@ Bpe::Bpe(std::vector<std::string> tokens, const std::vector<Merge>& merges, Patt
     : Bpe(std::move(tokens), std::move(specials)) {
   pattern_ = pattern;
   whole_piece_first_ = whole_piece_first;
-  merges_ = merges;
-  table_ = PairTable(merges.size());
   index_tokens();
-  std::string result;
-  for (size_t rank = 0; rank < merges.size(); ++rank) {
-    const auto [left, right] = merges[rank];
-    const std::string name = "merges[" + std::to_string(rank) + "]";
-    for (uint32_t side : {left, right}) {
-      if (side >= tokens_.size() || tokens_[side].empty()) {
-        fail("expected " + name + " to join two tokens, got id " + std::to_string(side) + ", which is none");
-      }
-    }
-    result.assign(tokens_[left]).append(tokens_[right]);
-    const uint32_t found = index_.find(tokens_, result);
-    if (found == TokenIndex::kNone)
-      fail("expected " + name + " to make a token, got " + quoted(result) + ", which is none");
-    const MergeValue value = merge_value(static_cast<uint32_t>(rank), found);
-    if (table_.insert(pair_key(left, right), value) != value) {
-      fail("expected distinct merges, got " + name + " (" + quoted(tokens_[left]) + ", " + quoted(tokens_[right]) +
-           ") twice");
-    }
-  }
+  add_merges(merges);
   add_specials();
 }
 
@@ -176,6 +156,30 @@ void Bpe::index_tokens() {
     const uint32_t found = index_.find(tokens_, std::string_view(&c, 1));
     complete_ &= found != TokenIndex::kNone;
     byte_ids_[static_cast<size_t>(byte)] = found != TokenIndex::kNone ? found : kNoToken;
+  }
+}
+
+void Bpe::add_merges(const std::vector<Merge>& merges) {
+  merges_ = merges;
+  table_ = PairTable(merges.size());
+  std::string result;
+  for (size_t rank = 0; rank < merges.size(); ++rank) {
+    const auto [left, right] = merges[rank];
+    const auto name = [rank = rank] { return "merges[" + std::to_string(rank) + "]"; };
+    for (uint32_t side : {left, right}) {
+      if (side >= tokens_.size() || tokens_[side].empty()) {
+        fail("expected " + name() + " to join two tokens, got id " + std::to_string(side) + ", which is none");
+      }
+    }
+    result.assign(tokens_[left]).append(tokens_[right]);
+    const uint32_t found = index_.find(tokens_, result);
+    if (found == TokenIndex::kNone)
+      fail("expected " + name() + " to make a token, got " + quoted(result) + ", which is none");
+    const MergeValue value = merge_value(static_cast<uint32_t>(rank), found);
+    if (table_.insert(pair_key(left, right), value) != value) {
+      fail("expected distinct merges, got " + name() + " (" + quoted(tokens_[left]) + ", " + quoted(tokens_[right]) +
+           ") twice");
+    }
   }
 }
 

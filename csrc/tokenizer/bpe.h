@@ -85,6 +85,7 @@ class Bpe {
   Bpe(std::vector<std::string> tokens, std::vector<Special> specials);
 
   void index_token(uint32_t id);
+  void add_merges(const std::vector<Merge>& merges);
   void add_specials();
   // Appends the ids of one piece, from the cache if it was seen before; [piece, end) may be read.
   void encode_seen(const uint8_t* piece, size_t n, const uint8_t* end, PieceCache& cache, IdBuffer& out) const;

@@ -58,16 +58,18 @@ SentencePieceBpe::SentencePieceBpe(std::vector<std::string> tokens, const std::v
     index_token(id);
     if (!is_symbol[id]) mergeable.push_back(id);
   }
+  if (scores.empty()) add_merges(merges);
+  for (const auto& [left, right] : merges_) {
+    if (is_byte[left] || is_byte[right]) fail("expected merges of other tokens than those of bytes");
+  }
   add_specials();
   for (const Special& special : this->specials()) {
     if (!special.always) tokens_[special.id] = with_spaces(special.text);
   }
+  if (rules_.unknown >= 0 && static_cast<size_t>(rules_.unknown) >= tokens_.size())
+    fail("expected the unknown token to be one, got id " + std::to_string(rules_.unknown));
   index_characters(mergeable);
-  if (scores.empty()) {
-    add_merges(merges);
-  } else {
-    add_scores(mergeable, scores);
-  }
+  if (!scores.empty()) add_scores(mergeable, scores);
   if (rules_.split_at_spaces) {
     for (auto& behind : joins_) behind.reset(' ');
   }
@@ -120,30 +122,6 @@ void SentencePieceBpe::index_characters(const std::vector<uint32_t>& mergeable) 
   for (const Special& symbol : rules_.symbols) {
     const Text text = text_of(symbol.text);
     for (size_t i = 1; i < text.size; ++i) join(text.data + i);
-  }
-}
-
-void SentencePieceBpe::add_merges(const std::vector<Merge>& merges) {
-  merges_ = merges;
-  table_ = PairTable(merges.size());
-  const auto is_ordinary = [&](uint32_t id) { return id < tokens_.size() && index_.find(tokens_, tokens_[id]) == id; };
-  std::string result;
-  for (size_t rank = 0; rank < merges.size(); ++rank) {
-    const auto [left, right] = merges[rank];
-    const std::string name = "merges[" + std::to_string(rank) + "]";
-    for (uint32_t side : {left, right}) {
-      if (!is_ordinary(side))
-        fail("expected " + name + " to join two tokens, got id " + std::to_string(side) + ", which is none");
-    }
-    result.assign(tokens_[left]).append(tokens_[right]);
-    const uint32_t found = index_.find(tokens_, result);
-    if (found == TokenIndex::kNone)
-      fail("expected " + name + " to make a token, got " + quoted(result) + ", which is none");
-    const MergeValue value = merge_value(static_cast<uint32_t>(rank), found);
-    if (table_.insert(pair_key(left, right), value) != value) {
-      fail("expected distinct merges, got " + name + " (" + quoted(tokens_[left]) + ", " + quoted(tokens_[right]) +
-           ") twice");
-    }
   }
 }
 

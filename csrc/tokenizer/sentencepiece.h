@@ -45,7 +45,6 @@ class SentencePieceBpe final : public Bpe {
 
   void check_rules();
   void index_characters(const std::vector<uint32_t>& mergeable);
-  void add_merges(const std::vector<Merge>& merges);
   void add_scores(const std::vector<uint32_t>& mergeable, const std::vector<float>& scores);
   uint32_t symbol_of(std::string_view text) const;
   bool prefixed(Text text, Place place) const;

@@ -394,6 +394,7 @@ def test_what_tokenizer_json_cannot_express(tmp_path):
         ({"byte_tokens": [1 << 20] * 256}, "the token of byte 0 to have an id of its own, got 1048576"),
         ({"byte_tokens": [1] * 256}, "expected the token of byte 0 to be it"),
         ({"unknown": 1}, "expected the unknown token to have an id of its own"),
+        ({"unknown": 99}, "expected the unknown token to be one, got id 99"),
         ({"scores": [0.0]}, "expected a score for each token"),
         ({"prefix": "sometimes"}, "expected prefix to be one of never, first, always, got 'sometimes'"),
         ({"symbols": {"zz": 9}}, "expected symbol 'zz' to have an id of its own"),
@@ -409,3 +410,9 @@ def test_contradictions(change, message):
     base = SentencePieceVocabulary([b"", b"a", b"ab", b"b"], None, [0.0, -1.0, -2.0, -3.0], unknown=0)
     with pytest.raises(ValueError, match=message):
         Tokenizer(base._replace(**change))
+
+
+def test_the_tokens_of_bytes_do_not_merge():
+    tokens = [*(bytes([byte]) for byte in range(256)), b"ab"]
+    with pytest.raises(ValueError, match="expected merges of other tokens than those of bytes"):
+        Tokenizer(SentencePieceVocabulary(tokens, [(97, 98)], byte_tokens=range(256)))

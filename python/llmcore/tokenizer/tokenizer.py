@@ -49,6 +49,7 @@ class Tokenizer:
         _check_specials(v.special_tokens, "tokenizer")
         specials = _checked_ids(v.special_tokens)
         self._sentencepiece: SentencePieceVocabulary | None = None  # without what _core keeps
+        self._bpe: _core.BPE
         if isinstance(v, SentencePieceVocabulary):
             self._sentencepiece = v._replace(tokens=[], merges=None if v.merges is None else [])
             symbols, added = _checked_ids(v.symbols), _checked_ids(v.added_tokens)
@@ -147,6 +148,7 @@ class Tokenizer:
         elif pattern is not None or special_tokens is not None:
             raise ValueError(f"[load] {path}: expected no pattern and special_tokens: the file has its own")
         with formats.collector_paused():
+            vocabulary: Vocabulary | SentencePieceVocabulary
             if pattern is not None:
                 vocabulary = formats.read_tiktoken(path, pattern, special_tokens if special_tokens is not None else ())
             elif path.suffix == ".gguf":
@@ -179,8 +181,9 @@ class Tokenizer:
             path = path / FILE_NAME
         vocabulary = self.vocabulary
         if vocabulary.merges is None:
-            if self._sentencepiece is not None and (self._bpe.has_ties or self._bpe.has_fragments):
-                what = "tokens of equal score" if self._bpe.has_ties else "characters in tokens that are no tokens"
+            bpe = self._bpe
+            if isinstance(bpe, _core.SentencePieceBPE) and (bpe.has_ties or bpe.has_fragments):
+                what = "tokens of equal score" if bpe.has_ties else "characters in tokens that are no tokens"
                 raise ValueError(f"[save] expected scores that a list of merges can express, got {what}")
             vocabulary = vocabulary._replace(merges=self._bpe.merges)
         formats.write_tokenizer_json(path, vocabulary)

@@ -54,7 +54,7 @@ def _strings(read: Reader, fields: dict[str, Any], name: str) -> list[str]:
 
 
 def _numbers(read: Reader, fields: dict[str, Any], name: str, count: int) -> list:
-    numbers = fields.get(name)
+    numbers: Any = fields.get(name)
     if not hasattr(numbers, "dtype") or len(numbers) != count:
         got = str(len(numbers)) if hasattr(numbers, "__len__") else numbers
         raise read.fail(f"tokenizer.ggml.{name}", f"{count} numbers", got)

@@ -9,8 +9,8 @@ from llmcore.tokenizer.formats.files import AddedToken, Reader
 from llmcore.tokenizer.formats.pieces import BYTE_TOKENS, SPACE, byte_tokens, spell, unspell
 from llmcore.tokenizer.vocabulary import SentencePieceVocabulary
 
-_PREPEND = {"type": "Prepend", "prepend": SPACE}
-_REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
+_PREPEND: dict[str, Any] = {"type": "Prepend", "prepend": SPACE}
+_REPLACE: dict[str, Any] = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 _RESTORE = {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}
 _BYTE_FALLBACK, _FUSE = {"type": "ByteFallback"}, {"type": "Fuse"}
 _STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
@@ -19,7 +19,7 @@ _SEQUENCES = {"normalizer": "normalizers", "pre_tokenizer": "pretokenizers", "de
 
 def is_metaspace(document: dict) -> bool:
     """Whether a tokenizer.json spells spaces as U+2581."""
-    steps = []
+    steps: list[Any] = []
     for name in ("normalizer", "pre_tokenizer"):
         part = document.get(name)
         inner = part.get(_SEQUENCES[name]) if isinstance(part, dict) else None

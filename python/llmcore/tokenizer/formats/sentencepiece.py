@@ -7,6 +7,7 @@ from __future__ import annotations
 import struct
 from array import array
 from pathlib import Path
+from typing import Any
 
 from llmcore.tokenizer.formats.files import Reader
 from llmcore.tokenizer.formats.pieces import NORMAL, UNUSED, from_pieces
@@ -24,8 +25,8 @@ _MODEL_TYPES = {1: "unigram", 2: "BPE", 3: "word", 4: "char"}
 
 def read_sentencepiece(path: Path) -> SentencePieceVocabulary:
     read = Reader(path)
-    trainer: dict[int, int | bytes] = {_MODEL_TYPE: 1}
-    normalizer: dict[int, int | bytes] = {_DUMMY_PREFIX: 1, _FEWER_SPACES: 1, _ESCAPE: 1}
+    trainer: dict[int, Any] = {_MODEL_TYPE: 1}
+    normalizer: dict[int, Any] = {_DUMMY_PREFIX: 1, _FEWER_SPACES: 1, _ESCAPE: 1}
     pieces = []
     for tag, value in _fields(read, "the file", path.read_bytes()):
         if tag == _PIECE:
@@ -52,7 +53,9 @@ def read_sentencepiece(path: Path) -> SentencePieceVocabulary:
 
 
 def _vocabulary(read: Reader, pieces: list[bytes], prefix: bool) -> SentencePieceVocabulary:
-    spellings, kinds, scores = [], [], array("f")
+    spellings: list[str] = []
+    kinds: list[int] = []
+    scores = array("f")
     for number, piece in enumerate(pieces):
         where = f"pieces[{number}]"
         spelling, score, kind = b"", b"\0\0\0\0", NORMAL
@@ -74,9 +77,9 @@ def _vocabulary(read: Reader, pieces: list[bytes], prefix: bool) -> SentencePiec
     return from_pieces(read, "pieces", spellings, kinds, scores, prefix)
 
 
-def _fields(read: Reader, where: str, data: bytes) -> list[tuple[int, int | bytes]]:
+def _fields(read: Reader, where: str, data: bytes) -> list[tuple[int, Any]]:
     """The tags and values of a message: numbers where they are of variable length, else bytes."""
-    fields: list[tuple[int, int | bytes]] = []
+    fields: list[tuple[int, Any]] = []
     at, end = 0, len(data)
     while at < end:
         tag, at = _varint(read, where, data, at)
