@@ -167,9 +167,9 @@ class Tokenizer:
         file; returns its path.
 
         A path that ends in .json or .tiktoken is the file's; any other is a directory's, made if need be. The file is
-        replaced as a whole or not at all. Rules without a merge list (tiktoken's, and scores) are written to
-        a tokenizer.json as every pair of tokens that spells a token, in order of rank, which is how transformers
-        converts them. A `.tiktoken` file holds the ordinary tokens alone. ValueError for what the format cannot express.
+        replaced as a whole or not at all. Rules without a merge list (tiktoken's, and scores) are written to a
+        tokenizer.json as every pair of tokens that spells a token, in order of rank, which is how transformers converts
+        them. A `.tiktoken` file holds the ordinary tokens alone. ValueError for what the format cannot express.
         """
         from llmcore.tokenizer import formats
 

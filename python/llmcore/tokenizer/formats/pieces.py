@@ -1,4 +1,5 @@
-"""How SentencePiece-style vocabularies spell their tokens, and what the types of pieces in .model and GGUF files mean."""
+"""How SentencePiece-style vocabularies spell their tokens, and what the types of pieces mean in .model and GGUF files:
+the same numbers in both."""
 
 from __future__ import annotations
 
