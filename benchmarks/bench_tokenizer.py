@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import llmcore
 from compare import Workload, main
 from llmcore import data
-from llmcore.tokenizer.formats import byte_alphabet
+from llmcore.tokenizer.formats.byte_level import byte_alphabet
 from llmcore.tokenizer.patterns import REGEX
 from peers import installed
 

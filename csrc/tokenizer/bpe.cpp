@@ -2,50 +2,19 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdio>
 #include <cstring>
 #include <exception>
+#include <iterator>
 #include <mutex>
 #include <stdexcept>
 #include <unordered_map>
 
 #include "core/thread_pool.h"
+#include "tokenizer/errors.h"
 #include "tokenizer/scanner.h"
 
 namespace llmcore::tok {
 namespace {
-
-// A token as it may stand in an error message: printable ASCII as it is, the rest as \xNN.
-std::string quoted(std::string_view bytes) {
-  std::string text = "'";
-  for (char c : bytes.substr(0, 64)) {
-    char escaped[5];
-    const bool plain = c >= ' ' && c <= '~';
-    std::snprintf(escaped, sizeof escaped, plain ? "%c" : "\\x%02x", plain ? c : static_cast<unsigned char>(c));
-    text += escaped;
-  }
-  return text + (bytes.size() > 64 ? "...'" : "'");
-}
-
-// What one thread takes of a long text at a time.
-constexpr size_t kPartBytes = 1 << 16;
-
-// The size of the text's first part: up to a line end between a character that is no space and a letter or digit, where
-// a piece ends whatever the pattern.
-size_t safe_cut(Bpe::Text text) {
-  const auto ascii_between = [](uint8_t byte, uint8_t low, uint8_t high) { return byte >= low && byte <= high; };
-  for (size_t i = kPartBytes; i + 1 < text.size; ++i) {
-    const void* line_end = std::memchr(text.data + i, '\n', text.size - 1 - i);
-    if (!line_end) break;
-    i = static_cast<size_t>(static_cast<const uint8_t*>(line_end) - text.data);
-    const uint8_t before = text.data[i - 1], behind = text.data[i + 1];
-    if (ascii_between(before, '!', '~') &&
-        (ascii_between(behind, '0', '9') || ascii_between(behind | 0x20, 'a', 'z'))) {
-      return i + 1;
-    }
-  }
-  return text.size;
-}
 
 // Calls work(next) on up to num_threads() threads; next() gives each of the indices below n once, and then others.
 // Throws what the lowest index threw.
@@ -73,70 +42,70 @@ void work_through(size_t n, Work&& work) {
   if (shared.error) std::rethrow_exception(shared.error);
 }
 
-[[noreturn]] void fail(const std::string& message) { throw std::invalid_argument("[tokenizer] " + message); }
+std::vector<Special> always_special(const std::vector<Special>& specials) {
+  std::vector<Special> always;
+  std::copy_if(specials.begin(), specials.end(), std::back_inserter(always), [](const Special& s) { return s.always; });
+  return always;
+}
 
 }  // namespace
 
+Bpe::Bpe(std::vector<std::string> tokens, std::vector<Special> specials)
+    : tokens_(std::move(tokens)), index_(tokens_.size()), specials_(specials), always_(always_special(specials)) {
+  if (tokens_.size() >= (1ull << 31)) fail("expected fewer than 2^31 tokens");
+}
+
 Bpe::Bpe(std::vector<std::string> tokens, const std::vector<Merge>& merges, Pattern pattern, bool whole_piece_first,
          std::vector<Special> specials)
-    : tokens_(std::move(tokens)),
-      merges_(merges),
-      pattern_(pattern),
-      whole_piece_first_(whole_piece_first),
-      by_rank_(false),
-      specials_(std::move(specials)),
-      table_(merges.size()),
-      index_(tokens_.size()) {
+    : Bpe(std::move(tokens), std::move(specials)) {
+  pattern_ = pattern;
+  whole_piece_first_ = whole_piece_first;
   index_tokens();
-  std::string result;
-  for (size_t rank = 0; rank < merges.size(); ++rank) {
-    const auto [left, right] = merges[rank];
-    const std::string name = "merges[" + std::to_string(rank) + "]";
-    for (uint32_t side : {left, right}) {
-      if (side >= tokens_.size() || tokens_[side].empty()) {
-        fail("expected " + name + " to join two tokens, got id " + std::to_string(side) + ", which is none");
-      }
-    }
-    result.assign(tokens_[left]).append(tokens_[right]);
-    const uint32_t found = index_.find(tokens_, result);
-    if (found == TokenIndex::kNone)
-      fail("expected " + name + " to make a token, got " + quoted(result) + ", which is none");
-    const MergeValue value = merge_value(static_cast<uint32_t>(rank), found);
-    if (table_.insert(pair_key(left, right), value) != value) {
-      fail("expected distinct merges, got " + name + " (" + quoted(tokens_[left]) + ", " + quoted(tokens_[right]) +
-           ") twice");
-    }
-  }
+  add_merges(merges);
   add_specials();
 }
 
 Bpe::Bpe(ByRank, std::vector<std::string> tokens, Pattern pattern, std::vector<Special> specials)
-    : tokens_(std::move(tokens)),
-      pattern_(pattern),
-      whole_piece_first_(true),
-      by_rank_(true),
-      specials_(std::move(specials)),
-      table_(tokens_.size() * 4),
-      index_(tokens_.size()) {
+    : Bpe(std::move(tokens), std::move(specials)) {
+  pattern_ = pattern;
+  whole_piece_first_ = by_rank_ = true;
   index_tokens();
   for (size_t byte = 0; byte < byte_ids_.size(); ++byte) {
     const char c = static_cast<char>(byte);
     if (byte_ids_[byte] == kNoToken)
       fail("expected a token for each of the 256 bytes, got none for " + quoted({&c, 1}));
   }
+  for (const std::string& token : tokens_) {
+    if (token.size() > kMaxCutBytes)
+      fail("expected tokens of at most " + std::to_string(kMaxCutBytes) + " bytes, got " + quoted(token));
+  }
   // Every way to cut a token into two tokens is a merge, whose rank is the token's id.
-  for (uint32_t id = 0; id < tokens_.size(); ++id) {
-    const std::string_view token = tokens_[id];
-    const size_t first_merge = merges_.size();
-    for (size_t cut = 1; cut < token.size(); ++cut) {
-      const uint32_t left = index_.find(tokens_, token.substr(0, cut));
-      if (left == TokenIndex::kNone) continue;
-      const uint32_t right = index_.find(tokens_, token.substr(cut));
-      if (right == TokenIndex::kNone) continue;
-      table_.insert(pair_key(left, right), merge_value(id, id));
-      merges_.emplace_back(left, right);
+  constexpr size_t kTokensAtATime = 1 << 12;
+  std::vector<std::vector<std::pair<uint32_t, Merge>>> found((tokens_.size() + kTokensAtATime - 1) / kTokensAtATime);
+  work_through(found.size(), [&](auto&& next) {
+    for (size_t part; (part = next()) < found.size();) {
+      const size_t end = std::min(tokens_.size(), (part + 1) * kTokensAtATime);
+      for (size_t id = part * kTokensAtATime; id < end; ++id) {
+        const std::string_view token = tokens_[id];
+        for (size_t cut = 1; cut < token.size(); ++cut) {
+          const uint32_t left = index_.find(tokens_, token.substr(0, cut));
+          if (left == TokenIndex::kNone) continue;
+          const uint32_t right = index_.find(tokens_, token.substr(cut));
+          if (right != TokenIndex::kNone) found[part].push_back({static_cast<uint32_t>(id), {left, right}});
+        }
+      }
+      std::sort(found[part].begin(), found[part].end());
     }
-    std::sort(merges_.begin() + static_cast<std::ptrdiff_t>(first_merge), merges_.end());
+  });
+  size_t merges = 0;
+  for (const auto& part : found) merges += part.size();
+  merges_.reserve(merges);
+  table_ = PairTable(merges);
+  for (const auto& part : found) {
+    for (const auto& [id, merge] : part) {
+      table_.insert(pair_key(merge.first, merge.second), merge_value(id, id));
+      merges_.push_back(merge);
+    }
   }
   add_specials();
 }
@@ -145,21 +114,72 @@ Bpe Bpe::from_ranks(std::vector<std::string> tokens, Pattern pattern, std::vecto
   return Bpe(ByRank{}, std::move(tokens), pattern, std::move(specials));
 }
 
-void Bpe::index_tokens() {
-  if (tokens_.size() >= (1ull << 31)) fail("expected fewer than 2^31 tokens");
+// Two neighbours that spell a token but are no merge would tell the two rules apart. They never meet: up to the token's
+// turn, what happened inside its bytes is what happens to the token alone, which ends in the merge that makes it.
+bool Bpe::merges_by_rank() const {
+  if (by_rank_) return true;
+  if (!complete_) return false;
+  std::vector<bool> made(tokens_.size());
+  uint32_t last = 0;
+  for (const auto& [left, right] : merges_) {
+    const uint32_t id = merge_id(table_.find(pair_key(left, right)));
+    if (id < last || made[id]) return false;
+    made[last = id] = true;
+  }
+  std::vector<bool> special(tokens_.size());
+  for (const Special& s : specials_.all()) special[s.id] = true;
+  MergeScratch scratch;
+  std::vector<uint32_t> ids;
   for (uint32_t id = 0; id < tokens_.size(); ++id) {
-    if (tokens_[id].empty()) continue;
-    const uint32_t owner = index_.insert(tokens_, id);
-    if (owner != id) {
-      fail("expected distinct tokens, got " + quoted(tokens_[id]) + " as ids " + std::to_string(owner) + " and " +
-           std::to_string(id));
-    }
+    if (special[id] || tokens_[id].size() < 2) continue;
+    ids.clear();
+    for (char c : tokens_[id]) ids.push_back(byte_ids_[static_cast<uint8_t>(c)]);
+    if (!made[id] || merge_long(table_, ids.data(), ids.size(), scratch) != 1) return false;
+  }
+  return true;
+}
+
+void Bpe::index_token(uint32_t id) {
+  const uint32_t owner = index_.insert(tokens_, id);
+  if (owner != id) {
+    fail("expected distinct tokens, got " + quoted(tokens_[id]) + " as ids " + std::to_string(owner) + " and " +
+         std::to_string(id));
+  }
+}
+
+void Bpe::index_tokens() {
+  for (uint32_t id = 0; id < tokens_.size(); ++id) {
+    if (!tokens_[id].empty()) index_token(id);
   }
   for (int byte = 0; byte < 256; ++byte) {
     const char c = static_cast<char>(byte);
     const uint32_t found = index_.find(tokens_, std::string_view(&c, 1));
     complete_ &= found != TokenIndex::kNone;
     byte_ids_[static_cast<size_t>(byte)] = found != TokenIndex::kNone ? found : kNoToken;
+  }
+}
+
+void Bpe::add_merges(const std::vector<Merge>& merges) {
+  merges_ = merges;
+  table_ = PairTable(merges.size());
+  std::string result;
+  for (size_t rank = 0; rank < merges.size(); ++rank) {
+    const auto [left, right] = merges[rank];
+    const auto name = [rank = rank] { return "merges[" + std::to_string(rank) + "]"; };
+    for (uint32_t side : {left, right}) {
+      if (side >= tokens_.size() || tokens_[side].empty()) {
+        fail("expected " + name() + " to join two tokens, got id " + std::to_string(side) + ", which is none");
+      }
+    }
+    result.assign(tokens_[left]).append(tokens_[right]);
+    const uint32_t found = index_.find(tokens_, result);
+    if (found == TokenIndex::kNone)
+      fail("expected " + name() + " to make a token, got " + quoted(result) + ", which is none");
+    const MergeValue value = merge_value(static_cast<uint32_t>(rank), found);
+    if (table_.insert(pair_key(left, right), value) != value) {
+      fail("expected distinct merges, got " + name() + " (" + quoted(tokens_[left]) + ", " + quoted(tokens_[right]) +
+           ") twice");
+    }
   }
 }
 
@@ -171,7 +191,7 @@ void Bpe::add_specials() {
     const std::string begin = "expected special token " + quoted(special.text) + " to have an id ";
     const std::string got = ", got " + std::to_string(special.id);
     if (special.id > tokens_.size() + kMaxGap) fail(begin + "near the other ids" + got);
-    if (special.id < tokens_.size() && !tokens_[special.id].empty()) {
+    if (special.id < tokens_.size() && !tokens_[special.id].empty() && !special.always) {
       fail(begin + "of its own" + got + ", the id of " + quoted(tokens_[special.id]));
     }
     const auto [owner, fresh] = owners.emplace(special.id, &special);
@@ -179,7 +199,9 @@ void Bpe::add_specials() {
     size = std::max<size_t>(size, special.id + size_t{1});
   }
   tokens_.resize(size);
-  for (const Special& special : specials_.all()) tokens_[special.id] = special.text;
+  for (const Special& special : specials_.all()) {
+    if (tokens_[special.id].empty()) tokens_[special.id] = special.text;
+  }
 }
 
 void Bpe::encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const {
@@ -217,7 +239,21 @@ void Bpe::encode_cached(const uint8_t* piece, size_t n, PieceCache& cache, IdBuf
   out.commit(entry.count);
 }
 
-void Bpe::encode_segment(Text text, PieceCache& cache, IdBuffer& out) const {
+void Bpe::encode_seen(const uint8_t* piece, size_t n, const uint8_t* end, PieceCache& cache, IdBuffer& out) const {
+  if (n > PieceCache::kMaxBytes) return encode_cached(piece, n, cache, out);
+  const PieceCache::Key key = PieceCache::key(piece, n, end);
+  const uint32_t slot = PieceCache::slot(key);
+  if (const PieceCache::Entry* entry = cache.find(slot, key)) {
+    std::memcpy(out.reserve(PieceCache::kMaxIds), entry->ids, sizeof entry->ids);
+    return out.commit(entry->count());
+  }
+  const size_t before = out.size();
+  encode_cached(piece, n, cache, out);
+  const size_t ids = out.size() - before;
+  if (ids <= PieceCache::kMaxIds) cache.insert(slot, key, out.data() + before, ids);
+}
+
+void Bpe::encode_segment(Text text, Place, PieceCache& cache, IdBuffer& out) const {
   // Pieces wait here while the cache's entries are fetched from memory.
   struct Waiting {
     PieceCache::Key key;
@@ -266,10 +302,28 @@ void Bpe::encode_segment(Text text, PieceCache& cache, IdBuffer& out) const {
   flush();
 }
 
-// Calls visit(text, special) for each stretch of ordinary text and the special token behind it, nullptr at the end.
+// Up to a line end between a character that is no space and a letter or digit, where
+// a piece ends whatever the pattern.
+size_t Bpe::safe_cut(Text text) const {
+  const auto ascii_between = [](uint8_t byte, uint8_t low, uint8_t high) { return byte >= low && byte <= high; };
+  for (size_t i = kPartBytes; i + 1 < text.size; ++i) {
+    const void* line_end = std::memchr(text.data + i, '\n', text.size - 1 - i);
+    if (!line_end) break;
+    i = static_cast<size_t>(static_cast<const uint8_t*>(line_end) - text.data);
+    const uint8_t before = text.data[i - 1], behind = text.data[i + 1];
+    if (ascii_between(before, '!', '~') &&
+        (ascii_between(behind, '0', '9') || ascii_between(behind | 0x20, 'a', 'z'))) {
+      return i + 1;
+    }
+  }
+  return text.size;
+}
+
+// Calls visit(text, its place, special) for each stretch of ordinary text and the special token behind it, nullptr at
+// the end.
 template <class Visit>
 void Bpe::each_segment(Text text, const Allowed& allowed, Visit&& visit) const {
-  if (allowed.ordinary) return visit(text, nullptr);
+  const Specials& wanted = allowed.ordinary ? always_ : specials_;
   std::vector<uint32_t> allowed_ids;
   for (const std::string& name : allowed.names) {
     const Special* special = specials_.named(name);
@@ -278,23 +332,23 @@ void Bpe::each_segment(Text text, const Allowed& allowed, Visit&& visit) const {
     allowed_ids.push_back(special->id);
   }
   for (size_t from = 0;;) {
-    const Specials::Match match = specials_.find(text.data, text.size, from);
-    if (match.what && !allowed.all &&
+    const Specials::Match match = wanted.find(text.data, text.size, from);
+    if (match.what && !match.what->always && !allowed.all &&
         std::find(allowed_ids.begin(), allowed_ids.end(), match.what->id) == allowed_ids.end()) {
       throw std::invalid_argument("[encode] the text holds the special token '" + match.what->text + "' at byte " +
                                   std::to_string(match.begin) + "; to encode it as special, pass allowed_special={'" +
                                   match.what->text +
                                   "'} or allowed_special=\"all\"; to encode it as plain text, use encode_ordinary");
     }
-    visit({text.data + from, match.begin - from}, match.what);
+    visit({text.data + from, match.begin - from}, from == 0 ? Place::kTextBegin : Place::kBehindSpecial, match.what);
     if (!match.what) return;
     from = match.begin + match.what->text.size();
   }
 }
 
 void Bpe::encode_alone(Text text, const Allowed& allowed, PieceCache& cache, IdBuffer& out) const {
-  each_segment(text, allowed, [&](Text segment, const Special* special) {
-    encode_segment(segment, cache, out);
+  each_segment(text, allowed, [&](Text segment, Place place, const Special* special) {
+    encode_segment(segment, place, cache, out);
     if (special) out.push(special->id);
   });
 }
@@ -305,22 +359,23 @@ template <class Take>
 void Bpe::encode_parts(Text text, const Allowed& allowed, Take&& take) const {
   struct Part {
     Text text;
+    Place place;
     const Special* special;  // behind the text
   };
   std::vector<Part> parts;
-  each_segment(text, allowed, [&](Text segment, const Special* special) {
-    for (size_t size; (size = safe_cut(segment)) < segment.size;) {
-      parts.push_back({{segment.data, size}, nullptr});
+  each_segment(text, allowed, [&](Text segment, Place place, const Special* special) {
+    for (size_t size; (size = safe_cut(segment)) < segment.size; place = Place::kInside) {
+      parts.push_back({{segment.data, size}, place, nullptr});
       segment = {segment.data + size, segment.size - size};
     }
-    parts.push_back({segment, special});
+    parts.push_back({segment, place, special});
   });
   take(parts.size());
   work_through(parts.size(), [&](auto&& next) {
     CachePool::Loan cache(caches_);
     for (size_t i; (i = next()) < parts.size();) {
       IdBuffer ids;
-      encode_segment(parts[i].text, *cache, ids);
+      encode_segment(parts[i].text, parts[i].place, *cache, ids);
       if (parts[i].special) ids.push(parts[i].special->id);
       take(i, std::move(ids));
     }

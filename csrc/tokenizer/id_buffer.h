@@ -20,6 +20,7 @@ class IdBuffer {
   ~IdBuffer() { std::free(data_); }
 
   size_t size() const { return size_; }
+  uint32_t* data() { return data_; }
   const uint32_t* data() const { return data_; }
   const uint32_t* begin() const { return data_; }
   const uint32_t* end() const { return data_ + size_; }
@@ -30,6 +31,7 @@ class IdBuffer {
     return data_ + size_;
   }
   void commit(size_t count) { size_ += count; }
+  void truncate(size_t size) { size_ = size; }
   void push(uint32_t id) {
     *reserve(1) = id;
     commit(1);

@@ -11,6 +11,7 @@ namespace llmcore::tok {
 struct Special {
   std::string text;
   uint32_t id;
+  bool always = false;  // found in every text, whatever the caller allows
 };
 
 class Specials {

@@ -14,7 +14,7 @@ from hypothesis import given
 
 from llmcore import _core
 from llmcore.tokenizer import Tokenizer
-from llmcore.tokenizer.formats import byte_alphabet
+from llmcore.tokenizer.formats.byte_level import byte_alphabet
 from llmcore.tokenizer.patterns import NAMES, REGEX
 from tokenizer import reference
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llmcore import _core
 from llmcore.tokenizer.stream import StreamDecoder
-from llmcore.tokenizer.vocabulary import Vocabulary
+from llmcore.tokenizer.vocabulary import SentencePieceVocabulary, Vocabulary
 
 if TYPE_CHECKING:
     import numpy as np
 
 END_OF_TEXT = "<|endoftext|>"
+SENTENCEPIECE = "sentencepiece"
 FILE_NAME = "tokenizer.json"
 
 Text = str | bytes
@@ -23,27 +24,43 @@ AllowedSpecial = Collection[str] | Literal["all"]
 
 
 class Tokenizer:
-    """A byte-level BPE tokenizer. Make one with `Tokenizer.train(...)` or `Tokenizer.load(path)`.
+    """A BPE tokenizer. Make one with `Tokenizer.train(...)` or `Tokenizer.load(path)`.
 
-    Every sequence of bytes can be encoded, and `decode_bytes(encode_ordinary(data)) == data` whatever the
-    data (with a loaded vocabulary that lacks some of the 256 bytes, text that has them is a ValueError): text that is not valid UTF-8 is tokenized as bytes. In a str, a lone surrogate, which has no UTF-8,
-    is replaced by U+FFFD as tiktoken does. A tokenizer never changes, may be used by many threads at once,
-    can be pickled, and equals another that gives the same ids to every text by the same rules.
+    Byte-level: every sequence of bytes can be encoded, and `decode_bytes(encode_ordinary(data)) == data` whatever the
+    data (with a loaded vocabulary that lacks some of the 256 bytes, text that has them is a ValueError): text that is
+    not valid UTF-8 is tokenized as bytes.
+
+    SentencePiece-style (Llama 2, Mistral, Gemma; only loaded): a space may be put before the text and is left out of
+    what is decoded, and what no token spells becomes tokens of its bytes, also where it is not valid UTF-8. So the same
+    holds, but for these: U+2581, which comes back as a space; a vocabulary without tokens for the bytes, where unknown
+    characters become one unknown token; a vocabulary that puts no space before a space (Metaspace), where a text that
+    begins with one loses it. Special tokens part a text into stretches that are encoded each as a text of its own, with
+    a space before it, as SentencePiece, llama.cpp and Hugging Face's `legacy` tokenizers do; where a tokenizer.json has
+    prepend_scheme "first", only the text's beginning gets one.
+
+    In a str, a lone surrogate, which has no UTF-8, is replaced by U+FFFD as tiktoken does. A tokenizer never changes,
+    may be used by many threads at once, can be pickled, and equals another that gives the same ids to every text by the
+    same rules.
     """
 
-    def __init__(self, vocabulary: Vocabulary):
-        """ValueError if the vocabulary contradicts itself: see `Vocabulary` for its parts."""
+    def __init__(self, vocabulary: Vocabulary | SentencePieceVocabulary):
+        """ValueError if the vocabulary contradicts itself: see `Vocabulary` and `SentencePieceVocabulary`."""
         v = vocabulary
-        _check_pattern(v.pattern, "tokenizer")
         _check_specials(v.special_tokens, "tokenizer")
-        for special, id in v.special_tokens.items():
-            if not isinstance(id, int) or not 0 <= id < 1 << 31:
-                raise ValueError(f"[tokenizer] expected an id for special token {special!r}, got {id!r}")
-        specials = list(v.special_tokens.items())
-        if v.merges is None:
-            self._bpe = _core.BPE.from_ranks(v.tokens, v.pattern, specials)
+        specials = _checked_ids(v.special_tokens)
+        self._sentencepiece: SentencePieceVocabulary | None = None  # without what _core keeps
+        self._bpe: _core.BPE
+        if isinstance(v, SentencePieceVocabulary):
+            self._sentencepiece = v._replace(tokens=[], merges=None if v.merges is None else [])
+            symbols, added = _checked_ids(v.symbols), _checked_ids(v.added_tokens)
+            checked = {"merges": v.merges or [], "symbols": symbols, "added_tokens": added, "special_tokens": specials}
+            self._bpe = _core.SentencePieceBPE(**v._asdict() | checked)
         else:
-            self._bpe = _core.BPE(v.tokens, v.merges, v.pattern, v.whole_piece_first, specials)
+            _check_pattern(v.pattern, "tokenizer")
+            if v.merges is None:
+                self._bpe = _core.BPE.from_ranks(v.tokens, v.pattern, specials)
+            else:
+                self._bpe = _core.BPE(v.tokens, v.merges, v.pattern, v.whole_piece_first, specials)
         self._encode = self._bpe.encode
         self._special_tokens: dict[str, int] = self._bpe.specials
 
@@ -105,20 +122,22 @@ class Tokenizer:
         pattern: str | None = None,
         special_tokens: dict[str, int] | Collection[str] | None = None,
     ) -> Tokenizer:
-        """Reads a tokenizer.json (byte-level BPE), a directory that holds one, a model's `.gguf` file (byte-level
-        BPE), or a `.tiktoken` file.
+        """Reads a tokenizer.json, a directory that holds one (or else a tokenizer.model), a model's `.gguf` file, a
+        SentencePiece `.model`, or a `.tiktoken` file: BPE in all of them.
 
-        A tokenizer.json and a GGUF file know their pattern and special tokens (all of the added tokens). A `.tiktoken` file
-        knows neither: give `pattern`, and `special_tokens` as {token: id} or as a list, which gets the ids
-        after the last. What a tokenizer.json says about post-processing (a token put before every text) is
-        the caller's business. ValueError, naming the file and the field, for a file that is broken or that
-        needs what is not supported.
+        All but the last know their pattern and special tokens (in a byte-level tokenizer.json, all of the added
+        tokens; elsewhere, the control and unknown tokens). A `.tiktoken` file knows neither: give `pattern`, and
+        `special_tokens` as {token: id} or as a list, which gets the ids after the last. What a tokenizer.json says
+        about post-processing (a token put before every text) is the caller's business. ValueError, naming the file and
+        the field, for a file that is broken or that needs what is not supported.
         """
         from llmcore.tokenizer import formats  # here, so that importing llmcore stays quick
 
         path = Path(path)
         if path.is_dir():
+            other = path / "tokenizer.model"
             path = path / FILE_NAME
+            path = other if other.is_file() and not path.is_file() else path
         if not path.is_file():
             raise FileNotFoundError(f"[load] expected a tokenizer file, got {path}, which is not there")
         if path.suffix == ".tiktoken":
@@ -126,33 +145,46 @@ class Tokenizer:
                 raise ValueError(f"[load] {path}: expected pattern=... (a .tiktoken file does not name its own)")
             if special_tokens is not None:
                 _check_specials(special_tokens, "load")
-            vocabulary = formats.read_tiktoken(path, pattern, special_tokens if special_tokens is not None else ())
         elif pattern is not None or special_tokens is not None:
             raise ValueError(f"[load] {path}: expected no pattern and special_tokens: the file has its own")
-        elif path.suffix == ".gguf":
-            vocabulary = formats.read_gguf(path)
-        else:
-            vocabulary = formats.read_tokenizer_json(path)
-        try:
-            return cls(vocabulary)
-        except ValueError as error:
-            raise ValueError(f"[load] {path}: {str(error).removeprefix('[tokenizer] ')}") from None
+        with formats.collector_paused():
+            vocabulary: Vocabulary | SentencePieceVocabulary
+            if pattern is not None:
+                vocabulary = formats.read_tiktoken(path, pattern, special_tokens if special_tokens is not None else ())
+            elif path.suffix == ".gguf":
+                vocabulary = formats.read_gguf(path)
+            elif path.suffix == ".model":
+                vocabulary = formats.read_sentencepiece(path)
+            else:
+                vocabulary = formats.read_tokenizer_json(path)
+            try:
+                return cls(vocabulary)
+            except ValueError as error:
+                raise ValueError(f"[load] {path}: {str(error).removeprefix('[tokenizer] ')}") from None
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Writes a tokenizer.json that Hugging Face's `tokenizers` reads too and gives the same ids; returns
-        its path.
+        """Writes a tokenizer.json that Hugging Face's `tokenizers` reads too and gives the same ids, or a `.tiktoken`
+        file; returns its path.
 
-        A path that ends in .json is the file's; any other is a directory's, made if need be. The file is
-        replaced as a whole or not at all. (tiktoken's rule has no merge list: such a vocabulary is written
-        with every pair of tokens that spells a token, in order of id, which is how transformers converts it.)
+        A path that ends in .json or .tiktoken is the file's; any other is a directory's, made if need be. The file is
+        replaced as a whole or not at all. Rules without a merge list (tiktoken's, and scores) are written to a
+        tokenizer.json as every pair of tokens that spells a token, in order of rank, which is how transformers converts
+        them. A `.tiktoken` file holds the ordinary tokens alone. ValueError for what the format cannot express.
         """
         from llmcore.tokenizer import formats
 
         path = Path(path)
+        if path.suffix == ".tiktoken":
+            formats.write_tiktoken(path, self.vocabulary, self._bpe)
+            return path
         if path.suffix != ".json":
             path = path / FILE_NAME
         vocabulary = self.vocabulary
         if vocabulary.merges is None:
+            bpe = self._bpe
+            if isinstance(bpe, _core.SentencePieceBPE) and (bpe.has_ties or bpe.has_fragments):
+                what = "tokens of equal score" if bpe.has_ties else "characters in tokens that are no tokens"
+                raise ValueError(f"[save] expected scores that a list of merges can express, got {what}")
             vocabulary = vocabulary._replace(merges=self._bpe.merges)
         formats.write_tokenizer_json(path, vocabulary)
         return path
@@ -202,8 +234,8 @@ class Tokenizer:
         return self.decode_bytes(ids).decode("utf-8", errors)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of ids: a list, or an integer array of shape (T,). ValueError for an id that is not
-        there."""
+        """The bytes of ids: a list, or an integer array of shape (T,); without the space that they begin with, where
+        that was put there by `encode`. ValueError for an id that is not there."""
         if isinstance(ids, list):
             return self._bpe.decode_list(ids)
         if hasattr(ids, "__array__") or hasattr(ids, "numpy"):
@@ -212,15 +244,20 @@ class Tokenizer:
             raise TypeError(f"[decode] expected a list or an array of ids, got {type(ids).__name__}")
         return self._bpe.decode_list(list(ids))
 
-    def stream_decoder(self, errors: str = "replace") -> StreamDecoder:
-        """A decoder that takes ids one by one: see StreamDecoder."""
-        return StreamDecoder(self, errors)
+    def stream_decoder(self, errors: str = "replace", continues: bool = False) -> StreamDecoder:
+        """A decoder that takes ids one by one, of a text or of what continues one: see StreamDecoder."""
+        return StreamDecoder(self, errors, continues)
 
     # ---- what it is ------------------------------------------------------------------------------------
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes of one token. ValueError for an id that is not there."""
         return self._bpe.token_bytes(id)
+
+    @property
+    def drops_first_space(self) -> bool:
+        """Whether `decode` leaves out the space that a text begins with (not so where text is byte-level)."""
+        return self._bpe.drops_first_space
 
     @property
     def vocab_size(self) -> int:
@@ -238,8 +275,8 @@ class Tokenizer:
 
     @property
     def pattern(self) -> str:
-        """The name of the split pattern."""
-        return self._bpe.pattern
+        """The name of the split pattern, or "sentencepiece"."""
+        return SENTENCEPIECE if self._sentencepiece is not None else self._bpe.pattern
 
     @property
     def merges(self) -> list[tuple[int, int]]:
@@ -247,11 +284,14 @@ class Tokenizer:
         return self._bpe.merges
 
     @property
-    def vocabulary(self) -> Vocabulary:
+    def vocabulary(self) -> Vocabulary | SentencePieceVocabulary:
         """All that makes this tokenizer, as a copy: Tokenizer(tokenizer.vocabulary) equals it."""
         tokens = self._bpe.tokens
         for id in self._special_tokens.values():
             tokens[id] = b""
+        if self._sentencepiece is not None:
+            by_score = self._sentencepiece.merges is None
+            return self._sentencepiece._replace(tokens=tokens, merges=None if by_score else self._bpe.merges)
         merges = None if self._bpe.by_rank else self._bpe.merges
         return Vocabulary(tokens, merges, self.pattern, self._bpe.whole_piece_first, self.special_tokens)
 
@@ -316,6 +356,13 @@ def _check_specials(specials: Any, op: str) -> None:
             raise TypeError(f"[{op}] expected special_tokens to be a list of str, got {special!r} in it")
         if any("\ud800" <= c <= "\udfff" for c in special):
             raise ValueError(f"[{op}] expected special tokens that have a UTF-8 form, got {special!r}")
+
+
+def _checked_ids(ids: dict[str, int]) -> list[tuple[str, int]]:
+    for special, id in ids.items():
+        if not isinstance(id, int) or not 0 <= id < 1 << 31:
+            raise ValueError(f"[tokenizer] expected an id for special token {special!r}, got {id!r}")
+    return list(ids.items())
 
 
 def _replace_surrogates(text: Text) -> Text:
