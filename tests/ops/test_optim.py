@@ -62,7 +62,9 @@ def test_many_steps_follow_the_twin():
 PANELS = [(dtype, transposed) for dtype in (_core.DType.float32, _core.DType.bfloat16) for transposed in (True, False)]
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (64, 64), (65, 3), (3, 65), (100, 4131), (300, 257), (31, 300), (192, 97), (700, 400)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (64, 64), (65, 3), (3, 65), (100, 4131), (300, 257), (31, 300), (192, 97), (700, 400)]
+)
 def test_panels_are_written_with_the_values(shape):
     """The same bits as packing afterwards gives, padding included."""
     start, g, m, v = (a.reshape(shape) for a in state(shape[0] * shape[1]))
