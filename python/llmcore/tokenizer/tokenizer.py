@@ -362,8 +362,10 @@ def _feed_file(trainer: Any, path: Any) -> None:
 
 
 def _feed_texts(trainer: Any, texts: Iterator[Text]) -> None:
+    batch: list[Text] = []
     for text in texts:
-        try:
-            trainer.feed(text)
-        except UnicodeEncodeError:
-            trainer.feed(_replace_surrogates(text))
+        batch.append(text)
+        if len(batch) >= 512:
+            trainer.feed(batch)
+            batch = []
+    trainer.feed(batch)
