@@ -218,18 +218,20 @@ void register_trainer(py::module_& m) {
               owners.push_back(py::reinterpret_borrow<py::object>(text));
             }
             py::gil_scoped_release unlocked;
-            counter.feed(views);
+            counter.feed(views, [](size_t) {});
           },
           py::arg("texts"), "Counts the pieces of some texts, on the threads of the pool.")
       .def(
           "feed_buffer",
-          [](PieceCounter& counter, const py::buffer& buffer) {
+          [](PieceCounter& counter, const py::buffer& buffer, const py::object& progress) {
             const py::buffer_info info = buffer.request();
-            const tok::Text view{static_cast<const uint8_t*>(info.ptr), static_cast<size_t>(info.size * info.itemsize)};
+            const size_t size = static_cast<size_t>(info.size * info.itemsize);
             py::gil_scoped_release unlocked;
-            counter.feed({view});
+            counter.feed({{static_cast<const uint8_t*>(info.ptr), size}},
+                         [&](size_t done) { report(progress, done, size); });
           },
-          py::arg("buffer"), "Counts the pieces of a contiguous buffer, such as a memory-mapped file.")
+          py::arg("buffer"), py::arg("progress"),
+          "The same for a contiguous buffer, such as a memory-mapped file; progress(bytes done, bytes) may be None.")
       .def_property_readonly("num_pieces", &PieceCounter::size)
       .def(
           "train",

@@ -67,19 +67,32 @@ PieceCounter::PieceCounter(Pattern pattern, std::vector<std::string> specials)
 
 PieceCounter::~PieceCounter() = default;
 
-void PieceCounter::feed(const std::vector<Text>& texts) {
+void PieceCounter::feed(const std::vector<Text>& texts, const std::function<void(size_t)>& progress) {
   std::vector<Text> parts;
+  size_t done = 0, counted = 0;
   for (Text text : texts) {
     for (size_t from = 0; from < text.size;) {
       const Specials::Match match = specials_.find(text.data, text.size, from);
+      const size_t behind = match.begin + (match.what ? match.what->text.size() : 0);
       Text segment{text.data + from, match.begin - from};
-      from = match.begin + (match.what ? match.what->text.size() : 0);
       for (size_t size; segment.size > 0; segment = {segment.data + size, segment.size - size}) {
         size = safe_cut(segment);
         parts.push_back({segment.data, size});
+        done += size;
+        if (done - counted < kStretch) continue;
+        count(parts);
+        parts.clear();
+        progress(counted = done);
       }
+      done += behind - match.begin;
+      from = behind;
     }
   }
+  count(parts);
+  progress(done);
+}
+
+void PieceCounter::count(const std::vector<Text>& parts) {
   work_through(parts.size(), [&](auto&& next) {
     std::unique_ptr<Recent> recent;
     {

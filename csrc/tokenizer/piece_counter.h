@@ -3,6 +3,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -53,7 +54,8 @@ class PieceCounter {
   ~PieceCounter();
 
   // Counts the pieces of some texts, on the threads of the pool; texts are separate, so no piece spans two.
-  void feed(const std::vector<Text>& texts);
+  // progress(bytes done) is called now and then and at the end, and may throw to stop.
+  void feed(const std::vector<Text>& texts, const std::function<void(size_t)>& progress);
 
   // How many distinct pieces there are.
   size_t size();
@@ -69,6 +71,9 @@ class PieceCounter {
     PieceTable pieces;
   };
 
+  static constexpr size_t kStretch = 1 << 25;  // bytes between two calls of progress
+
+  void count(const std::vector<Text>& parts);
   void count_part(Text part, Recent& recent);
   void add(const uint8_t* piece, size_t n, int64_t count);
   void flush();
