@@ -59,8 +59,8 @@ BAD = {
     ),
     "wrong flag": (("pretrain", "--batchsize", "4"), "no such option --batchsize (did you mean --batch-size?)"),
     "wrong flag of another command": (
-        ("tokenize", "x", "--steps", "4"),
-        "no such option --steps; see llmcore tokenize --help",
+        ("tokenize", "x", "--warmup", "4"),
+        "no such option --warmup; see llmcore tokenize --help",
     ),
     "wrong type": (("pretrain", "--steps", "many"), "invalid value for '--steps'"),
     "missing text": (("next",), "missing argument 'TEXT'; see llmcore next --help"),

@@ -2,14 +2,16 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from llmcore.data.batches import DocumentTokenizer, encode_documents
 from llmcore.data.errors import CorpusError
-from llmcore.data.sources import read_documents
+from llmcore.data.reader import read_parts
+from llmcore.data.sources import find_files, read_documents
 
 PYTHON_DOCS = "python-docs"
 
@@ -43,6 +45,10 @@ class Corpus:
                 digest.update(document)
         return digest.hexdigest()
 
+    def encode(self, tokenizer: DocumentTokenizer) -> tuple[np.ndarray, np.ndarray]:
+        """The training and the held-out tokens: see `encode_documents`."""
+        return encode_documents(self.train, tokenizer), encode_documents(self.validation, tokenizer)
+
 
 def read_corpus(
     source: str | os.PathLike | Sequence[str | os.PathLike], validation_fraction: float = 0.1, field: str = "text"
@@ -62,8 +68,7 @@ def read_corpus(
     Raises `CorpusError` (a `ValueError`) with one line that names the source if it is missing, empty,
     malformed or too short to divide.
     """
-    if not 0.0 < validation_fraction < 1.0:
-        raise ValueError(f"[corpus] expected validation_fraction between 0 and 1, got {validation_fraction}")
+    check_fraction(validation_fraction)
     sources = [source] if isinstance(source, (str, os.PathLike)) else source
     if not isinstance(sources, Sequence) or isinstance(sources, (bytes, bytearray)):
         raise TypeError(f"[corpus] expected a path, a glob or a list of them, got {type(source).__name__}")
@@ -78,6 +83,21 @@ def read_corpus(
             f"[corpus] {name} is too short to hold a part out: {size} bytes in {len(set(documents))} distinct texts"
         )
     return Corpus(name, train, validation)
+
+
+def stream_documents(sources: Sequence[str | os.PathLike], field: str = "text") -> Iterator[bytes]:
+    """The documents of any amount of text, one after another and in bounded memory: long ones come in parts. The
+    sources, and the errors, are those of `read_corpus`."""
+    for source in sources:
+        if source == PYTHON_DOCS:
+            yield from _read_source(source, field)
+        else:
+            yield from (part.data for path in find_files(source) for part in read_parts(path, field))
+
+
+def check_fraction(validation_fraction: float) -> None:
+    if not 0.0 < validation_fraction < 1.0:
+        raise ValueError(f"[corpus] expected validation_fraction between 0 and 1, got {validation_fraction}")
 
 
 def split_documents(documents: Sequence[bytes], validation_fraction: float) -> tuple[list[bytes], list[bytes]]:

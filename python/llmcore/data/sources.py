@@ -54,7 +54,9 @@ def find_files(source: str | os.PathLike) -> list[Path]:
     except OSError as error:
         raise CorpusError(f"[corpus] cannot read {error.filename or name}: {error.strerror}") from None
     if not glob.has_magic(name):
-        raise CorpusError(f"[corpus] {name} does not exist: expected a text file, folder, glob, .jsonl or .parquet file")
+        raise CorpusError(
+            f"[corpus] {name} does not exist: expected a text file, folder, glob, .jsonl or .parquet file"
+        )
     matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
     files = [match for match in matches if match.is_file()]
     if not files:
@@ -70,9 +72,7 @@ def _folder_files(folder: Path) -> list[Path]:
     for directory, subfolders, names in os.walk(folder, onerror=unreadable):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         found += [
-            Path(directory, name)
-            for name in names
-            if name.lower().endswith(ENDINGS) and not name.startswith(".")
+            Path(directory, name) for name in names if name.lower().endswith(ENDINGS) and not name.startswith(".")
         ]
     files = sorted(path for path in found if path.is_file())
     if not files:

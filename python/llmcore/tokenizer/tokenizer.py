@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from llmcore import _core
 from llmcore.tokenizer.stream import StreamDecoder
 from llmcore.tokenizer.training import feed, replace_surrogates
-from llmcore.tokenizer.vocabulary import Vocabulary
+from llmcore.tokenizer.vocabulary import Vocabulary, vocabulary_digest
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from llmcore.tokenizer.merges import PieceMerges
 
 END_OF_TEXT = "<|endoftext|>"
 FILE_NAME = "tokenizer.json"
@@ -194,6 +196,10 @@ class Tokenizer:
         """As `encode_batch`, giving a uint32 array for each text: the fast way, as lists are made by one thread."""
         return self._encode_batch(texts, allowed_special, arrays=True)
 
+    def encode_ordinary_batch(self, texts: Iterable[Text]) -> list[np.ndarray]:
+        """As `encode_batch_arrays`, with special tokens as plain text like any other: the fast way for documents."""
+        return self._encode_batch(texts, None, arrays=True)
+
     def count(self, text: Text, allowed_special: AllowedSpecial = ()) -> int:
         """How many ids `encode` gives."""
         return self._with_utf8(self._bpe.count, text, self._policy(allowed_special))
@@ -259,6 +265,18 @@ class Tokenizer:
         merges = None if self._bpe.by_rank else self._bpe.merges
         return Vocabulary(tokens, merges, self.pattern, self._bpe.whole_piece_first, self.special_tokens)
 
+    @property
+    def digest(self) -> str:
+        """32 hex digits that differ where the ids of some text may: by them, data knows its tokenizer again. The
+        same for a tokenizer that was saved and loaded."""
+        return vocabulary_digest(self.vocabulary, self._bpe.merges)
+
+    def explain_merges(self, text: Text) -> list[PieceMerges]:
+        """How the tokens of a word are made, merge by merge: see `PieceMerges`. ValueError for more than 1000 bytes."""
+        from llmcore.tokenizer.merges import explain_merges
+
+        return explain_merges(self, text)
+
     def __repr__(self) -> str:
         return (
             f"Tokenizer(vocab_size={self.vocab_size}, pattern={self.pattern!r}, special_tokens={self.special_tokens})"
@@ -277,10 +295,10 @@ class Tokenizer:
 
     # ---- helpers ---------------------------------------------------------------------------------------
 
-    def _encode_batch(self, texts: Iterable[Text], allowed_special: AllowedSpecial, arrays: bool) -> list:
+    def _encode_batch(self, texts: Iterable[Text], allowed_special: AllowedSpecial | None, arrays: bool) -> list:
         if isinstance(texts, (str, bytes)):
             raise TypeError("[encode_batch] expected a list of texts, got one text; use encode")
-        texts, policy = list(texts), self._policy(allowed_special)
+        texts, policy = list(texts), None if allowed_special is None else self._policy(allowed_special)
         try:
             return self._bpe.encode_batch(texts, policy, arrays)
         except UnicodeEncodeError:
