@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "tokenizer/hash.h"
-#include "tokenizer/piece_cache.h"
 #include "tokenizer/scanner.h"
 
 namespace llmcore::tok {
@@ -54,12 +53,29 @@ void PieceTable::grow() {
 
 // The short pieces that one thread counted last: nearly all of a text, without a look at the shared tables.
 struct PieceCounter::Recent {
-  struct Entry {
-    PieceCache::Key key;
-    int64_t count;
-  };
+  static constexpr size_t kMaxBytes = 15;  // of a piece
   static constexpr size_t kEntries = 1 << 15;
-  std::vector<Entry> entries = std::vector<Entry>(kEntries, Entry{{0, 0}, 0});
+  // A piece's bytes, zero-padded, and its size in the topmost byte.
+  struct Entry {
+    uint64_t low, high;
+    int64_t count;
+
+    const uint8_t* bytes() const { return reinterpret_cast<const uint8_t*>(this); }
+    size_t size() const { return high >> 56; }
+  };
+  std::vector<Entry> entries = std::vector<Entry>(kEntries, Entry{0, 0, 0});
+
+  // `n` is 1 to kMaxBytes, and [piece, end) may be read.
+  static Entry entry_for(const uint8_t* piece, size_t n, const uint8_t* end) {
+    Entry entry{0, 0, 0};
+    std::memcpy(&entry, piece, end - piece >= 16 ? 16 : n);
+    entry.low &= n < 8 ? (1ull << 8 * n) - 1 : ~0ull;
+    entry.high &= n > 8 ? (1ull << 8 * (n - 8)) - 1 : 0;
+    entry.high |= static_cast<uint64_t>(n) << 56;
+    return entry;
+  }
+  // The only place that a piece may be in.
+  Entry& place(const Entry& entry) { return entries[mix(entry.low ^ mix(entry.high)) & (kEntries - 1)]; }
 };
 
 PieceCounter::PieceCounter(Pattern pattern, std::vector<std::string> specials)
@@ -113,14 +129,14 @@ void PieceCounter::count_part(Text part, Recent& recent) {
   const uint8_t* end = part.data + part.size;
   scan(pattern_, part.data, end, [&](const uint8_t* piece, const uint8_t* piece_end) {
     const size_t n = static_cast<size_t>(piece_end - piece);
-    if (n > PieceCache::kMaxBytes) return add(piece, n, 1);
-    const PieceCache::Key key = PieceCache::key(piece, n, end);
-    Recent::Entry& entry = recent.entries[mix(key.low ^ mix(key.high)) & (Recent::kEntries - 1)];
-    if (entry.key.low != key.low || entry.key.high != key.high) {
-      if (entry.count) add(reinterpret_cast<const uint8_t*>(&entry.key), entry.key.high >> 56, entry.count);
-      entry = {key, 0};
+    if (n > Recent::kMaxBytes) return add(piece, n, 1);
+    const Recent::Entry entry = Recent::entry_for(piece, n, end);
+    Recent::Entry& place = recent.place(entry);
+    if (place.low != entry.low || place.high != entry.high) {
+      if (place.count) add(place.bytes(), place.size(), place.count);
+      place = entry;
     }
-    ++entry.count;
+    ++place.count;
   });
 }
 
@@ -134,7 +150,7 @@ void PieceCounter::add(const uint8_t* piece, size_t n, int64_t count) {
 void PieceCounter::flush() {
   for (const auto& recent : idle_) {
     for (Recent::Entry& entry : recent->entries) {
-      if (entry.count) add(reinterpret_cast<const uint8_t*>(&entry.key), entry.key.high >> 56, entry.count);
+      if (entry.count) add(entry.bytes(), entry.size(), entry.count);
       entry.count = 0;
     }
   }

@@ -67,8 +67,10 @@ def tokenize(
     if out is not None:
         if file is not None or count or merges:
             raise UsageError("expected --out DIR with files alone, got --file, --count or --merges too")
+        if not text:
+            raise UsageError("expected files, folders or globs to write to --out, got none")
         tok = Tokenizer.load(options.model_directory(None) if tokenizer is None else tokenizer)
-        return _write_shards(text or [], tok, out, field, shard_tokens, end_of_text, overwrite, quiet, json)
+        return _write_shards(text, tok, out, field, shard_tokens, end_of_text, overwrite, quiet, json)
     data = _content(text or [], file)
     tok = Tokenizer.load(options.model_directory(None) if tokenizer is None else tokenizer)
     if merges:
@@ -160,8 +162,6 @@ def _write_shards(
 ) -> None:
     from llmcore.data import tokenize_files
 
-    if not sources:
-        raise UsageError("expected files, folders or globs to write to --out, got none")
     with show.progress("tokenizing", quiet or json) as update:
 
         def progress(done: int, total: int, tokens: int) -> None:

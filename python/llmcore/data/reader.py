@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import tempfile
 import zlib
@@ -19,8 +18,9 @@ PARQUET_ENDING = ".parquet"
 PART_BYTES = 1 << 25  # of a long text that are in memory at once
 LONGEST_LINE = 1 << 28
 _ROWS = 128  # of a parquet file that are in memory at once
-# A line end where no pattern has a piece that goes on: between a character that is no space and a letter or digit.
-_CUT = re.compile(rb"[!-~]\n(?=[0-9A-Za-z])")
+_TRIES = 10_000  # line ends that are looked at for the end of a part
+_NO_SPACE = frozenset(range(0x21, 0x7F))
+_LETTER_OR_DIGIT = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 class Part(NamedTuple):
@@ -74,12 +74,16 @@ def _text(path: Path, file: BinaryIO, field: str, after: int) -> Iterator[Part]:
 
 
 def _cut(data: bytes) -> int:
-    """Where to end a part: at its last line end that is sure to end a piece, else between characters."""
-    for start in (len(data) - (1 << 16), 1):
-        cuts = [match.end() for match in _CUT.finditer(data, max(1, start))]
-        if cuts:
-            return cuts[-1]
-    return next((i for i in range(len(data) - 1, len(data) - 4, -1) if data[i] & 0xC0 != 0x80), len(data) - 1)
+    """Where to end a part: at the last line end where no pattern has a piece that goes on, between a character that
+    is no space and a letter or digit; else between characters."""
+    end = len(data) - 1
+    for _ in range(_TRIES):
+        end = data.rfind(b"\n", 1, end)
+        if end < 0:
+            break
+        if data[end - 1] in _NO_SPACE and data[end + 1] in _LETTER_OR_DIGIT:
+            return end + 1
+    return next((i for i in range(len(data) - 1, len(data) - 5, -1) if data[i] & 0xC0 != 0x80), len(data) - 1)
 
 
 def _jsonl(path: Path, file: BinaryIO, field: str, after: int) -> Iterator[Part]:

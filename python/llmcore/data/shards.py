@@ -43,7 +43,8 @@ def read_index(folder: Path) -> dict[str, Any]:
 
     format, version; complete: whether all sources are in; tokenizer: its digest; vocab_size, dtype; end_of_text: the id
     behind each document, or null; field, shard_tokens: how it was asked for; sources: path and bytes of each file;
-    shards: tokens and documents in each, and where reading goes on behind it; tokens, documents, bytes: in all.
+    shards: tokens and documents in each, and where reading goes on behind it (after which part, line or row of which
+    source; start: of the document, where that is in the midst of one); tokens, documents, bytes: in all.
     """
     path = folder / INDEX
     try:
@@ -77,6 +78,10 @@ def read_index(folder: Path) -> dict[str, Any]:
         check(source, {"path": str, "bytes": int}, f"sources[{number}].")
     for number, shard in enumerate(index["shards"]):
         check(shard, {"tokens": int, "documents": int, "source": int, "after": int}, f"shards[{number}].")
+        if "start" in shard:
+            check(shard, {"start": int}, f"shards[{number}].")
+        if shard["source"] >= len(index["sources"]) + ("start" not in shard):
+            raise fail(f"shards[{number}].source", f"up to {len(index['sources'])}", shard["source"])
     for field in ("tokens", "documents"):
         if index[field] != sum(shard[field] for shard in index["shards"]):
             raise fail(field, f"the sum over all shards, {sum(s[field] for s in index['shards'])}", index[field])

@@ -129,7 +129,7 @@ def _flush_folder(folder: Path) -> None:
 class _ArrayFile:
     """A .npy file (N,) that grows, under another name until it is whole."""
 
-    HEADER = 128
+    HEADER = 192
 
     def __init__(self, path: Path, dtype: np.dtype):
         self.path, self.dtype, self.size = path, dtype, 0
