@@ -294,33 +294,42 @@ void register_trainer(py::module_& m) {
            py::arg("pattern"), py::arg("specials"))
       .def(
           "feed",
-          [](PieceCounter& counter, py::handle text) {
-            const View view = view_text(text, "train");
+          [](PieceCounter& counter, const py::list& texts) {
+            std::vector<tok::Text> views;
+            std::vector<py::object> owners;  // another thread may change the list meanwhile
+            for (py::handle text : texts) {
+              const View view = view_text(text, "train");
+              views.push_back({view.data, view.size});
+              owners.push_back(py::reinterpret_borrow<py::object>(text));
+            }
             py::gil_scoped_release unlocked;
-            counter.feed(view.data, view.size);
+            counter.feed(views, [](size_t) {});
           },
-          py::arg("text"))
+          py::arg("texts"), "Counts the pieces of some texts, on the threads of the pool.")
       .def(
           "feed_buffer",
-          [](PieceCounter& counter, const py::buffer& buffer) {
+          [](PieceCounter& counter, const py::buffer& buffer, const py::object& progress) {
             const py::buffer_info info = buffer.request();
+            const size_t size = static_cast<size_t>(info.size * info.itemsize);
             py::gil_scoped_release unlocked;
-            counter.feed(static_cast<const uint8_t*>(info.ptr), static_cast<size_t>(info.size * info.itemsize));
+            counter.feed({{static_cast<const uint8_t*>(info.ptr), size}},
+                         [&](size_t done) { report(progress, done, size); });
           },
-          py::arg("buffer"), "Feeds a contiguous buffer, such as a memory-mapped file.")
-      .def_property_readonly("num_pieces", [](const PieceCounter& counter) { return counter.pieces().size(); })
+          py::arg("buffer"), py::arg("progress"),
+          "The same for a contiguous buffer, such as a memory-mapped file; progress(bytes done, bytes) may be None.")
+      .def_property_readonly("num_pieces", &PieceCounter::size)
       .def(
           "train",
-          [](const PieceCounter& counter, size_t num_tokens, const py::object& progress) {
+          [](PieceCounter& counter, size_t num_tokens, const py::object& progress) {
             tok::TrainedVocabulary trained;
             {
               py::gil_scoped_release unlocked;
-              trained = tok::train_bpe(counter, num_tokens,
+              trained = tok::train_bpe(counter.take(), num_tokens,
                                        [&](size_t done, size_t total) { report(progress, done, total); });
             }
             return py::make_tuple(to_bytes(trained.tokens), trained.merges);
           },
-          py::arg("num_tokens"), py::arg("progress"), "Returns (tokens, merges).");
+          py::arg("num_tokens"), py::arg("progress"), "Returns (tokens, merges), and forgets the pieces.");
 }
 
 }  // namespace

@@ -287,16 +287,19 @@ class BPETrainer:
     Counts the pieces of the texts it is fed, then trains on the counts.
     """
     def __init__(self, pattern: str, specials: collections.abc.Sequence[str]) -> None: ...
-    def feed(self, text: typing.Any) -> None: ...
-    def feed_buffer(self, buffer: typing_extensions.Buffer) -> None:
+    def feed(self, texts: list) -> None:
         """
-        Feeds a contiguous buffer, such as a memory-mapped file.
+        Counts the pieces of some texts, on the threads of the pool.
+        """
+    def feed_buffer(self, buffer: typing_extensions.Buffer, progress: typing.Any) -> None:
+        """
+        The same for a contiguous buffer, such as a memory-mapped file; progress(bytes done, bytes) may be None.
         """
     def train(
         self, num_tokens: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any
     ) -> tuple[list[bytes], list[tuple[int, int]]]:
         """
-        Returns (tokens, merges).
+        Returns (tokens, merges), and forgets the pieces.
         """
     @property
     def num_pieces(self) -> int: ...

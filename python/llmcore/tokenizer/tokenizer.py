@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import mmap
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmcore import _core
 from llmcore.tokenizer.stream import StreamDecoder
-from llmcore.tokenizer.vocabulary import SentencePieceVocabulary, Vocabulary
+from llmcore.tokenizer.training import feed, replace_surrogates
+from llmcore.tokenizer.vocabulary import SentencePieceVocabulary, Vocabulary, vocabulary_digest
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from llmcore.tokenizer.merges import PieceMerges
 
 END_OF_TEXT = "<|endoftext|>"
 SENTENCEPIECE = "sentencepiece"
@@ -74,11 +76,13 @@ class Tokenizer:
         pattern: str = "cl100k",
         special_tokens: Collection[str] = (END_OF_TEXT,),
         progress: Callable[[int, int], object] | None = None,
+        field: str = "text",
     ) -> Tokenizer:
         """Learns a vocabulary by byte-pair encoding (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909).
 
-        files_or_iterator: a path, a list or tuple of paths, or an iterator of texts (str or bytes). Files and
-            texts are separate documents: no token is learned across two.
+        files_or_iterator: a path, a list or tuple of paths, or an iterator of texts (str or bytes). A path is a
+            text file, a .jsonl or .parquet file, each also as .gz or .zst, a folder of such files or a glob.
+            Documents are separate: no token is learned across two.
         vocab_size: how many tokens in all: 256 bytes, one per merge, and the special tokens, whose ids are
             the last. It comes out smaller if the text has too few distinct pairs to merge.
         pattern: how text is cut into pieces first; tokens never cross pieces. One of gpt2, cl100k, o200k,
@@ -86,9 +90,11 @@ class Tokenizer:
         special_tokens: strings that become one token each. Where they occur in the training text they are
             left out.
         progress: called now and then as progress(tokens so far, tokens wanted); it may raise to stop.
+        field: of the objects in JSONL, or the column of parquet, that holds the text.
 
         The result depends only on the text: the most frequent pair is merged first, among equals the one with
-        the smaller ids. Memory grows with the number of distinct pieces. ValueError for a vocab_size below
+        the smaller ids. Pieces are counted on `llmcore.num_threads()` threads; memory grows with the number of
+        distinct ones, whatever the size of the files. ValueError for a vocab_size below
         256 plus the number of special tokens, for no text at all, and for an unknown pattern.
         """
         _check_pattern(pattern, "train")
@@ -108,7 +114,7 @@ class Tokenizer:
         if vocab_size > 1 << 31:
             raise ValueError(f"[train] expected vocab_size of at most 2147483648, got {vocab_size}")
         trainer = _core.BPETrainer(pattern, specials)
-        _feed(trainer, files_or_iterator)
+        feed(trainer, files_or_iterator, field)
         if trainer.num_pieces == 0:
             raise ValueError("[train] expected text to learn from, got none")
         tokens, merges = trainer.train(vocab_size - len(specials), progress)
@@ -222,6 +228,10 @@ class Tokenizer:
         """As `encode_batch`, giving a uint32 array for each text: the fast way, as lists are made by one thread."""
         return self._encode_batch(texts, allowed_special, arrays=True)
 
+    def encode_ordinary_batch(self, texts: Iterable[Text]) -> list[np.ndarray]:
+        """As `encode_batch_arrays`, with special tokens as plain text like any other: the fast way for documents."""
+        return self._encode_batch(texts, None, arrays=True)
+
     def count(self, text: Text, allowed_special: AllowedSpecial = ()) -> int:
         """How many ids `encode` gives."""
         return self._with_utf8(self._bpe.count, text, self._policy(allowed_special))
@@ -295,6 +305,18 @@ class Tokenizer:
         merges = None if self._bpe.by_rank else self._bpe.merges
         return Vocabulary(tokens, merges, self.pattern, self._bpe.whole_piece_first, self.special_tokens)
 
+    @property
+    def digest(self) -> str:
+        """32 hex digits that differ where the ids of some text may: by them, data knows its tokenizer again. The
+        same for a tokenizer that was saved and loaded."""
+        return vocabulary_digest(self.vocabulary, self._bpe.merges)
+
+    def explain_merges(self, text: Text) -> list[PieceMerges]:
+        """How the tokens of a word are made, merge by merge: see `PieceMerges`. ValueError for more than 1000 bytes."""
+        from llmcore.tokenizer.merges import explain_merges
+
+        return explain_merges(self, text)
+
     def __repr__(self) -> str:
         return (
             f"Tokenizer(vocab_size={self.vocab_size}, pattern={self.pattern!r}, special_tokens={self.special_tokens})"
@@ -313,20 +335,20 @@ class Tokenizer:
 
     # ---- helpers ---------------------------------------------------------------------------------------
 
-    def _encode_batch(self, texts: Iterable[Text], allowed_special: AllowedSpecial, arrays: bool) -> list:
+    def _encode_batch(self, texts: Iterable[Text], allowed_special: AllowedSpecial | None, arrays: bool) -> list:
         if isinstance(texts, (str, bytes)):
             raise TypeError("[encode_batch] expected a list of texts, got one text; use encode")
-        texts, policy = list(texts), self._policy(allowed_special)
+        texts, policy = list(texts), None if allowed_special is None else self._policy(allowed_special)
         try:
             return self._bpe.encode_batch(texts, policy, arrays)
         except UnicodeEncodeError:
-            return self._bpe.encode_batch([_replace_surrogates(text) for text in texts], policy, arrays)
+            return self._bpe.encode_batch([replace_surrogates(text) for text in texts], policy, arrays)
 
     def _with_utf8(self, method: Callable, text: Text, policy: bool | list[str] | None) -> Any:
         try:
             return method(text, policy)
         except UnicodeEncodeError:
-            return method(_replace_surrogates(text), policy)
+            return method(replace_surrogates(text), policy)
 
     def _policy(self, allowed_special: AllowedSpecial) -> bool | list[str]:
         """What _core takes: True for all special tokens, or the list of those allowed."""
@@ -365,13 +387,6 @@ def _checked_ids(ids: dict[str, int]) -> list[tuple[str, int]]:
     return list(ids.items())
 
 
-def _replace_surrogates(text: Text) -> Text:
-    """A str in which pairs of surrogates are the character that they mean, and lone ones are U+FFFD."""
-    if isinstance(text, bytes):
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def _id_array(ids: Any) -> np.ndarray:
     import numpy as np
 
@@ -379,38 +394,3 @@ def _id_array(ids: Any) -> np.ndarray:
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise TypeError(f"[decode] expected integers of shape (T,), got {array.dtype} of shape {array.shape}")
     return array.astype(np.int64, copy=False)
-
-
-def _feed(trainer: Any, source: Any) -> None:
-    if isinstance(source, bytes):
-        raise TypeError("[train] expected files or an iterator of texts, got bytes; pass iter([text])")
-    if isinstance(source, (str, os.PathLike)):
-        source = [source]
-    if isinstance(source, (list, tuple)):
-        for path in source:
-            _feed_file(trainer, path)
-    elif isinstance(source, Iterable):
-        _feed_texts(trainer, iter(source))
-    else:
-        raise TypeError(f"[train] expected files or an iterator of texts, got {type(source).__name__}")
-
-
-def _feed_file(trainer: Any, path: Any) -> None:
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"[train] expected paths in a list, got {type(path).__name__}; pass texts as iter(texts)")
-    if not os.path.isfile(path):
-        shown = repr(os.fspath(path))
-        shown = shown if len(shown) <= 100 else shown[:100] + "..."
-        raise FileNotFoundError(f"[train] expected a file, got {shown}, which is none; pass texts as iter(texts)")
-    if os.path.getsize(path) == 0:
-        return  # cannot be mapped
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        trainer.feed_buffer(data)
-
-
-def _feed_texts(trainer: Any, texts: Iterator[Text]) -> None:
-    for text in texts:
-        try:
-            trainer.feed(text)
-        except UnicodeEncodeError:
-            trainer.feed(_replace_surrogates(text))

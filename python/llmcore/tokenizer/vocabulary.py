@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -59,3 +60,24 @@ class SentencePieceVocabulary(NamedTuple):
     symbols: dict[str, int] = {}  # noqa: RUF012 - a default, never changed
     added_tokens: dict[str, int] = {}  # noqa: RUF012
     special_tokens: dict[str, int] = {}  # noqa: RUF012
+
+
+def vocabulary_digest(vocabulary: Vocabulary | SentencePieceVocabulary, merges: list[tuple[int, int]]) -> str:
+    """`Tokenizer.digest`. `merges` are those that the rule comes to where the vocabulary has no list of them.
+
+    Parts at their defaults are left out, so that a part that is added some day changes no digest of today's.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+
+    def add(data: bytes) -> None:
+        digest.update(len(data).to_bytes(8, "little") + data)
+
+    for id, token in enumerate(vocabulary.tokens):
+        if token:
+            add(b"%d " % id + token)
+    add(",".join(f"{left} {right}" for left, right in merges).encode())
+    for name, value in sorted(vocabulary._asdict().items()):
+        if name not in ("tokens", "merges", "scores") and value != vocabulary._field_defaults.get(name):
+            value = sorted(value.items()) if isinstance(value, dict) else value
+            add(f"{name}={value!r}".encode())
+    return digest.hexdigest()
