@@ -48,6 +48,9 @@ std::vector<Special> always_special(const std::vector<Special>& specials) {
   return always;
 }
 
+// The longest piece whose scratch memory, some 30 bytes a byte, stays for the next one.
+constexpr size_t kMostKept = 1 << 20;
+
 }  // namespace
 
 Bpe::Bpe(std::vector<std::string> tokens, std::vector<Special> specials)
@@ -62,6 +65,7 @@ Bpe::Bpe(std::vector<std::string> tokens, const std::vector<Merge>& merges, Patt
   whole_piece_first_ = whole_piece_first;
   index_tokens();
   add_merges(merges);
+  index_byte_merges();
   add_specials();
 }
 
@@ -100,13 +104,14 @@ Bpe::Bpe(ByRank, std::vector<std::string> tokens, Pattern pattern, std::vector<S
   size_t merges = 0;
   for (const auto& part : found) merges += part.size();
   merges_.reserve(merges);
-  table_ = PairTable(merges);
+  table_ = MergeTable(merges);
   for (const auto& part : found) {
     for (const auto& [id, merge] : part) {
       table_.insert(pair_key(merge.first, merge.second), merge_value(id, id));
       merges_.push_back(merge);
     }
   }
+  index_byte_merges();
   add_specials();
 }
 
@@ -161,7 +166,7 @@ void Bpe::index_tokens() {
 
 void Bpe::add_merges(const std::vector<Merge>& merges) {
   merges_ = merges;
-  table_ = PairTable(merges.size());
+  table_ = MergeTable(merges.size());
   std::string result;
   for (size_t rank = 0; rank < merges.size(); ++rank) {
     const auto [left, right] = merges[rank];
@@ -180,6 +185,13 @@ void Bpe::add_merges(const std::vector<Merge>& merges) {
       fail("expected distinct merges, got " + name() + " (" + quoted(tokens_[left]) + ", " + quoted(tokens_[right]) +
            ") twice");
     }
+  }
+}
+
+void Bpe::index_byte_merges() {
+  byte_merges_.reserve(256 * 256);
+  for (uint32_t left : byte_ids_) {
+    for (uint32_t right : byte_ids_) byte_merges_.push_back(table_.find(pair_key(left, right)));
   }
 }
 
@@ -212,7 +224,9 @@ void Bpe::encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuff
   if (n >= 0xFFFFFFFFull) fail("expected pieces of less than 4 GiB");
   uint32_t* ids = out.reserve(n);
   for (size_t i = 0; i < n; ++i) ids[i] = byte_ids_[piece[i]];
-  const size_t count = n <= kShortPiece ? merge_short(table_, ids, n) : merge_long(table_, ids, n, cache.scratch);
+  const size_t count = n <= kShortPiece ? merge_short(table_, ids, piece, byte_merges_.data(), n)
+                                        : merge_long(table_, ids, piece, byte_merges_.data(), n, cache.scratch);
+  if (n > kMostKept) cache.scratch = MergeScratch();
   if (!complete_ && std::find(ids, ids + count, kNoToken) != ids + count) {
     throw std::invalid_argument("[encode] expected text that the vocabulary has tokens for, got " +
                                 quoted({reinterpret_cast<const char*>(piece), n}) + ", which has bytes that are none");
@@ -220,83 +234,58 @@ void Bpe::encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuff
   out.commit(count);
 }
 
-void Bpe::encode_cached(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const {
-  using Entry = PieceCache::LongEntry;
-  if (n > Entry::kMaxBytes) return encode_piece(piece, n, cache, out);
-  Entry& entry = cache.long_entry(hash_bytes(piece, n));
-  if (entry.n != n || std::memcmp(entry.bytes, piece, n) != 0) {
-    const size_t before = out.size();
-    encode_piece(piece, n, cache, out);
-    const size_t count = out.size() - before;
-    if (count > Entry::kMaxIds) return;
-    entry.n = static_cast<uint8_t>(n);
-    entry.count = static_cast<uint8_t>(count);
-    std::memcpy(entry.bytes, piece, n);
-    std::memcpy(entry.ids, out.data() + before, count * sizeof(uint32_t));
-    return;
-  }
-  std::memcpy(out.reserve(entry.count), entry.ids, entry.count * sizeof(uint32_t));
-  out.commit(entry.count);
+// Appends the ids of a piece that was not found at once, or whose ids do not stand in the cache's entry.
+void Bpe::encode_slowly(const Waiting& w, const PieceCache::Entry* entry, PieceCache& cache, IdBuffer& out) const {
+  const size_t n = w.size();
+  if (entry && w.key.short_size() != 0) return out.append(cache.stored_ids(*entry), entry->count());
+  if (entry && cache.is_long(*entry, w.piece, n)) return out.append(cache.stored_ids(*entry), cache.long_count(*entry));
+  const size_t before = out.size();
+  encode_piece(w.piece, n, cache, out);
+  if (n <= PieceCache::kMaxLong && !entry)
+    cache.insert(w.hash, w.key, w.piece, out.data() + before, out.size() - before);
+}
+
+Bpe::Waiting Bpe::waiting_piece(const uint8_t* piece, size_t n, const uint8_t* end) {
+  const PieceCache::Key key =
+      n <= PieceCache::kMaxShort ? PieceCache::short_key(piece, n, end) : PieceCache::long_key(piece, n);
+  return {key, piece, PieceCache::hash(key)};
 }
 
 void Bpe::encode_seen(const uint8_t* piece, size_t n, const uint8_t* end, PieceCache& cache, IdBuffer& out) const {
-  if (n > PieceCache::kMaxBytes) return encode_cached(piece, n, cache, out);
-  const PieceCache::Key key = PieceCache::key(piece, n, end);
-  const uint32_t slot = PieceCache::slot(key);
-  if (const PieceCache::Entry* entry = cache.find(slot, key)) {
-    std::memcpy(out.reserve(PieceCache::kMaxIds), entry->ids, sizeof entry->ids);
-    return out.commit(entry->count());
-  }
-  const size_t before = out.size();
-  encode_cached(piece, n, cache, out);
-  const size_t ids = out.size() - before;
-  if (ids <= PieceCache::kMaxIds) cache.insert(slot, key, out.data() + before, ids);
+  const Waiting w = waiting_piece(piece, n, end);
+  const PieceCache::Entry* entry = cache.find(w.hash, w.key);
+  if (entry && entry->count() - 1 < PieceCache::kMaxIds) return out.append(entry->ids, entry->count());
+  encode_slowly(w, entry, cache, out);
 }
 
 void Bpe::encode_segment(Text text, Place, PieceCache& cache, IdBuffer& out) const {
   // Pieces wait here while the cache's entries are fetched from memory.
-  struct Waiting {
-    PieceCache::Key key;
-    const uint8_t* piece;
-    uint32_t slot;
-    uint32_t size;  // 0: longer than the keys
-    size_t long_size;
-  };
   constexpr size_t kMaxWaiting = 64;
   Waiting waiting[kMaxWaiting];
   size_t count = 0;
   const auto flush = [&] {
-    out.reserve(kMaxWaiting * PieceCache::kMaxIds);
+    constexpr size_t kRoom = kMaxWaiting * PieceCache::kMaxIds;
+    uint32_t* to = out.reserve(kRoom);
     for (size_t i = 0; i < count; ++i) {
       const Waiting& w = waiting[i];
-      if (w.size == 0) {
-        encode_cached(w.piece, w.long_size, cache, out);
-      } else if (const PieceCache::Entry* entry = cache.find(w.slot, w.key)) {
-        std::memcpy(out.reserve(PieceCache::kMaxIds), entry->ids, sizeof entry->ids);
-        out.commit(entry->count());
+      const PieceCache::Entry* entry = cache.find(w.hash, w.key);
+      if (entry && entry->count() - 1 < PieceCache::kMaxIds) {
+        std::memcpy(to, entry->ids, sizeof entry->ids);
+        to += entry->count();
       } else {
-        const size_t before = out.size();
-        encode_cached(w.piece, w.size, cache, out);
-        const size_t ids = out.size() - before;
-        if (ids <= PieceCache::kMaxIds) cache.insert(w.slot, w.key, out.data() + before, ids);
+        out.commit_to(to);
+        encode_slowly(w, entry, cache, out);
+        to = out.reserve(kRoom);
       }
     }
+    out.commit_to(to);
     count = 0;
   };
   const uint8_t* end = text.data + text.size;
   scan(pattern_, text.data, end, [&](const uint8_t* piece, const uint8_t* piece_end) {
-    const size_t size = static_cast<size_t>(piece_end - piece);
     Waiting& w = waiting[count];
-    w.piece = piece;
-    if (size <= PieceCache::kMaxBytes) {
-      w.key = PieceCache::key(piece, size, end);
-      w.slot = PieceCache::slot(w.key);
-      w.size = static_cast<uint32_t>(size);
-      cache.prefetch(w.slot);
-    } else {
-      w.size = 0;
-      w.long_size = size;
-    }
+    w = waiting_piece(piece, static_cast<size_t>(piece_end - piece), end);
+    cache.prefetch(w.hash);
     if (++count == kMaxWaiting) flush();
   });
   flush();

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "tokenizer/id_buffer.h"
-#include "tokenizer/pair_table.h"
+#include "tokenizer/merge_table.h"
 #include "tokenizer/patterns.h"
 #include "tokenizer/piece_cache.h"
 #include "tokenizer/specials.h"
@@ -92,11 +92,18 @@ class Bpe {
 
   std::vector<std::string> tokens_;
   std::vector<Merge> merges_;
-  PairTable table_;
+  MergeTable table_;
   TokenIndex index_;
 
  private:
   struct ByRank {};
+  // A piece on its way to the cache.
+  struct Waiting {
+    PieceCache::Key key;
+    const uint8_t* piece;
+    uint32_t hash;
+    size_t size() const { return key.short_size() ? key.short_size() : key.high; }
+  };
   Bpe(ByRank, std::vector<std::string> tokens, Pattern pattern, std::vector<Special> specials);
 
   // The size of the text's first part, which may be encoded apart from the rest.
@@ -105,12 +112,14 @@ class Bpe {
   virtual void encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const;
 
   void index_tokens();
-  void encode_cached(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const;
+  void index_byte_merges();
   template <class Visit>
   void each_segment(Text text, const Allowed& allowed, Visit&& visit) const;
   template <class Take>
   void encode_parts(Text text, const Allowed& allowed, Take&& take) const;
   void encode_alone(Text text, const Allowed& allowed, PieceCache& cache, IdBuffer& out) const;
+  static Waiting waiting_piece(const uint8_t* piece, size_t n, const uint8_t* end);
+  void encode_slowly(const Waiting& w, const PieceCache::Entry* entry, PieceCache& cache, IdBuffer& out) const;
 
   Pattern pattern_{};
   bool whole_piece_first_ = false;
@@ -118,7 +127,8 @@ class Bpe {
   Specials specials_;
   Specials always_;  // those that are found in every text
   std::array<uint32_t, 256> byte_ids_{};
-  bool complete_ = true;  // whether every byte is a token
+  std::vector<MergeValue> byte_merges_;  // what two bytes become: where the merging of every piece begins
+  bool complete_ = true;                 // whether every byte is a token
   mutable CachePool caches_;
 };
 

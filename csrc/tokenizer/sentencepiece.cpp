@@ -136,7 +136,7 @@ void SentencePieceBpe::add_scores(const std::vector<uint32_t>& mergeable, const 
       fail("expected tokens of at most " + std::to_string(kMaxCutBytes) + " bytes, got " + quoted(tokens_[id]));
   }
   std::stable_sort(by_score.begin(), by_score.end(), [&](uint32_t a, uint32_t b) { return scores[a] > scores[b]; });
-  table_ = PairTable(mergeable.size() * 4);
+  table_ = MergeTable(mergeable.size() * 4);
   uint32_t rank = 0;
   for (size_t i = 0; i < by_score.size(); ++i) {
     const uint32_t id = by_score[i];
