@@ -51,6 +51,7 @@ class Workload:
     traffic: float = 0
     factor: float | Mapping[str, float] = 1.0
     check: Callable[[str, Any], None] | None = None  # of (library, what it returned), instead of expected()
+    fresh: Mapping[str, Callable[[], Callable]] | None = None  # instead of sides: makes run(), for one call, untimed
 
 
 def main(workloads: Callable[[], Iterable[Workload]]) -> None:
@@ -75,6 +76,7 @@ def main(workloads: Callable[[], Iterable[Workload]]) -> None:
             continue
         if args.libraries:
             workload.sides = {k: v for k, v in workload.sides.items() if k in args.libraries}
+            workload.fresh = workload.fresh and {k: v for k, v in workload.fresh.items() if k in args.libraries}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # other libraries' own
             row = compare(workload, args.seconds)
@@ -115,7 +117,8 @@ def compare(workload: Workload, seconds: float) -> dict:
 
     expected = None if workload.check else workload.expected()
     repeats = {}
-    for library, run in workload.sides.items():
+    for library in workload.fresh or workload.sides:
+        run = workload.fresh[library]() if workload.fresh else workload.sides[library]
         got = run()
         if workload.check:
             workload.check(library, got)
@@ -127,17 +130,19 @@ def compare(workload: Workload, seconds: float) -> dict:
                 assert_close(as_numpy(value), wanted, workload.dtype, factor)
         del got
         once = min(timed(run, 1), timed(run, 1))
-        repeats[library] = max(1, round(SLICE / once))
+        repeats[library] = 1 if workload.fresh else max(1, round(SLICE / once))
     del expected
-    times: dict[str, list[float]] = {library: [] for library in workload.sides}
+    times: dict[str, list[float]] = {library: [] for library in repeats}
     began = time.perf_counter()
     gc.collect()
     gc.disable()
     try:
         while len(times["llmcore"]) < 5 or (time.perf_counter() - began < seconds and len(times["llmcore"]) < 200):
-            for library, run in workload.sides.items():
+            for library in repeats:
+                run = workload.fresh[library]() if workload.fresh else workload.sides[library]
                 time.sleep(PAUSE)
-                run()
+                if not workload.fresh:
+                    run()
                 times[library].append(timed(run, repeats[library]))
     finally:
         gc.enable()

@@ -3,9 +3,14 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <array>
+#include <optional>
+
 #include "bindings/register.h"
 #include "tokenizer/bpe.h"
 #include "tokenizer/offsets.h"
+#include "tokenizer/ranks.h"
+#include "tokenizer/sentencepiece.h"
 #include "tokenizer/splitter.h"
 #include "tokenizer/trainer.h"
 #include "tokenizer/unicode_tables.h"
@@ -52,9 +57,12 @@ py::array_t<uint32_t> to_array(IdBuffer&& ids) {
   return py::array_t<uint32_t>({size}, {sizeof(uint32_t)}, data, owner);
 }
 
-std::vector<tok::Special> to_specials(const std::vector<std::pair<std::string, uint32_t>>& pairs) {
+using Specials = std::vector<std::pair<std::string, uint32_t>>;
+
+std::vector<tok::Special> to_specials(const Specials& pairs, const Specials& always = {}) {
   std::vector<tok::Special> specials;
   for (const auto& [text, id] : pairs) specials.push_back({text, id});
+  for (const auto& [text, id] : always) specials.push_back({text, id, true});
   return specials;
 }
 
@@ -155,16 +163,21 @@ int64_t to_id(py::handle item) {
   return overflow ? -1 : id;
 }
 
+py::bytes decoded(const Bpe& bpe, std::string_view bytes) {
+  if (bpe.drops_first_space() && !bytes.empty() && bytes[0] == ' ') bytes.remove_prefix(1);
+  return py::bytes(bytes.data(), bytes.size());
+}
+
 py::bytes decode_list(const Bpe& bpe, const py::list& ids) {
   std::string bytes;
   for (py::handle item : ids) bytes += bpe.token_bytes(to_id(item));
-  return py::bytes(bytes);
+  return decoded(bpe, bytes);
 }
 
 py::bytes decode_array(const Bpe& bpe, const py::array_t<int64_t, py::array::c_style>& ids) {
   std::string bytes;
   for (py::ssize_t i = 0; i < ids.size(); ++i) bytes += bpe.token_bytes(ids.data()[i]);
-  return py::bytes(bytes);
+  return decoded(bpe, bytes);
 }
 
 std::vector<std::string> to_strings(const std::vector<py::bytes>& tokens) {
@@ -173,6 +186,41 @@ std::vector<std::string> to_strings(const std::vector<py::bytes>& tokens) {
 
 std::vector<py::bytes> to_bytes(const std::vector<std::string>& strings) {
   return std::vector<py::bytes>(strings.begin(), strings.end());
+}
+
+// The tokens and ids in the lines of a .tiktoken file, or None if there are other lines.
+py::object read_ranks(const py::bytes& data) {
+  py::list tokens, ids;
+  const bool good = tok::each_rank(data, [&](const std::string& token, uint64_t id) {
+    tokens.append(py::bytes(token));
+    ids.append(id);
+  });
+  return good ? py::object(py::make_tuple(tokens, ids)) : py::none();
+}
+
+// The bytes that characters of an alphabet stand for, alphabet[b] for byte b; none for a text with others.
+std::vector<py::bytes> unspell(const std::vector<py::str>& spellings, const std::u32string& alphabet) {
+  std::array<int16_t, 1024> byte_of;
+  byte_of.fill(-1);
+  for (size_t byte = 0; byte < alphabet.size(); ++byte) byte_of.at(alphabet[byte]) = static_cast<int16_t>(byte);
+  std::vector<py::bytes> tokens;
+  tokens.reserve(spellings.size());
+  std::string token;
+  for (const py::str& spelling : spellings) {
+    const int kind = PyUnicode_KIND(spelling.ptr());
+    const void* data = PyUnicode_DATA(spelling.ptr());
+    token.clear();
+    for (Py_ssize_t i = 0; i < PyUnicode_GET_LENGTH(spelling.ptr()); ++i) {
+      const Py_UCS4 c = PyUnicode_READ(kind, data, i);
+      if (c >= byte_of.size() || byte_of[c] < 0) {
+        token.clear();
+        break;
+      }
+      token += static_cast<char>(byte_of[c]);
+    }
+    tokens.emplace_back(token);
+  }
+  return tokens;
 }
 
 // Python's say while C++ works: Ctrl-C, and the progress callback, which may raise.
@@ -185,15 +233,13 @@ void report(const py::object& progress, size_t done, size_t total) {
 void register_bpe(py::module_& m) {
   py::class_<Bpe>(m, "BPE", "A byte-level BPE vocabulary: immutable, used by any number of threads.")
       .def(py::init([](const std::vector<py::bytes>& tokens, const std::vector<tok::Merge>& merges,
-                       const Pattern& pattern, bool whole_piece_first,
-                       const std::vector<std::pair<std::string, uint32_t>>& specials) {
+                       const Pattern& pattern, bool whole_piece_first, const Specials& specials) {
              return new Bpe(to_strings(tokens), merges, to_splitter(pattern), whole_piece_first, to_specials(specials));
            }),
            py::arg("tokens"), py::arg("merges"), py::arg("pattern"), py::arg("whole_piece_first"), py::arg("specials"))
       .def_static(
           "from_ranks",
-          [](const std::vector<py::bytes>& tokens, const Pattern& pattern,
-             const std::vector<std::pair<std::string, uint32_t>>& specials) {
+          [](const std::vector<py::bytes>& tokens, const Pattern& pattern, const Specials& specials) {
             return std::unique_ptr<Bpe>(
                 new Bpe(Bpe::from_ranks(to_strings(tokens), to_splitter(pattern), to_specials(specials))));
           },
@@ -215,17 +261,57 @@ void register_bpe(py::module_& m) {
           "token_bytes", [](const Bpe& bpe, py::handle id) { return py::bytes(bpe.token_bytes(to_id(id))); },
           py::arg("id"))
       .def_property_readonly("vocab_size", &Bpe::vocab_size)
+      .def_property_readonly("drops_first_space", &Bpe::drops_first_space)
       .def_property_readonly("tokens", [](const Bpe& bpe) { return to_bytes(bpe.tokens()); })
       .def_property_readonly("merges", &Bpe::merges)
       .def_property_readonly("specials",
                              [](const Bpe& bpe) {
                                py::dict ids;
-                               for (const tok::Special& s : bpe.specials()) ids[py::str(s.text)] = s.id;
+                               for (const tok::Special& s : bpe.specials()) {
+                                 if (!s.always) ids[py::str(s.text)] = s.id;
+                               }
                                return ids;
                              })
       .def_property_readonly("pattern", [](const Bpe& bpe) { return to_pattern(bpe.splitter()); })
+      .def_property_readonly("ends_at_line_ends", [](const Bpe& bpe) { return bpe.splitter().ends_at_line_ends(); })
       .def_property_readonly("whole_piece_first", &Bpe::whole_piece_first)
-      .def_property_readonly("by_rank", &Bpe::by_rank);
+      .def_property_readonly("by_rank", &Bpe::by_rank)
+      .def("merges_by_rank", &Bpe::merges_by_rank, "Whether the rule of tiktoken gives the same ids.");
+}
+
+tok::SentencePieceRules::Prefix to_prefix(const std::string& name) {
+  using Prefix = tok::SentencePieceRules::Prefix;
+  if (name == "never") return Prefix::kNever;
+  if (name == "first") return Prefix::kFirst;
+  if (name == "always") return Prefix::kAlways;
+  throw std::invalid_argument("[tokenizer] expected prefix to be one of never, first, always, got '" + name + "'");
+}
+
+void register_sentencepiece(py::module_& m) {
+  py::class_<tok::SentencePieceBpe, Bpe>(m, "SentencePieceBPE", "A SentencePiece-style BPE vocabulary.")
+      .def(py::init([](const std::vector<py::bytes>& tokens, const std::vector<tok::Merge>& merges,
+                       const std::vector<float>& scores, std::vector<uint32_t> byte_tokens,
+                       std::optional<uint32_t> unknown, bool fuse_unknown, const std::string& prefix,
+                       bool prefix_unless_space, bool split_at_spaces, bool drop_first_space, const Specials& symbols,
+                       const Specials& added, const Specials& specials) {
+             tok::SentencePieceRules rules;
+             rules.byte_tokens = std::move(byte_tokens);
+             if (unknown) rules.unknown = *unknown;
+             rules.fuse_unknown = fuse_unknown;
+             rules.prefix = to_prefix(prefix);
+             rules.prefix_unless_space = prefix_unless_space;
+             rules.split_at_spaces = split_at_spaces;
+             rules.drop_first_space = drop_first_space;
+             rules.symbols = to_specials(symbols);
+             return new tok::SentencePieceBpe(to_strings(tokens), merges, scores, std::move(rules),
+                                              to_specials(specials, added));
+           }),
+           py::kw_only(), py::arg("tokens"), py::arg("merges"), py::arg("scores"), py::arg("byte_tokens"),
+           py::arg("unknown"), py::arg("fuse_unknown"), py::arg("prefix"), py::arg("prefix_unless_space"),
+           py::arg("split_at_spaces"), py::arg("drop_first_space"), py::arg("symbols"), py::arg("added_tokens"),
+           py::arg("special_tokens"))
+      .def_property_readonly("has_ties", &tok::SentencePieceBpe::has_ties)
+      .def_property_readonly("has_fragments", &tok::SentencePieceBpe::has_fragments);
 }
 
 void register_trainer(py::module_& m) {
@@ -237,44 +323,60 @@ void register_trainer(py::module_& m) {
            py::arg("pattern"), py::arg("specials"))
       .def(
           "feed",
-          [](PieceCounter& counter, py::handle text) {
-            const View view = view_text(text, "train");
+          [](PieceCounter& counter, const py::list& texts) {
+            std::vector<tok::Text> views;
+            std::vector<py::object> owners;  // another thread may change the list meanwhile
+            for (py::handle text : texts) {
+              const View view = view_text(text, "train");
+              views.push_back({view.data, view.size});
+              owners.push_back(py::reinterpret_borrow<py::object>(text));
+            }
             py::gil_scoped_release unlocked;
-            counter.feed(view.data, view.size);
+            counter.feed(views, [](size_t) {});
           },
-          py::arg("text"))
+          py::arg("texts"), "Counts the pieces of some texts, on the threads of the pool.")
       .def(
           "feed_buffer",
-          [](PieceCounter& counter, const py::buffer& buffer) {
+          [](PieceCounter& counter, const py::buffer& buffer, const py::object& progress) {
             const py::buffer_info info = buffer.request();
+            const size_t size = static_cast<size_t>(info.size * info.itemsize);
             py::gil_scoped_release unlocked;
-            counter.feed(static_cast<const uint8_t*>(info.ptr), static_cast<size_t>(info.size * info.itemsize));
+            counter.feed({{static_cast<const uint8_t*>(info.ptr), size}},
+                         [&](size_t done) { report(progress, done, size); });
           },
-          py::arg("buffer"), "Feeds a contiguous buffer, such as a memory-mapped file.")
-      .def_property_readonly("num_pieces", [](const PieceCounter& counter) { return counter.pieces().size(); })
+          py::arg("buffer"), py::arg("progress"),
+          "The same for a contiguous buffer, such as a memory-mapped file; progress(bytes done, bytes) may be None.")
+      .def_property_readonly("num_pieces", &PieceCounter::size)
+      .def_property_readonly("ends_at_line_ends",
+                             [](const PieceCounter& counter) { return counter.splitter().ends_at_line_ends(); })
       .def(
           "train",
-          [](const PieceCounter& counter, size_t num_tokens, const py::object& progress) {
+          [](PieceCounter& counter, size_t num_tokens, const py::object& progress) {
             tok::TrainedVocabulary trained;
             {
               py::gil_scoped_release unlocked;
-              trained = tok::train_bpe(counter, num_tokens,
+              trained = tok::train_bpe(counter.take(), num_tokens,
                                        [&](size_t done, size_t total) { report(progress, done, total); });
             }
             return py::make_tuple(to_bytes(trained.tokens), trained.merges);
           },
-          py::arg("num_tokens"), py::arg("progress"), "Returns (tokens, merges).");
+          py::arg("num_tokens"), py::arg("progress"), "Returns (tokens, merges), and forgets the pieces.");
 }
 
 }  // namespace
 
 void register_tokenizer(py::module_& m) {
   register_bpe(m);
+  register_sentencepiece(m);
   register_trainer(m);
   m.def(
       "unicode_class",
       [](uint32_t code_point) { return code_point < 0x110000 ? tok::char_class(code_point) : uint8_t{0}; },
       py::arg("code_point"), "The class bits of a code point, as in csrc/tokenizer/unicode_tables.h.");
+  m.def("read_ranks", &read_ranks, py::arg("data"),
+        "The tokens and ids in the lines of a .tiktoken file, or None if there are other lines.");
+  m.def("unspell", &unspell, py::arg("spellings"), py::arg("alphabet"),
+        "The bytes that the characters of texts stand for by an alphabet; b\"\" where there are others.");
   m.def(
       "split",
       [](const Pattern& pattern, py::handle text) {

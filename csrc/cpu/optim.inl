@@ -1,54 +1,96 @@
 // AdamW and the sums that gradient clipping needs: one pass over memory each.
 
-// m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p -= lr (wd p + (m / c1) / (sqrt(v / c2) + eps)), for [begin, end)
-static inline void adamw_range(const AdamWArgs& a, int64_t begin, int64_t end) {
+constexpr int64_t kPackColumns = 4096;    // in a piece of work; whole rows as a rule: memory likes long streams
+constexpr int64_t kStreamFrom = 1 << 18;  // elements: the panels of smaller weights may stay in cache until their use
+
+// m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p -= lr (wd p + (m / c1) / (sqrt(v / c2) + eps)), for n elements from
+// `begin` on of kRows rows. Where packs follow, the values go to `half` as well, in rows of kPackColumns.
+template <int kRows>
+static inline void adamw_rows(const AdamWArgs& a, int64_t begin, int64_t n, bf16* half) {
   const float scale = a.grad_scale ? *a.grad_scale : 1.0f;
   const float step = a.lr / a.correction1, inverse_root = 1.0f / __builtin_sqrtf(a.correction2);
   const float keep = 1.0f - a.lr * a.weight_decay;
-  for_lanes<2>(end - begin, [&](int64_t at, auto lanes, int) {
-    const int64_t i = begin + at;
-    const vf g = load_n(a.g + i, lanes) * scale;
-    const vf m = fma(g, splat(1.0f - a.beta1), load_n(a.m + i, lanes) * a.beta1);
-    const vf v = fma(g * g, splat(1.0f - a.beta2), load_n(a.v + i, lanes) * a.beta2);
-    const vf update = m * step / fma(sqrt(v), splat(inverse_root), splat(a.eps));
-    store_n(a.p + i, load_n(a.p + i, lanes) * keep - update, lanes);
-    store_n(a.m + i, m, lanes);
-    store_n(a.v + i, v, lanes);
+  const float* const streams[] = {a.p, a.g, a.m, a.v};
+  for_lanes<2>(n, [&](int64_t at, auto lanes, int) {
+    for (int64_t r = 0; r < kRows; ++r) {
+      const int64_t i = begin + r * a.columns + at;
+      if constexpr (kRows > 1)  // the next rows: while these are packed, nothing else asks for them
+        for (const float* x : streams) __builtin_prefetch(x + i + kRows * a.columns, 0, 2);
+      const vf g = load_n(a.g + i, lanes) * scale;
+      const vf m = fma(g, splat(1.0f - a.beta1), load_n(a.m + i, lanes) * a.beta1);
+      const vf v = fma(g * g, splat(1.0f - a.beta2), load_n(a.v + i, lanes) * a.beta2);
+      const vf p = load_n(a.p + i, lanes) * keep - m * step / fma(sqrt(v), splat(inverse_root), splat(a.eps));
+      store_n(a.p + i, p, lanes);
+      store_n(a.m + i, m, lanes);
+      store_n(a.v + i, v, lanes);
+      if (half) {
+        const vh bits = to_half_exact(p);
+        memcpy(half + r * kPackColumns + at, &bits, sizeof bits);
+      }
+    }
   });
 }
 
-// Rows [row, row + 64) and columns [begin, end) of p, packed while they are in cache.
-template <class T>
-static void pack_updated(const PackArgs& g, int64_t row, int64_t begin, int64_t end) {
+// Rows [row, row + rows) and columns [begin, end) of what g.src holds, packed while they are in cache.
+template <class S, class T, bool kStream>
+static void pack_updated(const PackArgs& g, int64_t row, int64_t rows, int64_t begin, int64_t end) {
   const int64_t depth = panel_depth(g.K, g.dtype);
   T* panels = static_cast<T*>(g.panels);
   if (g.transposed) {
     const int64_t stop = end == g.K ? depth : end;
+    T* panel =
+        panels + row / kPanelWidth * kPanelWidth * depth + row % kPanelWidth * 4 / static_cast<int64_t>(sizeof(T));
     for (int64_t k = begin; k < stop; k += kPackDepth)
-      if (g.paired)  // whose halves hold a multiple of 32 rows each
-        for (int64_t r = row; r < least(row + kPanelWidth, g.N); r += kPairedWidth)
-          pack_half<float>(g, r, r >= g.N / 2, k, least(k + kPackDepth, stop), panels);
+      if (g.paired)  // whose halves hold whole groups of rows
+        pack_half<S, kStream>(g, row, row >= g.N / 2, rows, k, least(k + kPackDepth, stop), panels);
       else
-        pack_rows<float>(g, row, g.N, kPanelWidth, k, least(k + kPackDepth, stop), panels + row * depth);
+        pack_rows<S, kStream>(g, row, g.N, rows, k, least(k + kPackDepth, stop), panel);
     return;
   }
   for (int64_t column = begin; column < end; column += kPanelWidth)
-    pack_columns<float>(g, column, row, least(row + kPanelWidth, depth), panels + column * depth);
+    pack_columns<S, kStream>(g, column, row, least(row + rows, depth), panels + column * depth);
 }
 
 static void adamw(const AdamWArgs& a) {
   if (a.pack_count == 0)
-    return parallel_ranges(a.n, kGrain, [&](int64_t begin, int64_t end) { adamw_range(a, begin, end); });
-  constexpr int64_t kColumns = 16 * kPackDepth;  // whole rows as a rule: memory likes long streams
-  const int64_t pieces = ceil_div(a.columns, kColumns);
+    return parallel_ranges(a.n, kGrain,
+                           [&](int64_t begin, int64_t end) { adamw_rows<1>(a, begin, end - begin, nullptr); });
+  const int64_t pieces = ceil_div(a.columns, kPackColumns);
+  const bool stream = a.n >= kStreamFrom;
   parallel(ceil_div(a.rows, kPanelWidth) * pieces, [&](int64_t piece) {
-    const int64_t row = piece / pieces * kPanelWidth, begin = piece % pieces * kColumns;
-    const int64_t end = least(begin + kColumns, a.columns);
-    for (int64_t r = row; r < least(row + kPanelWidth, a.rows); ++r)
-      adamw_range(a, r * a.columns + begin, r * a.columns + end);
-    for (int64_t i = 0; i < a.pack_count; ++i)
-      a.packs[i].dtype == DType::kBF16 ? pack_updated<bf16>(a.packs[i], row, begin, end)
-                                       : pack_updated<float>(a.packs[i], row, begin, end);
+    alignas(64) bf16 half[kWordGroup * kPackColumns];
+    const int64_t first = piece / pieces * kPanelWidth, begin = piece % pieces * kPackColumns;
+    const int64_t end = least(begin + kPackColumns, a.columns);
+    // Sixteen rows fill lines of a transposed panel, two those of the other kind.
+    const auto pack_all = [&](bool transposed, int64_t row, int64_t rows) {
+      for (int64_t i = 0; i < a.pack_count; ++i) {
+        PackArgs g = a.packs[i];
+        if (g.transposed != transposed) continue;
+        if (g.dtype == DType::kF32) {
+          stream ? pack_updated<float, float, true>(g, row, rows, begin, end)
+                 : pack_updated<float, float, false>(g, row, rows, begin, end);
+          continue;
+        }
+        // The address at which the matrix would begin if `half` held all of it.
+        const int64_t before = row / kWordGroup * kWordGroup * kPackColumns + begin;
+        g.src = reinterpret_cast<const bf16*>(reinterpret_cast<uintptr_t>(half) - before * sizeof(bf16));
+        g.ld = kPackColumns;
+        stream ? pack_updated<bf16, bf16, true>(g, row, rows, begin, end)
+               : pack_updated<bf16, bf16, false>(g, row, rows, begin, end);
+      }
+    };
+    for (int64_t group = first; group < first + kPanelWidth; group += kWordGroup) {
+      for (int64_t row = group; row < group + kWordGroup; row += 2) {
+        bf16* values = half + (row - group) * kPackColumns;
+        if (row + 1 < a.rows)
+          adamw_rows<2>(a, row * a.columns + begin, end - begin, values);
+        else if (row < a.rows)
+          adamw_rows<1>(a, row * a.columns + begin, end - begin, values);
+        pack_all(false, row, 2);
+      }
+      pack_all(true, group, kWordGroup);
+    }
+    end_stream();
   });
 }
 

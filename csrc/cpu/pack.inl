@@ -4,7 +4,20 @@
 static inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
+// kStream: what is read only much later goes past the caches, where whole lines are written: memory then need not be
+// read first.
+#if LLMCORE_VECTOR_BYTES == 64
+template <bool kStream>
+static inline void store_line(void* dst, __m512i line) {
+  kStream ? _mm512_stream_si512(static_cast<__m512i*>(dst), line) : _mm512_storeu_si512(dst, line);
+}
+static inline void end_stream() { _mm_sfence(); }
+#else
+static inline void end_stream() {}
+#endif
+
 // dst (columns, rows) = src (rows, columns)^T in words of 32 bits; both counts multiples of 16. Strides in bytes.
+template <bool kStream = false>
 static void transpose_words(int64_t rows, int64_t columns, const void* src, int64_t step, void* dst, int64_t out) {
   const char* from = static_cast<const char*>(src);
   char* to = static_cast<char*>(dst);
@@ -24,10 +37,10 @@ static void transpose_words(int64_t rows, int64_t columns, const void* src, int6
       const __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
       const __m512i d = _mm512_unpacklo_epi32(v[2], v[3]), e = _mm512_unpackhi_epi32(v[2], v[3]);
       char* q = to + c * out + r * 4;
-      _mm512_storeu_si512(q, _mm512_unpacklo_epi64(a, d));
-      _mm512_storeu_si512(q + out, _mm512_unpackhi_epi64(a, d));
-      _mm512_storeu_si512(q + 2 * out, _mm512_unpacklo_epi64(b, e));
-      _mm512_storeu_si512(q + 3 * out, _mm512_unpackhi_epi64(b, e));
+      store_line<kStream>(q, _mm512_unpacklo_epi64(a, d));
+      store_line<kStream>(q + out, _mm512_unpackhi_epi64(a, d));
+      store_line<kStream>(q + 2 * out, _mm512_unpacklo_epi64(b, e));
+      store_line<kStream>(q + 3 * out, _mm512_unpackhi_epi64(b, e));
     }
 #else
   typedef uint32_t v4 __attribute__((vector_size(16)));
@@ -89,7 +102,7 @@ constexpr int64_t kWordGroup = 16;   // what transpose_words takes at a time
 
 // `width` columns of a panel (64, or half of them) from the rows of src (N,K) that start at `row`, k in [begin, end).
 // Rows from `stop` on count as zeros.
-template <class S, class T>
+template <class S, bool kStream = false, class T>
 static void pack_rows(const PackArgs& g, int64_t row, int64_t stop, int64_t width, int64_t begin, int64_t end,
                       T* panel) {
   constexpr int64_t kPerWord = 4 / sizeof(T), kStageWords = kPackDepth / kPerWord;
@@ -104,7 +117,7 @@ static void pack_rows(const PackArgs& g, int64_t row, int64_t stop, int64_t widt
   // A float panel ends at K itself: the last group of words goes through a buffer.
   char* dst = reinterpret_cast<char*>(panel) + begin / kPerWord * kPanelWidth * 4;
   const int64_t whole = words / kWordGroup * kWordGroup;
-  transpose_words(width, whole, stage, kStageWords * 4, dst, kPanelWidth * 4);
+  transpose_words<kStream>(width, whole, stage, kStageWords * 4, dst, kPanelWidth * 4);
   if (whole < words) {
     alignas(64) uint32_t rest[kWordGroup * kPanelWidth];
     transpose_words(width, kWordGroup, stage + whole * kPerWord, kStageWords * 4, rest, kPanelWidth * 4);
@@ -113,18 +126,18 @@ static void pack_rows(const PackArgs& g, int64_t row, int64_t stop, int64_t widt
   }
 }
 
-// Half a paired panel from the rows of src from `row` on, which is a multiple of 32 away from where its half of the
-// matrix begins.
-template <class S, class T>
-static void pack_half(const PackArgs& g, int64_t row, bool second, int64_t begin, int64_t end, T* panels) {
+// `width` columns of half a paired panel from the rows of src from `row` on.
+template <class S, bool kStream = false, class T>
+static void pack_half(const PackArgs& g, int64_t row, bool second, int64_t width, int64_t begin, int64_t end,
+                      T* panels) {
   const int64_t F = g.N / 2, stop = second ? g.N : F, first = second ? row - F : row;
   T* panel = panels + first / kPairedWidth * kPanelWidth * panel_depth(g.K, g.dtype);
-  if (second) panel += kPairedWidth * 4 / static_cast<int64_t>(sizeof(T));
-  pack_rows<S>(g, row, stop, kPairedWidth, begin, end, panel);
+  panel += (second * kPairedWidth + first % kPairedWidth) * 4 / static_cast<int64_t>(sizeof(T));
+  pack_rows<S, kStream>(g, row, stop, width, begin, end, panel);
 }
 
 // The same from the columns of src (K,N)
-template <class S>
+template <class S, bool kStream = false>
 static void pack_columns(const PackArgs& g, int64_t column, int64_t begin, int64_t end, float* panel) {
   const int64_t count = g.N - column < kPanelWidth ? g.N - column : kPanelWidth;
   for (int64_t k = begin; k < end; ++k)
@@ -132,6 +145,7 @@ static void pack_columns(const PackArgs& g, int64_t column, int64_t begin, int64
 }
 
 // Two rows of 64 side by side.
+template <bool kStream>
 static inline void interleave_rows(const bf16* even, const bf16* odd, bf16* dst) {
 #if LLMCORE_VECTOR_BYTES == 64
   typedef uint16_t words __attribute__((vector_size(64)));
@@ -142,28 +156,29 @@ static inline void interleave_rows(const bf16* even, const bf16* odd, bf16* dst)
   }
   for (int n = 0; n < 64; n += 32) {
     const __m512i a = _mm512_loadu_si512(even + n), b = _mm512_loadu_si512(odd + n);
-    _mm512_storeu_si512(dst + 2 * n, _mm512_permutex2var_epi16(a, (__m512i)first, b));
-    _mm512_storeu_si512(dst + 2 * n + 32, _mm512_permutex2var_epi16(a, (__m512i)second, b));
+    store_line<kStream>(dst + 2 * n, _mm512_permutex2var_epi16(a, (__m512i)first, b));
+    store_line<kStream>(dst + 2 * n + 32, _mm512_permutex2var_epi16(a, (__m512i)second, b));
   }
 #else
   for (int n = 0; n < 64; n += kW) store_pairs(dst + 2 * n, half_bits(even + n, kW), half_bits(odd + n, kW));
 #endif
 }
+template <bool>
 static inline void interleave_rows(const float* even, const float* odd, bf16* dst) {
   for (int n = 0; n < 64; n += kW) store_pairs(dst + 2 * n, half_bits(even + n, kW), half_bits(odd + n, kW));
 }
 
-template <class S>
+template <class S, bool kStream = false>
 static void pack_columns(const PackArgs& g, int64_t column, int64_t begin, int64_t end, bf16* panel) {
   constexpr int64_t kRowsAhead = 16;
   const S* src = static_cast<const S*>(g.src) + column;
   int64_t k = begin;
   if (g.N - column >= kPanelWidth)
     for (; k + 2 <= least(end, g.K); k += 2) {
-      for (int64_t r = k; r < k + 2; ++r)
+      for (int64_t r = k; r < k + 2 && !kStream; ++r)
         for (int64_t n = 0; n < kPanelWidth; n += 64 / static_cast<int64_t>(sizeof(S)))
           __builtin_prefetch(src + (r + kRowsAhead) * g.ld + n, 0, 3);
-      interleave_rows(src + k * g.ld, src + (k + 1) * g.ld, panel + k * kPanelWidth);
+      interleave_rows<kStream>(src + k * g.ld, src + (k + 1) * g.ld, panel + k * kPanelWidth);
     }
   for (; k < end; k += 2)
     for (int64_t n = 0; n < kPanelWidth; n += kW) {
@@ -183,7 +198,7 @@ static void pack_typed(const PackArgs& g) {
     T *panels = static_cast<T*>(g.panels), *dst = panels + panel * kPanelWidth * depth;
     if (g.paired)
       for (int second = 0; second < 2; ++second)
-        pack_half<S>(g, panel * kPairedWidth + second * (g.N / 2), second, begin, end, panels);
+        pack_half<S>(g, panel * kPairedWidth + second * (g.N / 2), second, kPairedWidth, begin, end, panels);
     else if (g.transposed)
       pack_rows<S>(g, panel * kPanelWidth, g.N, kPanelWidth, begin, end, dst);
     else

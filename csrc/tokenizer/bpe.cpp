@@ -2,141 +2,89 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdio>
 #include <cstring>
 #include <exception>
+#include <iterator>
 #include <mutex>
 #include <stdexcept>
 #include <unordered_map>
 
 #include "core/thread_pool.h"
+#include "tokenizer/errors.h"
 
 namespace llmcore::tok {
 namespace {
 
-// A token as it may stand in an error message: printable ASCII as it is, the rest as \xNN.
-std::string quoted(std::string_view bytes) {
-  std::string text = "'";
-  for (char c : bytes.substr(0, 64)) {
-    char escaped[5];
-    const bool plain = c >= ' ' && c <= '~';
-    std::snprintf(escaped, sizeof escaped, plain ? "%c" : "\\x%02x", plain ? c : static_cast<unsigned char>(c));
-    text += escaped;
-  }
-  return text + (bytes.size() > 64 ? "...'" : "'");
+std::vector<Special> always_special(const std::vector<Special>& specials) {
+  std::vector<Special> always;
+  std::copy_if(specials.begin(), specials.end(), std::back_inserter(always), [](const Special& s) { return s.always; });
+  return always;
 }
 
-// What one thread takes of a long text at a time.
-constexpr size_t kPartBytes = 1 << 16;
-
-// The size of the text's first part: up to a line end between a character that is no space and a letter or digit, where
-// a piece ends by every named pattern, and by what else Splitter::ends_at_line_ends() says.
-size_t safe_cut(Bpe::Text text) {
-  const auto ascii_between = [](uint8_t byte, uint8_t low, uint8_t high) { return byte >= low && byte <= high; };
-  for (size_t i = kPartBytes; i + 1 < text.size; ++i) {
-    const void* line_end = std::memchr(text.data + i, '\n', text.size - 1 - i);
-    if (!line_end) break;
-    i = static_cast<size_t>(static_cast<const uint8_t*>(line_end) - text.data);
-    const uint8_t before = text.data[i - 1], behind = text.data[i + 1];
-    if (ascii_between(before, '!', '~') &&
-        (ascii_between(behind, '0', '9') || ascii_between(behind | 0x20, 'a', 'z'))) {
-      return i + 1;
-    }
-  }
-  return text.size;
-}
-
-// Calls work(next) on up to num_threads() threads; next() gives each of the indices below n once, and then others.
-// Throws what the lowest index threw.
-template <class Work>
-void work_through(size_t n, Work&& work) {
-  struct Shared {
-    Work& work;
-    std::atomic<size_t> next;
-    std::mutex mutex;
-    size_t failed;
-    std::exception_ptr error;
-  } shared{work, {0}, {}, n, {}};
-  const auto body = [](void* context, int64_t) {
-    Shared& shared = *static_cast<Shared*>(context);
-    size_t index = 0;
-    try {
-      shared.work([&] { return index = shared.next++; });
-    } catch (...) {
-      std::lock_guard<std::mutex> lock(shared.mutex);
-      if (index <= shared.failed) shared.error = std::current_exception();
-      shared.failed = std::min(shared.failed, index);
-    }
-  };
-  parallel_for(std::min<int64_t>(static_cast<int64_t>(n), num_threads()), body, &shared);
-  if (shared.error) std::rethrow_exception(shared.error);
-}
-
-[[noreturn]] void fail(const std::string& message) { throw std::invalid_argument("[tokenizer] " + message); }
+// The longest piece whose scratch memory, some 30 bytes a byte, stays for the next one.
+constexpr size_t kMostKept = 1 << 20;
 
 }  // namespace
 
+Bpe::Bpe(std::vector<std::string> tokens, std::vector<Special> specials)
+    : tokens_(std::move(tokens)), index_(tokens_.size()), specials_(specials), always_(always_special(specials)) {
+  if (tokens_.size() >= (1ull << 31)) fail("expected fewer than 2^31 tokens");
+}
+
 Bpe::Bpe(std::vector<std::string> tokens, const std::vector<Merge>& merges, Splitter splitter, bool whole_piece_first,
          std::vector<Special> specials)
-    : tokens_(std::move(tokens)),
-      merges_(merges),
-      splitter_(std::move(splitter)),
-      whole_piece_first_(whole_piece_first),
-      by_rank_(false),
-      specials_(std::move(specials)),
-      table_(merges.size()),
-      index_(tokens_.size()) {
+    : Bpe(std::move(tokens), std::move(specials)) {
+  splitter_ = std::move(splitter);
+  whole_piece_first_ = whole_piece_first;
   index_tokens();
-  std::string result;
-  for (size_t rank = 0; rank < merges.size(); ++rank) {
-    const auto [left, right] = merges[rank];
-    const std::string name = "merges[" + std::to_string(rank) + "]";
-    for (uint32_t side : {left, right}) {
-      if (side >= tokens_.size() || tokens_[side].empty()) {
-        fail("expected " + name + " to join two tokens, got id " + std::to_string(side) + ", which is none");
-      }
-    }
-    result.assign(tokens_[left]).append(tokens_[right]);
-    const uint32_t found = index_.find(tokens_, result);
-    if (found == TokenIndex::kNone)
-      fail("expected " + name + " to make a token, got " + quoted(result) + ", which is none");
-    const MergeValue value = merge_value(static_cast<uint32_t>(rank), found);
-    if (table_.insert(pair_key(left, right), value) != value) {
-      fail("expected distinct merges, got " + name + " (" + quoted(tokens_[left]) + ", " + quoted(tokens_[right]) +
-           ") twice");
-    }
-  }
+  add_merges(merges);
+  index_byte_merges();
   add_specials();
 }
 
 Bpe::Bpe(ByRank, std::vector<std::string> tokens, Splitter splitter, std::vector<Special> specials)
-    : tokens_(std::move(tokens)),
-      splitter_(std::move(splitter)),
-      whole_piece_first_(true),
-      by_rank_(true),
-      specials_(std::move(specials)),
-      table_(tokens_.size() * 4),
-      index_(tokens_.size()) {
+    : Bpe(std::move(tokens), std::move(specials)) {
+  splitter_ = std::move(splitter);
+  whole_piece_first_ = by_rank_ = true;
   index_tokens();
   for (size_t byte = 0; byte < byte_ids_.size(); ++byte) {
     const char c = static_cast<char>(byte);
     if (byte_ids_[byte] == kNoToken)
       fail("expected a token for each of the 256 bytes, got none for " + quoted({&c, 1}));
   }
-  // Every way to cut a token into two tokens is a merge, whose rank is the token's id.
-  for (uint32_t id = 0; id < tokens_.size(); ++id) {
-    const std::string_view token = tokens_[id];
-    const size_t first_merge = merges_.size();
-    for (size_t cut = 1; cut < token.size(); ++cut) {
-      const uint32_t left = index_.find(tokens_, token.substr(0, cut));
-      if (left == TokenIndex::kNone) continue;
-      const uint32_t right = index_.find(tokens_, token.substr(cut));
-      if (right == TokenIndex::kNone) continue;
-      table_.insert(pair_key(left, right), merge_value(id, id));
-      merges_.emplace_back(left, right);
-    }
-    std::sort(merges_.begin() + static_cast<std::ptrdiff_t>(first_merge), merges_.end());
+  for (const std::string& token : tokens_) {
+    if (token.size() > kMaxCutBytes)
+      fail("expected tokens of at most " + std::to_string(kMaxCutBytes) + " bytes, got " + quoted(token));
   }
+  // Every way to cut a token into two tokens is a merge, whose rank is the token's id.
+  constexpr size_t kTokensAtATime = 1 << 12;
+  std::vector<std::vector<std::pair<uint32_t, Merge>>> found((tokens_.size() + kTokensAtATime - 1) / kTokensAtATime);
+  work_through(found.size(), [&](auto&& next) {
+    for (size_t part; (part = next()) < found.size();) {
+      const size_t end = std::min(tokens_.size(), (part + 1) * kTokensAtATime);
+      for (size_t id = part * kTokensAtATime; id < end; ++id) {
+        const std::string_view token = tokens_[id];
+        for (size_t cut = 1; cut < token.size(); ++cut) {
+          const uint32_t left = index_.find(tokens_, token.substr(0, cut));
+          if (left == TokenIndex::kNone) continue;
+          const uint32_t right = index_.find(tokens_, token.substr(cut));
+          if (right != TokenIndex::kNone) found[part].push_back({static_cast<uint32_t>(id), {left, right}});
+        }
+      }
+      std::sort(found[part].begin(), found[part].end());
+    }
+  });
+  size_t merges = 0;
+  for (const auto& part : found) merges += part.size();
+  merges_.reserve(merges);
+  table_ = MergeTable(merges);
+  for (const auto& part : found) {
+    for (const auto& [id, merge] : part) {
+      table_.insert(pair_key(merge.first, merge.second), merge_value(id, id));
+      merges_.push_back(merge);
+    }
+  }
+  index_byte_merges();
   add_specials();
 }
 
@@ -144,21 +92,79 @@ Bpe Bpe::from_ranks(std::vector<std::string> tokens, Splitter splitter, std::vec
   return Bpe(ByRank{}, std::move(tokens), std::move(splitter), std::move(specials));
 }
 
-void Bpe::index_tokens() {
-  if (tokens_.size() >= (1ull << 31)) fail("expected fewer than 2^31 tokens");
+// Two neighbours that spell a token but are no merge would tell the two rules apart. They never meet: up to the token's
+// turn, what happened inside its bytes is what happens to the token alone, which ends in the merge that makes it.
+bool Bpe::merges_by_rank() const {
+  if (by_rank_) return true;
+  if (!complete_) return false;
+  std::vector<bool> made(tokens_.size());
+  uint32_t last = 0;
+  for (const auto& [left, right] : merges_) {
+    const uint32_t id = merge_id(table_.find(pair_key(left, right)));
+    if (id < last || made[id]) return false;
+    made[last = id] = true;
+  }
+  std::vector<bool> special(tokens_.size());
+  for (const Special& s : specials_.all()) special[s.id] = true;
+  MergeScratch scratch;
+  std::vector<uint32_t> ids;
   for (uint32_t id = 0; id < tokens_.size(); ++id) {
-    if (tokens_[id].empty()) continue;
-    const uint32_t owner = index_.insert(tokens_, id);
-    if (owner != id) {
-      fail("expected distinct tokens, got " + quoted(tokens_[id]) + " as ids " + std::to_string(owner) + " and " +
-           std::to_string(id));
-    }
+    if (special[id] || tokens_[id].size() < 2) continue;
+    ids.clear();
+    for (char c : tokens_[id]) ids.push_back(byte_ids_[static_cast<uint8_t>(c)]);
+    if (!made[id] || merge_long(table_, ids.data(), ids.size(), scratch) != 1) return false;
+  }
+  return true;
+}
+
+void Bpe::index_token(uint32_t id) {
+  const uint32_t owner = index_.insert(tokens_, id);
+  if (owner != id) {
+    fail("expected distinct tokens, got " + quoted(tokens_[id]) + " as ids " + std::to_string(owner) + " and " +
+         std::to_string(id));
+  }
+}
+
+void Bpe::index_tokens() {
+  for (uint32_t id = 0; id < tokens_.size(); ++id) {
+    if (!tokens_[id].empty()) index_token(id);
   }
   for (int byte = 0; byte < 256; ++byte) {
     const char c = static_cast<char>(byte);
     const uint32_t found = index_.find(tokens_, std::string_view(&c, 1));
     complete_ &= found != TokenIndex::kNone;
     byte_ids_[static_cast<size_t>(byte)] = found != TokenIndex::kNone ? found : kNoToken;
+  }
+}
+
+void Bpe::add_merges(const std::vector<Merge>& merges) {
+  merges_ = merges;
+  table_ = MergeTable(merges.size());
+  std::string result;
+  for (size_t rank = 0; rank < merges.size(); ++rank) {
+    const auto [left, right] = merges[rank];
+    const auto name = [rank = rank] { return "merges[" + std::to_string(rank) + "]"; };
+    for (uint32_t side : {left, right}) {
+      if (side >= tokens_.size() || tokens_[side].empty()) {
+        fail("expected " + name() + " to join two tokens, got id " + std::to_string(side) + ", which is none");
+      }
+    }
+    result.assign(tokens_[left]).append(tokens_[right]);
+    const uint32_t found = index_.find(tokens_, result);
+    if (found == TokenIndex::kNone)
+      fail("expected " + name() + " to make a token, got " + quoted(result) + ", which is none");
+    const MergeValue value = merge_value(static_cast<uint32_t>(rank), found);
+    if (table_.insert(pair_key(left, right), value) != value) {
+      fail("expected distinct merges, got " + name() + " (" + quoted(tokens_[left]) + ", " + quoted(tokens_[right]) +
+           ") twice");
+    }
+  }
+}
+
+void Bpe::index_byte_merges() {
+  byte_merges_.reserve(256 * 256);
+  for (uint32_t left : byte_ids_) {
+    for (uint32_t right : byte_ids_) byte_merges_.push_back(table_.find(pair_key(left, right)));
   }
 }
 
@@ -170,7 +176,7 @@ void Bpe::add_specials() {
     const std::string begin = "expected special token " + quoted(special.text) + " to have an id ";
     const std::string got = ", got " + std::to_string(special.id);
     if (special.id > tokens_.size() + kMaxGap) fail(begin + "near the other ids" + got);
-    if (special.id < tokens_.size() && !tokens_[special.id].empty()) {
+    if (special.id < tokens_.size() && !tokens_[special.id].empty() && !special.always) {
       fail(begin + "of its own" + got + ", the id of " + quoted(tokens_[special.id]));
     }
     const auto [owner, fresh] = owners.emplace(special.id, &special);
@@ -178,7 +184,9 @@ void Bpe::add_specials() {
     size = std::max<size_t>(size, special.id + size_t{1});
   }
   tokens_.resize(size);
-  for (const Special& special : specials_.all()) tokens_[special.id] = special.text;
+  for (const Special& special : specials_.all()) {
+    if (tokens_[special.id].empty()) tokens_[special.id] = special.text;
+  }
 }
 
 void Bpe::encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const {
@@ -189,7 +197,9 @@ void Bpe::encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuff
   if (n >= 0xFFFFFFFFull) fail("expected pieces of less than 4 GiB");
   uint32_t* ids = out.reserve(n);
   for (size_t i = 0; i < n; ++i) ids[i] = byte_ids_[piece[i]];
-  const size_t count = n <= kShortPiece ? merge_short(table_, ids, n) : merge_long(table_, ids, n, cache.scratch);
+  const size_t count = n <= kShortPiece ? merge_short(table_, ids, piece, byte_merges_.data(), n)
+                                        : merge_long(table_, ids, piece, byte_merges_.data(), n, cache.scratch);
+  if (n > kMostKept) cache.scratch = MergeScratch();
   if (!complete_ && std::find(ids, ids + count, kNoToken) != ids + count) {
     throw std::invalid_argument("[encode] expected text that the vocabulary has tokens for, got " +
                                 quoted({reinterpret_cast<const char*>(piece), n}) + ", which has bytes that are none");
@@ -197,78 +207,70 @@ void Bpe::encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuff
   out.commit(count);
 }
 
-void Bpe::encode_cached(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const {
-  using Entry = PieceCache::LongEntry;
-  if (n > Entry::kMaxBytes) return encode_piece(piece, n, cache, out);
-  Entry& entry = cache.long_entry(hash_bytes(piece, n));
-  if (entry.n != n || std::memcmp(entry.bytes, piece, n) != 0) {
-    const size_t before = out.size();
-    encode_piece(piece, n, cache, out);
-    const size_t count = out.size() - before;
-    if (count > Entry::kMaxIds) return;
-    entry.n = static_cast<uint8_t>(n);
-    entry.count = static_cast<uint8_t>(count);
-    std::memcpy(entry.bytes, piece, n);
-    std::memcpy(entry.ids, out.data() + before, count * sizeof(uint32_t));
-    return;
-  }
-  std::memcpy(out.reserve(entry.count), entry.ids, entry.count * sizeof(uint32_t));
-  out.commit(entry.count);
+// Appends the ids of a piece that was not found at once, or whose ids do not stand in the cache's entry.
+void Bpe::encode_slowly(const Waiting& w, const PieceCache::Entry* entry, PieceCache& cache, IdBuffer& out) const {
+  const size_t n = w.size();
+  if (entry && w.key.short_size() != 0) return out.append(cache.stored_ids(*entry), entry->count());
+  if (entry && cache.is_long(*entry, w.piece, n)) return out.append(cache.stored_ids(*entry), cache.long_count(*entry));
+  const size_t before = out.size();
+  encode_piece(w.piece, n, cache, out);
+  if (n <= PieceCache::kMaxLong && !entry)
+    cache.insert(w.hash, w.key, w.piece, out.data() + before, out.size() - before);
 }
 
-void Bpe::encode_segment(Text text, PieceCache& cache, IdBuffer& out) const {
+Bpe::Waiting Bpe::waiting_piece(const uint8_t* piece, size_t n, const uint8_t* end) {
+  const PieceCache::Key key =
+      n <= PieceCache::kMaxShort ? PieceCache::short_key(piece, n, end) : PieceCache::long_key(piece, n);
+  return {key, piece, PieceCache::hash(key)};
+}
+
+void Bpe::encode_seen(const uint8_t* piece, size_t n, const uint8_t* end, PieceCache& cache, IdBuffer& out) const {
+  const Waiting w = waiting_piece(piece, n, end);
+  const PieceCache::Entry* entry = cache.find(w.hash, w.key);
+  if (entry && entry->count() - 1 < PieceCache::kMaxIds) return out.append(entry->ids, entry->count());
+  encode_slowly(w, entry, cache, out);
+}
+
+void Bpe::encode_segment(Text text, Place, PieceCache& cache, IdBuffer& out) const {
   // Pieces wait here while the cache's entries are fetched from memory.
-  struct Waiting {
-    PieceCache::Key key;
-    const uint8_t* piece;
-    uint32_t slot;
-    uint32_t size;  // 0: longer than the keys
-    size_t long_size;
-  };
   constexpr size_t kMaxWaiting = 64;
   Waiting waiting[kMaxWaiting];
   size_t count = 0;
   const auto flush = [&] {
-    out.reserve(kMaxWaiting * PieceCache::kMaxIds);
+    constexpr size_t kRoom = kMaxWaiting * PieceCache::kMaxIds;
+    uint32_t* to = out.reserve(kRoom);
     for (size_t i = 0; i < count; ++i) {
       const Waiting& w = waiting[i];
-      if (w.size == 0) {
-        encode_cached(w.piece, w.long_size, cache, out);
-      } else if (const PieceCache::Entry* entry = cache.find(w.slot, w.key)) {
-        std::memcpy(out.reserve(PieceCache::kMaxIds), entry->ids, sizeof entry->ids);
-        out.commit(entry->count());
+      const PieceCache::Entry* entry = cache.find(w.hash, w.key);
+      if (entry && entry->count() - 1 < PieceCache::kMaxIds) {
+        std::memcpy(to, entry->ids, sizeof entry->ids);
+        to += entry->count();
       } else {
-        const size_t before = out.size();
-        encode_cached(w.piece, w.size, cache, out);
-        const size_t ids = out.size() - before;
-        if (ids <= PieceCache::kMaxIds) cache.insert(w.slot, w.key, out.data() + before, ids);
+        out.commit_to(to);
+        encode_slowly(w, entry, cache, out);
+        to = out.reserve(kRoom);
       }
     }
+    out.commit_to(to);
     count = 0;
   };
   const uint8_t* end = text.data + text.size;
   splitter_.scan(text.data, end, [&](const uint8_t* piece, const uint8_t* piece_end) {
-    const size_t size = static_cast<size_t>(piece_end - piece);
     Waiting& w = waiting[count];
-    w.piece = piece;
-    if (size <= PieceCache::kMaxBytes) {
-      w.key = PieceCache::key(piece, size, end);
-      w.slot = PieceCache::slot(w.key);
-      w.size = static_cast<uint32_t>(size);
-      cache.prefetch(w.slot);
-    } else {
-      w.size = 0;
-      w.long_size = size;
-    }
+    w = waiting_piece(piece, static_cast<size_t>(piece_end - piece), end);
+    cache.prefetch(w.hash);
     if (++count == kMaxWaiting) flush();
   });
   flush();
 }
 
-// Calls visit(text, special) for each stretch of ordinary text and the special token behind it, nullptr at the end.
+size_t Bpe::safe_cut(Text text) const { return splitter_.ends_at_line_ends() ? tok::safe_cut(text) : text.size; }
+
+// Calls visit(text, its place, special) for each stretch of ordinary text and the special token behind it, nullptr at
+// the end.
 template <class Visit>
 void Bpe::each_segment(Text text, const Allowed& allowed, Visit&& visit) const {
-  if (allowed.ordinary) return visit(text, nullptr);
+  const Specials& wanted = allowed.ordinary ? always_ : specials_;
   std::vector<uint32_t> allowed_ids;
   for (const std::string& name : allowed.names) {
     const Special* special = specials_.named(name);
@@ -278,22 +280,23 @@ void Bpe::each_segment(Text text, const Allowed& allowed, Visit&& visit) const {
   }
   std::sort(allowed_ids.begin(), allowed_ids.end());
   for (size_t from = 0;;) {
-    const Specials::Match match = specials_.find(text.data, text.size, from);
-    if (match.what && !allowed.all && !std::binary_search(allowed_ids.begin(), allowed_ids.end(), match.what->id)) {
+    const Specials::Match match = wanted.find(text.data, text.size, from);
+    if (match.what && !match.what->always && !allowed.all &&
+        !std::binary_search(allowed_ids.begin(), allowed_ids.end(), match.what->id)) {
       throw std::invalid_argument("[encode] the text holds the special token '" + match.what->text + "' at byte " +
                                   std::to_string(match.begin) + "; to encode it as special, pass allowed_special={'" +
                                   match.what->text +
                                   "'} or allowed_special=\"all\"; to encode it as plain text, use encode_ordinary");
     }
-    visit({text.data + from, match.begin - from}, match.what);
+    visit({text.data + from, match.begin - from}, from == 0 ? Place::kTextBegin : Place::kBehindSpecial, match.what);
     if (!match.what) return;
     from = match.begin + match.what->text.size();
   }
 }
 
 void Bpe::encode_alone(Text text, const Allowed& allowed, PieceCache& cache, IdBuffer& out) const {
-  each_segment(text, allowed, [&](Text segment, const Special* special) {
-    encode_segment(segment, cache, out);
+  each_segment(text, allowed, [&](Text segment, Place place, const Special* special) {
+    encode_segment(segment, place, cache, out);
     if (special) out.push(special->id);
   });
 }
@@ -304,22 +307,23 @@ template <class Take>
 void Bpe::encode_parts(Text text, const Allowed& allowed, Take&& take) const {
   struct Part {
     Text text;
+    Place place;
     const Special* special;  // behind the text
   };
   std::vector<Part> parts;
-  each_segment(text, allowed, [&](Text segment, const Special* special) {
-    for (size_t size; splitter_.ends_at_line_ends() && (size = safe_cut(segment)) < segment.size;) {
-      parts.push_back({{segment.data, size}, nullptr});
+  each_segment(text, allowed, [&](Text segment, Place place, const Special* special) {
+    for (size_t size; (size = safe_cut(segment)) < segment.size; place = Place::kInside) {
+      parts.push_back({{segment.data, size}, place, nullptr});
       segment = {segment.data + size, segment.size - size};
     }
-    parts.push_back({segment, special});
+    parts.push_back({segment, place, special});
   });
   take(parts.size());
   work_through(parts.size(), [&](auto&& next) {
     CachePool::Loan cache(caches_);
     for (size_t i; (i = next()) < parts.size();) {
       IdBuffer ids;
-      encode_segment(parts[i].text, *cache, ids);
+      encode_segment(parts[i].text, parts[i].place, *cache, ids);
       if (parts[i].special) ids.push(parts[i].special->id);
       take(i, std::move(ids));
     }

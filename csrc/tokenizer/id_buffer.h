@@ -1,5 +1,6 @@
 // A growing array of ids whose memory can be handed over, to numpy for one, without a copy.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <new>
@@ -20,6 +21,7 @@ class IdBuffer {
   ~IdBuffer() { std::free(data_); }
 
   size_t size() const { return size_; }
+  uint32_t* data() { return data_; }
   const uint32_t* data() const { return data_; }
   const uint32_t* begin() const { return data_; }
   const uint32_t* end() const { return data_ + size_; }
@@ -30,6 +32,13 @@ class IdBuffer {
     return data_ + size_;
   }
   void commit(size_t count) { size_ += count; }
+  void truncate(size_t size) { size_ = size; }
+  // Commits what was written from data_ + size() up to `end`.
+  void commit_to(const uint32_t* end) { size_ = static_cast<size_t>(end - data_); }
+  void append(const uint32_t* ids, size_t count) {
+    std::copy(ids, ids + count, reserve(count));
+    commit(count);
+  }
   void push(uint32_t id) {
     *reserve(1) = id;
     commit(1);

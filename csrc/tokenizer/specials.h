@@ -14,6 +14,7 @@ namespace llmcore::tok {
 struct Special {
   std::string text;
   uint32_t id;
+  bool always = false;  // found in every text, whatever the caller allows
 };
 
 // Finds them with the automaton of Aho and Corasick (1975, https://doi.org/10.1145/360825.360855): in time linear in

@@ -15,6 +15,7 @@ namespace llmcore::tok {
 
 class Splitter {
  public:
+  Splitter() = default;  // without stages, for a vocabulary that cuts text by rules of its own
   // Each stage is a pattern's name or a regular expression. Throws std::invalid_argument.
   explicit Splitter(std::vector<std::string> stages);
 
@@ -51,7 +52,7 @@ class Splitter {
 
   std::vector<std::string> names_;
   std::vector<Stage> stages_;
-  bool ends_at_line_ends_;
+  bool ends_at_line_ends_ = false;
 };
 
 }  // namespace llmcore::tok

@@ -1,5 +1,6 @@
 #include "tokenizer/trainer.h"
 
+#include <algorithm>
 #include <queue>
 #include <unordered_map>
 
@@ -10,14 +11,7 @@ namespace {
 
 constexpr size_t kBytes = 256;
 constexpr size_t kProgressEvery = 64;  // merges
-
-// How often a pair of neighbours occurs, weighted by its pieces' counts, and the pieces it may occur in (some entries
-// are out of date: merging skips pieces that no longer hold the pair).
-struct PairStats {
-  uint64_t pair;
-  int64_t count = 0;
-  std::vector<uint32_t> pieces;
-};
+constexpr size_t kAhead = 12;          // words that are fetched from memory before their turn
 
 // Counts in the heap are upper bounds: they are checked when they come to the top.
 struct Candidate {
@@ -28,67 +22,181 @@ struct Candidate {
   }
 };
 
+// The neighbours on one side of a token, or of a pair: how often each occurs there, and in which words. Arrays by id,
+// since a merge meets the same few neighbours again and again.
+class Neighbours {
+ public:
+  void resize(size_t ids) {
+    if (place_.size() < ids) place_.resize(ids, kNone);
+  }
+
+  void add(uint32_t id, int64_t count) { counts_[place(id)].count += count; }
+  void add(uint32_t id, int64_t count, uint32_t word) {
+    const uint32_t place = this->place(id);
+    Count& c = counts_[place];
+    c.count += count;
+    if (c.words != 0 && c.last_word == word) return;
+    c.last_word = word;
+    ++c.words;
+    words_.push_back({place, word});
+  }
+
+  // Calls visit(id, count) for each neighbour, and forgets all.
+  template <class Visit>
+  void take(Visit&& visit) {
+    for (const Count& c : counts_) {
+      visit(c.id, c.count);
+      place_[c.id] = kNone;
+    }
+    counts_.clear();
+    words_.clear();
+  }
+
+  // Calls visit(id, count, words) for each neighbour with a count of `least` or more, and forgets all. The words are in
+  // the order in which they were added.
+  template <class Visit>
+  void take_words(int64_t least, Visit&& visit) {
+    std::vector<std::vector<uint32_t>> words(counts_.size());
+    for (size_t i = 0; i < counts_.size(); ++i) {
+      if (counts_[i].count >= least) words[i].reserve(counts_[i].words);
+    }
+    for (const auto& [place, word] : words_) {
+      if (counts_[place].count >= least) words[place].push_back(word);
+    }
+    size_t i = 0;
+    take([&](uint32_t id, int64_t count) {
+      if (count >= least) visit(id, count, std::move(words[i]));
+      ++i;
+    });
+  }
+
+ private:
+  static constexpr uint32_t kNone = ~0u;
+  struct Count {
+    uint32_t id;
+    uint32_t words;
+    int64_t count;
+    uint32_t last_word;
+  };
+
+  uint32_t place(uint32_t id) {
+    if (place_[id] == kNone) {
+      place_[id] = static_cast<uint32_t>(counts_.size());
+      counts_.push_back({id, 0, 0, 0});
+    }
+    return place_[id];
+  }
+
+  std::vector<uint32_t> place_;  // id -> index into counts_
+  std::vector<Count> counts_;
+  std::vector<std::pair<uint32_t, uint32_t>> words_;  // (index into counts_, word)
+};
+
+// Only pairs that occur `floor_` times or more are kept count of, for those below it will not be merged before all of
+// these are; they are most of the pairs there are. When no pair at or above the floor is left, the floor sinks and the
+// pairs are counted anew.
 class Trainer {
  public:
-  explicit Trainer(const PieceCounter& pieces) {
-    size_t total = 0;
-    for (const Piece& piece : pieces.pieces()) total += piece.size;
-    ids_.reserve(total);
-    words_.reserve(pieces.pieces().size());
-    for (const Piece& piece : pieces.pieces()) {
-      words_.push_back({ids_.size(), piece.size, piece.count});
-      const uint8_t* bytes = pieces.bytes(piece);
-      ids_.insert(ids_.end(), bytes, bytes + piece.size);
+  Trainer(std::vector<PieceTable> pieces, size_t num_tokens) : num_tokens_(num_tokens) {
+    size_t bytes = 0, words = 0;
+    for (const PieceTable& table : pieces) {
+      bytes += table.bytes();
+      words += table.size();
+    }
+    ids_.reserve(bytes);
+    words_.reserve(words);
+    for (PieceTable& table : pieces) {
+      table.each([this](const uint8_t* piece, uint32_t size, int64_t count) {
+        if (size < 2) return;
+        words_.push_back({ids_.size(), count, size});
+        ids_.insert(ids_.end(), piece, piece + size);
+      });
+      table = PieceTable();
     }
     for (size_t byte = 0; byte < kBytes; ++byte) {
       result_.tokens.emplace_back(1, static_cast<char>(byte));
       known_.emplace(result_.tokens.back(), static_cast<uint32_t>(byte));
     }
-    for (uint32_t w = 0; w < words_.size(); ++w) {
-      const uint32_t* ids = ids_.data() + words_[w].begin;
-      for (size_t i = 0; i + 1 < words_[w].size; ++i) add(ids[i], ids[i + 1], w);
-    }
-    std::vector<Candidate> all;
-    for (const PairStats& stats : stats_) all.push_back({stats.count, stats.pair});
-    heap_ = std::priority_queue<Candidate>(std::less<Candidate>(), std::move(all));
-    raised_.clear();
   }
 
-  TrainedVocabulary run(size_t num_tokens, const std::function<void(size_t, size_t)>& progress) {
-    uint64_t pair;
-    while (result_.tokens.size() < num_tokens && pop_best(pair)) {
-      if (result_.merges.size() % kProgressEvery == 0) progress(result_.tokens.size(), num_tokens);
-      merge(pair);
+  TrainedVocabulary run(const std::function<void(size_t, size_t)>& progress) {
+    floor_ = first_floor();
+    count_pairs();
+    while (result_.tokens.size() < num_tokens_) {
+      if (result_.merges.size() % kProgressEvery == 0) progress(result_.tokens.size(), num_tokens_);
+      uint64_t pair;
+      if (pop_best(pair)) {
+        merge(pair);
+      } else if (floor_ > 1) {
+        floor_ = std::max<int64_t>(1, floor_ / 8);
+        count_pairs();
+      } else {
+        break;
+      }
     }
-    progress(result_.tokens.size(), num_tokens);
+    progress(result_.tokens.size(), num_tokens_);
     return std::move(result_);
   }
 
  private:
   struct Word {
     size_t begin;  // in ids_
-    uint32_t size;
     int64_t count;
+    uint32_t size;
+  };
+  struct PairStats {
+    uint64_t pair;
+    int64_t count;
+    std::vector<uint32_t> words;  // that it may occur in: it is merged away in some
   };
 
-  PairStats& stats(uint32_t left, uint32_t right) {
-    const uint64_t pair = pair_key(left, right);
-    const uint64_t index = index_.insert(pair, stats_.size());
-    if (index == stats_.size()) {
-      stats_.emplace_back();
-      stats_.back().pair = pair;
+  // A guess at the count of the last pair to be merged: about as many words are more frequent as there are merges.
+  int64_t first_floor() const {
+    const size_t merges = num_tokens_ - std::min(num_tokens_, kBytes);
+    if (words_.size() <= merges) return 1;
+    std::vector<int64_t> counts;
+    counts.reserve(words_.size());
+    for (const Word& word : words_) counts.push_back(word.count);
+    const auto nth = counts.begin() + static_cast<std::ptrdiff_t>(merges);
+    std::nth_element(counts.begin(), nth, counts.end(), std::greater<>());
+    return std::max<int64_t>(1, *nth / 2);
+  }
+
+  template <class Visit>
+  void each_pair(Visit&& visit) const {
+    for (uint32_t w = 0; w < words_.size(); ++w) {
+      const uint32_t* ids = ids_.data() + words_[w].begin;
+      for (uint32_t i = 0; i + 1 < words_[w].size; ++i) visit(pair_key(ids[i], ids[i + 1]), w);
     }
+  }
+
+  // Finds the pairs at or above the floor.
+  void count_pairs() {
+    index_ = PairTable();
+    stats_.clear();
+    // Sums over all pairs of one hash are upper bounds that need no table of all pairs.
+    constexpr size_t kSums = 1 << 20;
+    std::vector<int64_t> sums(kSums, 0);
+    const auto sum_of = [&](uint64_t pair) -> int64_t& { return sums[mix(pair) & (kSums - 1)]; };
+    each_pair([&](uint64_t pair, uint32_t w) { sum_of(pair) += words_[w].count; });
+    each_pair([&](uint64_t pair, uint32_t w) {
+      if (sum_of(pair) < floor_) return;
+      PairStats& stats = this->stats(pair);
+      stats.count += words_[w].count;
+      if (stats.words.empty() || stats.words.back() != w) stats.words.push_back(w);
+    });
+    std::vector<Candidate> all;
+    for (const PairStats& stats : stats_) {
+      if (stats.count >= floor_) all.push_back({stats.count, stats.pair});
+    }
+    heap_ = std::priority_queue<Candidate>(std::less<Candidate>(), std::move(all));
+  }
+
+  PairStats& stats(uint64_t pair) {
+    const uint64_t index = index_.insert(pair, stats_.size());
+    if (index == stats_.size()) stats_.push_back({pair, 0, {}});
     return stats_[index];
   }
-
-  void add(uint32_t left, uint32_t right, uint32_t word) {
-    PairStats& s = stats(left, right);
-    s.count += words_[word].count;
-    if (s.pieces.empty() || s.pieces.back() != word) s.pieces.push_back(word);
-    raised_.push_back(s.pair);
-  }
-
-  void remove(uint32_t left, uint32_t right, uint32_t word) { stats(left, right).count -= words_[word].count; }
 
   bool pop_best(uint64_t& pair) {
     while (!heap_.empty()) {
@@ -99,7 +207,7 @@ class Trainer {
         pair = top.pair;
         return true;
       }
-      if (count > 0 && count < top.count) heap_.push({count, top.pair});
+      if (count >= floor_ && count < top.count) heap_.push({count, top.pair});
     }
     return false;
   }
@@ -115,57 +223,102 @@ class Trainer {
   void merge(uint64_t pair) {
     const uint32_t left = static_cast<uint32_t>(pair >> 32);
     const uint32_t right = static_cast<uint32_t>(pair);
+    const size_t before = result_.tokens.size();
     const uint32_t id = result_id(left, right);
     result_.merges.emplace_back(left, right);
-    raised_.clear();
-    const std::vector<uint32_t> holders = std::move(stats(left, right).pieces);
-    stats(left, right).pieces = {};
-    for (uint32_t w : holders) merge_in_word(w, left, right, id);
-    for (uint64_t changed : raised_) {
-      const int64_t count = stats_[index_.find(changed)].count;
-      if (count > 0) heap_.push({count, changed});
+    for (Neighbours* n : {&lost_before_, &lost_behind_, &before_, &behind_}) n->resize(result_.tokens.size());
+
+    const std::vector<uint32_t> holders = std::move(this->stats(pair).words);
+    const bool fresh = id == before;
+    for (size_t i = 0; i < holders.size(); ++i) {
+      prefetch(holders, i);
+      if (merge_in_word(holders[i], left, right, id) && fresh) add_neighbours(holders[i], id);
     }
+    if (!fresh) {  // it is in other words too, next to neighbours that may not have been kept count of
+      for (uint32_t w = 0; w < words_.size(); ++w) add_neighbours(w, id);
+    }
+    lost_before_.take([&](uint32_t other, int64_t count) { lose(pair_key(other, left), count); });
+    lost_behind_.take([&](uint32_t other, int64_t count) { lose(pair_key(right, other), count); });
+    before_.take_words(floor_, [&](uint32_t other, int64_t count, std::vector<uint32_t>&& words) {
+      set(pair_key(other, id), count, std::move(words));
+    });
+    behind_.take_words(floor_, [&](uint32_t other, int64_t count, std::vector<uint32_t>&& words) {
+      set(pair_key(id, other), count, std::move(words));
+    });
+    this->stats(pair).count = 0;
   }
 
-  void merge_in_word(uint32_t w, uint32_t left, uint32_t right, uint32_t id) {
+  void lose(uint64_t pair, int64_t count) {
+    const uint64_t index = index_.find(pair);
+    if (index != PairTable::kNone) stats_[index].count -= count;
+  }
+
+  void set(uint64_t pair, int64_t count, std::vector<uint32_t>&& words) {
+    PairStats& stats = this->stats(pair);
+    stats.count = count;
+    stats.words = std::move(words);
+    heap_.push({count, pair});
+  }
+
+  void prefetch(const std::vector<uint32_t>& words, size_t i) const {
+    if (i + 2 * kAhead < words.size()) __builtin_prefetch(&words_[words[i + 2 * kAhead]]);
+    if (i + kAhead < words.size()) __builtin_prefetch(&ids_[words_[words[i + kAhead]].begin]);
+  }
+
+  // Whether the word held the pair.
+  bool merge_in_word(uint32_t w, uint32_t left, uint32_t right, uint32_t id) {
     Word& word = words_[w];
     uint32_t* ids = ids_.data() + word.begin;
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < word.size;) {
-      if (i + 1 == word.size || ids[i] != left || ids[i + 1] != right) {
+    const auto pair_at = [&](uint32_t i) { return i + 1 < word.size && ids[i] == left && ids[i + 1] == right; };
+    uint32_t i = 0;
+    while (i < word.size && !pair_at(i)) ++i;
+    if (i == word.size) return false;
+    uint32_t kept = i, previous = i > 0 ? ids[i - 1] : 0;  // as it was before this merge
+    while (i < word.size) {
+      if (!pair_at(i)) {
+        previous = ids[i];
         ids[kept++] = ids[i++];
         continue;
       }
-      remove(left, right, w);
-      if (kept > 0) {
-        remove(ids[kept - 1], left, w);
-        add(ids[kept - 1], id, w);
-      }
-      if (i + 2 < word.size) {
-        remove(right, ids[i + 2], w);
-        add(id, ids[i + 2], w);
-      }
+      if (i > 0) lost_before_.add(previous, word.count);
+      if (i + 2 < word.size && !pair_at(i + 2)) lost_behind_.add(ids[i + 2], word.count);
+      previous = right;
       ids[kept++] = id;
       i += 2;
     }
     word.size = kept;
+    return true;
   }
 
+  // What stands next to a token in a word.
+  void add_neighbours(uint32_t w, uint32_t id) {
+    const Word& word = words_[w];
+    const uint32_t* ids = ids_.data() + word.begin;
+    for (uint32_t i = 0; i < word.size; ++i) {
+      if (ids[i] != id) continue;
+      if (i > 0) before_.add(ids[i - 1], word.count, w);
+      if (i + 1 < word.size && ids[i + 1] != id) behind_.add(ids[i + 1], word.count, w);
+    }
+  }
+
+  size_t num_tokens_;
   std::vector<uint32_t> ids_;
   std::vector<Word> words_;
+  int64_t floor_ = 1;
   PairTable index_;  // pair -> index into stats_
   std::vector<PairStats> stats_;
-  std::vector<uint64_t> raised_;  // pairs whose count went up in the current merge, with repeats
   std::priority_queue<Candidate> heap_;
+  Neighbours lost_before_, lost_behind_;  // of the pair that is merged, as it goes
+  Neighbours before_, behind_;            // of the token that it becomes
   std::unordered_map<std::string, uint32_t> known_;
   TrainedVocabulary result_;
 };
 
 }  // namespace
 
-TrainedVocabulary train_bpe(const PieceCounter& pieces, size_t num_tokens,
+TrainedVocabulary train_bpe(std::vector<PieceTable> pieces, size_t num_tokens,
                             const std::function<void(size_t, size_t)>& progress) {
-  return Trainer(pieces).run(num_tokens, progress);
+  return Trainer(std::move(pieces), num_tokens).run(progress);
 }
 
 }  // namespace llmcore::tok

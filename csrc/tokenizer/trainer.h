@@ -18,10 +18,10 @@ struct TrainedVocabulary {
 
 // Merges the most frequent pair of neighbouring tokens (the smaller pair of ids among equals) until there are
 // `num_tokens` tokens or no pair is left. A pair that spells a token which is already there joins to that token and
-// adds no new one. Deterministic: depends on the pieces and their counts only.
+// adds no new one. Deterministic: depends on the pieces and their counts only, not on their order.
 //
 // progress(done, total) is called now and then with numbers of tokens, and may throw to stop the training.
-TrainedVocabulary train_bpe(const PieceCounter& pieces, size_t num_tokens,
+TrainedVocabulary train_bpe(std::vector<PieceTable> pieces, size_t num_tokens,
                             const std::function<void(size_t, size_t)>& progress);
 
 }  // namespace llmcore::tok

@@ -18,6 +18,7 @@ __all__: list[str] = [
     "BPETrainer",
     "DType",
     "Panels",
+    "SentencePieceBPE",
     "adamw",
     "add",
     "attention",
@@ -56,6 +57,7 @@ __all__: list[str] = [
     "num_threads",
     "pack",
     "philox",
+    "read_ranks",
     "release_cached_memory",
     "reset_peak_memory",
     "rms_norm",
@@ -73,6 +75,7 @@ __all__: list[str] = [
     "swiglu_backward",
     "try_numpy",
     "unicode_class",
+    "unspell",
     "zeros",
 ]
 
@@ -230,9 +233,17 @@ class BPE:
     def encode_array(self, text: typing.Any, specials: typing.Any) -> numpy.typing.NDArray[numpy.uint32]: ...
     def encode_batch(self, texts: list, specials: typing.Any, arrays: bool) -> list: ...
     def encode_offsets(self, text: typing.Any, specials: typing.Any) -> tuple: ...
+    def merges_by_rank(self) -> bool:
+        """
+        Whether the rule of tiktoken gives the same ids.
+        """
     def token_bytes(self, id: typing.Any) -> bytes: ...
     @property
     def by_rank(self) -> bool: ...
+    @property
+    def drops_first_space(self) -> bool: ...
+    @property
+    def ends_at_line_ends(self) -> bool: ...
     @property
     def merges(self) -> list[tuple[int, int]]: ...
     @property
@@ -246,6 +257,34 @@ class BPE:
     @property
     def whole_piece_first(self) -> bool: ...
 
+class SentencePieceBPE(BPE):
+    """
+    A SentencePiece-style BPE vocabulary.
+    """
+    def __init__(
+        self,
+        *,
+        tokens: collections.abc.Sequence[bytes],
+        merges: collections.abc.Sequence[
+            tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
+        ],
+        scores: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+        byte_tokens: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        unknown: typing.SupportsInt | typing.SupportsIndex | None,
+        fuse_unknown: bool,
+        prefix: str,
+        prefix_unless_space: bool,
+        split_at_spaces: bool,
+        drop_first_space: bool,
+        symbols: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]],
+        added_tokens: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]],
+        special_tokens: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]],
+    ) -> None: ...
+    @property
+    def has_fragments(self) -> bool: ...
+    @property
+    def has_ties(self) -> bool: ...
+
 class BPETrainer:
     """
     Counts the pieces of the texts it is fed, then trains on the counts.
@@ -253,17 +292,22 @@ class BPETrainer:
     def __init__(
         self, pattern: str | collections.abc.Sequence[str], specials: collections.abc.Sequence[str]
     ) -> None: ...
-    def feed(self, text: typing.Any) -> None: ...
-    def feed_buffer(self, buffer: typing_extensions.Buffer) -> None:
+    def feed(self, texts: list) -> None:
         """
-        Feeds a contiguous buffer, such as a memory-mapped file.
+        Counts the pieces of some texts, on the threads of the pool.
+        """
+    def feed_buffer(self, buffer: typing_extensions.Buffer, progress: typing.Any) -> None:
+        """
+        The same for a contiguous buffer, such as a memory-mapped file; progress(bytes done, bytes) may be None.
         """
     def train(
         self, num_tokens: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any
     ) -> tuple[list[bytes], list[tuple[int, int]]]:
         """
-        Returns (tokens, merges).
+        Returns (tokens, merges), and forgets the pieces.
         """
+    @property
+    def ends_at_line_ends(self) -> bool: ...
     @property
     def num_pieces(self) -> int: ...
 
@@ -371,6 +415,11 @@ def philox(
     Philox4x32-10: four 32-bit words.
     """
 
+def read_ranks(data: bytes) -> typing.Any:
+    """
+    The tokens and ids in the lines of a .tiktoken file, or None if there are other lines.
+    """
+
 def release_cached_memory() -> None: ...
 def reset_peak_memory() -> None: ...
 def rms_norm(x: Array, weight: Array, eps: typing.SupportsFloat | typing.SupportsIndex) -> tuple[Array, Array]: ...
@@ -417,6 +466,11 @@ def try_numpy(x: typing.Any) -> Array | None: ...
 def unicode_class(code_point: typing.SupportsInt | typing.SupportsIndex) -> int:
     """
     The class bits of a code point, as in csrc/tokenizer/unicode_tables.h.
+    """
+
+def unspell(spellings: collections.abc.Sequence[str], alphabet: str) -> list[bytes]:
+    """
+    The bytes that the characters of texts stand for by an alphabet; b"" where there are others.
     """
 
 def zeros(shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], dtype: DType) -> Array: ...

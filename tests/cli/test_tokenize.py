@@ -1,6 +1,7 @@
 """`llmcore tokenize` and `llmcore train-tokenizer`."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +75,53 @@ def test_train_tokenizer(run, corpus_text, tmp_path):
     assert run("train-tokenizer", "--data", source, "--out", path, *flags) == (0, "", "")
     assert set(Tokenizer.load(path).special_tokens) == {"<s>", "</s>"}
     assert Tokenizer.load(path).pattern == "gpt2"
+
+
+def test_merges(run, tiny, model_dir):
+    code, out, err = run("tokenize", "The list", "-t", model_dir, "--merges")
+    assert (code, err) == (0, "")
+    got = json.loads(run("tokenize", "The list", "-t", model_dir, "--merges", "--json")[1])
+    assert [piece["piece"] for piece in got["pieces"]] == ["The", " list"]
+    assert [id for piece in got["pieces"] for id in piece["tokens"]] == tiny.tokenizer.encode("The list")
+    blocks = [block.splitlines() for block in out.strip().split("\n\n")]
+    assert [block[0] for block in blocks] == ["The", "␣list"]
+    for block, piece in zip(blocks, got["pieces"], strict=True):
+        assert block[1].split() == ["rank", "merge", "id"]
+        assert block[2].split() == ["bytes", *(got["tokens"][str(id)] for id in piece["start"])]
+        for line, merge in zip(block[3:], piece["merges"], strict=True):
+            left, right = (got["tokens"][str(merge[side])] for side in ("left", "right"))
+            tokens = [got["tokens"][str(id)] for id in merge["tokens"]]
+            assert line.split() == [str(merge["rank"]), left, "+", right, str(merge["id"]), *tokens]
+    code, out, err = run("tokenize", "x" * 1001, "-t", model_dir, "--merges")
+    assert (code, out) == (2, "")
+    assert "expected a text of up to 1000 bytes, got 1001" in err
+
+
+def test_shards_and_pretraining_on_them(run, corpus_text, model_dir):
+    lines = [json.dumps({"body": f"{number}: {corpus_text}"}) for number in range(30)]
+    Path("text.jsonl").write_text("\n".join(lines))
+    arguments = ("tokenize", "--out", "shards", "text.jsonl", "--field", "body", "-t", model_dir, "--threads", "1")
+    code, out, err = run(*arguments)
+    assert (code, err) == (0, "")
+    assert "of 30 documents" in out
+    assert "next: llmcore pretrain --data shards" in out
+    got = json.loads(run(*arguments, "--json")[1])  # nothing is left to do
+    assert (got["documents"], got["shards"], got["dtype"]) == (30, 1, "uint16")
+    code, out, err = run("tokenize", "--out", "shards", "text.jsonl", "-t", model_dir)
+    assert (code, out) == (2, "")
+    assert "shards was begun with field body, not text: give another --out, or --overwrite" in err
+    sizes = ("--context", "16", "--layers", "1", "--width", "32", "--heads", "2", "--batch-size", "2", "--steps", "2")
+    assert run("pretrain", "--data", "shards", *sizes, "-q") == (0, "", "")
+    assert Tokenizer.load("run") == Tokenizer.load(model_dir)
+    run("train-tokenizer", "--data", "text.jsonl", "--field", "body", "--vocab-size", "270", "--out", "other", "-q")
+    code, out, err = run("pretrain", "--data", "shards", *sizes, "--tokenizer", "other", "--out", "no")
+    assert (code, out) == (2, "")
+    assert "shards was made with another tokenizer" in err
+    assert err.count("\n") == 1
+
+
+def test_training_a_tokenizer_on_all_of_the_text(run, corpus_text):
+    Path("a.txt").write_text(corpus_text)
+    flags = ("--data", "a.txt", "--vocab-size", "280", "--validation-fraction", "0")
+    assert "held-out" not in run("train-tokenizer", *flags, "--out", "all.json")[1]
+    assert Tokenizer.load("all.json") == Tokenizer.train("a.txt", 280)

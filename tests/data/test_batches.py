@@ -29,8 +29,8 @@ class Bytes:
         self.vocab_size = vocab_size
         self.end_of_text = end_of_text
 
-    def encode_array(self, text):
-        return np.frombuffer(text, np.uint8).astype(np.uint32)
+    def encode_ordinary_batch(self, texts):
+        return [np.frombuffer(text, np.uint8).astype(np.uint32) for text in texts]
 
 
 def test_encode_documents():

@@ -230,7 +230,7 @@ def test_read_error_is_one_line(tmp_path, monkeypatch):
     def denied(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("pathlib.Path.read_bytes", denied)
+    monkeypatch.setattr("llmcore.data.reader.open_decompressed", denied)
     with pytest.raises(CorpusError, match=r"^\[corpus\] cannot read .*a.txt: Permission denied$"):
         read_corpus(tmp_path / "a.txt")
 

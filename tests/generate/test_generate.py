@@ -236,7 +236,7 @@ def test_damaged_models_give_one_line(lm, tmp_path, kind):
 class FakeTokenizer:
     """One character a token, for stop texts."""
 
-    def stream_decoder(self):
+    def stream_decoder(self, continues):
         class Decoder:
             def push(self, i):
                 return chr(i)

@@ -62,18 +62,24 @@ def test_many_steps_follow_the_twin():
 PANELS = [(dtype, transposed) for dtype in (_core.DType.float32, _core.DType.bfloat16) for transposed in (True, False)]
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (64, 64), (65, 3), (3, 65), (100, 4131), (300, 257), (31, 300), (128, 96)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (64, 64), (65, 3), (3, 65), (100, 4131), (300, 257), (31, 300), (192, 97), (700, 400)]
+)
 def test_panels_are_written_with_the_values(shape):
     """The same bits as packing afterwards gives, padding included."""
     start, g, m, v = (a.reshape(shape) for a in state(shape[0] * shape[1]))
     p = nn.Parameter(start)
-    before = [p.panels(*key) for key in PANELS]
+    keys = [(*key, False) for key in PANELS]
+    if shape[0] % 64 == 0:
+        keys += [(dtype, True, True) for dtype in (_core.DType.float32, _core.DType.bfloat16)]
+    before = [p.panels(*key) for key in keys]
     moments = [_core.from_numpy(np.array(a, np.float32)) for a in (g, m, v)]
     _core.adamw(p.array, *moments, **SETTINGS, step=3, grad_scale=0.5, panels=p.panels_in_use())
     for got, want in zip([p.numpy(), *(a.numpy() for a in moments[1:])], update((start, g, m, v), 3, 0.5), strict=True):
         np.testing.assert_array_equal(got, want)
-    for key, old in zip(PANELS, before, strict=True):
-        now, want = p.panels(*key), _core.pack(p.array, *key)
+    for (dtype, transposed, paired), old in zip(keys, before, strict=True):
+        now = p.panels(dtype, transposed, paired)
+        want = _core.pack(p.array, dtype, transposed, paired=paired)
         np.testing.assert_array_equal(now.data.numpy(), old.data.numpy())  # one memory, nothing packed anew
         np.testing.assert_array_equal(now.data.numpy(), want.data.numpy())
 

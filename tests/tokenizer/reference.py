@@ -7,6 +7,7 @@ interpreter's own `unicodedata`, so texts must keep to characters that it knows 
 
 from __future__ import annotations
 
+import re
 import string
 import unicodedata
 from collections import Counter
@@ -307,3 +308,60 @@ DATA = st.one_of(
         st.binary(max_size=3),
     ),
 ).filter(is_known)
+
+
+class SentencePieceEncoder:
+    """SentencePiece's BPE on strings: characters merge, the best pair first and the leftmost among equals."""
+
+    def __init__(self, vocabulary):
+        self.v = v = vocabulary
+        special = {v.unknown, *v.special_tokens.values(), *v.byte_tokens}
+        self.id_of = {token.decode(): id for id, token in enumerate(v.tokens) if token and id not in special}
+        texts = [token.decode() if id not in v.byte_tokens else "" for id, token in enumerate(v.tokens)]
+        self.ranks = {(texts[a], texts[b]): rank for rank, (a, b) in enumerate(v.merges or [])}
+
+    def rank(self, left: str, right: str) -> float | None:
+        if self.v.merges is not None:
+            return self.ranks.get((left, right))
+        id = self.id_of.get(left + right)
+        return None if id is None else -self.v.scores[id]
+
+    def encode(self, data: bytes) -> list[int]:
+        """The ids of a text without special and added tokens."""
+        text = data.decode("utf-8", "surrogateescape").replace("\u2581", " ")
+        if text and self.v.prefix != "never" and not (self.v.prefix_unless_space and text[0] == " "):
+            text = " " + text
+        ids: list[int] = []
+        while text:
+            starts = {s: text.find(s) for s in self.v.symbols if s in text}
+            symbol = min(starts, key=lambda s: (starts[s], -len(s)), default=None)
+            stretch = text if symbol is None else text[: starts[symbol]]
+            pieces = re.findall(" ?[^ ]+| ", stretch) if self.v.split_at_spaces else [stretch]
+            for piece in pieces:
+                found = list(self.encode_piece(piece))
+                for i, id in enumerate(found):
+                    if not (i and id == found[i - 1] == self.v.unknown and self.v.fuse_unknown):
+                        ids.append(id)
+            if symbol is None:
+                break
+            ids.append(self.v.symbols[symbol])
+            text = text[starts[symbol] + len(symbol) :]
+        return ids
+
+    def encode_piece(self, piece: str) -> Iterator[int]:
+        parts = list(piece)
+        while True:
+            ranked = [(self.rank(*pair), i) for i, pair in enumerate(pairwise(parts))]
+            best = min(((rank, i) for rank, i in ranked if rank is not None), default=None)
+            if best is None:
+                break
+            i = best[1]
+            parts[i : i + 2] = [parts[i] + parts[i + 1]]
+        for part in parts:
+            if part in self.id_of:
+                yield self.id_of[part]
+            elif self.v.byte_tokens:
+                spelled = part.replace(" ", "\u2581").encode("utf-8", "surrogateescape")
+                yield from (self.v.byte_tokens[byte] for byte in spelled)
+            else:
+                yield self.v.unknown

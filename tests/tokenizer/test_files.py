@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcore.tokenizer import Tokenizer
+from llmcore.tokenizer import Tokenizer, Vocabulary
 from llmcore.tokenizer.patterns import NAMES
 
 
@@ -105,8 +105,8 @@ BROKEN = [
         put("model", "vocab", "zz", 260),
         r'model.vocab\["zz"\]: expected an id that no other token has, got 260',
     ),
-    (put("model", "vocab", "a b", 270), r'model.vocab\["a b"\]: expected the byte-level alphabet, got a b'),
-    (put("model", "vocab", "", 270), r'model.vocab\[""\]: expected a token that is not empty'),
+    (put("model", "vocab", "a b", 270), r'model.vocab\["a b"\]: expected the byte-level alphabet.*, got a b'),
+    (put("model", "vocab", "", 270), r'model.vocab\[""\]: expected the byte-level alphabet, and not nothing'),
     (put("model", "vocab", "<|endoftext|>", 270), "expected the id in added_tokens, 260, got 270"),
     (drop("a"), r"expected tokens of the vocabulary, got a"),
     (put("model", "merges", 0, ["a"]), r"model.merges\[0\]: expected two tokens"),
@@ -116,7 +116,7 @@ BROKEN = [
         put("model", "merges", 0, ["a", "nope"]),
         r"model.merges\[0\]: expected tokens of the vocabulary, got nope",
     ),
-    (put("model", "merges", 0, ["x", "y"]), r"model.merges\[0\]: expected a pair that makes a token"),
+    (put("model", "merges", 0, ["x", "y"]), r"expected merges\[0\] to make a token, got 'xy', which is none"),
     (put("model", "merges", 1, ["a", "b"]), r"expected distinct merges, got merges\[1\] \('a', 'b'\) twice"),
     (put("model", "byte_fallback", True), "model.byte_fallback: expected none"),
     (put("model", "dropout", 0.1), "model.dropout: expected none"),
@@ -241,9 +241,17 @@ def test_bad_special_tokens_for_a_tiktoken_file(tmp_path):
         (b"YQ==", "line 257: expected a token in base64 and its id"),
         (b"Y?== 256", "line 257: expected a token in base64"),
         (b"YWI= x", "line 257: expected a token in base64"),
-        (b"YWI= 5", "line 257: expected a token that is not empty and an id of its own"),
-        (b"YWI= -1", "line 257: .*an id of its own"),
-        (b"YWI= 99999999999", "line 257: .*an id of its own"),
+        (b"YWI= 5", "line 257: expected an id of its own near the others"),
+        (b"YWI= -1", "line 257: expected a token in base64 and its id"),
+        (b" YWI= 256", "line 257: expected a token in base64 and its id"),
+        (b"YWI 256", "line 257: expected a token in base64 and its id"),
+        (b"YWI=\n256 YWI= 256", "line 257: expected a token in base64 and its id"),
+        (b"YWI= 2000000000", "line 257: expected an id of its own near"),
+        (b"YWI= 99999999999999999999999", "line 257: expected a token in base64 and its id"),
+        (b"YW=I 256", "line 257: expected a token in base64 and its id"),
+        (b"A=== 256", "line 257: expected a token in base64 and its id"),
+        (b"==== 256", "line 257: expected a token in base64 and its id"),
+        (base64.b64encode(b"x" * 1025) + b" 256", "expected tokens of at most 1024 bytes"),
         (b"YQ== 256", "expected distinct tokens, got 'a' as ids 97 and 256"),
     ],
 )
@@ -253,3 +261,47 @@ def test_broken_tiktoken_files(tmp_path, line, message):
     path.write_bytes(b"\n".join([*lines, line]))
     with pytest.raises(ValueError, match=message):
         Tokenizer.load(path, pattern="cl100k")
+
+
+def test_saved_as_tiktoken(tmp_path, corpus):
+    """Where every token comes out of the merges in order of rank, the ranks say it all."""
+    trained = Tokenizer.train(iter([corpus[:100_000]]), 900, special_tokens=["<s>"])
+    path = trained.save(tmp_path / "v.tiktoken")
+    loaded = Tokenizer.load(path, pattern=trained.pattern, special_tokens={"<s>": 899})
+    assert loaded.encode(corpus + "<s>", allowed_special="all") == trained.encode(corpus + "<s>", allowed_special="all")
+    again = loaded.save(tmp_path / "again.tiktoken")
+    assert again.read_bytes() == path.read_bytes()
+    lines = path.read_bytes().splitlines()
+    assert lines[97] == base64.b64encode(b"a") + b" 97"
+    assert len(lines) == 899
+
+
+@given(words=st.lists(st.text("abc", min_size=2, max_size=5), min_size=1, max_size=8, unique=True), data=st.data())
+def test_saved_as_tiktoken_only_if_the_ids_stay(tmp_path_factory, words, data):
+    """Any merges, in order of ids or not."""
+    tokens = [*(bytes([byte]) for byte in range(256)), *map(str.encode, words)]
+    cuts = [
+        (tokens.index(t[:i]), tokens.index(t[i:]))
+        for t in tokens[256:]
+        for i in range(1, len(t))
+        if t[:i] in tokens and t[i:] in tokens
+    ]
+    merges = data.draw(st.lists(st.sampled_from(cuts), unique=True)) if cuts else []
+    if data.draw(st.booleans()):
+        merges.sort(key=lambda pair: tokens.index(tokens[pair[0]] + tokens[pair[1]]))
+    tokenizer = Tokenizer(Vocabulary(tokens, merges, "gpt2"))
+    path = tmp_path_factory.getbasetemp() / "any.tiktoken"
+    try:
+        tokenizer.save(path)
+    except ValueError as error:
+        assert "merges that make one token each, in order of their ids" in str(error)  # noqa: PT017
+        return
+    loaded = Tokenizer.load(path, pattern="gpt2")
+    for text in data.draw(st.lists(st.text("abc ", max_size=40), max_size=5)):
+        assert loaded.encode(text) == tokenizer.encode(text)
+
+
+def test_a_vocabulary_that_lacks_bytes_is_not_saved_as_tiktoken(tmp_path):
+    tokenizer = Tokenizer(Vocabulary([b"a", b"b", b"ab"], [(0, 1)], "gpt2"))
+    with pytest.raises(ValueError, match=r"\[save\] .*x.tiktoken: expected a token for each byte"):
+        tokenizer.save(tmp_path / "x.tiktoken")

@@ -5,7 +5,8 @@ import pytest
 
 from formats.gguf_files import gguf
 from llmcore.tokenizer import Tokenizer
-from llmcore.tokenizer.formats import _GGUF_PATTERNS, byte_alphabet
+from llmcore.tokenizer.formats.byte_level import byte_alphabet
+from llmcore.tokenizer.formats.gguf import PATTERNS as _GGUF_PATTERNS
 
 NORMAL, CONTROL, UNUSED = 1, 3, 5
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from llmcore import _core
 from llmcore.tokenizer import Tokenizer
-from llmcore.tokenizer.formats import byte_alphabet
+from llmcore.tokenizer.formats.byte_level import byte_alphabet
 from llmcore.tokenizer.normalize import nfc
 from llmcore.tokenizer.patterns import NAMES, REGEX
 from tokenizer import reference

@@ -38,6 +38,32 @@ def test_split_of_longer_texts_agrees_with_the_expression(pattern, text):
     assert _core.split(pattern, text) == reference.split(pattern, text.encode())
 
 
+# What is cut apart at the end of 64 bytes: characters, contractions, runs of spaces, line ends, numbers, cased words.
+ACROSS = [
+    "é",
+    "中国",
+    "\U0001f600!",
+    "don't",
+    "'ll 're'S",
+    "a'\u017f",
+    "   x",
+    " \n  \n y",
+    "12345",
+    "aB'sC",
+    "!\r\n/",
+    "\xa0 \u3000a",
+]
+
+
+@pytest.mark.parametrize("pattern", NAMES)
+@pytest.mark.parametrize("filler", ["a", "b ", "1", "!", " "])
+def test_split_at_every_offset_of_64_bytes(pattern, filler):
+    for across in ACROSS:
+        for offset in range(58, 66):
+            text = (filler * offset)[:offset] + across + "z" * 3
+            assert _core.split(pattern, text) == reference.split(pattern, text.encode()), (across, offset)
+
+
 @pytest.mark.parametrize("pattern", NAMES)
 @pytest.mark.parametrize("unit", ["a", "A", " ", "\n", " \n", "1", "!", "'s", "中", "\u0301", "aB", "\xa0", "!\n/"])
 def test_long_runs_are_linear(pattern, unit):

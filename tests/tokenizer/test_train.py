@@ -1,9 +1,13 @@
 """Training, against the naive trainer of the twin."""
 
+import gzip
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmcore import num_threads, set_num_threads
 from llmcore.tokenizer import Tokenizer
 from llmcore.tokenizer.patterns import NAMES
 from tokenizer import reference
@@ -17,6 +21,23 @@ def test_training_agrees_with_the_naive_one(texts, vocab_size, pattern):
     tokens, merges = reference.train([text.encode() for text in texts], vocab_size, pattern)
     assert tokenizer.vocabulary.tokens == tokens
     assert tokenizer.merges == merges
+
+
+WORDS = st.lists(
+    st.tuples(st.text("abc", min_size=1, max_size=9), st.integers(1, 60)),
+    min_size=12,
+    max_size=60,
+    unique_by=lambda w: w[0],
+)
+
+
+@given(WORDS, st.integers(257, 290))
+def test_training_agrees_where_most_pairs_are_rare(words, vocab_size):
+    """More words than merges: the trainer leaves rare pairs out, and has to count them after all."""
+    text = " ".join(f"{word} " * count for word, count in words)
+    tokenizer = Tokenizer.train(iter([text]), vocab_size, special_tokens=[])
+    tokens, merges = reference.train([text.encode()], vocab_size, "cl100k")
+    assert (tokenizer.vocabulary.tokens, tokenizer.merges) == (tokens, merges)
 
 
 def test_training_agrees_on_real_text(corpus):
@@ -62,6 +83,36 @@ def test_files_and_iterators_give_the_same(tmp_path, corpus):
     assert trained == Tokenizer.train(iter(parts), 400)
     assert trained == Tokenizer.train((part.encode() for part in reversed(parts)), 400)
     assert Tokenizer.train(str(paths[0]), 400) == Tokenizer.train([paths[0]], 400)
+
+
+def test_documents_in_jsonl_folders_and_compressed_files(tmp_path, corpus):
+    parts = [corpus[i : i + 3000] for i in range(0, 60_000, 3000)]
+    lines = "\n".join(json.dumps({"body": part, "text": 3}) for part in parts[:15])
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    for number, part in enumerate(parts[15:]):
+        (tmp_path / f"{number}.txt").write_bytes(part.encode())
+    expected = Tokenizer.train(iter(parts), 500)
+    assert Tokenizer.train(tmp_path, 500, field="body") == expected
+    assert Tokenizer.train([tmp_path / "a.jsonl.gz", f"{tmp_path}/*.txt"], 500, field="body") == expected
+    with pytest.raises(ValueError, match=r'a\.jsonl\.gz:1: "text" is int, expected a string'):
+        Tokenizer.train(tmp_path, 500)
+
+
+def test_long_files_and_any_number_of_threads(tmp_path, corpus):
+    """The same pieces, wherever a file is cut and whoever counts them."""
+    text = (corpus + " 😀<|endoftext|>").encode() * 80  # beyond what is counted at a time
+    (tmp_path / "a.txt").write_bytes(text)
+    before, trained = num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            set_num_threads(threads)
+            trained.append(Tokenizer.train(tmp_path / "a.txt", 400))
+            trained.append(Tokenizer.train(iter([text]), 400))
+    finally:
+        set_num_threads(before)
+    assert all(each == trained[0] for each in trained)
+    once = Tokenizer.train(iter([corpus + " 😀"]), 400)
+    assert trained[0].merges == once.merges  # all counts are 80 times as high
 
 
 def test_no_token_spans_two_texts_or_a_special_token():

@@ -30,6 +30,10 @@ TopP = Annotated[
     float, typer.Option("--top-p", metavar="P", help="Keep the most likely tokens up to mass P; 1 is off.")
 ]
 MinP = Annotated[float, typer.Option("--min-p", metavar="P", help="Keep tokens of at least P times the most likely's.")]
+Field = Annotated[
+    str, typer.Option("--field", metavar="NAME", help="The field of JSONL, or column of parquet, that holds the text.")
+]
+Threads = Annotated[int | None, typer.Option("--threads", metavar="N", help="Threads; by default all.")]
 Text = Annotated[str, typer.Argument(metavar="TEXT", help="A text, or - for standard input.")]
 
 _POINTER = "last_model"

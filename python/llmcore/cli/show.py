@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from llmcore.train.report import harmless
@@ -33,6 +34,29 @@ def write(text: str, bold: bool = False) -> None:
             text = f"\x1b[1m{text}\x1b[0m"
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+@contextmanager
+def progress(what: str, quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """A bar on stderr, if that is a terminal: yields a function of (done, total, figures to show beside it)."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    terminal = Console(stderr=True, highlight=False)
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=terminal, expand=True, disable=quiet or not terminal.is_terminal) as bar:
+        task = bar.add_task(what, total=None, figures="")
+
+        def update(done: int, total: int, figures: str = "") -> None:
+            bar.update(task, completed=done, total=total, figures=figures)
+
+        yield update
 
 
 def visible(text: str) -> str:

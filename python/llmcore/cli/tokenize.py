@@ -1,18 +1,27 @@
-"""`llmcore tokenize`: a text cut into tokens."""
+"""`llmcore tokenize`: a text cut into tokens, or files of any size turned into shards of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmcore.cli import options, show
 from llmcore.cli.errors import UsageError
 
+if TYPE_CHECKING:
+    from llmcore.tokenizer import Tokenizer
+
 
 def tokenize(
-    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="A text, or - for standard input.")] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TEXT",
+            help="A text, or - for standard input; with --out, text files, JSONL, parquet, folders, globs.",
+        ),
+    ] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", metavar="FILE", help="Take the text of a file.")] = None,
     tokenizer: Annotated[
         Path | None,
@@ -24,19 +33,48 @@ def tokenize(
         ),
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Print only how many tokens it is.")] = False,
+    merges: Annotated[bool, typer.Option("--merges", help="Show how its words were built, merge by merge.")] = False,
     json: options.Json = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write the tokens of files to shards there.")
+    ] = None,
+    field: options.Field = "text",
+    shard_tokens: Annotated[
+        int, typer.Option("--shard-tokens", metavar="N", help="A shard ends with the document that gives it so many.")
+    ] = 1 << 27,
+    end_of_text: Annotated[
+        bool, typer.Option(" /--no-end-of-text", help="Leave out the end-of-text token behind each document.")
+    ] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
+    threads: options.Threads = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="With --out, print errors only.")] = False,
 ) -> None:
-    """Cut a text into tokens and show their ids.
+    """Cut a text into tokens and show their ids, or write those of files to shards.
 
-    Spaces are shown as ␣, line ends as ⏎.
+    Spaces are shown as ␣, line ends as ⏎. With --out, files of any size (also .gz and .zst) become memory-mapped
+    arrays for `llmcore pretrain --data DIR`; the same command goes on where a run was stopped.
 
     \b
     Example: llmcore tokenize "I love pizza!"
+    Merges:  llmcore tokenize "pizza" --merges
+    Shards:  llmcore tokenize --out shards/ corpus/*.jsonl.zst -t run
     """
+    from llmcore import runtime
     from llmcore.tokenizer import Tokenizer
 
-    data = _content(text, file)
+    if threads is not None:
+        runtime.set_num_threads(threads)
+    if out is not None:
+        if file is not None or count or merges:
+            raise UsageError("expected --out DIR with files alone, got --file, --count or --merges too")
+        if not text:
+            raise UsageError("expected files, folders or globs to write to --out, got none")
+        tok = Tokenizer.load(options.model_directory(None) if tokenizer is None else tokenizer)
+        return _write_shards(text, tok, out, field, shard_tokens, end_of_text, overwrite, quiet, json)
+    data = _content(text or [], file)
     tok = Tokenizer.load(options.model_directory(None) if tokenizer is None else tokenizer)
+    if merges:
+        return _show_merges(tok, data, json)
     ids = tok.encode_ordinary(data)
     if json:
         known = {i: tok.token_bytes(i).decode("utf-8", "backslashreplace") for i in set(ids)}
@@ -47,17 +85,97 @@ def tokenize(
     elif count:
         print(len(ids))
     else:
-        out = show.console()
-        show.print_tokens(out, [show.token_text(tok.token_bytes(i)) for i in ids], [str(i) for i in ids])
+        console = show.console()
+        show.print_tokens(console, [show.token_text(tok.token_bytes(i)) for i in ids], [str(i) for i in ids])
         each = f", {len(data) / len(ids):.2f} bytes a token" if ids else ""
-        out.print(f"{len(ids)} tokens for {len(data)} bytes{each}", style="dim")
+        console.print(f"{len(ids)} tokens for {len(data)} bytes{each}", style="dim")
 
 
-def _content(text: str | None, file: Path | None) -> bytes:
-    if text is not None and file is not None:
+def _content(texts: list[str], file: Path | None) -> bytes:
+    if texts and file is not None:
         raise UsageError("expected a TEXT or --file FILE, got both")
     if file is not None:
         return file.read_bytes()
-    if text is None:
+    if not texts:
         raise UsageError("expected a TEXT or --file FILE, got neither")
-    return options.read_text(text).encode("utf-8", "surrogatepass")
+    if len(texts) > 1:
+        raise UsageError(f"expected one TEXT, got {len(texts)}: put it in quotes, or give --out DIR for files")
+    return options.read_text(texts[0]).encode("utf-8", "surrogatepass")
+
+
+def _show_merges(tok: Tokenizer, data: bytes, json: bool) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    def spelled(id: int) -> str:
+        return show.token_text(tok.token_bytes(id))
+
+    pieces = tok.explain_merges(data)
+    if json:
+        names = {i: spelled(i) for p in pieces for i in [*p.start, *(m.id for m in p.merges), *p.tokens]}
+        rows = [
+            {
+                "piece": p.piece.decode("utf-8", "backslashreplace"),
+                "start": p.start,
+                "merges": [m._asdict() for m in p.merges],
+                "tokens": p.tokens,
+                "whole": p.whole,
+            }
+            for p in pieces
+        ]
+        return options.print_json({"pieces": rows, "tokens": {str(i): name for i, name in sorted(names.items())}})
+    out = show.console()
+    for number, p in enumerate(pieces):
+        table = Table.grid(padding=(0, 2))
+        for justify in ("right", "left", "right", "left"):
+            table.add_column(justify=justify)  # type: ignore[arg-type]
+        table.add_row(*(Text(head, "dim") for head in ("rank", "merge", "id", "")))
+
+        def parts(ids: list[int]) -> Text:
+            text = Text()
+            for i, id in enumerate(ids):
+                text.append(spelled(id), show.TOKEN_STYLES[i % len(show.TOKEN_STYLES)]).append(" ")
+            return text
+
+        table.add_row("", Text("bytes", "dim"), "", parts(p.start))
+        for m in p.merges:
+            pair = Text.assemble(spelled(m.left), (" + ", "dim"), spelled(m.right))
+            table.add_row(str(m.rank), pair, str(m.id), parts(m.tokens))
+        if number:
+            out.print()
+        out.print(Text(show.token_text(p.piece), "bold"))
+        out.print(table)
+        if p.whole:
+            out.print(f"a token as it is ({p.tokens[0]}), which goes before all merges", style="dim")
+
+
+def _write_shards(
+    sources: list[str],
+    tok: Tokenizer,
+    out: Path,
+    field: str,
+    shard_tokens: int,
+    end_of_text: bool,
+    overwrite: bool,
+    quiet: bool,
+    json: bool,
+) -> None:
+    from llmcore.data import tokenize_files
+
+    with show.progress("tokenizing", quiet or json) as update:
+
+        def progress(done: int, total: int, tokens: int) -> None:
+            update(done, total, f"{tokens / 1e6:,.1f}M tokens")
+
+        index = tokenize_files(sources, tok, out, field, shard_tokens, end_of_text, overwrite, progress)
+    figures = {name: index[name] for name in ("tokens", "documents", "bytes", "dtype", "tokenizer")}
+    if json:
+        options.print_json({**figures, "shards": len(index["shards"])})
+    elif not quiet:
+        console = show.console()
+        console.print(
+            f"{index['tokens']:,} tokens of {index['documents']:,} documents ({index['bytes'] / 1e6:.2f} MB) in "
+            f"{len(index['shards'])} shards of {index['dtype']} in {out}",
+            markup=False,
+        )
+        console.print(f"next: llmcore pretrain --data {out}", markup=False)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llmcore.cli import show
+from llmcore.cli import options, show
 
 
 def train_tokenizer(
@@ -15,7 +15,7 @@ def train_tokenizer(
         list[str] | None,
         typer.Option(
             metavar="SOURCE",
-            help="python-docs, or a text file, folder, glob or JSONL with a text field (repeatable). [default: python-docs]",
+            help="python-docs, or a text file, JSONL, parquet, folder or glob (repeatable). [default: python-docs]",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="PATH", help="A .json file, or a directory for tokenizer.json.")] = Path(
@@ -33,8 +33,14 @@ def train_tokenizer(
         typer.Option(metavar="TOKEN", help="A special token (repeatable). [default: <|endoftext|>]"),
     ] = None,
     validation_fraction: Annotated[
-        float, typer.Option(metavar="F", help="Part of the text that is left out, the same as in pretrain.")
+        float,
+        typer.Option(
+            metavar="F",
+            help="Part of the text that is left out, the same as in pretrain; 0 takes all, and files of any size.",
+        ),
     ] = 0.1,
+    field: options.Field = "text",
+    threads: options.Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
@@ -47,25 +53,37 @@ def train_tokenizer(
     """
     import time
 
-    from llmcore.data import read_corpus
+    from llmcore import runtime
+    from llmcore.data import read_corpus, stream_documents
     from llmcore.tokenizer import Tokenizer
 
     path = out if out.suffix == ".json" else out / "tokenizer.json"
     if path.exists() and not overwrite:
         raise FileExistsError(f"[train-tokenizer] {path} is already there: give another --out, or --overwrite")
-    corpus = read_corpus(data or "python-docs", validation_fraction)
+    if threads is not None:
+        runtime.set_num_threads(threads)
+    sources = data or ["python-docs"]
+    corpus = read_corpus(sources, validation_fraction, field) if validation_fraction else None
     specials = special_token or ["<|endoftext|>"]
+    learned = 0
+
+    def texts():
+        nonlocal learned
+        for document in stream_documents(sources, field) if corpus is None else corpus.train:
+            learned += len(document)
+            yield document
+
     began = time.perf_counter()
-    tok = Tokenizer.train(iter(corpus.train), vocab_size, pattern=pattern, special_tokens=specials)
+    with show.progress("learning tokens", quiet) as progress:
+        tok = Tokenizer.train(texts(), vocab_size, pattern, specials, progress)
     seconds = time.perf_counter() - began
     path.parent.mkdir(parents=True, exist_ok=True)
     tok.save(path)
     if quiet:
         return
-    size, tokens = corpus.validation_bytes, sum(map(len, tok.encode_batch(corpus.validation, "all")))
     out_ = show.console()
     out_.print(
-        f"{tok.vocab_size} tokens from {corpus.train_bytes / 1e6:.2f} MB in {seconds:.2f} s, saved as {path}",
+        f"{tok.vocab_size} tokens from {learned / 1e6:.2f} MB in {seconds:.2f} s, saved as {path}",
         markup=False,
     )
     if tok.vocab_size < vocab_size:
@@ -73,7 +91,9 @@ def train_tokenizer(
             f"(the text has no more pairs to merge: fewer than the {vocab_size} that were asked for)", style="dim"
         )
     longest = sorted((t for i in range(256, tok.vocab_size - len(specials)) if (t := tok.token_bytes(i))), key=len)[-5:]
-    out_.print(f"held-out text takes {size / tokens:.2f} bytes a token", style="dim")
+    if corpus is not None:
+        tokens = sum(map(len, tok.encode_ordinary_batch(corpus.validation)))
+        out_.print(f"held-out text takes {corpus.validation_bytes / tokens:.2f} bytes a token", style="dim")
     if longest:
         out_.print(
             "the longest tokens: " + "  ".join(map(show.token_text, reversed(longest))), style="dim", markup=False

@@ -1,7 +1,7 @@
 """Text in, batches of tokens out: corpora and their split, token windows, figures to compare a model with."""
 
 from llmcore.data.batches import TokenBatches, encode_documents
-from llmcore.data.corpus import Corpus, read_corpus
+from llmcore.data.corpus import Corpus, read_corpus, stream_documents
 from llmcore.data.errors import CorpusError
 from llmcore.data.evaluation import (
     EvaluationWindows,
@@ -9,15 +9,21 @@ from llmcore.data.evaluation import (
     compressed_bits_per_byte,
     evaluation_windows,
 )
+from llmcore.data.shards import ShardSet, is_shard_set
+from llmcore.data.tokenizing import tokenize_files
 
 __all__ = [
     "Corpus",
     "CorpusError",
     "EvaluationWindows",
+    "ShardSet",
     "TokenBatches",
     "bits_per_byte",
     "compressed_bits_per_byte",
     "encode_documents",
     "evaluation_windows",
+    "is_shard_set",
     "read_corpus",
+    "stream_documents",
+    "tokenize_files",
 ]

@@ -1,7 +1,7 @@
 """Documents to one stream of tokens, and the stream to shuffled batches, any of which can be had directly."""
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,7 +15,7 @@ class DocumentTokenizer(Protocol):
     @property
     def end_of_text(self) -> int | None: ...
 
-    def encode_array(self, text: bytes) -> np.ndarray: ...
+    def encode_ordinary_batch(self, texts: Iterable[bytes]) -> list[np.ndarray]: ...
 
 
 def encode_documents(documents: Iterable[bytes], tokenizer: DocumentTokenizer) -> np.ndarray:
@@ -31,14 +31,27 @@ def encode_documents(documents: Iterable[bytes], tokenizer: DocumentTokenizer) -
         )
     tail = np.array(end, dtype)
     pieces = []
-    for document in documents:
-        ids = np.asarray(tokenizer.encode_array(document))
+    for ids in tokenizer.encode_ordinary_batch(documents):
         if ids.size and int(ids.max()) >= tokenizer.vocab_size:
             raise ValueError(
                 f"[encode_documents] expected ids below vocab_size {tokenizer.vocab_size}, got {ids.max()}"
             )
         pieces += [ids.astype(dtype), tail]
     return np.concatenate(pieces) if pieces else np.empty(0, dtype)
+
+
+class Tokens(Protocol):
+    """What batches are taken from: an integer array (N,), or what reads like one (`shards.TokenStream`)."""
+
+    @property
+    def ndim(self) -> int: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Any, *, mode: Any) -> np.ndarray: ...
 
 
 class TokenBatches:
@@ -51,18 +64,20 @@ class TokenBatches:
     here, not from a generator of a library, so it stays the same over versions and machines.
     """
 
-    def __init__(self, tokens: np.ndarray, batch_size: int, context: int, seed: int = 0) -> None:
+    def __init__(self, tokens: Tokens, batch_size: int, context: int, seed: int = 0) -> None:
         """`tokens` is (N,), any integer type, a memory map too. Raises `ValueError` if N < context + 1."""
         if batch_size < 1 or context < 1:
             raise ValueError(f"[batches] expected batch_size and context of at least 1, got {batch_size} and {context}")
         if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
-            raise TypeError(f"[batches] expected integer tokens of shape (N,), got {tokens.dtype} {tokens.shape}")
+            raise TypeError(
+                f"[batches] expected integer tokens of shape (N,), got {tokens.dtype} in {tokens.ndim} dimensions"
+            )
         if len(tokens) < context + 1:
             raise ValueError(
                 f"[batches] the text has {len(tokens)} tokens, expected at least {context + 1} for a "
                 f"context of {context}: give more text or a shorter context"
             )
-        self.tokens = np.asarray(tokens)
+        self.tokens = tokens
         self.batch_size = batch_size
         self.context = context
         self.seed = seed

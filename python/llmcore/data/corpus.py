@@ -2,13 +2,16 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 
+import numpy as np
+
+from llmcore.data.batches import DocumentTokenizer, encode_documents
 from llmcore.data.errors import CorpusError
-from llmcore.data.sources import read_documents
+from llmcore.data.reader import read_parts
+from llmcore.data.sources import find_files, read_documents
 
 PYTHON_DOCS = "python-docs"
 
@@ -42,13 +45,20 @@ class Corpus:
                 digest.update(document)
         return digest.hexdigest()
 
+    def encode(self, tokenizer: DocumentTokenizer) -> tuple[np.ndarray, np.ndarray]:
+        """The training and the held-out tokens: see `encode_documents`."""
+        return encode_documents(self.train, tokenizer), encode_documents(self.validation, tokenizer)
 
-def read_corpus(source: str | os.PathLike | Sequence[str | os.PathLike], validation_fraction: float = 0.1) -> Corpus:
+
+def read_corpus(
+    source: str | os.PathLike | Sequence[str | os.PathLike], validation_fraction: float = 0.1, field: str = "text"
+) -> Corpus:
     """Read text and hold a part of it out.
 
     `source` is "python-docs" (the documentation inside the running interpreter), a text file (one document),
-    a `.jsonl` or `.jsonl.gz` file (a document a line, in its `text` field), a folder (its .txt .md .rst .tex
-    .py .jsonl .jsonl.gz files, recursive, sorted), a glob, or a list of these.
+    a `.jsonl` file (a document a line, in its `field`), a `.parquet` file (a document a row, in its column `field`),
+    each also as `.gz` or `.zst`, a folder (all such files, of text those ending in .txt .md .rst .tex .py, recursive,
+    sorted), a glob, or a list of these.
 
     With at least 2 / `validation_fraction` documents, the first in the order of a hash of their content are
     held out, up to that fraction of the bytes: neither the order of files nor their names matter, duplicates
@@ -58,15 +68,14 @@ def read_corpus(source: str | os.PathLike | Sequence[str | os.PathLike], validat
     Raises `CorpusError` (a `ValueError`) with one line that names the source if it is missing, empty,
     malformed or too short to divide.
     """
-    if not 0.0 < validation_fraction < 1.0:
-        raise ValueError(f"[corpus] expected validation_fraction between 0 and 1, got {validation_fraction}")
+    check_fraction(validation_fraction)
     sources = [source] if isinstance(source, (str, os.PathLike)) else source
     if not isinstance(sources, Sequence) or isinstance(sources, (bytes, bytearray)):
         raise TypeError(f"[corpus] expected a path, a glob or a list of them, got {type(source).__name__}")
     if not sources:
         raise CorpusError("[corpus] expected at least one source of text, got an empty list")
     name = ", ".join(str(one) for one in sources)
-    documents = [document for one in sources for document in _read_source(one)]
+    documents = [document for one in sources for document in _read_source(one, field)]
     train, validation = split_documents(documents, validation_fraction)
     if not train or not validation:
         size = sum(map(len, documents))
@@ -74,6 +83,21 @@ def read_corpus(source: str | os.PathLike | Sequence[str | os.PathLike], validat
             f"[corpus] {name} is too short to hold a part out: {size} bytes in {len(set(documents))} distinct texts"
         )
     return Corpus(name, train, validation)
+
+
+def stream_documents(sources: Sequence[str | os.PathLike], field: str = "text") -> Iterator[bytes]:
+    """The documents of any amount of text, one after another and in bounded memory: long ones come in parts. The
+    sources, and the errors, are those of `read_corpus`."""
+    for source in sources:
+        if source == PYTHON_DOCS:
+            yield from _read_source(source, field)
+        else:
+            yield from (part.data for path in find_files(source) for part in read_parts(path, field))
+
+
+def check_fraction(validation_fraction: float) -> None:
+    if not 0.0 < validation_fraction < 1.0:
+        raise ValueError(f"[corpus] expected validation_fraction between 0 and 1, got {validation_fraction}")
 
 
 def split_documents(documents: Sequence[bytes], validation_fraction: float) -> tuple[list[bytes], list[bytes]]:
@@ -86,33 +110,46 @@ def split_documents(documents: Sequence[bytes], validation_fraction: float) -> t
             train += [document[:cut]] if cut > 0 else []
             validation += [document[cut:]] if cut < len(document) else []
         return train, validation
-    keys = [_split_key(document) for document in documents]
-    sizes: dict[int, int] = {}
-    for document, key in zip(documents, keys, strict=True):
-        sizes[key] = sizes.get(key, 0) + len(document)
-    target = validation_fraction * sum(sizes.values())
-    # What exceeds the fraction by itself is trained on, however its hash falls.
-    order = sorted(key for key in sizes if sizes[key] <= target)
-    if len(order) == len(sizes):
-        order.pop()  # not everything can be held out
-    totals = list(accumulate(sizes[key] for key in order))
-    nearest = min(range(len(order)), key=lambda place: abs(totals[place] - target), default=-1)
-    held_out = set(order[: nearest + 1])
-    for document, key in zip(documents, keys, strict=True):
-        (validation if key in held_out else train).append(document)
+    keys = np.array([document_key(new_document_digest(document)) for document in documents], np.uint64)
+    sizes = np.array([len(document) for document in documents], np.int64)
+    held_out = held_out_documents(keys, sizes, validation_fraction)
+    for document, held in zip(documents, held_out, strict=True):
+        (validation if held else train).append(document)
     return train, validation
 
 
-def _read_source(source: str | os.PathLike) -> list[bytes]:
+def new_document_digest(data: bytes = b"") -> hashlib.blake2b:
+    """Of a document's content: `update` it with what follows."""
+    return hashlib.blake2b(data, digest_size=8)
+
+
+def document_key(digest: hashlib.blake2b) -> int:
+    """What decides whether the document is held out."""
+    return int.from_bytes(digest.digest(), "little")
+
+
+def held_out_documents(keys: np.ndarray, sizes: np.ndarray, fraction: float) -> np.ndarray:
+    """Which of many documents are held out, (D,) bool; `keys` and `sizes` are those of each, (D,)."""
+    distinct, which = np.unique(keys, return_inverse=True)
+    weights = np.bincount(which, sizes)  # float64: exact below 2^53 bytes
+    target = fraction * weights.sum()
+    # What exceeds the fraction by itself is trained on, however its hash falls.
+    order = np.flatnonzero(weights <= target)
+    if len(order) == len(distinct):
+        order = order[:-1]  # not everything can be held out
+    held = np.zeros(len(distinct), bool)
+    if len(order):
+        nearest = np.abs(np.cumsum(weights[order]) - target).argmin()
+        held[order[: nearest + 1]] = True
+    return held[which]
+
+
+def _read_source(source: str | os.PathLike, field: str) -> list[bytes]:
     if source == PYTHON_DOCS:
         from llmcore.data.python_docs import python_docs
 
         return python_docs()
-    return read_documents(source)
-
-
-def _split_key(document: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(document, digest_size=8).digest(), "little")
+    return read_documents(source, field)
 
 
 def _tail_start(document: bytes, fraction: float) -> int:

@@ -1,31 +1,39 @@
-"""Documents out of files: plain text, folders, globs, and JSONL with a `text` field."""
+"""Files out of paths, folders and globs, and their documents."""
 
 import glob
-import gzip
-import json
 import os
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from llmcore.data.decompress import COMPRESSED_ENDINGS
 from llmcore.data.errors import CorpusError
+from llmcore.data.reader import JSONL_ENDINGS, PARQUET_ENDING, read_parts
 
 # What a folder contributes. A file that is named directly, or matched by a glob, is read whatever its ending.
-JSONL_ENDINGS = (".jsonl", ".jsonl.gz")
-TEXT_ENDINGS = (".txt", ".md", ".rst", ".tex", ".py")
+_PLAIN_ENDINGS = (".txt", ".md", ".rst", ".tex", ".py", *JSONL_ENDINGS, PARQUET_ENDING)
+ENDINGS = (*_PLAIN_ENDINGS, *(plain + end for plain in _PLAIN_ENDINGS for end in COMPRESSED_ENDINGS))
 
 
-def read_documents(source: str | os.PathLike) -> list[bytes]:
-    """The documents of one path or glob: a text file is one, a JSONL line is one. Blank ones are left out.
+def read_documents(source: str | os.PathLike, field: str = "text") -> list[bytes]:
+    """The documents of one path or glob, in memory; see `reader.read_parts`. Blank ones are left out.
 
     Raises `CorpusError` naming what is missing, empty, unreadable or malformed.
     """
     files = find_files(source)
-    documents = [document for path in files for document in _read_file(path) if document.strip()]
+    documents = [document for path in files for document in _whole_documents(path, field)]
     if not documents:
         what = f"{source} is empty" if len(files) == 1 else f"{source}: all {len(files)} files are empty"
         raise CorpusError(f"[corpus] {what}: expected some text")
     return documents
+
+
+def _whole_documents(path: Path, field: str) -> Iterator[bytes]:
+    parts = []
+    for part in read_parts(path, field):
+        parts.append(part.data)
+        if part.ends:
+            yield b"".join(parts)
+            parts.clear()
 
 
 def find_files(source: str | os.PathLike) -> list[Path]:
@@ -46,7 +54,9 @@ def find_files(source: str | os.PathLike) -> list[Path]:
     except OSError as error:
         raise CorpusError(f"[corpus] cannot read {error.filename or name}: {error.strerror}") from None
     if not glob.has_magic(name):
-        raise CorpusError(f"[corpus] {name} does not exist: expected a text file, folder, glob or .jsonl file")
+        raise CorpusError(
+            f"[corpus] {name} does not exist: expected a text file, folder, glob, .jsonl or .parquet file"
+        )
     matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
     files = [match for match in matches if match.is_file()]
     if not files:
@@ -62,59 +72,12 @@ def _folder_files(folder: Path) -> list[Path]:
     for directory, subfolders, names in os.walk(folder, onerror=unreadable):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         found += [
-            Path(directory, name)
-            for name in names
-            if name.lower().endswith(TEXT_ENDINGS + JSONL_ENDINGS) and not name.startswith(".")
+            Path(directory, name) for name in names if name.lower().endswith(ENDINGS) and not name.startswith(".")
         ]
     files = sorted(path for path in found if path.is_file())
     if not files:
-        endings = " ".join(TEXT_ENDINGS + JSONL_ENDINGS)
-        raise CorpusError(f"[corpus] no text in the folder {folder}: looked for files ending in {endings}")
+        endings = " ".join(_PLAIN_ENDINGS)
+        raise CorpusError(
+            f"[corpus] no text in the folder {folder}: looked for files ending in {endings}, also with .gz or .zst"
+        )
     return files
-
-
-def _read_file(path: Path) -> Iterator[bytes]:
-    try:
-        if path.name.lower().endswith(JSONL_ENDINGS):
-            yield from _read_jsonl(path)
-        else:
-            yield path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise CorpusError(f"[corpus] cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _read_jsonl(path: Path) -> Iterator[bytes]:
-    opener = gzip.open if path.name.lower().endswith(".gz") else open
-    with opener(path, "rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield _parse_jsonl_line(line, f"{path}:{number}")
-
-
-def _parse_jsonl_line(line: bytes, where: str) -> bytes:
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"[corpus] {where}: not UTF-8 text at byte {error.start} of the line") from None
-    except (ValueError, RecursionError) as error:
-        # A line nested thousands deep and an integer of thousands of digits are bad JSON too.
-        reason = getattr(error, "msg", None) or str(error)
-        raise CorpusError(f"[corpus] {where}: not valid JSON ({reason})") from None
-    if not isinstance(record, dict):
-        kind = type(record).__name__
-        raise CorpusError(f'[corpus] {where}: expected a JSON object with a "text" field, got {kind}')
-    if "text" not in record:
-        fields = ", ".join(list(record)[:6]) or "none"
-        raise CorpusError(f'[corpus] {where}: no "text" field; the fields are: {_shorten(fields)}')
-    text = record["text"]
-    if not isinstance(text, str):
-        raise CorpusError(f'[corpus] {where}: "text" is {type(text).__name__}, expected a string')
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise CorpusError(f'[corpus] {where}: "text" has half a surrogate pair at {error.start}') from None
-
-
-def _shorten(text: str) -> str:
-    printable = "".join(character if character.isprintable() else "?" for character in text)
-    return printable if len(printable) <= 80 else printable[:77] + "..."

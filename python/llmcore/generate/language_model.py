@@ -202,7 +202,8 @@ class LanguageModel:
         return ids
 
     def _token_text(self, i: int) -> str:
-        return self.tokenizer.decode([i]) if i < self.tokenizer.vocab_size else f"<unused {i}>"
+        known = i < self.tokenizer.vocab_size
+        return self.tokenizer.token_bytes(i).decode(errors="replace") if known else f"<unused {i}>"
 
     # ---- files ----
 

@@ -31,7 +31,7 @@ class TextStream:
     of a stop text is held back until it is decided."""
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]):
-        self._decoder = tokenizer.stream_decoder()
+        self._decoder = tokenizer.stream_decoder(continues=True)
         self._stop = stop
         self._held = ""
         self.stopped = False

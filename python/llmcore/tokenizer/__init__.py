@@ -1,7 +1,7 @@
-"""Byte-level BPE tokenizers: train, encode, decode, save, load. The work is done in C++ (csrc/tokenizer)."""
+"""BPE tokenizers: train, encode, decode, save, load. The work is done in C++ (csrc/tokenizer)."""
 
 from llmcore.tokenizer.stream import StreamDecoder
 from llmcore.tokenizer.tokenizer import Tokenizer
-from llmcore.tokenizer.vocabulary import Vocabulary
+from llmcore.tokenizer.vocabulary import SentencePieceVocabulary, Vocabulary
 
-__all__ = ["StreamDecoder", "Tokenizer", "Vocabulary"]
+__all__ = ["SentencePieceVocabulary", "StreamDecoder", "Tokenizer", "Vocabulary"]

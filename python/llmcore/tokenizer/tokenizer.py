@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import mmap
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,12 +11,16 @@ from llmcore import _core
 from llmcore.tokenizer.normalize import nfc_parts
 from llmcore.tokenizer.patterns import from_argument
 from llmcore.tokenizer.stream import StreamDecoder
-from llmcore.tokenizer.vocabulary import Pattern, Vocabulary
+from llmcore.tokenizer.training import feed, replace_surrogates
+from llmcore.tokenizer.vocabulary import Pattern, SentencePieceVocabulary, Vocabulary, vocabulary_digest
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from llmcore.tokenizer.merges import PieceMerges
+
 END_OF_TEXT = "<|endoftext|>"
+SENTENCEPIECE = "sentencepiece"
 FILE_NAME = "tokenizer.json"
 
 Text = str | bytes
@@ -25,30 +28,47 @@ AllowedSpecial = Collection[str] | Literal["all"]
 
 
 class Tokenizer:
-    """A byte-level BPE tokenizer. Make one with `Tokenizer.train(...)` or `Tokenizer.load(path)`.
+    """A BPE tokenizer. Make one with `Tokenizer.train(...)` or `Tokenizer.load(path)`.
 
-    Every sequence of bytes can be encoded, and `decode_bytes(encode_ordinary(data)) == data` whatever the
-    data (with a loaded vocabulary that lacks some of the 256 bytes, text that has them is a ValueError): text that is not valid UTF-8 is tokenized as bytes. In a str, a lone surrogate, which has no UTF-8,
-    is replaced by U+FFFD as tiktoken does. A tokenizer never changes, may be used by many threads at once,
-    can be pickled, and equals another that gives the same ids to every text by the same rules.
+    Byte-level: every sequence of bytes can be encoded, and `decode_bytes(encode_ordinary(data)) == data` whatever the
+    data (with a loaded vocabulary that lacks some of the 256 bytes, text that has them is a ValueError): text that is
+    not valid UTF-8 is tokenized as bytes.
+
+    SentencePiece-style (Llama 2, Mistral, Gemma; only loaded): a space may be put before the text and is left out of
+    what is decoded, and what no token spells becomes tokens of its bytes, also where it is not valid UTF-8. So the same
+    holds, but for these: U+2581, which comes back as a space; a vocabulary without tokens for the bytes, where unknown
+    characters become one unknown token; a vocabulary that puts no space before a space (Metaspace), where a text that
+    begins with one loses it. Special tokens part a text into stretches that are encoded each as a text of its own, with
+    a space before it, as SentencePiece, llama.cpp and Hugging Face's `legacy` tokenizers do; where a tokenizer.json has
+    prepend_scheme "first", only the text's beginning gets one.
+
+    In a str, a lone surrogate, which has no UTF-8, is replaced by U+FFFD as tiktoken does. A tokenizer never changes,
+    may be used by many threads at once, can be pickled, and equals another that gives the same ids to every text by the
+    same rules.
     """
 
-    def __init__(self, vocabulary: Vocabulary):
-        """ValueError if the vocabulary contradicts itself: see `Vocabulary` for its parts."""
+    def __init__(self, vocabulary: Vocabulary | SentencePieceVocabulary):
+        """ValueError if the vocabulary contradicts itself: see `Vocabulary` and `SentencePieceVocabulary`."""
         v = vocabulary
-        pattern = from_argument(v.pattern, "tokenizer")
         _check_specials(v.special_tokens, "tokenizer")
-        for special, id in v.special_tokens.items():
-            if not isinstance(id, int) or not 0 <= id < 1 << 31:
-                raise ValueError(f"[tokenizer] expected an id for special token {special!r}, got {id!r}")
-        specials = list(v.special_tokens.items())
-        if v.merges is None:
-            self._bpe = _core.BPE.from_ranks(v.tokens, pattern, specials)
+        specials = _checked_ids(v.special_tokens)
+        self._sentencepiece: SentencePieceVocabulary | None = None  # without what _core keeps
+        self._normalizer: str | None = None
+        self._bpe: _core.BPE
+        if isinstance(v, SentencePieceVocabulary):
+            self._sentencepiece = v._replace(tokens=[], merges=None if v.merges is None else [])
+            symbols, added = _checked_ids(v.symbols), _checked_ids(v.added_tokens)
+            checked = {"merges": v.merges or [], "symbols": symbols, "added_tokens": added, "special_tokens": specials}
+            self._bpe = _core.SentencePieceBPE(**v._asdict() | checked)
         else:
-            self._bpe = _core.BPE(v.tokens, v.merges, pattern, v.whole_piece_first, specials)
-        if v.normalizer not in (None, "NFC"):
-            raise ValueError(f"[tokenizer] expected normalizer to be None or 'NFC', got {v.normalizer!r}")
-        self._normalizer = v.normalizer
+            if v.normalizer not in (None, "NFC"):
+                raise ValueError(f"[tokenizer] expected normalizer to be None or 'NFC', got {v.normalizer!r}")
+            self._normalizer = v.normalizer
+            pattern = from_argument(v.pattern, "tokenizer")
+            if v.merges is None:
+                self._bpe = _core.BPE.from_ranks(v.tokens, pattern, specials)
+            else:
+                self._bpe = _core.BPE(v.tokens, v.merges, pattern, v.whole_piece_first, specials)
         self._encode = self._bpe.encode
         self._special_tokens: dict[str, int] = self._bpe.specials
 
@@ -62,11 +82,13 @@ class Tokenizer:
         pattern: str | Sequence[str] = "cl100k",
         special_tokens: Collection[str] = (END_OF_TEXT,),
         progress: Callable[[int, int], object] | None = None,
+        field: str = "text",
     ) -> Tokenizer:
         """Learns a vocabulary by byte-pair encoding (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909).
 
-        files_or_iterator: a path, a list or tuple of paths, or an iterator of texts (str or bytes). Files and
-            texts are separate documents: no token is learned across two.
+        files_or_iterator: a path, a list or tuple of paths, or an iterator of texts (str or bytes). A path is a
+            text file, a .jsonl or .parquet file, each also as .gz or .zst, a folder of such files or a glob.
+            Documents are separate: no token is learned across two.
         vocab_size: how many tokens in all: 256 bytes, one per merge, and the special tokens, whose ids are
             the last. It comes out smaller if the text has too few distinct pairs to merge.
         pattern: how text is cut into pieces first; tokens never cross pieces. One of gpt2, cl100k, llama3,
@@ -79,9 +101,11 @@ class Tokenizer:
         special_tokens: strings that become one token each. Where they occur in the training text they are
             left out.
         progress: called now and then as progress(tokens so far, tokens wanted); it may raise to stop.
+        field: of the objects in JSONL, or the column of parquet, that holds the text.
 
         The result depends only on the text: the most frequent pair is merged first, among equals the one with
-        the smaller ids. Memory grows with the number of distinct pieces. ValueError for a vocab_size below
+        the smaller ids. Pieces are counted on `llmcore.num_threads()` threads; memory grows with the number of
+        distinct ones, whatever the size of the files. ValueError for a vocab_size below
         256 plus the number of special tokens, for no text at all, and for an unknown pattern.
         """
         pattern = from_argument(pattern, "train")
@@ -101,7 +125,7 @@ class Tokenizer:
         if vocab_size > 1 << 31:
             raise ValueError(f"[train] expected vocab_size of at most 2147483648, got {vocab_size}")
         trainer = _core.BPETrainer(pattern, specials)
-        _feed(trainer, files_or_iterator)
+        feed(trainer, files_or_iterator, field)
         if trainer.num_pieces == 0:
             raise ValueError("[train] expected text to learn from, got none")
         tokens, merges = trainer.train(vocab_size - len(specials), progress)
@@ -115,20 +139,22 @@ class Tokenizer:
         pattern: str | Sequence[str] | None = None,
         special_tokens: dict[str, int] | Collection[str] | None = None,
     ) -> Tokenizer:
-        """Reads a tokenizer.json (byte-level BPE), a directory that holds one, a model's `.gguf` file (byte-level
-        BPE), or a `.tiktoken` file.
+        """Reads a tokenizer.json, a directory that holds one (or else a tokenizer.model), a model's `.gguf` file, a
+        SentencePiece `.model`, or a `.tiktoken` file: BPE in all of them.
 
-        A tokenizer.json and a GGUF file know their pattern and special tokens (all of the added tokens). A `.tiktoken` file
-        knows neither: give `pattern`, and `special_tokens` as {token: id} or as a list, which gets the ids
-        after the last. What a tokenizer.json says about post-processing (a token put before every text) is
-        the caller's business. ValueError, naming the file and the field, for a file that is broken or that
-        needs what is not supported.
+        All but the last know their pattern and special tokens (in a byte-level tokenizer.json, all of the added
+        tokens; elsewhere, the control and unknown tokens). A `.tiktoken` file knows neither: give `pattern`, and
+        `special_tokens` as {token: id} or as a list, which gets the ids after the last. What a tokenizer.json says
+        about post-processing (a token put before every text) is the caller's business. ValueError, naming the file and
+        the field, for a file that is broken or that needs what is not supported.
         """
         from llmcore.tokenizer import formats  # here, so that importing llmcore stays quick
 
         path = Path(path)
         if path.is_dir():
+            other = path / "tokenizer.model"
             path = path / FILE_NAME
+            path = other if other.is_file() and not path.is_file() else path
         if not path.is_file():
             raise FileNotFoundError(f"[load] expected a tokenizer file, got {path}, which is not there")
         if path.suffix == ".tiktoken":
@@ -136,35 +162,47 @@ class Tokenizer:
                 raise ValueError(f"[load] {path}: expected pattern=... (a .tiktoken file does not name its own)")
             if special_tokens is not None:
                 _check_specials(special_tokens, "load")
-            vocabulary = formats.read_tiktoken(
-                path, from_argument(pattern, "load"), special_tokens if special_tokens is not None else ()
-            )
         elif pattern is not None or special_tokens is not None:
             raise ValueError(f"[load] {path}: expected no pattern and special_tokens: the file has its own")
-        elif path.suffix == ".gguf":
-            vocabulary = formats.read_gguf(path)
-        else:
-            vocabulary = formats.read_tokenizer_json(path)
-        try:
-            return cls(vocabulary)
-        except ValueError as error:
-            raise ValueError(f"[load] {path}: {str(error).removeprefix('[tokenizer] ')}") from None
+        with formats.collector_paused():
+            vocabulary: Vocabulary | SentencePieceVocabulary
+            if pattern is not None:
+                specials = special_tokens if special_tokens is not None else ()
+                vocabulary = formats.read_tiktoken(path, from_argument(pattern, "load"), specials)
+            elif path.suffix == ".gguf":
+                vocabulary = formats.read_gguf(path)
+            elif path.suffix == ".model":
+                vocabulary = formats.read_sentencepiece(path)
+            else:
+                vocabulary = formats.read_tokenizer_json(path)
+            try:
+                return cls(vocabulary)
+            except ValueError as error:
+                raise ValueError(f"[load] {path}: {str(error).removeprefix('[tokenizer] ')}") from None
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Writes a tokenizer.json that Hugging Face's `tokenizers` reads too and gives the same ids; returns
-        its path.
+        """Writes a tokenizer.json that Hugging Face's `tokenizers` reads too and gives the same ids, or a `.tiktoken`
+        file; returns its path.
 
-        A path that ends in .json is the file's; any other is a directory's, made if need be. The file is
-        replaced as a whole or not at all. (tiktoken's rule has no merge list: such a vocabulary is written
-        with every pair of tokens that spells a token, in order of id, which is how transformers converts it.)
+        A path that ends in .json or .tiktoken is the file's; any other is a directory's, made if need be. The file is
+        replaced as a whole or not at all. Rules without a merge list (tiktoken's, and scores) are written to a
+        tokenizer.json as every pair of tokens that spells a token, in order of rank, which is how transformers converts
+        them. A `.tiktoken` file holds the ordinary tokens alone. ValueError for what the format cannot express.
         """
         from llmcore.tokenizer import formats
 
         path = Path(path)
+        if path.suffix == ".tiktoken":
+            formats.write_tiktoken(path, self.vocabulary, self._bpe)
+            return path
         if path.suffix != ".json":
             path = path / FILE_NAME
         vocabulary = self.vocabulary
         if vocabulary.merges is None:
+            bpe = self._bpe
+            if isinstance(bpe, _core.SentencePieceBPE) and (bpe.has_ties or bpe.has_fragments):
+                what = "tokens of equal score" if bpe.has_ties else "characters in tokens that are no tokens"
+                raise ValueError(f"[save] expected scores that a list of merges can express, got {what}")
             vocabulary = vocabulary._replace(merges=self._bpe.merges)
         formats.write_tokenizer_json(path, vocabulary)
         return path
@@ -212,6 +250,10 @@ class Tokenizer:
         """As `encode_batch`, giving a uint32 array for each text: the fast way, as lists are made by one thread."""
         return self._encode_batch(texts, allowed_special, arrays=True)
 
+    def encode_ordinary_batch(self, texts: Iterable[Text]) -> list[np.ndarray]:
+        """As `encode_batch_arrays`, with special tokens as plain text like any other: the fast way for documents."""
+        return self._encode_batch(texts, None, arrays=True)
+
     def count(self, text: Text, allowed_special: AllowedSpecial = ()) -> int:
         """How many ids `encode` gives."""
         return self._with_utf8(self._bpe.count, text, self._policy(allowed_special))
@@ -224,8 +266,8 @@ class Tokenizer:
         return self.decode_bytes(ids).decode("utf-8", errors)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of ids: a list, or an integer array of shape (T,). ValueError for an id that is not
-        there."""
+        """The bytes of ids: a list, or an integer array of shape (T,); without the space that they begin with, where
+        that was put there by `encode`. ValueError for an id that is not there."""
         if isinstance(ids, list):
             return self._bpe.decode_list(ids)
         if hasattr(ids, "__array__") or hasattr(ids, "numpy"):
@@ -234,15 +276,26 @@ class Tokenizer:
             raise TypeError(f"[decode] expected a list or an array of ids, got {type(ids).__name__}")
         return self._bpe.decode_list(list(ids))
 
-    def stream_decoder(self, errors: str = "replace") -> StreamDecoder:
-        """A decoder that takes ids one by one: see StreamDecoder."""
-        return StreamDecoder(self, errors)
+    def stream_decoder(self, errors: str = "replace", continues: bool = False) -> StreamDecoder:
+        """A decoder that takes ids one by one, of a text or of what continues one: see StreamDecoder."""
+        return StreamDecoder(self, errors, continues)
 
     # ---- what it is ------------------------------------------------------------------------------------
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes of one token. ValueError for an id that is not there."""
         return self._bpe.token_bytes(id)
+
+    @property
+    def drops_first_space(self) -> bool:
+        """Whether `decode` leaves out the space that a text begins with (not so where text is byte-level)."""
+        return self._bpe.drops_first_space
+
+    @property
+    def ends_at_line_ends(self) -> bool:
+        """Whether a token ends at every line end between an ASCII character that is no space and an ASCII letter or
+        digit, so that the parts of a text that end there may be encoded one by one: so by every named pattern."""
+        return self._bpe.ends_at_line_ends
 
     @property
     def vocab_size(self) -> int:
@@ -260,8 +313,8 @@ class Tokenizer:
 
     @property
     def pattern(self) -> Pattern:
-        """The split pattern: its name, an expression, or a tuple of these, one for each stage."""
-        return self._bpe.pattern
+        """The split pattern: its name, an expression, or a tuple of these, one for each stage; or "sentencepiece"."""
+        return SENTENCEPIECE if self._sentencepiece is not None else self._bpe.pattern
 
     @property
     def merges(self) -> list[tuple[int, int]]:
@@ -269,15 +322,30 @@ class Tokenizer:
         return self._bpe.merges
 
     @property
-    def vocabulary(self) -> Vocabulary:
+    def vocabulary(self) -> Vocabulary | SentencePieceVocabulary:
         """All that makes this tokenizer, as a copy: Tokenizer(tokenizer.vocabulary) equals it."""
         tokens = self._bpe.tokens
         for id in self._special_tokens.values():
             tokens[id] = b""
+        if self._sentencepiece is not None:
+            by_score = self._sentencepiece.merges is None
+            return self._sentencepiece._replace(tokens=tokens, merges=None if by_score else self._bpe.merges)
         merges = None if self._bpe.by_rank else self._bpe.merges
         return Vocabulary(
             tokens, merges, self.pattern, self._bpe.whole_piece_first, self.special_tokens, self._normalizer
         )
+
+    @property
+    def digest(self) -> str:
+        """32 hex digits that differ where the ids of some text may: by them, data knows its tokenizer again. The
+        same for a tokenizer that was saved and loaded."""
+        return vocabulary_digest(self.vocabulary, self._bpe.merges)
+
+    def explain_merges(self, text: Text) -> list[PieceMerges]:
+        """How the tokens of a word are made, merge by merge: see `PieceMerges`. ValueError for more than 1000 bytes."""
+        from llmcore.tokenizer.merges import explain_merges
+
+        return explain_merges(self, text)
 
     def __repr__(self) -> str:
         return (
@@ -297,27 +365,27 @@ class Tokenizer:
 
     # ---- helpers ---------------------------------------------------------------------------------------
 
-    def _encode_batch(self, texts: Iterable[Text], allowed_special: AllowedSpecial, arrays: bool) -> list:
+    def _encode_batch(self, texts: Iterable[Text], allowed_special: AllowedSpecial | None, arrays: bool) -> list:
         if isinstance(texts, (str, bytes)):
             raise TypeError("[encode_batch] expected a list of texts, got one text; use encode")
-        texts, policy = list(texts), self._policy(allowed_special)
+        texts, policy = list(texts), None if allowed_special is None else self._policy(allowed_special)
         try:
             if self._normalizer:
                 method = self._bpe.encode_array if arrays else self._encode
                 return [self._with_utf8(method, text, policy) for text in texts]
             return self._bpe.encode_batch(texts, policy, arrays)
         except UnicodeEncodeError:
-            return self._bpe.encode_batch([_replace_surrogates(text) for text in texts], policy, arrays)
+            return self._bpe.encode_batch([replace_surrogates(text) for text in texts], policy, arrays)
 
     def _with_utf8(self, method: Callable, text: Text, policy: bool | list[str] | None) -> Any:
         if self._normalizer and isinstance(text, (str, bytes)):
-            text = _replace_surrogates(text)
+            text = replace_surrogates(text)
             if parts := nfc_parts(text, self._special_tokens if policy is not None else ()):
                 return self._encode_parts(method, parts, policy)
         try:
             return method(text, policy)
         except UnicodeEncodeError:
-            return method(_replace_surrogates(text), policy)
+            return method(replace_surrogates(text), policy)
 
     def _encode_parts(self, method: Callable, parts: list[tuple[Text, bool]], policy: bool | list[str] | None) -> Any:
         """What the method gives for ordinary text (False) and special tokens (True), put together."""
@@ -355,11 +423,11 @@ def _check_specials(specials: Any, op: str) -> None:
             raise ValueError(f"[{op}] expected special tokens that have a UTF-8 form, got {special!r}")
 
 
-def _replace_surrogates(text: Text) -> Text:
-    """A str in which pairs of surrogates are the character that they mean, and lone ones are U+FFFD."""
-    if isinstance(text, bytes):
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _checked_ids(ids: dict[str, int]) -> list[tuple[str, int]]:
+    for special, id in ids.items():
+        if not isinstance(id, int) or not 0 <= id < 1 << 31:
+            raise ValueError(f"[tokenizer] expected an id for special token {special!r}, got {id!r}")
+    return list(ids.items())
 
 
 def _id_array(ids: Any) -> np.ndarray:
@@ -369,38 +437,3 @@ def _id_array(ids: Any) -> np.ndarray:
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise TypeError(f"[decode] expected integers of shape (T,), got {array.dtype} of shape {array.shape}")
     return array.astype(np.int64, copy=False)
-
-
-def _feed(trainer: Any, source: Any) -> None:
-    if isinstance(source, bytes):
-        raise TypeError("[train] expected files or an iterator of texts, got bytes; pass iter([text])")
-    if isinstance(source, (str, os.PathLike)):
-        source = [source]
-    if isinstance(source, (list, tuple)):
-        for path in source:
-            _feed_file(trainer, path)
-    elif isinstance(source, Iterable):
-        _feed_texts(trainer, iter(source))
-    else:
-        raise TypeError(f"[train] expected files or an iterator of texts, got {type(source).__name__}")
-
-
-def _feed_file(trainer: Any, path: Any) -> None:
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"[train] expected paths in a list, got {type(path).__name__}; pass texts as iter(texts)")
-    if not os.path.isfile(path):
-        shown = repr(os.fspath(path))
-        shown = shown if len(shown) <= 100 else shown[:100] + "..."
-        raise FileNotFoundError(f"[train] expected a file, got {shown}, which is none; pass texts as iter(texts)")
-    if os.path.getsize(path) == 0:
-        return  # cannot be mapped
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        trainer.feed_buffer(data)
-
-
-def _feed_texts(trainer: Any, texts: Iterator[Text]) -> None:
-    for text in texts:
-        try:
-            trainer.feed(text)
-        except UnicodeEncodeError:
-            trainer.feed(_replace_surrogates(text))

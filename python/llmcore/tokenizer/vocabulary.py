@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import hashlib
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 Pattern = str | tuple[str, ...]
 
@@ -26,3 +28,61 @@ class Vocabulary(NamedTuple):
     whole_piece_first: bool = False
     special_tokens: dict[str, int] = {}  # noqa: RUF012 - a default, never changed
     normalizer: str | None = None
+
+
+class SentencePieceVocabulary(NamedTuple):
+    """The parts of a SentencePiece-style BPE tokenizer, whose symbols are characters and whose tokens hold spaces.
+
+    tokens: what every token spells, by id, with spaces where the files have U+2581; the byte itself for a token such
+        as <0x0A>; b"" for an id that is none, special, or the unknown token's.
+    merges: pairs of ids in order of rank, or None for the rule of SentencePiece: two neighbours merge if together they
+        spell a token, that with the highest of the `scores` first. The leftmost first among equals.
+    scores: one for each id where merges is None, else empty.
+    byte_tokens: the ids of the tokens of the 256 bytes, which spell what no other token does; or empty.
+    unknown: the id for such text where there are no byte_tokens; None: it is refused.
+    fuse_unknown: whether a run of unknown characters becomes one id.
+    prefix: whether a space is put before a text ("first"), before it and what follows a special or an added token
+        ("always"), or never. Nothing is put before an empty one.
+    prefix_unless_space: leaves the prefix out where there is a space already.
+    split_at_spaces: whether tokens hold spaces at their beginnings only.
+    drop_first_space: whether decoding leaves out the space that its result begins with.
+    symbols: texts that become one token each wherever they occur; spelled as tokens are, and found after the prefix
+        was put there. (What SentencePiece calls user-defined.)
+    added_tokens: the same, but found before, and special tokens to the prefix.
+    special_tokens: the ids of the special tokens.
+    """
+
+    tokens: list[bytes]
+    merges: list[tuple[int, int]] | None
+    scores: Sequence[float] = ()
+    byte_tokens: Sequence[int] = ()
+    unknown: int | None = None
+    fuse_unknown: bool = True
+    prefix: Literal["never", "first", "always"] = "always"
+    prefix_unless_space: bool = False
+    split_at_spaces: bool = False
+    drop_first_space: bool = True
+    symbols: dict[str, int] = {}  # noqa: RUF012 - a default, never changed
+    added_tokens: dict[str, int] = {}  # noqa: RUF012
+    special_tokens: dict[str, int] = {}  # noqa: RUF012
+
+
+def vocabulary_digest(vocabulary: Vocabulary | SentencePieceVocabulary, merges: list[tuple[int, int]]) -> str:
+    """`Tokenizer.digest`. `merges` are those that the rule comes to where the vocabulary has no list of them.
+
+    Parts at their defaults are left out, so that a part that is added some day changes no digest of today's.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+
+    def add(data: bytes) -> None:
+        digest.update(len(data).to_bytes(8, "little") + data)
+
+    for id, token in enumerate(vocabulary.tokens):
+        if token:
+            add(b"%d " % id + token)
+    add(",".join(f"{left} {right}" for left, right in merges).encode())
+    for name, value in sorted(vocabulary._asdict().items()):
+        if name not in ("tokens", "merges", "scores") and value != vocabulary._field_defaults.get(name):
+            value = sorted(value.items()) if isinstance(value, dict) else value
+            add(f"{name}={value!r}".encode())
+    return digest.hexdigest()

@@ -104,9 +104,11 @@ class PretrainConfig(LoopConfig):
     """A language model from raw text."""
 
     data: str | list[str] = _option(
-        "python-docs", "python-docs, or a text file, folder, glob or JSONL with a text field."
+        "python-docs",
+        "python-docs, or a text file, JSONL, parquet, folder or glob, or a directory that `llmcore tokenize --out` made.",
     )
-    validation_fraction: float = _option(0.1, "Part of the text that is held out.")
+    field: str = _option("text", "The field of JSONL, or column of parquet, that holds the text.")
+    validation_fraction: float = _option(0.1, "Part of the text that is held out (of shards, at most 16 MB).")
     tokenizer: str | None = _option(None, "A tokenizer.json to use; by default one is trained on the text.")
     vocab_size: int = _option(4096, "Vocabulary of the tokenizer that is trained.")
     pattern: str = _option("cl100k", "How that tokenizer cuts text into pieces.")

@@ -7,10 +7,8 @@ randomness is keyed by the seed and the step, so a run continues from a checkpoi
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import math
-import os
 import shutil
 import signal
 import threading
@@ -23,6 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from llmcore import optim, runtime
+from llmcore._lock import alone_in
 from llmcore._tensor import Tensor
 from llmcore.models import CausalLM
 from llmcore.tokenizer.formats import write_atomically
@@ -93,7 +92,7 @@ def run(stage: Stage, config: LoopConfig, report: Report, resume: bool = False) 
     With `resume`, continue from the newest whole checkpoint in config.out; without, an earlier run there is removed first
     (`check_out` refuses it in time). FileExistsError if another process is training into config.out.
     """
-    with _alone_in(Path(config.out)):
+    with alone_in(Path(config.out), "[train] another run is writing to {}: wait for it, or give another --out"):
         _run(stage, config, report, resume)
 
 
@@ -155,25 +154,6 @@ def seconds_per_update(stage: Stage, config: LoopConfig, updates: int = 6) -> fl
 def _optimizer(stage: Stage, config: LoopConfig) -> optim.AdamW:
     betas = config.beta1, config.beta2
     return optim.AdamW(stage.model.named_parameters(), config.lr, betas, weight_decay=config.weight_decay)
-
-
-@contextmanager
-def _alone_in(out: Path):
-    """Two runs in one directory would remove each other's files. The lock ends with the process, however that ends."""
-    out.mkdir(parents=True, exist_ok=True)
-    folder = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(
-                f"[train] another run is writing to {out}: wait for it, or give another --out"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
-        yield
-    finally:
-        os.close(folder)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def pretrain(
     report = TerminalReport() if report is None else report
     loop.check_out(config, resume, overwrite)
     with report.working("reading text"):
-        corpus = data.read_corpus(config.data, config.validation_fraction)
+        corpus = _corpus(config)
     tokenizer = _tokenizer(config, corpus, resume, report)
     with report.working("encoding text"):
         stage = Pretraining(config, corpus, tokenizer)
@@ -45,11 +45,22 @@ def pretrain(
     return stage.language_model
 
 
-def _tokenizer(config: PretrainConfig, corpus: data.Corpus, resume: bool, report: Report) -> Tokenizer:
+def _corpus(config: PretrainConfig) -> data.Corpus | data.ShardSet:
+    sources = [config.data] if isinstance(config.data, str) else config.data
+    if any(map(data.is_shard_set, sources)):
+        if len(sources) > 1:
+            raise ValueError(f"[data] expected one directory of shards, got it beside others: {', '.join(sources)}")
+        return data.ShardSet(sources[0], config.validation_fraction)
+    return data.read_corpus(sources, config.validation_fraction, config.field)
+
+
+def _tokenizer(config: PretrainConfig, corpus: data.Corpus | data.ShardSet, resume: bool, report: Report) -> Tokenizer:
     if resume and Path(config.out, "tokenizer.json").is_file():
         return Tokenizer.load(config.out)
     if config.tokenizer is not None:
         return Tokenizer.load(config.tokenizer)
+    if isinstance(corpus, data.ShardSet):
+        return corpus.tokenizer
     with report.working(f"training a tokenizer of {config.vocab_size} tokens"):
         return Tokenizer.train(iter(corpus.train), config.vocab_size, pattern=config.pattern)
 
@@ -69,13 +80,12 @@ class Pretraining:
 
     name = "pretrain"
 
-    def __init__(self, config: PretrainConfig, corpus: data.Corpus, tokenizer: Tokenizer):
+    def __init__(self, config: PretrainConfig, corpus: data.Corpus | data.ShardSet, tokenizer: Tokenizer):
         self.config, self.corpus = config, corpus
-        tokens = data.encode_documents(corpus.train, tokenizer)
-        held_out = data.encode_documents(corpus.validation, tokenizer)
+        tokens, held_out = corpus.encode(tokenizer)
         rows = config.batch_size * config.accumulation
         self.train_batches = data.TokenBatches(tokens, rows, config.context, config.seed)
-        self.windows = data.evaluation_windows(held_out, config.context, tokenizer.end_of_text)
+        self.windows = data.evaluation_windows(np.asarray(held_out), config.context, tokenizer.end_of_text)
         self.model = build_model(config, tokenizer.vocab_size)
         self.language_model = LanguageModel(self.model, tokenizer)
 

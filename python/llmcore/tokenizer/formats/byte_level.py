@@ -1,0 +1,102 @@
+"""How byte-level vocabularies spell their tokens in tokenizer.json and GGUF files, and how the former name patterns."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from llmcore import _core
+from llmcore.tokenizer.formats.files import AddedToken, Reader
+from llmcore.tokenizer.patterns import GPT2, REGEX, from_stages, stages_of
+from llmcore.tokenizer.vocabulary import Pattern, Vocabulary
+
+_META = frozenset(r"\.+*?()|[]{}^$#&-~/")  # what an expression escapes
+
+
+@cache
+def byte_alphabet() -> tuple[str, ...]:
+    """The character that stands for each byte in a tokenizer.json: itself where it is printable in Latin-1,
+    else the next unused one from U+0100 on (GPT-2's table)."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return tuple(chr(byte if byte in printable else next(others)) for byte in range(256))
+
+
+def spell(token: bytes) -> str:
+    alphabet = byte_alphabet()
+    return "".join(alphabet[byte] for byte in token)
+
+
+def unspell(spellings: list[str]) -> list[bytes]:
+    """The tokens that are spelled so; b"" for what is not in the alphabet."""
+    return _core.unspell(spellings, "".join(byte_alphabet()))
+
+
+def read_pattern(read: Reader, document: dict) -> Pattern:
+    """The pre-tokenizer's stages."""
+    whole = read.get(document, "pre_tokenizer", dict)
+    steps, where = [whole], "pre_tokenizer"
+    if whole.get("type") == "Sequence":
+        steps = read.get(whole, "pretokenizers", list, "pre_tokenizer")
+        where = "pre_tokenizer.pretokenizers"
+    if not all(isinstance(step, dict) for step in steps):
+        raise read.fail(where, "objects", steps)
+    if not steps or steps[-1].get("type") != "ByteLevel":
+        raise read.fail(where, "ByteLevel at the end (a byte-level vocabulary)", whole)
+    last = f"{where}[{len(steps) - 1}]"
+    if read.get(steps[-1], "add_prefix_space", bool, last, True):
+        raise read.fail(f"{last}.add_prefix_space", "false (it is not supported)", True)
+    stages = tuple(_read_stage(read, step, f"{where}[{number}]") for number, step in enumerate(steps[:-1]))
+    if read.get(steps[-1], "use_regex", bool, last, True):
+        stages += (GPT2,)
+    return from_stages(stages or (r"[\s\S]+",))
+
+
+def _read_stage(read: Reader, step: dict, where: str) -> str:
+    """The expression of one stage before ByteLevel."""
+    kind = read.get(step, "type", str, where)
+    if kind == "Digits":
+        return r"\p{N}" if read.get(step, "individual_digits", bool, where, False) else r"\p{N}+"
+    if kind != "Split":
+        raise read.fail(where, "Split or Digits before ByteLevel", kind)
+    rule = read.get(step, "pattern", dict, where)
+    regex = rule.get("Regex")
+    if regex is None:
+        literal = read.get(rule, "String", str, f"{where}.pattern")
+        regex = f"(?:{''.join(f'{chr(92)}{c}' if c in _META else c for c in literal)})"
+    elif not isinstance(regex, str):
+        raise read.fail(f"{where}.pattern.Regex", "a string", regex)
+    behavior, invert = read.get(step, "behavior", str, where), read.get(step, "invert", bool, where, False)
+    # Removing all but the matches comes to the same for our own expressions, which leave nothing between them.
+    removes_nothing = (behavior, invert) == ("Removed", True) and regex in REGEX.values()
+    if (behavior, invert) != ("Isolated", False) and not removes_nothing:
+        raise read.fail(where, "the behavior Isolated without invert", f"{behavior}, invert {invert}")
+    return regex
+
+
+def read_normalizer(read: Reader, document: dict, added: dict[str, AddedToken]) -> str | None:
+    """The normal form that text is brought to first. Added tokens are found before."""
+    normalizer = document.get("normalizer")
+    if normalizer is None:
+        return None
+    if normalizer != {"type": "NFC"}:
+        raise read.fail("normalizer", "null or NFC (others are not supported)", normalizer)
+    for number, token in enumerate(added.values()):
+        if token.normalized:
+            raise read.fail(f"added_tokens[{number}].normalized", "false (it is not supported)", True)
+    return "NFC"
+
+
+def pipeline(vocabulary: Vocabulary) -> dict[str, Any]:
+    """The parts of a tokenizer.json around its model."""
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    splits = [
+        {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+        for regex in stages_of(vocabulary.pattern)
+    ]
+    return {
+        "normalizer": {"type": vocabulary.normalizer} if vocabulary.normalizer else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, {**byte_level, "use_regex": False}]},
+        "post_processor": None,
+        "decoder": {**byte_level, "use_regex": True},
+    }

@@ -1,0 +1,103 @@
+"""The vocabulary in a model's GGUF file (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md)."""
+
+from __future__ import annotations
+
+from array import array
+from pathlib import Path
+from typing import Any
+
+from llmcore.tokenizer.formats.byte_level import unspell
+from llmcore.tokenizer.formats.files import Reader
+from llmcore.tokenizer.formats.pieces import CONTROL, NORMAL, UNUSED, USER_DEFINED, from_pieces
+from llmcore.tokenizer.vocabulary import SentencePieceVocabulary, Vocabulary
+
+# tokenizer.ggml.pre -> (our pattern, whether a piece that is a token is that token), as llama.cpp takes them.
+PATTERNS = {
+    "gpt-2": ("gpt2", False),
+    "phi-2": ("gpt2", False),
+    "smollm": ("smollm", False),
+    "starcoder": ("smollm", False),
+    "command-r": ("smollm", False),
+    "llama-bpe": ("llama3", True),
+    "llama3": ("llama3", True),
+    "llama-v3": ("llama3", True),
+    "falcon3": ("llama3", True),
+    "smaug-bpe": ("llama3", False),
+    "dbrx": ("llama3", False),
+    "qwen2": ("qwen2", False),
+    "deepseek-r1-qwen": ("qwen2", False),
+    "stablelm2": ("qwen2", False),
+    "qwen35": ("qwen35", False),
+    "deepseek-v3": ("deepseek", False),
+    "gpt-4o": ("o200k", False),
+    "llama4": ("o200k", False),
+}
+
+
+def read_gguf(path: Path) -> Vocabulary | SentencePieceVocabulary:
+    from llmcore.formats.gguf import load_gguf
+
+    prefix = "tokenizer.ggml."
+    metadata = load_gguf(path).metadata
+    fields = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
+    read = Reader(path)
+    if fields.get("model") == "llama":
+        return _read_sentencepiece(read, fields)
+    if fields.get("model") != "gpt2":
+        raise read.fail("tokenizer.ggml.model", "gpt2 (byte-level BPE) or llama (SentencePiece)", fields.get("model"))
+    return _read_byte_level(read, fields)
+
+
+def _strings(read: Reader, fields: dict[str, Any], name: str) -> list[str]:
+    strings = fields.get(name)
+    if not isinstance(strings, list) or not all(isinstance(s, str) for s in strings):
+        raise read.fail(f"tokenizer.ggml.{name}", "an array of strings", strings)
+    return strings
+
+
+def _numbers(read: Reader, fields: dict[str, Any], name: str, count: int) -> list:
+    numbers: Any = fields.get(name)
+    if not hasattr(numbers, "dtype") or len(numbers) != count:
+        got = str(len(numbers)) if hasattr(numbers, "__len__") else numbers
+        raise read.fail(f"tokenizer.ggml.{name}", f"{count} numbers", got)
+    return numbers.tolist()
+
+
+def _kinds(read: Reader, fields: dict[str, Any], count: int) -> list[int]:
+    return [NORMAL] * count if fields.get("token_type") is None else _numbers(read, fields, "token_type", count)
+
+
+def _read_byte_level(read: Reader, fields: dict[str, Any]) -> Vocabulary:
+    pre = fields.get("pre")
+    if not isinstance(pre, str) or pre not in PATTERNS:
+        raise read.fail("tokenizer.ggml.pre", f"one of {', '.join(PATTERNS)}", pre)
+    spellings, merges = _strings(read, fields, "tokens"), _strings(read, fields, "merges")
+    tokens, special_tokens = [b""] * len(spellings), {}
+    ids: dict[str, int] = {}
+    unspelled = unspell(spellings)
+    for id, (spelling, kind) in enumerate(zip(spellings, _kinds(read, fields, len(spellings)), strict=True)):
+        if kind == UNUSED:
+            continue
+        where = f"tokenizer.ggml.tokens[{id}]"
+        if not spelling or spelling in ids or spelling in special_tokens:
+            raise read.fail(where, "a string that no other token has", spelling)
+        if kind in (CONTROL, USER_DEFINED):
+            special_tokens[spelling] = id
+            continue
+        if not unspelled[id]:
+            raise read.fail(where, "the byte-level alphabet", spelling)
+        tokens[id], ids[spelling] = unspelled[id], id
+    pattern, whole_piece_first = PATTERNS[pre]
+    pairs = read.merges(merges, ids, "tokenizer.ggml.merges")
+    return Vocabulary(tokens, pairs, pattern, whole_piece_first, special_tokens)
+
+
+def _read_sentencepiece(read: Reader, fields: dict[str, Any]) -> SentencePieceVocabulary:
+    """Tokens with scores. Those of the user are found in the text as SentencePiece does it."""
+    if fields.get("remove_extra_whitespaces"):
+        raise read.fail("tokenizer.ggml.remove_extra_whitespaces", "false (it is not supported)", "true")
+    spellings = _strings(read, fields, "tokens")
+    kinds = _kinds(read, fields, len(spellings))
+    scores = array("f", _numbers(read, fields, "scores", len(spellings)))
+    prefix = read.get(fields, "add_space_prefix", bool, "tokenizer.ggml", True)
+    return from_pieces(read, "tokenizer.ggml.tokens", spellings, kinds, scores, prefix)

@@ -1,0 +1,126 @@
+"""Hugging Face's tokenizer.json (https://huggingface.co/docs/tokenizers): BPE of both kinds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from llmcore.tokenizer.formats import byte_level, metaspace
+from llmcore.tokenizer.formats.files import AddedToken, Reader, write_atomically
+from llmcore.tokenizer.vocabulary import SentencePieceVocabulary, Vocabulary
+
+
+def read_tokenizer_json(path: Path) -> Vocabulary | SentencePieceVocabulary:
+    read = Reader(path)
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise ValueError(f"[load] {path}: expected JSON, got {error}") from None
+    if not isinstance(document, dict):
+        raise read.fail("the file", "an object", document)
+    model = read.get(document, "model", dict)
+    if read.get(model, "type", str, "model", "BPE") != "BPE":
+        raise read.fail("model.type", "BPE", model["type"])
+    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(name):
+            raise read.fail(f"model.{name}", "none (it is not supported)", model[name])
+    added = _read_added_tokens(read, document)
+    if metaspace.is_metaspace(document):
+        return metaspace.read_metaspace(read, document, added)
+
+    if model.get("byte_fallback"):
+        raise read.fail("model.byte_fallback", "none (it is not supported here)", model["byte_fallback"])
+    special_tokens = {content: token.id for content, token in added.items()}
+    tokens, ids = _read_vocab(read, read.get(model, "vocab", dict, "model"), special_tokens)
+    return Vocabulary(
+        tokens=tokens,
+        merges=read.merges(read.get(model, "merges", list, "model"), ids, "model.merges"),
+        pattern=byte_level.read_pattern(read, document),
+        whole_piece_first=read.get(model, "ignore_merges", bool, "model", False),
+        special_tokens=special_tokens,
+        normalizer=byte_level.read_normalizer(read, document, added),
+    )
+
+
+def _read_added_tokens(read: Reader, document: dict) -> dict[str, AddedToken]:
+    tokens: dict[str, AddedToken] = {}
+    added = read.get(document, "added_tokens", list, default=[])
+    for number, entry in enumerate(added):
+        where = f"added_tokens[{number}]"
+        if not isinstance(entry, dict):
+            raise read.fail(where, "an object", entry)
+        content = read.get(entry, "content", str, where)
+        for flag in ("single_word", "lstrip", "rstrip"):
+            if entry.get(flag):
+                raise read.fail(f"{where}.{flag}", "false (it is not supported)", entry[flag])
+        if not content or content in tokens:
+            raise read.fail(f"{where}.content", "a string that no other added token has", content)
+        id = read.id(entry.get("id"), f"{where}.id", 1 << 31)
+        special = read.get(entry, "special", bool, where, False)
+        tokens[content] = AddedToken(id, special, read.get(entry, "normalized", bool, where, not special))
+    return tokens
+
+
+def _read_vocab(read: Reader, vocab: dict, special_tokens: dict[str, int]) -> tuple[list[bytes], dict[str, int]]:
+    """The tokens by id, and the ids by their spelling in the file, without the special tokens."""
+    for special, id in special_tokens.items():
+        if vocab.get(special, id) != id or isinstance(vocab.get(special), bool):
+            raise read.fail(_entry(special), f"the id in added_tokens, {id}", vocab[special])
+    ids = {spelling: id for spelling, id in vocab.items() if spelling not in special_tokens}
+    read.ids(ids, special_tokens, _entry)
+    tokens = [b""] * (max(ids.values(), default=-1) + 1)
+    for (spelling, id), token in zip(ids.items(), byte_level.unspell(list(ids)), strict=True):
+        if not token:
+            raise read.fail(_entry(spelling), "the byte-level alphabet, and not nothing", spelling)
+        tokens[id] = token
+    return tokens, ids
+
+
+def _entry(spelling: str) -> str:
+    return f"model.vocab[{json.dumps(spelling[:60], ensure_ascii=False)}]"
+
+
+def write_tokenizer_json(path: Path, vocabulary: Vocabulary | SentencePieceVocabulary) -> None:
+    """Writes a vocabulary that has merges."""
+    v = vocabulary
+    if isinstance(v, SentencePieceVocabulary):
+        pipeline, text = metaspace.pipeline(v), metaspace.spellings(v)
+        added = [_added_token(content, id, False, False) for content, id in v.added_tokens.items()]
+        added += [_added_token(text[id], id, False, True) for id in v.symbols.values()]
+        names = {id: content for content, id in v.special_tokens.items()}
+        unknown = names.get(v.unknown) if v.unknown is not None else None
+        model = {"unk_token": unknown, "fuse_unk": v.fuse_unknown, "byte_fallback": bool(v.byte_tokens)}
+    else:
+        pipeline, added = byte_level.pipeline(v), []
+        text = {id: byte_level.spell(token) for id, token in enumerate(v.tokens) if token}
+        model = {"unk_token": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": v.whole_piece_first}
+    vocab = {token: id for id, token in text.items()}
+    for special, id in v.special_tokens.items():
+        if special in vocab:
+            raise ValueError(f"[save] expected special tokens unlike ordinary ones, got {special!r}, which is both")
+        vocab[special] = id
+        added.append(_added_token(special, id, True, False))
+    document = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": sorted(added, key=lambda token: token["id"]),
+        **pipeline,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "ignore_merges": False,
+            **model,
+            "vocab": vocab,
+            "merges": [[text[left], text[right]] for left, right in v.merges or []],
+        },
+    }
+    write_atomically(path, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def _added_token(content: str, id: int, special: bool, normalized: bool) -> dict[str, Any]:
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": normalized, "special": special}
+    return {"id": id, "content": content, **flags}
