@@ -94,8 +94,10 @@ class PieceCache {
   }
   static size_t long_count(const Entry& entry) { return entry.ids[1]; }
 
-  // Adds a piece that find() did not find. `piece` may be nullptr for a short one.
+  // Adds a piece that find() did not find. `piece` may be nullptr for a short one, which is kept if its ids are no more
+  // than kMaxShort: a space that falls back to the three bytes of U+2581 can make them so.
   void insert(uint32_t hash, const Key& key, const uint8_t* piece, const uint32_t* ids, size_t count) {
+    if (key.short_size() > 0 && count > kMaxShort) return;
     Entry entry{key, {0, 0, 0, 0}};
     if (key.short_size() == 0) {
       entry.ids[1] = static_cast<uint32_t>(count);

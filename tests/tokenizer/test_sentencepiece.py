@@ -94,6 +94,7 @@ def test_any_vocabulary_as_the_twin(vocabulary, text):
     tokenizer = Tokenizer(vocabulary)
     ids = tokenizer.encode_ordinary(data)
     assert ids == reference.SentencePieceEncoder(vocabulary).encode(data)
+    assert ids == tokenizer.encode_ordinary(data)  # from the cache
     plain = data.replace("\u2581".encode(), b" ")
     loses_space = vocabulary.prefix_unless_space and plain[:1] == b" "
     if vocabulary.byte_tokens and b" " in vocabulary.tokens[257:] and not loses_space:
@@ -104,6 +105,15 @@ def test_any_vocabulary_as_the_twin(vocabulary, text):
 def test_nothing_is_lost(llama, data):
     if "\u2581".encode() not in data:
         assert llama.decode_bytes(llama.encode_ordinary(data)) == data
+
+
+def test_a_space_that_becomes_three_bytes_is_remembered_as_such(tmp_path):
+    """Then a piece of six spaces, which the cache keeps by its bytes, has more ids than bytes."""
+    tokenizer = load_gguf(tmp_path, gguf_fields(files.llama_pieces([], characters="abc")))
+    mark = [3 + byte for byte in "\u2581".encode()]
+    for _ in range(3):
+        assert tokenizer.encode_ordinary("     ") == mark * 6
+        assert tokenizer.encode_ordinary("    a") == mark * 5 + [tokenizer.encode_ordinary("a")[-1]]
 
 
 def test_known_ids(llama, pieces):
