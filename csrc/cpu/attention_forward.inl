@@ -101,14 +101,19 @@ struct ForwardPlan {
     const int64_t most_heads = few ? larger(1, smaller(run, a.Hkv)) : 1;
     blocks *= most_heads;
     segments = few ? larger(1, segments_of(keys)) : 1;
+    constexpr int64_t kMostPartials =
+        1 << 24;  // floats; where there would be more, rows enough run side by side anyway
+    const double all_partials = static_cast<double>(a.B * segments) * static_cast<double>(a.H * a.T * partial_floats());
+    const bool fits = all_partials <= kMostPartials;
+    const int64_t partials = segments == 1 ? 0 : fits ? a.B * segments * a.H * a.T * partial_floats() : kMostPartials;
+    counters = segments == 1 ? 0 : round_up(a.B * a.Hkv * static_cast<int64_t>(sizeof(int32_t)), 64);
+    shared = round_up(counters + partials * static_cast<int64_t>(sizeof(float)), 64);  // enough for shorter rows, too
+    if (!fits) segments = 1;
     const int64_t enough = few ? ceil_div(num_threads(), a.B * segments) : 1;  // a piece for every thread
     heads = ceil_div(a.Hkv, smaller(a.Hkv, larger(enough, ceil_div(a.Hkv, most_heads))));
     head_groups = ceil_div(a.Hkv, heads);
     pieces = a.B * spans * segments * head_groups;
     slot = ForwardScratch<T>{}.lay_out(nullptr, a.D, blocks);
-    counters = segments == 1 ? 0 : round_up(a.B * a.Hkv * static_cast<int64_t>(sizeof(int32_t)), 64);
-    const int64_t partials = segments == 1 ? 0 : a.B * segments * a.H * a.T * partial_floats();
-    shared = round_up(counters + partials * static_cast<int64_t>(sizeof(float)), 64);
   }
 };
 

@@ -26,6 +26,7 @@ AttentionArgs checked_args(const char* op, const Tensor& q, const Tensor& k, con
   a.B = q.dim(0), a.T = q.dim(1), a.S = k.dim(1), a.H = q.dim(2), a.Hkv = k.dim(2), a.D = q.dim(3);
   check_shape(op, "k", k, {a.B, a.S, a.Hkv, a.D});
   check_shape(op, "v", v, {a.B, a.S, a.Hkv, a.D});
+  if (a.S >= int64_t{1} << 31) fail(op, "fewer than 2^31 keys", std::to_string(a.S));
   if (a.Hkv < 1 || a.H % a.Hkv)
     fail(op, "query heads a multiple of key heads", std::to_string(a.H) + " and " + std::to_string(a.Hkv));
   if (a.D < 1) fail(op, "a head size of at least 1", "0");

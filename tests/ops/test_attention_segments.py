@@ -151,3 +151,26 @@ def test_any_number_of_heads(heads, D, dtype):
     out = ops.attention(q, k, v).numpy()
     assert_close(out, reference.attention(q, k, v, D**-0.5)[0], dtype)
     assert_same_bits(lambda: [ops.attention(q, k, v).numpy()])
+
+
+def test_rows_with_too_many_partial_results_are_not_split():
+    """64 heads of 30 queries and 64 segments are over the limit, and one of the queries alone is not: the same bits."""
+    rng = np.random.default_rng(2)
+    q, k, v = [
+        rng.standard_normal(shape).astype(np.float32) for shape in [(2, 30, 64, 8), *2 * [(2, 64 * SEGMENT, 1, 8)]]
+    ]
+    whole = ops.attention(q, k, v).numpy()
+    for t in (0, 17, 29):
+        lengths = np.full(2, 64 * SEGMENT - 29 + t, np.int32)
+        np.testing.assert_array_equal(
+            ops.attention(q[:, t : t + 1], k, v, lengths=lengths).numpy(), whole[:, t : t + 1]
+        )
+    lengths = np.int32([1100, 600])  # few enough, in the memory that was reckoned for all
+    short = ops.attention(q, k, v, lengths=lengths).numpy()
+    np.testing.assert_array_equal(ops.attention(q, k[:, :1100], v[:, :1100], lengths=lengths).numpy(), short)
+
+
+def test_more_keys_than_numbers_for_them():
+    key = np.broadcast_to(np.zeros((1, 1, 1, 1), np.float32), (1, 2**31, 1, 1))
+    with pytest.raises(ValueError, match=r"^\[attention\] expected fewer than 2\^31 keys, got 2147483648$"):
+        ops.attention(np.zeros((1, 1, 1, 1), np.float32), key, key, window=3)

@@ -22,7 +22,8 @@ def attention(
     scores never exist as a whole (Dao et al. 2022). scale defaults to 1/√D. Causal: query t stands at key position
     S − T + t and sees keys up to there. lengths (B) int32: keys valid in each row of a cache, counting the queries' own;
     then query t stands at lengths[b] − T + t. Returns (B, T, H, D). Not differentiable with `lengths`.
-    A nan or infinity among the values of hidden keys may reach queries nearby; those of keys never do.
+    A nan or infinity among the values of hidden keys may reach queries nearby; those of keys never do. Sums are float32
+    and divided at the end: scores from 2³¹ on in size, and values whose sum overflows, come out as nan or infinity.
 
     Causal only, and keys outside cost nothing: window: a query sees the last `window` keys, its own among them (sliding
     window, Beltagy et al. 2020). starts (B, T) integers: the first key position that each query sees, at most its own;
