@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from llmcore.tokenizer import Tokenizer, Vocabulary
 from llmcore.tokenizer.patterns import NAMES
+from tokenizer.changes import put
 
 
 @pytest.fixture
@@ -71,17 +72,6 @@ def test_ids_may_have_gaps(document, tmp_path):
     with pytest.raises(ValueError, match="expected the id of a token, got 299"):
         tokenizer.decode([299])
     assert Tokenizer.load(tokenizer.save(tmp_path / "b.json")) == tokenizer
-
-
-def put(*path_and_value):
-    *path, last, value = path_and_value
-
-    def change(document):
-        for name in path:
-            document = document[name]
-        document[last] = value
-
-    return change
 
 
 def drop(name):

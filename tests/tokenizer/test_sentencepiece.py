@@ -15,6 +15,7 @@ from formats.gguf_files import gguf
 from llmcore.tokenizer import SentencePieceVocabulary, Tokenizer
 from tokenizer import reference
 from tokenizer import sentencepiece_files as files
+from tokenizer.changes import put
 
 MERGES = [
     "\u2581t",
@@ -331,17 +332,6 @@ def test_saved_and_loaded(llama, tmp_path_factory, text):
     loaded = Tokenizer.load(path)
     assert loaded.encode_ordinary(text) == llama.encode_ordinary(text)
     assert Tokenizer.load(loaded.save(path.parent / "again")) == loaded
-
-
-def put(*path_and_value):
-    *path, last, value = path_and_value
-
-    def change(document):
-        for name in path:
-            document = document[name]
-        document[last] = value
-
-    return change
 
 
 METASPACE = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": False}

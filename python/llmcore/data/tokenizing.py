@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from llmcore._lock import alone_in
+from llmcore._files import alone_in, sync_folder
 from llmcore.data import shards
 from llmcore.data.corpus import document_key, new_document_digest
 from llmcore.data.errors import CorpusError
@@ -114,16 +114,7 @@ def _begin(folder: Path, index: dict[str, Any], tokenizer: Tokenizer, overwrite:
 
 def _write_index(folder: Path, index: dict[str, Any]) -> None:
     write_atomically(folder / shards.INDEX, json.dumps(index, indent=1).encode() + b"\n")
-    _flush_folder(folder)
-
-
-def _flush_folder(folder: Path) -> None:
-    """So that the names of files outlive a power failure as their contents do."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(folder)
 
 
 class _ArrayFile:

@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from llmcore._files import sync_folder
 from llmcore.formats import safetensors
 
 FORMAT = "llmcore-checkpoint"
@@ -75,12 +76,12 @@ def save_checkpoint(
         with (temporary / _STATE).open("wb") as file:
             file.write((json.dumps(record, indent=1)[:-2] + f',\n "state": {encoded}\n}}\n').encode())
             _flush(file)
-        _sync_folder(temporary)
+        sync_folder(temporary)
         if final.exists():
             final.rename(folder / (_REPLACED + final.name))
         temporary.rename(final)
-        _sync_folder(folder)
-        _sync_folder(folder.parent)
+        sync_folder(folder)
+        sync_folder(folder.parent)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         _restore_replaced(folder)
@@ -245,14 +246,6 @@ def _restore_replaced(folder: Path) -> None:
 def _flush(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _save_problem(final: Path, error: OSError) -> str:

@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from llmcore import optim, runtime
-from llmcore._lock import alone_in
+from llmcore._files import alone_in
 from llmcore._tensor import Tensor
 from llmcore.models import CausalLM
 from llmcore.tokenizer.formats import write_atomically
