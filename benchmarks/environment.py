@@ -8,7 +8,7 @@ import platform
 
 import llmcore
 
-VERSIONED = ("numpy", "torch", "tiktoken", "tokenizers", "rustbpe", "gigatoken", "quicktok-v1", "bpe-openai")
+VERSIONED = ("numpy", "torch", "tiktoken", "tokenizers", "rustbpe", "gigatoken", "quicktok-v1")
 
 
 def environment(threads: int) -> dict:
