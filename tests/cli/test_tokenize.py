@@ -16,6 +16,20 @@ def test_data(run, tiny, model_dir):
     assert run("tokenize", text, "-t", model_dir / "tokenizer.json", "--count") == (0, f"{len(got['ids'])}\n", "")
 
 
+def test_the_first_command_of_a_new_user(run, monkeypatch, tmp_path):
+    """Nothing made, nothing named: a text is shown all the same, and where its tokens come from is said."""
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run("tokenize", "I love pizza!", "--json")
+    got = json.loads(out)
+    assert code == 0
+    assert "4096 tokens learned now" in err
+    assert "".join(got["tokens"]) == "I love pizza!"
+    assert len(got["ids"]) < len("I love pizza!")
+    code, out, err = run("tokenize", "--out", "shards", "text.txt")
+    assert (code, out) == (2, "")
+    assert "-t PATH" in err
+
+
 def test_file_of_any_bytes(run, tiny, model_dir, tmp_path):
     data = b"The list\xff\xfe\x00 of \xe2\x82"
     (tmp_path / "bytes").write_bytes(data)

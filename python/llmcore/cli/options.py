@@ -46,8 +46,14 @@ def remember_model(directory: Path) -> None:
 
 def model_directory(given: Path | None) -> Path:
     """The model to use: the one named, else the one made last, else ./run. UsageError if there is none."""
-    if given is not None:
-        return given
+    directory = given or last_model()
+    if directory is None:
+        raise UsageError("expected a model: name one with --model MODEL, or make one with `llmcore demo`")
+    return directory
+
+
+def last_model() -> Path | None:
+    """The model made last, else ./run, else None."""
     try:
         last = Path((cache_folder() / _POINTER).read_bytes().decode("utf-8", "surrogateescape"))
     except OSError:
@@ -55,7 +61,7 @@ def model_directory(given: Path | None) -> Path:
     for directory in (last, Path("run")):
         if directory is not None and (directory / "config.json").is_file():
             return directory
-    raise UsageError("expected a model: name one with --model MODEL, or make one with `llmcore demo`")
+    return None
 
 
 def load_model(given: Path | None) -> LanguageModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ from llmcore.cli.errors import UsageError
 
 if TYPE_CHECKING:
     from llmcore.tokenizer import Tokenizer
+
+_SAMPLE_VOCAB = 4096
 
 
 def tokenize(
@@ -29,7 +32,8 @@ def tokenize(
             "--tokenizer",
             "-t",
             metavar="PATH",
-            help="A tokenizer.json or a directory with one; by default that of the model made last.",
+            help="A tokenizer.json, .tiktoken, .gguf or .model, or a directory with one; by default that of the model made "
+            "last; without one, to show a text, a small one trained at once.",
         ),
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Print only how many tokens it is.")] = False,
@@ -69,10 +73,13 @@ def tokenize(
             raise UsageError("expected --out DIR with files alone, got --file, --count or --merges too")
         if not text:
             raise UsageError("expected files, folders or globs to write to --out, got none")
-        tok = Tokenizer.load(options.model_directory(None) if tokenizer is None else tokenizer)
+        path = tokenizer or options.last_model()
+        if path is None:
+            raise UsageError("expected a tokenizer: name one with -t PATH, or make one with `llmcore train-tokenizer`")
+        tok = Tokenizer.load(path)
         return _write_shards(text, tok, out, field, shard_tokens, end_of_text, overwrite, quiet, json)
     data = _content(text or [], file)
-    tok = Tokenizer.load(options.model_directory(None) if tokenizer is None else tokenizer)
+    tok = _known_tokenizer(tokenizer)
     if merges:
         return _show_merges(tok, data, json)
     ids = tok.encode_ordinary(data)
@@ -89,6 +96,21 @@ def tokenize(
         show.print_tokens(console, [show.token_text(tok.token_bytes(i)) for i in ids], [str(i) for i in ids])
         each = f", {len(data) / len(ids):.2f} bytes a token" if ids else ""
         console.print(f"{len(ids)} tokens for {len(data)} bytes{each}", style="dim")
+
+
+def _known_tokenizer(given: Path | None) -> Tokenizer:
+    """The one named, else the last model's, else one that is trained now, so that a first look needs nothing else."""
+    from llmcore import data
+    from llmcore.tokenizer import Tokenizer
+
+    path = given or options.last_model()
+    if path is not None:
+        return Tokenizer.load(path)
+    corpus = data.read_corpus("python-docs")
+    size = sum(map(len, corpus.train)) / 1e6
+    note = f"no tokenizer named and no model made yet: {_SAMPLE_VOCAB} tokens learned now from {size:.1f} MB of python-docs"
+    print(note, file=sys.stderr)
+    return Tokenizer.train(iter(corpus.train), _SAMPLE_VOCAB)
 
 
 def _content(texts: list[str], file: Path | None) -> bytes:
