@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from llmcore import autograd, models, ops
+from llmcore._files import write_atomically
 from llmcore._tensor import Tensor
 from llmcore.formats import safetensors
 from llmcore.formats.gguf import load_gguf
@@ -21,7 +22,6 @@ from llmcore.generate.sampling import SamplingParams
 from llmcore.generate.text import Completion, TextStream
 from llmcore.runtime import default_dtype
 from llmcore.tokenizer import Tokenizer
-from llmcore.tokenizer.formats import write_atomically
 
 Prompt = str | Sequence[int]
 

@@ -21,10 +21,9 @@ from typing import Protocol
 import numpy as np
 
 from llmcore import optim, runtime
-from llmcore._files import alone_in
+from llmcore._files import alone_in, write_atomically
 from llmcore._tensor import Tensor
 from llmcore.models import CausalLM
-from llmcore.tokenizer.formats import write_atomically
 from llmcore.train import checkpoint, schedule
 from llmcore.train.config import LoopConfig
 from llmcore.train.report import Report

@@ -4,7 +4,7 @@ A file is hostile until checked: every error is one ValueError that names the fi
 decoding are the Tokenizer's; here is only what stands in files.
 """
 
-from llmcore.tokenizer.formats.files import collector_paused, write_atomically
+from llmcore.tokenizer.formats.files import collector_paused
 from llmcore.tokenizer.formats.gguf import read_gguf
 from llmcore.tokenizer.formats.sentencepiece import read_sentencepiece
 from llmcore.tokenizer.formats.tiktoken import read_tiktoken, write_tiktoken
@@ -16,7 +16,6 @@ __all__ = [
     "read_sentencepiece",
     "read_tiktoken",
     "read_tokenizer_json",
-    "write_atomically",
     "write_tiktoken",
     "write_tokenizer_json",
 ]

@@ -1,11 +1,9 @@
-"""What the formats share: checked access to a file's fields, and writing a file as a whole."""
+"""What the formats share: checked access to a file's fields."""
 
 from __future__ import annotations
 
 import gc
 import json
-import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,20 +96,3 @@ def collector_paused() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replaces a file whole or not at all. OSError names it, also where the system does not (a full disk)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a full disk
-            error.filename = str(path)
-        raise

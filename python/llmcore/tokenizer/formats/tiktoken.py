@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from llmcore import _core
-from llmcore.tokenizer.formats.files import MAX_ID_GAP, write_atomically
+from llmcore._files import write_atomically
+from llmcore.tokenizer.formats.files import MAX_ID_GAP
 from llmcore.tokenizer.vocabulary import Pattern, SentencePieceVocabulary, Vocabulary
 
 

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from llmcore._files import write_atomically
 from llmcore.tokenizer.formats import byte_level, metaspace
-from llmcore.tokenizer.formats.files import AddedToken, Reader, write_atomically
+from llmcore.tokenizer.formats.files import AddedToken, Reader
 from llmcore.tokenizer.vocabulary import SentencePieceVocabulary, Vocabulary
 
 
