@@ -66,7 +66,8 @@ def encode_workloads(path: Path) -> Iterator[Workload]:
         yield encode(f"encode {size}, first pass", fresh, text, fresh=True)
         strings = [text[i : i + 100] for i in range(0, len(text) - 100, len(text) // 200)]
         yield encode_strings(f"encode {len(strings)} strings of 100 characters of {kind}", known, strings)
-    yield batch(known["llmcore"].tokenizer, kinds["prose"])
+    if llmcore.num_threads() > 1:
+        yield batch(known["llmcore"].tokenizer, kinds["prose"])
     letters = "".join(random.Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=1_000_000))
     runs = {
         "one letter": "a" * 1_000_000,

@@ -129,7 +129,25 @@ def family(results: list[dict]) -> str:
     summary = results[0]["title"].rstrip(".:")
     if ratios:
         summary += f": {statistics.geometric_mean(ratios):.2f}x the best peer in the geometric mean, {min(ratios):.2f}x at least"
-    return f"<details><summary>{summary}</summary>\n\n{workload_table(results)}\n\n</details>"
+    of_texts = all(row["dtype"] == "text" for result in results for row in result["rows"])
+    rows = peer_table(results) if of_texts else workload_table(results)
+    return f"<details><summary>{summary}</summary>\n\n{rows}\n\n</details>"
+
+
+def peer_table(results: list[dict]) -> str:
+    """One row for each workload and number of threads: llmcore's time, each peer's, and how many times ours it is."""
+    rows = [row for result in results for row in result["rows"]]
+    peers = list(dict.fromkeys(name for row in rows for name in row["seconds"] if name != "llmcore"))
+
+    def cell(row: dict, peer: str) -> str:
+        ours, theirs = row["seconds"]["llmcore"], row["seconds"].get(peer)
+        return f"{duration(theirs)}, **{theirs / ours:.2f}x**" if theirs else ""
+
+    cells = [
+        [row["name"], str(row["threads"]), duration(row["seconds"]["llmcore"]), *(cell(row, peer) for peer in peers)]
+        for row in rows
+    ]
+    return table(["work", "threads", "llmcore", *peers], cells)
 
 
 def workload_table(results: list[dict]) -> str:
