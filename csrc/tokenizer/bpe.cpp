@@ -219,7 +219,7 @@ void Bpe::encode_slowly(const Waiting& w, const PieceCache::Entry* entry, PieceC
 }
 
 // Inlined, so that what it returns goes to its place from registers: stored and read back at once in words of other
-// sizes, it made half of a warm pass.
+// sizes, it made a third of a warm pass.
 [[gnu::always_inline]] inline Bpe::Waiting Bpe::waiting_piece(const uint8_t* piece, size_t n, const uint8_t* end) {
   const PieceCache::Key key =
       n <= PieceCache::kMaxShort ? PieceCache::short_key(piece, n, end) : PieceCache::long_key(piece, n);

@@ -1,5 +1,6 @@
 """`llmcore tokenize` and `llmcore train-tokenizer`."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -28,6 +29,18 @@ def test_the_first_command_of_a_new_user(run, monkeypatch, tmp_path):
     code, out, err = run("tokenize", "--out", "shards", "text.txt")
     assert (code, out) == (2, "")
     assert "-t PATH" in err
+
+
+def test_tiktoken_file(run, tmp_path):
+    ids = [*range(256), b"lo", b"lov", b"love"]
+    lines = [base64.b64encode(bytes([i]) if isinstance(i, int) else i) + b" %d\n" % n for n, i in enumerate(ids)]
+    (tmp_path / "love.tiktoken").write_bytes(b"".join(lines))
+    code, out, err = run("tokenize", "I love", "-t", tmp_path / "love.tiktoken", "--json", "--pattern", "gpt2")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["ids"] == [ord("I"), ord(" "), 258]
+    code, out, err = run("tokenize", "I love", "-t", tmp_path / "love.tiktoken")
+    assert (code, out) == (2, "")
+    assert "love.tiktoken: expected pattern=" in err
 
 
 def test_file_of_any_bytes(run, tiny, model_dir, tmp_path):

@@ -36,6 +36,12 @@ def tokenize(
             "last; without one, to show a text, a small one trained at once.",
         ),
     ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            "--pattern", metavar="NAME", help="How a .tiktoken file, which does not say, splits text: cl100k."
+        ),
+    ] = None,
     count: Annotated[bool, typer.Option("--count", help="Print only how many tokens it is.")] = False,
     merges: Annotated[bool, typer.Option("--merges", help="Show how its words were built, merge by merge.")] = False,
     json: options.Json = False,
@@ -76,10 +82,10 @@ def tokenize(
         path = tokenizer or options.last_model()
         if path is None:
             raise UsageError("expected a tokenizer: name one with -t PATH, or make one with `llmcore train-tokenizer`")
-        tok = Tokenizer.load(path)
+        tok = Tokenizer.load(path, pattern)
         return _write_shards(text, tok, out, field, shard_tokens, end_of_text, overwrite, quiet, json)
     data = _content(text or [], file)
-    tok = _known_tokenizer(tokenizer)
+    tok = _known_tokenizer(tokenizer, pattern)
     if merges:
         return _show_merges(tok, data, json)
     ids = tok.encode_ordinary(data)
@@ -98,14 +104,16 @@ def tokenize(
         console.print(f"{len(ids)} tokens for {len(data)} bytes{each}", style="dim")
 
 
-def _known_tokenizer(given: Path | None) -> Tokenizer:
+def _known_tokenizer(given: Path | None, pattern: str | None) -> Tokenizer:
     """The one named, else the last model's, else one that is trained now, so that a first look needs nothing else."""
     from llmcore import data
     from llmcore.tokenizer import Tokenizer
 
     path = given or options.last_model()
     if path is not None:
-        return Tokenizer.load(path)
+        return Tokenizer.load(path, pattern)
+    if pattern is not None:
+        raise UsageError("expected --pattern NAME with -t FILE.tiktoken, got no -t")
     corpus = data.read_corpus("python-docs")
     size = sum(map(len, corpus.train)) / 1e6
     note = f"no tokenizer named and no model made yet: {_SAMPLE_VOCAB} tokens learned now from {size:.1f} MB of python-docs"
