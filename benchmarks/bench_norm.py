@@ -11,7 +11,7 @@ import numpy as np
 
 from compare import Workload, main
 from llmcore import ops
-from llmcore.models.llama import rotary_tables
+from llmcore.models.rope import Rotary
 from peers import DTYPES, as_llmcore, as_torch, normal, torch, torch_sides
 from reference import elementwise, norm, rope, softmax
 
@@ -89,7 +89,7 @@ def swiglu(C: int, dtype: str) -> Workload:
 def rotary(C: int, dtype: str) -> Workload:
     """x (B, T, H, D); torch's as in transformers: rotate_half, with cosines and sines in x's dtype."""
     T, H = ROWS // BATCH, C // HEAD
-    cos, sin = rotary_tables(T, HEAD, 10000.0)
+    cos, sin = (table[:T] for table in Rotary(HEAD, 10000.0, T).tables(T))
     if torch:
         c, s = (as_torch(np.concatenate([t, t], 1)[None, :, None], dtype) for t in (cos, sin))
 

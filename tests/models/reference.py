@@ -43,8 +43,8 @@ def gpt2_logits(c, w, ids):
             return y @ w[b + name + ".weight"].T + w[b + name + ".bias"]
 
         y = _layer_norm(x, w[b + "norm1.weight"], w[b + "norm1.bias"], c.eps)
-        q, k, v = linear("qkv", y).reshape(T, 3, c.heads, c.head_size).swapaxes(0, 1)
-        x = x + linear("attention_out", _attention(q, k, v).reshape(T, -1))
+        q, k, v = linear("attention.qkv", y).reshape(T, 3, c.heads, c.head_size).swapaxes(0, 1)
+        x = x + linear("attention.out", _attention(q, k, v).reshape(T, -1))
         y = linear("mlp_in", _layer_norm(x, w[b + "norm2.weight"], w[b + "norm2.bias"], c.eps))
         y = 0.5 * y * (1 + np.tanh(math.sqrt(2 / math.pi) * (y + 0.044715 * y**3)))
         x = x + linear("mlp_out", y)
@@ -64,11 +64,11 @@ def llama_logits(c, w, ids):
     x = w["tokens.weight"][ids]
     for i in range(c.layers):
         b = f"blocks.{i}."
-        y = _rms_norm(x, w[b + "norm1.weight"], c.eps) @ w[b + "qkv.weight"].T
+        y = _rms_norm(x, w[b + "norm1.weight"], c.eps) @ w[b + "attention.qkv.weight"].T
         q, k, v = np.split(y.reshape(T, -1, c.head_size), [c.heads, c.heads + c.kv_heads], axis=1)
-        x = x + _attention(rotate(q), rotate(k), v).reshape(T, -1) @ w[b + "attention_out.weight"].T
-        y = _rms_norm(x, w[b + "norm2.weight"], c.eps) @ w[b + "gate_up.weight"].T
+        x = x + _attention(rotate(q), rotate(k), v).reshape(T, -1) @ w[b + "attention.out.weight"].T
+        y = _rms_norm(x, w[b + "norm2.weight"], c.eps) @ w[b + "mlp.gate_up.weight"].T
         gate, up = np.split(y, 2, axis=-1)
-        x = x + (gate / (1 + np.exp(-gate)) * up) @ w[b + "down.weight"].T
+        x = x + (gate / (1 + np.exp(-gate)) * up) @ w[b + "mlp.down.weight"].T
     head = w["tokens.weight"] if c.tied else w["head.weight"]
     return _rms_norm(x, w["norm.weight"], c.eps) @ head.T

@@ -1,86 +1,59 @@
-"""What all language models share: the key/value cache, logits and loss from hidden states, initialisation."""
+"""What all language models share: from files and back, logits and loss from hidden states, initialisation."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from llmcore import _core, autograd, nn, ops
-from llmcore._tensor import Tensor, to_dtype
+from llmcore import autograd, nn, ops
+from llmcore._tensor import Tensor
+from llmcore.models.cache import KVCache
+from llmcore.models.config import Config
+from llmcore.models.layers import Place
+from llmcore.models.weights import Layout, Stored, rows_of_parts, stored_in_gguf, stored_in_hf
 
 if TYPE_CHECKING:
     from llmcore.formats.gguf import GGUFFile
 
-
-class KVCache:
-    """Keys and values of B sequences, up to `capacity` positions each: one (B, capacity, kv_heads, head_size) pair a
-    layer. `lengths` (B) int32 counts the positions that are filled; rows move on independently of each other."""
-
-    def __init__(self, batch: int, capacity: int, layers: int, kv_heads: int, head_size: int, dtype: str):
-        shape = [batch, capacity, kv_heads, head_size]
-        self.capacity = capacity
-        self.lengths = np.zeros(batch, np.int32)
-        self._layers = [
-            (_core.zeros(shape, to_dtype(dtype)), _core.zeros(shape, to_dtype(dtype))) for _ in range(layers)
-        ]
-
-    def row(self, b: int) -> KVCache:
-        """Sequence b alone, in the same memory."""
-        view = object.__new__(KVCache)
-        view.capacity = self.capacity
-        view.lengths = self.lengths[b : b + 1]
-        view._layers = [(k.narrow(0, b, 1), v.narrow(0, b, 1)) for k, v in self._layers]
-        return view
-
-    def advance(self, count: int) -> np.ndarray:
-        """Make room for `count` more positions in every row; returns the positions (B, count) int32 they take."""
-        if self.lengths.max(initial=0) + count > self.capacity:
-            raise ValueError(f"[cache] expected at most {self.capacity} positions, got {self.lengths.max() + count}")
-        positions = self.lengths[:, None] + np.arange(count, dtype=np.int32)
-        self.lengths += np.int32(count)
-        return positions
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Store the keys and values of the positions that `advance` made room for, and attend to all up to them."""
-        keys, values = self._layers[layer]
-        ops.cache_append(keys, k, self.lengths)
-        ops.cache_append(values, v, self.lengths)
-        return ops.attention(q, keys, values, causal=True, lengths=self.lengths)
+M = TypeVar("M", bound="CausalLM")
 
 
 class CausalLM(nn.Module):
-    """A decoder-only language model. Subclasses give `config`, `embeddings` and `hidden`.
+    """A decoder-only language model. Subclasses give `config`, `tokens`, `head`, `hidden` and `layout`.
 
     dtype is the compute dtype ("float32" or "bfloat16"); parameters are float32 always.
     """
 
+    config_class: ClassVar[type[Config]]
     config: Any  # each architecture has its own
     dtype: str
+    tokens: nn.Embedding
+    head: nn.Linear | None  # None: the output layer is the token embedding
 
-    @classmethod
-    def from_hf(cls, config: Mapping, weights: Mapping[str, np.ndarray], dtype: str) -> CausalLM:
-        """From the Hugging Face format: config.json and tensors by name. ValueError, one line, for what does not fit."""
+    def __init__(self, config: Config, dtype: str = "float32", seed: int | None = 0):
         raise NotImplementedError
 
     @classmethod
-    def from_gguf(cls, file: GGUFFile, dtype: str) -> CausalLM:
-        """From a GGUF file whose `general.architecture` is this one. ValueError, one line, for what does not fit."""
-        raise NotImplementedError
-
-    def to_hf(self) -> dict[str, np.ndarray]:
-        """Weights by their names in the Hugging Face format."""
+    def layout(cls, config: Any) -> Layout:
+        """Where the parameters lie in files."""
         raise NotImplementedError
 
     def hidden(self, ids, cache: KVCache | None = None) -> Tensor:
         """ids (B, T) -> (B, T, width), after the last norm. With a cache, ids continue its sequences."""
         raise NotImplementedError
 
+    # ---- logits and loss ----
+
     def output_weight(self) -> nn.Parameter:
         """(V, width): the matrix that turns hidden states into logits."""
-        raise NotImplementedError
+        return self.tokens.weight if self.head is None else self.head.weight
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., width) -> (..., V) float32"""
+        return ops.linear(hidden, self.output_weight(), out_dtype="float32")
 
     def forward(self, ids, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
         """ids (B, T) integers -> logits (B, T, V) float32, or (B, 1, V) of the last position only.
@@ -93,7 +66,7 @@ class CausalLM(nn.Module):
         h = self.hidden(ids, cache)
         if last_only:
             h = Tensor(h.array.narrow(1, h.shape[1] - 1, 1))
-        return ops.linear(h, self.output_weight(), out_dtype="float32")
+        return self.logits(h)
 
     def loss(self, ids, targets, reduction: str = "mean") -> Tensor:
         """Cross entropy of targets (B, T) in nats, negative ones ignored. The (B, T, V) logits never exist at once."""
@@ -105,7 +78,8 @@ class CausalLM(nn.Module):
         kv_heads = getattr(c, "kv_heads", c.heads)
         return KVCache(batch, min(capacity, c.context), c.layers, kv_heads, c.head_size, self.dtype)
 
-    def checked_ids(self, ids) -> np.ndarray:
+    def place(self, ids, cache: KVCache | None) -> tuple[np.ndarray, Place]:
+        """ids as int32, checked, and where they stand."""
         ids = np.asarray(ids)
         if ids.ndim != 2 or ids.dtype.kind not in "iu":
             raise ValueError(f"[model] expected integer ids (B, T), got {ids.dtype} {ids.shape}")
@@ -114,18 +88,45 @@ class CausalLM(nn.Module):
         vocab = self.config.vocab_size
         if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < vocab:  # before they are cut to 32 bits
             raise ValueError(f"[model] expected ids in [0, {vocab}), got {ids.min()} to {ids.max()}")
-        return np.ascontiguousarray(ids, np.int32)
+        return np.ascontiguousarray(ids, np.int32), Place.of(ids, cache)
 
+    # ---- files ----
 
-def check_shapes(expected: Iterable[tuple[str, tuple[int, ...]]], weights: Mapping[str, np.ndarray]) -> None:
-    """Whether a file holds what a config promises, before anything of that size is allocated."""
-    for name, shape in expected:
-        if name not in weights:
-            raise ValueError(f"[load] expected a tensor {name} {shape}, got none")
-        if np.shape(weights[name]) != shape:
-            raise ValueError(f"[load] expected {name} of shape {shape}, got {np.shape(weights[name])}")
-        if weights[name].dtype.kind not in "fV" or weights[name].dtype.itemsize > 4:
-            raise ValueError(f"[load] expected {name} float32, float16 or bfloat16, got {weights[name].dtype}")
+    @classmethod
+    def from_hf(cls: type[M], config: Mapping, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> M:
+        """From the Hugging Face format: config.json and tensors by name, which are read when they are used.
+        ValueError, one line, for what does not fit."""
+        c = cls.config_class.from_hf(config)
+        return cls._from_stored(c, stored_in_hf(cls.layout(c), cls.renamed(weights)), dtype)
+
+    @classmethod
+    def from_gguf(cls: type[M], file: GGUFFile, dtype: str = "float32") -> M:
+        """From a GGUF file whose `general.architecture` is this one. ValueError, one line, for what does not fit."""
+        c = cls.config_class.from_gguf(file)
+        return cls._from_stored(c, stored_in_gguf(cls.layout(c), file), dtype)
+
+    @classmethod
+    def _from_stored(cls: type[M], config: Config, stored: dict[str, Stored], dtype: str) -> M:
+        model = cls(config, dtype, seed=None)
+        model.load_state_dict(stored)
+        return model
+
+    @classmethod
+    def renamed(cls, weights: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Tensors under the names of `layout`, where files have several."""
+        return weights
+
+    def hf_tensors(self) -> Iterator[tuple[str, np.ndarray]]:
+        """(name, values) of the Hugging Face format, float32, one after the other: all at once never exist twice."""
+        parameters = dict(self.named_parameters())
+        for name, parts in self.layout(self.config):
+            values = parameters[name].stored()
+            for part, start, end in rows_of_parts(parts):
+                yield part.hf, part.to_hf(values[start:end].astype(np.float32, copy=False))
+
+    def to_hf(self) -> dict[str, np.ndarray]:
+        """All of them."""
+        return dict(self.hf_tensors())
 
 
 def initialise(model: nn.Module, seed: int | None, layers: int, residual: tuple[str, ...], std: float = 0.02) -> None:
@@ -140,26 +141,3 @@ def initialise(model: nn.Module, seed: int | None, layers: int, residual: tuple[
             continue
         scale = std / math.sqrt(2 * layers) if name.endswith(residual) else std
         p.assign(rng.standard_normal(p.shape, np.float32) * np.float32(scale))
-
-
-def check_config(op: str, config) -> None:
-    """One line for sizes that cannot be: not positive, or heads that do not divide."""
-    for name in ("vocab_size", "context", "width", "layers", "heads"):
-        value = getattr(config, name)
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"[{op}] expected {name} a positive integer, got {value!r}")
-    if not (math.isfinite(config.eps) and config.eps >= 0):
-        raise ValueError(f"[{op}] expected eps >= 0, got {config.eps}")
-
-
-def field(config: Mapping, name: str, kind, default=None, of: str = "config.json"):
-    """A field of a config.json (or of the metadata that `of` names), checked. ValueError names it."""
-    value = config.get(name, default)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            value = float(value)
-        except OverflowError:
-            raise ValueError(f"[{of}] expected {name} a number that a float can hold, got a larger one") from None
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"[{of}] expected {name} of type {kind.__name__}, got {value!r}")
-    return value

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from llmcore import ops
 from llmcore._tensor import Tensor
-from llmcore.nn.module import Module, Parameter
+from llmcore.nn.module import Constant, Module, Parameter
 
 
 class Linear(Module):
     """y = x · weightᵀ + bias; weight (outputs, inputs)."""
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True):
-        self.weight = Parameter(np.zeros((outputs, inputs), np.float32))
-        self.bias = Parameter(np.zeros(outputs, np.float32)) if bias else None
+        self.weight = Parameter(Constant((outputs, inputs), 0.0))
+        self.bias = Parameter(Constant((outputs,), 0.0)) if bias else None
 
     def forward(self, x: Tensor, residual: Tensor | None = None, activation: str | None = None) -> Tensor:
         return ops.linear(x, self.weight, self.bias, residual=residual, activation=activation)
@@ -24,7 +22,7 @@ class Embedding(Module):
     """One row of `weight` (rows, width) for each id."""
 
     def __init__(self, rows: int, width: int):
-        self.weight = Parameter(np.zeros((rows, width), np.float32))
+        self.weight = Parameter(Constant((rows, width), 0.0))
 
     def forward(self, ids, dtype="float32") -> Tensor:
         return ops.embedding(ids, self.weight, dtype)
@@ -34,8 +32,8 @@ class LayerNorm(Module):
     """Layer norm with weight and bias."""
 
     def __init__(self, width: int, eps: float = 1e-5):
-        self.weight = Parameter(np.ones(width, np.float32))
-        self.bias = Parameter(np.zeros(width, np.float32))
+        self.weight = Parameter(Constant((width,), 1.0))
+        self.bias = Parameter(Constant((width,), 0.0))
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,7 +44,7 @@ class RMSNorm(Module):
     """RMS norm with weight."""
 
     def __init__(self, width: int, eps: float = 1e-6):
-        self.weight = Parameter(np.ones(width, np.float32))
+        self.weight = Parameter(Constant((width,), 1.0))
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:

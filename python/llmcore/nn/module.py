@@ -2,35 +2,106 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from typing import Protocol
 
 import numpy as np
 
 from llmcore import _core
 from llmcore._core import DType
-from llmcore._tensor import Tensor, array_to_numpy
+from llmcore._tensor import Tensor, array_to_numpy, to_array
+
+
+class Source(Protocol):
+    """Values that a parameter takes from elsewhere when they are first needed: a file's, or a constant."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def values(self) -> np.ndarray:
+        """float32 or bfloat16 of the shape."""
+        ...
+
+
+class Constant:
+    """The same number everywhere."""
+
+    def __init__(self, shape: tuple[int, ...], value: float):
+        self.shape, self.value = shape, value
+
+    def values(self) -> np.ndarray:
+        return np.full(self.shape, self.value, np.float32)
 
 
 class Parameter(Tensor):
-    """A trainable float32 tensor. Matrices keep themselves packed for the kernels, once per dtype and direction, until
-    `updated()` says that the values changed; an optimizer writes the panels that are in use with the values."""
+    """A trainable float32 tensor, from an array, which is copied, or from a source, which is asked when the values are
+    first needed.
 
-    __slots__ = ("_fresh", "_packed", "_used")
+    Matrices keep themselves packed for the kernels, once per dtype and direction, until `updated()` says that the values
+    changed; an optimizer writes the panels that are in use with the values. A matrix that is only multiplied with is
+    packed straight from its source and never becomes float32.
+    """
+
+    __slots__ = ("_array", "_fresh", "_packed", "_source", "_used")
 
     def __init__(self, values) -> None:
-        array = _core.empty(list(np.shape(values)), DType.float32)
-        array.numpy()[...] = values
-        super().__init__(array, requires_grad=True)
+        self._source: Source | None = None
+        self._array: _core.Array | None = None
+        super().__init__(None, requires_grad=True)  # type: ignore[arg-type]
         # For the six kinds: both directions, and pairs for a swiglu, in both dtypes.
         self._packed: list[_core.Panels | None] = [None] * 6
         self._fresh = [False] * 6
         self._used = [False] * 6  # since the last update
+        if hasattr(values, "values"):
+            self._source = values
+        else:
+            self._write(np.asarray(values))
+
+    @property
+    def array(self) -> _core.Array:  # type: ignore[override]
+        """The values, float32."""
+        if self._array is None:
+            assert self._source is not None
+            self._write(self._source.values())
+        return self._array  # type: ignore[return-value]
+
+    @array.setter
+    def array(self, array: _core.Array | None) -> None:
+        self._array = array
+
+    def _write(self, values: np.ndarray) -> None:
+        if self._array is None:
+            self._array = _core.empty(list(values.shape), DType.float32)
+        self._array.numpy()[...] = values
+        self._source = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._array.shape if self._source is None else tuple(self._source.shape)  # type: ignore[union-attr]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def dtype(self) -> str:
+        return "float32"
+
+    @property
+    def device(self) -> str:
+        return "cpu" if self._array is None else self._array.device
 
     def panels(self, dtype: DType, transposed: bool, paired: bool = False) -> _core.Panels:
         kind = 2 * (transposed + paired) + (dtype is DType.bfloat16)
         if not self._fresh[kind]:
             # The memory of the stale panels is used again.
-            self._packed[kind] = _core.pack(self.array, dtype, transposed, self._packed[kind], paired)
+            values = self.array if self._source is None else to_array(self._source.values())
+            self._packed[kind] = _core.pack(values, dtype, transposed, self._packed[kind], paired)
             self._fresh[kind] = True
         self._used[kind] = True
         return self._packed[kind]  # type: ignore[return-value]
@@ -48,12 +119,20 @@ class Parameter(Tensor):
         return [p for p, fresh in zip(self._packed, self._fresh, strict=True) if fresh and p is not None]
 
     def assign(self, values) -> None:
-        """Overwrite the values (same shape)."""
-        values = np.asarray(values)
-        if values.shape != self.shape:
-            raise ValueError(f"[parameter] expected values of shape {self.shape}, got {values.shape}")
-        self.array.numpy()[...] = values
+        """Overwrite the values by an array or a source of the same shape."""
+        if not hasattr(values, "values"):
+            values = np.asarray(values)
+        if tuple(values.shape) != self.shape:
+            raise ValueError(f"[parameter] expected values of shape {self.shape}, got {tuple(values.shape)}")
+        if isinstance(values, np.ndarray):
+            self._write(values)
+        else:
+            self._array, self._source = None, values
         self.updated()
+
+    def stored(self) -> np.ndarray:
+        """The values for reading: of the source, float32 or bfloat16, while nobody has asked for float32."""
+        return self._array.numpy() if self._source is None else self._source.values()  # type: ignore[union-attr]
 
 
 class Module:
@@ -95,8 +174,8 @@ class Module:
         """Views of the parameters by name, float32."""
         return {name: array_to_numpy(p.array) for name, p in self.named_parameters()}
 
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Overwrite all parameters. ValueError names what is missing, left over, or of another shape; nothing is
+    def load_state_dict(self, state: Mapping[str, np.ndarray | Source]) -> None:
+        """Overwrite all parameters by arrays or sources. ValueError names what is missing, left over, or of another shape; nothing is
         written then."""
         own = dict(self.named_parameters())
         missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
@@ -108,8 +187,8 @@ class Module:
             ]
             raise ValueError(f"[load] expected the parameters of this model, got {', '.join(what)}")
         for name, p in own.items():
-            if tuple(np.shape(state[name])) != p.shape:
-                raise ValueError(f"[load] expected {name} of shape {p.shape}, got {np.shape(state[name])}")
+            if tuple(state[name].shape) != p.shape:
+                raise ValueError(f"[load] expected {name} of shape {p.shape}, got {tuple(state[name].shape)}")
         for name, p in own.items():
             p.assign(state[name])
 

@@ -1,0 +1,146 @@
+"""Configs of architectures: every field knows its name in a Hugging Face config.json and in GGUF's metadata, so that one
+line in a dataclass says how it is read, checked and written."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+if TYPE_CHECKING:
+    from llmcore.formats.gguf import GGUFFile
+
+REQUIRED: Any = object()
+C = TypeVar("C", bound="Config")
+
+
+def setting(default: Any, hf: str | None = None, gguf: str | None = None, kind: type | None = None, absent=REQUIRED):
+    """A field of a config: its default in Python, its names in config.json and (after `<architecture>.`) in GGUF, and
+    what a file means that does not have it, which is an error where nothing is given. A field whose default is None may
+    be null or missing; `__post_init__` puts a value there if it needs one."""
+    kind = kind or (int if default is None else type(default))
+    absent = None if default is None and absent is REQUIRED else absent
+    return dataclasses.field(default=default, metadata={"hf": hf, "gguf": gguf, "kind": kind, "absent": absent})
+
+
+@dataclass(frozen=True)
+class Config:
+    """What every architecture has. Subclasses are frozen dataclasses whose fields are `setting`s."""
+
+    model_type: ClassVar[str]  # of config.json
+    hf_class: ClassVar[str]  # the class of transformers
+    gguf_architecture: ClassVar[str | None] = None  # general.architecture
+    # Other fields of config.json: what they may be. The first is written, and meant where the field is missing.
+    fixed: ClassVar[Mapping[str, tuple]] = {}
+    gguf_fixed: ClassVar[Mapping[str, tuple]] = {}
+
+    vocab_size: int = setting(32000, "vocab_size")
+    context: int = setting(2048, "max_position_embeddings", "context_length")
+    width: int = setting(768, "hidden_size", "embedding_length")
+    layers: int = setting(12, "num_hidden_layers", "block_count")
+    heads: int = setting(12, "num_attention_heads", "attention.head_count")
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "context", "width", "layers", "heads"):
+            self.check_positive(name)
+
+    def check_positive(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                self.fail(f"{name} a positive integer", repr(value))
+
+    def check_number(self, name: str, least: float, strict: bool = False) -> None:
+        value = getattr(self, name)
+        if not (math.isfinite(value) and (value > least if strict else value >= least)):
+            self.fail(f"{name} {'>' if strict else '>='} {least:g}", value)
+
+    def fail(self, expected: str, got: object) -> None:
+        raise ValueError(f"[{type(self).__name__}] expected {expected}, got {got}")
+
+    def derive(self, **values: Any) -> None:
+        """Fill the fields that were left None."""
+        for name, value in values.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+
+    # ---- config.json ----
+
+    @classmethod
+    def from_hf(cls: type[C], config: Mapping) -> C:
+        """From config.json. ValueError, one line, names a field that is missing or wrong, or that asks for what this
+        implementation does not have."""
+        for name, allowed in cls.fixed.items():
+            if config.get(name, allowed[0]) not in allowed:
+                choices = " or ".join(map(repr, allowed))
+                raise ValueError(f"[config.json] expected {name} {choices} for {cls.model_type}, got {config[name]!r}")
+        return cls(**cls.hf_values(config))
+
+    @classmethod
+    def hf_values(cls, config: Mapping) -> dict[str, Any]:
+        """Arguments of the constructor from config.json. Architectures add to what their fields say."""
+        return {
+            f.name: read(config, f.metadata["hf"], f.metadata["kind"], f.metadata["absent"], "config.json")
+            for f in dataclasses.fields(cls)
+            if f.metadata.get("hf")
+        }
+
+    def to_hf(self) -> dict[str, Any]:
+        """config.json of the Hugging Face format."""
+        values = {f.metadata["hf"]: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata.get("hf")}
+        fixed = {name: allowed[0] for name, allowed in self.fixed.items()}
+        return {"model_type": self.model_type, "architectures": [self.hf_class], **values, **fixed}
+
+    # ---- GGUF ----
+
+    @classmethod
+    def from_gguf(cls: type[C], file: GGUFFile) -> C:
+        """From the metadata of a GGUF file, with the same errors."""
+        for name, allowed in cls.gguf_fixed.items():
+            if (got := file.metadata.get(f"{cls.gguf_architecture}.{name}", allowed[0])) not in allowed:
+                choices = " or ".join(map(repr, allowed))
+                raise ValueError(f"[gguf] expected {cls.gguf_architecture}.{name} {choices}, got {got!r}")
+        return cls(**cls.gguf_values(file))
+
+    @classmethod
+    def gguf_values(cls, file: GGUFFile) -> dict[str, Any]:
+        """Arguments of the constructor from a GGUF file. Architectures add to what their fields say."""
+        values: dict[str, Any] = {
+            f.name: read(
+                file.metadata,
+                f"{cls.gguf_architecture}.{f.metadata['gguf']}",
+                f.metadata["kind"],
+                f.metadata["absent"],
+                "gguf",
+            )
+            for f in dataclasses.fields(cls)
+            if f.metadata.get("gguf")
+        }
+        embedding = file.tensors.get("token_embd.weight")
+        values["vocab_size"] = 0 if embedding is None else embedding.shape[0]
+        return values
+
+    def to_gguf(self) -> dict[str, Any]:
+        """Metadata by full key, as Python numbers, strings and lists."""
+        values: dict[str, Any] = {"general.architecture": self.gguf_architecture}
+        for f in dataclasses.fields(self):
+            if f.metadata.get("gguf") and getattr(self, f.name) is not None:
+                values[f"{self.gguf_architecture}.{f.metadata['gguf']}"] = getattr(self, f.name)
+        return values
+
+
+def read(config: Mapping, name: str, kind: type, absent: Any = REQUIRED, of: str = "config.json") -> Any:
+    """A field of a config.json (or of the metadata that `of` names), checked. ValueError names it."""
+    value = config.get(name)
+    if value is None and absent is not REQUIRED:
+        return absent
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        try:
+            value = float(value)
+        except OverflowError:
+            raise ValueError(f"[{of}] expected {name} a number that a float can hold, got a larger one") from None
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"[{of}] expected {name} of type {kind.__name__}, got {value!r:.100}")
+    return value

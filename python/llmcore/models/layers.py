@@ -1,0 +1,114 @@
+"""What most architectures are made of: attention with its variations, the gated feed-forward part, and where the tokens
+of a call stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmcore import nn, ops
+from llmcore._tensor import Tensor
+from llmcore.models.cache import KVCache
+from llmcore.models.rope import Rotary
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the tokens (B, T) of a call stand: at `positions` (B, T) int32 of the sequences in `cache`, or, without
+    either, at 0..T−1. `end`: all positions are below it."""
+
+    cache: KVCache | None
+    positions: np.ndarray | None
+    end: int
+
+    @classmethod
+    def of(cls, ids: np.ndarray, cache: KVCache | None) -> Place:
+        """Of ids (B, T) that begin sequences, or continue those of a cache, which makes room for them."""
+        if cache is None:
+            return cls(None, None, ids.shape[1])
+        positions = cache.advance(ids.shape[1])
+        return cls(cache, positions, int(positions.max(initial=0)) + 1)
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, **options) -> Tensor:
+        """Causal attention of these tokens to those before them; options as of `ops.attention`."""
+        if self.cache is None:
+            return ops.attention(q, k, v, **options)
+        return self.cache.attend(layer, q, k, v, **options)
+
+
+class Attention(nn.Module):
+    """Causal self-attention (B, T, width) -> (B, T, width) in one matrix for queries, keys and values, and one for the
+    output; with `heads` a multiple of `kv_heads` (grouped queries).
+
+    bias, out_bias: of the two matrices. rotary: None for no positions. norm: "head" normalises each query and key over
+    its head, "width" all queries (and keys) of a token together. window, scale, softcap: as of `ops.attention`.
+    """
+
+    def __init__(
+        self,
+        layer: int,
+        width: int,
+        heads: int,
+        kv_heads: int,
+        head_size: int,
+        rotary: Rotary | None = None,
+        bias: bool = False,
+        out_bias: bool = False,
+        norm: str | None = None,
+        eps: float = 1e-6,
+        window: int | None = None,
+        scale: float | None = None,
+        softcap: float | None = None,
+    ):
+        self.layer, self.heads, self.kv_heads, self.head_size = layer, heads, kv_heads, head_size
+        self.rotary, self.norm = rotary, norm
+        self.options = {"window": window, "scale": scale} | ({} if softcap is None else {"softcap": softcap})
+        self.qkv = nn.Linear(width, (heads + 2 * kv_heads) * head_size, bias)
+        if norm is not None:
+            q, k = (head_size, head_size) if norm == "head" else (heads * head_size, kv_heads * head_size)
+            self.q_norm, self.k_norm = nn.RMSNorm(q, eps), nn.RMSNorm(k, eps)
+        self.out = nn.Linear(heads * head_size, width, out_bias)
+
+    def forward(self, x: Tensor, at: Place, residual: Tensor | None = None) -> Tensor:
+        """residual + attention(x)"""
+        B, T, _ = x.shape
+        q, k, v = self._qkv(self.qkv(x), at)
+        y = at.attend(self.layer, q, k, v, **self.options)
+        return self.out(y.reshape(B, T, self.heads * self.head_size), residual=residual)
+
+    def _qkv(self, qkv: Tensor, at: Place) -> list[Tensor]:
+        """(B, T, H + 2 Hkv heads) -> queries, keys, values (B, T, heads, D), turned."""
+        B, T, _ = qkv.shape
+        sizes = [self.heads, self.kv_heads, self.kv_heads]
+        if self.norm is None:
+            qkv = qkv.reshape(B, T, sum(sizes), self.head_size)
+            # Values pass: one call turns the packed tensor.
+            return ops.split(self._turned(qkv, at, self.heads + self.kv_heads), sizes, dim=2)
+        if self.norm == "width":
+            q, k, _ = ops.split(qkv, [n * self.head_size for n in sizes], dim=-1)
+            q = self.q_norm(q).reshape(B, T, self.heads, self.head_size)
+            k = self.k_norm(k).reshape(B, T, self.kv_heads, self.head_size)
+            v = ops.split(qkv.reshape(B, T, sum(sizes), self.head_size), sizes, dim=2)[2]
+        else:
+            q, k, v = ops.split(qkv.reshape(B, T, sum(sizes), self.head_size), sizes, dim=2)
+            q, k = self.q_norm(q), self.k_norm(k)
+        return [self._turned(q, at), self._turned(k, at), v]
+
+    def _turned(self, x: Tensor, at: Place, heads: int | None = None) -> Tensor:
+        if self.rotary is None:
+            return x
+        return ops.rope(x, *self.rotary.tables(at.end), at.positions, heads=heads)
+
+
+class GatedFeedForward(nn.Module):
+    """down(act(gate(x)) · up(x)), gate and up in one matrix (Shazeer 2020); activation "swiglu" or "geglu"."""
+
+    def __init__(self, width: int, size: int, activation: str = "swiglu"):
+        self.activation = activation
+        self.gate_up = nn.Linear(width, 2 * size, bias=False)
+        self.down = nn.Linear(size, width, bias=False)
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """residual + the layer's output"""
+        return self.down(self.gate_up(x, activation=self.activation), residual=residual)

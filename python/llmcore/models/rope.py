@@ -1,0 +1,194 @@
+"""Rotary positions (Su et al. 2021): tables of cosines and sines, and the ways in which models stretch them to longer
+contexts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llmcore.models.config import read
+
+_GGUF_KINDS = ("none", "linear", "yarn")
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How frequencies are changed for a context `factor` times the one of pretraining, `original_context`.
+
+    kind "linear": all divided by factor (Chen et al. 2023). "llama3": long waves divided, short ones kept, those between
+    (by low_freq_factor and high_freq_factor turns over the original context) blended (Llama 3.1). "yarn": the same idea
+    with a ramp from beta_fast to beta_slow turns, and cos and sin multiplied by attention_factor (Peng et al. 2023).
+    """
+
+    kind: str
+    factor: float
+    original_context: int
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float = 1.0
+    truncate: bool = True  # yarn: whole dimensions as the ends of the ramp
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("linear", "llama3", "yarn"):
+            raise ValueError(f"[RopeScaling] expected kind linear, llama3 or yarn, got {self.kind!r}")
+        if not (math.isfinite(self.factor) and self.factor > 0) or self.original_context < 1:
+            raise ValueError(
+                f"[RopeScaling] expected factor > 0 and original_context >= 1, got {self.factor} and {self.original_context}"
+            )
+        if self.kind == "llama3" and not 0 < self.low_freq_factor < self.high_freq_factor < math.inf:
+            raise ValueError(
+                "[RopeScaling] expected 0 < low_freq_factor < high_freq_factor, got "
+                f"{self.low_freq_factor} and {self.high_freq_factor}"
+            )
+        if self.kind == "yarn" and not (0 < self.beta_slow < self.beta_fast < math.inf and self.attention_factor > 0):
+            raise ValueError(
+                f"[RopeScaling] expected 0 < beta_slow < beta_fast, got {self.beta_slow} and {self.beta_fast}"
+            )
+
+    @classmethod
+    def from_hf(cls, rope: Mapping | None, context: int) -> RopeScaling | None:
+        """From rope_scaling (or rope_parameters) of config.json. Kinds that this does not have are refused by name."""
+        if rope is None:
+            return None
+        if not isinstance(rope, Mapping):
+            raise ValueError(f"[config.json] expected rope_scaling an object, got {rope!r:.100}")
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind in ("default", None):
+            return None
+        if kind not in ("linear", "llama3", "yarn"):
+            raise ValueError(
+                f"[config.json] expected rope_scaling of type default, linear, llama3 or yarn, got {kind!r}"
+            )
+        values: dict[str, Any] = {
+            "kind": kind,
+            "factor": read(rope, "factor", float),
+            "original_context": read(rope, "original_max_position_embeddings", int, context),
+        }
+        if kind == "llama3":
+            values |= {name: read(rope, name, float) for name in ("low_freq_factor", "high_freq_factor")}
+        if kind == "yarn":
+            values |= {
+                name: read(rope, name, float, default) for name, default in (("beta_fast", 32.0), ("beta_slow", 1.0))
+            }
+            values["truncate"] = read(rope, "truncate", bool, True)
+            values["attention_factor"] = read(rope, "attention_factor", float, None) or _yarn_attention_factor(rope)
+        return cls(**values)
+
+    def to_hf(self) -> dict[str, Any]:
+        """rope_scaling of config.json."""
+        rope: dict[str, Any] = {"rope_type": self.kind, "factor": self.factor}
+        if self.kind != "linear":
+            rope["original_max_position_embeddings"] = self.original_context
+        if self.kind == "llama3":
+            rope |= {"low_freq_factor": self.low_freq_factor, "high_freq_factor": self.high_freq_factor}
+        if self.kind == "yarn":
+            rope |= {
+                "beta_fast": self.beta_fast,
+                "beta_slow": self.beta_slow,
+                "attention_factor": self.attention_factor,
+                "truncate": self.truncate,
+            }
+        return rope
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping, architecture: str, context: int) -> RopeScaling | None:
+        """From `<architecture>.rope.scaling.*`. (Llama 3's is a tensor there: see `Rotary.frequency_factors`.)"""
+
+        def value(name: str, kind: type, absent: Any = None) -> Any:
+            return read(metadata, f"{architecture}.rope.scaling.{name}", kind, absent, "gguf")
+
+        kind = value("type", str, "none")
+        if kind not in _GGUF_KINDS:
+            raise ValueError(
+                f"[gguf] expected {architecture}.rope.scaling.type one of {', '.join(_GGUF_KINDS)}, got {kind!r}"
+            )
+        factor = value("factor", float, 1.0)
+        if kind == "none":
+            return None
+        scaling: dict[str, Any] = {"rope_type": kind, "factor": factor}
+        scaling["original_max_position_embeddings"] = value("original_context_length", int, context)
+        return cls.from_hf(scaling, context)
+
+    def to_gguf(self, architecture: str) -> dict[str, Any]:
+        if self.kind == "llama3":
+            return {}
+        own = RopeScaling.from_hf(
+            {
+                "rope_type": self.kind,
+                "factor": self.factor,
+                "original_max_position_embeddings": self.original_context,
+            },
+            self.original_context,
+        )
+        if self != own:
+            raise ValueError("[gguf] expected yarn with its usual betas and attention factor, got others")
+        prefix = f"{architecture}.rope.scaling"
+        return {
+            f"{prefix}.type": self.kind,
+            f"{prefix}.factor": self.factor,
+            f"{prefix}.original_context_length": self.original_context,
+        }
+
+
+def _yarn_attention_factor(rope: Mapping) -> float:
+    factor = read(rope, "factor", float)
+    mscale, all_dimensions = read(rope, "mscale", float, None), read(rope, "mscale_all_dim", float, None)
+
+    def scale(m: float) -> float:
+        return 0.1 * m * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+    return scale(mscale) / scale(all_dimensions) if mscale and all_dimensions else scale(1.0)
+
+
+class Rotary:
+    """Tables of cos and sin for heads of which the first `size` dimensions turn. Made as far as positions are needed: a
+    config may promise any context."""
+
+    def __init__(self, size: int, base: float, context: int, scaling: RopeScaling | None = None):
+        self.size, self.base, self.context, self.scaling = size, base, context, scaling
+        self._tables: tuple[np.ndarray, np.ndarray] | None = None
+
+    def tables(self, positions: int) -> tuple[np.ndarray, np.ndarray]:
+        """cos and sin (at least `positions`, size / 2) float32 of position · frequency."""
+        if self._tables is None or len(self._tables[0]) < positions:
+            rows = min(max(1 << (positions - 1).bit_length(), 256), max(self.context, positions))
+            angle = np.arange(rows, dtype=np.float64)[:, None] * self.frequencies()
+            scale = self.scaling.attention_factor if self.scaling else 1.0
+            self._tables = (np.cos(angle) * scale).astype(np.float32), (np.sin(angle) * scale).astype(np.float32)
+        return self._tables
+
+    def frequencies(self) -> np.ndarray:
+        """Radians a position, (size / 2) float64: base^(−2i / size), scaled."""
+        plain = self.base ** (-np.arange(0, self.size, 2, dtype=np.float64) / self.size)
+        s = self.scaling
+        if s is None:
+            return plain
+        if s.kind == "linear":
+            return plain / s.factor
+        turns = s.original_context * plain / (2 * math.pi)  # over the original context
+        if s.kind == "llama3":
+            keep = np.clip((turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor), 0, 1)
+        else:
+            keep = 1 - self._yarn_ramp(s)
+        return plain * (keep + (1 - keep) / s.factor)
+
+    def frequency_factors(self) -> np.ndarray:
+        """What GGUF's tensor `rope_freqs.weight` divides plain frequencies by, (size / 2) float32."""
+        plain = self.base ** (-np.arange(0, self.size, 2, dtype=np.float64) / self.size)
+        return (plain / self.frequencies()).astype(np.float32)
+
+    def _yarn_ramp(self, s: RopeScaling) -> np.ndarray:
+        def dimension(turns: float) -> float:  # the one that turns so often over the original context
+            return self.size * math.log(s.original_context / (turns * 2 * math.pi)) / (2 * math.log(self.base))
+
+        low, high = dimension(s.beta_fast), dimension(s.beta_slow)
+        if s.truncate:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, self.size - 1)
+        return np.clip((np.arange(self.size // 2) - low) / (high - low or 1e-3), 0, 1)

@@ -1,0 +1,185 @@
+"""Where an architecture's parameters lie in files: which tensors each is made of, in the Hugging Face format and in GGUF.
+Nothing is read or converted before a parameter is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from llmcore.formats.gguf import GGUFFile, GGUFTensor
+from llmcore.formats.quantization import dequantize
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one of our parameters that a file keeps as a tensor of its own.
+
+    hf, gguf: its names; shape: of the rows in our layout. The rest says how a file's layout differs from ours:
+    hf_transposed: (inputs, outputs) there. hf_rows: row i of ours is row hf_rows[i] there. hf_offset: what is added to
+    the values there. gguf_heads: so many heads, whose rows are in the order of rotation in neighbouring pairs instead
+    of halves. gguf_index: ours is one of a stack of matrices.
+    """
+
+    hf: str
+    gguf: str
+    shape: tuple[int, ...]
+    hf_transposed: bool = False
+    hf_rows: np.ndarray | None = None
+    hf_offset: float = 0.0
+    gguf_heads: int | None = None
+    gguf_index: int | None = None
+
+    @property
+    def hf_shape(self) -> tuple[int, ...]:
+        return self.shape[::-1] if self.hf_transposed else self.shape
+
+    def from_hf(self, w: np.ndarray) -> np.ndarray:
+        """Our rows from the tensor of a Hugging Face file: float32, or bfloat16 as it is."""
+        if self.hf_transposed:
+            w = w.T
+        if self.hf_rows is not None:
+            w = w[self.hf_rows]
+        if self.hf_offset:
+            return w.astype(np.float32) + np.float32(self.hf_offset)
+        return w if w.dtype in (np.float32, BFLOAT16) else w.astype(np.float32)
+
+    def to_hf(self, w: np.ndarray) -> np.ndarray:
+        """The reverse, for float32."""
+        if self.hf_offset:
+            w = w - np.float32(self.hf_offset)
+        if self.hf_rows is not None:
+            turned = np.empty_like(w)
+            turned[self.hf_rows] = w
+            w = turned
+        return np.ascontiguousarray(w.T) if self.hf_transposed else w
+
+    def from_gguf_rows(self, w: np.ndarray) -> np.ndarray:
+        """Our order of rows, of values or of blocks: (rows, anything)."""
+        if self.gguf_heads is None:
+            return w
+        pairs = w.reshape(self.gguf_heads, w.shape[0] // self.gguf_heads // 2, 2, *w.shape[1:])
+        return pairs.swapaxes(1, 2).reshape(w.shape)
+
+    def to_gguf_rows(self, w: np.ndarray) -> np.ndarray:
+        """The reverse."""
+        if self.gguf_heads is None:
+            return w
+        halves = w.reshape(self.gguf_heads, 2, w.shape[0] // self.gguf_heads // 2, *w.shape[1:])
+        return halves.swapaxes(1, 2).reshape(w.shape)
+
+
+# (the name of our parameter, the parts it is made of, row by row)
+Layout = Iterable[tuple[str, list[Part]]]
+
+
+class Stored:
+    """A parameter as it lies in a file: the parts, row by row, read when asked."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, parts: list[Callable[[], np.ndarray]], shape: tuple[int, ...], blocks: list | None = None):
+        self._parts, self.shape, self._blocks = parts, shape, blocks
+
+    def values(self) -> np.ndarray:
+        """float32 or bfloat16 of the shape."""
+        arrays = [part() for part in self._parts]
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)  # different types become float32
+
+    def blocks(self) -> list[tuple[str, int, np.ndarray]] | None:
+        """(GGUF's name of the type, rows, bytes) of every part, where all are quantized in blocks."""
+        return None if self._blocks is None else [block() for block in self._blocks]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self.values().astype(dtype or np.float32, copy=bool(copy))
+
+
+def stored_in_hf(layout: Layout, tensors: Mapping[str, np.ndarray]) -> dict[str, Stored]:
+    """Our parameters by name. ValueError names a tensor that is missing, or of another shape or type, before anything of
+    that size is allocated."""
+    found = {}
+    for name, parts in layout:
+        for part in parts:
+            _check(part.hf, part.hf_shape, tensors)
+        readers = [partial(part.from_hf, tensors[part.hf]) for part in parts]
+        found[name] = Stored(readers, _stacked_shape(parts))
+    return found
+
+
+def stored_in_gguf(layout: Layout, file: GGUFFile) -> dict[str, Stored]:
+    """The same of a GGUF file; its other tensors are refused, they would change what the model computes."""
+    found, used = {}, {"rope_freqs.weight"}
+    for name, parts in layout:
+        tensors = [_gguf_slice(part, file) for part in parts]
+        used |= {part.gguf for part in parts}
+        for part, tensor in zip(parts, tensors, strict=True):
+            _check(part.gguf, part.shape, {part.gguf: tensor})
+        readers = [partial(_values, p, t) for p, t in zip(parts, tensors, strict=True)]
+        blocks = None
+        if len(parts[0].shape) == 2 and all(t.type.elements > 1 for t in tensors):
+            blocks = [partial(_blocks, p, t) for p, t in zip(parts, tensors, strict=True)]
+        found[name] = Stored(readers, _stacked_shape(parts), blocks)
+    if unknown := sorted(file.tensors.keys() - used):
+        raise ValueError(f"[gguf] expected the tensors of this architecture only, got {unknown[0]}")
+    return found
+
+
+def rows_of_parts(parts: list[Part]) -> list[tuple[Part, int, int]]:
+    """(part, first row, end): where each part lies in our parameter."""
+    spans, start = [], 0
+    for part in parts:
+        spans.append((part, start, start + part.shape[0]))
+        start += part.shape[0]
+    return spans
+
+
+def _stacked_shape(parts: list[Part]) -> tuple[int, ...]:
+    return (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+
+
+def _check(name: str, shape: tuple[int, ...], tensors: Mapping[str, Any]) -> None:
+    if name not in tensors:
+        raise ValueError(f"[load] expected a tensor {name} {shape}, got none")
+    tensor = tensors[name]
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"[load] expected {name} of shape {shape}, got {tuple(tensor.shape)}")
+    dtype = getattr(tensor, "dtype", None)  # of an array; blocks of a GGUF file have types of their own
+    if dtype is not None and (dtype.kind not in "fV" or dtype.itemsize > 4):
+        raise ValueError(f"[load] expected {name} float32, float16 or bfloat16, got {dtype}")
+
+
+def _gguf_slice(part: Part, file: GGUFFile) -> GGUFTensor:
+    if part.gguf not in file.tensors:
+        raise ValueError(f"[load] expected a tensor {part.gguf} {part.shape}, got none")
+    tensor = file.tensors[part.gguf]
+    if part.gguf_index is None:
+        return tensor
+    if len(tensor.shape) != 3 or part.gguf_index >= tensor.shape[0]:
+        raise ValueError(
+            f"[load] expected {part.gguf} of shape (at least {part.gguf_index + 1}, ...), got {tensor.shape}"
+        )
+    size = len(tensor.data) // tensor.shape[0]
+    begin = part.gguf_index * size
+    return GGUFTensor(tensor.name, tensor.shape[1:], tensor.type, tensor.data[begin : begin + size])
+
+
+def _values(part: Part, tensor: GGUFTensor) -> np.ndarray:
+    if tensor.type.name == "F32":
+        values = tensor.data.view("<f4").reshape(tensor.shape)
+    elif tensor.type.name == "BF16":
+        values = tensor.data.view(BFLOAT16).reshape(tensor.shape)
+    else:
+        values = dequantize(tensor)
+    return part.from_gguf_rows(values)
+
+
+def _blocks(part: Part, tensor: GGUFTensor) -> tuple[str, int, np.ndarray]:
+    rows, columns = tensor.shape
+    data = tensor.data.reshape(rows, columns // tensor.type.elements * tensor.type.bytes)
+    return tensor.type.name, rows, part.from_gguf_rows(data)
