@@ -5,6 +5,7 @@
 
 #include "ops/attention.h"
 #include "ops/elementwise.h"
+#include "ops/experts.h"
 #include "ops/linear.h"
 #include "ops/loss.h"
 #include "ops/norm.h"
@@ -32,7 +33,12 @@ void register_linear(Binder& b) {
   py::enum_<Activation>(b.m, "Activation")
       .value("none", Activation::kNone)
       .value("gelu", Activation::kGelu)
-      .value("swiglu", Activation::kSwiGLU);
+      .value("gelu_exact", Activation::kGeluExact)
+      .value("silu", Activation::kSilu)
+      .value("swiglu", Activation::kSwiGLU)
+      .value("geglu", Activation::kGeGLU);
+  b.def("activate", &activate, py::arg("activation"), py::arg("x"));
+  b.def("activate_backward", &activate_backward, py::arg("activation"), py::arg("dout"), py::arg("x"));
   py::class_<Panels>(b.m, "Panels", "A matrix packed for the kernels.")
       .def_readonly("K", &Panels::K)
       .def_readonly("N", &Panels::N)
@@ -63,10 +69,11 @@ void register_linear(Binder& b) {
 
 void register_attention_ops(Binder& b) {
   b.def("attention", &attention, py::arg("q"), py::arg("k"), py::arg("v"), py::arg("scale"), py::arg("causal"),
-        py::arg("lengths") = std::nullopt, py::arg("window") = std::nullopt, py::arg("starts") = std::nullopt);
+        py::arg("lengths") = std::nullopt, py::arg("window") = std::nullopt, py::arg("starts") = std::nullopt,
+        py::arg("softcap") = std::nullopt);
   b.def("attention_backward", &attention_backward, py::arg("dout"), py::arg("q"), py::arg("k"), py::arg("v"),
         py::arg("out"), py::arg("lse"), py::arg("scale"), py::arg("causal"), py::arg("window") = std::nullopt,
-        py::arg("starts") = std::nullopt);
+        py::arg("starts") = std::nullopt, py::arg("softcap") = std::nullopt);
   b.def("cache_append", &cache_append, py::arg("cache"), py::arg("x"), py::arg("lengths"));
   b.def("join", &join, py::arg("parts"), py::arg("dim"));
 }
@@ -98,20 +105,6 @@ void register_elementwise_ops(Binder& b) {
       "log_one_minus", [](const Tensor& x) { return unary("log_one_minus", &KernelTable::log_one_minus, x); },
       py::arg("x"));
   b.def("sigmoid", [](const Tensor& x) { return unary("sigmoid", &KernelTable::sigmoid, x); }, py::arg("x"));
-  b.def("gelu", [](const Tensor& x) { return unary("gelu", &KernelTable::gelu_forward, x); }, py::arg("x"));
-  b.def(
-      "gelu_backward",
-      [](const Tensor& d, const Tensor& x) {
-        return unary_backward("gelu_backward", &KernelTable::gelu_backward, d, x);
-      },
-      py::arg("dout"), py::arg("x"));
-  b.def("silu", [](const Tensor& x) { return unary("silu", &KernelTable::silu_forward, x); }, py::arg("x"));
-  b.def(
-      "silu_backward",
-      [](const Tensor& d, const Tensor& x) {
-        return unary_backward("silu_backward", &KernelTable::silu_backward, d, x);
-      },
-      py::arg("dout"), py::arg("x"));
   b.def(
       "add", [](const Tensor& x, const Tensor& y) { return binary("add", &KernelTable::add, x, y); }, py::arg("a"),
       py::arg("b"));
@@ -120,14 +113,18 @@ void register_elementwise_ops(Binder& b) {
       py::arg("b"));
   b.def("scale", &scale, py::arg("x"), py::arg("factor"));
   b.def("cast", &cast, py::arg("x"), py::arg("dtype"));
-  b.def("swiglu", &swiglu, py::arg("x"));
-  b.def("swiglu_backward", &swiglu_backward, py::arg("dout"), py::arg("x"));
+  b.def("softcap", &softcap, py::arg("x"), py::arg("cap"));
+  b.def("softcap_backward", &softcap_backward, py::arg("dout"), py::arg("x"), py::arg("cap"));
   b.def("softmax", &softmax, py::arg("x"));
   b.def("softmax_backward", &softmax_backward, py::arg("dout"), py::arg("out"));
   b.def("rope", &rope, py::arg("x"), py::arg("cos"), py::arg("sin"), py::arg("positions"), py::arg("heads"),
         py::arg("inverse"));
   b.def("embedding", &embedding, py::arg("table"), py::arg("ids"), py::arg("dtype"));
   b.def("embedding_backward", &embedding_backward, py::arg("dout"), py::arg("ids"), py::arg("dtable"));
+  b.def("gather_rows", &gather_rows, py::arg("x"), py::arg("ids"));
+  b.def("gather_rows_backward", &gather_rows_backward, py::arg("dout"), py::arg("ids"), py::arg("rows"));
+  b.def("weighted_sum", &weighted_sum, py::arg("y"), py::arg("weight"));
+  b.def("weighted_sum_backward", &weighted_sum_backward, py::arg("dout"), py::arg("y"), py::arg("weight"));
 }
 
 void register_losses(Binder& b) {

@@ -88,7 +88,8 @@ static inline void store_both_ways(bf16* row0, bf16* row1, bf16* pairs, vf x0, v
 // nor do those whose `low` is above the row, where low is not null.
 template <class T, bool kMasked>
 static inline void gradient_rows(const BackwardScratch<T>& s, int64_t r, int64_t rows, int64_t first, bool causal,
-                                 const float* lse, const float* delta, const int32_t* low, int64_t key, vf scale) {
+                                 const float* lse, const float* delta, const int32_t* low, int64_t key, vf scale,
+                                 float inverse_cap) {
   for (int64_t j = 0; j < kTile; j += kW) {
     const vf base = load(lse + j), subtract = load(delta + j);
     vf p[2], ds[2];
@@ -100,6 +101,10 @@ static inline void gradient_rows(const BackwardScratch<T>& s, int64_t r, int64_t
       }
       p[e] = exp2<T>(fma(load(s.scores + at), scale, -base));
       ds[e] = p[e] * (load(s.dp + at) - subtract);
+      if (inverse_cap > 0) {  // the scores are capped: the derivative of tanh
+        const vf t = load(s.scores + at) * inverse_cap;
+        ds[e] = ds[e] * fma(-t, t, splat(1.0f));
+      }
       if (kMasked && (hidden > 0 || low)) {
         vi shown = lane_numbers() >= static_cast<int32_t>(hidden), lowest{};
         if (low) memcpy(&lowest, low + j, sizeof lowest);
@@ -118,12 +123,12 @@ static inline void gradient_rows(const BackwardScratch<T>& s, int64_t r, int64_t
 // each. low: null where every query sees the tile from its first key on.
 template <class T>
 static void gradient_tile(const BackwardScratch<T>& s, int64_t rows, int64_t first, bool causal, const float* lse,
-                          const float* delta, const int32_t* low, int64_t key, vf scale) {
+                          const float* delta, const int32_t* low, int64_t key, vf scale, float inverse_cap) {
   for (int64_t r = 0; r < kTile; r += 2)
     if (r + 2 <= rows && (!causal || first + r + 1 <= 0) && !low)
-      gradient_rows<T, false>(s, r, rows, 0, false, lse, delta, low, key, scale);
+      gradient_rows<T, false>(s, r, rows, 0, false, lse, delta, low, key, scale, inverse_cap);
     else
-      gradient_rows<T, true>(s, r, rows, first + r, causal, lse, delta, low, key, scale);
+      gradient_rows<T, true>(s, r, rows, first + r, causal, lse, delta, low, key, scale, inverse_cap);
 }
 
 // dst (D, keys) = src (keys, D)^T, by way of `words` (as large as dst).
@@ -270,8 +275,11 @@ static void add_tile(const BackwardHead<T>& head, int64_t tile, int64_t span, in
       prefetch_rows<true>(dv_out, rows, a.v_stride.t, a.D);
     }
     const int64_t first_query = a.causal ? key - head.past() - i * kTile : -kTile;  // that sees the tile
+    const bool capped = a.softcap > 0;
+    if (capped) cap_scores(rows, kTile, a, s.scores);
     gradient_tile(s, rows, first_query, a.causal, s.lse + j * kTile, s.delta + j * kTile,
-                  s.highest[j] > key ? s.low + j * kTile : nullptr, key, splat(a.scale * kLog2e));
+                  s.highest[j] > key ? s.low + j * kTile : nullptr, key, splat(kLog2e * (capped ? 1.0f : a.scale)),
+                  capped ? 1.0f / a.softcap : 0.0f);
     if (next < end) multiply(next - span);
     const bool more = !head.first || i > first_block;
     for (int64_t c = 0; c < a.D; c += kTile) {

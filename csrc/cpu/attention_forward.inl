@@ -242,7 +242,7 @@ static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64
   const T* k = static_cast<const T*>(a.k) + b * a.k_stride.b;
   const T* v = static_cast<const T*>(a.v) + b * a.v_stride.b;
   const int64_t columns = plan.columns, depth = product_depth(k, a.D);
-  const vf scale = splat(a.scale * kLog2e);
+  const vf scale = splat(kLog2e * (a.softcap > 0 ? 1.0f : a.scale));
   const bool split = plan.segments > 1, few = a.T <= s.kRows;
   int64_t end = 0;
   for (int64_t i = 0; i < blocks; ++i) end = larger(end, s.blocks[i].tiles);
@@ -284,6 +284,7 @@ static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64
     const bool diagonal = a.causal && seen < n;
     const bool ends = at.tile + 1 == block.tiles;
     if (ends) prefetch_rows<true>(block.out, block.count, block.out_stride, a.D);
+    if (a.softcap > 0) cap_scores(block.count, n, a, s.scores);
     const Sight sight{n, diagonal ? seen : n, diagonal ? block.step : 0, block.highest > key ? block.low : nullptr,
                       key};
     softmax_tile(block.count, sight, scale, s.scores, s.p, *block.part.softmax, block.part.acc, columns);

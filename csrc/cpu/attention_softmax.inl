@@ -64,6 +64,16 @@ static void fold_rows(int64_t count, int64_t columns, SoftmaxRows& into, float* 
   }
 }
 
+// Products q·k of a tile to capped scores: softcap * tanh(scale * q·k / softcap).
+static void cap_scores(int64_t count, int64_t keys, const AttentionArgs& a, float* scores) {
+  const vf factor = splat(a.scale / a.softcap), cap = splat(a.softcap);
+  for (int64_t r = 0; r < count; ++r)
+    for (int64_t i = 0; i < keys; i += kW) {
+      float* at = scores + r * kTile + i;
+      store(at, cap * tanh(load(at) * factor));
+    }
+}
+
 // Rows begin..end of the scores to probabilities. Row r sees the first visible + r * step keys of the tile, which lie
 // in its first kQuarters quarters and, unless masked, fill them; the rest is zero, as are the keys before `low`.
 template <class T, int kQuarters, bool kMasked, bool kLow = false>

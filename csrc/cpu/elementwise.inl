@@ -13,6 +13,28 @@ struct Gelu {
   }
 };
 
+// x Φ(x). Φ by formula 7.1.26 of Abramowitz & Stegun for erf, within 1.5e-7.
+struct GeluExact {
+  static vf normal_cdf(vf x, vf density) {  // density: exp(-x^2 / 2)
+    const vf t = 1.0f / fma(abs(x), splat(0.3275911f * 0.70710678f), splat(1.0f));
+    vf p = fma(splat(1.061405429f), t, splat(-1.453152027f));
+    p = fma(p, t, splat(1.421413741f));
+    p = fma(p, t, splat(-0.284496736f));
+    p = fma(p, t, splat(0.254829592f));
+    const vf tail = 0.5f * p * t * density;
+    return select(x < 0.0f, tail, 1.0f - tail);
+  }
+  static vf density(vf x) {
+    const vf z = max(splat(-13.0f), min(splat(13.0f), x));  // beyond, the density is 0 in float32
+    return exp(-0.5f * z * z);
+  }
+  static vf value(vf x) { return x * normal_cdf(x, density(x)); }
+  static vf derivative(vf x) {
+    const vf d = density(x), z = max(splat(-13.0f), min(splat(13.0f), x));
+    return fma(z * 0.3989422804f, d, normal_cdf(x, d));
+  }
+};
+
 struct Exp {
   static vf value(vf x) { return exp(x); }
 };
@@ -124,22 +146,42 @@ static void cast(const CastArgs& a) {
 }
 
 template <class T>
-static void swiglu_typed(const GatedArgs& a) {
+static void softcap_typed(const SoftcapArgs& a) {
+  const vf cap = splat(a.cap), inverse = splat(1.0f / a.cap);
+  parallel_ranges(a.n, kGrain, [&](int64_t begin, int64_t end) {
+    const T *x = static_cast<const T*>(a.x) + begin, *dout = static_cast<const T*>(a.dout);
+    T* out = static_cast<T*>(a.out) + begin;
+    for_lanes<2>(end - begin, [&](int64_t i, auto lanes, int) {
+      const vf t = tanh(load_n(x + i, lanes) * inverse);
+      store_n(out + i, dout ? load_n(dout + begin + i, lanes) * fma(-t, t, splat(1.0f)) : cap * t, lanes);
+    });
+  });
+}
+static void softcap(const SoftcapArgs& a) {
+  a.dtype == DType::kBF16 ? softcap_typed<bf16>(a) : softcap_typed<float>(a);
+}
+
+// Op(gate) * up
+template <class Op, class T>
+static void gated_typed(const GatedArgs& a) {
   parallel_ranges(a.M, row_grain(a.F), [&](int64_t begin, int64_t end) {
     for (int64_t m = begin; m < end; ++m) {
       const T* gate = static_cast<const T*>(a.x) + m * 2 * a.F;
       const T* up = gate + a.F;
       T* out = static_cast<T*>(a.out) + m * a.F;
       for_lanes<2>(a.F, [&](int64_t i, auto lanes, int) {
-        store_n(out + i, Silu::value(load_n(gate + i, lanes)) * load_n(up + i, lanes), lanes);
+        store_n(out + i, Op::value(load_n(gate + i, lanes)) * load_n(up + i, lanes), lanes);
       });
     }
   });
 }
-static void swiglu(const GatedArgs& a) { a.dtype == DType::kBF16 ? swiglu_typed<bf16>(a) : swiglu_typed<float>(a); }
+template <class Op>
+static void gated(const GatedArgs& a) {
+  a.dtype == DType::kBF16 ? gated_typed<Op, bf16>(a) : gated_typed<Op, float>(a);
+}
 
-template <class T>
-static void swiglu_backward_typed(const GatedBackwardArgs& a) {
+template <class Op, class T>
+static void gated_backward_typed(const GatedBackwardArgs& a) {
   parallel_ranges(a.M, row_grain(a.F), [&](int64_t begin, int64_t end) {
     for (int64_t m = begin; m < end; ++m) {
       const T* gate = static_cast<const T*>(a.x) + m * 2 * a.F;
@@ -148,15 +190,16 @@ static void swiglu_backward_typed(const GatedBackwardArgs& a) {
       T* dgate = static_cast<T*>(a.dx) + m * 2 * a.F;
       T* dup = dgate + a.F;
       for_lanes<2>(a.F, [&](int64_t i, auto lanes, int) {
-        const vf g = load_n(gate + i, lanes), d = load_n(dout + i, lanes), s = sigmoid(g), y = g * s;
-        store_n(dgate + i, d * load_n(up + i, lanes) * fma(y, 1.0f - s, s), lanes);
-        store_n(dup + i, d * y, lanes);
+        const vf g = load_n(gate + i, lanes), d = load_n(dout + i, lanes);
+        store_n(dgate + i, d * load_n(up + i, lanes) * Op::derivative(g), lanes);
+        store_n(dup + i, d * Op::value(g), lanes);
       });
     }
   });
 }
-static void swiglu_backward(const GatedBackwardArgs& a) {
-  a.dtype == DType::kBF16 ? swiglu_backward_typed<bf16>(a) : swiglu_backward_typed<float>(a);
+template <class Op>
+static void gated_backward(const GatedBackwardArgs& a) {
+  a.dtype == DType::kBF16 ? gated_backward_typed<Op, bf16>(a) : gated_backward_typed<Op, float>(a);
 }
 
 // Rows are cut into up to kSumPieces fixed pieces; each adds its rows eight at a time (whole cache lines, in order of
@@ -211,8 +254,13 @@ static void register_elementwise(KernelTable& t) {
   t.gelu_backward = unary_backward<Gelu>;
   t.silu_forward = unary<Silu>;
   t.silu_backward = unary_backward<Silu>;
-  t.swiglu_forward = swiglu;
-  t.swiglu_backward = swiglu_backward;
+  t.swiglu_forward = gated<Silu>;
+  t.swiglu_backward = gated_backward<Silu>;
+  t.gelu_exact_forward = unary<GeluExact>;
+  t.gelu_exact_backward = unary_backward<GeluExact>;
+  t.geglu_forward = gated<Gelu>;
+  t.geglu_backward = gated_backward<Gelu>;
+  t.softcap = softcap;
   t.add = binary<Add>;
   t.mul = binary<Mul>;
   t.scale = scale;

@@ -40,7 +40,8 @@ struct PackArgs {
 };
 
 // kGelu: tanh approximation. kSwiGLU: silu(gate) * up of 2F columns [gate, up], in paired panels (PackArgs); out (M,F).
-enum class Activation : uint8_t { kNone, kGelu, kSwiGLU };
+// The others are kernels of their own, gemm does not have them. kGeGLU: gelu(gate) * up.
+enum class Activation : uint8_t { kNone, kGelu, kSwiGLU, kGeluExact, kSilu, kGeGLU };
 
 struct GemmArgs {
   // out (M,N) = residual + act(a (M,K) · panels (K,N) + bias)   [+ out, when accumulate]
@@ -79,6 +80,7 @@ struct AttentionArgs {
   // there.
   const int32_t* lengths;
   float scale;
+  float softcap;  // 0, or scores s become softcap * tanh(s / softcap) before the mask
   bool causal;
   int64_t window;          // causal: a query sees the last `window` keys up to its position; S hides none
   const int32_t* starts;   // (B,T) or null. causal: the first key that the query sees, none after its position
@@ -174,6 +176,14 @@ struct ScaleArgs {  // out = x * *factor (a pointer: the factor may be the resul
   void* out;
   const float* factor;
 };
+struct SoftcapArgs {  // out = cap * tanh(x / cap), or, where dout is given, its derivative at x times dout
+  DType dtype;
+  int64_t n;
+  const void* x;
+  const void* dout;  // or null
+  void* out;
+  float cap;
+};
 struct CastArgs {  // kF32 <-> kBF16
   int64_t n;
   const void* x;
@@ -203,16 +213,45 @@ struct SoftmaxBackwardArgs {  // dx = out * (dout - sum(dout * out))
   void* dx;
 };
 struct RopeArgs {
-  // Rotate-half: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), halves of D; the first `rotated` of H heads are
-  // rotated, the others copied. cos, sin: (P, D/2). inverse turns the other way (the backward pass).
+  // Rotate-half: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), halves of the first R of D dimensions; the first
+  // `rotated` of H heads are rotated, all else is copied. cos, sin: (P, R/2). inverse turns the other way (the backward
+  // pass).
   DType dtype;
-  int64_t B, T, H, D, rotated;
+  int64_t B, T, H, D, R, rotated;
   const void* x;  // (B,T,H,D) contiguous
   void* out;
   const float* cos;
   const float* sin;
   const int32_t* positions;  // (B,T), or null for 0..T-1
   bool inverse;
+};
+struct GatherRowsArgs {  // out (N,C) = x[ids]
+  DType dtype;
+  int64_t N, C;
+  const void* x;       // (M,C)
+  const int32_t* ids;  // (N), in [0, M)
+  void* out;
+};
+struct ScatterRowsArgs {  // dx[m] (M,C) = sum of dout[order[i]], offsets[m] <= i < offsets[m + 1], in that order
+  DType dtype;
+  int64_t M, C;
+  const void* dout;        // (N,C)
+  const int64_t* offsets;  // (M+1)
+  const int64_t* order;    // (N)
+  void* dx;
+};
+struct WeightedSumArgs {  // out[m] = sum over k of weight[m,k] * y[m,k]
+  DType dtype;            // of y and out
+  int64_t M, k, C;
+  const void* y;        // (M,k,C)
+  const float* weight;  // (M,k)
+  void* out;            // (M,C)
+};
+struct WeightedSumBackwardArgs {  // dy = weight * dout, dweight = dout · y
+  WeightedSumArgs forward;        // out is null
+  const void* dout;               // (M,C)
+  void* dy;                       // (M,k,C)
+  float* dweight;                 // (M,k)
 };
 struct EmbeddingArgs {  // out (M,C) = table[ids]; the op has checked the ids
   DType dtype;          // of out
@@ -330,6 +369,11 @@ struct KernelTable {
   void (*silu_backward)(const UnaryBackwardArgs&);
   void (*swiglu_forward)(const GatedArgs&);
   void (*swiglu_backward)(const GatedBackwardArgs&);
+  void (*gelu_exact_forward)(const UnaryArgs&);
+  void (*gelu_exact_backward)(const UnaryBackwardArgs&);
+  void (*geglu_forward)(const GatedArgs&);
+  void (*geglu_backward)(const GatedBackwardArgs&);
+  void (*softcap)(const SoftcapArgs&);
   void (*add)(const BinaryArgs&);
   void (*mul)(const BinaryArgs&);
   void (*scale)(const ScaleArgs&);
@@ -341,6 +385,10 @@ struct KernelTable {
   void (*rope)(const RopeArgs&);
   void (*embedding_forward)(const EmbeddingArgs&);
   void (*embedding_backward)(const EmbeddingBackwardArgs&);
+  void (*gather_rows)(const GatherRowsArgs&);
+  void (*scatter_rows)(const ScatterRowsArgs&);
+  void (*weighted_sum)(const WeightedSumArgs&);
+  void (*weighted_sum_backward)(const WeightedSumBackwardArgs&);
 
   void (*cross_entropy_forward)(const CrossEntropyArgs&);
   void (*cross_entropy_backward)(const CrossEntropyBackwardArgs&);

@@ -1,8 +1,9 @@
-// Rotary position embedding (Su et al. 2021), rotate-half form: pairs are (i, i + D/2). out may be x.
+// Rotary position embedding (Su et al. 2021), rotate-half form: pairs are (i, i + R/2) of the first R dimensions. out
+// may be x.
 
 template <class T>
 static void rope_typed(const RopeArgs& a) {
-  const int64_t half = a.D / 2, row = a.H * a.D;
+  const int64_t half = a.R / 2, row = a.H * a.D, rest = a.D - a.R;
   parallel_ranges(a.B * a.T, row_grain(row), [&](int64_t begin, int64_t end) {
     for (int64_t token = begin; token < end; ++token) {
       const int64_t position = a.positions ? a.positions[token] : token % a.T;
@@ -11,13 +12,15 @@ static void rope_typed(const RopeArgs& a) {
       const float sign = a.inverse ? -1.0f : 1.0f;
       const T* x = static_cast<const T*>(a.x) + token * row;
       T* out = static_cast<T*>(a.out) + token * row;
-      for (int64_t h = 0; h < a.rotated; ++h, x += a.D, out += a.D)
+      for (int64_t h = 0; h < a.rotated; ++h, x += a.D, out += a.D) {
         for_lanes(half, [&](int64_t i, auto lanes, int) {
           const vf c = load_n(cosine + i, lanes), s = load_n(sine + i, lanes) * sign;
           const vf x1 = load_n(x + i, lanes), x2 = load_n(x + half + i, lanes);
           store_n(out + i, x1 * c - x2 * s, lanes);
           store_n(out + half + i, x2 * c + x1 * s, lanes);
         });
+        if (rest && x != out) memcpy(out + a.R, x + a.R, static_cast<size_t>(rest) * sizeof(T));
+      }
       if (x != out) memcpy(out, x, static_cast<size_t>((a.H - a.rotated) * a.D) * sizeof(T));
     }
   });

@@ -227,6 +227,18 @@ static inline vf log_one_minus(vf x) {
 // 1 / (1 + e^-x), within 3 ulp; 0 where e^-x overflows (below -88.7).
 static inline vf sigmoid(vf x) { return 1.0f / (1.0f + exp(-x)); }
 
+// Within 2 ulp: below 5/8 the polynomial of Cephes' tanhf (Moshier), above 1 - 2 / (exp(2|x|) + 1).
+static inline vf tanh(vf x) {
+  const vf a = abs(x), z = x * x;
+  vf p = fma(splat(-5.70498872745e-3f), z, splat(2.06390887954e-2f));
+  p = fma(p, z, splat(-5.37397155531e-2f));
+  p = fma(p, z, splat(1.33314422036e-1f));
+  p = fma(p, z, splat(-3.33332819422e-1f));
+  const vf far = 1.0f - 2.0f / (exp(2.0f * min(splat(10.0f), a)) + 1.0f);
+  const vf signed_far = as_float(as_bits(far) | (as_bits(x) & 0x80000000u));
+  return select(a < 0.625f, fma(p * z, x, x), x != x ? x : signed_far);
+}
+
 // body(i) for i in [0, n) on the pool. The body must not depend on which thread runs it.
 template <class F>
 static inline void parallel(int64_t n, const F& body) {

@@ -13,7 +13,7 @@ Tensor with_contiguous_heads(const Tensor& t) { return t.stride(3) == 1 || t.dim
 Strides3 strides(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2)}; }
 
 AttentionArgs checked_args(const char* op, const Tensor& q, const Tensor& k, const Tensor& v,
-                           std::optional<float> scale, bool causal) {
+                           std::optional<float> scale, bool causal, std::optional<float> softcap) {
   check_float(op, "q", q);
   check_dtype(op, "k", k, q.dtype());
   check_dtype(op, "v", v, q.dtype());
@@ -32,6 +32,8 @@ AttentionArgs checked_args(const char* op, const Tensor& q, const Tensor& k, con
   if (a.D < 1) fail(op, "a head size of at least 1", "0");
   a.scale = scale ? *scale : static_cast<float>(1.0 / std::sqrt(static_cast<double>(a.D)));
   a.causal = causal;
+  if (softcap && (!(*softcap > 0) || std::isinf(*softcap))) fail(op, "softcap a number > 0", std::to_string(*softcap));
+  a.softcap = softcap.value_or(0.0f);
   return a;
 }
 
@@ -75,9 +77,10 @@ bool are_neighbours(const Tensor& q, const Tensor& k, const Tensor& v) {
 
 std::pair<Tensor, Tensor> attention(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in,
                                     std::optional<float> scale, bool causal, const std::optional<Tensor>& lengths,
-                                    std::optional<int64_t> window, const std::optional<Tensor>& starts) {
+                                    std::optional<int64_t> window, const std::optional<Tensor>& starts,
+                                    std::optional<float> softcap) {
   const char* op = "attention";
-  AttentionArgs a = checked_args(op, q_in, k_in, v_in, scale, causal);
+  AttentionArgs a = checked_args(op, q_in, k_in, v_in, scale, causal, softcap);
   const Tensor q = with_contiguous_heads(q_in), k = with_contiguous_heads(k_in), v = with_contiguous_heads(v_in);
   Tensor len;
   if (lengths) {
@@ -103,9 +106,9 @@ std::pair<Tensor, Tensor> attention(const Tensor& q_in, const Tensor& k_in, cons
 std::array<Tensor, 3> attention_backward(const Tensor& dout_in, const Tensor& q_in, const Tensor& k_in,
                                          const Tensor& v_in, const Tensor& out_in, const Tensor& lse,
                                          std::optional<float> scale, bool causal, std::optional<int64_t> window,
-                                         const std::optional<Tensor>& starts) {
+                                         const std::optional<Tensor>& starts, std::optional<float> softcap) {
   const char* op = "attention_backward";
-  AttentionArgs a = checked_args(op, q_in, k_in, v_in, scale, causal);
+  AttentionArgs a = checked_args(op, q_in, k_in, v_in, scale, causal, softcap);
   check_shape(op, "dout", dout_in, {a.B, a.T, a.H, a.D});
   check_dtype(op, "dout", dout_in, a.dtype);
   check_like(op, "out", out_in, dout_in);

@@ -1,5 +1,7 @@
 #include "ops/elementwise.h"
 
+#include <cmath>
+
 #include "ops/common.h"
 
 namespace llmcore {
@@ -48,20 +50,38 @@ Tensor cast(const Tensor& x_in, DType dtype) {
   return out;
 }
 
-Tensor swiglu(const Tensor& x_in) {
-  const char* op = "swiglu";
+Tensor softcap(const Tensor& x_in, float cap) {
+  const char* op = "softcap";
+  check_float(op, "x", x_in);
+  if (!(cap > 0) || std::isinf(cap)) fail(op, "cap a number > 0", std::to_string(cap));
+  const Tensor x = x_in.contiguous();
+  Tensor out = Tensor::empty_like(x);
+  kernel(op, x.device(), &KernelTable::softcap)({x.dtype(), x.size(), x.data(), nullptr, out.data(), cap});
+  return out;
+}
+
+Tensor softcap_backward(const Tensor& dout_in, const Tensor& x_in, float cap) {
+  const char* op = "softcap_backward";
+  check_float(op, "x", x_in);
+  check_like(op, "dout", dout_in, x_in);
+  const Tensor x = x_in.contiguous(), dout = dout_in.contiguous();
+  Tensor dx = Tensor::empty_like(x);
+  kernel(op, x.device(), &KernelTable::softcap)({x.dtype(), x.size(), x.data(), dout.data(), dx.data(), cap});
+  return dx;
+}
+
+Tensor gated(const char* op, GatedEntry entry, const Tensor& x_in) {
   check_float(op, "x", x_in);
   check_ndim(op, "x", x_in, 1);
   if (x_in.dim(-1) % 2) fail(op, "an even last dimension (gate and up side by side)", to_string(x_in.shape()));
   const Tensor x = x_in.contiguous();
   const int64_t F = x.dim(-1) / 2;
   Tensor out = Tensor::empty(with_last(x, F), x.dtype(), x.device());
-  kernel(op, x.device(), &KernelTable::swiglu_forward)({x.dtype(), rows_of(x), F, x.data(), out.data()});
+  kernel(op, x.device(), entry)({x.dtype(), rows_of(x), F, x.data(), out.data()});
   return out;
 }
 
-Tensor swiglu_backward(const Tensor& dout_in, const Tensor& x_in) {
-  const char* op = "swiglu_backward";
+Tensor gated_backward(const char* op, GatedBackwardEntry entry, const Tensor& dout_in, const Tensor& x_in) {
   check_float(op, "x", x_in);
   check_ndim(op, "x", x_in, 1);
   if (x_in.dim(-1) % 2) fail(op, "an even last dimension (gate and up side by side)", to_string(x_in.shape()));
@@ -70,7 +90,7 @@ Tensor swiglu_backward(const Tensor& dout_in, const Tensor& x_in) {
   check_dtype(op, "dout", dout_in, x_in.dtype());
   const Tensor x = x_in.contiguous(), dout = dout_in.contiguous();
   Tensor dx = Tensor::empty_like(x);
-  kernel(op, x.device(), &KernelTable::swiglu_backward)({x.dtype(), rows_of(x), F, dout.data(), x.data(), dx.data()});
+  kernel(op, x.device(), entry)({x.dtype(), rows_of(x), F, dout.data(), x.data(), dx.data()});
   return dx;
 }
 
@@ -102,13 +122,12 @@ Tensor rope(const Tensor& x_in, const Tensor& cos_in, const Tensor& sin_in, cons
   check_float(op, "x", x_in);
   if (x_in.ndim() != 4) fail(op, "x (B, T, H, D)", to_string(x_in.shape()));
   const int64_t B = x_in.dim(0), T = x_in.dim(1), H = x_in.dim(2), D = x_in.dim(3);
-  if (D % 2) fail(op, "an even head size", std::to_string(D));
   const int64_t rotated = heads.value_or(H);
   if (rotated < 0 || rotated > H) fail(op, "0 <= heads <= " + std::to_string(H), std::to_string(rotated));
   check_dtype(op, "cos", cos_in, DType::kF32);
   check_like(op, "sin", sin_in, cos_in);
-  if (cos_in.ndim() != 2 || cos_in.dim(1) != D / 2)
-    fail(op, "cos (positions, " + std::to_string(D / 2) + ")", to_string(cos_in.shape()));
+  if (cos_in.ndim() != 2 || cos_in.dim(1) > D / 2)
+    fail(op, "cos (positions, at most " + std::to_string(D / 2) + ")", to_string(cos_in.shape()));
   const int64_t P = cos_in.dim(0);
   Tensor pos;
   if (positions) {
@@ -119,9 +138,9 @@ Tensor rope(const Tensor& x_in, const Tensor& cos_in, const Tensor& sin_in, cons
   }
   const Tensor x = x_in.contiguous(), cos = cos_in.contiguous(), sin = sin_in.contiguous();
   Tensor out = Tensor::empty_like(x);
-  kernel(op, x.device(),
-         &KernelTable::rope)({x.dtype(), B, T, H, D, rotated, x.data(), out.data(), cos.data_as<float>(),
-                              sin.data_as<float>(), positions ? pos.data_as<int32_t>() : nullptr, inverse});
+  kernel(op, x.device(), &KernelTable::rope)({x.dtype(), B, T, H, D, 2 * cos.dim(1), rotated, x.data(), out.data(),
+                                              cos.data_as<float>(), sin.data_as<float>(),
+                                              positions ? pos.data_as<int32_t>() : nullptr, inverse});
   return out;
 }
 

@@ -10,6 +10,8 @@ namespace llmcore {
 using UnaryEntry = void (*KernelTable::*)(const UnaryArgs&);
 using UnaryBackwardEntry = void (*KernelTable::*)(const UnaryBackwardArgs&);
 using BinaryEntry = void (*KernelTable::*)(const BinaryArgs&);
+using GatedEntry = void (*KernelTable::*)(const GatedArgs&);
+using GatedBackwardEntry = void (*KernelTable::*)(const GatedBackwardArgs&);
 
 Tensor unary(const char* op, UnaryEntry entry, const Tensor& x);
 Tensor unary_backward(const char* op, UnaryBackwardEntry entry, const Tensor& dout, const Tensor& x);
@@ -17,14 +19,17 @@ Tensor binary(const char* op, BinaryEntry entry, const Tensor& a, const Tensor& 
 Tensor scale(const Tensor& x, float factor);
 Tensor cast(const Tensor& x, DType dtype);  // float32 <-> bfloat16
 
-Tensor swiglu(const Tensor& x);  // (..., 2F) = [gate, up] -> (..., F) = silu(gate) * up
-Tensor swiglu_backward(const Tensor& dout, const Tensor& x);
+Tensor softcap(const Tensor& x, float cap);  // cap * tanh(x / cap)
+Tensor softcap_backward(const Tensor& dout, const Tensor& x, float cap);
+
+Tensor gated(const char* op, GatedEntry entry, const Tensor& x);  // (..., 2F) = [gate, up] -> (..., F) = act(gate) * up
+Tensor gated_backward(const char* op, GatedBackwardEntry entry, const Tensor& dout, const Tensor& x);
 
 Tensor softmax(const Tensor& x);  // over the last dimension
 Tensor softmax_backward(const Tensor& dout, const Tensor& out);
 
-// x (B,T,H,D): the first `heads` (all by default) are turned by their position; cos, sin (P, D/2); positions (B,T) or
-// none.
+// x (B,T,H,D): of the first `heads` (all by default), the first R dimensions are turned by their position; cos, sin
+// (P, R/2); positions (B,T) or none.
 Tensor rope(const Tensor& x, const Tensor& cos, const Tensor& sin, const std::optional<Tensor>& positions,
             std::optional<int64_t> heads, bool inverse);
 

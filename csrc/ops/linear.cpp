@@ -45,6 +45,40 @@ Panels pack(const Tensor& w, DType dtype, bool transposed, const Panels* reuse, 
   return p;
 }
 
+Tensor activate(Activation act, const Tensor& x) {
+  switch (act) {
+    case Activation::kGelu:
+      return unary("gelu", &KernelTable::gelu_forward, x);
+    case Activation::kGeluExact:
+      return unary("gelu_exact", &KernelTable::gelu_exact_forward, x);
+    case Activation::kSilu:
+      return unary("silu", &KernelTable::silu_forward, x);
+    case Activation::kSwiGLU:
+      return gated("swiglu", &KernelTable::swiglu_forward, x);
+    case Activation::kGeGLU:
+      return gated("geglu", &KernelTable::geglu_forward, x);
+    default:
+      return x;
+  }
+}
+
+Tensor activate_backward(Activation act, const Tensor& dout, const Tensor& x) {
+  switch (act) {
+    case Activation::kGelu:
+      return unary_backward("gelu_backward", &KernelTable::gelu_backward, dout, x);
+    case Activation::kGeluExact:
+      return unary_backward("gelu_exact_backward", &KernelTable::gelu_exact_backward, dout, x);
+    case Activation::kSilu:
+      return unary_backward("silu_backward", &KernelTable::silu_backward, dout, x);
+    case Activation::kSwiGLU:
+      return gated_backward("swiglu_backward", &KernelTable::swiglu_backward, dout, x);
+    case Activation::kGeGLU:
+      return gated_backward("geglu_backward", &KernelTable::geglu_backward, dout, x);
+    default:
+      return dout;
+  }
+}
+
 LinearResult linear(const Tensor& x_in, const Panels& w, const std::optional<Tensor>& bias,
                     const std::optional<Tensor>& residual, Activation act, bool keep_pre_activation, DType out_dtype) {
   const char* op = "linear";
@@ -54,12 +88,13 @@ LinearResult linear(const Tensor& x_in, const Panels& w, const std::optional<Ten
   if (x_in.dim(-1) != w.K) fail(op, "x (..., " + std::to_string(w.K) + ")", to_string(x_in.shape()));
   if (out_dtype != DType::kF32 && out_dtype != w.dtype)
     fail_type(op, std::string("output float32 or ") + name_of(w.dtype), name_of(out_dtype));
-  const bool gated = act == Activation::kSwiGLU;
+  const bool swiglu = act == Activation::kSwiGLU, gated = swiglu || act == Activation::kGeGLU;
   if (gated && w.N % 2) fail(op, "an even number of outputs (gate and up)", std::to_string(w.N));
-  if (w.paired && !gated) fail(op, "panels for this activation", "panels paired for swiglu");
-  if (gated && !w.paired) {
+  if (w.paired && !swiglu) fail(op, "panels for this activation", "panels paired for swiglu");
+  const bool fused = act == Activation::kNone || act == Activation::kGelu || w.paired;
+  if (!fused) {
     LinearResult r = linear(x_in, w, bias, std::nullopt, Activation::kNone, false, out_dtype);
-    r.pre_activation = r.out, r.out = swiglu(r.out);
+    r.pre_activation = r.out, r.out = activate(act, r.out);
     if (residual) r.out = binary(op, &KernelTable::add, r.out, *residual);
     return r;
   }

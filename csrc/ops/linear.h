@@ -22,12 +22,16 @@ struct Panels {
 // paired (transposed only, N even): for linear with kSwiGLU, in the order of columns that its kernel wants.
 Panels pack(const Tensor& w, DType dtype, bool transposed, const Panels* reuse = nullptr, bool paired = false);
 
+// act by itself: (...) -> (...), of kSwiGLU and kGeGLU (..., 2F) = [gate, up] -> (..., F).
+Tensor activate(Activation act, const Tensor& x);
+Tensor activate_backward(Activation act, const Tensor& dout, const Tensor& x);
+
 struct LinearResult {
   Tensor out, pre_activation;  // pre_activation only when asked for
 };
 
 // out (..., N) = residual + act(x (..., K) · w + bias (N)). x.dtype == w.dtype; out_dtype float32 or that dtype.
-// kSwiGLU: out (..., N/2), in one kernel where w is paired, else in two.
+// kSwiGLU and kGeGLU: out (..., N/2). In one kernel where there is one (kGelu, kSwiGLU of paired w), else in two.
 LinearResult linear(const Tensor& x, const Panels& w, const std::optional<Tensor>& bias,
                     const std::optional<Tensor>& residual, Activation act, bool keep_pre_activation, DType out_dtype);
 

@@ -19,6 +19,8 @@ __all__: list[str] = [
     "DType",
     "Panels",
     "SentencePieceBPE",
+    "activate",
+    "activate_backward",
     "adamw",
     "add",
     "attention",
@@ -36,8 +38,8 @@ __all__: list[str] = [
     "exp",
     "fast_bf16",
     "from_numpy",
-    "gelu",
-    "gelu_backward",
+    "gather_rows",
+    "gather_rows_backward",
     "global_norm",
     "join",
     "layer_norm",
@@ -66,16 +68,16 @@ __all__: list[str] = [
     "scale",
     "set_num_threads",
     "sigmoid",
-    "silu",
-    "silu_backward",
+    "softcap",
+    "softcap_backward",
     "softmax",
     "softmax_backward",
     "split",
-    "swiglu",
-    "swiglu_backward",
     "try_numpy",
     "unicode_class",
     "unspell",
+    "weighted_sum",
+    "weighted_sum_backward",
     "zeros",
 ]
 
@@ -163,12 +165,21 @@ class Activation:
 
       gelu
 
+      gelu_exact
+
+      silu
+
       swiglu
+
+      geglu
     """
 
     __members__: typing.ClassVar[dict[str, Activation]]
+    geglu: typing.ClassVar[Activation]
     gelu: typing.ClassVar[Activation]
+    gelu_exact: typing.ClassVar[Activation]
     none: typing.ClassVar[Activation]
+    silu: typing.ClassVar[Activation]
     swiglu: typing.ClassVar[Activation]
     @typing.overload
     def __eq__(self, other: Activation) -> bool: ...
@@ -311,6 +322,8 @@ class BPETrainer:
     @property
     def num_pieces(self) -> int: ...
 
+def activate(activation: Activation, x: Array) -> Array: ...
+def activate_backward(activation: Activation, dout: Array, x: Array) -> Array: ...
 def adamw(
     param: Array,
     grad: Array,
@@ -335,6 +348,7 @@ def attention(
     lengths: Array | None = None,
     window: typing.SupportsInt | typing.SupportsIndex | None = None,
     starts: Array | None = None,
+    softcap: typing.SupportsFloat | typing.SupportsIndex | None = None,
 ) -> tuple[Array, Array]: ...
 def attention_backward(
     dout: Array,
@@ -347,6 +361,7 @@ def attention_backward(
     causal: bool,
     window: typing.SupportsInt | typing.SupportsIndex | None = None,
     starts: Array | None = None,
+    softcap: typing.SupportsFloat | typing.SupportsIndex | None = None,
 ) -> typing.Annotated[list[Array], "FixedSize(3)"]: ...
 def available_cpus() -> int: ...
 def cache_append(cache: Array, x: Array, lengths: Array) -> None: ...
@@ -361,8 +376,8 @@ def empty(shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIn
 def exp(x: Array) -> Array: ...
 def fast_bf16() -> bool: ...
 def from_numpy(array: numpy.ndarray, as_bf16: bool = False) -> Array: ...
-def gelu(x: Array) -> Array: ...
-def gelu_backward(dout: Array, x: Array) -> Array: ...
+def gather_rows(x: Array, ids: Array) -> Array: ...
+def gather_rows_backward(dout: Array, ids: Array, rows: typing.SupportsInt | typing.SupportsIndex) -> Array: ...
 def global_norm(tensors: collections.abc.Sequence[Array]) -> float: ...
 def join(parts: collections.abc.Sequence[Array], dim: typing.SupportsInt | typing.SupportsIndex) -> Array: ...
 def layer_norm(
@@ -451,8 +466,8 @@ def sample(
 def scale(x: Array, factor: typing.SupportsFloat | typing.SupportsIndex) -> Array: ...
 def set_num_threads(n: typing.SupportsInt | typing.SupportsIndex) -> None: ...
 def sigmoid(x: Array) -> Array: ...
-def silu(x: Array) -> Array: ...
-def silu_backward(dout: Array, x: Array) -> Array: ...
+def softcap(x: Array, cap: typing.SupportsFloat | typing.SupportsIndex) -> Array: ...
+def softcap_backward(dout: Array, x: Array, cap: typing.SupportsFloat | typing.SupportsIndex) -> Array: ...
 def softmax(x: Array) -> Array: ...
 def softmax_backward(dout: Array, out: Array) -> Array: ...
 def split(pattern: str | collections.abc.Sequence[str], text: typing.Any) -> list[bytes]:
@@ -460,8 +475,6 @@ def split(pattern: str | collections.abc.Sequence[str], text: typing.Any) -> lis
     The pieces that a pattern cuts a text into.
     """
 
-def swiglu(x: Array) -> Array: ...
-def swiglu_backward(dout: Array, x: Array) -> Array: ...
 def try_numpy(x: typing.Any) -> Array | None: ...
 def unicode_class(code_point: typing.SupportsInt | typing.SupportsIndex) -> int:
     """
@@ -473,4 +486,6 @@ def unspell(spellings: collections.abc.Sequence[str], alphabet: str) -> list[byt
     The bytes that the characters of texts stand for by an alphabet; b"" where there are others.
     """
 
+def weighted_sum(y: Array, weight: Array) -> Array: ...
+def weighted_sum_backward(dout: Array, y: Array, weight: Array) -> tuple[Array, Array]: ...
 def zeros(shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], dtype: DType) -> Array: ...

@@ -32,6 +32,7 @@ class CausalLM(nn.Module):
     dtype: str
     tokens: nn.Embedding
     head: nn.Linear | None  # None: the output layer is the token embedding
+    logit_softcap: float | None = None  # see ops.softcap
 
     def __init__(self, config: Config, dtype: str = "float32", seed: int | None = 0):
         raise NotImplementedError
@@ -53,7 +54,8 @@ class CausalLM(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., width) -> (..., V) float32"""
-        return ops.linear(hidden, self.output_weight(), out_dtype="float32")
+        logits = ops.linear(hidden, self.output_weight(), out_dtype="float32")
+        return logits if self.logit_softcap is None else ops.softcap(logits, self.logit_softcap)
 
     def forward(self, ids, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
         """ids (B, T) integers -> logits (B, T, V) float32, or (B, 1, V) of the last position only.
@@ -69,7 +71,10 @@ class CausalLM(nn.Module):
         return self.logits(h)
 
     def loss(self, ids, targets, reduction: str = "mean") -> Tensor:
-        """Cross entropy of targets (B, T) in nats, negative ones ignored. The (B, T, V) logits never exist at once."""
+        """Cross entropy of targets (B, T) in nats, negative ones ignored. The (B, T, V) logits never exist at once, unless
+        they are capped."""
+        if self.logit_softcap is not None:
+            return ops.cross_entropy(self.forward(ids), targets, reduction)
         return ops.linear_cross_entropy(self.hidden(ids), self.output_weight(), targets, reduction)
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:

@@ -17,9 +17,9 @@ C = TypeVar("C", bound="Config")
 
 
 def setting(default: Any, hf: str | None = None, gguf: str | None = None, kind: type | None = None, absent=REQUIRED):
-    """A field of a config: its default in Python, its names in config.json and (after `<architecture>.`) in GGUF, and
-    what a file means that does not have it, which is an error where nothing is given. A field whose default is None may
-    be null or missing; `__post_init__` puts a value there if it needs one."""
+    """A field of a config: its default in Python, its names in config.json and (after `<architecture>.`) in GGUF, its
+    type where the default does not say, and what a file means that does not have it, which is an error where nothing is
+    given. A field whose default is None may be null or missing; `__post_init__` puts a value there if it needs one."""
     kind = kind or (int if default is None else type(default))
     absent = None if default is None and absent is REQUIRED else absent
     return dataclasses.field(default=default, metadata={"hf": hf, "gguf": gguf, "kind": kind, "absent": absent})

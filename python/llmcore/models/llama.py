@@ -3,9 +3,11 @@ SmolLM and SmolLM2 are Llamas too. Most other architectures here are this one wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from llmcore import nn
 from llmcore._tensor import Tensor
@@ -101,7 +103,7 @@ class LlamaConfig(Config):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)). Architectures that are Llamas otherwise say here what differs."""
 
-    def __init__(self, c: LlamaConfig, layer: int, rotary: Rotary):
+    def __init__(self, c: Any, layer: int, rotary: Rotary | None):
         self.norm1 = nn.RMSNorm(c.width, c.eps)
         self.attention = self.make_attention(c, layer, rotary)
         self.norm2 = nn.RMSNorm(c.width, c.eps)
@@ -128,16 +130,23 @@ class Llama(CausalLM):
 
     def __init__(self, config: LlamaConfig, dtype: str = "float32", seed: int | None = 0):
         self.config, self.dtype = config, dtype
-        self.rotary = Rotary(config.rotary_size, config.rope_base, config.context, config.rope_scaling)
         self.tokens = nn.Embedding(config.vocab_size, config.width)
-        self.blocks = [self.Block(config, i, self.rotary) for i in range(config.layers)]
+        self.blocks = [self.Block(config, i, rotary) for i, rotary in enumerate(self.rotaries(config))]
         self.norm = nn.RMSNorm(config.width, config.eps)
         self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
         initialise(self, seed, config.layers, self.residual)
 
+    def rotaries(self, c: Any) -> Sequence[Rotary | None]:
+        """How each layer turns queries and keys, if it does."""
+        return [Rotary(c.rotary_size, c.rope_base, c.context, c.rope_scaling)] * c.layers
+
+    def embed(self, ids: np.ndarray) -> Tensor:
+        """(B, T) -> (B, T, width): what the first block reads."""
+        return self.tokens(ids, self.dtype)
+
     def hidden(self, ids, cache: KVCache | None = None) -> Tensor:
         ids, at = self.place(ids, cache)
-        x = self.tokens(ids, self.dtype)
+        x = self.embed(ids)
         for block in self.blocks:
             x = block(x, at)
         return self.norm(x)
@@ -181,3 +190,10 @@ class Llama(CausalLM):
             [Part(f"{hf}.mlp.{n}_proj.weight", f"{gguf}.ffn_{n}.weight", (c.ffn, c.width)) for n in ("gate", "up")],
         )
         yield "mlp.down.weight", [Part(f"{hf}.mlp.down_proj.weight", f"{gguf}.ffn_down.weight", (c.width, c.ffn))]
+
+
+def head_norms(c: Any, hf: str, gguf: str, offset: float = 0.0) -> Layout:
+    """The norms of every query's and key's head."""
+    for n in ("q", "k"):
+        part = Part(f"{hf}.self_attn.{n}_norm.weight", f"{gguf}.attn_{n}_norm.weight", (c.head_size,), hf_offset=offset)
+        yield f"attention.{n}_norm.weight", [part]

@@ -3,7 +3,7 @@ Nothing is read or converted before a parameter is used."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -84,7 +84,7 @@ class Stored:
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, parts: list[Callable[[], np.ndarray]], shape: tuple[int, ...], blocks: list | None = None):
+    def __init__(self, parts: Sequence[Callable[[], np.ndarray]], shape: tuple[int, ...], blocks: list | None = None):
         self._parts, self.shape, self._blocks = parts, shape, blocks
 
     def values(self) -> np.ndarray:

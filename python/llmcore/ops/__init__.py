@@ -4,10 +4,11 @@ Bad shapes, dtypes and devices raise ValueError or TypeError as `[op] expected .
 """
 
 from llmcore._tensor import Tensor, tensor
-from llmcore.ops.activation import gelu, silu, softmax, swiglu
-from llmcore.ops.arithmetic import add, cast, mul, reshape, split
+from llmcore.ops.activation import geglu, gelu, silu, softcap, softmax, swiglu
+from llmcore.ops.arithmetic import add, cast, join, mul, reshape, split
 from llmcore.ops.attention import attention, cache_append
 from llmcore.ops.embedding import embedding, rope
+from llmcore.ops.experts import gather_rows, weighted_sum
 from llmcore.ops.linear import linear, matmul
 from llmcore.ops.loss import cross_entropy, linear_cross_entropy
 from llmcore.ops.norm import layer_norm, rms_norm
@@ -22,7 +23,10 @@ __all__ = [
     "cast",
     "cross_entropy",
     "embedding",
+    "gather_rows",
+    "geglu",
     "gelu",
+    "join",
     "layer_norm",
     "linear",
     "linear_cross_entropy",
@@ -33,8 +37,10 @@ __all__ = [
     "rope",
     "sample",
     "silu",
+    "softcap",
     "softmax",
     "split",
     "swiglu",
     "tensor",
+    "weighted_sum",
 ]

@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 from llmcore import _core, autograd
-from llmcore._tensor import Tensor, as_tensor
+from llmcore._core import Activation
+from llmcore._tensor import Tensor, as_tensor, number
 
 
-def _unary(x, forward, backward) -> Tensor:
+def activate(x, activation: Activation) -> Tensor:
     x = as_tensor(x)
-    out = Tensor(forward(x.array))
+    out = Tensor(_core.activate(activation, x.array))
     if autograd.needs_grad(x):
         saved = x.array
-        autograd.record([out], [x], lambda dy: (backward(dy, saved),))
+        autograd.record([out], [x], lambda dy: (_core.activate_backward(activation, dy, saved),))
     return out
 
 
-def gelu(x) -> Tensor:
-    """0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), the tanh form of GELU (Hendrycks & Gimpel 2016)."""
-    return _unary(x, _core.gelu, _core.gelu_backward)
+def gelu(x, exact: bool = False) -> Tensor:
+    """0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³))), the tanh form of GELU, or, exact, x Φ(x) (Hendrycks & Gimpel 2016)."""
+    return activate(x, Activation.gelu_exact if exact else Activation.gelu)
 
 
 def silu(x) -> Tensor:
     """x · sigmoid(x)."""
-    return _unary(x, _core.silu, _core.silu_backward)
+    return activate(x, Activation.silu)
 
 
 def swiglu(x) -> Tensor:
     """silu(gate) · up for x (..., 2F) = [gate, up]; returns (..., F) (Shazeer 2020)."""
-    return _unary(x, _core.swiglu, _core.swiglu_backward)
+    return activate(x, Activation.swiglu)
+
+
+def geglu(x) -> Tensor:
+    """gelu(gate) · up, by the tanh form, for x (..., 2F) = [gate, up]; returns (..., F) (Shazeer 2020)."""
+    return activate(x, Activation.geglu)
+
+
+def softcap(x, cap: float) -> Tensor:
+    """cap · tanh(x / cap): x where it is small, never beyond ±cap (Gemma 2)."""
+    x, cap = as_tensor(x), number("softcap", "cap", cap)
+    out = Tensor(_core.softcap(x.array, cap))
+    if autograd.needs_grad(x):
+        saved = x.array
+        autograd.record([out], [x], lambda dy: (_core.softcap_backward(dy, saved, cap),))
+    return out
 
 
 def softmax(x) -> Tensor:

@@ -82,6 +82,21 @@ def split(x, sizes: Sequence[int], dim: int = -1) -> list[Tensor]:
     return outputs
 
 
+def join(parts: Sequence[Tensor], dim: int = -1) -> Tensor:
+    """The tensors one after the other along `dim`; their other sizes and dtypes agree."""
+    tensors = [as_tensor(p) for p in parts]
+    out = Tensor(_core.join([t.array for t in tensors], integer("join", "dim", dim)))
+    if autograd.needs_grad(*tensors):
+        dim %= out.ndim
+        ends = np.cumsum([t.shape[dim] for t in tensors]).tolist()
+
+        def backward(dy):
+            return [dy.narrow(dim, end - t.shape[dim], t.shape[dim]) for t, end in zip(tensors, ends, strict=True)]
+
+        autograd.record([out], tensors, backward)
+    return out
+
+
 def _reshape_method(self: Tensor, *shape) -> Tensor:
     """A view with another shape, given as numbers or as one sequence."""
     return reshape(self, shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)

@@ -15,6 +15,7 @@ def attention(
     lengths=None,
     window: int | None = None,
     starts=None,
+    softcap: float | None = None,
 ) -> Tensor:
     """softmax(scale · q kᵀ + mask) v.
 
@@ -28,23 +29,27 @@ def attention(
     Causal only, and keys outside cost nothing: window: a query sees the last `window` keys, its own among them (sliding
     window, Beltagy et al. 2020). starts (B, T) integers: the first key position that each query sees, at most its own;
     the start of its document, where several are packed in one row and must not see each other.
+
+    softcap: scores s become softcap · tanh(s / softcap) before the mask (Gemma 2).
     """
     q, k, v = as_tensor(q), as_tensor(k), as_tensor(v)
     if scale is not None:
         scale = number("attention", "scale", scale)
     if window is not None:
         window = integer("attention", "window", window)
+    if softcap is not None:
+        softcap = number("attention", "softcap", softcap)
     taped = autograd.needs_grad(q, k, v)
     if lengths is not None and taped:
         raise ValueError("[attention] expected lengths=None where gradients are needed, got lengths")
     lengths = None if lengths is None else to_array(lengths)
     starts = None if starts is None else to_array(starts)
-    y, lse = _core.attention(q.array, k.array, v.array, scale, causal, lengths, window, starts)
+    y, lse = _core.attention(q.array, k.array, v.array, scale, causal, lengths, window, starts, softcap)
     out = Tensor(y)
     if taped:
         saved = q.array, k.array, v.array, y, lse
         autograd.record(
-            [out], [q, k, v], lambda dy: _core.attention_backward(dy, *saved, scale, causal, window, starts)
+            [out], [q, k, v], lambda dy: _core.attention_backward(dy, *saved, scale, causal, window, starts, softcap)
         )
     return out
 

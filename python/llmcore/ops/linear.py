@@ -6,19 +6,28 @@ from llmcore import _core, autograd
 from llmcore._core import Activation
 from llmcore._tensor import FLOATS, Tensor, as_tensor, to_dtype
 
-_ACTIVATIONS = {None: Activation.none, "gelu": Activation.gelu, "swiglu": Activation.swiglu}
+_ACTIVATIONS = {
+    None: Activation.none,
+    "gelu": Activation.gelu,
+    "gelu_exact": Activation.gelu_exact,
+    "silu": Activation.silu,
+    "swiglu": Activation.swiglu,
+    "geglu": Activation.geglu,
+}
 
 
 def linear(x, weight, bias=None, residual=None, activation: str | None = None, out_dtype=None) -> Tensor:
-    """residual + act(x · weightᵀ + bias), in one kernel.
+    """residual + act(x · weightᵀ + bias), in one kernel where there is one.
 
     x (..., K) float32 or bfloat16, which is also the compute dtype; weight (N, K) any float dtype (packed to the compute
-    dtype); bias (N) float32; residual as the result; activation None, "gelu" (tanh approximation) or "swiglu":
-    silu(gate) · up of N = 2F columns [gate, up] (Shazeer 2020), which leaves F. Returns (..., N), or (..., F), in x's
-    dtype, or float32 when `out_dtype="float32"`. Activations see the product before it is rounded to that.
+    dtype); bias (N) float32; residual as the result; activation None, "gelu" (tanh approximation), "gelu_exact",
+    "silu", "swiglu" or "geglu": silu(gate) · up or gelu(gate) · up of N = 2F columns [gate, up] (Shazeer 2020), which
+    leaves F. Returns (..., N), or (..., F), in x's dtype, or float32 when `out_dtype="float32"`. "gelu" and "swiglu" see
+    the product before it is rounded to that.
     """
     if activation not in _ACTIVATIONS:
-        raise ValueError(f"[linear] expected activation None, 'gelu' or 'swiglu', got {activation!r}")
+        known = ", ".join(map(repr, _ACTIVATIONS))
+        raise ValueError(f"[linear] expected activation one of {known}, got {activation!r}")
     x, weight = as_tensor(x), as_tensor(weight)
     dtype = x.array.dtype
     if dtype not in FLOATS:  # before the weight is packed to it
@@ -42,7 +51,7 @@ def linear(x, weight, bias=None, residual=None, activation: str | None = None, o
         def backward(dy):
             dpre = dy
             if activation is not None:
-                dpre = (_core.gelu_backward if activation == "gelu" else _core.swiglu_backward)(dy, pre)
+                dpre = _core.activate_backward(_ACTIVATIONS[activation], dy, pre)
             if dpre.dtype is not saved.dtype:
                 dpre = _core.cast(dpre, saved.dtype)
             dx = _core.linear(dpre, weight.panels(saved.dtype, False))[0] if x.requires_grad else None

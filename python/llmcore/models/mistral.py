@@ -1,0 +1,44 @@
+"""Mistral (Jiang et al. 2023): a Llama whose queries see a sliding window of keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llmcore.models.config import setting
+from llmcore.models.layers import Attention
+from llmcore.models.llama import Block, Llama, LlamaConfig
+from llmcore.models.rope import Rotary
+
+
+@dataclass(frozen=True)
+class MistralConfig(LlamaConfig):
+    """Sizes of a Mistral. `window`: how many keys a query sees, its own among them; None is all."""
+
+    model_type: ClassVar[str] = "mistral"
+    hf_class: ClassVar[str] = "MistralForCausalLM"
+    # GGUF knows it as a Llama, which is what reads it.
+
+    window: int | None = setting(None, "sliding_window")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.window is not None:
+            self.check_positive("window")
+
+    def to_gguf(self) -> dict[str, Any]:
+        if self.window is not None and self.window < self.context:
+            self.fail("a window of at least the context for GGUF, which calls this a Llama", self.window)
+        return super().to_gguf()
+
+
+class MistralBlock(Block):
+    def make_attention(self, c: MistralConfig, layer: int, rotary: Rotary | None, **options) -> Attention:
+        return super().make_attention(c, layer, rotary, window=c.window, **options)
+
+
+class Mistral(Llama):
+    """The model; parameters are drawn from `seed`."""
+
+    config_class = MistralConfig
+    Block = MistralBlock

@@ -1,0 +1,44 @@
+"""Qwen2 and Qwen2.5 (Yang et al. 2024): a Llama with biases on queries, keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llmcore.models.layers import Attention
+from llmcore.models.llama import Block, Llama, LlamaConfig
+from llmcore.models.rope import Rotary
+from llmcore.models.weights import Layout, Part
+
+
+@dataclass(frozen=True)
+class Qwen2Config(LlamaConfig):
+    """Sizes of a Qwen2."""
+
+    model_type: ClassVar[str] = "qwen2"
+    hf_class: ClassVar[str] = "Qwen2ForCausalLM"
+    gguf_architecture: ClassVar[str | None] = "qwen2"
+    gguf_pairs: ClassVar[bool] = False
+    fixed: ClassVar[Mapping[str, tuple]] = {"hidden_act": ("silu",), "use_sliding_window": (False,)}
+
+
+class Qwen2Block(Block):
+    def make_attention(self, c: Any, layer: int, rotary: Rotary | None, **options) -> Attention:
+        return super().make_attention(c, layer, rotary, bias=True, **options)
+
+
+class Qwen2(Llama):
+    """The model; parameters are drawn from `seed`."""
+
+    config_class = Qwen2Config
+    Block = Qwen2Block
+
+    @classmethod
+    def attention_layout(cls, c: Any, hf: str, gguf: str) -> Layout:
+        yield from super().attention_layout(c, hf, gguf)
+        heads = {"q": c.heads, "k": c.kv_heads, "v": c.kv_heads}
+        parts = [
+            Part(f"{hf}.self_attn.{n}_proj.bias", f"{gguf}.attn_{n}.bias", (h * c.head_size,)) for n, h in heads.items()
+        ]
+        yield "attention.qkv.bias", parts
