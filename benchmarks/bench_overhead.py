@@ -87,7 +87,12 @@ def workloads() -> Iterator[Workload]:
         norm.layer_norm(x, ones, zeros),
     )
     yield from row(
-        "gelu", [x], ops.gelu, lambda x: _core.activate(_core.Activation.gelu, x), peer(lambda x: f.gelu(x, approximate="tanh"), x), elementwise.gelu(x)
+        "gelu",
+        [x],
+        ops.gelu,
+        lambda x: _core.activate(_core.Activation.gelu, x),
+        peer(lambda x: f.gelu(x, approximate="tanh"), x),
+        elementwise.gelu(x),
     )
     yield from row("add", [x, y], ops.add, _core.add, peer(lambda x, y: x + y, x, y), x + y)
     yield from row("softmax", [x], ops.softmax, _core.softmax, peer(lambda x: x.softmax(-1), x), softmax.softmax(x))

@@ -2,6 +2,8 @@
 wrote, and its loading of what we save."""
 
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -80,12 +82,10 @@ def test_gradients(pair):
         kept = {name: p.clone() for name, p in theirs.named_parameters()}
         for name, p in theirs.named_parameters():
             p.copy_(theirs_grads[name] if theirs_grads[name] is not None else torch.zeros_like(p))
-        from tempfile import TemporaryDirectory
-
         with TemporaryDirectory() as folder:
             theirs.save_pretrained(folder)
             weights, _ = safetensors.load_file(f"{folder}/model.safetensors")
-            config = json.loads(open(f"{folder}/config.json").read())
+            config = json.loads(Path(folder, "config.json").read_text())
             expected_grads = type(ours).from_hf(config, weights, "float32").state_dict()
         for name, p in theirs.named_parameters():
             p.copy_(kept[name])

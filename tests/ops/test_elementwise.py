@@ -1,5 +1,7 @@
 """gelu, silu, swiglu, add, mul, cast, and sums over rows."""
 
+from functools import partial
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ SHAPES = [(), (1,), (15,), (3, 17), (2, 3, 64), (70000,)]
 ACTIVATIONS = [
     (ops.gelu, reference.gelu, reference.gelu_derivative),
     (ops.silu, reference.silu, reference.silu_derivative),
+    (partial(ops.gelu, exact=True), reference.gelu_exact, reference.gelu_exact_derivative),
 ]
 
 
@@ -44,12 +47,60 @@ def test_activations_far_out(op, twin, derivative):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(2,), (3, 34), (2, 5, 128), (1, 40002), (300, 130)])
-def test_swiglu(shape, dtype):
+@pytest.mark.parametrize("kind", ["swiglu", "geglu"])
+def test_gated(shape, dtype, kind):
     x = random(shape, dtype, scale=2)
     dout = random((*shape[:-1], shape[-1] // 2), dtype, 1)
-    out, (dx,) = gradients(ops.swiglu, [x], [dtype], dout)
-    assert_close(out, reference.swiglu(x), dtype)
-    assert_close(dx, reference.swiglu_backward(dout, x), dtype)
+    out, (dx,) = gradients(getattr(ops, kind), [x], [dtype], dout)
+    assert_close(out, getattr(reference, kind)(x), dtype)
+    assert_close(dx, getattr(reference, f"{kind}_backward")(dout, x), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("cap", [0.5, 30.0])
+def test_softcap(shape, dtype, cap):
+    x, dout = random(shape, dtype, scale=cap), random(shape, dtype, 1)
+    out, (dx,) = gradients(lambda t: ops.softcap(t, cap), [x], [dtype], dout)
+    assert_close(out, reference.softcap(x, cap), dtype)
+    assert_close(dx, dout * reference.softcap_derivative(x, cap), dtype)
+
+
+def test_softcap_of_small_and_large_numbers():
+    """As precise near 0 as anywhere, ±cap far out, nan for nan."""
+    x = np.array([1e-30, -3e-8, 1e-4, -0.3, 0.62, 0.63, -5.0, 1e30, -np.inf, 0.0], np.float32)
+    got = ops.softcap(x, 1.0).numpy()
+    np.testing.assert_allclose(got, np.tanh(x.astype(np.float64)), rtol=3e-7)
+    assert np.isnan(ops.softcap(np.array([np.nan], np.float32), 1.0).numpy()).all()
+    for cap in (0.0, -1.0, np.inf, np.nan):
+        with pytest.raises(ValueError, match=r"\[softcap\] expected cap a number > 0"):
+            ops.softcap(x, cap)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ["gelu", "gelu_exact", "silu", "swiglu", "geglu"])
+def test_linear_with_an_activation(activation, dtype):
+    """One line, whether there is one kernel for it or two."""
+    x, w, b = random((3, 5, 40), dtype), random((34, 40), scale=0.2), random((34,))
+    width = 17 if activation.endswith("glu") and activation != "gelu" else 34
+    residual, dout = random((3, 5, width), dtype, 3), random((3, 5, width), dtype, 4)
+
+    def op(*t):
+        return ops.linear(t[0], t[1], t[2], residual=t[3], activation=activation)
+
+    out, grads = gradients(op, [x, w, b, residual], [dtype, "float32", "float32", dtype], dout)
+    twin = getattr(reference, activation)
+    pre = x @ representable(w, dtype).T + b
+    assert_close(out, residual + twin(pre), dtype, factor=2)
+    if width == 17:
+        dpre = getattr(reference, f"{activation}_backward")(dout, pre)
+    else:
+        dpre = dout * getattr(reference, f"{activation}_derivative")(pre)
+    rows = dpre.reshape(-1, 34)
+    assert_close(grads[0], dpre @ representable(w, dtype), dtype, factor=2)
+    assert_close(grads[1], rows.T @ x.reshape(-1, 40), dtype, factor=2)
+    assert_close(grads[2], rows.sum(0), dtype, factor=2)
+    assert_close(grads[3], dout, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -58,6 +109,9 @@ def test_gradients(dtype):
     gradcheck(ops.gelu, reference.gelu, [x], [dtype])
     gradcheck(ops.silu, reference.silu, [x], [dtype])
     gradcheck(ops.swiglu, reference.swiglu, [x], [dtype])
+    gradcheck(ops.geglu, reference.geglu, [x], [dtype])
+    gradcheck(partial(ops.gelu, exact=True), reference.gelu_exact, [x], [dtype])
+    gradcheck(lambda t: ops.softcap(t, 1.5), lambda a: reference.softcap(a, 1.5), [x], [dtype])
     y = random((5, 22), dtype, 1)
     gradcheck(ops.mul, np.multiply, [x, y], [dtype] * 2)
     gradcheck(ops.add, np.add, [x, y], [dtype] * 2)

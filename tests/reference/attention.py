@@ -3,11 +3,12 @@
 import numpy as np
 
 
-def _scores(q, k, scale, causal, lengths, window, starts):
+def _scores(q, k, scale, causal, lengths, window, starts, softcap=None):
     """Masked scores (B, H, T, S); hidden keys are -inf."""
     (B, T, H, _), (S, Hkv) = q.shape, k.shape[1:3]
     k = np.repeat(k, H // Hkv, axis=2)
     scores = scale * np.einsum("bthd,bshd->bhts", q, k)
+    scores = scores if softcap is None else softcap * np.tanh(scores / softcap)
     lengths = np.full(B, S) if lengths is None else np.asarray(lengths)
     key = np.arange(S)
     hidden = np.broadcast_to(key >= lengths[:, None, None], (B, T, S)).copy()
@@ -33,20 +34,23 @@ def _softmax(scores):
     return np.divide(p, total, out=np.zeros_like(p), where=total != 0), lse
 
 
-def attention(q, k, v, scale, causal=True, lengths=None, window=None, starts=None):
+def attention(q, k, v, scale, causal=True, lengths=None, window=None, starts=None, softcap=None):
     """q (B,T,H,D), k and v (B,S,Hkv,D) -> out (B,T,H,D), lse (B,H,T). Who sees no key gets zeros and -inf."""
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
-    p, lse = _softmax(_scores(q, k, scale, causal, lengths, window, starts))
+    p, lse = _softmax(_scores(q, k, scale, causal, lengths, window, starts, softcap))
     return np.einsum("bhts,bshd->bthd", p, np.repeat(v, q.shape[2] // k.shape[2], axis=2)), lse
 
 
-def attention_backward(dout, q, k, v, scale, causal=True, window=None, starts=None):
+def attention_backward(dout, q, k, v, scale, causal=True, window=None, starts=None, softcap=None):
     """dq, dk, dv: with P = softmax and dP = dout vᵀ, dS = P ∘ (dP - rowsum(P ∘ dP))."""
     dout, q, k, v = (np.asarray(x, np.float64) for x in (dout, q, k, v))
     group, Hkv = q.shape[2] // k.shape[2], k.shape[2]
-    p, _ = _softmax(_scores(q, k, scale, causal, None, window, starts))
+    scores = _scores(q, k, scale, causal, None, window, starts, softcap)
+    p, _ = _softmax(scores)
     dp = np.einsum("bthd,bshd->bhts", dout, np.repeat(v, group, axis=2))
     ds = p * (dp - (p * dp).sum(axis=-1, keepdims=True)) * scale
+    if softcap is not None:
+        ds = ds * (1 - np.where(scores == -np.inf, 0.0, scores / softcap) ** 2)
     dq = np.einsum("bhts,bshd->bthd", ds, np.repeat(k, group, axis=2))
     dk = np.einsum("bhts,bthd->bshd", ds, q)
     dv = np.einsum("bhts,bthd->bshd", p, dout)
