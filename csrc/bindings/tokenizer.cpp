@@ -8,6 +8,7 @@
 
 #include "bindings/register.h"
 #include "tokenizer/bpe.h"
+#include "tokenizer/json_vocabulary.h"
 #include "tokenizer/offsets.h"
 #include "tokenizer/ranks.h"
 #include "tokenizer/sentencepiece.h"
@@ -198,11 +199,16 @@ py::object read_ranks(const py::bytes& data) {
   return good ? py::object(py::make_tuple(tokens, ids)) : py::none();
 }
 
-// The bytes that characters of an alphabet stand for, alphabet[b] for byte b; none for a text with others.
-std::vector<py::bytes> unspell(const std::vector<py::str>& spellings, const std::u32string& alphabet) {
-  std::array<int16_t, 1024> byte_of;
-  byte_of.fill(-1);
+// The byte of every character of an alphabet, alphabet[b] being that of byte b, and -1 for others.
+std::vector<int16_t> bytes_of(const std::u32string& alphabet) {
+  std::vector<int16_t> byte_of(1024, -1);
   for (size_t byte = 0; byte < alphabet.size(); ++byte) byte_of.at(alphabet[byte]) = static_cast<int16_t>(byte);
+  return byte_of;
+}
+
+// The bytes that characters of an alphabet stand for; none for a text with others.
+std::vector<py::bytes> unspell(const std::vector<py::str>& spellings, const std::u32string& alphabet) {
+  const std::vector<int16_t> byte_of = bytes_of(alphabet);
   std::vector<py::bytes> tokens;
   tokens.reserve(spellings.size());
   std::string token;
@@ -223,6 +229,39 @@ std::vector<py::bytes> unspell(const std::vector<py::str>& spellings, const std:
   return tokens;
 }
 
+// A byte-level vocabulary that never was a list of Python's.
+using Parts = tok::JsonVocabulary::Parts;
+
+void register_json_vocabulary(py::module_& m) {
+  struct Held {
+    py::bytes document;
+    tok::JsonVocabulary vocabulary;
+  };
+  py::class_<Parts>(m, "VocabularyParts", "Tokens by id and merges by rank, for BPE.");
+  py::class_<Held>(m, "JsonVocabulary", "The vocabulary and the merges of a tokenizer.json.")
+      .def_static(
+          "read",
+          [](const py::bytes& document) -> std::optional<Held> {
+            const std::string_view text = document;
+            auto found = unlocked(text.size(), [&] { return tok::JsonVocabulary::read(text); });
+            if (!found) return std::nullopt;
+            return Held{document, std::move(*found)};
+          },
+          py::arg("document"), "None for what is not as it should be: json.loads knows to say why.")
+      .def_property_readonly(
+          "rest", [](const Held& h) { return py::bytes(h.vocabulary.rest()); }, "The document with null for both.")
+      .def(
+          "parts",
+          [](const Held& h, const Specials& specials, const std::u32string& alphabet, size_t max_gap) {
+            const std::vector<int16_t> byte_of = bytes_of(alphabet);
+            const std::vector<tok::Special> checked = to_specials(specials);
+            py::gil_scoped_release release;
+            return h.vocabulary.parts(checked, byte_of, max_gap);
+          },
+          py::arg("specials"), py::arg("alphabet"), py::arg("max_gap"),
+          "Without the special tokens; None for what is not as it should be.");
+}
+
 // Python's say while C++ works: Ctrl-C, and the progress callback, which may raise.
 void report(const py::object& progress, size_t done, size_t total) {
   py::gil_scoped_acquire locked;
@@ -237,6 +276,13 @@ void register_bpe(py::module_& m) {
              return new Bpe(to_strings(tokens), merges, to_splitter(pattern), whole_piece_first, to_specials(specials));
            }),
            py::arg("tokens"), py::arg("merges"), py::arg("pattern"), py::arg("whole_piece_first"), py::arg("specials"))
+      .def(py::init([](const Parts& parts, const Pattern& pattern, bool whole_piece_first, const Specials& specials) {
+             tok::Splitter splitter = to_splitter(pattern);
+             std::vector<tok::Special> checked = to_specials(specials);
+             py::gil_scoped_release release;
+             return new Bpe(parts.tokens, parts.merges, std::move(splitter), whole_piece_first, std::move(checked));
+           }),
+           py::arg("parts"), py::arg("pattern"), py::arg("whole_piece_first"), py::arg("specials"))
       .def_static(
           "from_ranks",
           [](const std::vector<py::bytes>& tokens, const Pattern& pattern, const Specials& specials) {
@@ -366,6 +412,7 @@ void register_trainer(py::module_& m) {
 }  // namespace
 
 void register_tokenizer(py::module_& m) {
+  register_json_vocabulary(m);
   register_bpe(m);
   register_sentencepiece(m);
   register_trainer(m);

@@ -17,8 +17,10 @@ __all__: list[str] = [
     "Array",
     "BPETrainer",
     "DType",
+    "JsonVocabulary",
     "Panels",
     "SentencePieceBPE",
+    "VocabularyParts",
     "activate",
     "activate_backward",
     "adamw",
@@ -217,6 +219,35 @@ class Panels:
     @property
     def paired(self) -> bool: ...
 
+class VocabularyParts:
+    """
+    Tokens by id and merges by rank, for BPE.
+    """
+
+class JsonVocabulary:
+    """
+    The vocabulary and the merges of a tokenizer.json.
+    """
+    @staticmethod
+    def read(document: bytes) -> JsonVocabulary | None:
+        """
+        None for what is not as it should be: json.loads knows to say why.
+        """
+    def parts(
+        self,
+        specials: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]],
+        alphabet: str,
+        max_gap: typing.SupportsInt | typing.SupportsIndex,
+    ) -> VocabularyParts | None:
+        """
+        Without the special tokens; None for what is not as it should be.
+        """
+    @property
+    def rest(self) -> bytes:
+        """
+        The document with null for both.
+        """
+
 class BPE:
     """
     A byte-level BPE vocabulary: immutable, used by any number of threads.
@@ -227,12 +258,21 @@ class BPE:
         pattern: str | collections.abc.Sequence[str],
         specials: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]],
     ) -> BPE: ...
+    @typing.overload
     def __init__(
         self,
         tokens: collections.abc.Sequence[bytes],
         merges: collections.abc.Sequence[
             tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
         ],
+        pattern: str | collections.abc.Sequence[str],
+        whole_piece_first: bool,
+        specials: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]],
+    ) -> None: ...
+    @typing.overload
+    def __init__(
+        self,
+        parts: VocabularyParts,
         pattern: str | collections.abc.Sequence[str],
         whole_piece_first: bool,
         specials: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]],

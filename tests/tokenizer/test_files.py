@@ -3,11 +3,13 @@
 import base64
 import json
 import os
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmcore import _core
 from llmcore.tokenizer import Tokenizer, Vocabulary
 from llmcore.tokenizer.patterns import NAMES
 from tokenizer.changes import put
@@ -161,6 +163,63 @@ def test_not_a_tokenizer_at_all(tmp_path, text):
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(ValueError, match=r"\[load\] .*broken.json: "):
         Tokenizer.load(path)
+
+
+@given(seed=st.integers(0, 2**32))
+def test_any_spelling_of_the_same_document_is_the_same_tokenizer(tmp_path_factory, seed):
+    """Whitespace, escapes, the order of names and the form of merges: what C++ reads at once is what json.loads reads."""
+    path = tmp_path_factory.mktemp("spelled") / "tokenizer.json"
+    expected = Tokenizer.train(iter(['é ab abc 日本 🎉🎉 "quoted" \\\\ ab']), 280, special_tokens=["<é>", "<|end|>"])
+    document = json.loads(expected.save(path).read_text())
+    rng = random.Random(seed)
+
+    def string(text):
+        units = [text.encode("utf-16-be")[i : i + 2].hex() for i in range(0, len(text.encode("utf-16-be")), 2)]
+        escaped = "".join(f"\\u{unit.upper() if rng.random() < 0.5 else unit}" for unit in units)
+        return f'"{escaped}"' if rng.random() < 0.1 else json.dumps(text, ensure_ascii=rng.random() < 0.5)
+
+    def written(value):
+        space = rng.choice(["", "", " ", "\n\t", "\r "])
+        if isinstance(value, dict):
+            items = rng.sample(list(value.items()), len(value))
+            inner = f"{space},".join(f"{space}{string(k)}{space}:{written(v)}" for k, v in items)
+            return f"{space}{{{inner}{space}}}{space}"
+        if isinstance(value, list):
+            return f"{space}[{','.join(map(written, value))}{space}]{space}"
+        return space + (string(value) if isinstance(value, str) else json.dumps(value)) + space
+
+    if rng.random() < 0.5:
+        document["model"]["merges"] = [" ".join(pair) for pair in document["model"]["merges"]]
+    text = written(document)
+    assert json.loads(text) == document
+    quick = _core.JsonVocabulary.read(text.encode())
+    assert json.loads(quick.rest)["model"]["vocab"] is None
+    assert load(text, path) == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"a":', '"b":', 'expected JSON, got "b" twice in one object'),
+        ('"version":', '"model":{},"version":', 'expected JSON, got "model" twice in one object'),
+        ('"a":97', '"a":097', "expected JSON"),
+        ('"a":97', '"a":97.0', r"model.vocab\[\"a\"\]: expected an id from 0 to"),
+        ('"a":97', '"a":-97', r"model.vocab\[\"a\"\]: expected an id from 0 to"),
+        ('"a":97', '"a":98765432109876543210', r"model.vocab\[\"a\"\]: expected an id from 0 to"),
+        ('"a":97', '"\\ud800":97', "expected the byte-level alphabet"),
+        ('"a":97', '"a\x01":97', "expected JSON"),
+        ('"a":97', '"a":97,', "expected JSON"),
+        ('["a","b"]', '["a","b"],', "expected JSON"),
+        ('["a","b"]', '["a","b","c"]', r'model.merges\[\d+\]: expected two tokens'),
+        ('["a","b"]', '"a b"', "expected all of them strings or all of them arrays"),
+        ('["a","b"]', '["a","<|endoftext|>"]', "expected tokens of the vocabulary"),
+    ],
+)  # fmt: skip
+def test_what_the_quick_reader_does_not_take_is_named(document, tmp_path, old, new, message):
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    assert old in text
+    with pytest.raises(ValueError, match=message):
+        load(text.replace(old, new, 1), tmp_path / "broken.json")
 
 
 JSON = st.recursive(

@@ -65,7 +65,9 @@ class Tokenizer:
                 raise ValueError(f"[tokenizer] expected normalizer to be None or 'NFC', got {v.normalizer!r}")
             self._normalizer = v.normalizer
             pattern = from_argument(v.pattern, "tokenizer")
-            if v.merges is None:
+            if v.parts is not None:
+                self._bpe = _core.BPE(v.parts, pattern, v.whole_piece_first, specials)
+            elif v.merges is None:
                 self._bpe = _core.BPE.from_ranks(v.tokens, pattern, specials)
             else:
                 self._bpe = _core.BPE(v.tokens, v.merges, pattern, v.whole_piece_first, specials)

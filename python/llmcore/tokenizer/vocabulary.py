@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from llmcore._core import VocabularyParts
 
 Pattern = str | tuple[str, ...]
 
@@ -20,6 +23,7 @@ class Vocabulary(NamedTuple):
     whole_piece_first: whether a piece that is a token is that token, whatever the merges make of it.
     special_tokens: the ids of the special tokens.
     normalizer: "NFC" if text is brought to that normal form first, or None.
+    parts: tokens and merges as a file was read to them, in place of the two lists, which are empty then.
     """
 
     tokens: list[bytes]
@@ -28,6 +32,7 @@ class Vocabulary(NamedTuple):
     whole_piece_first: bool = False
     special_tokens: dict[str, int] = {}  # noqa: RUF012 - a default, never changed
     normalizer: str | None = None
+    parts: VocabularyParts | None = None
 
 
 class SentencePieceVocabulary(NamedTuple):

@@ -6,18 +6,48 @@ import json
 from pathlib import Path
 from typing import Any
 
+from llmcore import _core
 from llmcore._files import write_atomically
 from llmcore.tokenizer.formats import byte_level, metaspace
-from llmcore.tokenizer.formats.files import AddedToken, Reader
+from llmcore.tokenizer.formats.files import MAX_ID_GAP, AddedToken, Reader
 from llmcore.tokenizer.vocabulary import SentencePieceVocabulary, Vocabulary
 
 
 def read_tokenizer_json(path: Path) -> Vocabulary | SentencePieceVocabulary:
-    read = Reader(path)
+    read, data = Reader(path), path.read_bytes()
+    # Nearly all of a large file is one vocabulary, of which Python need not make a million objects. What C++ does not
+    # take as it is, is read here as a whole.
+    quick = _core.JsonVocabulary.read(data)
+    if quick is not None:
+        document = _parse(path, quick.rest)
+        vocabulary = None if metaspace.is_metaspace(document) else _read_document(read, document, quick)
+        if vocabulary is not None:
+            return vocabulary
+    vocabulary = _read_document(read, _parse(path, data), None)
+    assert vocabulary is not None
+    return vocabulary
+
+
+def _parse(path: Path, data: bytes) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for place, name in enumerate(names) if name in names[:place])
+            raise ValueError(f"{json.dumps(twice[:60], ensure_ascii=False)} twice in one object")
+        return found
+
     try:
-        document = json.loads(path.read_bytes())
+        return json.loads(data, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         raise ValueError(f"[load] {path}: expected JSON, got {error}") from None
+
+
+def _read_document(
+    read: Reader, document: Any, quick: _core.JsonVocabulary | None
+) -> Vocabulary | SentencePieceVocabulary | None:
+    """quick: the vocabulary and the merges, where the document has null for them. None if these are not as they should
+    be."""
     if not isinstance(document, dict):
         raise read.fail("the file", "an object", document)
     model = read.get(document, "model", dict)
@@ -33,14 +63,24 @@ def read_tokenizer_json(path: Path) -> Vocabulary | SentencePieceVocabulary:
     if model.get("byte_fallback"):
         raise read.fail("model.byte_fallback", "none (it is not supported here)", model["byte_fallback"])
     special_tokens = {content: token.id for content, token in added.items()}
-    tokens, ids = _read_vocab(read, read.get(model, "vocab", dict, "model"), special_tokens)
+    tokens: list[bytes] = []
+    merges: list[tuple[int, int]] = []
+    parts = None
+    if quick is not None:
+        parts = quick.parts(list(special_tokens.items()), "".join(byte_level.byte_alphabet()), MAX_ID_GAP)
+        if parts is None:
+            return None
+    else:
+        tokens, ids = _read_vocab(read, read.get(model, "vocab", dict, "model"), special_tokens)
+        merges = read.merges(read.get(model, "merges", list, "model"), ids, "model.merges")
     return Vocabulary(
         tokens=tokens,
-        merges=read.merges(read.get(model, "merges", list, "model"), ids, "model.merges"),
+        merges=merges,
         pattern=byte_level.read_pattern(read, document),
         whole_piece_first=read.get(model, "ignore_merges", bool, "model", False),
         special_tokens=special_tokens,
         normalizer=byte_level.read_normalizer(read, document, added),
+        parts=parts,
     )
 
 
