@@ -58,12 +58,12 @@ py::array_t<uint32_t> to_array(IdBuffer&& ids) {
   return py::array_t<uint32_t>({size}, {sizeof(uint32_t)}, data, owner);
 }
 
-using Specials = std::vector<std::pair<std::string, uint32_t>>;
+using Specials = std::vector<std::tuple<std::string, uint32_t, uint8_t>>;  // text, id, flags (tok::Special::Flags)
 
 std::vector<tok::Special> to_specials(const Specials& pairs, const Specials& always = {}) {
   std::vector<tok::Special> specials;
-  for (const auto& [text, id] : pairs) specials.push_back({text, id});
-  for (const auto& [text, id] : always) specials.push_back({text, id, true});
+  for (const auto& [text, id, flags] : pairs) specials.push_back({text, id, false, flags});
+  for (const auto& [text, id, flags] : always) specials.push_back({text, id, true, flags});
   return specials;
 }
 
@@ -252,9 +252,11 @@ void register_json_vocabulary(py::module_& m) {
           "rest", [](const Held& h) { return py::bytes(h.vocabulary.rest()); }, "The document with null for both.")
       .def(
           "parts",
-          [](const Held& h, const Specials& specials, const std::u32string& alphabet, size_t max_gap) {
+          [](const Held& h, const std::vector<std::pair<std::string, uint32_t>>& specials,
+             const std::u32string& alphabet, size_t max_gap) {
             const std::vector<int16_t> byte_of = bytes_of(alphabet);
-            const std::vector<tok::Special> checked = to_specials(specials);
+            std::vector<tok::Special> checked;
+            for (const auto& [text, id] : specials) checked.push_back({text, id});
             py::gil_scoped_release release;
             return h.vocabulary.parts(checked, byte_of, max_gap);
           },

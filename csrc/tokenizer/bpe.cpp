@@ -281,8 +281,8 @@ void Bpe::each_segment(Text text, const Allowed& allowed, Visit&& visit) const {
     allowed_ids.push_back(special->id);
   }
   std::sort(allowed_ids.begin(), allowed_ids.end());
-  for (size_t from = 0;;) {
-    const Specials::Match match = wanted.find(text.data, text.size, from);
+  for (size_t from = 0, taken = 0;;) {
+    const Specials::Match match = wanted.find(text.data, text.size, from, taken);
     if (match.what && !match.what->always && !allowed.all &&
         !std::binary_search(allowed_ids.begin(), allowed_ids.end(), match.what->id)) {
       throw std::invalid_argument("[encode] the text holds the special token '" + match.what->text + "' at byte " +
@@ -290,9 +290,12 @@ void Bpe::each_segment(Text text, const Allowed& allowed, Visit&& visit) const {
                                   match.what->text +
                                   "'} or allowed_special=\"all\"; to encode it as plain text, use encode_ordinary");
     }
-    visit({text.data + from, match.begin - from}, from == 0 ? Place::kTextBegin : Place::kBehindSpecial, match.what);
+    // Where one begins with whitespace that another took, nothing lies between them.
+    visit({text.data + taken, std::max(match.begin, taken) - taken},
+          taken == 0 ? Place::kTextBegin : Place::kBehindSpecial, match.what);
     if (!match.what) return;
-    from = match.begin + match.what->text.size();
+    from = match.next;
+    taken = std::max(match.end, taken);
   }
 }
 

@@ -4,12 +4,32 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "tokenizer/code_set.h"
+
 namespace llmcore::tok {
 namespace {
 
 constexpr size_t kMaxBytes = 1 << 16;  // of one text
 
 [[noreturn]] void fail(const std::string& message) { throw std::invalid_argument("[tokenizer] expected " + message); }
+
+bool is_space(CodePoint c) { return c.code != kIllFormedCode && char_class(c.code) & kSpace; }
+// Rust's \w, by which Hugging Face goes: Oniguruma's, which patterns have, but for the raised digits and fractions of
+// Latin-1, and with the two joiners.
+bool is_word(CodePoint c) {
+  static const CodeSet kWord = (CodeSet::word() & ~CodeSet::range(0xB2, 0xBE)) | CodeSet::range(0xB5, 0xB5) |
+                               CodeSet::range(0xBA, 0xBA) | CodeSet::range(0x200C, 0x200D);
+  return kWord.contains(c.code);
+}
+
+// The character that ends where `at` begins; of the start of a text, one of no class.
+CodePoint code_before(const uint8_t* text, size_t at) {
+  for (size_t size = 1; size <= 4 && size <= at; ++size) {
+    const CodePoint c = code_at(text + at - size, text + at);
+    if (c.code != kIllFormedCode && c.length == size) return c;
+  }
+  return kIllFormed;
+}
 
 }  // namespace
 
@@ -67,8 +87,8 @@ const uint8_t* Specials::first_byte(const uint8_t* p, const uint8_t* end) const 
   return p;
 }
 
-Specials::Match Specials::find(const uint8_t* text, size_t n, size_t from) const {
-  Match best{n, nullptr};
+Specials::Spelled Specials::spelled(const uint8_t* text, size_t n, size_t from) const {
+  Spelled best{n, nullptr};
   if (specials_.empty()) return best;
   uint32_t state = kRoot;
   for (size_t i = from; i < n; ++i) {
@@ -86,6 +106,26 @@ Specials::Match Specials::find(const uint8_t* text, size_t n, size_t from) const
     }
   }
   return best;
+}
+
+Specials::Match Specials::find(const uint8_t* text, size_t n, size_t from, size_t taken) const {
+  for (;;) {
+    const Spelled found = spelled(text, n, from);
+    if (!found.what) return {n, n, nullptr, n};
+    size_t begin = found.begin, end = begin + found.what->text.size();
+    from = end;
+    const uint8_t flags = found.what->flags;
+    if (flags & Special::kWord &&
+        (is_word(code_before(text, begin)) || (end < n && is_word(code_at(text + end, text + n)))))
+      continue;
+    if (flags & Special::kStripsLeft) {
+      for (CodePoint c; begin > taken && is_space(c = code_before(text, begin));) begin -= c.length;
+    }
+    if (flags & Special::kStripsRight) {
+      for (CodePoint c; end < n && is_space(c = code_at(text + end, text + n));) end += c.length;
+    }
+    return {begin, end, found.what, from};
+  }
 }
 
 const Special* Specials::named(const std::string& text) const {

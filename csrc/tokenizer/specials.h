@@ -12,9 +12,16 @@
 namespace llmcore::tok {
 
 struct Special {
+  // What else belongs to a match, and which matches do not count, as Hugging Face's AddedToken has it.
+  enum Flags : uint8_t {
+    kStripsLeft = 1,   // whitespace before it
+    kStripsRight = 2,  // whitespace behind it
+    kWord = 4,         // not beside a character of a word
+  };
   std::string text;
   uint32_t id;
   bool always = false;  // found in every text, whatever the caller allows
+  uint8_t flags = 0;
 };
 
 // Finds them with the automaton of Aho and Corasick (1975, https://doi.org/10.1145/360825.360855): in time linear in
@@ -25,11 +32,14 @@ class Specials {
   explicit Specials(std::vector<Special> specials);
 
   struct Match {
-    size_t begin;         // == the text's length if there is none
+    size_t begin, end;    // with the whitespace that it takes; == the text's length if there is none
     const Special* what;  // nullptr if there is none
+    size_t next;          // where to look for the next
   };
-  // The leftmost special token at or after `from`; the longest, where several begin at the same byte.
-  Match find(const uint8_t* text, size_t n, size_t from) const;
+  // The leftmost special token at or after `from`; the longest, where several begin at the same byte. What lies before
+  // `taken` belongs to an earlier match.
+  Match find(const uint8_t* text, size_t n, size_t from, size_t taken) const;
+  Match find(const uint8_t* text, size_t n, size_t from) const { return find(text, n, from, from); }
 
   // The special token spelled exactly so, or nullptr.
   const Special* named(const std::string& text) const;
@@ -46,6 +56,11 @@ class Specials {
     uint32_t found;    // the longest special token that it ends with, an index into specials_, or kNone
   };
 
+  struct Spelled {
+    size_t begin;
+    const Special* what;
+  };
+  Spelled spelled(const uint8_t* text, size_t n, size_t from) const;
   uint32_t step(uint32_t state, uint8_t byte) const;
   const uint8_t* first_byte(const uint8_t* p, const uint8_t* end) const;
 

@@ -256,7 +256,9 @@ class BPE:
     def from_ranks(
         tokens: collections.abc.Sequence[bytes],
         pattern: str | collections.abc.Sequence[str],
-        specials: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]],
+        specials: collections.abc.Sequence[
+            tuple[str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
+        ],
     ) -> BPE: ...
     @typing.overload
     def __init__(
@@ -267,7 +269,9 @@ class BPE:
         ],
         pattern: str | collections.abc.Sequence[str],
         whole_piece_first: bool,
-        specials: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]],
+        specials: collections.abc.Sequence[
+            tuple[str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
+        ],
     ) -> None: ...
     @typing.overload
     def __init__(
@@ -275,7 +279,9 @@ class BPE:
         parts: VocabularyParts,
         pattern: str | collections.abc.Sequence[str],
         whole_piece_first: bool,
-        specials: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]],
+        specials: collections.abc.Sequence[
+            tuple[str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
+        ],
     ) -> None: ...
     def count(self, text: typing.Any, specials: typing.Any) -> int: ...
     def decode_array(self, ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int64]) -> bytes: ...
@@ -327,9 +333,15 @@ class SentencePieceBPE(BPE):
         prefix_unless_space: bool,
         split_at_spaces: bool,
         drop_first_space: bool,
-        symbols: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]],
-        added_tokens: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]],
-        special_tokens: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]],
+        symbols: collections.abc.Sequence[
+            tuple[str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
+        ],
+        added_tokens: collections.abc.Sequence[
+            tuple[str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
+        ],
+        special_tokens: collections.abc.Sequence[
+            tuple[str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
+        ],
     ) -> None: ...
     @property
     def has_fragments(self) -> bool: ...

@@ -139,7 +139,8 @@ BROKEN = [
     (put("added_tokens", 0, "content", "\ud800"), "expected an id that no other token has, got 260"),
     (put("added_tokens", 0, {"id": 400, "content": "\ud800"}), "byte-level alphabet|UTF-8 form"),
     (put("added_tokens", 0, "id", None), r"added_tokens\[0\].id: expected an id"),
-    (put("added_tokens", 0, "lstrip", True), r"added_tokens\[0\].lstrip: expected false"),
+    (put("added_tokens", 0, "lstrip", 1), r"added_tokens\[0\].lstrip: expected true or false"),
+    (put("post_processor", {"type": "Template"}), "post_processor: expected TemplateProcessing, RobertaProcessing"),
     (put("added_tokens", 0, {"id": 97, "content": "<s>"}), "expected an id that no other token has, got 97"),
     (
         put("added_tokens", 0, {"id": 2**30, "content": "<s>"}),

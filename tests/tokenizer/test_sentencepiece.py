@@ -361,7 +361,7 @@ BROKEN_DOCUMENTS = [
     (put("model", "merges", 0, ["<s>", "a"]), r"model.merges\[0\]: expected tokens of the vocabulary, got <s>"),
     (put("model", "merges", 0, ["<0x41>", "a"]), r"model.merges\[0\]: expected tokens of the vocabulary, got <0x41>"),
     (put("added_tokens", 0, "special", "yes"), r"added_tokens\[0\].special: expected true or false"),
-    (put("added_tokens", 0, "lstrip", True), r"added_tokens\[0\].lstrip: expected false"),
+    (put("added_tokens", 0, "lstrip", 1), r"added_tokens\[0\].lstrip: expected true or false"),
 ]
 
 

@@ -51,18 +51,22 @@ class Tokenizer:
         """ValueError if the vocabulary contradicts itself: see `Vocabulary` and `SentencePieceVocabulary`."""
         v = vocabulary
         _check_specials(v.special_tokens, "tokenizer")
-        specials = _checked_ids(v.special_tokens)
+        specials = _checked_ids(v.special_tokens, v.flags)
+        self._flags, self._begin, self._end = dict(v.flags), tuple(v.begin), tuple(v.end)
         self._sentencepiece: SentencePieceVocabulary | None = None  # without what _core keeps
         self._normalizer: str | None = None
         self._bpe: _core.BPE
         if isinstance(v, SentencePieceVocabulary):
             self._sentencepiece = v._replace(tokens=[], merges=None if v.merges is None else [])
-            symbols, added = _checked_ids(v.symbols), _checked_ids(v.added_tokens)
+            symbols, added = _checked_ids(v.symbols, {}), _checked_ids(v.added_tokens, v.flags)
             checked = {"merges": v.merges or [], "symbols": symbols, "added_tokens": added, "special_tokens": specials}
-            self._bpe = _core.SentencePieceBPE(**v._asdict() | checked)
+            parts = {name: value for name, value in v._asdict().items() if name not in ("flags", "begin", "end")}
+            self._bpe = _core.SentencePieceBPE(**parts | checked)
         else:
             if v.normalizer not in (None, "NFC"):
                 raise ValueError(f"[tokenizer] expected normalizer to be None or 'NFC', got {v.normalizer!r}")
+            if v.normalizer and v.flags:
+                raise ValueError("[tokenizer] expected no flags beside a normalizer, got both")
             self._normalizer = v.normalizer
             pattern = from_argument(v.pattern, "tokenizer")
             if v.parts is not None:
@@ -73,6 +77,8 @@ class Tokenizer:
                 self._bpe = _core.BPE(v.tokens, v.merges, pattern, v.whole_piece_first, specials)
         self._encode = self._bpe.encode
         self._special_tokens: dict[str, int] = self._bpe.specials
+        for id in (*self._begin, *self._end):
+            self._bpe.token_bytes(id)  # ValueError for an id that is not there
 
     # ---- making one ------------------------------------------------------------------------------------
 
@@ -146,8 +152,8 @@ class Tokenizer:
 
         All but the last know their pattern and special tokens (in a byte-level tokenizer.json, all of the added
         tokens; elsewhere, the control and unknown tokens). A `.tiktoken` file knows neither: give `pattern`, and
-        `special_tokens` as {token: id} or as a list, which gets the ids after the last. What a tokenizer.json says
-        about post-processing (a token put before every text) is the caller's business. ValueError, naming the file and
+        `special_tokens` as {token: id} or as a list, which gets the ids after the last. What a file puts before and
+        behind every text is in `begin` and `end`. ValueError, naming the file and
         the field, for a file that is broken or that needs what is not supported.
         """
         from llmcore.tokenizer import formats  # here, so that importing llmcore stays quick
@@ -314,6 +320,16 @@ class Tokenizer:
         return self._special_tokens.get(END_OF_TEXT)
 
     @property
+    def begin(self) -> tuple[int, ...]:
+        """The ids that a model expects before a text, such as Llama's <|begin_of_text|>; `encode` leaves them out."""
+        return self._begin
+
+    @property
+    def end(self) -> tuple[int, ...]:
+        """The same behind a text."""
+        return self._end
+
+    @property
     def pattern(self) -> Pattern:
         """The split pattern: its name, an expression, or a tuple of these, one for each stage; or "sentencepiece"."""
         return SENTENCEPIECE if self._sentencepiece is not None else self._bpe.pattern
@@ -334,7 +350,15 @@ class Tokenizer:
             return self._sentencepiece._replace(tokens=tokens, merges=None if by_score else self._bpe.merges)
         merges = None if self._bpe.by_rank else self._bpe.merges
         return Vocabulary(
-            tokens, merges, self.pattern, self._bpe.whole_piece_first, self.special_tokens, self._normalizer
+            tokens,
+            merges,
+            self.pattern,
+            self._bpe.whole_piece_first,
+            self.special_tokens,
+            self._flags,
+            self._begin,
+            self._end,
+            self._normalizer,
         )
 
     @property
@@ -425,11 +449,11 @@ def _check_specials(specials: Any, op: str) -> None:
             raise ValueError(f"[{op}] expected special tokens that have a UTF-8 form, got {special!r}")
 
 
-def _checked_ids(ids: dict[str, int]) -> list[tuple[str, int]]:
+def _checked_ids(ids: dict[str, int], flags: dict[str, int]) -> list[tuple[str, int, int]]:
     for special, id in ids.items():
         if not isinstance(id, int) or not 0 <= id < 1 << 31:
             raise ValueError(f"[tokenizer] expected an id for special token {special!r}, got {id!r}")
-    return list(ids.items())
+    return [(text, id, flags.get(text, 0)) for text, id in ids.items()]
 
 
 def _id_array(ids: Any) -> np.ndarray:

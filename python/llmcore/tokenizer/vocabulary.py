@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from llmcore._core import VocabularyParts
 
 Pattern = str | tuple[str, ...]
+STRIPS_LEFT, STRIPS_RIGHT, WORD = 1, 2, 4  # flags of special and added tokens
 
 
 class Vocabulary(NamedTuple):
@@ -22,6 +23,9 @@ class Vocabulary(NamedTuple):
         the pieces of the one before.
     whole_piece_first: whether a piece that is a token is that token, whatever the merges make of it.
     special_tokens: the ids of the special tokens.
+    flags: how special tokens are found, where it is not just so: the sum of STRIPS_LEFT and STRIPS_RIGHT (whitespace
+        beside it belongs to it) and WORD (not beside a letter, a digit or the like).
+    begin, end: ids that a model expects before and behind a whole text. `encode` leaves them out.
     normalizer: "NFC" if text is brought to that normal form first, or None.
     parts: tokens and merges as a file was read to them, in place of the two lists, which are empty then.
     """
@@ -31,6 +35,9 @@ class Vocabulary(NamedTuple):
     pattern: Pattern
     whole_piece_first: bool = False
     special_tokens: dict[str, int] = {}  # noqa: RUF012 - a default, never changed
+    flags: dict[str, int] = {}  # noqa: RUF012
+    begin: tuple[int, ...] = ()
+    end: tuple[int, ...] = ()
     normalizer: str | None = None
     parts: VocabularyParts | None = None
 
@@ -55,6 +62,7 @@ class SentencePieceVocabulary(NamedTuple):
         was put there. (What SentencePiece calls user-defined.)
     added_tokens: the same, but found before, and special tokens to the prefix.
     special_tokens: the ids of the special tokens.
+    flags, begin, end: as of `Vocabulary`; flags of added tokens, too.
     """
 
     tokens: list[bytes]
@@ -70,6 +78,9 @@ class SentencePieceVocabulary(NamedTuple):
     symbols: dict[str, int] = {}  # noqa: RUF012 - a default, never changed
     added_tokens: dict[str, int] = {}  # noqa: RUF012
     special_tokens: dict[str, int] = {}  # noqa: RUF012
+    flags: dict[str, int] = {}  # noqa: RUF012
+    begin: tuple[int, ...] = ()
+    end: tuple[int, ...] = ()
 
 
 def vocabulary_digest(vocabulary: Vocabulary | SentencePieceVocabulary, merges: list[tuple[int, int]]) -> str:

@@ -97,6 +97,5 @@ def pipeline(vocabulary: Vocabulary) -> dict[str, Any]:
     return {
         "normalizer": {"type": vocabulary.normalizer} if vocabulary.normalizer else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, {**byte_level, "use_regex": False}]},
-        "post_processor": None,
         "decoder": {**byte_level, "use_regex": True},
     }

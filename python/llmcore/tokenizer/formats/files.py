@@ -14,11 +14,13 @@ _KINDS = {dict: "an object", list: "an array", str: "a string", int: "an integer
 
 
 class AddedToken(NamedTuple):
-    """An entry of a tokenizer.json's added_tokens. normalized: whether it is looked for in normalized text."""
+    """An entry of a tokenizer.json's added_tokens. normalized: whether it is looked for in normalized text; flags: as in
+    `Vocabulary`."""
 
     id: int
     special: bool
     normalized: bool
+    flags: int
 
 
 class Reader:

@@ -41,11 +41,22 @@ def read_gguf(path: Path) -> Vocabulary | SentencePieceVocabulary:
     metadata = load_gguf(path).metadata
     fields = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
     read = Reader(path)
-    if fields.get("model") == "llama":
-        return _read_sentencepiece(read, fields)
-    if fields.get("model") != "gpt2":
+    if fields.get("model") not in ("llama", "gpt2"):
         raise read.fail("tokenizer.ggml.model", "gpt2 (byte-level BPE) or llama (SentencePiece)", fields.get("model"))
-    return _read_byte_level(read, fields)
+    sentencepiece = fields["model"] == "llama"
+    vocabulary = _read_sentencepiece(read, fields) if sentencepiece else _read_byte_level(read, fields)
+    # As llama.cpp has it where the file does not say.
+    begins = sentencepiece or fields.get("pre") in ("llama-bpe", "llama3", "llama-v3", "falcon3")
+    return vocabulary._replace(begin=_around(read, fields, "bos", begins), end=_around(read, fields, "eos", False))
+
+
+def _around(read: Reader, fields: dict[str, Any], name: str, default: bool) -> tuple[int, ...]:
+    """The id that is put before or behind a text, if one is."""
+    if not read.get(fields, f"add_{name}_token", bool, "tokenizer.ggml", default):
+        return ()
+    where = f"{name}_token_id"
+    id = read.get(fields, where, int, "tokenizer.ggml", None)
+    return () if id is None else (read.id(id, f"tokenizer.ggml.{where}", 1 << 31),)
 
 
 def _strings(read: Reader, fields: dict[str, Any], name: str) -> list[str]:

@@ -54,6 +54,11 @@ def read_metaspace(read: Reader, document: dict, added: dict[str, AddedToken]) -
     plain = {content: token for content, token in added.items() if content not in special_tokens}
     raw = {c: token.id for c, token in plain.items() if not (token.normalized and document.get("normalizer"))}
     symbols = {c: token.id for c, token in plain.items() if c not in raw}
+    flagged = {content: token.flags for content, token in added.items() if token.flags}
+    if both := flagged.keys() & symbols.keys():
+        raise read.fail(
+            "added_tokens", "no lstrip, rstrip, single_word of a token that is found after the normalizer", min(both)
+        )
     if symbols and document.get("pre_tokenizer"):
         raise read.fail("added_tokens", "normalized: false beside a normalizer and a pre_tokenizer", min(symbols))
     prefix = " " if rules["prefix"] == "always" else ""  # the normalizer puts it before these tokens, too
@@ -74,6 +79,7 @@ def read_metaspace(read: Reader, document: dict, added: dict[str, AddedToken]) -
         symbols=symbols,
         added_tokens=raw,
         special_tokens=special_tokens,
+        flags=flagged,
         **rules,
     )
 
@@ -174,7 +180,6 @@ def pipeline(vocabulary: SentencePieceVocabulary) -> dict[str, Any]:
     return {
         "normalizer": {"type": "Sequence", "normalizers": normalizer} if normalizer else None,
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": None,
         "decoder": {"type": "Sequence", "decoders": decoder},
     }
 

@@ -10,7 +10,9 @@ from llmcore import _core
 from llmcore._files import write_atomically
 from llmcore.tokenizer.formats import byte_level, metaspace
 from llmcore.tokenizer.formats.files import MAX_ID_GAP, AddedToken, Reader
-from llmcore.tokenizer.vocabulary import SentencePieceVocabulary, Vocabulary
+from llmcore.tokenizer.vocabulary import STRIPS_LEFT, STRIPS_RIGHT, WORD, SentencePieceVocabulary, Vocabulary
+
+FLAGS = {"single_word": WORD, "lstrip": STRIPS_LEFT, "rstrip": STRIPS_RIGHT}
 
 
 def read_tokenizer_json(path: Path) -> Vocabulary | SentencePieceVocabulary:
@@ -57,8 +59,9 @@ def _read_document(
         if model.get(name):
             raise read.fail(f"model.{name}", "none (it is not supported)", model[name])
     added = _read_added_tokens(read, document)
+    begin, end = _read_post_processor(read, document)
     if metaspace.is_metaspace(document):
-        return metaspace.read_metaspace(read, document, added)
+        return metaspace.read_metaspace(read, document, added)._replace(begin=begin, end=end)
 
     if model.get("byte_fallback"):
         raise read.fail("model.byte_fallback", "none (it is not supported here)", model["byte_fallback"])
@@ -79,6 +82,9 @@ def _read_document(
         pattern=byte_level.read_pattern(read, document),
         whole_piece_first=read.get(model, "ignore_merges", bool, "model", False),
         special_tokens=special_tokens,
+        flags={content: token.flags for content, token in added.items() if token.flags},
+        begin=begin,
+        end=end,
         normalizer=byte_level.read_normalizer(read, document, added),
         parts=parts,
     )
@@ -92,15 +98,73 @@ def _read_added_tokens(read: Reader, document: dict) -> dict[str, AddedToken]:
         if not isinstance(entry, dict):
             raise read.fail(where, "an object", entry)
         content = read.get(entry, "content", str, where)
-        for flag in ("single_word", "lstrip", "rstrip"):
-            if entry.get(flag):
-                raise read.fail(f"{where}.{flag}", "false (it is not supported)", entry[flag])
         if not content or content in tokens:
             raise read.fail(f"{where}.content", "a string that no other added token has", content)
         id = read.id(entry.get("id"), f"{where}.id", 1 << 31)
         special = read.get(entry, "special", bool, where, False)
-        tokens[content] = AddedToken(id, special, read.get(entry, "normalized", bool, where, not special))
+        flags = sum(flag for name, flag in FLAGS.items() if read.get(entry, name, bool, where, False))
+        tokens[content] = AddedToken(id, special, read.get(entry, "normalized", bool, where, not special), flags)
     return tokens
+
+
+def _read_post_processor(read: Reader, document: dict) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids before and behind a text."""
+    name = "post_processor"
+    whole = read.get(document, name, dict, default={})
+    steps = read.get(whole, "processors", list, name) if whole.get("type") == "Sequence" else [whole] if whole else []
+    begin: list[int] = []
+    end: list[int] = []
+    for step in steps:
+        kind = step.get("type") if isinstance(step, dict) else step
+        if kind == "ByteLevel":  # about offsets
+            continue
+        if kind in ("RobertaProcessing", "BertProcessing"):
+            for side, ids in (("cls", begin), ("sep", end)):
+                pair = read.get(step, side, list, name)
+                if len(pair) != 2:
+                    raise read.fail(f"{name}.{side}", "a token and its id", pair)
+                ids.append(read.id(pair[1], f"{name}.{side}", 1 << 31))
+            continue
+        if kind != "TemplateProcessing":
+            raise read.fail(name, "TemplateProcessing, RobertaProcessing, BertProcessing or ByteLevel", kind)
+        named, texts = read.get(step, "special_tokens", dict, name), 0
+        for number, item in enumerate(read.get(step, "single", list, name)):
+            where = f"{name}.single[{number}]"
+            if isinstance(item, dict) and "Sequence" in item:
+                texts += 1
+                continue
+            token = read.get(item if isinstance(item, dict) else {}, "SpecialToken", dict, where)
+            entry = read.get(named, read.get(token, "id", str, where), dict, f"{name}.special_tokens")
+            ids = read.get(entry, "ids", list, f"{name}.special_tokens")
+            (end if texts else begin).extend(read.id(i, f"{name}.special_tokens", 1 << 31) for i in ids)
+        if texts != 1:
+            raise read.fail(f"{name}.single", "one text", step["single"])
+    return tuple(begin), tuple(end)
+
+
+def _post_processor(vocabulary: Vocabulary | SentencePieceVocabulary) -> dict[str, Any] | None:
+    """The reverse."""
+    v = vocabulary
+    if not v.begin and not v.end:
+        return None
+    names = {id: content for content, id in v.special_tokens.items()}
+
+    def special(id: int) -> dict[str, Any]:
+        if id not in names:
+            raise ValueError(f"[save] expected special tokens before and behind a text, got {id}")
+        return {"SpecialToken": {"id": names[id], "type_id": 0}}
+
+    def sequence(name: str, type_id: int) -> list[dict[str, Any]]:
+        return [*map(special, v.begin), {"Sequence": {"id": name, "type_id": type_id}}, *map(special, v.end)]
+
+    return {
+        "type": "TemplateProcessing",
+        "single": sequence("A", 0),
+        "pair": sequence("A", 0) + sequence("B", 1),
+        "special_tokens": {
+            names[id]: {"id": names[id], "ids": [id], "tokens": [names[id]]} for id in (*v.begin, *v.end)
+        },
+    }
 
 
 def _read_vocab(read: Reader, vocab: dict, special_tokens: dict[str, int]) -> tuple[list[bytes], dict[str, int]]:
@@ -127,7 +191,7 @@ def write_tokenizer_json(path: Path, vocabulary: Vocabulary | SentencePieceVocab
     v = vocabulary
     if isinstance(v, SentencePieceVocabulary):
         pipeline, text = metaspace.pipeline(v), metaspace.spellings(v)
-        added = [_added_token(content, id, False, False) for content, id in v.added_tokens.items()]
+        added = [_added_token(c, id, False, False, v.flags.get(c, 0)) for c, id in v.added_tokens.items()]
         added += [_added_token(text[id], id, False, True) for id in v.symbols.values()]
         names = {id: content for content, id in v.special_tokens.items()}
         unknown = names.get(v.unknown) if v.unknown is not None else None
@@ -141,13 +205,14 @@ def write_tokenizer_json(path: Path, vocabulary: Vocabulary | SentencePieceVocab
         if special in vocab:
             raise ValueError(f"[save] expected special tokens unlike ordinary ones, got {special!r}, which is both")
         vocab[special] = id
-        added.append(_added_token(special, id, True, False))
+        added.append(_added_token(special, id, True, False, v.flags.get(special, 0)))
     document = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": sorted(added, key=lambda token: token["id"]),
         **pipeline,
+        "post_processor": _post_processor(v),
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -162,6 +227,6 @@ def write_tokenizer_json(path: Path, vocabulary: Vocabulary | SentencePieceVocab
     write_atomically(path, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
 
 
-def _added_token(content: str, id: int, special: bool, normalized: bool) -> dict[str, Any]:
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": normalized, "special": special}
-    return {"id": id, "content": content, **flags}
+def _added_token(content: str, id: int, special: bool, normalized: bool, flags: int = 0) -> dict[str, Any]:
+    found = {name: bool(flags & flag) for name, flag in FLAGS.items()}
+    return {"id": id, "content": content, **found, "normalized": normalized, "special": special}
