@@ -14,6 +14,7 @@ from llmcore.cli.options import remember_model
 
 COMMANDS = [
     "demo",
+    "pull",
     "train-tokenizer",
     "tokenize",
     "pretrain",
@@ -104,7 +105,7 @@ BAD = {
     "unknown key in config": (("pretrain", "--config", "bad.yaml"), "got 'lerning_rate'"),
     "config that is no YAML": (("pretrain", "--config", "broken.yaml"), "broken.yaml: expected YAML"),
     "nothing to resume": (("pretrain", "--resume", "--out", "nowhere"), "expected a checkpoint in nowhere, got none"),
-    "no such model": (("next", "x", "-m", "nowhere"), "expected a model directory, got nowhere, which is not there"),
+    "no such model": (("next", "x", "-m", "nowhere"), "got nowhere, which is not there"),
     "a directory that is no model": (("next", "x", "-m", "."), "config.json, which is not there"),
     "no such tokenizer": (("tokenize", "x", "-t", "absent.json"), "absent.json, which is not there"),
     "two texts": (("tokenize", "x", "--file", "text.txt"), "expected a TEXT or --file FILE, got both"),
@@ -186,7 +187,7 @@ def test_debug_shows_the_traceback(run):
         code, _, err = run(*arguments)
         assert code == 2
         assert err.startswith("Traceback")
-        assert err.splitlines()[-1].startswith("error: expected a model directory")
+        assert err.splitlines()[-1].startswith("error: expected a model folder")
 
 
 def test_debug_after_two_dashes_is_text(run, model_dir):

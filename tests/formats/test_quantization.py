@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from llmcore.formats.gguf import TYPES, GGUFTensor
-from llmcore.formats.quantization import LazyTensor, dequantize
+from llmcore.formats.quantization import ENCODERS, dequantize, encode
+from llmcore.models.weights import Part
 
 NAMES = {kind.name: (number, kind) for number, kind in TYPES.items()}
 
@@ -73,10 +74,41 @@ def test_longer_than_a_chunk():
 
 
 def test_rows_of_heads_change_places():
-    """The published rule turns Hugging Face's order into GGUF's; reading turns it back."""
+    """The published rule turns Hugging Face's order into GGUF's; reading turns it back, whatever the rows hold."""
     heads, rows, columns = 3, 24, 5
     original = np.random.default_rng(0).standard_normal((rows, columns)).astype("<f4")
     stored = original.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
-    t = GGUFTensor("w", (rows, columns), TYPES[0], np.ascontiguousarray(stored).view(np.uint8).reshape(-1))
-    assert np.array_equal(np.asarray(LazyTensor(t, heads)), original)
-    assert np.array_equal(np.asarray(LazyTensor(t)), stored)
+    part = Part("hf", "gguf", (rows, columns), gguf_heads=heads)
+    assert np.array_equal(part.from_gguf_rows(stored), original)
+    assert np.array_equal(part.to_gguf_rows(original), stored)
+    assert np.array_equal(Part("hf", "gguf", (rows, columns)).from_gguf_rows(stored), stored)
+
+
+def values(rows=7, width=96, seed=0):
+    """Ordinary numbers, and blocks of zeros, of one number, of large and of tiny ones."""
+    x = np.random.default_rng(seed).standard_normal((rows, width)).astype(np.float32)
+    x[1], x[2], x[3, :32], x[4] = 0, 3.25, x[3, :32] * 1e4, x[4] * 1e-2
+    return x
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoded_as_the_package_does(name, seed):
+    package = pytest.importorskip("gguf", reason="gguf is not installed")
+    x = values(seed=seed)
+    theirs = package.quants.quantize(x, package.GGMLQuantizationType(NAMES[name][0]))
+    np.testing.assert_array_equal(encode(x, name).reshape(-1), theirs.reshape(-1).view(np.uint8))
+
+
+@pytest.mark.parametrize(("name", "step"), [("Q8_0", 1 / 254), ("Q4_0", 1 / 14), ("Q4_1", 1 / 28)])
+def test_encoded_and_back(name, step):
+    """Within half a step of the block's range (a whole one at the short end of Q4_0's), and the rounding of scales."""
+    x = values()
+    kind = NAMES[name][1]
+    back = dequantize(GGUFTensor("w", x.shape, kind, encode(x, name).reshape(-1)))
+    blocks, back = x.reshape(-1, 32), back.reshape(-1, 32)
+    span = np.ptp(blocks, axis=1) if name == "Q4_1" else 2 * np.abs(blocks).max(axis=1)
+    scale = np.abs(blocks).max(axis=1) * 2e-3 + 6e-8
+    assert (np.abs(back - blocks).max(axis=1) <= span * step * 1.01 + scale).all()

@@ -1,6 +1,8 @@
 """A small config of every architecture, with all that is special about it in use: windows shorter than the texts, groups
 of heads, heads that are no part of the width."""
 
+import math
+
 from llmcore import models
 from llmcore.models import RopeScaling
 
@@ -19,7 +21,8 @@ CONFIGS = {
         rope_scaling=RopeScaling("llama3", 8.0, 16, low_freq_factor=1.0, high_freq_factor=4.0),
     ),
     "llama-yarn": models.LlamaConfig(
-        **{**GROUPED, "head_size": 32}, rope_scaling=RopeScaling("yarn", 4.0, 16, attention_factor=1.1386294361119891)
+        **{**GROUPED, "head_size": 32},
+        rope_scaling=RopeScaling("yarn", 4.0, 16, attention_factor=0.1 * math.log(4) + 1),
     ),
     "mistral": models.MistralConfig(**GROUPED, window=7, tied=False),
     "qwen2": models.Qwen2Config(**GROUPED),

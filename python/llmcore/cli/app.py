@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from llmcore import __version__
-from llmcore.cli import bench, chat, demo, generate, info, pretrain, score, tokenize, train_tokenizer
+from llmcore.cli import bench, chat, demo, generate, info, pretrain, pull, score, tokenize, train_tokenizer
 from llmcore.cli import next as next_tokens
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ def llmcore(
 
 for name, function, short_help in (
     ("demo", demo.demo, "The whole road in minutes: tokens, training, text."),
+    ("pull", pull.pull, "Fetch a model by name."),
     ("train-tokenizer", train_tokenizer.train_tokenizer, "Learn a vocabulary from text."),
     ("tokenize", tokenize.tokenize, "Cut a text into tokens and show their ids."),
     ("pretrain", pretrain.pretrain, "Train a language model on text."),

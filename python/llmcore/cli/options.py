@@ -21,7 +21,7 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="Model directory or .gguf file; by default the one made last, else ./run.",
+        help="Model directory, .gguf file or pulled name; by default the one made or pulled last, else ./run.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
@@ -59,7 +59,7 @@ def last_model() -> Path | None:
     except OSError:
         last = None
     for directory in (last, Path("run")):
-        if directory is not None and (directory / "config.json").is_file():
+        if directory is not None and (directory.is_file() or (directory / "config.json").is_file()):
             return directory
     return None
 

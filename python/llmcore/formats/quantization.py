@@ -1,4 +1,4 @@
-"""The block types of GGUF files as float32: every block of a row holds small integers and the scales that undo them
+"""The block types of GGUF files to float32, and some of them back: every block of a row holds small integers and the scales that undo them
 (https://github.com/ggml-org/ggml, ggml-quants.c).
 
 d, m: float16 scale and minimum of a block; "super-blocks" of 256 (the K types) have small scales of their own for every
@@ -10,29 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import ml_dtypes
 import numpy as np
 
 from llmcore.formats.gguf import GGUFTensor
 
 _CHUNK = 1 << 20  # elements at a time, so that what lies between stays in cache
-
-
-class LazyTensor:
-    """A quantized tensor that looks like a float32 array and becomes one when asked (`numpy.asarray`). With `heads`,
-    the rows of each head are put from the order of rotation in neighbouring pairs, as GGUF's Llamas have them, into
-    that of halves."""
-
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, tensor: GGUFTensor, heads: int | None = None):
-        self.tensor, self.heads, self.shape = tensor, heads, tensor.shape
-
-    def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        x = dequantize(self.tensor)
-        if self.heads is not None:
-            rows, columns = self.shape
-            x = x.reshape(self.heads, rows // self.heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
-        return x if dtype is None else x.astype(dtype)
 
 
 def dequantize(tensor: GGUFTensor) -> np.ndarray:
@@ -161,4 +144,74 @@ _BLOCKS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "Q4_K": _q4_k,
     "Q5_K": _q5_k,
     "Q6_K": _q6_k,
+}
+
+
+# ---- the other way ----------------------------------------------------------------------------------
+
+
+def encode(values: np.ndarray, kind: str) -> np.ndarray:
+    """float32 (..., K), K a multiple of the block, to the bytes of a type: uint8 (..., bytes of a row)."""
+    size = {"Q8_0": 32, "Q4_0": 32, "Q4_1": 32}.get(kind, 1)
+    values = np.ascontiguousarray(values, np.float32)
+    flat = values.reshape(-1, size)
+    parts = [ENCODERS[kind](flat[start : start + _CHUNK // size]) for start in range(0, len(flat), _CHUNK // size)]
+    return np.concatenate(parts).reshape(*values.shape[:-1], -1) if parts else np.empty((0,), np.uint8)
+
+
+def _bytes_of(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x).view(np.uint8).reshape(len(x), -1)
+
+
+def _inverse(d: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return np.where(d == 0, np.float32(0), np.float32(1) / d)
+
+
+def _to_f16(x):
+    with np.errstate(over="ignore"):
+        return _bytes_of(x.astype("<f2"))
+
+
+def _to_bf16(x):
+    """Rounded to nearest even; nan stays nan."""
+    return _bytes_of(x.astype(ml_dtypes.bfloat16))
+
+
+def _to_q8_0(x):
+    d = np.abs(x).max(axis=1, keepdims=True) / np.float32(127)
+    scaled = x * _inverse(d)
+    size = np.abs(scaled)  # rounded half away from zero, as C does it
+    whole = np.floor(size)
+    q = np.sign(scaled) * (whole + np.floor(2 * (size - whole)))
+    return np.concatenate([_to_f16(d), _bytes_of(q.astype(np.int8))], axis=1)
+
+
+def _packed_nibbles(q: np.ndarray) -> np.ndarray:
+    """The first half of the weights in the low halves of bytes, the second in the high ones."""
+    q = q.astype(np.uint8).clip(0, 15)
+    return q[:, :16] | (q[:, 16:] << 4)
+
+
+def _to_q4_0(x):
+    largest = np.take_along_axis(x, np.abs(x).argmax(axis=1, keepdims=True), axis=1)
+    d = largest / np.float32(-8)
+    q = np.trunc(x.astype(np.float64) * _inverse(d).astype(np.float64) + 8.5)
+    return np.concatenate([_to_f16(d), _packed_nibbles(q)], axis=1)
+
+
+def _to_q4_1(x):
+    least = x.min(axis=1, keepdims=True)
+    d = (x.max(axis=1, keepdims=True) - least) / np.float32(15)
+    q = np.trunc((x.astype(np.float64) - least.astype(np.float64)) * _inverse(d).astype(np.float64) + 0.5)
+    return np.concatenate([_to_f16(d), _to_f16(least), _packed_nibbles(q)], axis=1)
+
+
+ENCODERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "F32": _bytes_of,
+    "F16": _to_f16,
+    "BF16": _to_bf16,
+    "Q8_0": _to_q8_0,
+    "Q4_0": _to_q4_0,
+    "Q4_1": _to_q4_1,
 }

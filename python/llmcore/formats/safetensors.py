@@ -6,6 +6,8 @@ second copy of the arrays and takes arrays that are not contiguous; reading give
 names the file and the field in every error.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import os
@@ -42,7 +44,7 @@ _CHUNK_BYTES = 16 << 20
 
 
 def save_file(
-    tensors: Mapping[str, np.ndarray], path: str | os.PathLike, metadata: Mapping[str, str] | None = None
+    tensors: Mapping[str, np.ndarray | Stored], path: str | os.PathLike, metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write `tensors` beside `path`, then rename, so that a failure leaves what was there before.
 
@@ -68,14 +70,26 @@ class Writer(Protocol):
     def write(self, data: bytes | memoryview, /) -> int: ...
 
 
-def write(file: Writer, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+class Stored(Protocol):
+    """An array that is made when it is written (`numpy.asarray`)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray: ...
+
+
+def write(file: Writer, tensors: Mapping[str, np.ndarray | Stored], metadata: Mapping[str, str] | None = None) -> None:
     """Write `tensors` to an open binary file, wide types first, so that every array is aligned."""
     header: dict[str, object] = {}
     if metadata:
         if not all(isinstance(text, str) for item in metadata.items() for text in item):
             raise TypeError("[safetensors] expected metadata of strings only")
         header[_METADATA] = dict(metadata)
-    arrays = {name: np.asarray(array) for name, array in tensors.items()}
+    arrays = {name: t if hasattr(t, "dtype") else np.asarray(t) for name, t in tensors.items()}
     for name, array in arrays.items():
         if not isinstance(name, str) or name == _METADATA:
             raise TypeError(f"[safetensors] expected a tensor name as a string, got {name!r}")
@@ -85,7 +99,7 @@ def write(file: Writer, tensors: Mapping[str, np.ndarray], metadata: Mapping[str
     position = 0
     for name in order:
         array = arrays[name]
-        end = position + array.nbytes
+        end = position + math.prod(array.shape) * array.dtype.itemsize
         dtype = _NAMES[array.dtype.newbyteorder("<")]
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [position, end]}
         position = end
@@ -94,7 +108,8 @@ def write(file: Writer, tensors: Mapping[str, np.ndarray], metadata: Mapping[str
     file.write(len(encoded).to_bytes(8, "little"))
     file.write(encoded)
     for name in order:
-        array = arrays[name]
+        array = np.asarray(arrays[name])
+        assert array.shape == tuple(arrays[name].shape)
         little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         data = little.reshape(-1).view(np.uint8)
         for start in range(0, data.size, _CHUNK_BYTES):

@@ -29,8 +29,7 @@ def chat_prompt(
     specials = sorted(tokenizer.special_tokens, key=len, reverse=True)
     standins = {text: chr(_FIRST_STANDIN + i) for i, text in enumerate(specials[: _LAST_STANDIN - _FIRST_STANDIN])}
     foreign = [m if m["role"] in _ROLES_OF_OUR_OWN else _replaced(m, standins) for m in messages]
-    end = "" if tokenizer.end_of_text is None else tokenizer.decode([tokenizer.end_of_text])
-    text = template.render(foreign, add_generation_prompt, tools, bos_token="", eos_token=end)
+    text = template.render(foreign, add_generation_prompt, tools)
     meant = {c: special for special, c in standins.items()}
     ids: list[int] = []
     plain = ""  # what people said stays in one piece with the text around it, up to the next special token
@@ -90,21 +89,32 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
     """The template of a model folder: chat_template.jinja, else the field chat_template of tokenizer_config.json (a
     template, or a list of named ones, of which "default" counts). None where there is none; ValueError names the file
     that is broken."""
+    config = _read_config(folder / _CONFIG_FILE)
+    begin, end = (_token_text(config.get(name)) for name in ("bos_token", "eos_token"))
     path = folder / TEMPLATE_FILE
     if path.is_file():
         try:
-            return ChatTemplate(path.read_text(encoding="utf-8"), str(path))
+            return ChatTemplate(path.read_text(encoding="utf-8"), str(path), begin, end)
         except UnicodeDecodeError:
             raise ValueError(f"[load] {path}: expected UTF-8") from None
-    path = folder / _CONFIG_FILE
+    source = config.get("chat_template")
+    if isinstance(source, list):
+        named = {e.get("name"): e.get("template") for e in source if isinstance(e, dict)}
+        source = named.get("default", next(iter(named.values()), None))
+    return None if source is None else ChatTemplate(source, f"{folder / _CONFIG_FILE}: chat_template", begin, end)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        return None
+        return {}
     try:
         config = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"[load] {path}: expected JSON, got {error}") from None
-    source = config.get("chat_template") if isinstance(config, dict) else None
-    if isinstance(source, list):
-        named = {e.get("name"): e.get("template") for e in source if isinstance(e, dict)}
-        source = named.get("default", next(iter(named.values()), None))
-    return None if source is None else ChatTemplate(source, f"{path}: chat_template")
+    return config if isinstance(config, dict) else {}
+
+
+def _token_text(token: Any) -> str:
+    """A token of tokenizer_config.json: a text, or an object with its text and flags."""
+    token = token.get("content") if isinstance(token, dict) else token
+    return token if isinstance(token, str) else ""

@@ -25,13 +25,15 @@ _OVERSPENT = "more loops or text than a chat needs"
 
 
 class ChatTemplate:
-    """A compiled template. `source` is its text; `name` stands in errors."""
+    """A compiled template. `source` is its text; `name` stands in errors. bos_token, eos_token: what it knows under these
+    names."""
 
-    def __init__(self, source: str, name: str = "chat_template"):
+    def __init__(self, source: str, name: str = "chat_template", bos_token: str = "", eos_token: str = ""):
         """ValueError where the template is not valid Jinja."""
         if not isinstance(source, str):
             raise ValueError(f"[chat] {name}: expected a template as a string, got {type(source).__name__}")
         self.source, self.name = source, name
+        self.bos_token, self.eos_token = bos_token, eos_token
         try:
             self._template = _Environment().from_string(source)
         except (TemplateError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
@@ -45,14 +47,15 @@ class ChatTemplate:
         **context: Any,
     ) -> str:
         """The text of `messages` ({"role", "content", ...}), with the beginning of the model's answer unless
-        add_generation_prompt is False. context: what else the template may use, such as bos_token.
+        add_generation_prompt is False. context: what else the template may use.
 
         ValueError, in one line, for what the template refuses, and for a template that fails or overspends.
         """
         environment = self._template.environment
         assert isinstance(environment, _Environment)
         environment.left = BUDGET
-        context = {"documents": None, **context, "messages": list(messages), "tools": tools}
+        tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token}
+        context = {"documents": None, **tokens, **context, "messages": list(messages), "tools": tools}
         try:
             return self._template.render(context, add_generation_prompt=add_generation_prompt)
         except _Refused as error:

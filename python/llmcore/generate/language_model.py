@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,16 +10,12 @@ from typing import Any, cast
 import numpy as np
 
 from llmcore import autograd, models, ops
-from llmcore._files import write_atomically
 from llmcore._tensor import Tensor
-from llmcore.formats import safetensors
-from llmcore.formats.gguf import load_gguf
-from llmcore.generate.chat import TEMPLATE_FILE, chat_prompt, read_chat_template
+from llmcore.generate.chat import chat_prompt
 from llmcore.generate.chat_template import ChatTemplate
 from llmcore.generate.decode import decode
 from llmcore.generate.sampling import SamplingParams
 from llmcore.generate.text import Completion, TextStream
-from llmcore.runtime import default_dtype
 from llmcore.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
@@ -164,12 +159,14 @@ class LanguageModel:
 
     def score(self, text: Prompt) -> list[tuple[str, int, float]]:
         """(token text, id, log-probability in nats) for every token of `text` given those before it. The first token
-        follows an end-of-text token, where the tokenizer has one, else it is left out. In a text longer than the context,
-        every token is given at least half a context of those before it."""
+        follows what the tokenizer puts before a text, or else an end-of-text token; where it has neither, it is left
+        out. In a text longer than the context, every token is given at least half a context of those before it."""
         ids = self._ids(text)
-        start = self.tokenizer.end_of_text
-        row = np.asarray(([start] if start is not None else []) + ids)
-        context, scored = self.config.context, 1
+        end_of_text = self.tokenizer.end_of_text
+        start = list(self.tokenizer.begin) or ([] if end_of_text is None else [end_of_text])
+        row = np.asarray(start + ids)
+        first = scored = max(1, len(start))
+        context = self.config.context
         logprobs: list[float] = []
         while scored < len(row):
             # The next window ends half a context further, or with the text.
@@ -179,7 +176,7 @@ class LanguageModel:
                 loss = self.model.loss(window[None, :-1], window[None, 1:], reduction="none").numpy()[0]
             logprobs += [-float(x) for x in loss[len(loss) - (end - scored) :]]
             scored = end
-        return [(self._token_text(int(i)), int(i), p) for i, p in zip(row[1:], logprobs, strict=True)]
+        return [(self._token_text(int(i)), int(i), p) for i, p in zip(row[first:], logprobs, strict=True)]
 
     def _ids(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
@@ -194,7 +191,10 @@ class LanguageModel:
         return ids
 
     def _prompt_ids(self, prompt: Prompt) -> list[int]:
+        """The ids of a prompt, behind what the tokenizer puts before a text."""
         ids = self._ids(prompt)
+        if isinstance(prompt, str):
+            ids = [*self.tokenizer.begin, *ids]
         if not ids and self.tokenizer.end_of_text is not None:
             ids = [self.tokenizer.end_of_text]  # what precedes every document
         if not ids:
@@ -207,88 +207,21 @@ class LanguageModel:
 
     # ---- files ----
 
-    def save(self, directory: str | os.PathLike) -> Path:
-        """Write config.json, model.safetensors (bfloat16 stays float32: nothing is lost) and tokenizer.json in the
-        Hugging Face format; each file is replaced whole. Returns the directory."""
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        config = self.config.to_hf() | {"torch_dtype": "float32"}
-        if self.tokenizer.end_of_text is not None:
-            config["bos_token_id"] = self.tokenizer.end_of_text
-        if self.end_ids:
-            config["eos_token_id"] = list(self.end_ids) if len(self.end_ids) > 1 else self.end_ids[0]
-        self.tokenizer.save(directory)
-        safetensors.save_file(self.model.to_hf(), directory / "model.safetensors", {"format": "pt"})
-        if self.chat_template is not None:
-            write_atomically(directory / TEMPLATE_FILE, self.chat_template.source.encode())
-        write_atomically(directory / "config.json", (json.dumps(config, indent=2) + "\n").encode())
-        return directory
+    def save(self, path: str | os.PathLike, dtype: str | None = None) -> Path:
+        """Write the model to a folder in the Hugging Face format (config.json, model.safetensors, tokenizer.json and what
+        goes with them), or, for a path that ends in .gguf, to one GGUF file. Each file is replaced whole. Returns the
+        path.
+
+        dtype: of the matrices: "float32" (the default for a folder: nothing is lost) or "bfloat16"; for GGUF "F32",
+        "F16", "BF16", "Q8_0", "Q4_0" or "Q4_1", by default what they are stored in where the model came from GGUF, else
+        "F32". ValueError for what the format cannot express.
+        """
+        from llmcore.generate import saving
+
+        path = Path(path)
+        return saving.save_gguf(self, path, dtype) if path.suffix == ".gguf" else saving.save_folder(self, path, dtype)
 
 
 def _check_prompt(prompt) -> None:
     if isinstance(prompt, (bytes, bytearray)) or not (isinstance(prompt, Sequence) or np.ndim(prompt)):
         raise TypeError(f"[prompt] expected a text or token ids, got {prompt!r}")
-
-
-def load(path: str | os.PathLike, dtype: str | None = None) -> LanguageModel:
-    """Open a model: a directory of config.json, model.safetensors and tokenizer.json, or a single `.gguf` file (whose
-    quantized weights become float32).
-
-    dtype: "float32" or "bfloat16" to compute in; by default bfloat16 where the processor has instructions for it.
-    FileNotFoundError or ValueError, one line, for what is missing, broken or not supported.
-    """
-    path = Path(path)
-    dtype = default_dtype() if dtype is None else dtype
-    if dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"[load] expected dtype 'float32' or 'bfloat16', got {dtype!r}")
-    if path.suffix == ".gguf" and path.is_file():
-        return _load_gguf(path, dtype)
-    if not path.is_dir():
-        raise FileNotFoundError(f"[load] expected a model directory, got {path}, which is not there")
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        if not (path / name).is_file():
-            raise FileNotFoundError(f"[load] expected {path / name}, which is not there")
-    config_path = path / "config.json"
-    try:
-        config = json.loads(config_path.read_bytes())
-    except (ValueError, RecursionError) as e:
-        raise ValueError(f"[load] {config_path}: expected JSON, got {e}") from None
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise ValueError(f"[load] {config_path}: expected an object with a model_type")
-    if config["model_type"] not in models.ARCHITECTURES:
-        known = ", ".join(models.ARCHITECTURES)
-        raise ValueError(f"[load] {config_path}: expected model_type one of {known}, got {config['model_type']!r}")
-    weights, _ = safetensors.load_file(path / "model.safetensors")
-    try:
-        model = models.ARCHITECTURES[config["model_type"]].from_hf(config, weights, dtype)
-    except (ValueError, TypeError) as e:
-        raise ValueError(f"[load] {path}: {e}") from None
-    end_ids = _end_ids(config_path, "eos_token_id", config.get("eos_token_id"))
-    return LanguageModel(model, Tokenizer.load(path), end_ids, read_chat_template(path))
-
-
-def _load_gguf(path: Path, dtype: str) -> LanguageModel:
-    file = load_gguf(path)
-    architecture = file.metadata.get("general.architecture")
-    if not isinstance(architecture, str) or architecture not in models.GGUF_ARCHITECTURES:
-        known = ", ".join(models.GGUF_ARCHITECTURES)
-        raise ValueError(f"[load] {path}: expected general.architecture one of {known}, got {architecture!r}")
-    try:
-        model = models.GGUF_ARCHITECTURES[architecture].from_gguf(file, dtype)
-    except (ValueError, TypeError) as e:
-        raise ValueError(f"[load] {path}: {e}") from None
-    key = "tokenizer.ggml.eos_token_id"
-    end_ids = _end_ids(path, key, file.metadata.get(key))
-    source = file.metadata.get("tokenizer.chat_template")
-    template = None if source is None else ChatTemplate(source, f"{path}: tokenizer.chat_template")
-    return LanguageModel(model, Tokenizer.load(path), end_ids, template)
-
-
-def _end_ids(path: Path, field: str, value: object) -> list[int] | None:
-    """What ends a completion: one id, a list of them, or nothing said."""
-    if value is None:
-        return None
-    ids = [i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int) and i >= 0]
-    if not ids or isinstance(value, bool) or (isinstance(value, list) and len(ids) < len(value)):
-        raise ValueError(f"[load] {path}: expected {field} an id or a list of ids, got {value!r}")
-    return ids

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from llmcore._tensor import Tensor
 from llmcore.models.cache import KVCache
 from llmcore.models.config import Config
 from llmcore.models.layers import Place
-from llmcore.models.weights import Layout, Stored, rows_of_parts, stored_in_gguf, stored_in_hf
+from llmcore.models.weights import Layout, Part, Piece, Stored, rows_of_parts, stored_in_gguf, stored_in_hf
 
 if TYPE_CHECKING:
     from llmcore.formats.gguf import GGUFFile
@@ -95,6 +96,10 @@ class CausalLM(nn.Module):
             raise ValueError(f"[model] expected ids in [0, {vocab}), got {ids.min()} to {ids.max()}")
         return np.ascontiguousarray(ids, np.int32), Place.of(ids, cache)
 
+    def quantize(self, kind: str | None) -> None:
+        if kind in ("int8", "int4"):
+            raise ValueError("not yet")
+
     # ---- files ----
 
     @classmethod
@@ -121,17 +126,43 @@ class CausalLM(nn.Module):
         """Tensors under the names of `layout`, where files have several."""
         return weights
 
-    def hf_tensors(self) -> Iterator[tuple[str, np.ndarray]]:
-        """(name, values) of the Hugging Face format, float32, one after the other: all at once never exist twice."""
+    def parts(self) -> Iterator[tuple[Part, PartOfModel]]:
+        """Where the parameters lie in files, and their values there."""
         parameters = dict(self.named_parameters())
         for name, parts in self.layout(self.config):
-            values = parameters[name].stored()
             for part, start, end in rows_of_parts(parts):
-                yield part.hf, part.to_hf(values[start:end].astype(np.float32, copy=False))
+                yield part, PartOfModel(parameters[name], part.shape, start, end)
+
+    def gguf_rope_factors(self) -> np.ndarray | None:
+        """GGUF's tensor rope_freqs.weight, where it takes one to say how this model turns."""
+        return None
 
     def to_hf(self) -> dict[str, np.ndarray]:
-        """All of them."""
-        return dict(self.hf_tensors())
+        """All tensors of the Hugging Face format, float32."""
+        return {part.hf: part.to_hf(np.asarray(values)) for part, values in self.parts()}
+
+
+@dataclass(frozen=True)
+class PartOfModel:
+    """Rows of a parameter, read (`numpy.asarray`) when they are wanted: all at once would exist twice."""
+
+    parameter: nn.Parameter
+    shape: tuple[int, ...]
+    start: int
+    end: int
+    dtype: ClassVar[np.dtype] = np.dtype(np.float32)
+
+    def piece(self) -> Piece | None:
+        """What it is in the file that it comes from, while it is unchanged."""
+        source, row = self.parameter.source, 0
+        for piece in source.pieces if isinstance(source, Stored) else ():
+            if (row, row + piece.rows) == (self.start, self.end):
+                return piece
+            row += piece.rows
+        return None
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self.parameter.stored()[self.start : self.end].astype(dtype or np.float32, copy=bool(copy))
 
 
 def initialise(model: nn.Module, seed: int | None, layers: int, residual: tuple[str, ...], std: float = 0.02) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+import numpy as np
+
 if TYPE_CHECKING:
     from llmcore.formats.gguf import GGUFFile
 
@@ -118,6 +120,9 @@ class Config:
             for f in dataclasses.fields(cls)
             if f.metadata.get("gguf")
         }
+        for name, value in values.items():  # 1e-5 was rounded to float32: what decimals meant it?
+            if isinstance(value, float):
+                values[name] = float(str(np.float32(value)))
         embedding = file.tensors.get("token_embd.weight")
         values["vocab_size"] = 0 if embedding is None else embedding.shape[0]
         return values

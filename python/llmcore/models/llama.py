@@ -3,6 +3,7 @@ SmolLM and SmolLM2 are Llamas too. Most other architectures here are this one wi
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,6 +12,7 @@ import numpy as np
 
 from llmcore import nn
 from llmcore._tensor import Tensor
+from llmcore.formats.quantization import dequantize
 from llmcore.models.base import CausalLM, initialise
 from llmcore.models.cache import KVCache
 from llmcore.models.config import Config, setting
@@ -79,8 +81,6 @@ class LlamaConfig(Config):
         values = super().gguf_values(file)
         values["tied"] = "output.weight" not in file.tensors
         values["rope_scaling"] = RopeScaling.from_gguf(file.metadata, cls.gguf_architecture or "", values["context"])
-        if "rope_freqs.weight" in file.tensors:
-            raise ValueError("[gguf] expected a model without rope_freqs.weight, got one")
         return values
 
     @classmethod
@@ -89,7 +89,7 @@ class LlamaConfig(Config):
         for name, size in (("rope.dimension_count", c.rotary_size), ("attention.value_length", c.head_size)):
             if (got := file.metadata.get(f"{cls.gguf_architecture}.{name}", size)) != size:
                 raise ValueError(f"[gguf] expected {cls.gguf_architecture}.{name} {size}, got {got!r}")
-        return c
+        return _with_factors(c, file)
 
     def to_gguf(self) -> dict[str, Any]:
         name = self.gguf_architecture
@@ -98,6 +98,22 @@ class LlamaConfig(Config):
             f"{name}.rope.dimension_count": self.rotary_size,
         }
         return values | ({} if self.rope_scaling is None else self.rope_scaling.to_gguf(name or ""))
+
+
+def _with_factors(c: Any, file: GGUFFile) -> Any:
+    """Llama 3's scaling of rotations is a tensor in GGUF: which of those that models have is it?"""
+    if "rope_freqs.weight" not in file.tensors:
+        return c
+    factors = dequantize(file.tensors["rope_freqs.weight"]).reshape(-1)
+    factor = float(factors.max(initial=1.0))
+    powers = (1 << bit for bit in range(4, c.context.bit_length()))
+    for original in (8192, *powers, c.context):
+        scaling = RopeScaling("llama3", factor, original) if np.isfinite(factor) and factor > 0 else None
+        if scaling and factors.shape == (c.rotary_size // 2,):
+            expected = Rotary(c.rotary_size, c.rope_base, c.context, scaling).frequency_factors()
+            if np.allclose(factors, expected, rtol=1e-4):
+                return dataclasses.replace(c, rope_scaling=scaling)
+    raise ValueError("[gguf] expected rope_freqs.weight as Llama 3 has it, got other factors")
 
 
 class Block(nn.Module):
@@ -150,6 +166,12 @@ class Llama(CausalLM):
         for block in self.blocks:
             x = block(x, at)
         return self.norm(x)
+
+    def gguf_rope_factors(self) -> np.ndarray | None:
+        c = self.config
+        if c.rope_scaling is None or c.rope_scaling.kind != "llama3":
+            return None
+        return Rotary(c.rotary_size, c.rope_base, c.context, c.rope_scaling).frequency_factors()
 
     @classmethod
     def layout(cls, c: Any) -> Layout:

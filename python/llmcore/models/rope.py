@@ -112,6 +112,7 @@ class RopeScaling:
         if kind == "none":
             return None
         scaling: dict[str, Any] = {"rope_type": kind, "factor": factor}
+        scaling["factor"] = float(str(np.float32(factor)))
         scaling["original_max_position_embeddings"] = value("original_context_length", int, context)
         return cls.from_hf(scaling, context)
 

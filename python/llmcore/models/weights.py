@@ -79,22 +79,28 @@ class Part:
 Layout = Iterable[tuple[str, list[Part]]]
 
 
+@dataclass(frozen=True)
+class Piece:
+    """A part as it lies in a file: its values in our order of rows, and, from GGUF, its type and bytes a row."""
+
+    rows: int
+    values: Callable[[], np.ndarray]
+    type: str | None = None
+    blocks: Callable[[], np.ndarray] | None = None
+
+
 class Stored:
-    """A parameter as it lies in a file: the parts, row by row, read when asked."""
+    """A parameter as it lies in a file: pieces row by row, read when asked."""
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, parts: Sequence[Callable[[], np.ndarray]], shape: tuple[int, ...], blocks: list | None = None):
-        self._parts, self.shape, self._blocks = parts, shape, blocks
+    def __init__(self, pieces: Sequence[Piece], shape: tuple[int, ...]):
+        self.pieces, self.shape = pieces, shape
 
     def values(self) -> np.ndarray:
         """float32 or bfloat16 of the shape."""
-        arrays = [part() for part in self._parts]
+        arrays = [piece.values() for piece in self.pieces]
         return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)  # different types become float32
-
-    def blocks(self) -> list[tuple[str, int, np.ndarray]] | None:
-        """(GGUF's name of the type, rows, bytes) of every part, where all are quantized in blocks."""
-        return None if self._blocks is None else [block() for block in self._blocks]
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return self.values().astype(dtype or np.float32, copy=bool(copy))
@@ -107,8 +113,8 @@ def stored_in_hf(layout: Layout, tensors: Mapping[str, np.ndarray]) -> dict[str,
     for name, parts in layout:
         for part in parts:
             _check(part.hf, part.hf_shape, tensors)
-        readers = [partial(part.from_hf, tensors[part.hf]) for part in parts]
-        found[name] = Stored(readers, _stacked_shape(parts))
+        pieces = [Piece(part.shape[0], partial(part.from_hf, tensors[part.hf])) for part in parts]
+        found[name] = Stored(pieces, _stacked_shape(parts))
     return found
 
 
@@ -120,11 +126,9 @@ def stored_in_gguf(layout: Layout, file: GGUFFile) -> dict[str, Stored]:
         used |= {part.gguf for part in parts}
         for part, tensor in zip(parts, tensors, strict=True):
             _check(part.gguf, part.shape, {part.gguf: tensor})
-        readers = [partial(_values, p, t) for p, t in zip(parts, tensors, strict=True)]
-        blocks = None
-        if len(parts[0].shape) == 2 and all(t.type.elements > 1 for t in tensors):
-            blocks = [partial(_blocks, p, t) for p, t in zip(parts, tensors, strict=True)]
-        found[name] = Stored(readers, _stacked_shape(parts), blocks)
+        found[name] = Stored(
+            [_gguf_piece(part, tensor) for part, tensor in zip(parts, tensors, strict=True)], _stacked_shape(parts)
+        )
     if unknown := sorted(file.tensors.keys() - used):
         raise ValueError(f"[gguf] expected the tensors of this architecture only, got {unknown[0]}")
     return found
@@ -169,6 +173,11 @@ def _gguf_slice(part: Part, file: GGUFFile) -> GGUFTensor:
     return GGUFTensor(tensor.name, tensor.shape[1:], tensor.type, tensor.data[begin : begin + size])
 
 
+def _gguf_piece(part: Part, tensor: GGUFTensor) -> Piece:
+    blocks = partial(_blocks, part, tensor) if len(part.shape) == 2 else None
+    return Piece(part.shape[0], partial(_values, part, tensor), tensor.type.name, blocks)
+
+
 def _values(part: Part, tensor: GGUFTensor) -> np.ndarray:
     if tensor.type.name == "F32":
         values = tensor.data.view("<f4").reshape(tensor.shape)
@@ -179,7 +188,7 @@ def _values(part: Part, tensor: GGUFTensor) -> np.ndarray:
     return part.from_gguf_rows(values)
 
 
-def _blocks(part: Part, tensor: GGUFTensor) -> tuple[str, int, np.ndarray]:
+def _blocks(part: Part, tensor: GGUFTensor) -> np.ndarray:
     rows, columns = tensor.shape
     data = tensor.data.reshape(rows, columns // tensor.type.elements * tensor.type.bytes)
-    return tensor.type.name, rows, part.from_gguf_rows(data)
+    return part.from_gguf_rows(data)

@@ -130,6 +130,11 @@ class Parameter(Tensor):
             self._array, self._source = None, values
         self.updated()
 
+    @property
+    def source(self) -> Source | None:
+        """Where the values come from, until they are asked for as float32."""
+        return self._source
+
     def stored(self) -> np.ndarray:
         """The values for reading: of the source, float32 or bfloat16, while nobody has asked for float32."""
         return self._array.numpy() if self._source is None else self._source.values()  # type: ignore[union-attr]

@@ -1,15 +1,19 @@
-"""The vocabulary in a model's GGUF file (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md)."""
+"""The vocabulary in a model's GGUF file, and what to write there (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md)."""
 
 from __future__ import annotations
 
 from array import array
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llmcore.tokenizer.formats.byte_level import unspell
+from llmcore.tokenizer.formats import pieces
+from llmcore.tokenizer.formats.byte_level import spell, unspell
 from llmcore.tokenizer.formats.files import Reader
 from llmcore.tokenizer.formats.pieces import CONTROL, NORMAL, UNUSED, USER_DEFINED, from_pieces
 from llmcore.tokenizer.vocabulary import SentencePieceVocabulary, Vocabulary
+
+if TYPE_CHECKING:
+    from llmcore.tokenizer.tokenizer import Tokenizer
 
 # tokenizer.ggml.pre -> (our pattern, whether a piece that is a token is that token), as llama.cpp takes them.
 PATTERNS = {
@@ -112,3 +116,65 @@ def _read_sentencepiece(read: Reader, fields: dict[str, Any]) -> SentencePieceVo
     scores = array("f", _numbers(read, fields, "scores", len(spellings)))
     prefix = read.get(fields, "add_space_prefix", bool, "tokenizer.ggml", True)
     return from_pieces(read, "tokenizer.ggml.tokens", spellings, kinds, scores, prefix)
+
+
+def gguf_metadata(tokenizer: Tokenizer, begin: int | None, end: int | None) -> dict[str, Any]:
+    """The fields `tokenizer.ggml.*` of a file, with the ids that begin and end a text. ValueError for a vocabulary that
+    GGUF's readers would take for another."""
+    v = tokenizer.vocabulary
+    fields = _byte_level_fields(v) if isinstance(v, Vocabulary) else _sentencepiece_fields(v)
+    if v.flags or v.end:
+        raise ValueError("[save] expected no flags of added tokens and nothing behind a text for GGUF, got some")
+    fields |= {"bos_token_id": begin, "eos_token_id": end, "add_bos_token": bool(v.begin), "add_eos_token": False}
+    if v.begin and v.begin != (begin,):
+        raise ValueError(f"[save] expected at most one token before a text for GGUF, got {v.begin}")
+    return {f"tokenizer.ggml.{name}": value for name, value in fields.items() if value is not None}
+
+
+def _byte_level_fields(v: Vocabulary) -> dict[str, Any]:
+    kinds = {pattern: pre for pre, pattern in reversed(PATTERNS.items())}
+    pre = kinds.get((v.pattern, v.whole_piece_first)) if isinstance(v.pattern, str) else None
+    if pre is None or v.normalizer or v.merges is None:
+        what = v.normalizer or ("no merges" if v.merges is None else f"{v.pattern!r:.100}")
+        names = ", ".join(sorted({pattern for pattern, _ in PATTERNS.values()}))
+        raise ValueError(f"[save] expected a pattern that GGUF has a name for ({names}), got {what}")
+    text = [spell(token) for token in v.tokens] + [""] * (
+        max(v.special_tokens.values(), default=-1) + 1 - len(v.tokens)
+    )
+    types = [NORMAL if spelled else UNUSED for spelled in text]
+    for special, id in v.special_tokens.items():
+        text[id], types[id] = special, CONTROL
+    for id, spelled in enumerate(text):
+        if not spelled:
+            text[id] = f"[unused{id}]"
+    merges = [f"{text[left]} {text[right]}" for left, right in v.merges]
+    return {"model": "gpt2", "pre": pre, "tokens": text, "token_type": types, "merges": merges}
+
+
+def _sentencepiece_fields(v: SentencePieceVocabulary) -> dict[str, Any]:
+    if v.merges is not None or v.prefix == "first" or v.prefix_unless_space or v.added_tokens or v.split_at_spaces:
+        raise ValueError(
+            "[save] expected SentencePiece's own rules for GGUF (scores, a space before every text or none)"
+        )
+    text = [pieces.spell(token.decode(errors="replace")) for token in v.tokens]
+    types = [NORMAL if spelled else UNUSED for spelled in text]
+    for byte, id in enumerate(v.byte_tokens):
+        text[id], types[id] = pieces.BYTE_TOKENS[byte], pieces.BYTE
+    for symbol, id in v.symbols.items():
+        text[id], types[id] = pieces.spell(symbol), USER_DEFINED
+    for special, id in v.special_tokens.items():
+        text[id], types[id] = special, CONTROL
+    if v.unknown is not None:
+        types[v.unknown] = pieces.UNKNOWN
+    for id, spelled in enumerate(text):
+        if not spelled:
+            text[id] = f"[unused{id}]"
+    scores = [float(s) for s in v.scores] + [0.0] * (len(text) - len(v.scores))
+    return {
+        "model": "llama",
+        "tokens": text,
+        "scores": scores,
+        "token_type": types,
+        "unknown_token_id": v.unknown,
+        "add_space_prefix": v.prefix == "always",
+    }

@@ -1,0 +1,140 @@
+"""From files to a `LanguageModel`: a folder in the Hugging Face format, or a single GGUF file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmcore import hub, models
+from llmcore.formats import safetensors
+from llmcore.formats.gguf import GGUFFile, load_gguf
+from llmcore.generate.chat import read_chat_template
+from llmcore.generate.chat_template import ChatTemplate
+from llmcore.generate.language_model import LanguageModel
+from llmcore.runtime import default_dtype
+from llmcore.tokenizer import Tokenizer
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def load(path: str | os.PathLike, dtype: str | None = None, quantize: str | None = None) -> LanguageModel:
+    """Open a model: a folder of config.json, model.safetensors (or its parts and their index) and tokenizer.json (or
+    tokenizer.model), a single `.gguf` file, or the name of a model that `llmcore pull` has fetched.
+
+    dtype: "float32" or "bfloat16" to compute in; by default bfloat16 where the processor has instructions for it.
+    quantize: "int8" or "int4" keeps matrices so in memory; "none" makes float32 of those that are quantized in the file;
+    by default they stay as they are there. Files are mapped and read as their parts are used. FileNotFoundError or
+    ValueError, one line, for what is missing, broken or not supported.
+    """
+    dtype = default_dtype() if dtype is None else dtype
+    if dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"[load] expected dtype 'float32' or 'bfloat16', got {dtype!r}")
+    if quantize not in (None, "none", "int8", "int4"):
+        raise ValueError(f"[load] expected quantize None, 'none', 'int8' or 'int4', got {quantize!r}")
+    path = hub.resolve(path)
+    read = _from_gguf if path.suffix == ".gguf" and path.is_file() else _from_folder
+    try:
+        lm = read(path, dtype)
+        lm.model.quantize(quantize)
+        return lm
+    except (ValueError, TypeError) as error:
+        line = str(error)
+        raise ValueError(line if str(path) in line else f"[load] {path}: {line.removeprefix('[load] ')}") from None
+
+
+def _from_folder(folder: Path, dtype: str) -> LanguageModel:
+    config = read_json(folder / "config.json")
+    kind = config.get("model_type")
+    if not isinstance(kind, str):
+        raise ValueError(f"[load] {folder / 'config.json'}: expected an object with a model_type")
+    if kind not in models.ARCHITECTURES:
+        known = ", ".join(models.ARCHITECTURES)
+        raise ValueError(f"[load] {folder / 'config.json'}: expected model_type one of {known}, got {kind!r}")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+        raise FileNotFoundError(f"[load] expected {folder / 'tokenizer.json'}, which is not there")
+    model = models.ARCHITECTURES[kind].from_hf(config, read_weights(folder), dtype)
+    template = read_chat_template(folder)
+    # What transformers goes by, where it is there.
+    generation = folder / "generation_config.json"
+    ends = read_json(generation).get("eos_token_id") if generation.is_file() else None
+    where, value = (generation, ends) if ends is not None else (folder / "config.json", config.get("eos_token_id"))
+    return LanguageModel(model, Tokenizer.load(folder), _end_ids(where, "eos_token_id", value), template)
+
+
+def read_weights(folder: Path) -> Mapping[str, np.ndarray]:
+    """The tensors of a folder by name, mapped: of model.safetensors, or of the parts that its index names."""
+    single, index = folder / WEIGHTS, folder / INDEX
+    if single.is_file():
+        return safetensors.load_file(single)[0]
+    if not index.is_file():
+        raise FileNotFoundError(f"[load] expected {single}, which is not there")
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(part, str) for part in names.values()):
+        raise ValueError(f"[load] {index}: expected weight_map an object of file names")
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    for part in sorted(set(names.values())):
+        if Path(part).name != part or part in (".", ".."):  # nothing outside of the folder
+            raise ValueError(f"[load] {index}: expected weight_map of names in the folder, got {part!r:.100}")
+        if not (folder / part).is_file():
+            raise FileNotFoundError(f"[load] expected {folder / part}, which is not there")
+        parts[part] = safetensors.load_file(folder / part)[0]
+    tensors = {}
+    for name, part in names.items():
+        if name not in parts[part]:
+            raise ValueError(f"[load] {folder / part}: expected a tensor {name!r:.100}, got none")
+        tensors[name] = parts[part][name]
+    return tensors
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"[load] expected {path}, which is not there")
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"[load] {path}: expected JSON, got {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"[load] {path}: expected an object, got {type(value).__name__}")
+    return value
+
+
+def _from_gguf(path: Path, dtype: str) -> LanguageModel:
+    file = load_gguf(path)
+    architecture = file.metadata.get("general.architecture")
+    if not isinstance(architecture, str) or architecture not in models.GGUF_ARCHITECTURES:
+        known = ", ".join(models.GGUF_ARCHITECTURES)
+        raise ValueError(f"[load] {path}: expected general.architecture one of {known}, got {architecture!r}")
+    model = models.GGUF_ARCHITECTURES[architecture].from_gguf(file, dtype)
+    key = "tokenizer.ggml.eos_token_id"
+    end_ids = _end_ids(path, key, file.metadata.get(key))
+    tokenizer = Tokenizer.load(path)
+    return LanguageModel(model, tokenizer, end_ids, _gguf_template(file, tokenizer))
+
+
+def _gguf_template(file: GGUFFile, tokenizer: Tokenizer) -> ChatTemplate | None:
+    source = file.metadata.get("tokenizer.chat_template")
+    if source is None:
+        return None
+
+    def token(name: str) -> str:
+        id = file.metadata.get(f"tokenizer.ggml.{name}_token_id")
+        if not isinstance(id, int) or not 0 <= id < tokenizer.vocab_size:
+            return ""
+        return tokenizer.token_bytes(id).decode(errors="replace")
+
+    return ChatTemplate(source, f"{file.path}: tokenizer.chat_template", token("bos"), token("eos"))
+
+
+def _end_ids(path: Path, field: str, value: object) -> list[int] | None:
+    """What ends a completion: one id, a list of them, or nothing said."""
+    if value is None:
+        return None
+    ids = [i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int) and i >= 0]
+    if not ids or isinstance(value, bool) or (isinstance(value, list) and len(ids) < len(value)):
+        raise ValueError(f"[load] {path}: expected {field} an id or a list of ids, got {value!r}")
+    return ids

@@ -1,0 +1,122 @@
+"""A `LanguageModel` to files: a folder in the Hugging Face format, or a single GGUF file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ml_dtypes
+import numpy as np
+
+from llmcore._files import write_atomically
+from llmcore.formats import gguf_writer, safetensors
+from llmcore.generate.chat import TEMPLATE_FILE
+from llmcore.models.base import PartOfModel
+from llmcore.models.weights import Part
+from llmcore.tokenizer.formats.gguf import gguf_metadata
+
+if TYPE_CHECKING:
+    from llmcore.generate.language_model import LanguageModel
+
+_DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+
+
+def save_folder(lm: LanguageModel, folder: Path, dtype: str | None) -> Path:
+    """See `LanguageModel.save`."""
+    dtype = dtype or "float32"
+    if dtype not in _DTYPES:
+        raise ValueError(f"[save] expected dtype 'float32' or 'bfloat16' for a folder, got {dtype!r}")
+    folder.mkdir(parents=True, exist_ok=True)
+    begin, ends = _begin(lm), list(lm.end_ids)
+    ids: dict[str, Any] = {} if begin is None else {"bos_token_id": begin}
+    if ends:
+        ids["eos_token_id"] = ends if len(ends) > 1 else ends[0]
+    lm.tokenizer.save(folder)
+    tensors = {part.hf: _Converted(part, values, _DTYPES[dtype]) for part, values in lm.model.parts()}
+    safetensors.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    if lm.chat_template is not None:
+        write_atomically(folder / TEMPLATE_FILE, lm.chat_template.source.encode())
+    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **_named_tokens(lm)})
+    _write_json(folder / "generation_config.json", ids)
+    _write_json(folder / "config.json", lm.config.to_hf() | {"torch_dtype": dtype} | ids)
+    return folder
+
+
+@dataclass(frozen=True)
+class _Converted:
+    """A tensor of the Hugging Face format, made when it is written."""
+
+    part: Part
+    values: PartOfModel
+    dtype: np.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.part.hf_shape
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return self.part.to_hf(np.asarray(self.values)).astype(self.dtype, copy=False)
+
+
+def _begin(lm: LanguageModel) -> int | None:
+    return lm.tokenizer.begin[0] if lm.tokenizer.begin else lm.tokenizer.end_of_text
+
+
+def _named_tokens(lm: LanguageModel) -> dict[str, str]:
+    """bos_token and eos_token, as the chat template knows them."""
+    names = {id: text for text, id in lm.tokenizer.special_tokens.items()}
+    template, begin = lm.chat_template, _begin(lm)
+    found = {
+        "bos_token": (template and template.bos_token) or (names.get(begin) if begin is not None else None),
+        "eos_token": (template and template.eos_token) or next((names[i] for i in lm.end_ids if i in names), None),
+    }
+    return {name: text for name, text in found.items() if text}
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def save_gguf(lm: LanguageModel, path: Path, type_name: str | None) -> Path:
+    """See `LanguageModel.save`."""
+    if type_name is not None and type_name not in gguf_writer.TYPES:
+        raise ValueError(
+            f"[save] expected dtype one of {', '.join(gguf_writer.TYPES)} for a .gguf file, got {type_name!r}"
+        )
+    metadata = lm.config.to_gguf() | {"general.name": path.stem}
+    metadata |= gguf_metadata(lm.tokenizer, _begin(lm), lm.end_ids[0] if lm.end_ids else None)
+    if lm.chat_template is not None:
+        metadata["tokenizer.chat_template"] = lm.chat_template.source
+    stacks: dict[str, list[tuple[Part, PartOfModel]]] = {}
+    for part, values in lm.model.parts():
+        stacks.setdefault(part.gguf, []).append((part, values))
+    tensors = [_gguf_tensor(name, parts, type_name) for name, parts in stacks.items()]
+    factors = lm.model.gguf_rope_factors()
+    if factors is not None:
+        tensors.append(gguf_writer.Tensor("rope_freqs.weight", factors.shape, "F32", lambda: factors))
+    gguf_writer.save_gguf(path, metadata, tensors)
+    return path
+
+
+def _gguf_tensor(name: str, parts: list[tuple[Part, PartOfModel]], type_name: str | None) -> gguf_writer.Tensor:
+    """One tensor of the file, or a stack of experts' matrices. Vectors and routers stay float32."""
+    part, values = parts[0]
+    if part.gguf_index is None:
+        shape = part.shape
+    else:
+        shape = (len(parts), *part.shape)
+    piece = values.piece()
+    stored = piece.type if piece is not None else None
+    matrix = len(part.shape) == 2 and not name.endswith("ffn_gate_inp.weight")
+    if type_name is None and matrix and part.gguf_index is None and piece is not None and piece.blocks and stored:
+        kept = piece.blocks
+        return gguf_writer.Tensor(name, shape, stored, lambda: part.to_gguf_rows(kept()), encoded=True)
+    chosen = type_name or (stored if stored in gguf_writer.TYPES else "F32")
+
+    def make() -> np.ndarray:
+        rows = [p.to_gguf_rows(np.asarray(v)) for p, v in parts]
+        return rows[0] if part.gguf_index is None else np.stack(rows)
+
+    return gguf_writer.Tensor(name, shape, gguf_writer.fitting(chosen, shape) if matrix else "F32", make)

