@@ -10,6 +10,7 @@
 #include "ops/loss.h"
 #include "ops/norm.h"
 #include "ops/optim.h"
+#include "ops/quantized.h"
 #include "ops/sample.h"
 
 namespace py = pybind11;
@@ -65,6 +66,22 @@ void register_linear(Binder& b) {
   b.def("linear_weight_grad", &linear_weight_grad, py::arg("dy"), py::arg("x"), py::arg("dw") = std::nullopt);
   b.def("linear_bias_grad", &linear_bias_grad, py::arg("dy"), py::arg("db"));
   b.def("matmul", &matmul, py::arg("a"), py::arg("b"), py::arg("transpose_a") = false, py::arg("transpose_b") = false);
+}
+
+void register_quantized(Binder& b) {
+  py::class_<QuantizedMatrix>(b.m, "QuantizedMatrix", "A matrix that stays quantized.")
+      .def(py::init([](const std::vector<std::pair<std::string, Tensor>>& parts, int64_t K) {
+             auto matrix = std::make_unique<QuantizedMatrix>(K);
+             for (const auto& [type, blocks] : parts) matrix->add(type, blocks);
+             return matrix;
+           }),
+           py::arg("parts"), py::arg("K"), py::call_guard<py::gil_scoped_release>(),
+           "Of (GGUF's name of a type, uint8 blocks (rows, bytes of a row)), one below the other.")
+      .def_property_readonly("shape", [](const QuantizedMatrix& m) { return py::make_tuple(m.N(), m.K()); })
+      .def_property_readonly("nbytes", &QuantizedMatrix::bytes);
+  b.def("quantized_linear", &quantized_linear, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("residual"),
+        py::arg("activation"), py::arg("out_dtype"));
+  b.def("quantized_rows", &quantized_rows, py::arg("weight"), py::arg("ids"), py::arg("dtype"));
 }
 
 void register_attention_ops(Binder& b) {
@@ -188,6 +205,7 @@ void register_sampling(Binder& b) {
 void register_ops(py::module_& m) {
   Binder b{m};
   register_linear(b);
+  register_quantized(b);
   register_attention_ops(b);
   register_norms(b);
   register_elementwise_ops(b);

@@ -41,6 +41,7 @@ void fill_table(KernelTable& table);
 #include "cpu/machine.inl"
 #include "cpu/norm.inl"
 #include "cpu/optim.inl"
+#include "cpu/quantized.inl"
 #include "cpu/rope.inl"
 #include "cpu/noise.inl"
 #include "cpu/sample.inl"
@@ -62,6 +63,7 @@ void fill_table(KernelTable& table) {
   register_machine(table);
   register_norm(table);
   register_optim(table);
+  register_quantized(table);
   register_rope(table);
   register_sample(table);
   register_softmax(table);

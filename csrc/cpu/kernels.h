@@ -290,6 +290,55 @@ struct CrossEntropyBackwardArgs {  // dlogits = (softmax(logits) - onehot(target
   DType out_dtype;
 };
 
+// ---- quantized weights (quantized.inl) ----------------------------------------------------------
+// A weight is scale * (q - zero) [+ minimum], q unsigned of 8 or 4 bits. Rows lie in strips of 16; a strip is its
+// blocks of 32 columns one after the other, each: the scales of the 16 rows (twice, for columns 0..15 and 16..31, where
+// there are two halves), the minima likewise, then q as words of 4 columns: word t of all rows side by side holds
+// columns 4t..4t+3; with 4 bits its low halves hold those and its high ones columns 16 further.
+constexpr int64_t kStripRows = 16, kQuantBlock = 32;
+struct QuantLayout {
+  int bits;           // 8 or 4
+  int zero;           // 128 for 8 bits, 8 for 4; 0 where there are minima
+  int halves;         // scales and minima for every 32 columns, or for every 16
+  bool float_scales;  // float32 scales and minima, else float16
+  bool minima;
+};
+[[maybe_unused]] static inline int64_t quant_factor_bytes(const QuantLayout& l) {  // of one kind of factor in a block
+  return kStripRows * l.halves * (l.float_scales ? 4 : 2);
+}
+[[maybe_unused]] static inline int64_t quant_block_bytes(const QuantLayout& l) {
+  return quant_factor_bytes(l) * (l.minima ? 2 : 1) + kStripRows * kQuantBlock * l.bits / 8;
+}
+struct QuantizeActivationsArgs {  // x ~ scale * q, scale the block's largest magnitude / 127
+  DType dtype;
+  int64_t M, K;
+  const void* x;  // (M,K)
+  int8_t* q;      // (M,K)
+  float* scale;   // (M,K/32)
+  int32_t* sums;  // (M,K/16): of q
+};
+struct QuantizedGemmArgs {  // out (M,N) = residual + x · weightᵀ + bias
+  int64_t M, N, K;
+  QuantLayout layout;
+  const uint8_t* weight;  // strips of (N,K)
+  const int8_t* q;        // x, as QuantizeActivationsArgs leaves it
+  const float* scale;
+  const int32_t* sums;
+  void* out;  // row stride ldo
+  int64_t ldo;
+  DType out_dtype;
+  const float* bias;     // (N) or null
+  const void* residual;  // as out; or null
+};
+struct DequantizeRowsArgs {  // out (M,K) = rows ids of the matrix
+  QuantLayout layout;
+  int64_t M, K;
+  const uint8_t* weight;
+  const int32_t* ids;  // (M)
+  void* out;
+  DType out_dtype;
+};
+
 // ---- optimizer (optim.inl) ----------------------------------------------------------------------
 struct AdamWArgs {  // Loshchilov & Hutter 2019; all float32
   int64_t n;
@@ -392,6 +441,10 @@ struct KernelTable {
 
   void (*cross_entropy_forward)(const CrossEntropyArgs&);
   void (*cross_entropy_backward)(const CrossEntropyBackwardArgs&);
+
+  void (*quantize_activations)(const QuantizeActivationsArgs&);
+  void (*quantized_gemm)(const QuantizedGemmArgs&);
+  void (*dequantize_rows)(const DequantizeRowsArgs&);
 
   void (*adamw)(const AdamWArgs&);
   void (*sum_squares)(const SumSquaresArgs&);

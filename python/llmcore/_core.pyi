@@ -19,6 +19,7 @@ __all__: list[str] = [
     "DType",
     "JsonVocabulary",
     "Panels",
+    "QuantizedMatrix",
     "SentencePieceBPE",
     "VocabularyParts",
     "activate",
@@ -61,6 +62,8 @@ __all__: list[str] = [
     "num_threads",
     "pack",
     "philox",
+    "quantized_linear",
+    "quantized_rows",
     "read_ranks",
     "release_cached_memory",
     "reset_peak_memory",
@@ -218,6 +221,21 @@ class Panels:
     def dtype(self) -> DType: ...
     @property
     def paired(self) -> bool: ...
+
+class QuantizedMatrix:
+    """
+    A matrix that stays quantized.
+    """
+    def __init__(
+        self, parts: collections.abc.Sequence[tuple[str, Array]], K: typing.SupportsInt | typing.SupportsIndex
+    ) -> None:
+        """
+        Of (GGUF's name of a type, uint8 blocks (rows, bytes of a row)), one below the other.
+        """
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def shape(self) -> tuple[int, int]: ...
 
 class VocabularyParts:
     """
@@ -482,6 +500,15 @@ def philox(
     Philox4x32-10: four 32-bit words.
     """
 
+def quantized_linear(
+    x: Array,
+    weight: QuantizedMatrix,
+    bias: Array | None,
+    residual: Array | None,
+    activation: Activation,
+    out_dtype: DType,
+) -> Array: ...
+def quantized_rows(weight: QuantizedMatrix, ids: Array, dtype: DType) -> Array: ...
 def read_ranks(data: bytes) -> typing.Any:
     """
     The tokens and ids in the lines of a .tiktoken file, or None if there are other lines.

@@ -61,6 +61,8 @@ class Tensor:
     Attributes: `array` (the core's storage), `grad` (an array of the same shape, or None), `requires_grad`.
     """
 
+    quantized: _core.QuantizedMatrix | None = None  # of a weight that stays so: see nn.QuantizedWeight
+
     __slots__ = ("__weakref__", "_grad_shared", "_index", "_node", "array", "grad", "requires_grad")
 
     def __init__(self, array: _core.Array, requires_grad: bool = False):

@@ -66,12 +66,22 @@ TYPES = {
 
 @dataclass(frozen=True)
 class GGUFTensor:
-    """A tensor as it lies in the file. shape is in our order, slowest dimension first; data is the mapped bytes."""
+    """A tensor as it lies in the file. shape is in our order, slowest dimension first; data is the mapped bytes, `at`
+    where they begin in the map."""
 
     name: str
     shape: tuple[int, ...]
     type: BlockType
     data: np.ndarray
+    mapped: mmap.mmap | None = None
+    at: int = 0
+
+    def done(self) -> None:
+        """Says that the bytes are not needed for now: their pages are given back, and read again when they are."""
+        first = -(-self.at // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = (self.at + len(self.data)) // mmap.PAGESIZE * mmap.PAGESIZE - first
+        if self.mapped is not None and size > 0 and hasattr(mmap, "MADV_DONTNEED"):
+            self.mapped.madvise(mmap.MADV_DONTNEED, first, size)
 
 
 @dataclass(frozen=True)
@@ -138,7 +148,7 @@ class _Reader:
             if offset % alignment or start + offset + length > len(self.mapped):
                 self.fail(f"{length} bytes, aligned to {alignment} and inside the file", f"offset {offset}")
             data = np.frombuffer(self.mapped, np.uint8, length, start + offset) if length else np.empty(0, np.uint8)
-            result[name] = GGUFTensor(name, shape, kind, data)
+            result[name] = GGUFTensor(name, shape, kind, data, self.mapped, start + offset)
         return GGUFFile(self.path, metadata, result)
 
     def tensor_info(self, i: int) -> tuple[str, tuple[int, ...], BlockType, int]:

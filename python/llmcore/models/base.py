@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 
 from llmcore import autograd, nn, ops
-from llmcore._tensor import Tensor
+from llmcore._tensor import Tensor, to_array
+from llmcore.formats.quantization import encode
 from llmcore.models.cache import KVCache
 from llmcore.models.config import Config
 from llmcore.models.layers import Place
-from llmcore.models.weights import Layout, Part, Piece, Stored, rows_of_parts, stored_in_gguf, stored_in_hf
+from llmcore.models.weights import Encoded, Layout, Part, Piece, Stored, rows_of_parts, stored_in_gguf, stored_in_hf
 
 if TYPE_CHECKING:
     from llmcore.formats.gguf import GGUFFile
@@ -74,9 +75,27 @@ class CausalLM(nn.Module):
     def loss(self, ids, targets, reduction: str = "mean") -> Tensor:
         """Cross entropy of targets (B, T) in nats, negative ones ignored. The (B, T, V) logits never exist at once, unless
         they are capped."""
-        if self.logit_softcap is not None:
+        if self.output_weight().quantized is not None and not autograd.grad_enabled():
+            return self._loss_in_pieces(ids, targets, reduction)
+        if self.logit_softcap is not None or self.output_weight().quantized is not None:
             return ops.cross_entropy(self.forward(ids), targets, reduction)
         return ops.linear_cross_entropy(self.hidden(ids), self.output_weight(), targets, reduction)
+
+    def _loss_in_pieces(self, ids, targets, reduction: str) -> Tensor:
+        """The same from the logits of a few positions at a time."""
+        h, targets = self.hidden(ids), np.asarray(targets)
+        rows, flat = h.array.reshape([-1, h.shape[-1]]), targets.reshape(-1)
+        losses = []
+        for start in range(0, len(flat), _POSITIONS):
+            n = min(_POSITIONS, len(flat) - start)
+            logits = self.logits(Tensor(rows.narrow(0, start, n)))
+            losses.append(ops.cross_entropy(logits, flat[start : start + n], "none").numpy())
+        each = np.concatenate(losses) if losses else np.empty(0, np.float32)
+        if reduction == "none":
+            return Tensor(to_array(each.reshape(targets.shape)))
+        total = each.sum(dtype=np.float64)
+        count = np.count_nonzero(flat >= 0) if reduction == "mean" else 1
+        return Tensor(to_array(np.float32(total / count if count else np.nan)))
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty cache for `batch` sequences of up to `capacity` positions (at most the context length)."""
@@ -97,8 +116,15 @@ class CausalLM(nn.Module):
         return np.ascontiguousarray(ids, np.int32), Place.of(ids, cache)
 
     def quantize(self, kind: str | None) -> None:
-        if kind in ("int8", "int4"):
-            raise ValueError("not yet")
+        """Keep matrices quantized in memory, the token embedding among them; they are frozen then. kind: "int8" (blocks
+        of 32 with a scale: Q8_0), "int4" (with a scale and a minimum: Q4_1), or None: those that are quantized in the
+        file that the model comes from, as they are there; "none" leaves them to become float32. A mixture's router and
+        matrices whose rows are no multiple of 32 stay as they are."""
+        if kind not in (None, "none", "int8", "int4"):
+            raise ValueError(f"[quantize] expected None, 'none', 'int8' or 'int4', got {kind!r}")
+        for path, module in self.modules() if kind != "none" else ():
+            if isinstance(module, (nn.Linear, nn.Embedding)) and not path.endswith("router"):
+                module.weight = _quantized(module.weight, kind)
 
     # ---- files ----
 
@@ -163,6 +189,30 @@ class PartOfModel:
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return self.parameter.stored()[self.start : self.end].astype(dtype or np.float32, copy=bool(copy))
+
+
+_POSITIONS = 512  # whose logits exist at a time
+_TYPES = {"int8": "Q8_0", "int4": "Q4_1"}
+
+
+def _quantized(weight: nn.Parameter, kind: str | None) -> nn.Parameter:
+    """The weight as `CausalLM.quantize` keeps it."""
+    source = weight.source
+    if kind is None:
+        if not isinstance(source, Stored) or not all(p.blocks and p.is_quantized for p in source.pieces):
+            return weight
+        pieces = source.pieces
+        return nn.QuantizedWeight(
+            source,
+            lambda: [(p.type, np.ascontiguousarray(p.blocks())) for p in pieces],  # type: ignore[misc]
+            lambda: [p.done() for p in pieces],
+        )
+    if len(weight.shape) != 2 or weight.shape[1] % 32:
+        return weight
+    name = _TYPES[kind]
+    # Rounded: what it stands for from then on is what the blocks say.
+    blocks = encode(weight.stored().astype(np.float32, copy=False), name)
+    return nn.QuantizedWeight(Encoded(blocks, name, weight.shape), lambda: [(name, blocks)])
 
 
 def initialise(model: nn.Module, seed: int | None, layers: int, residual: tuple[str, ...], std: float = 0.02) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from llmcore.formats.gguf import GGUFFile, GGUFTensor
+from llmcore.formats.gguf import TYPES, GGUFFile, GGUFTensor
 from llmcore.formats.quantization import dequantize
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+BLOCK_TYPES = {t.name: t for t in TYPES.values()}
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,11 @@ class Piece:
     values: Callable[[], np.ndarray]
     type: str | None = None
     blocks: Callable[[], np.ndarray] | None = None
+    done: Callable[[], object] = lambda: None  # says that its bytes are not needed for now
+
+    @property
+    def is_quantized(self) -> bool:
+        return self.type not in (None, "F32", "F16", "BF16")
 
 
 class Stored:
@@ -104,6 +110,14 @@ class Stored:
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return self.values().astype(dtype or np.float32, copy=bool(copy))
+
+
+class Encoded(Stored):
+    """A matrix that was quantized here: blocks (rows, bytes of a row) of a type."""
+
+    def __init__(self, blocks: np.ndarray, kind: str, shape: tuple[int, ...]):
+        tensor = GGUFTensor("", shape, BLOCK_TYPES[kind], blocks.reshape(-1))
+        super().__init__([Piece(shape[0], lambda: dequantize(tensor), kind, lambda: blocks)], shape)
 
 
 def stored_in_hf(layout: Layout, tensors: Mapping[str, np.ndarray]) -> dict[str, Stored]:
@@ -175,7 +189,7 @@ def _gguf_slice(part: Part, file: GGUFFile) -> GGUFTensor:
 
 def _gguf_piece(part: Part, tensor: GGUFTensor) -> Piece:
     blocks = partial(_blocks, part, tensor) if len(part.shape) == 2 else None
-    return Piece(part.shape[0], partial(_values, part, tensor), tensor.type.name, blocks)
+    return Piece(part.shape[0], partial(_values, part, tensor), tensor.type.name, blocks, tensor.done)
 
 
 def _values(part: Part, tensor: GGUFTensor) -> np.ndarray:

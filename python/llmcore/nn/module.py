@@ -163,6 +163,16 @@ class Module:
                     if isinstance(item, Module):
                         yield from item._walk(f"{path}.{i}.")
 
+    def modules(self) -> Iterator[tuple[str, Module]]:
+        """(path, module) of all inside, each once for every path."""
+        for name, value in vars(self).items():
+            items = [(name, value)] if isinstance(value, Module) else []
+            if isinstance(value, (list, tuple)):
+                items = [(f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, Module)]
+            for path, module in items:
+                yield path, module
+                yield from ((f"{path}.{inner}", m) for inner, m in module.modules())
+
     def parameters(self) -> list[Parameter]:
         return [p for _, p in self.named_parameters()]
 

@@ -34,6 +34,8 @@ def linear(x, weight, bias=None, residual=None, activation: str | None = None, o
         raise TypeError(f"[linear] expected x float32 or bfloat16, got {dtype.name}")
     bias = None if bias is None else as_tensor(bias)
     residual = None if residual is None else as_tensor(residual)
+    if weight.quantized is not None:
+        return _quantized(x, weight, bias, residual, activation, out_dtype)
     taped = autograd.needs_grad(x, weight, bias, residual)
     y, pre = _core.linear(
         x.array,
@@ -62,6 +64,34 @@ def linear(x, weight, bias=None, residual=None, activation: str | None = None, o
             return dx, dw, db_result, dy
 
         autograd.record([out], [x, weight, bias, residual], backward)
+    return out
+
+
+def _quantized(x: Tensor, weight: Tensor, bias, residual, activation, out_dtype) -> Tensor:
+    """With a weight that stays quantized; x is rounded to int8 in blocks of 32. Gradients flow to x, bias and residual,
+    by the weight's float32 values, as if x had not been rounded."""
+    dtype = x.array.dtype if out_dtype is None else to_dtype(out_dtype)
+    taped = autograd.needs_grad(x, bias, residual)
+    kind = _ACTIVATIONS[activation]
+    plain = Activation.none if taped else kind
+    tensors = None if bias is None else bias.array, None if residual is None or taped else residual.array
+    assert weight.quantized is not None
+    pre = _core.quantized_linear(x.array, weight.quantized, *tensors, plain, dtype)
+    if not taped:
+        return Tensor(pre)
+    y = _core.activate(kind, pre)
+    out = Tensor(y if residual is None else _core.add(y, residual.array))
+    source = x.array.dtype
+
+    def backward(dy):
+        dpre = _core.cast(_core.activate_backward(kind, dy, pre), source)
+        dx = _core.matmul(dpre, _core.cast(weight.array, source)) if x.requires_grad else None
+        db, db_result = autograd.grad_slot(bias)
+        if db is not None:
+            _core.linear_bias_grad(dpre, db)
+        return dx, db_result, dy
+
+    autograd.record([out], [x, bias, residual], backward)
     return out
 
 

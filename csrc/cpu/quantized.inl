@@ -1,0 +1,251 @@
+// Products with quantized weights (kernels.h: QuantLayout). Activations become int8 by blocks of 32 columns; a block's
+// products are summed in integers, exactly, and blocks are added in float32 in their order. So a result depends neither
+// on the number of threads nor on the other rows.
+
+typedef int16_t vs __attribute__((vector_size(LLMCORE_VECTOR_BYTES)));
+
+static inline vf load_halves(const uint8_t* p) {
+  vh h;
+  memcpy(&h, p, sizeof h);
+#if LLMCORE_VECTOR_BYTES == 64
+  return (vf)_mm512_cvtph_ps((__m256i)h);
+#elif LLMCORE_VECTOR_BYTES == 32
+  return (vf)_mm256_cvtph_ps((__m128i)h);
+#else
+  const vu u = __builtin_convertvector(h, vu);
+  const vf size = as_float((u & 0x7fffu) << 13) * 0x1p112f;  // exact, subnormal numbers included
+  return as_float(as_bits(size) | (u & 0x8000u) << 16);
+#endif
+}
+
+// total + the product of four unsigned bytes in every lane and four signed bytes x, which all lanes share.
+static inline vi dot4(vi total, vu w, int32_t x) {
+#if defined(LLMCORE_BF16_DOT)
+  return (vi)_mm512_dpbusd_epi32((__m512i)total, (__m512i)w, _mm512_set1_epi32(x));
+#else
+  const vs pairs = (vs)(vi{} + x);
+  const vs x_even = pairs << 8 >> 8, x_odd = pairs >> 8;
+  const vu even = w & 0x00ff00ffu, odd = w >> 8 & 0x00ff00ffu;
+#if LLMCORE_VECTOR_BYTES == 64
+  return total + (vi)_mm512_madd_epi16((__m512i)even, (__m512i)x_even) +
+         (vi)_mm512_madd_epi16((__m512i)odd, (__m512i)x_odd);
+#elif LLMCORE_VECTOR_BYTES == 32
+  return total + (vi)_mm256_madd_epi16((__m256i)even, (__m256i)x_even) +
+         (vi)_mm256_madd_epi16((__m256i)odd, (__m256i)x_odd);
+#elif defined(__SSE2__)
+  return total + (vi)_mm_madd_epi16((__m128i)even, (__m128i)x_even) + (vi)_mm_madd_epi16((__m128i)odd, (__m128i)x_odd);
+#else
+  for (int i = 0; i < 2 * kW; ++i) total[i / 2] += ((vs)even)[i] * x_even[i] + ((vs)odd)[i] * x_odd[i];
+  return total;
+#endif
+#endif
+}
+
+// Scales or minima of kW rows of a block, for both of its halves.
+struct Factors {
+  vf half[2];
+};
+static inline Factors load_factors(const QuantLayout& l, const uint8_t* p, int64_t lane) {
+  Factors f;
+  for (int h = 0; h < l.halves; ++h) {
+    const int64_t at = h * kStripRows + lane;
+    if (l.float_scales) {
+      memcpy(&f.half[h], p + 4 * at, sizeof(vf));
+    } else {
+      f.half[h] = load_halves(p + 2 * at);
+    }
+  }
+  return f;
+}
+
+// The q of kW rows of a block as 8 words of 4 columns.
+template <int kBits>
+static inline void load_words(const uint8_t* q, int64_t lane, vu* w) {
+  constexpr int kStored = kBits == 8 ? 8 : 4;
+  for (int t = 0; t < kStored; ++t) {
+    vu word;
+    memcpy(&word, q + 4 * (t * kStripRows + lane), sizeof word);
+    if constexpr (kBits == 8) {
+      w[t] = word;
+    } else {
+      w[t] = word & 0x0f0f0f0fu;
+      w[t + 4] = word >> 4 & 0x0f0f0f0fu;
+    }
+  }
+}
+
+// Rows [row, row + kRows) of x with the strip's rows [lane, lane + kW).
+template <int kBits, int kRows, bool kHalves, bool kMinima, class O>
+static void quantized_tile(const QuantizedGemmArgs& a, int64_t strip, int64_t lane, int64_t row) {
+  const QuantLayout& l = a.layout;
+  const int64_t blocks = a.K / kQuantBlock, factor_bytes = quant_factor_bytes(l), block_bytes = quant_block_bytes(l);
+  const uint8_t* block = a.weight + strip * blocks * block_bytes;
+  const vi zero = vi{} + l.zero;
+  vf sum[kRows] = {};
+  for (int64_t b = 0; b < blocks; ++b, block += block_bytes) {
+    const Factors scales = load_factors(l, block, lane);
+    Factors minima{};
+    if constexpr (kMinima) minima = load_factors(l, block + factor_bytes, lane);
+    vu w[8];
+    load_words<kBits>(block + factor_bytes * (kMinima ? 2 : 1), lane, w);
+    for (int m = 0; m < kRows; ++m) {
+      int32_t x[8];
+      memcpy(x, a.q + (row + m) * a.K + b * kQuantBlock, sizeof x);
+      const int32_t* sums = a.sums + ((row + m) * blocks + b) * 2;
+      const float scale = a.scale[(row + m) * blocks + b];
+      vi first{}, second{};
+      for (int t = 0; t < 4; ++t) first = dot4(first, w[t], x[t]), second = dot4(second, w[t + 4], x[t + 4]);
+      if constexpr (kHalves) {
+        if constexpr (!kMinima) first -= zero * sums[0], second -= zero * sums[1];
+        sum[m] = fma(scales.half[0] * scale, __builtin_convertvector(first, vf), sum[m]);
+        sum[m] = fma(scales.half[1] * scale, __builtin_convertvector(second, vf), sum[m]);
+        if constexpr (kMinima) {
+          sum[m] = fma(minima.half[0], splat(scale * static_cast<float>(sums[0])), sum[m]);
+          sum[m] = fma(minima.half[1], splat(scale * static_cast<float>(sums[1])), sum[m]);
+        }
+      } else {
+        vi both = first + second;
+        if constexpr (!kMinima) both -= zero * (sums[0] + sums[1]);
+        sum[m] = fma(scales.half[0] * scale, __builtin_convertvector(both, vf), sum[m]);
+        if constexpr (kMinima)
+          sum[m] = fma(minima.half[0], splat(scale * static_cast<float>(sums[0] + sums[1])), sum[m]);
+      }
+    }
+  }
+  const int64_t column = strip * kStripRows + lane;
+  const int lanes = static_cast<int>(smaller(kW, a.N - column));
+  if (lanes <= 0) return;
+  for (int m = 0; m < kRows; ++m) {
+    const int64_t at = (row + m) * a.ldo + column;
+    vf y = sum[m];
+    if (a.bias) y += load_n(a.bias + column, lanes);
+    if (a.residual) y += load_n(static_cast<const O*>(a.residual) + at, lanes);
+    store_n(static_cast<O*>(a.out) + at, y, lanes);
+  }
+}
+
+template <int kBits, bool kHalves, bool kMinima, class O>
+static void quantized_strip(const QuantizedGemmArgs& a, int64_t strip) {
+  for (int64_t lane = 0; lane < kStripRows; lane += kW) {
+    int64_t row = 0;
+    for (; row + 8 <= a.M; row += 8) quantized_tile<kBits, 8, kHalves, kMinima, O>(a, strip, lane, row);
+    for (; row + 4 <= a.M; row += 4) quantized_tile<kBits, 4, kHalves, kMinima, O>(a, strip, lane, row);
+    for (; row + 2 <= a.M; row += 2) quantized_tile<kBits, 2, kHalves, kMinima, O>(a, strip, lane, row);
+    for (; row < a.M; ++row) quantized_tile<kBits, 1, kHalves, kMinima, O>(a, strip, lane, row);
+  }
+}
+
+template <class O>
+static void quantized_gemm_typed(const QuantizedGemmArgs& a) {
+  const int64_t strips = (a.N + kStripRows - 1) / kStripRows;
+  const auto run = [&](auto strip_of) {
+    parallel_ranges(strips, row_grain(kStripRows * a.K * larger(1, a.M / 8)), [&](int64_t begin, int64_t end) {
+      for (int64_t strip = begin; strip < end; ++strip) strip_of(a, strip);
+    });
+  };
+  const QuantLayout& l = a.layout;
+  const int kind = (l.bits == 8) * 4 + (l.halves == 2) * 2 + l.minima;
+  switch (kind) {
+    case 0:
+      return run(quantized_strip<4, false, false, O>);
+    case 1:
+      return run(quantized_strip<4, false, true, O>);
+    case 2:
+      return run(quantized_strip<4, true, false, O>);
+    case 3:
+      return run(quantized_strip<4, true, true, O>);
+    case 4:
+      return run(quantized_strip<8, false, false, O>);
+    case 5:
+      return run(quantized_strip<8, false, true, O>);
+    case 6:
+      return run(quantized_strip<8, true, false, O>);
+    default:
+      return run(quantized_strip<8, true, true, O>);
+  }
+}
+static void quantized_gemm(const QuantizedGemmArgs& a) {
+  a.out_dtype == DType::kBF16 ? quantized_gemm_typed<bf16>(a) : quantized_gemm_typed<float>(a);
+}
+
+// Rounded to nearest even by adding a number at which floats are integers apart.
+template <class T>
+static void quantize_activations_typed(const QuantizeActivationsArgs& a) {
+  const int64_t blocks = a.K / kQuantBlock;
+  parallel_ranges(a.M, row_grain(4 * a.K), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin * blocks; i < end * blocks; ++i) {
+      const T* x = static_cast<const T*>(a.x) + i * kQuantBlock;
+      int8_t* q = a.q + i * kQuantBlock;
+      constexpr int kVectors = kQuantBlock / kW;
+      vf v[kVectors], most{};
+      for (int n = 0; n < kVectors; ++n) {
+        v[n] = load(x + n * kW);
+        most = max(abs(v[n]), most);
+      }
+      const float largest = hmax(most);
+      const bool usable = largest > 0 && largest < __builtin_inff();
+      const float inverse = usable ? 127.0f / largest : 0.0f;
+      a.scale[i] = usable ? largest / 127.0f : largest > 0 ? __builtin_nanf("") : 0.0f;
+      int32_t sums[2] = {};
+      for (int n = 0; n < kVectors; ++n) {
+        const vf shifted = max(splat(-127.0f), min(splat(127.0f), v[n] * inverse)) + 0x1.8p23f;
+        const vi rounded = (vi)shifted - 0x4b400000;
+        for (int e = 0; e < kW; ++e) {
+          q[n * kW + e] = static_cast<int8_t>(rounded[e]);
+          sums[(n * kW + e) / 16] += rounded[e];
+        }
+      }
+      a.sums[2 * i] = sums[0];
+      a.sums[2 * i + 1] = sums[1];
+    }
+  });
+}
+static void quantize_activations(const QuantizeActivationsArgs& a) {
+  a.dtype == DType::kBF16 ? quantize_activations_typed<bf16>(a) : quantize_activations_typed<float>(a);
+}
+
+static inline float factor_at(const QuantLayout& l, const uint8_t* p, int64_t at) {
+  float f[kW];
+  if (l.float_scales) {
+    memcpy(f, p + 4 * at, sizeof(float));
+  } else {
+    uint8_t halves[2 * kW] = {};
+    memcpy(halves, p + 2 * at, 2);
+    store(f, load_halves(halves));
+  }
+  return f[0];
+}
+
+template <class O>
+static void dequantize_rows_typed(const DequantizeRowsArgs& a) {
+  const QuantLayout& l = a.layout;
+  const int64_t blocks = a.K / kQuantBlock, factor_bytes = quant_factor_bytes(l), block_bytes = quant_block_bytes(l);
+  parallel_ranges(a.M, row_grain(4 * a.K), [&](int64_t begin, int64_t end) {
+    for (int64_t m = begin; m < end; ++m) {
+      const int64_t strip = a.ids[m] / kStripRows, lane = a.ids[m] % kStripRows;
+      const uint8_t* block = a.weight + strip * blocks * block_bytes;
+      for (int64_t b = 0; b < blocks; ++b, block += block_bytes) {
+        const uint8_t* q = block + factor_bytes * (l.minima ? 2 : 1);
+        float values[kQuantBlock];
+        for (int64_t c = 0; c < kQuantBlock; ++c) {
+          const int64_t half = l.halves == 2 ? c / 16 : 0, word = l.bits == 8 ? c / 4 : c % 16 / 4;
+          const uint8_t byte = q[4 * (word * kStripRows + lane) + c % 4];
+          const int value = l.bits == 8 ? byte : c < 16 ? byte & 15 : byte >> 4;
+          const float scaled = factor_at(l, block, half * kStripRows + lane) * static_cast<float>(value - l.zero);
+          values[c] = l.minima ? scaled + factor_at(l, block + factor_bytes, half * kStripRows + lane) : scaled;
+        }
+        O* out = static_cast<O*>(a.out) + m * a.K + b * kQuantBlock;
+        for (int64_t c = 0; c < kQuantBlock; c += kW) store(out + c, load(values + c));
+      }
+    }
+  });
+}
+static void dequantize_rows(const DequantizeRowsArgs& a) {
+  a.out_dtype == DType::kBF16 ? dequantize_rows_typed<bf16>(a) : dequantize_rows_typed<float>(a);
+}
+
+static void register_quantized(KernelTable& t) {
+  t.quantize_activations = quantize_activations;
+  t.quantized_gemm = quantized_gemm;
+  t.dequantize_rows = dequantize_rows;
+}

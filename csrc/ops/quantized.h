@@ -1,0 +1,43 @@
+// Matrices that stay quantized: the block types of GGUF files, repacked once, with no loss, for the kernels.
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/tensor.h"
+#include "cpu/kernels.h"
+
+namespace llmcore {
+
+// (N,K), K a multiple of 32 (of 256 for the K types): parts one below the other, each of one type.
+class QuantizedMatrix {
+ public:
+  explicit QuantizedMatrix(int64_t K);
+  // Adds rows in the blocks of a GGUF type: blocks (rows, bytes of a row) uint8.
+  void add(const std::string& type, const Tensor& blocks);
+
+  int64_t N() const { return N_; }
+  int64_t K() const { return K_; }
+  int64_t bytes() const;
+
+  struct Part {
+    QuantLayout layout;
+    int64_t first, rows;  // of the matrix
+    Tensor data;
+  };
+  const std::vector<Part>& parts() const { return parts_; }
+
+ private:
+  int64_t N_ = 0, K_;
+  std::vector<Part> parts_;
+};
+
+// out (..., N) = residual + act(x (..., K) · weightᵀ + bias (N)), as linear() has it, with x rounded to int8 in blocks
+// of 32.
+Tensor quantized_linear(const Tensor& x, const QuantizedMatrix& weight, const std::optional<Tensor>& bias,
+                        const std::optional<Tensor>& residual, Activation act, DType out_dtype);
+
+// Rows of the matrix for integer ids (...): (..., K) in dtype.
+Tensor quantized_rows(const QuantizedMatrix& weight, const Tensor& ids, DType dtype);
+
+}  // namespace llmcore

@@ -1,0 +1,57 @@
+"""Weights that stay quantized in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from llmcore import _core
+from llmcore._core import DType
+from llmcore.nn.module import Parameter, Source
+
+Blocks = list[tuple[str, np.ndarray]]  # (GGUF's name of a type, uint8 (rows, bytes of a row)), one below the other
+
+
+class QuantizedWeight(Parameter):
+    """A matrix (N, K) in blocks of 32 or 256 weights, which is multiplied with as it is. It is not trained; its float32
+    values are made whenever they are asked for.
+
+    `make` gives the blocks when they are first needed, `done` is called when they are no longer: they may lie in a file.
+    """
+
+    __slots__ = ("_done", "_make", "_matrix")
+
+    def __init__(self, source: Source, make: Callable[[], Blocks], done: Callable[[], object] = lambda: None):
+        super().__init__(source)
+        self.requires_grad = False
+        self._matrix: _core.QuantizedMatrix | None = None
+        self._make, self._done = make, done
+
+    @property
+    def quantized(self) -> _core.QuantizedMatrix:  # type: ignore[override]
+        if self._matrix is None:
+            blocks = [(kind, _core.from_numpy(b)) for kind, b in self._make()]
+            self._matrix = _core.QuantizedMatrix(blocks, self.shape[1])
+            self._done()
+        return self._matrix
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return self.quantized.nbytes
+
+    @property
+    def array(self) -> _core.Array:  # type: ignore[override]
+        out = _core.empty(list(self.shape), DType.float32)
+        out.numpy()[...] = self.stored()
+        return out
+
+    @array.setter
+    def array(self, array: _core.Array | None) -> None:
+        assert array is None
+
+    def assign(self, values) -> None:
+        raise ValueError(
+            "[parameter] expected a weight that is not quantized, got one that is: load it with quantize='none'"
+        )
