@@ -177,15 +177,16 @@ static void quantize_activations_typed(const QuantizeActivationsArgs& a) {
       const T* x = static_cast<const T*>(a.x) + i * kQuantBlock;
       int8_t* q = a.q + i * kQuantBlock;
       constexpr int kVectors = kQuantBlock / kW;
-      vf v[kVectors], most{};
+      vf v[kVectors], most{}, odd{};  // odd: nan where some number is none, or infinite
       for (int n = 0; n < kVectors; ++n) {
         v[n] = load(x + n * kW);
         most = max(abs(v[n]), most);
+        odd += v[n] - v[n];
       }
       const float largest = hmax(most);
-      const bool usable = largest > 0 && largest < __builtin_inff();
+      const bool finite = sum(odd) == 0.0f, usable = finite && largest > 0;
       const float inverse = usable ? 127.0f / largest : 0.0f;
-      a.scale[i] = usable ? largest / 127.0f : largest > 0 ? __builtin_nanf("") : 0.0f;
+      a.scale[i] = usable ? largest / 127.0f : finite ? 0.0f : __builtin_nanf("");
       int32_t sums[2] = {};
       for (int n = 0; n < kVectors; ++n) {
         const vf shifted = max(splat(-127.0f), min(splat(127.0f), v[n] * inverse)) + 0x1.8p23f;

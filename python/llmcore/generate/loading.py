@@ -26,21 +26,23 @@ def load(path: str | os.PathLike, dtype: str | None = None, quantize: str | None
     """Open a model: a folder of config.json, model.safetensors (or its parts and their index) and tokenizer.json (or
     tokenizer.model), a single `.gguf` file, or the name of a model that `llmcore pull` has fetched.
 
-    dtype: "float32" or "bfloat16" to compute in; by default bfloat16 where the processor has instructions for it.
+    dtype: "float32" or "bfloat16" to compute in; by default float32 beside quantized weights, whose products take
+    integers, else bfloat16 where the processor has instructions for it.
     quantize: "int8" or "int4" keeps matrices so in memory; "none" makes float32 of those that are quantized in the file;
     by default they stay as they are there. Files are mapped and read as their parts are used. FileNotFoundError or
     ValueError, one line, for what is missing, broken or not supported.
     """
-    dtype = default_dtype() if dtype is None else dtype
-    if dtype not in ("float32", "bfloat16"):
+    if dtype not in (None, "float32", "bfloat16"):
         raise ValueError(f"[load] expected dtype 'float32' or 'bfloat16', got {dtype!r}")
     if quantize not in (None, "none", "int8", "int4"):
         raise ValueError(f"[load] expected quantize None, 'none', 'int8' or 'int4', got {quantize!r}")
     path = hub.resolve(path)
     read = _from_gguf if path.suffix == ".gguf" and path.is_file() else _from_folder
     try:
-        lm = read(path, dtype)
+        lm = read(path, dtype or default_dtype())
         lm.model.quantize(quantize)
+        if dtype is None and lm.model.output_weight().quantized is not None:
+            lm.model.dtype = "float32"
         return lm
     except (ValueError, TypeError) as error:
         line = str(error)
