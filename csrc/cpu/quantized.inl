@@ -41,13 +41,14 @@ static inline vi dot4(vi total, vu w, int32_t x) {
 #endif
 }
 
-// Scales or minima of kW rows of a block, for both of its halves.
+// Scales or minima of kW rows of a block, for its one or two halves.
 struct Factors {
   vf half[2];
 };
+template <int kHalves>
 static inline Factors load_factors(const QuantLayout& l, const uint8_t* p, int64_t lane) {
   Factors f;
-  for (int h = 0; h < l.halves; ++h) {
+  for (int h = 0; h < kHalves; ++h) {
     const int64_t at = h * kStripRows + lane;
     if (l.float_scales) {
       memcpy(&f.half[h], p + 4 * at, sizeof(vf));
@@ -83,9 +84,9 @@ static void quantized_tile(const QuantizedGemmArgs& a, int64_t strip, int64_t la
   const vi zero = vi{} + l.zero;
   vf sum[kRows] = {};
   for (int64_t b = 0; b < blocks; ++b, block += block_bytes) {
-    const Factors scales = load_factors(l, block, lane);
+    const Factors scales = load_factors<1 + kHalves>(l, block, lane);
     Factors minima{};
-    if constexpr (kMinima) minima = load_factors(l, block + factor_bytes, lane);
+    if constexpr (kMinima) minima = load_factors<1 + kHalves>(l, block + factor_bytes, lane);
     vu w[8];
     load_words<kBits>(block + factor_bytes * (kMinima ? 2 : 1), lane, w);
     for (int m = 0; m < kRows; ++m) {
@@ -184,7 +185,7 @@ static void quantize_activations_typed(const QuantizeActivationsArgs& a) {
         odd += v[n] - v[n];
       }
       const float largest = hmax(most);
-      const bool finite = sum(odd) == 0.0f, usable = finite && largest > 0;
+      const bool finite = sum(odd) == 0.0f, usable = finite && largest > 1e-35f;  // smaller ones have no inverse
       const float inverse = usable ? 127.0f / largest : 0.0f;
       a.scale[i] = usable ? largest / 127.0f : finite ? 0.0f : __builtin_nanf("");
       int32_t sums[2] = {};

@@ -22,6 +22,8 @@ COMMANDS = [
     "chat",
     "next",
     "score",
+    "embed",
+    "convert",
     "info",
     "bench machine",
 ]

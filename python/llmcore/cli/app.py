@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from llmcore import __version__
-from llmcore.cli import bench, chat, demo, generate, info, pretrain, pull, score, tokenize, train_tokenizer
+from llmcore.cli import (
+    bench,
+    chat,
+    convert,
+    demo,
+    embed,
+    generate,
+    info,
+    pretrain,
+    pull,
+    score,
+    tokenize,
+    train_tokenizer,
+)
 from llmcore.cli import next as next_tokens
 
 app = typer.Typer(
@@ -46,6 +59,8 @@ for name, function, short_help in (
     ("chat", chat.chat, "Talk with a model."),
     ("next", next_tokens.next_tokens, "Show the most likely next tokens as bars."),
     ("score", score.score, "Show how surprised a model is by a text."),
+    ("embed", embed.embed, "Compare texts by their vectors; find words near a word."),
+    ("convert", convert.convert, "Write a model in another format."),
     ("info", info.info, "Show what a model is made of."),
 ):
     app.command(name, short_help=short_help, cls=next_tokens.ManyTemperatures if name == "next" else None)(function)

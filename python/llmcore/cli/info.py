@@ -7,17 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmcore import hub
 from llmcore.cli import options, show
 from llmcore.cli.errors import UsageError
+from llmcore.models.rope import RopeScaling
+from llmcore.models.weights import Stored
 
 if TYPE_CHECKING:
     from llmcore.generate import LanguageModel
+    from llmcore.nn import Parameter
 
-_BYTES = {"float32": 4, "bfloat16": 2}
+# Of a parameter; blocks of 32 with a scale, and with a minimum beside 4 bits.
+_BYTES = {"float32": 4, "bfloat16": 2, "int8": 34 / 32, "int4": 20 / 32}
 
 
 def info(
-    directory: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Model directory.")] = None,
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL]", help="Model directory, .gguf file or pulled name.")
+    ] = None,
     model: options.Model = None,
     json: options.Json = False,
 ) -> None:
@@ -26,7 +33,7 @@ def info(
     Without any model, the build alone.
 
     \b
-    Example: llmcore info demo-model
+    Example: llmcore info smollm2-135m-instruct
     """
     from llmcore.runtime import build_info
 
@@ -37,6 +44,7 @@ def info(
     except UsageError:
         where = None
     build = build_info()
+    where = None if where is None else hub.resolve(where)
     described = None if where is None else describe(options.load_model(where), where)
     if json:
         options.print_json({"model": described, "build": build})
@@ -52,23 +60,50 @@ def info(
 def describe(lm: LanguageModel, where: Path) -> dict:
     """What `info` shows, as data."""
     parts: dict[str, int] = {}
+    now: dict[str, int] = {}
     for name, parameter in lm.model.named_parameters():
         parts[_part(name)] = parts.get(_part(name), 0) + parameter.size
-    tok, n = lm.tokenizer, lm.num_parameters
+        kind = _stored_as(parameter)
+        now[kind] = now.get(kind, 0) + parameter.size
+    tok, n, template = lm.tokenizer, lm.num_parameters, lm.chat_template
+    files = [where] if where.is_file() else sorted(f for f in where.iterdir() if f.is_file())
     return {
         "directory": str(where),
+        "file_bytes": {f.name: f.stat().st_size for f in files},
         "architecture": type(lm.model).__name__,
-        "config": vars(lm.config),
+        "config": {k: vars(v) if isinstance(v, RopeScaling) else v for k, v in vars(lm.config).items()},
         "parameters": n,
         "parameters_by_part": parts,
-        "weight_bytes": {dtype: n * size for dtype, size in _BYTES.items()},
+        "parameters_by_type": now,
+        "weight_bytes": {dtype: int(n * size) for dtype, size in _BYTES.items()},
         "compute_dtype": lm.model.dtype,
         "tokenizer": {
             "vocab_size": tok.vocab_size,
             "pattern": tok.pattern,
             "special_tokens": tok.special_tokens,
+            "begin": list(tok.begin),
+            "end": list(tok.end),
         },
+        "end_ids": list(lm.end_ids),
+        "chat_template": None
+        if template is None
+        else {"characters": len(template.source), "uses": _uses(template.source)},
     }
+
+
+def _stored_as(parameter: Parameter) -> str:
+    """The type of a parameter's values where they lie."""
+    source = parameter.source
+    if not isinstance(source, Stored):
+        return "F32"
+    types = {piece.type or "F32" for piece in source.pieces}
+    return "+".join(sorted(types))
+
+
+def _uses(template: str) -> list[str]:
+    """What a chat template knows to handle, of what templates differ in."""
+    names = {"system": "'system'", "tools": "tools", "thinking": "enable_thinking", "dates": "strftime_now"}
+    return [name for name, word in names.items() if word in template.replace('"', "'")]
 
 
 def _part(name: str) -> str:
@@ -77,14 +112,22 @@ def _part(name: str) -> str:
         name = name.split(".", 2)[2]
         if "norm" in name:
             return "norms"
-        return "attention" if name.startswith(("qkv", "attention")) else "feed-forward"
+        return "attention" if name.startswith("attention") else "feed-forward"
     first = name.split(".")[0]
     return {"tokens": "token embedding", "positions": "position embedding", "head": "output layer"}.get(first, "norms")
 
 
 def _print_model(out, d: dict) -> None:
-    sizes = {k: v for k, v in d["config"].items() if k in ("layers", "width", "heads", "kv_heads", "ffn", "head_size")}
-    special = ", ".join(f"{token} ({i})" for token, i in d["tokenizer"]["special_tokens"].items()) or "none"
+    hidden = ("vocab_size", "context", "eps", "sliding", "rotary_layers")
+    sizes = {k: v for k, v in d["config"].items() if k not in hidden and v is not None}
+    tok, special = d["tokenizer"], d["tokenizer"]["special_tokens"]
+    shown = ", ".join(f"{token} ({i})" for token, i in list(special.items())[:12]) or "none"
+    if len(special) > 12:
+        shown += f" and {len(special) - 12} more"
+    names = {i: token for token, i in special.items()}
+    around = [f"{side} a text {', '.join(names.get(i, str(i)) for i in tok[key])}"
+              for side, key in (("before", "begin"), ("behind", "end")) if tok[key]]  # fmt: skip
+    template = d["chat_template"]
     rows = [
         ("architecture", f"{d['architecture']}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in sizes.items())),
         ("context", f"{d['config']['context']} tokens"),
@@ -92,10 +135,16 @@ def _print_model(out, d: dict) -> None:
     ]
     rows += [(f"  {part}", f"{n:,} ({n / d['parameters']:.0%})") for part, n in d["parameters_by_part"].items()]
     rows += [
+        ("stored as", ", ".join(f"{n / d['parameters']:.0%} {kind}" for kind, n in d["parameters_by_type"].items())),
+        ("files", f"{sum(d['file_bytes'].values()) / 1e6:,.1f} MB in {len(d['file_bytes'])}"),
         ("memory", ", ".join(f"{n / 1e6:,.1f} MB in {dtype}" for dtype, n in d["weight_bytes"].items())),
-        ("vocabulary", f"{d['config']['vocab_size']:,} tokens; the tokenizer's pattern is {d['tokenizer']['pattern']}"),
-        ("special tokens", special),
-    ]
+        ("computes in", d["compute_dtype"]),
+        ("vocabulary", f"{d['config']['vocab_size']:,} tokens; the tokenizer's pattern is {tok['pattern']}"),
+        ("special tokens", "; ".join([shown, *around])),
+        ("ends with", ", ".join(f"{names.get(i, '?')} ({i})" for i in d["end_ids"]) or "no token"),
+        ("chat template", f"{template['characters']:,} characters; knows {', '.join(template['uses']) or 'messages only'}"
+         if template else "none"),
+    ]  # fmt: skip
     show.print_pairs(out, rows, d["directory"])
 
 

@@ -23,18 +23,15 @@ def score(text: options.Text, model: options.Model = None, json: options.Json = 
     content = options.read_text(text)
     lm = options.load_model(model)
     rows = lm.score(content)
-    nats = -sum(logprob for _, _, logprob in rows)
-    # The first token has no score where the tokenizer has no end-of-text, so its bytes do not count either.
-    size = sum(len(lm.tokenizer.token_bytes(i)) for _, i, _ in rows)
     total = {
         "tokens": len(rows),
-        "bytes": size,
-        "bits": nats / math.log(2),
-        "bits_per_byte": nats / math.log(2) / size if size else None,
-        "perplexity": math.exp(nats / len(rows)) if rows and nats / len(rows) < 700 else None,
+        "bytes": rows.bytes,
+        "bits": rows.bits,
+        "bits_per_byte": rows.bits_per_byte,
+        "perplexity": rows.perplexity,
     }
     if json:
-        scored = [{"text": piece, "id": i, "logprob": logprob} for piece, i, logprob in rows]
+        scored = [t._asdict() for t in rows]
         options.print_json({**total, "scores": scored})
         return
     out = show.console()
@@ -42,9 +39,9 @@ def score(text: options.Text, model: options.Model = None, json: options.Json = 
     pieces = [show.token_text(lm.tokenizer.token_bytes(i)) for _, i, _ in rows]
     styles = [next((style for most, style in _STYLES if b <= most), _MOST) for b in bits]
     show.print_tokens(out, pieces, [f"{b:.1f}" for b in bits], styles)
-    if size:
+    if rows.bytes:
         out.print(
-            f"{total['bits']:.1f} bits for {len(rows)} tokens and {size} bytes: {total['bits_per_byte']:.3f} bits per byte, "
+            f"{total['bits']:.1f} bits for {len(rows)} tokens and {rows.bytes} bytes: {total['bits_per_byte']:.3f} bits per byte, "
             f"perplexity {total['perplexity']:.1f}",
             style="dim",
         )

@@ -149,3 +149,18 @@ def print_pairs(out: Console, rows: Sequence[tuple[str, str]], title: str | None
     if title:
         out.print(title, style="bold", markup=False)
     out.print(table)
+
+
+def print_similarities(out: Console, texts: Sequence[str], cosines) -> None:
+    """A table of the cosines (n, n) of every two of n texts; the texts themselves stand in its rows."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 1))
+    for title in ("", "text", *(str(i + 1) for i in range(len(texts)))):
+        table.add_column(title, justify="left" if title == "text" else "right", overflow="ellipsis", no_wrap=True)
+    for i, text in enumerate(texts):
+        shades = ["bold cyan" if j != i and c >= 0.7 else "" for j, c in enumerate(cosines[i])]
+        cells = [Text(f"{c:.2f}", shade) for c, shade in zip(cosines[i], shades, strict=True)]
+        table.add_row(str(i + 1), Text(visible(text)), *cells)
+    out.print(table)

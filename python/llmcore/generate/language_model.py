@@ -14,7 +14,9 @@ from llmcore._tensor import Tensor
 from llmcore.generate.chat import chat_prompt
 from llmcore.generate.chat_template import ChatTemplate
 from llmcore.generate.decode import decode
+from llmcore.generate.embeddings import embed, nearest
 from llmcore.generate.sampling import SamplingParams
+from llmcore.generate.score import Score, TokenScore
 from llmcore.generate.text import Completion, TextStream
 from llmcore.tokenizer import Tokenizer
 
@@ -64,7 +66,7 @@ class LanguageModel:
         first = SamplingParams(max_tokens=max_tokens, **sampling)
         assert first.seed is not None  # drawn where none was given
         params = [SamplingParams(**{**vars(first), "seed": first.seed + i}) for i in range(len(prompts))]
-        ids = [self._prompt_ids(p) for p in prompts]
+        ids = [self.prompt_ids(p) for p in prompts]
         streams = [TextStream(self.tokenizer, first.stop) for _ in prompts]
         out = [Completion("", [], "length", len(i), [] if first.logprobs else None) for i in ids]
         for c, text in self._run(ids, params, streams, out):
@@ -74,7 +76,7 @@ class LanguageModel:
     def stream(self, prompt: Prompt, max_tokens: int = 128, **sampling) -> Iterator[str]:
         """The completion of one prompt, piece by piece as it is written: joined, the text of `generate`."""
         params = SamplingParams(max_tokens=max_tokens, **sampling)
-        ids = self._prompt_ids(prompt)
+        ids = self.prompt_ids(prompt)
         out = [Completion("", [], "length", len(ids), [] if params.logprobs else None)]
         for _, text in self._run([ids], [params], [TextStream(self.tokenizer, params.stop)], out):
             if text:
@@ -149,16 +151,17 @@ class LanguageModel:
             raise ValueError(f"[next_tokens] expected k >= 1, got {k}")
         SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         with autograd.no_grad():
-            logits = self.model(np.asarray([self._prompt_ids(prompt)]), last_only=True)
+            logits = self.model(np.asarray([self.prompt_ids(prompt)]), last_only=True)
         rows = Tensor(logits.array.reshape([1, self.config.vocab_size]))
         drawn = ops.sample(rows, temperature, top_k, top_p, min_p, return_probs=True)
         assert drawn.probs is not None
         probs = drawn.probs.numpy()[0]
         order = np.lexsort((np.arange(len(probs)), -probs))[:k]
-        return [(self._token_text(int(i)), int(i), float(probs[i])) for i in order if probs[i] > 0]
+        return [(self.token_text(int(i)), int(i), float(probs[i])) for i in order if probs[i] > 0]
 
-    def score(self, text: Prompt) -> list[tuple[str, int, float]]:
-        """(token text, id, log-probability in nats) for every token of `text` given those before it. The first token
+    def score(self, text: Prompt) -> Score:
+        """(token text, id, log-probability in nats) for every token of `text` given those before it, and what they come
+        to: perplexity, bits, bits_per_byte. The first token
         follows what the tokenizer puts before a text, or else an end-of-text token; where it has neither, it is left
         out. In a text longer than the context, every token is given at least half a context of those before it."""
         ids = self._ids(text)
@@ -176,7 +179,21 @@ class LanguageModel:
                 loss = self.model.loss(window[None, :-1], window[None, 1:], reduction="none").numpy()[0]
             logprobs += [-float(x) for x in loss[len(loss) - (end - scored) :]]
             scored = end
-        return [(self._token_text(int(i)), int(i), p) for i, p in zip(row[first:], logprobs, strict=True)]
+        tokens = [TokenScore(self.token_text(int(i)), int(i), p) for i, p in zip(row[first:], logprobs, strict=True)]
+        known = (t.id for t in tokens if t.id < self.tokenizer.vocab_size)
+        return Score(tokens, sum(len(self.tokenizer.token_bytes(i)) for i in known))
+
+    def embed(self, text: str | Sequence[str], pooling: str = "mean", normalize: bool = True) -> np.ndarray:
+        """A text as a vector (width) float32, or several as (n, width): the hidden states behind the last norm, their
+        mean or that of the last token, brought to length 1 unless normalize is False. ValueError for a text that is
+        longer than the context."""
+        vectors = embed(self, [text] if isinstance(text, str) else list(text), pooling, normalize)
+        return vectors[0] if isinstance(text, str) else vectors
+
+    def nearest(self, word: str, k: int = 10) -> list[tuple[str, int, float]]:
+        """The k tokens whose embeddings have the smallest angle to the word's: (text, id, cosine), nearest first, without
+        its own. A word of several tokens is the mean of them."""
+        return nearest(self, word, k)
 
     def _ids(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
@@ -190,7 +207,7 @@ class LanguageModel:
                 raise ValueError(f"[prompt] expected token ids in [0, {self.config.vocab_size}), got {i}")
         return ids
 
-    def _prompt_ids(self, prompt: Prompt) -> list[int]:
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
         """The ids of a prompt, behind what the tokenizer puts before a text."""
         ids = self._ids(prompt)
         if isinstance(prompt, str):
@@ -201,7 +218,8 @@ class LanguageModel:
             raise ValueError("[prompt] expected at least one token (this tokenizer has no end-of-text), got none")
         return ids
 
-    def _token_text(self, i: int) -> str:
+    def token_text(self, i: int) -> str:
+        """What a token spells; bytes that are no whole character become U+FFFD."""
         known = i < self.tokenizer.vocab_size
         return self.tokenizer.token_bytes(i).decode(errors="replace") if known else f"<unused {i}>"
 

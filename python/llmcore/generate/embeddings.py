@@ -1,0 +1,59 @@
+"""Texts and tokens as vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llmcore import autograd, ops
+
+if TYPE_CHECKING:
+    from llmcore.generate.language_model import LanguageModel
+
+_ROWS = 8192  # of the token embedding, at a time
+
+
+def embed(lm: LanguageModel, texts: Sequence[str], pooling: str, normalize: bool) -> np.ndarray:
+    """See `LanguageModel.embed`. Every text by itself: its vector never depends on the others."""
+    if pooling not in ("mean", "last"):
+        raise ValueError(f"[embed] expected pooling 'mean' or 'last', got {pooling!r}")
+    out = np.empty((len(texts), lm.config.width), np.float32)
+    for row, text in zip(out, texts, strict=True):
+        if not isinstance(text, str):
+            raise TypeError(f"[embed] expected texts, got {text!r:.100}")
+        ids = lm.prompt_ids(text)
+        if len(ids) > lm.config.context:
+            raise ValueError(f"[embed] expected a text of at most {lm.config.context} tokens, got {len(ids)}")
+        with autograd.no_grad():
+            hidden = lm.model.hidden(np.asarray([ids])).numpy()[0].astype(np.float64)
+        vector = hidden[-1] if pooling == "last" else hidden.mean(axis=0)
+        row[:] = vector / max(np.linalg.norm(vector), 1e-30) if normalize else vector
+    return out
+
+
+def nearest(lm: LanguageModel, word: str, k: int) -> list[tuple[str, int, float]]:
+    """See `LanguageModel.nearest`."""
+    if k < 1:
+        raise ValueError(f"[nearest] expected k >= 1, got {k}")
+    own = {tuple(lm.tokenizer.encode_ordinary(form)) for form in (word, f" {word}")}
+    # A word within a text is spelled with the space before it, and most are one token so.
+    ids = min(own, key=lambda i: (len(i), i != tuple(lm.tokenizer.encode_ordinary(f" {word}"))))
+    if not ids:
+        raise ValueError("[nearest] expected a word, got none")
+    with autograd.no_grad():
+        wanted = _rows(lm, np.asarray(ids)).mean(axis=0)
+        wanted /= max(np.linalg.norm(wanted), 1e-30)
+        size = min(lm.config.vocab_size, lm.tokenizer.vocab_size)
+        cosines = np.empty(size, np.float32)
+        for start in range(0, size, _ROWS):
+            rows = _rows(lm, np.arange(start, min(start + _ROWS, size)))
+            cosines[start : start + _ROWS] = rows @ wanted / np.maximum(np.linalg.norm(rows, axis=1), 1e-30)
+    cosines[list(ids)] = -np.inf
+    order = np.lexsort((np.arange(size), -cosines))[: min(k, size - len(ids))]
+    return [(lm.token_text(int(i)), int(i), float(cosines[i])) for i in order]
+
+
+def _rows(lm: LanguageModel, ids: np.ndarray) -> np.ndarray:
+    return ops.embedding(ids.astype(np.int32), lm.model.tokens.weight).numpy()
