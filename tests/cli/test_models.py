@@ -157,12 +157,51 @@ def test_info_counts(run, tiny, model_dir):
     model = got["model"]
     assert model["parameters"] == sum(model["parameters_by_part"].values()) == tiny.num_parameters
     assert model["parameters_by_part"]["token embedding"] == tiny.config.vocab_size * tiny.config.width
-    assert model["weight_bytes"] == {"float32": 4 * tiny.num_parameters, "bfloat16": 2 * tiny.num_parameters}
+    n = tiny.num_parameters
+    sizes = {"float32": 4 * n, "bfloat16": 2 * n, "int8": n * 34 // 32, "int4": n * 20 // 32}
+    assert model["weight_bytes"] == sizes
+    assert model["parameters_by_type"] == {"F32": n}
+    assert model["chat_template"] is None
     assert got["build"]["version"]
     code, out, _ = run("info", "-m", model_dir)
     assert code == 0
     assert f"{tiny.num_parameters:,}" in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_embed(run, tiny, model_dir):
+    texts = ["The list", "a list", "def f(x):"]
+    got = data_of(run("embed", *texts, "-m", model_dir, "--json"))
+    vectors = np.array([row["embedding"] for row in got])
+    np.testing.assert_allclose(vectors, tiny.embed(texts), rtol=1e-3, atol=1e-3)
+    code, out, err = run("embed", *texts, "-m", model_dir)
+    assert (code, err) == (0, "")
+    cosines = vectors @ vectors.T
+    for i, line in enumerate(out.splitlines()[1:]):
+        assert line.split()[-3:] == [f"{c:.2f}" for c in cosines[i]]
+    near = data_of(run("embed", "--nearest", "list", "-k", "4", "-m", model_dir, "--json"))
+    assert [(n["text"], n["id"]) for n in near] == [(text, i) for text, i, _ in tiny.nearest("list", 4)]
+    code, out, err = run("embed", "-m", model_dir)
+    assert (code, out) == (2, "")
+    assert err == "error: expected texts to compare, or --nearest WORD\n"
+
+
+def test_convert(run, tiny, model_dir, tmp_path):
+    code, out, err = run("convert", model_dir, tmp_path / "a.gguf", "--dtype", "Q8_0")
+    assert (code, out) == (2, "")
+    assert "cl100k" in err or "a pattern that GGUF has a name for" in err  # this model's tokenizer
+    assert not (tmp_path / "a.gguf").exists()
+    code, out, err = run("convert", model_dir, tmp_path / "half", "--dtype", "bfloat16")
+    assert code == 0
+    assert "MB" in err
+    ids = np.array([[1, 2, 3]])
+    from llmcore import load
+
+    np.testing.assert_allclose(load(tmp_path / "half").model(ids).numpy(), tiny.model(ids).numpy(), atol=0.05)
+    code, _, err = run("convert", model_dir, tmp_path / "half")
+    assert code == 2
+    assert "which exists (--overwrite replaces it)" in err
+    assert run("convert", model_dir, tmp_path / "half", "--overwrite")[0] == 0
 
 
 def test_info_without_a_model_shows_the_build(run):

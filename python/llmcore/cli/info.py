@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmcore import hub
 from llmcore.cli import options, show
 from llmcore.cli.errors import UsageError
-from llmcore.models.rope import RopeScaling
-from llmcore.models.weights import Stored
 
 if TYPE_CHECKING:
     from llmcore.generate import LanguageModel
@@ -44,7 +41,10 @@ def info(
     except UsageError:
         where = None
     build = build_info()
-    where = None if where is None else hub.resolve(where)
+    if where is not None:
+        from llmcore import hub
+
+        where = hub.resolve(where)
     described = None if where is None else describe(options.load_model(where), where)
     if json:
         options.print_json({"model": described, "build": build})
@@ -59,6 +59,8 @@ def info(
 
 def describe(lm: LanguageModel, where: Path) -> dict:
     """What `info` shows, as data."""
+    from llmcore.models import RopeScaling
+
     parts: dict[str, int] = {}
     now: dict[str, int] = {}
     for name, parameter in lm.model.named_parameters():
@@ -93,6 +95,8 @@ def describe(lm: LanguageModel, where: Path) -> dict:
 
 def _stored_as(parameter: Parameter) -> str:
     """The type of a parameter's values where they lie."""
+    from llmcore.models.weights import Stored
+
     source = parameter.source
     if not isinstance(source, Stored):
         return "F32"

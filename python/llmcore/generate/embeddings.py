@@ -37,11 +37,11 @@ def nearest(lm: LanguageModel, word: str, k: int) -> list[tuple[str, int, float]
     """See `LanguageModel.nearest`."""
     if k < 1:
         raise ValueError(f"[nearest] expected k >= 1, got {k}")
+    if not word.strip():
+        raise ValueError("[nearest] expected a word, got none")
     own = {tuple(lm.tokenizer.encode_ordinary(form)) for form in (word, f" {word}")}
     # A word within a text is spelled with the space before it, and most are one token so.
     ids = min(own, key=lambda i: (len(i), i != tuple(lm.tokenizer.encode_ordinary(f" {word}"))))
-    if not ids:
-        raise ValueError("[nearest] expected a word, got none")
     with autograd.no_grad():
         wanted = _rows(lm, np.asarray(ids)).mean(axis=0)
         wanted /= max(np.linalg.norm(wanted), 1e-30)
