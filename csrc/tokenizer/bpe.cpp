@@ -197,8 +197,12 @@ void Bpe::encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuff
   if (n >= 0xFFFFFFFFull) fail("expected pieces of less than 4 GiB");
   uint32_t* ids = out.reserve(n);
   for (size_t i = 0; i < n; ++i) ids[i] = byte_ids_[piece[i]];
-  const size_t count = n <= kShortPiece ? merge_short(table_, ids, piece, byte_merges_.data(), n)
-                                        : merge_long(table_, ids, piece, byte_merges_.data(), n, cache.scratch);
+  size_t count = 0;
+  if (n <= kShortPiece)
+    count = merge_short(table_, ids, piece, byte_merges_.data(), n);
+  else if (std::memcmp(piece, piece + 1, n - 1) == 0)  // all bytes are the same
+    count = merge_run(table_, ids, n);
+  if (count == 0) count = merge_long(table_, ids, piece, byte_merges_.data(), n, cache.scratch);
   if (n > kMostKept) cache.scratch = MergeScratch();
   if (!complete_ && std::find(ids, ids + count, kNoToken) != ids + count) {
     throw std::invalid_argument("[encode] expected text that the vocabulary has tokens for, got " +

@@ -61,6 +61,23 @@ def test_any_merge_list_short_and_long_pieces(vocabulary, text):
     assert Tokenizer(by_rank).encode(text) == encoder.encode(text.encode())
 
 
+@given(data=st.data(), n=st.integers(60, 700))
+def test_any_merge_list_of_one_letter(data, n):
+    """Runs are merged by counting where the ranks allow it: the same as merge by merge."""
+    sizes = sorted(data.draw(st.sets(st.integers(2, 40), max_size=10)))
+    tokens = [bytes([byte]) for byte in range(256)] + [b"a" * size for size in sizes]
+    ids = {1: 97} | {size: 256 + i for i, size in enumerate(sizes)}
+    cuts = [(ids[a], ids[size - a]) for size in sizes for a in range(1, size) if a in ids and size - a in ids]
+    in_order = data.draw(st.booleans())
+    merges = cuts if in_order else data.draw(st.permutations(cuts))
+    merges = [m for m in merges if data.draw(st.integers(0, 3))] if data.draw(st.booleans()) else merges
+    text = "a" * n
+    expected = reference.Encoder(tokens, merges, "gpt2").encode(text.encode())
+    assert Tokenizer(Vocabulary(tokens, merges, "gpt2")).encode(text) == expected
+    expected = reference.Encoder(tokens, None, "gpt2").encode(text.encode())
+    assert Tokenizer(Vocabulary(tokens, None, "gpt2")).encode(text) == expected
+
+
 def test_whole_piece_first_is_a_choice():
     tokens = [bytes([byte]) for byte in range(256)] + [b"ab", b"cab"]
     merges = [(97, 98)]  # nothing merges to "cab"
