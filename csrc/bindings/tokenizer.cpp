@@ -274,24 +274,30 @@ void report(const py::object& progress, size_t done, size_t total) {
 void register_bpe(py::module_& m) {
   py::class_<Bpe>(m, "BPE", "A byte-level BPE vocabulary: immutable, used by any number of threads.")
       .def(py::init([](const std::vector<py::bytes>& tokens, const std::vector<tok::Merge>& merges,
-                       const Pattern& pattern, bool whole_piece_first, const Specials& specials) {
-             return new Bpe(to_strings(tokens), merges, to_splitter(pattern), whole_piece_first, to_specials(specials));
+                       const Pattern& pattern, bool whole_piece_first, const Specials& specials,
+                       const Specials& always) {
+             return new Bpe(to_strings(tokens), merges, to_splitter(pattern), whole_piece_first,
+                            to_specials(specials, always));
            }),
-           py::arg("tokens"), py::arg("merges"), py::arg("pattern"), py::arg("whole_piece_first"), py::arg("specials"))
-      .def(py::init([](const Parts& parts, const Pattern& pattern, bool whole_piece_first, const Specials& specials) {
+           py::arg("tokens"), py::arg("merges"), py::arg("pattern"), py::arg("whole_piece_first"), py::arg("specials"),
+           py::arg("always") = Specials())
+      .def(py::init([](const Parts& parts, const Pattern& pattern, bool whole_piece_first, const Specials& specials,
+                       const Specials& always) {
              tok::Splitter splitter = to_splitter(pattern);
-             std::vector<tok::Special> checked = to_specials(specials);
+             std::vector<tok::Special> checked = to_specials(specials, always);
              py::gil_scoped_release release;
              return new Bpe(parts.tokens, parts.merges, std::move(splitter), whole_piece_first, std::move(checked));
            }),
-           py::arg("parts"), py::arg("pattern"), py::arg("whole_piece_first"), py::arg("specials"))
+           py::arg("parts"), py::arg("pattern"), py::arg("whole_piece_first"), py::arg("specials"),
+           py::arg("always") = Specials())
       .def_static(
           "from_ranks",
-          [](const std::vector<py::bytes>& tokens, const Pattern& pattern, const Specials& specials) {
+          [](const std::vector<py::bytes>& tokens, const Pattern& pattern, const Specials& specials,
+             const Specials& always) {
             return std::unique_ptr<Bpe>(
-                new Bpe(Bpe::from_ranks(to_strings(tokens), to_splitter(pattern), to_specials(specials))));
+                new Bpe(Bpe::from_ranks(to_strings(tokens), to_splitter(pattern), to_specials(specials, always))));
           },
-          py::arg("tokens"), py::arg("pattern"), py::arg("specials"))
+          py::arg("tokens"), py::arg("pattern"), py::arg("specials"), py::arg("always") = Specials())
       .def(
           "encode",
           [](const Bpe& bpe, py::handle text, py::handle policy) { return to_list(encode(bpe, text, policy)); },

@@ -277,6 +277,9 @@ class BPE:
         specials: collections.abc.Sequence[
             tuple[str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
         ],
+        always: collections.abc.Sequence[
+            tuple[str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
+        ] = [],
     ) -> BPE: ...
     @typing.overload
     def __init__(
@@ -290,6 +293,9 @@ class BPE:
         specials: collections.abc.Sequence[
             tuple[str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
         ],
+        always: collections.abc.Sequence[
+            tuple[str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
+        ] = [],
     ) -> None: ...
     @typing.overload
     def __init__(
@@ -300,6 +306,9 @@ class BPE:
         specials: collections.abc.Sequence[
             tuple[str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
         ],
+        always: collections.abc.Sequence[
+            tuple[str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
+        ] = [],
     ) -> None: ...
     def count(self, text: typing.Any, specials: typing.Any) -> int: ...
     def decode_array(self, ids: typing.Annotated[numpy.typing.ArrayLike, numpy.int64]) -> bytes: ...

@@ -115,7 +115,8 @@ class _Reader:
         self.path, self.mapped, self.at, self.field = path, mapped, 0, "header"
 
     def fail(self, expected: str, got: object) -> NoReturn:
-        raise ValueError(f"[gguf] {self.path}: {self.field}: expected {expected}, got {str(got)[:100]}")
+        field, shown = ("".join(c if c.isprintable() else "?" for c in str(text))[:100] for text in (self.field, got))
+        raise ValueError(f"[gguf] {self.path}: {field}: expected {expected}, got {shown}")
 
     def file(self) -> GGUFFile:
         if self.mapped[:4] != MAGIC:

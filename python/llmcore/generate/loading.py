@@ -45,7 +45,7 @@ def load(path: str | os.PathLike, dtype: str | None = None, quantize: str | None
             lm.model.dtype = "float32"
         return lm
     except (ValueError, TypeError) as error:
-        line = str(error)
+        line = " ".join(str(error).split())  # names in files may hold line ends
         raise ValueError(line if str(path) in line else f"[load] {path}: {line.removeprefix('[load] ')}") from None
 
 

@@ -69,12 +69,14 @@ class Tokenizer:
                 raise ValueError("[tokenizer] expected no flags beside a normalizer, got both")
             self._normalizer = v.normalizer
             pattern = from_argument(v.pattern, "tokenizer")
+            self._added = dict(v.added_tokens)
+            found = specials, _checked_ids(v.added_tokens, {})
             if v.parts is not None:
-                self._bpe = _core.BPE(v.parts, pattern, v.whole_piece_first, specials)
+                self._bpe = _core.BPE(v.parts, pattern, v.whole_piece_first, *found)
             elif v.merges is None:
-                self._bpe = _core.BPE.from_ranks(v.tokens, pattern, specials)
+                self._bpe = _core.BPE.from_ranks(v.tokens, pattern, *found)
             else:
-                self._bpe = _core.BPE(v.tokens, v.merges, pattern, v.whole_piece_first, specials)
+                self._bpe = _core.BPE(v.tokens, v.merges, pattern, v.whole_piece_first, *found)
         self._encode = self._bpe.encode
         self._special_tokens: dict[str, int] = self._bpe.specials
         for id in (*self._begin, *self._end):
@@ -348,6 +350,8 @@ class Tokenizer:
         if self._sentencepiece is not None:
             by_score = self._sentencepiece.merges is None
             return self._sentencepiece._replace(tokens=tokens, merges=None if by_score else self._bpe.merges)
+        for id in self._added.values():
+            tokens[id] = b""
         merges = None if self._bpe.by_rank else self._bpe.merges
         return Vocabulary(
             tokens,
@@ -355,6 +359,7 @@ class Tokenizer:
             self.pattern,
             self._bpe.whole_piece_first,
             self.special_tokens,
+            dict(self._added),
             self._flags,
             self._begin,
             self._end,

@@ -23,6 +23,7 @@ class Vocabulary(NamedTuple):
         the pieces of the one before.
     whole_piece_first: whether a piece that is a token is that token, whatever the merges make of it.
     special_tokens: the ids of the special tokens.
+    added_tokens: runs of whitespace that are one token each, found in every text before it is cut (GPT-NeoX's).
     flags: how special tokens are found, where it is not just so: the sum of STRIPS_LEFT and STRIPS_RIGHT (whitespace
         beside it belongs to it) and WORD (not beside a letter, a digit or the like).
     begin, end: ids that a model expects before and behind a whole text. `encode` leaves them out.
@@ -35,6 +36,7 @@ class Vocabulary(NamedTuple):
     pattern: Pattern
     whole_piece_first: bool = False
     special_tokens: dict[str, int] = {}  # noqa: RUF012 - a default, never changed
+    added_tokens: dict[str, int] = {}  # noqa: RUF012
     flags: dict[str, int] = {}  # noqa: RUF012
     begin: tuple[int, ...] = ()
     end: tuple[int, ...] = ()

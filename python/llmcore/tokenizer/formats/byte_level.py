@@ -81,10 +81,16 @@ def read_normalizer(read: Reader, document: dict, added: dict[str, AddedToken]) 
         return None
     if normalizer != {"type": "NFC"}:
         raise read.fail("normalizer", "null or NFC (others are not supported)", normalizer)
-    for number, token in enumerate(added.values()):
-        if token.normalized:
+    for number, (content, token) in enumerate(added.items()):
+        if token.normalized and not is_space_token(content, token):
             raise read.fail(f"added_tokens[{number}].normalized", "false (it is not supported)", True)
     return "NFC"
+
+
+def is_space_token(content: str, token: AddedToken) -> bool:
+    """Whether an added token is whitespace of ASCII and not special: found in every text, and, as no normal form makes or
+    takes such characters, before or after it is normalized alike."""
+    return not token.special and not token.flags and content.isascii() and content.isspace()
 
 
 def pipeline(vocabulary: Vocabulary) -> dict[str, Any]:

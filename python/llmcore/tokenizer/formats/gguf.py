@@ -87,15 +87,18 @@ def _read_byte_level(read: Reader, fields: dict[str, Any]) -> Vocabulary:
     if not isinstance(pre, str) or pre not in PATTERNS:
         raise read.fail("tokenizer.ggml.pre", f"one of {', '.join(PATTERNS)}", pre)
     spellings, merges = _strings(read, fields, "tokens"), _strings(read, fields, "merges")
-    tokens, special_tokens = [b""] * len(spellings), {}
+    tokens, special_tokens, spaces = [b""] * len(spellings), {}, {}
     ids: dict[str, int] = {}
     unspelled = unspell(spellings)
     for id, (spelling, kind) in enumerate(zip(spellings, _kinds(read, fields, len(spellings)), strict=True)):
         if kind == UNUSED:
             continue
         where = f"tokenizer.ggml.tokens[{id}]"
-        if not spelling or spelling in ids or spelling in special_tokens:
+        if not spelling or spelling in ids or spelling in special_tokens or spelling in spaces:
             raise read.fail(where, "a string that no other token has", spelling)
+        if kind == USER_DEFINED and spelling.isascii() and spelling.isspace():
+            spaces[spelling] = id
+            continue
         if kind in (CONTROL, USER_DEFINED):
             special_tokens[spelling] = id
             continue
@@ -104,7 +107,7 @@ def _read_byte_level(read: Reader, fields: dict[str, Any]) -> Vocabulary:
         tokens[id], ids[spelling] = unspelled[id], id
     pattern, whole_piece_first = PATTERNS[pre]
     pairs = read.merges(merges, ids, "tokenizer.ggml.merges")
-    return Vocabulary(tokens, pairs, pattern, whole_piece_first, special_tokens)
+    return Vocabulary(tokens, pairs, pattern, whole_piece_first, special_tokens, spaces)
 
 
 def _read_sentencepiece(read: Reader, fields: dict[str, Any]) -> SentencePieceVocabulary:
@@ -139,11 +142,13 @@ def _byte_level_fields(v: Vocabulary) -> dict[str, Any]:
         names = ", ".join(sorted({pattern for pattern, _ in PATTERNS.values()}))
         raise ValueError(f"[save] expected a pattern that GGUF has a name for ({names}), got {what}")
     text = [spell(token) for token in v.tokens] + [""] * (
-        max(v.special_tokens.values(), default=-1) + 1 - len(v.tokens)
+        max([*v.special_tokens.values(), *v.added_tokens.values()], default=-1) + 1 - len(v.tokens)
     )
     types = [NORMAL if spelled else UNUSED for spelled in text]
     for special, id in v.special_tokens.items():
         text[id], types[id] = special, CONTROL
+    for spaces, id in v.added_tokens.items():
+        text[id], types[id] = spaces, USER_DEFINED
     for id, spelled in enumerate(text):
         if not spelled:
             text[id] = f"[unused{id}]"

@@ -65,16 +65,18 @@ def _read_document(
 
     if model.get("byte_fallback"):
         raise read.fail("model.byte_fallback", "none (it is not supported here)", model["byte_fallback"])
-    special_tokens = {content: token.id for content, token in added.items()}
+    all_added = {content: token.id for content, token in added.items()}
+    spaces = {content: token.id for content, token in added.items() if byte_level.is_space_token(content, token)}
+    special_tokens = {content: id for content, id in all_added.items() if content not in spaces}
     tokens: list[bytes] = []
     merges: list[tuple[int, int]] = []
     parts = None
     if quick is not None:
-        parts = quick.parts(list(special_tokens.items()), "".join(byte_level.byte_alphabet()), MAX_ID_GAP)
+        parts = quick.parts(list(all_added.items()), "".join(byte_level.byte_alphabet()), MAX_ID_GAP)
         if parts is None:
             return None
     else:
-        tokens, ids = _read_vocab(read, read.get(model, "vocab", dict, "model"), special_tokens)
+        tokens, ids = _read_vocab(read, read.get(model, "vocab", dict, "model"), all_added)
         merges = read.merges(read.get(model, "merges", list, "model"), ids, "model.merges")
     return Vocabulary(
         tokens=tokens,
@@ -82,6 +84,7 @@ def _read_document(
         pattern=byte_level.read_pattern(read, document),
         whole_piece_first=read.get(model, "ignore_merges", bool, "model", False),
         special_tokens=special_tokens,
+        added_tokens=spaces,
         flags={content: token.flags for content, token in added.items() if token.flags},
         begin=begin,
         end=end,
@@ -197,7 +200,8 @@ def write_tokenizer_json(path: Path, vocabulary: Vocabulary | SentencePieceVocab
         unknown = names.get(v.unknown) if v.unknown is not None else None
         model = {"unk_token": unknown, "fuse_unk": v.fuse_unknown, "byte_fallback": bool(v.byte_tokens)}
     else:
-        pipeline, added = byte_level.pipeline(v), []
+        pipeline = byte_level.pipeline(v)
+        added = [_added_token(content, id, False, True) for content, id in v.added_tokens.items()]
         text = {id: byte_level.spell(token) for id, token in enumerate(v.tokens) if token}
         model = {"unk_token": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": v.whole_piece_first}
     vocab = {token: id for id, token in text.items()}
