@@ -4,6 +4,7 @@
 
 #include "core/allocator.h"
 #include "core/check.h"
+#include "plan/plan.h"
 
 namespace llmcore {
 namespace {
@@ -63,6 +64,7 @@ Tensor Tensor::empty(Shape shape, DType dtype, Device device) {
   const size_t bytes = static_cast<size_t>(t.size_) * size_of(dtype);
   t.base_ = allocate(bytes);
   t.storage_ = std::shared_ptr<void>(t.base_, [bytes](void* p) { deallocate(p, bytes); });
+  if (Plan* plan = Plan::recording()) plan->keep(t.storage_);
   t.strides_ = contiguous_strides(shape);
   t.shape_ = std::move(shape);
   t.dtype_ = dtype;
@@ -157,14 +159,23 @@ void Tensor::zero() {
   if (size_ > 0) std::memset(data(), 0, static_cast<size_t>(size_) * size_of(dtype_));
 }
 
+namespace {
+
+void copy_elements(const Tensor& src, const Tensor& dst) {
+  copy_strided(src.data_as<char>(), src.strides().data(), dst.data_as<char>(), dst.strides().data(), src.shape().data(),
+               src.ndim(), size_of(src.dtype()));
+}
+
+}  // namespace
+
 void copy_into(const Tensor& src, const Tensor& dst) {
   if (src.shape() != dst.shape() || src.dtype() != dst.dtype())
     fail("copy", to_string(dst.shape()) + " " + name_of(dst.dtype()),
          to_string(src.shape()) + " " + name_of(src.dtype()));
   if (!dst.writable()) fail("copy", "a destination that may be written", "a read-only array");
   if (src.size() == 0) return;
-  copy_strided(src.data_as<char>(), src.strides().data(), dst.data_as<char>(), dst.strides().data(), src.shape().data(),
-               src.ndim(), size_of(src.dtype()));
+  copy_elements(src, dst);
+  if (Plan* plan = Plan::recording()) plan->add([src, dst] { copy_elements(src, dst); });
 }
 
 }  // namespace llmcore

@@ -15,25 +15,28 @@ void copy_checked(const char* op, const char* name, const Int* src, int64_t n, i
   }
 }
 
-}  // namespace
-
-Tensor checked_ids(const char* op, const char* name, const Tensor& ids, int64_t low, int64_t high) {
+void copy_checked(const char* op, const char* name, const Tensor& ids, int64_t low, int64_t high, const Tensor& out) {
   const Tensor src = ids.contiguous();
-  Tensor out = Tensor::empty(ids.shape(), DType::kI32);
   int32_t* dst = out.data_as<int32_t>();
   switch (ids.dtype()) {
     case DType::kI32:
-      copy_checked(op, name, src.data_as<int32_t>(), src.size(), low, high, dst);
-      break;
+      return copy_checked(op, name, src.data_as<int32_t>(), src.size(), low, high, dst);
     case DType::kI64:
-      copy_checked(op, name, src.data_as<int64_t>(), src.size(), low, high, dst);
-      break;
+      return copy_checked(op, name, src.data_as<int64_t>(), src.size(), low, high, dst);
     case DType::kU32:
-      copy_checked(op, name, src.data_as<uint32_t>(), src.size(), low, high, dst);
-      break;
+      return copy_checked(op, name, src.data_as<uint32_t>(), src.size(), low, high, dst);
     default:
       fail_type(op, std::string(name) + " int32, int64 or uint32", name_of(ids.dtype()));
   }
+}
+
+}  // namespace
+
+Tensor checked_ids(const char* op, const char* name, const Tensor& ids, int64_t low, int64_t high) {
+  Tensor out = Tensor::empty(ids.shape(), DType::kI32);
+  copy_checked(op, name, ids, low, high, out);
+  // In a plan, other ids may stand there the next time.
+  if (Plan* plan = Plan::recording()) plan->add([=] { copy_checked(op, name, ids, low, high, out); });
   return out;
 }
 

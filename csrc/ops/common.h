@@ -3,6 +3,7 @@
 #include "core/check.h"
 #include "core/tensor.h"
 #include "cpu/kernels.h"
+#include "plan/plan.h"
 
 namespace llmcore {
 
@@ -40,10 +41,28 @@ inline void check_in_place(const char* op, const char* name, const Tensor& t) {
 
 // A kernel of this device, or an error that says which one is missing.
 template <class Function>
-Function* kernel(const char* op, Device device, Function* KernelTable::* entry) {
+Function* find_kernel(const char* op, Device device, Function* KernelTable::* entry) {
   const KernelTable& table = kernels(device);
   if (!(table.*entry)) throw std::runtime_error(std::string("[") + op + "] not implemented on " + name_of(device));
   return table.*entry;
+}
+template <class Function>
+Function* kernel(const char* op, Device device, Function* KernelTable::* entry) {
+  return find_kernel(op, device, entry);
+}
+
+// What works on tensors is also recorded, where a plan is (plan/plan.h): its arguments are plain pointers and numbers.
+template <class Args>
+struct RecordedKernel {
+  void (*function)(const Args&);
+  void operator()(const Args& args) const {
+    function(args);
+    if (Plan* plan = Plan::recording()) plan->add([function = function, args] { function(args); });
+  }
+};
+template <class Args>
+RecordedKernel<Args> kernel(const char* op, Device device, void (*KernelTable::*entry)(const Args&)) {
+  return {find_kernel(op, device, entry)};
 }
 
 // (rows, columns) of a tensor seen as a matrix of its last dimension.

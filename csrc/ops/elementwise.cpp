@@ -36,7 +36,10 @@ Tensor scale(const Tensor& x_in, float factor) {
   check_float("scale", "x", x_in);
   const Tensor x = x_in.contiguous();
   Tensor out = Tensor::empty_like(x);
-  kernel("scale", x.device(), &KernelTable::scale)({x.dtype(), x.size(), x.data(), out.data(), &factor});
+  const Tensor number = Tensor::empty({1}, DType::kF32);  // which a plan keeps
+  *number.data_as<float>() = factor;
+  kernel("scale", x.device(),
+         &KernelTable::scale)({x.dtype(), x.size(), x.data(), out.data(), number.data_as<float>()});
   return out;
 }
 

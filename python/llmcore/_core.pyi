@@ -19,6 +19,7 @@ __all__: list[str] = [
     "DType",
     "JsonVocabulary",
     "Panels",
+    "Plan",
     "QuantizedMatrix",
     "SentencePieceBPE",
     "VocabularyParts",
@@ -161,6 +162,19 @@ class Array:
     def shape(self) -> tuple: ...
     @property
     def size(self) -> int: ...
+
+class Plan:
+    """
+    What ops did once, to be done again in the same memory.
+    """
+    def __init__(self) -> None: ...
+    def __len__(self) -> int: ...
+    def begin(self) -> None:
+        """
+        Record what this thread's ops do from now on, while they do it.
+        """
+    def end(self) -> None: ...
+    def run(self) -> None: ...
 
 class Activation:
     """

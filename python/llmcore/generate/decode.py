@@ -13,7 +13,7 @@ import numpy as np
 
 from llmcore import _core, autograd
 from llmcore.generate.sampling import SamplingParams
-from llmcore.models import CausalLM
+from llmcore.models import CausalLM, DecodeStep
 from llmcore.ops.sample import bias_arrays
 
 
@@ -90,6 +90,7 @@ def decode(
             logits = model(np.asarray([ids]), cache.row(b), last_only=True)
             rows.append(logits.array.reshape([1, vocab]))
         logits = _core.join(rows, 0)
+    next_logits = DecodeStep(model, cache)
     step = 0
     while True:
         tokens, logprobs = sampler.draw(logits, step)
@@ -102,5 +103,4 @@ def decode(
             return
         # A finished row keeps its place in the batch and writes over its own first position.
         cache.lengths[done] = 0
-        with autograd.no_grad():
-            logits = model(tokens[:, None], cache).array.reshape([len(prompts), vocab])
+        logits = next_logits(tokens)

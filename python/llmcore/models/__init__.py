@@ -3,6 +3,7 @@
 from llmcore.models.base import CausalLM
 from llmcore.models.cache import KVCache
 from llmcore.models.config import Config
+from llmcore.models.decode_step import DecodeStep
 from llmcore.models.gemma2 import Gemma2, Gemma2Config
 from llmcore.models.gemma3 import Gemma3, Gemma3Config
 from llmcore.models.gpt2 import GPT2, GPT2Config
@@ -44,6 +45,7 @@ __all__ = [
     "GPT2",
     "CausalLM",
     "Config",
+    "DecodeStep",
     "GPT2Config",
     "GPTNeoX",
     "GPTNeoXConfig",

@@ -14,7 +14,8 @@ from llmcore._tensor import Tensor, to_array
 from llmcore.formats.quantization import encode
 from llmcore.models.cache import KVCache
 from llmcore.models.config import Config
-from llmcore.models.layers import Place
+from llmcore.models.layers import Attention, Place
+from llmcore.models.rope import Rotary
 from llmcore.models.weights import Encoded, Layout, Part, Piece, Stored, rows_of_parts, stored_in_gguf, stored_in_hf
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ M = TypeVar("M", bound="CausalLM")
 
 
 class CausalLM(nn.Module):
-    """A decoder-only language model. Subclasses give `config`, `tokens`, `head`, `hidden` and `layout`.
+    """A decoder-only language model. Subclasses give `config`, `tokens`, `head`, `hidden_at` and `layout`.
 
     dtype is the compute dtype ("float32" or "bfloat16"); parameters are float32 always.
     """
@@ -35,6 +36,7 @@ class CausalLM(nn.Module):
     tokens: nn.Embedding
     head: nn.Linear | None  # None: the output layer is the token embedding
     logit_softcap: float | None = None  # see ops.softcap
+    recordable: ClassVar[bool] = True  # whether a decode step does the same whatever the tokens: see DecodeStep
 
     def __init__(self, config: Config, dtype: str = "float32", seed: int | None = 0):
         raise NotImplementedError
@@ -44,9 +46,13 @@ class CausalLM(nn.Module):
         """Where the parameters lie in files."""
         raise NotImplementedError
 
+    def hidden_at(self, ids: np.ndarray, at: Place) -> Tensor:
+        """ids (B, T) int32 that stand at a place -> (B, T, width), after the last norm."""
+        raise NotImplementedError
+
     def hidden(self, ids, cache: KVCache | None = None) -> Tensor:
         """ids (B, T) -> (B, T, width), after the last norm. With a cache, ids continue its sequences."""
-        raise NotImplementedError
+        return self.hidden_at(*self.place(ids, cache))
 
     # ---- logits and loss ----
 
@@ -102,6 +108,11 @@ class CausalLM(nn.Module):
         c = self.config
         kv_heads = getattr(c, "kv_heads", c.heads)
         return KVCache(batch, min(capacity, c.context), c.layers, kv_heads, c.head_size, self.dtype)
+
+    def rotary_tables(self) -> list[Rotary]:
+        """All that turn queries and keys in this model."""
+        found = {id(m.rotary): m.rotary for _, m in self.modules() if isinstance(m, Attention) and m.rotary is not None}
+        return list(found.values())
 
     def place(self, ids, cache: KVCache | None) -> tuple[np.ndarray, Place]:
         """ids as int32, checked, and where they stand."""

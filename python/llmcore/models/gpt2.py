@@ -11,7 +11,6 @@ import numpy as np
 from llmcore import nn, ops
 from llmcore._tensor import Tensor
 from llmcore.models.base import CausalLM, initialise
-from llmcore.models.cache import KVCache
 from llmcore.models.config import Config, setting
 from llmcore.models.layers import Attention, Place
 from llmcore.models.weights import Layout, Part
@@ -85,9 +84,10 @@ class GPT2(CausalLM):
         self.head = None
         initialise(self, seed, config.layers, residual=("attention.out.weight", "mlp_out.weight"))
 
-    def hidden(self, ids, cache: KVCache | None = None) -> Tensor:
-        ids, at = self.place(ids, cache)
-        positions = np.broadcast_to(np.arange(at.end, dtype=np.int32), ids.shape) if cache is None else at.positions
+    def hidden_at(self, ids: np.ndarray, at: Place) -> Tensor:
+        positions = (
+            np.broadcast_to(np.arange(at.end, dtype=np.int32), ids.shape) if at.positions is None else at.positions
+        )
         x = ops.add(self.tokens(ids, self.dtype), self.positions(positions, self.dtype))
         for block in self.blocks:
             x = block(x, at)

@@ -12,7 +12,6 @@ import numpy as np
 from llmcore import nn
 from llmcore._tensor import Tensor
 from llmcore.models.base import CausalLM, initialise
-from llmcore.models.cache import KVCache
 from llmcore.models.config import Config, read, setting
 from llmcore.models.layers import Attention, Place
 from llmcore.models.rope import Rotary
@@ -108,8 +107,7 @@ class GPTNeoX(CausalLM):
         self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
         initialise(self, seed, config.layers, residual=("attention.out.weight", "mlp_out.weight"))
 
-    def hidden(self, ids, cache: KVCache | None = None) -> Tensor:
-        ids, at = self.place(ids, cache)
+    def hidden_at(self, ids: np.ndarray, at: Place) -> Tensor:
         x = self.tokens(ids, self.dtype)
         for block in self.blocks:
             x = block(x, at)

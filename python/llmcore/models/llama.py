@@ -14,7 +14,6 @@ from llmcore import nn
 from llmcore._tensor import Tensor
 from llmcore.formats.quantization import dequantize
 from llmcore.models.base import CausalLM, initialise
-from llmcore.models.cache import KVCache
 from llmcore.models.config import Config, setting
 from llmcore.models.layers import Attention, GatedFeedForward, Place
 from llmcore.models.rope import RopeScaling, Rotary
@@ -160,8 +159,7 @@ class Llama(CausalLM):
         """(B, T) -> (B, T, width): what the first block reads."""
         return self.tokens(ids, self.dtype)
 
-    def hidden(self, ids, cache: KVCache | None = None) -> Tensor:
-        ids, at = self.place(ids, cache)
+    def hidden_at(self, ids: np.ndarray, at: Place) -> Tensor:
         x = self.embed(ids)
         for block in self.blocks:
             x = block(x, at)

@@ -104,6 +104,7 @@ class Qwen3MoE(Qwen3):
     """The model; parameters are drawn from `seed`."""
 
     config_class = Qwen3MoEConfig
+    recordable = False  # which experts run depends on the tokens
     Block = Qwen3MoEBlock
     residual = ("attention.out.weight", ".down.weight")
 

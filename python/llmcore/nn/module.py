@@ -130,6 +130,10 @@ class Parameter(Tensor):
             self._array, self._source = None, values
         self.updated()
 
+    def memory(self) -> list:
+        """All that kernels may read of this parameter, for who must keep it."""
+        return [self._array, self._source, *self._packed]
+
     @property
     def source(self) -> Source | None:
         """Where the values come from, until they are asked for as float32."""

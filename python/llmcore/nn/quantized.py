@@ -36,6 +36,9 @@ class QuantizedWeight(Parameter):
             self._done()
         return self._matrix
 
+    def memory(self) -> list:
+        return [self._matrix]
+
     @property
     def nbytes(self) -> int:
         """What it takes in memory."""

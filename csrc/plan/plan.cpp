@@ -1,0 +1,27 @@
+#include "plan/plan.h"
+
+#include <stdexcept>
+
+namespace llmcore {
+namespace {
+
+thread_local Plan* current = nullptr;
+
+}  // namespace
+
+Plan* Plan::recording() { return current; }
+
+void Plan::begin() {
+  if (current) throw std::runtime_error("[plan] expected one recording at a time, got a second");
+  current = this;
+}
+
+void Plan::end() {
+  if (current == this) current = nullptr;
+}
+
+void Plan::run() const {
+  for (const std::function<void()>& call : calls_) call();
+}
+
+}  // namespace llmcore

@@ -1,0 +1,59 @@
+"""One decode step, recorded once and replayed without Python."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llmcore import _core, autograd
+from llmcore.models.cache import KVCache
+from llmcore.models.layers import Place
+
+if TYPE_CHECKING:
+    from llmcore.models.base import CausalLM
+
+
+class DecodeStep:
+    """The next token of every row of a cache: tokens (B) -> logits (B, V), in the same memory each time.
+
+    The first call runs the model and records what its ops do; later ones replay that in C++, without the GIL. Weights
+    must not be replaced meanwhile. Not for several threads at once.
+    """
+
+    def __init__(self, model: CausalLM, cache: KVCache):
+        rows = len(cache.lengths)
+        self._model, self._cache = model, cache
+        self._ids, self._positions = np.zeros((rows, 1), np.int32), np.zeros((rows, 1), np.int32)
+        self._plan: _core.Plan | None = None
+        self._logits: _core.Array | None = None
+        self._kept: list = []
+
+    def __call__(self, tokens: np.ndarray) -> _core.Array:
+        model, cache = self._model, self._cache
+        if not model.recordable:
+            return self._run(model, *model.place(np.asarray(tokens)[:, None], cache))
+        self._ids[:, 0] = tokens
+        self._positions[...] = cache.advance(1)
+        if self._plan is None:
+            self._record()
+        else:
+            self._plan.run()
+        assert self._logits is not None
+        return self._logits
+
+    def _record(self) -> None:
+        plan, at = _core.Plan(), Place(self._cache, self._positions, self._cache.capacity)
+        plan.begin()
+        try:
+            self._logits = self._run(self._model, self._ids, at)
+        finally:
+            plan.end()
+        # The plan knows addresses only: what it reads must stay.
+        parameters = [p for _, p in self._model.named_parameters()]
+        self._kept = [p.memory() for p in parameters] + [r.tables(at.end) for r in self._model.rotary_tables()]
+        self._plan = plan
+
+    def _run(self, model: CausalLM, ids: np.ndarray, at: Place) -> _core.Array:
+        with autograd.no_grad():
+            return model.logits(model.hidden_at(ids, at)).array.reshape([len(ids), model.config.vocab_size])
