@@ -313,7 +313,8 @@ struct QuantizeActivationsArgs {  // x ~ scale * q, scale the block's largest ma
   DType dtype;
   int64_t M, K;
   const void* x;  // (M,K)
-  int8_t* q;      // (M,K)
+  int8_t* q;      // (M,K), row stride ldq
+  int64_t ldq;
   float* scale;   // (M,K/32)
   int32_t* sums;  // (M,K/16): of q
 };
@@ -322,6 +323,7 @@ struct QuantizedGemmArgs {  // out (M,N) = residual + x · weightᵀ + bias
   QuantLayout layout;
   const uint8_t* weight;  // strips of (N,K)
   const int8_t* q;        // x, as QuantizeActivationsArgs leaves it
+  int64_t ldq;
   const float* scale;
   const int32_t* sums;
   void* out;  // row stride ldo

@@ -18,12 +18,14 @@ static inline vf load_halves(const uint8_t* p) {
 #endif
 }
 
-// total + the product of four unsigned bytes in every lane and four signed bytes x, which all lanes share.
-static inline vi dot4(vi total, vu w, int32_t x) {
+// total + the product of four unsigned bytes in every lane and the four signed bytes at x, which all lanes share.
+static inline vi dot4(vi total, vu w, const int8_t* x) {
+  int32_t word;
+  memcpy(&word, x, sizeof word);
 #if defined(LLMCORE_BF16_DOT)
-  return (vi)_mm512_dpbusd_epi32((__m512i)total, (__m512i)w, _mm512_set1_epi32(x));
+  return (vi)_mm512_dpbusd_epi32((__m512i)total, (__m512i)w, _mm512_set1_epi32(word));
 #else
-  const vs pairs = (vs)(vi{} + x);
+  const vs pairs = (vs)(vi{} + word);
   const vs x_even = pairs << 8 >> 8, x_odd = pairs >> 8;
   const vu even = w & 0x00ff00ffu, odd = w >> 8 & 0x00ff00ffu;
 #if LLMCORE_VECTOR_BYTES == 64
@@ -81,7 +83,6 @@ static void quantized_tile(const QuantizedGemmArgs& a, int64_t strip, int64_t la
   const QuantLayout& l = a.layout;
   const int64_t blocks = a.K / kQuantBlock, factor_bytes = quant_factor_bytes(l), block_bytes = quant_block_bytes(l);
   const uint8_t* block = a.weight + strip * blocks * block_bytes;
-  const vi zero = vi{} + l.zero;
   vf sum[kRows] = {};
   for (int64_t b = 0; b < blocks; ++b, block += block_bytes) {
     const Factors scales = load_factors<1 + kHalves>(l, block, lane);
@@ -90,14 +91,14 @@ static void quantized_tile(const QuantizedGemmArgs& a, int64_t strip, int64_t la
     vu w[8];
     load_words<kBits>(block + factor_bytes * (kMinima ? 2 : 1), lane, w);
     for (int m = 0; m < kRows; ++m) {
-      int32_t x[8];
-      memcpy(x, a.q + (row + m) * a.K + b * kQuantBlock, sizeof x);
+      const int8_t* x = a.q + (row + m) * a.ldq + b * kQuantBlock;
       const int32_t* sums = a.sums + ((row + m) * blocks + b) * 2;
       const float scale = a.scale[(row + m) * blocks + b];
       vi first{}, second{};
-      for (int t = 0; t < 4; ++t) first = dot4(first, w[t], x[t]), second = dot4(second, w[t + 4], x[t + 4]);
+#pragma GCC unroll 4
+      for (int t = 0; t < 4; ++t) first = dot4(first, w[t], x + 4 * t), second = dot4(second, w[t + 4], x + 16 + 4 * t);
       if constexpr (kHalves) {
-        if constexpr (!kMinima) first -= zero * sums[0], second -= zero * sums[1];
+        if constexpr (!kMinima) first -= l.zero * sums[0], second -= l.zero * sums[1];
         sum[m] = fma(scales.half[0] * scale, __builtin_convertvector(first, vf), sum[m]);
         sum[m] = fma(scales.half[1] * scale, __builtin_convertvector(second, vf), sum[m]);
         if constexpr (kMinima) {
@@ -106,7 +107,7 @@ static void quantized_tile(const QuantizedGemmArgs& a, int64_t strip, int64_t la
         }
       } else {
         vi both = first + second;
-        if constexpr (!kMinima) both -= zero * (sums[0] + sums[1]);
+        if constexpr (!kMinima) both -= l.zero * (sums[0] + sums[1]);
         sum[m] = fma(scales.half[0] * scale, __builtin_convertvector(both, vf), sum[m]);
         if constexpr (kMinima)
           sum[m] = fma(minima.half[0], splat(scale * static_cast<float>(sums[0] + sums[1])), sum[m]);
@@ -125,23 +126,32 @@ static void quantized_tile(const QuantizedGemmArgs& a, int64_t strip, int64_t la
   }
 }
 
+// Rows [begin, end) of x with a strip.
 template <int kBits, bool kHalves, bool kMinima, class O>
-static void quantized_strip(const QuantizedGemmArgs& a, int64_t strip) {
+static void quantized_strip(const QuantizedGemmArgs& a, int64_t strip, int64_t begin, int64_t end) {
   for (int64_t lane = 0; lane < kStripRows; lane += kW) {
-    int64_t row = 0;
-    for (; row + 8 <= a.M; row += 8) quantized_tile<kBits, 8, kHalves, kMinima, O>(a, strip, lane, row);
-    for (; row + 4 <= a.M; row += 4) quantized_tile<kBits, 4, kHalves, kMinima, O>(a, strip, lane, row);
-    for (; row + 2 <= a.M; row += 2) quantized_tile<kBits, 2, kHalves, kMinima, O>(a, strip, lane, row);
-    for (; row < a.M; ++row) quantized_tile<kBits, 1, kHalves, kMinima, O>(a, strip, lane, row);
+    int64_t row = begin;
+    for (; row + 8 <= end; row += 8) quantized_tile<kBits, 8, kHalves, kMinima, O>(a, strip, lane, row);
+    for (; row + 4 <= end; row += 4) quantized_tile<kBits, 4, kHalves, kMinima, O>(a, strip, lane, row);
+    for (; row + 2 <= end; row += 2) quantized_tile<kBits, 2, kHalves, kMinima, O>(a, strip, lane, row);
+    for (; row < end; ++row) quantized_tile<kBits, 1, kHalves, kMinima, O>(a, strip, lane, row);
   }
 }
 
 template <class O>
 static void quantized_gemm_typed(const QuantizedGemmArgs& a) {
+  // A piece multiplies at least half a million pairs, some ten microseconds: less is not worth waking a thread for. Its
+  // rows of x stay in L2 while strips pass by.
+  constexpr int64_t kWorthWaking = 1 << 19, kRowBytes = 384 << 10;
   const int64_t strips = (a.N + kStripRows - 1) / kStripRows;
+  const int64_t rows = larger(8, kRowBytes / larger(1, a.K) / 8 * 8), row_blocks = ceil_div(a.M, rows);
+  const int64_t grain = larger(1, kWorthWaking / larger(1, kStripRows * a.K * smaller(rows, a.M)));
+  const int64_t groups = ceil_div(strips, grain);
   const auto run = [&](auto strip_of) {
-    parallel_ranges(strips, row_grain(kStripRows * a.K * larger(1, a.M / 8)), [&](int64_t begin, int64_t end) {
-      for (int64_t strip = begin; strip < end; ++strip) strip_of(a, strip);
+    parallel(row_blocks * groups, [&](int64_t piece) {
+      const int64_t row = piece / groups * rows, first = piece % groups * grain;
+      for (int64_t strip = first; strip < smaller(first + grain, strips); ++strip)
+        strip_of(a, strip, row, smaller(row + rows, a.M));
     });
   };
   const QuantLayout& l = a.layout;
@@ -176,7 +186,7 @@ static void quantize_activations_typed(const QuantizeActivationsArgs& a) {
   parallel_ranges(a.M, row_grain(4 * a.K), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin * blocks; i < end * blocks; ++i) {
       const T* x = static_cast<const T*>(a.x) + i * kQuantBlock;
-      int8_t* q = a.q + i * kQuantBlock;
+      int8_t* q = a.q + i / blocks * a.ldq + i % blocks * kQuantBlock;
       constexpr int kVectors = kQuantBlock / kW;
       vf v[kVectors], most{}, odd{};  // odd: nan where some number is none, or infinite
       for (int n = 0; n < kVectors; ++n) {

@@ -54,8 +54,9 @@ def test_in_parts(lm, folder):
     [
         (lambda i: i.update(weight_map=[]), "expected weight_map an object of file names"),
         (lambda i: i["weight_map"].update(x=3), "expected weight_map an object of file names"),
-        (lambda i: i["weight_map"].update({"lm_head.weight": "../secret"}), "names in the folder, got '../secret'"),
-        (lambda i: i["weight_map"].update({"lm_head.weight": "/etc/passwd"}), "names in the folder"),
+        (lambda i: i["weight_map"].update({"lm_head.weight": "../secret"}), "files in the folder, got '../secret'"),
+        (lambda i: i["weight_map"].update({"lm_head.weight": "/etc/passwd"}), "files in the folder"),
+        (lambda i: i["weight_map"].update({"lm_head.weight": "a\nb.safetensors"}), "files in the folder"),
         (lambda i: i["weight_map"].update({"lm_head.weight": "absent.safetensors"}), "absent.safetensors, which is not there"),
         (lambda i: i["weight_map"].update({"more": "model-00001-of-00002.safetensors"}), "expected a tensor 'more', got none"),
         (lambda i: i["weight_map"].pop("lm_head.weight"), "expected a tensor lm_head.weight"),

@@ -50,8 +50,9 @@ def nearest(lm: LanguageModel, word: str, k: int) -> list[tuple[str, int, float]
         for start in range(0, size, _ROWS):
             rows = _rows(lm, np.arange(start, min(start + _ROWS, size)))
             cosines[start : start + _ROWS] = rows @ wanted / np.maximum(np.linalg.norm(rows, axis=1), 1e-30)
-    cosines[list(ids)] = -np.inf
-    order = np.lexsort((np.arange(size), -cosines))[: min(k, size - len(ids))]
+    excluded = {i for form in own if len(form) == 1 for i in form} | set(ids)
+    cosines[list(excluded)] = -np.inf
+    order = np.lexsort((np.arange(size), -cosines))[: min(k, size - len(excluded))]
     return [(lm.token_text(int(i)), int(i), float(cosines[i])) for i in order]
 
 

@@ -80,8 +80,11 @@ def read_weights(folder: Path) -> Mapping[str, np.ndarray]:
         raise ValueError(f"[load] {index}: expected weight_map an object of file names")
     parts: dict[str, dict[str, np.ndarray]] = {}
     for part in sorted(set(names.values())):
-        if Path(part).name != part or part in (".", ".."):  # nothing outside of the folder
-            raise ValueError(f"[load] {index}: expected weight_map of names in the folder, got {part!r:.100}")
+        # Nothing outside of the folder.
+        if Path(part).name != part or not part.isprintable() or not part.endswith(".safetensors"):
+            raise ValueError(
+                f"[load] {index}: expected weight_map of .safetensors files in the folder, got {part!r:.100}"
+            )
         if not (folder / part).is_file():
             raise FileNotFoundError(f"[load] expected {folder / part}, which is not there")
         parts[part] = safetensors.load_file(folder / part)[0]
