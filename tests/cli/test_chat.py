@@ -1,6 +1,7 @@
 """`llmcore chat`, its messages from a pipe."""
 
 import io
+import json
 import shutil
 import sys
 
@@ -23,7 +24,7 @@ def type_in(monkeypatch, text):
 
 
 def test_answers_are_the_librarys(run, chat_dir, monkeypatch):
-    type_in(monkeypatch, "The\n\n/new\na list\nof\n/quit\nnever read\n")
+    type_in(monkeypatch, "The\n\n/reset\na list\nof\n/quit\nnever read\n")
     flags = ["--system", "S", "--max-tokens", 4, "--temperature", 0, "--top-p", 1]
     code, out, err = run("chat", "-m", chat_dir, *flags)
     assert (code, err) == (0, "")
@@ -37,6 +38,17 @@ def test_answers_are_the_librarys(run, chat_dir, monkeypatch):
 
     first, second = answer("The"), answer("a list")
     assert out == f"{first}\n{second}\n{answer('a list', second, 'of')}\n"
+
+
+def test_conversations_are_saved(run, chat_dir, monkeypatch, tmp_path):
+    type_in(monkeypatch, f"The\n/save {tmp_path / 'said.json'}\n/save\n/save {tmp_path}\n")
+    code, out, err = run("chat", "-m", chat_dir, "--max-tokens", 3, "--temperature", 0)
+    assert (code, err) == (0, "")
+    said = json.loads((tmp_path / "said.json").read_text())
+    assert [m["role"] for m in said] == ["user", "assistant"]
+    assert (said[0]["content"], out.startswith(said[1]["content"])) == ("The", True)
+    assert "/save needs the name of a file" in out
+    assert f"{tmp_path} cannot be written: " in out
 
 
 def test_a_model_that_does_not_chat(run, model_dir, monkeypatch):

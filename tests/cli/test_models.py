@@ -169,6 +169,50 @@ def test_info_counts(run, tiny, model_dir):
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_next_traces_the_stages(run, tiny, model_dir):
+    dials = ["--temperature", "0.7", "--top-k", "9", "--top-p", "0.6", "--min-p", "0.2"]
+    got = data_of(run("next", "The list", "-m", model_dir, *dials, "--trace", "--json", "-k", "300"))["stages"]
+    assert [s["stage"] for s in got] == ["the model", "temperature 0.7", "top-k 9", "top-p 0.6", "min-p 0.2"]
+    # Stage by stage in float64, by the definitions.
+    logits = tiny.model(np.array([tiny.prompt_ids("The list")])).numpy()[0, -1].astype(np.float64)
+    expected = []
+    for t in (1.0, 0.7):
+        p = np.exp(logits / t - (logits / t).max())
+        expected.append(p / p.sum())
+    order = np.argsort(-expected[1], kind="stable")
+    p = np.zeros_like(expected[1])
+    p[order[:9]] = expected[1][order[:9]]
+    expected.append(p / p.sum())
+    before = np.cumsum(expected[2][order]) - expected[2][order]
+    p = np.where(np.isin(np.arange(len(p)), order[before < 0.6 - 1e-6]), expected[2], 0)
+    expected.append(p / p.sum())
+    p = np.where(expected[3] >= 0.2 * expected[3].max(), expected[3], 0)
+    expected.append(p / p.sum())
+    for stage, want in zip(got, expected, strict=True):
+        assert stage["tokens_left"] == np.count_nonzero(want)
+        found = {t["id"]: t["probability"] for t in stage["tokens"]}
+        np.testing.assert_allclose([found[i] for i in order], want[order], rtol=1e-2, atol=1e-3)
+    code, out, _ = run("next", "The list", "-m", model_dir, *dials, "--trace")
+    assert code == 0
+    assert "9 after top-k 9" in out
+    code, _, err = run("next", "The", "-m", model_dir, "--temperature", "1", "2", "--trace")
+    assert code == 2
+    assert "expected one --temperature with --trace, got several" in err
+
+
+def test_bench_model(run, tiny, model_dir):
+    got = data_of(
+        run("bench", "model", model_dir, "--prompt", "20", "--tokens", "8", "--batch", "1", "--batch", "3", "--json")
+    )
+    assert set(got["written_tokens_a_second"]) == {"1", "3"}
+    assert min(got["read_tokens_a_second"], *got["written_tokens_a_second"].values()) > 0
+    matrices = sum(p.size for _, p in tiny.model.named_parameters() if p.ndim == 2)
+    assert got["weight_bytes"] == matrices * (2 if got["dtype"] == "bfloat16" else 4)
+    code, out, _ = run("bench", "model", model_dir, "--prompt", "5", "--tokens", "3")
+    assert code == 0
+    assert "writing 8 at a time" in out
+
+
 def test_embed(run, tiny, model_dir):
     texts = ["The list", "a list", "def f(x):"]
     got = data_of(run("embed", *texts, "-m", model_dir, "--json"))

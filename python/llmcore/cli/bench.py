@@ -1,6 +1,8 @@
-"""`llmcore bench`: what this machine can do."""
+"""`llmcore bench`: what this machine and a model on it can do."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
@@ -18,7 +20,7 @@ _ROWS = {
 
 @app.callback(invoke_without_command=True)
 def bench(context: typer.Context) -> None:
-    """Measure this machine."""
+    """Measure this machine, or a model on it."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 
@@ -48,3 +50,55 @@ def machine(json: options.Json = False) -> None:
     for name, (label, unit) in _ROWS.items():
         table.add_row(label, *(f"{result[name][key]:,.1f} {unit}" for key in ("1", "all")))
     out.print(table)
+
+
+@app.command(short_help="How fast a model reads and writes.")
+def model(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="Model directory, .gguf file or pulled name.")
+    ] = None,
+    prompt: Annotated[int, typer.Option("--prompt", metavar="N", min=1, help="Tokens to read.")] = 512,
+    tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="Tokens to write.")] = 128,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option("--batch", metavar="B", min=1, help="Sequences at a time (repeatable). [default: 1, 8]"),
+    ] = None,
+    threads: options.Threads = None,
+    json: options.Json = False,
+) -> None:
+    """Measure how fast a model reads a prompt and writes, in tokens a second.
+
+    Writing one sequence reads every weight for every token: how near it comes to what memory can deliver is shown too.
+
+    \b
+    Example: llmcore bench model smollm2-135m-instruct
+    """
+    from pathlib import Path
+
+    from llmcore import set_num_threads
+    from llmcore.bench.machine import measure_machine
+    from llmcore.bench.model import measure_model
+
+    if threads is not None:
+        set_num_threads(threads)
+    lm = options.load_model(None if name is None else Path(name))
+    result = measure_model(lm.model, prompt, tokens, batch or [1, 8])
+    rate = measure_machine()["read_gb_s"]["1" if result["threads"] == 1 else "all"]
+    single = result["written_tokens_a_second"].get(1)
+    if single is not None:
+        result["of_read_bandwidth"] = single * result["weight_bytes"] / (rate * 1e9)
+    if json:
+        options.print_json(result)
+        return
+    rows = [
+        ("reading a prompt", f"{result['read_tokens_a_second']:,.1f} tok/s ({result['prompt']} tokens)"),
+        *(
+            (f"writing {rows} at a time", f"{rate:,.1f} tok/s")
+            for rows, rate in result["written_tokens_a_second"].items()
+        ),
+        ("weights of a step", f"{result['weight_bytes'] / 1e6:,.1f} MB"),
+    ]
+    if single is not None:
+        rows.append(("of the memory's rate", f"{result['of_read_bandwidth']:.0%} ({rate:.1f} GB/s)"))
+    title = f"{result['threads']} threads, computing in {result['dtype']}"
+    show.print_pairs(show.console(), rows, title)

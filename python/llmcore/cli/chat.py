@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmcore._files import write_atomically
 from llmcore.cli import options, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HELP = "Ctrl-D or /quit leaves, /new begins a new conversation."
+HELP = "Ctrl-D or /quit leaves, /reset begins a new conversation, /save FILE writes it as JSON."
 
 
 def chat(
@@ -33,8 +37,8 @@ def chat(
     """Talk with a model that has a chat template. Each line that you type is a message; lines from a pipe too.
 
     \b
-    Example: llmcore chat --model smollm2.gguf
-             echo "Why is the sky blue?" | llmcore chat --model smollm2.gguf
+    Example: llmcore chat --model smollm2-135m-instruct
+             echo "Why is the sky blue?" | llmcore chat
     """
     lm = options.load_model(model)
     if seed is None:
@@ -44,21 +48,40 @@ def chat(
     lm.chat_prompt([*messages, {"role": "user", "content": ""}])  # what is wrong shows before anybody types
     if sys.stdin.isatty():
         show.write(f"{HELP}\n")
+    seconds, written = 0.0, 0
     for turn, text in enumerate(_lines()):
         if text == "/quit":
             break
-        if text == "/new":
+        if text == "/reset":
             messages = list(beginning)
+            continue
+        if text.startswith("/save"):
+            _save(text.removeprefix("/save").strip(), messages)
             continue
         messages.append({"role": "user", "content": text})
         answer = ""
+        began = time.perf_counter()
         for piece in lm.chat_stream(
             messages, max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed + turn
         ):
             answer += piece
             show.write(piece)
+        seconds += time.perf_counter() - began
+        written += lm.tokenizer.count(answer, allowed_special="all")
         show.write("\n")
         messages.append({"role": "assistant", "content": answer})
+    if written and sys.stderr.isatty():
+        print(f"{written} tokens, {written / seconds:,.1f} tok/s, prompts included", file=sys.stderr)
+
+
+def _save(name: str, messages: list[dict[str, str]]) -> None:
+    if not name:
+        show.write("/save needs the name of a file\n")
+        return
+    try:
+        write_atomically(Path(name).expanduser(), json.dumps(messages, ensure_ascii=False, indent=1).encode() + b"\n")
+    except OSError as error:
+        show.write(f"{name} cannot be written: {error.strerror}\n")
 
 
 def _lines() -> Iterator[str]:

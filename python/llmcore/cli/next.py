@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.core import TyperCommand
 
 from llmcore.cli import options, show
+from llmcore.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from llmcore.generate import LanguageModel
 
 
 class ManyTemperatures(TyperCommand):
@@ -39,17 +45,26 @@ def next_tokens(
     top_k: options.TopK = 0,
     top_p: options.TopP = 1.0,
     min_p: options.MinP = 0.0,
+    trace: Annotated[bool, typer.Option("--trace", help="Show what each stage of sampling leaves.")] = False,
     json: options.Json = False,
 ) -> None:
     """Show the most likely next tokens as bars.
 
-    Several temperatures show how that dial changes them: low ones make the favourite surer, high ones flatten.
+    Several temperatures show how that dial changes them: low ones make the favourite surer, high ones flatten. --trace
+    shows the stages of one temperature in the order in which they act.
 
     \b
     Example: llmcore next "This is a" --temperature 0.2 0.7 1.5
+             llmcore next "This is a" --top-k 8 --top-p 0.9 --trace
     """
     prompt = options.read_text(text)
+    if trace and len(temperature or [1.0]) > 1:
+        raise UsageError("expected one --temperature with --trace, got several")
     lm = options.load_model(model)
+    if trace:
+        stages = lm.trace_filters(prompt, (temperature or [1.0])[0], top_k, top_p, min_p)
+        _show_stages(lm, prompt, stages, k, json)
+        return
     columns = {
         t: lm.next_tokens(prompt, k, temperature=t, top_k=top_k, top_p=top_p, min_p=min_p)
         for t in dict.fromkeys(temperature or [1.0])
@@ -71,6 +86,32 @@ def next_tokens(
     out = show.console()
     out.print(f"{prompt} …", style="bold", markup=False)
     show.print_distributions(out, {f"temperature {t:g}": rows for t, rows in columns.items()})
+
+
+def _show_stages(lm: LanguageModel, prompt: str, stages: list[tuple[str, np.ndarray]], k: int, json: bool) -> None:
+    order = sorted(range(len(stages[0][1])), key=lambda i: (-stages[0][1][i], i))[:k]
+    columns = {name: [(lm.token_text(i), i, float(p[i])) for i in order] for name, p in stages}
+    left = {name: int((p > 0).sum()) for name, p in stages}
+    if json:
+        options.print_json(
+            {
+                "prompt": prompt,
+                "stages": [
+                    {
+                        "stage": name,
+                        "tokens_left": left[name],
+                        "tokens": [{"text": text, "id": i, "probability": p} for text, i, p in rows],
+                    }
+                    for name, rows in columns.items()
+                ],
+            }
+        )
+        return
+    out = show.console()
+    out.print(f"{prompt} …", style="bold", markup=False)
+    show.print_distributions(out, columns)
+    steps = ", ".join(f"{left[name]:,} after {name}" if i else f"{left[name]:,} tokens" for i, name in enumerate(left))
+    out.print(steps, style="dim", markup=False)
 
 
 def _is_number(text: str) -> bool:

@@ -159,6 +159,31 @@ class LanguageModel:
         order = np.lexsort((np.arange(len(probs)), -probs))[:k]
         return [(self.token_text(int(i)), int(i), float(probs[i])) for i in order if probs[i] > 0]
 
+    def trace_filters(
+        self, prompt: Prompt, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
+    ) -> list[tuple[str, np.ndarray]]:
+        """What each stage of sampling leaves: (its name, probabilities (V) float32 after it), in the order in which they
+        act; stages that are off are left out. The first is the model's own distribution."""
+        SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        with autograd.no_grad():
+            logits = self.model(np.asarray([self.prompt_ids(prompt)]), last_only=True)
+        rows = Tensor(logits.array.reshape([1, self.config.vocab_size]))
+        stages = [("the model", 1.0, 0, 1.0, 0.0)]
+        for name, on, k, p, m in (
+            (f"temperature {temperature:g}", temperature != 1.0, 0, 1.0, 0.0),
+            (f"top-k {top_k}", top_k > 0, top_k, 1.0, 0.0),
+            (f"top-p {top_p:g}", top_p < 1, top_k, top_p, 0.0),
+            (f"min-p {min_p:g}", min_p > 0, top_k, top_p, min_p),
+        ):
+            if on:
+                stages.append((name, temperature, k, p, m))
+        found = []
+        for name, t, k, p, m in stages:
+            probs = ops.sample(rows, t, k, p, m, return_probs=True).probs
+            assert probs is not None
+            found.append((name, probs.numpy()[0].copy()))
+        return found
+
     def score(self, text: Prompt) -> Score:
         """(token text, id, log-probability in nats) for every token of `text` given those before it, and what they come
         to: perplexity, bits, bits_per_byte. The first token

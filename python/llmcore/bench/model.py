@@ -1,0 +1,81 @@
+"""How fast a model reads and writes on this machine."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llmcore import _core, autograd, runtime
+from llmcore.models import DecodeStep
+
+if TYPE_CHECKING:
+    from llmcore.models import CausalLM
+
+_ROUNDS = 3
+
+
+def measure_model(model: CausalLM, prompt: int = 512, tokens: int = 128, batches: Sequence[int] = (1, 8)) -> dict:
+    """Tokens a second, the median of three rounds each: reading a prompt, and writing with so many sequences at a time.
+
+    prompt and tokens are cut to what the context has room for. `weight_bytes`: what a step reads of the weights in the
+    form that they are multiplied in.
+    """
+    context = model.config.context
+    prompt = max(1, min(prompt, context - 2))
+    tokens = max(1, min(tokens, context - 2))
+    ids = np.random.default_rng(0).integers(0, model.config.vocab_size, (1, prompt))
+    model(ids[:, :2])  # weights are packed once
+    read = [prompt / _seconds(lambda: _read(model, ids)) for _ in range(_ROUNDS)]
+    written = {}
+    for rows in batches:
+        rates = []
+        for _ in range(_ROUNDS):
+            cache = model.new_cache(rows, tokens + 2)
+            step = DecodeStep(model, cache)
+            for row in range(rows):
+                with autograd.no_grad():
+                    model(ids[:, :1], cache.row(row), last_only=True)
+            step(np.zeros(rows, np.int32))  # is recorded
+            rates.append(rows * tokens / _seconds(lambda s=step, n=rows: _write(s, n, tokens)))
+        written[rows] = statistics.median(rates)
+    return {
+        "threads": runtime.num_threads(),
+        "dtype": model.dtype,
+        "prompt": prompt,
+        "tokens": tokens,
+        "weight_bytes": _weight_bytes(model),
+        "read_tokens_a_second": statistics.median(read),
+        "written_tokens_a_second": written,
+    }
+
+
+def _seconds(work) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _read(model: CausalLM, ids: np.ndarray) -> None:
+    with autograd.no_grad():
+        model(ids, model.new_cache(1, ids.shape[1]), last_only=True)
+
+
+def _write(step: DecodeStep, rows: int, tokens: int) -> None:
+    ids = np.zeros(rows, np.int32)
+    for _ in range(tokens):
+        logits = step(ids)
+        ids = _core.sample(logits, 0.0, 0, 1.0, 0.0, 0, 0)[0].numpy()
+
+
+def _weight_bytes(model: CausalLM) -> int:
+    """Of a step for one sequence: the token embedding counts where it is the output layer."""
+    output, total = model.output_weight(), 0
+    size = 2 if model.dtype == "bfloat16" else 4
+    for _, p in model.named_parameters():
+        if p.ndim == 2 and (p is output or p is not model.tokens.weight):
+            total += p.size * size if p.quantized is None else p.quantized.nbytes
+    return total
