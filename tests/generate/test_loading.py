@@ -145,7 +145,7 @@ def test_names(monkeypatch, tmp_path, lm):
     monkeypatch.setenv("LLMCORE_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="run `llmcore pull smollm2-135m-instruct` first"):
         hub.resolve("smollm2-135m-instruct")
-    with pytest.raises(FileNotFoundError, match="got some/model, which is not there"):
+    with pytest.raises(FileNotFoundError, match="got some/model, which is not there; run `llmcore pull some/model`"):
         hub.resolve("some/model")
     lm.save(hub.hub_folder("some/model"))
     assert hub.resolve("some/model") == hub.hub_folder("some/model")

@@ -42,6 +42,6 @@ def score(text: options.Text, model: options.Model = None, json: options.Json = 
     if rows.bytes:
         out.print(
             f"{total['bits']:.1f} bits for {len(rows)} tokens and {rows.bytes} bytes: {total['bits_per_byte']:.3f} bits per byte, "
-            f"perplexity {total['perplexity']:.1f}",
+            f"perplexity {rows.perplexity or math.inf:.1f}",
             style="dim",
         )
