@@ -174,8 +174,9 @@ def _pull_from_hub(
     _remove_leftovers(models_folder())
     temporary = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=models_folder()))
     try:
-        wanted: dict[str, Any] = {"allow_patterns": _HUB_FILES, "ignore_patterns": ["*/*"]} if file is None else {"allow_patterns": [file]}
-        )
+        wanted: dict[str, Any] = {"allow_patterns": [file] if file is not None else _HUB_FILES}
+        if file is None:
+            wanted["ignore_patterns"] = ["*/*"]
         try:
             snapshot_download(name, revision=revision, local_dir=temporary / "new", **wanted)
         except Exception as error:  # of HTTP, of the hub: all say in their first line what is wrong
