@@ -237,7 +237,8 @@ void register_json_vocabulary(py::module_& m) {
     py::bytes document;
     tok::JsonVocabulary vocabulary;
   };
-  py::class_<Parts>(m, "VocabularyParts", "Tokens by id and merges by rank, for BPE.");
+  py::class_<Parts>(m, "VocabularyParts",
+                    "Tokens by id and merges by rank, for BPE, which takes them: they serve once.");
   py::class_<Held>(m, "JsonVocabulary", "The vocabulary and the merges of a tokenizer.json.")
       .def_static(
           "read",
@@ -281,12 +282,13 @@ void register_bpe(py::module_& m) {
            }),
            py::arg("tokens"), py::arg("merges"), py::arg("pattern"), py::arg("whole_piece_first"), py::arg("specials"),
            py::arg("always") = Specials())
-      .def(py::init([](const Parts& parts, const Pattern& pattern, bool whole_piece_first, const Specials& specials,
+      .def(py::init([](Parts& parts, const Pattern& pattern, bool whole_piece_first, const Specials& specials,
                        const Specials& always) {
              tok::Splitter splitter = to_splitter(pattern);
              std::vector<tok::Special> checked = to_specials(specials, always);
              py::gil_scoped_release release;
-             return new Bpe(parts.tokens, parts.merges, std::move(splitter), whole_piece_first, std::move(checked));
+             return new Bpe(std::move(parts.tokens), parts.merges, std::move(splitter), whole_piece_first,
+                            std::move(checked));
            }),
            py::arg("parts"), py::arg("pattern"), py::arg("whole_piece_first"), py::arg("specials"),
            py::arg("always") = Specials())

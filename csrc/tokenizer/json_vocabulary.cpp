@@ -278,23 +278,29 @@ std::optional<JsonVocabulary::Parts> JsonVocabulary::parts(const std::vector<Spe
     most = std::max(most, vocab_[place].id + 1);
   }
   found.tokens.resize(most);
-  for (uint32_t place = 0; place < vocab_.size(); ++place) {
-    if (special[place]) continue;
-    const auto* at = reinterpret_cast<const uint8_t*>(vocab_[place].spelling.data());
-    const auto* end = at + vocab_[place].spelling.size();
-    std::string& token = found.tokens[vocab_[place].id];
-    while (at < end) {
-      const CodePoint c = code_at(at, end);
-      if (c.code >= byte_of.size() || byte_of[c.code] < 0) return std::nullopt;
-      token += static_cast<char>(byte_of[c.code]);
-      at += c.length;
+  constexpr size_t kTokensAtATime = 1 << 13;
+  std::atomic<bool> good{true};
+  work_through((vocab_.size() + kTokensAtATime - 1) / kTokensAtATime, [&](auto&& next) {
+    for (size_t part; (part = next()) * kTokensAtATime < vocab_.size();) {
+      const size_t stop = std::min(vocab_.size(), (part + 1) * kTokensAtATime);
+      for (size_t place = part * kTokensAtATime; place < stop; ++place) {
+        if (special[place]) continue;
+        const auto* at = reinterpret_cast<const uint8_t*>(vocab_[place].spelling.data());
+        const auto* end = at + vocab_[place].spelling.size();
+        std::string& token = found.tokens[vocab_[place].id];
+        while (at < end) {
+          const CodePoint c = code_at(at, end);
+          if (c.code >= byte_of.size() || byte_of[c.code] < 0) return void(good = false);
+          token += static_cast<char>(byte_of[c.code]);
+          at += c.length;
+        }
+        if (token.empty()) return void(good = false);
+      }
     }
-    if (token.empty()) return std::nullopt;
-  }
+  });
 
   constexpr size_t kMergesAtATime = 1 << 14;
   found.merges.resize(merges_.size());
-  std::atomic<bool> good{true};
   work_through((merges_.size() + kMergesAtATime - 1) / kMergesAtATime, [&](auto&& next) {
     for (size_t part; (part = next()) * kMergesAtATime < merges_.size();) {
       const size_t stop = std::min(merges_.size(), (part + 1) * kMergesAtATime);

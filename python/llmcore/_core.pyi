@@ -253,7 +253,7 @@ class QuantizedMatrix:
 
 class VocabularyParts:
     """
-    Tokens by id and merges by rank, for BPE.
+    Tokens by id and merges by rank, for BPE, which takes them: they serve once.
     """
 
 class JsonVocabulary:
