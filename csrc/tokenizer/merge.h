@@ -48,8 +48,8 @@ size_t merge_short(const MergeTable& merges, uint32_t* ids, const uint8_t* piece
 size_t merge_long(const MergeTable& merges, uint32_t* ids, const uint8_t* piece, const MergeValue* byte_merges,
                   size_t n, MergeScratch& scratch);
 
-// The same for n tokens that are all ids[0]: what becomes of them is found by counting, in O(log n) steps. 0, and ids as
-// they were, where the ranks do not allow it.
+// The same for n tokens that are all ids[0]: what becomes of them is found by counting, in O(log n) steps. 0, and ids
+// as they were, where the ranks do not allow it.
 size_t merge_run(const MergeTable& merges, uint32_t* ids, size_t n);
 
 }  // namespace llmcore::tok
