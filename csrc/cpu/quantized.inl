@@ -196,8 +196,13 @@ static void quantize_activations_typed(const QuantizeActivationsArgs& a) {
       }
       const float largest = hmax(most);
       const bool finite = sum(odd) == 0.0f, usable = finite && largest > 1e-35f;  // smaller ones have no inverse
-      const float inverse = usable ? 127.0f / largest : 0.0f;
       a.scale[i] = usable ? largest / 127.0f : finite ? 0.0f : __builtin_nanf("");
+      if (!usable) {
+        memset(q, 0, kQuantBlock);
+        a.sums[2 * i] = a.sums[2 * i + 1] = 0;
+        continue;
+      }
+      const float inverse = 127.0f / largest;
       int32_t sums[2] = {};
       for (int n = 0; n < kVectors; ++n) {
         const vf shifted = max(splat(-127.0f), min(splat(127.0f), v[n] * inverse)) + 0x1.8p23f;
