@@ -309,23 +309,26 @@ struct QuantLayout {
 [[maybe_unused]] static inline int64_t quant_block_bytes(const QuantLayout& l) {
   return quant_factor_bytes(l) * (l.minima ? 2 : 1) + kStripRows * kQuantBlock * l.bits / 8;
 }
-struct QuantizeActivationsArgs {  // x ~ scale * q, scale the block's largest magnitude / 127
+// 32 columns of a row of x on their way into a product: x ~ scale * q, scale the largest magnitude / 127. A cache line.
+struct alignas(64) ActivationBlock {
+  int8_t q[kQuantBlock];
+  float scale;
+  int32_t total, sums[2];         // of q, and of its halves
+  float scaled_total, scaled[2];  // these times scale
+};
+struct QuantizeActivationsArgs {
   DType dtype;
   int64_t M, K;
-  const void* x;  // (M,K)
-  int8_t* q;      // (M,K), row stride ldq
-  int64_t ldq;
-  float* scale;   // (M,K/32)
-  int32_t* sums;  // (M,K/16): of q
+  const void* x;         // (M,K)
+  ActivationBlock* out;  // (M,K/32), row stride ld
+  int64_t ld;
 };
 struct QuantizedGemmArgs {  // out (M,N) = residual + x · weightᵀ + bias
   int64_t M, N, K;
   QuantLayout layout;
-  const uint8_t* weight;  // strips of (N,K)
-  const int8_t* q;        // x, as QuantizeActivationsArgs leaves it
-  int64_t ldq;
-  const float* scale;
-  const int32_t* sums;
+  const uint8_t* weight;     // strips of (N,K)
+  const ActivationBlock* x;  // (M,K/32), row stride ldx
+  int64_t ldx;
   void* out;  // row stride ldo
   int64_t ldo;
   DType out_dtype;

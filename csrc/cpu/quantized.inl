@@ -61,56 +61,58 @@ static inline Factors load_factors(const QuantLayout& l, const uint8_t* p, int64
   return f;
 }
 
-// The q of kW rows of a block as 8 words of 4 columns.
+// Word t of 8, columns 4t to 4t + 3, of kW rows of a block.
 template <int kBits>
-static inline void load_words(const uint8_t* q, int64_t lane, vu* w) {
-  constexpr int kStored = kBits == 8 ? 8 : 4;
-  for (int t = 0; t < kStored; ++t) {
-    vu word;
-    memcpy(&word, q + 4 * (t * kStripRows + lane), sizeof word);
-    if constexpr (kBits == 8) {
-      w[t] = word;
-    } else {
-      w[t] = word & 0x0f0f0f0fu;
-      w[t + 4] = word >> 4 & 0x0f0f0f0fu;
-    }
-  }
+static inline vu load_word(const uint8_t* q, int64_t lane, int t) {
+  vu word;
+  memcpy(&word, q + 4 * ((kBits == 8 ? t : t % 4) * kStripRows + lane), sizeof word);
+  if constexpr (kBits == 8) return word;
+  return (t < 4 ? word : word >> 4) & 0x0f0f0f0fu;
 }
 
-// Rows [row, row + kRows) of x with the strip's rows [lane, lane + kW).
+// As many rows of x at a time as registers hold sums of, beside a block's words.
+constexpr int kTileRows = LLMCORE_VECTOR_BYTES == 64 ? 8 : 4;
+
+// Rows [row, row + kRows) of x with the strip's rows [lane, lane + kW). The first tile of a strip fetches the next one.
 template <int kBits, int kRows, bool kHalves, bool kMinima, class O>
-static void quantized_tile(const QuantizedGemmArgs& a, int64_t strip, int64_t lane, int64_t row) {
+static void quantized_tile(const QuantizedGemmArgs& a, int64_t strip, int64_t lane, int64_t row,
+                           [[maybe_unused]] bool first) {
   const QuantLayout& l = a.layout;
+  constexpr int kZeroBits = kBits == 8 ? 7 : 3;  // layouts without minima have 128 or 8 as zero
   const int64_t blocks = a.K / kQuantBlock, factor_bytes = quant_factor_bytes(l), block_bytes = quant_block_bytes(l);
   const uint8_t* block = a.weight + strip * blocks * block_bytes;
+  const ActivationBlock* x = a.x + row * a.ldx;
   vf sum[kRows] = {};
-  for (int64_t b = 0; b < blocks; ++b, block += block_bytes) {
+  for (int64_t b = 0; b < blocks; ++b, block += block_bytes, ++x) {
     const Factors scales = load_factors<1 + kHalves>(l, block, lane);
     Factors minima{};
     if constexpr (kMinima) minima = load_factors<1 + kHalves>(l, block + factor_bytes, lane);
-    vu w[8];
-    load_words<kBits>(block + factor_bytes * (kMinima ? 2 : 1), lane, w);
-    for (int m = 0; m < kRows; ++m) {
-      const int8_t* x = a.q + (row + m) * a.ldq + b * kQuantBlock;
-      const int32_t* sums = a.sums + ((row + m) * blocks + b) * 2;
-      const float scale = a.scale[(row + m) * blocks + b];
-      vi first{}, second{};
-#pragma GCC unroll 4
-      for (int t = 0; t < 4; ++t) first = dot4(first, w[t], x + 4 * t), second = dot4(second, w[t + 4], x + 16 + 4 * t);
-      if constexpr (kHalves) {
-        if constexpr (!kMinima) first -= l.zero * sums[0], second -= l.zero * sums[1];
-        sum[m] = fma(scales.half[0] * scale, __builtin_convertvector(first, vf), sum[m]);
-        sum[m] = fma(scales.half[1] * scale, __builtin_convertvector(second, vf), sum[m]);
-        if constexpr (kMinima) {
-          sum[m] = fma(minima.half[0], splat(scale * static_cast<float>(sums[0])), sum[m]);
-          sum[m] = fma(minima.half[1], splat(scale * static_cast<float>(sums[1])), sum[m]);
+    const uint8_t* q = block + factor_bytes * (kMinima ? 2 : 1);
+    if constexpr (kRows >= 4) {  // with fewer the processor foresees it better
+      if (first)
+        for (int64_t i = 0; i < block_bytes; i += 64) __builtin_prefetch(block + blocks * block_bytes + i, 0, 2);
+    }
+#pragma GCC unroll 2
+    for (int half = 0; half < 1 + kHalves; ++half) {
+      constexpr int kWords = kHalves ? 4 : 8, kChains = kRows == 1 ? 2 : 1;  // one row would wait for itself
+      vi dot[kRows * kChains] = {};
+#pragma GCC unroll 8
+      for (int t = half * kWords; t < (half + 1) * kWords; ++t) {
+        const vu w = load_word<kBits>(q, lane, t);
+#pragma GCC unroll 16
+        for (int m = 0; m < kRows; ++m) {
+          vi& sums = dot[kChains == 1 ? m : t % 2];
+          sums = dot4(sums, w, x[m * a.ldx].q + 4 * t);
         }
-      } else {
-        vi both = first + second;
-        if constexpr (!kMinima) both -= l.zero * (sums[0] + sums[1]);
-        sum[m] = fma(scales.half[0] * scale, __builtin_convertvector(both, vf), sum[m]);
+      }
+#pragma GCC unroll 16
+      for (int m = 0; m < kRows; ++m) {
+        const ActivationBlock& at = x[m * a.ldx];
+        if constexpr (kChains == 2) dot[0] += dot[1];
+        if constexpr (!kMinima) dot[m] -= (vi{} + (kHalves ? at.sums[half] : at.total)) << kZeroBits;
+        sum[m] = fma(scales.half[half] * at.scale, __builtin_convertvector(dot[m], vf), sum[m]);
         if constexpr (kMinima)
-          sum[m] = fma(minima.half[0], splat(scale * static_cast<float>(sums[0] + sums[1])), sum[m]);
+          sum[m] = fma(minima.half[half], splat(kHalves ? at.scaled[half] : at.scaled_total), sum[m]);
       }
     }
   }
@@ -131,10 +133,14 @@ template <int kBits, bool kHalves, bool kMinima, class O>
 static void quantized_strip(const QuantizedGemmArgs& a, int64_t strip, int64_t begin, int64_t end) {
   for (int64_t lane = 0; lane < kStripRows; lane += kW) {
     int64_t row = begin;
-    for (; row + 8 <= end; row += 8) quantized_tile<kBits, 8, kHalves, kMinima, O>(a, strip, lane, row);
-    for (; row + 4 <= end; row += 4) quantized_tile<kBits, 4, kHalves, kMinima, O>(a, strip, lane, row);
-    for (; row + 2 <= end; row += 2) quantized_tile<kBits, 2, kHalves, kMinima, O>(a, strip, lane, row);
-    for (; row < end; ++row) quantized_tile<kBits, 1, kHalves, kMinima, O>(a, strip, lane, row);
+    for (; row + kTileRows <= end; row += kTileRows)
+      quantized_tile<kBits, kTileRows, kHalves, kMinima, O>(a, strip, lane, row, row == begin && lane == 0);
+    for (; row + 4 <= end; row += 4)
+      quantized_tile<kBits, 4, kHalves, kMinima, O>(a, strip, lane, row, row == begin && lane == 0);
+    for (; row + 2 <= end; row += 2)
+      quantized_tile<kBits, 2, kHalves, kMinima, O>(a, strip, lane, row, row == begin && lane == 0);
+    for (; row < end; ++row)
+      quantized_tile<kBits, 1, kHalves, kMinima, O>(a, strip, lane, row, row == begin && lane == 0);
   }
 }
 
@@ -144,7 +150,7 @@ static void quantized_gemm_typed(const QuantizedGemmArgs& a) {
   // rows of x stay in L2 while strips pass by.
   constexpr int64_t kWorthWaking = 1 << 19, kRowBytes = 384 << 10;
   const int64_t strips = (a.N + kStripRows - 1) / kStripRows;
-  const int64_t rows = larger(8, kRowBytes / larger(1, a.K) / 8 * 8), row_blocks = ceil_div(a.M, rows);
+  const int64_t rows = larger(8, kRowBytes / larger(1, 2 * a.K) / 8 * 8), row_blocks = ceil_div(a.M, rows);
   const int64_t grain = larger(1, kWorthWaking / larger(1, kStripRows * a.K * smaller(rows, a.M)));
   const int64_t groups = ceil_div(strips, grain);
   const auto run = [&](auto strip_of) {
@@ -186,7 +192,7 @@ static void quantize_activations_typed(const QuantizeActivationsArgs& a) {
   parallel_ranges(a.M, row_grain(4 * a.K), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin * blocks; i < end * blocks; ++i) {
       const T* x = static_cast<const T*>(a.x) + i * kQuantBlock;
-      int8_t* q = a.q + i / blocks * a.ldq + i % blocks * kQuantBlock;
+      ActivationBlock& out = a.out[i / blocks * a.ld + i % blocks];
       constexpr int kVectors = kQuantBlock / kW;
       vf v[kVectors], most{}, odd{};  // odd: nan where some number is none, or infinite
       for (int n = 0; n < kVectors; ++n) {
@@ -196,24 +202,20 @@ static void quantize_activations_typed(const QuantizeActivationsArgs& a) {
       }
       const float largest = hmax(most);
       const bool finite = sum(odd) == 0.0f, usable = finite && largest > 1e-35f;  // smaller ones have no inverse
-      a.scale[i] = usable ? largest / 127.0f : finite ? 0.0f : __builtin_nanf("");
-      if (!usable) {
-        memset(q, 0, kQuantBlock);
-        a.sums[2 * i] = a.sums[2 * i + 1] = 0;
-        continue;
-      }
-      const float inverse = 127.0f / largest;
+      const float scale = usable ? largest / 127.0f : 0.0f, inverse = usable ? 127.0f / largest : 0.0f;
       int32_t sums[2] = {};
       for (int n = 0; n < kVectors; ++n) {
         const vf shifted = max(splat(-127.0f), min(splat(127.0f), v[n] * inverse)) + 0x1.8p23f;
-        const vi rounded = (vi)shifted - 0x4b400000;
+        const vi rounded = usable ? (vi)shifted - 0x4b400000 : vi{};
         for (int e = 0; e < kW; ++e) {
-          q[n * kW + e] = static_cast<int8_t>(rounded[e]);
+          out.q[n * kW + e] = static_cast<int8_t>(rounded[e]);
           sums[(n * kW + e) / 16] += rounded[e];
         }
       }
-      a.sums[2 * i] = sums[0];
-      a.sums[2 * i + 1] = sums[1];
+      out.total = sums[0] + sums[1];
+      for (int h = 0; h < 2; ++h) out.sums[h] = sums[h], out.scaled[h] = scale * static_cast<float>(sums[h]);
+      out.scaled_total = scale * static_cast<float>(out.total);
+      out.scale = finite ? scale : __builtin_nanf("");
     }
   });
 }

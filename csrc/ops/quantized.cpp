@@ -232,18 +232,16 @@ Tensor quantized_linear(const Tensor& x_in, const QuantizedMatrix& weight, const
     residual = residual_in->contiguous();
   }
   // Rows a power of two apart would all lie in the same places of a cache.
-  const int64_t ldq = K + 64;
-  const Tensor q = Tensor::empty({M, ldq}, DType::kU8), scale = Tensor::empty({M, K / kQuantBlock}, DType::kF32),
-               sums = Tensor::empty({M, K / 16}, DType::kI32);
-  kernel(op, x.device(), &KernelTable::quantize_activations)(
-      {x.dtype(), M, K, x.data(), q.data_as<int8_t>(), ldq, scale.data_as<float>(), sums.data_as<int32_t>()});
+  const int64_t ldx = K / kQuantBlock + 1;
+  const Tensor blocks = Tensor::empty({M * ldx * static_cast<int64_t>(sizeof(ActivationBlock))}, DType::kU8);
+  ActivationBlock* const rows = static_cast<ActivationBlock*>(blocks.data());
+  kernel(op, x.device(), &KernelTable::quantize_activations)({x.dtype(), M, K, x.data(), rows, ldx});
   const auto offset = [&](const Tensor& t, int64_t column) {
     return static_cast<char*>(t.data()) + column * static_cast<int64_t>(size_of(out_dtype));
   };
   for (const QuantizedMatrix::Part& part : weight.parts())
     kernel(op, x.device(), &KernelTable::quantized_gemm)(
-        {M, part.rows, K, part.layout, part.data.data_as<uint8_t>(), q.data_as<int8_t>(), ldq, scale.data_as<float>(),
-         sums.data_as<int32_t>(), offset(out, part.first), N, out_dtype,
+        {M, part.rows, K, part.layout, part.data.data_as<uint8_t>(), rows, ldx, offset(out, part.first), N, out_dtype,
          bias_in ? bias.data_as<float>() + part.first : nullptr, residual_in ? offset(residual, part.first) : nullptr});
   return out;
 }
