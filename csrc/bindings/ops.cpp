@@ -85,13 +85,19 @@ void register_quantized(Binder& b) {
 }
 
 void register_attention_ops(Binder& b) {
+  py::class_<CacheBlocks>(b.m, "CacheBlocks", "Where the rows of a batch have their keys and values in a pool.")
+      .def(py::init([](const Tensor& blocks, const OptionalTensor& k_scale, const OptionalTensor& v_scale) {
+             return CacheBlocks{blocks, k_scale, v_scale};
+           }),
+           py::arg("blocks"), py::arg("k_scale") = std::nullopt, py::arg("v_scale") = std::nullopt);
   b.def("attention", &attention, py::arg("q"), py::arg("k"), py::arg("v"), py::arg("scale"), py::arg("causal"),
         py::arg("lengths") = std::nullopt, py::arg("window") = std::nullopt, py::arg("starts") = std::nullopt,
-        py::arg("softcap") = std::nullopt);
+        py::arg("softcap") = std::nullopt, py::arg("cache") = std::nullopt);
   b.def("attention_backward", &attention_backward, py::arg("dout"), py::arg("q"), py::arg("k"), py::arg("v"),
         py::arg("out"), py::arg("lse"), py::arg("scale"), py::arg("causal"), py::arg("window") = std::nullopt,
         py::arg("starts") = std::nullopt, py::arg("softcap") = std::nullopt);
-  b.def("cache_append", &cache_append, py::arg("cache"), py::arg("x"), py::arg("lengths"));
+  b.def("cache_append", &cache_append, py::arg("cache"), py::arg("x"), py::arg("lengths"),
+        py::arg("blocks") = std::nullopt, py::arg("scale") = std::nullopt);
   b.def("join", &join, py::arg("parts"), py::arg("dim"));
 }
 
@@ -183,21 +189,23 @@ void register_sampling(Binder& b) {
       [](const Tensor& logits, EachFloat temperature, EachInt top_k, EachFloat top_p, EachFloat min_p, EachInt seed,
          EachInt step, bool want_probs, const std::optional<std::array<Tensor, 3>>& bias, const OptionalTensor& history,
          EachInt history_lengths, EachInt prompt_lengths, EachFloat repetition_penalty, EachFloat presence_penalty,
-         EachFloat frequency_penalty) {
+         EachFloat frequency_penalty, EachFloat typical_p, const OptionalTensor& mask) {
         SampleBias biases;
         if (bias) biases = {(*bias)[0], (*bias)[1], (*bias)[2]};
         SamplePenalties penalties;
         if (history)
           penalties = {*history,           history_lengths,  prompt_lengths,
                        repetition_penalty, presence_penalty, frequency_penalty};
-        SampleResult r = sample(logits, {temperature, top_k, top_p, min_p, seed, step}, bias ? &biases : nullptr,
-                                history ? &penalties : nullptr, want_probs);
+        SampleResult r =
+            sample(logits, {temperature, top_k, top_p, min_p, typical_p, seed, step}, bias ? &biases : nullptr,
+                   history ? &penalties : nullptr, mask ? &*mask : nullptr, want_probs);
         return std::make_tuple(r.token, r.logprob, r.probs.defined() ? OptionalTensor(r.probs) : std::nullopt);
       },
       py::arg("logits"), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"), py::arg("min_p"), py::arg("seed"),
       py::arg("step"), py::arg("want_probs") = false, py::arg("bias") = std::nullopt, py::arg("history") = std::nullopt,
       py::arg("history_lengths") = 0, py::arg("prompt_lengths") = 0, py::arg("repetition_penalty") = 1.0,
-      py::arg("presence_penalty") = 0.0, py::arg("frequency_penalty") = 0.0);
+      py::arg("presence_penalty") = 0.0, py::arg("frequency_penalty") = 0.0, py::arg("typical_p") = 1.0,
+      py::arg("mask") = std::nullopt);
 }
 
 }  // namespace

@@ -113,6 +113,8 @@ void register_tensor(py::module_& m) {
       .def_property_readonly("device", [](const Tensor& t) { return name_of(t.device()); })
       .def_property_readonly("ndim", &Tensor::ndim)
       .def_property_readonly("size", &Tensor::size)
+      .def_property_readonly("nbytes",
+                             [](const Tensor& t) { return t.size() * static_cast<int64_t>(size_of(t.dtype())); })
       .def_property_readonly("is_contiguous", &Tensor::is_contiguous)
       .def("contiguous", &Tensor::contiguous)
       .def("reshape", &Tensor::reshape, py::arg("shape"))

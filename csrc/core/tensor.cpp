@@ -62,9 +62,13 @@ Tensor Tensor::empty(Shape shape, DType dtype, Device device) {
   Tensor t;
   t.size_ = checked_size(shape, dtype);
   const size_t bytes = static_cast<size_t>(t.size_) * size_of(dtype);
-  t.base_ = allocate(bytes);
-  t.storage_ = std::shared_ptr<void>(t.base_, [bytes](void* p) { deallocate(p, bytes); });
-  if (Plan* plan = Plan::recording()) plan->keep(t.storage_);
+  Plan* plan = Plan::recording();
+  if (plan) t.storage_ = plan->reuse(bytes);
+  if (!t.storage_) {
+    t.storage_ = std::shared_ptr<void>(allocate(bytes), [bytes](void* p) { deallocate(p, bytes); });
+    if (plan) plan->keep(t.storage_, bytes);
+  }
+  t.base_ = t.storage_.get();
   t.strides_ = contiguous_strides(shape);
   t.shape_ = std::move(shape);
   t.dtype_ = dtype;

@@ -1,18 +1,50 @@
 // The key/value cache, and attention's entries in the table.
-static void cache_append(const CacheAppendArgs& a) {
-  const size_t size = size_of(a.dtype);
+template <class T>
+static void append_bytes(const T* x, int64_t D, uint8_t* to, float* scale) {
+  float most = 0.0f;
+  for (int64_t i = 0; i < D; ++i) {
+    const float size = __builtin_fabsf(to_float(x[i]));
+    most = size > most || size != size ? size : most;  // nan stays: it is what the scale will be
+  }
+  *scale = most / 127.0f;
+  const float inverse = most > 1e-35f && most < __builtin_inff() ? 127.0f / most : 0.0f;
+  for (int64_t i = 0; i < D; ++i) {
+    const float q = inverse > 0.0f ? to_float(x[i]) * inverse : 0.0f;
+    to[i] = static_cast<uint8_t>(__builtin_rintf(q) + 128.0f);
+  }
+}
+template <class T, class C>
+static void append_row(const T* x, int64_t D, C* to) {
+  if constexpr (sizeof(T) == sizeof(C))
+    memcpy(to, x, sizeof(T) * static_cast<size_t>(D));
+  else
+    for_lanes(D, [&](int64_t i, auto lanes, int) { store_n(to + i, load_n(x + i, lanes), lanes); });
+}
+template <class T>
+static void cache_append_typed(const CacheAppendArgs& a) {
   constexpr int64_t kRowsInPiece = 64;
   parallel_ranges(a.B * a.T, kRowsInPiece, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t b = i / a.T, t = i % a.T, at = a.lengths[b] - a.T + t;
       if (at < 0 || at >= a.S) continue;
-      const char* from =
-          static_cast<const char*>(a.x) + (b * a.x_stride.b + t * a.x_stride.t) * static_cast<int64_t>(size);
-      char* to = static_cast<char*>(a.cache) + (b * a.S + at) * a.H * a.D * static_cast<int64_t>(size);
-      const int64_t row = a.D * static_cast<int64_t>(size), step = a.x_stride.h * static_cast<int64_t>(size);
-      for (int64_t h = 0; h < a.H; ++h) memcpy(to + h * row, from + h * step, static_cast<size_t>(row));
+      const int64_t row = a.blocks
+                              ? a.blocks[b * (a.S / kCacheBlock) + at / kCacheBlock] * kCacheBlock + at % kCacheBlock
+                              : b * a.S + at;
+      for (int64_t h = 0; h < a.H; ++h) {
+        const T* x = static_cast<const T*>(a.x) + b * a.x_stride.b + t * a.x_stride.t + h * a.x_stride.h;
+        const int64_t to = (row * a.H + h) * a.D;
+        if (a.cache_dtype == DType::kU8)
+          append_bytes(x, a.D, static_cast<uint8_t*>(a.cache) + to, a.scale + row * a.H + h);
+        else if (a.cache_dtype == DType::kBF16)
+          append_row(x, a.D, static_cast<bf16*>(a.cache) + to);
+        else
+          append_row(x, a.D, static_cast<float*>(a.cache) + to);
+      }
     }
   });
+}
+static void cache_append(const CacheAppendArgs& a) {
+  a.dtype == DType::kBF16 ? cache_append_typed<bf16>(a) : cache_append_typed<float>(a);
 }
 
 static void register_attention(KernelTable& t) {

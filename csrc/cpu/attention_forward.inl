@@ -239,9 +239,8 @@ static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64
     end_block = take_queries(a, plan.group, b, first_head + h, piece.begin, smaller(piece.begin + plan.span, a.T), keys,
                              end_block);
   const int64_t blocks = end_block - s.blocks;
-  const T* k = static_cast<const T*>(a.k) + b * a.k_stride.b;
-  const T* v = static_cast<const T*>(a.v) + b * a.v_stride.b;
-  const int64_t columns = plan.columns, depth = product_depth(k, a.D);
+  const T* const typed = nullptr;
+  const int64_t columns = plan.columns, depth = product_depth(typed, a.D);
   const vf scale = splat(kLog2e * (a.softcap > 0 ? 1.0f : a.scale));
   const bool split = plan.segments > 1, few = a.T <= s.kRows;
   int64_t end = 0;
@@ -258,8 +257,25 @@ static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64
     return at;
   };
   const auto tile_keys = [&](int64_t tile) { return smaller(kTile, keys - tile * kTile); };
-  const auto touch_tile = [&](const T* from, const Strides3& stride, int64_t tile) {
-    if (few) touch_rows(from + tile * kTile * stride.t + first_head * stride.h, tile_keys(tile), stride.t, heads * a.D);
+  // Where a tile of keys or values begins, in elements.
+  const auto tile_at = [&](const Strides3& stride, int64_t tile, int64_t head) {
+    const int64_t at =
+        a.blocks ? a.blocks[b * (a.S / kTile) + tile] * stride.b : b * stride.b + tile * kTile * stride.t;
+    return at + head * stride.h;
+  };
+  const auto touch_tile = [&](const void* from, const Strides3& stride, int64_t tile) {
+    const int64_t at = tile_at(stride, tile, first_head);
+    if (few && a.k_scale)
+      touch_rows(static_cast<const uint8_t*>(from) + at, tile_keys(tile), stride.t, heads * a.D);
+    else if (few)
+      touch_rows(static_cast<const T*>(from) + at, tile_keys(tile), stride.t, heads * a.D);
+  };
+  const auto take_tile = [&](const void* from, const float* scale, const Strides3& stride, int64_t tile, int64_t head) {
+    const int64_t at = tile_at(stride, tile, head), n = tile_keys(tile);
+    if (!scale) return whole_tile(n, a.D, static_cast<const T*>(from) + at, stride.t, s.staged);
+    const int64_t block = a.blocks[b * (a.S / kTile) + tile];
+    return whole_tile(n, a.D, static_cast<const uint8_t*>(from) + at, stride.t, scale + block * kTile * a.Hkv + head,
+                      a.Hkv, s.staged);
   };
   const auto same_panel = [&](Step x, Step y) {
     return x.tile == y.tile && s.blocks[x.block].key_head == s.blocks[y.block].key_head;
@@ -268,12 +284,11 @@ static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64
   const auto multiply = [&](Step at) {  // the scores
     const QueryBlock<T>& block = s.blocks[at.block];
     if (!same_panel(packed_keys, at)) {
-      if (at.tile != packed_keys.tile) touch_tile(k, a.k_stride, at.tile);
-      const T* from = k + at.tile * kTile * a.k_stride.t + block.key_head * a.k_stride.h;
-      pack_as_columns(whole_tile(tile_keys(at.tile), a.D, from, a.k_stride.t, s.staged), s.keys);
+      if (at.tile != packed_keys.tile) touch_tile(a.k, a.k_stride, at.tile);
+      pack_as_columns(take_tile(a.k, a.k_scale, a.k_stride, at.tile, block.key_head), s.keys);
       packed_keys = at;
     }
-    panel_product(product_rows(k, block.count), depth, block.queries, staged_columns(a.D), s.keys, s.scores, kTile,
+    panel_product(product_rows(typed, block.count), depth, block.queries, staged_columns(a.D), s.keys, s.scores, kTile,
                   false);
   };
   Step at = after({piece.segment * kSegment, -1});
@@ -293,15 +308,14 @@ static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64
     const Step next = after(at);
     if (next.tile < end) multiply(next);
     if (!same_panel(packed_values, at)) {
-      if (at.tile != packed_values.tile) touch_tile(v, a.v_stride, at.tile);
-      const T* from = v + key * a.v_stride.t + block.key_head * a.v_stride.h;
-      pack_as_depth(whole_tile(n, a.D, from, a.v_stride.t, s.staged), s.values);
+      if (at.tile != packed_values.tile) touch_tile(a.v, a.v_stride, at.tile);
+      pack_as_depth(take_tile(a.v, a.v_scale, a.v_stride, at.tile, block.key_head), s.values);
       packed_values = at;
     }
-    const int64_t p_depth = product_depth(k, diagonal ? smaller(n, seen + (block.count - 1) * block.step) : n);
+    const int64_t p_depth = product_depth(typed, diagonal ? smaller(n, seen + (block.count - 1) * block.step) : n);
     const bool accumulate = at.tile > block.first_tile && at.tile % kSegment;
     for (int64_t c = 0; c < a.D; c += kTile)
-      panel_product(product_rows(k, block.count), p_depth, s.p, kTile, s.values + c * kTile, block.part.acc + c,
+      panel_product(product_rows(typed, block.count), p_depth, s.p, kTile, s.values + c * kTile, block.part.acc + c,
                     columns, accumulate);
     const bool segment_ends = ends || (at.tile + 1) % kSegment == 0;
     if (segment_ends && split)

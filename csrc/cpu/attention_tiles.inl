@@ -164,6 +164,26 @@ static WholeTile<T> whole_tile(int64_t rows, int64_t D, const T* src, int64_t st
   return {scratch, columns, columns};
 }
 
+// The same from bytes: x = scale * (q - 128), a scale for each row.
+template <class T>
+static WholeTile<T> whole_tile(int64_t rows, int64_t D, const uint8_t* src, int64_t stride, const float* scale,
+                               int64_t scale_stride, T* scratch) {
+  typedef uint8_t vbytes __attribute__((vector_size(kW)));
+  const int64_t columns = staged_columns(D);
+  for (int64_t r = 0; r < rows; ++r) {
+    const vf factor = splat(scale[r * scale_stride]), zero = factor * -128.0f;
+    for (int64_t i = 0; i < columns; i += kW) {
+      vbytes bytes{};
+      memcpy(&bytes, src + r * stride + i, static_cast<size_t>(larger(0, smaller(kW, D - i))));
+      const vf x = fma(__builtin_convertvector(__builtin_convertvector(bytes, vi), vf), factor, zero);
+      const vi inside = lane_numbers() < static_cast<int32_t>(D - i);
+      store(scratch + r * columns + i, i + kW <= D ? x : select(inside, x, vf{}));
+    }
+  }
+  if (rows < kTile) memset(scratch + rows * columns, 0, sizeof(T) * static_cast<size_t>((kTile - rows) * columns));
+  return {scratch, columns, columns};
+}
+
 // Panel (D,64) whose columns are the rows of a tile.
 template <class T>
 static void pack_as_columns(const WholeTile<T>& tile, T* panel) {

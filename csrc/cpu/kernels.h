@@ -82,7 +82,11 @@ struct AttentionArgs {
   float scale;
   float softcap;  // 0, or scores s become softcap * tanh(s / softcap) before the mask
   bool causal;
-  int64_t window;          // causal: a query sees the last `window` keys up to its position; S hides none
+  int64_t window;  // causal: a query sees the last `window` keys up to its position; S hides none
+  // Null, or (B,S/64): k and v are blocks (N,64,Hkv,D), of which row b has these, in order; a stride's b is a block's.
+  const int32_t* blocks;
+  const float* k_scale;  // (N,64,Hkv) or null. With scales k and v are uint8, x ~ scale * (q - 128)
+  const float* v_scale;
   const int32_t* starts;   // (B,T) or null. causal: the first key that the query sees, none after its position
   void* workspace;         // attention_workspace() bytes, 64-byte aligned
   size_t workspace_bytes;  // as many pieces run at a time as it has room for
@@ -96,12 +100,15 @@ struct AttentionBackwardArgs {
   void* dv;
 };
 
-struct CacheAppendArgs {  // cache[b, lengths[b] - T + t] = x[b, t] for t < T; rows outside [0, S) are not written
-  DType dtype;
+constexpr int64_t kCacheBlock = 64;  // positions
+struct CacheAppendArgs {     // cache[b, lengths[b] - T + t] = x[b, t] for t < T; rows outside [0, S) are not written
+  DType dtype, cache_dtype;  // of x; of the cache: float32, bfloat16, or uint8 with scales (see AttentionArgs)
   int64_t B, T, S, H, D;
   const void* x;
   Strides3 x_stride;
-  void* cache;  // (B,S,H,D)
+  void* cache;            // (B,S,H,D), or blocks (N,64,H,D)
+  float* scale;           // (N,64,H) or null
+  const int32_t* blocks;  // (B,S/64) or null
   const int32_t* lengths;
 };
 
@@ -367,7 +374,8 @@ struct SumSquaresArgs {                 // partial[i] = sum of squares of piece 
 
 // ---- sampling (sample.inl) ----------------------------------------------------------------------
 struct SampleArgs {
-  // For each row: bias -> penalties -> temperature -> top-k -> top-p -> min-p -> draw (ops/sample.h: exact semantics)
+  // For each row: mask, bias -> penalties -> temperature -> top-k -> top-p -> min-p -> typical -> draw (ops/sample.h:
+  // exact semantics)
   DType dtype;
   int64_t B, V;
   const void* logits;           // (B,V)
@@ -375,6 +383,7 @@ struct SampleArgs {
   const int32_t* top_k;         // (B); 0 = off
   const float* top_p;           // (B); >= 1 = off
   const float* min_p;           // (B); 0 = off
+  const float* typical_p;       // (B); >= 1 = off
   const uint64_t* seed;         // (B)
   const int64_t* step;          // (B) draw number within the request
   const int64_t* bias_offsets;  // (B+1): row b's biases are [offsets[b], offsets[b+1]) of ids and values; or null
@@ -387,6 +396,8 @@ struct SampleArgs {
   const float* repetition;         // (B) each; 1, 0, 0 = off
   const float* presence;
   const float* frequency;
+  const uint32_t* mask;  // (B,mask_words) or null: token i may be drawn where bit i % 32 of word i / 32 is set
+  int64_t mask_words;
   int32_t* token;   // (B)
   float* logprob;   // (B): of the token under softmax(logits), unmodified
   float* probs;     // (B,V): the filtered, renormalised distribution; may be null

@@ -100,15 +100,22 @@ static int32_t first_equal(const T* x, int64_t V, float value) {
   return static_cast<int32_t>(found);
 }
 
-// ---- bias and penalties ----
+// ---- mask, bias and penalties ----
 
-// The row's logits with bias and penalties, in space.changed.
+// The row's logits with mask, bias and penalties, in space.changed.
 template <class T>
 static void change(const SampleArgs& a, int64_t b, const T* x, const Space& space) {
   float* out = space.changed;
   parallel_ranges(a.V, kSamplePiece, [&](int64_t begin, int64_t end) {
-    for_lanes<4>(end - begin,
-                 [&](int64_t i, auto lanes, int) { store_n(out + begin + i, load_n(x + begin + i, lanes), lanes); });
+    const uint32_t* words = a.mask ? a.mask + b * a.mask_words : nullptr;
+    for_lanes<4>(end - begin, [&](int64_t i, auto lanes, int) {
+      vf v = load_n(x + begin + i, lanes);
+      if (words) {
+        const vu bits = (vu{} + (words[(begin + i) / 32] >> ((begin + i) % 32))) >> (vu)lane_numbers();
+        v = select((vi)(bits & 1u) != 0, v, splat(-__builtin_inff()));
+      }
+      store_n(out + begin + i, v, lanes);
+    });
   });
   if (a.bias_offsets)
     for (int64_t i = a.bias_offsets[b]; i < a.bias_offsets[b + 1]; ++i) out[a.bias_ids[i]] += a.bias_values[i];
@@ -129,7 +136,17 @@ static void change(const SampleArgs& a, int64_t b, const T* x, const Space& spac
   }
 }
 
+static inline bool is_masked(const SampleArgs& a, int64_t b) {
+  if (!a.mask) return false;
+  const uint32_t* words = a.mask + b * a.mask_words;
+  const uint32_t last = a.V % 32 ? (1u << a.V % 32) - 1 : ~0u;
+  uint32_t all = words[a.mask_words - 1] | ~last;
+  for (int64_t i = 0; i + 1 < a.mask_words; ++i) all &= words[i];
+  return all != ~0u;
+}
+
 static inline bool changes(const SampleArgs& a, int64_t b) {
+  if (is_masked(a, b)) return true;
   if (a.bias_offsets && a.bias_offsets[b] < a.bias_offsets[b + 1]) return true;
   return a.history && a.history_lengths[b] > 0 &&
          (a.repetition[b] != 1.0f || a.presence[b] != 0.0f || a.frequency[b] != 0.0f);
@@ -306,6 +323,29 @@ static double total_weight(const Candidates& c) {
   return (total[0] + total[1]) + (total[2] + total[3]);
 }
 
+// The tokens whose surprise, -log p, is nearest to what is expected, up to `share` of the weight.
+template <class T>
+static void keep_typical(Candidates& c, const T* x, const Scale& scale, float share) {
+  double total[4] = {}, sum[4] = {};
+  for (int64_t i = 0; i < c.n; ++i) {
+    const double w = static_cast<double>(c.weight[i]);
+    total[i & 3] += w;
+    if (w > 0) sum[i & 3] += w * static_cast<double>((c.logit[i] - scale.top) * scale.inverse);
+  }
+  const double all = (total[0] + total[1]) + (total[2] + total[3]);
+  // -log p = log(all) - z, and its mean is log(all) - sum / all: the logarithm cancels.
+  const float mean = static_cast<float>(((sum[0] + sum[1]) + (sum[2] + sum[3])) / all);
+  for_lanes(c.n, [&](int64_t i, auto lanes, int) {
+    store_n(c.logit + i, -abs(scale.z(load_n(c.logit + i, lanes)) - mean), lanes);
+  });
+  const double limit = (static_cast<double>(share) - 1e-6) * all;
+  keep_before(c, limit > 1e-300 ? limit : 1e-300);
+  for (int64_t i = 0; i < c.n; ++i) {
+    const float logit = to_float(x[c.id[i]]);
+    c.logit[i] = logit < kLargest ? logit : kLargest;
+  }
+}
+
 static void weigh(Candidates& c, const Scale& scale) {
   for_lanes(
       c.n, [&](int64_t i, auto lanes, int) { store_n(c.weight + i, scale.weight(load_n(c.logit + i, lanes)), lanes); });
@@ -349,7 +389,7 @@ static Mass row_mass(const T* x, int64_t V, const Scale& scale, double share, Pi
 // ---- one row ----
 
 struct RowParameters {
-  float temperature, top_p, min_p;
+  float temperature, top_p, min_p, typical_p;
   int64_t top_k;  // 0 or V: off
   uint64_t seed, step;
 };
@@ -381,17 +421,18 @@ static void filter_row(const T* x, int64_t V, const Scale& scale, const RowParam
     keep_before(c, limit > 1e-300 ? limit : 1e-300);
   }
   if (p.min_p > 0.0f) keep_heavy(c, p.min_p);
+  if (p.typical_p < 1.0f) keep_typical(c, x, scale, p.typical_p);
 }
 
 // The noise of single tokens costs four times as much as that of a whole row.
 template <class T>
-static int32_t draw_from(const Candidates& c, const T* x, int64_t V, const Scale& scale, uint64_t seed, uint64_t step,
+static int32_t draw_from(const Candidates& c, const T* x, int64_t V, const Scale& scale, const RowParameters& p,
                          Piece* pieces) {
-  if (4 * c.n > V) {
+  if (4 * c.n > V && p.typical_p >= 1.0f) {  // the likeliest, and no others
     Cut cut = {kLargest, -1};
     for (int64_t i = 0; i < c.n; ++i)
       if (c.logit[i] <= cut.logit) cut = {c.logit[i], static_cast<int32_t>(c.id[i])};
-    return draw_from_row(x, V, cut, scale, seed, step, pieces);
+    return draw_from_row(x, V, cut, scale, p.seed, p.step, pieces);
   }
   Best best;
   for_lanes(c.n, [&](int64_t i, auto lanes, int) {
@@ -399,7 +440,7 @@ static int32_t draw_from(const Candidates& c, const T* x, int64_t V, const Scale
     memcpy(ids, c.id + i, sizeof(uint32_t) * static_cast<size_t>(c.n - i < kW ? c.n - i : kW));
     vu id;
     memcpy(&id, ids, sizeof id);
-    const vf score = scale.z(load_n(c.logit + i, lanes)) + gumbel(random_of(seed, step, id));
+    const vf score = scale.z(load_n(c.logit + i, lanes)) + gumbel(random_of(p.seed, p.step, id));
     best.offer(keep_n(score, lanes, -__builtin_inff()), (vi)id);
   });
   return best.id[best.winner()];
@@ -418,14 +459,14 @@ static int32_t sample_row(const T* x, int64_t V, const RowParameters& p, int64_t
     if (probs) probs[token] = 1.0f;
     return token;
   }
-  if (p.top_k > 0 || p.top_p < 1.0f || p.min_p > 0.0f) {
+  if (p.top_k > 0 || p.top_p < 1.0f || p.min_p > 0.0f || p.typical_p < 1.0f) {
     Candidates c = {space.logit, space.id, space.weight, maxima};
     filter_row(x, V, scale, p, c, space.pieces);
     if (probs) {
       const double total = total_weight(c);
       for (int64_t i = 0; i < c.n; ++i) probs[c.id[i]] = static_cast<float>(static_cast<double>(c.weight[i]) / total);
     }
-    return draw_from(c, x, V, scale, p.seed, p.step, space.pieces);
+    return draw_from(c, x, V, scale, p, space.pieces);
   }
   if (probs) {
     const float factor = static_cast<float>(1.0 / row_mass(x, V, scale, 1.0, space.pieces).total);
@@ -458,9 +499,13 @@ static void sample_typed(const SampleArgs& a) {
                          reinterpret_cast<Piece*>(floats + 4 * room)};
     for (int64_t b = slot; b < a.B; b += kSampleSlots) {
       const T* x = static_cast<const T*>(a.logits) + b * V;
-      const RowParameters p = {a.temperature[b], a.top_p[b],
-                               a.min_p[b],       a.top_k[b] < V ? a.top_k[b] : 0,
-                               a.seed[b],        static_cast<uint64_t>(a.step[b])};
+      const RowParameters p = {a.temperature[b],
+                               a.top_p[b],
+                               a.min_p[b],
+                               a.typical_p[b],
+                               a.top_k[b] < V ? a.top_k[b] : 0,
+                               a.seed[b],
+                               static_cast<uint64_t>(a.step[b])};
       float* probs = a.probs ? a.probs + b * V : nullptr;
       int64_t maxima = survey(x, V, true, space.logit, space.pieces);
       const float lse = log_sum_exp(space.pieces, pieces_of(V));

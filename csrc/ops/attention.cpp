@@ -12,11 +12,29 @@ Tensor with_contiguous_heads(const Tensor& t) { return t.stride(3) == 1 || t.dim
 
 Strides3 strides(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2)}; }
 
+// Read anew at every replay of a plan, unlike the check: who changes them keeps them in range.
+void check_blocks(const char* op, const Tensor& blocks, int64_t B, int64_t N) {
+  check_dtype(op, "blocks", blocks, DType::kI32);
+  if (blocks.ndim() != 2 || blocks.dim(0) != B) fail(op, "blocks (B, n)", to_string(blocks.shape()));
+  check_contiguous(op, "blocks", blocks);
+  const int32_t* block = blocks.data_as<int32_t>();
+  for (int64_t i = 0; i < blocks.size(); ++i)
+    if (block[i] < 0 || block[i] >= N) fail(op, "blocks in [0, " + std::to_string(N) + ")", std::to_string(block[i]));
+}
+
+void check_scale(const char* op, const char* name, const Tensor& scale, const Tensor& of) {
+  check_dtype(op, name, scale, DType::kF32);
+  check_shape(op, name, scale, {of.dim(0), of.dim(1), of.dim(2)});
+  check_contiguous(op, name, scale);
+}
+
 AttentionArgs checked_args(const char* op, const Tensor& q, const Tensor& k, const Tensor& v,
-                           std::optional<float> scale, bool causal, std::optional<float> softcap) {
+                           std::optional<float> scale, bool causal, std::optional<float> softcap,
+                           const CacheBlocks* cache = nullptr) {
   check_float(op, "q", q);
-  check_dtype(op, "k", k, q.dtype());
-  check_dtype(op, "v", v, q.dtype());
+  const DType key_dtype = cache && cache->k_scale ? DType::kU8 : q.dtype();
+  check_dtype(op, "k", k, key_dtype);
+  check_dtype(op, "v", v, key_dtype);
   for (const Tensor* t : {&q, &k, &v})
     if (t->ndim() != 4) fail(op, "q (B, T, H, D), k and v (B, S, Hkv, D)", to_string(t->shape()));
   check_device(op, "k", k, q.device());
@@ -24,8 +42,20 @@ AttentionArgs checked_args(const char* op, const Tensor& q, const Tensor& k, con
   AttentionArgs a{};
   a.dtype = q.dtype();
   a.B = q.dim(0), a.T = q.dim(1), a.S = k.dim(1), a.H = q.dim(2), a.Hkv = k.dim(2), a.D = q.dim(3);
-  check_shape(op, "k", k, {a.B, a.S, a.Hkv, a.D});
-  check_shape(op, "v", v, {a.B, a.S, a.Hkv, a.D});
+  const Shape keys = {cache ? k.dim(0) : a.B, cache ? kCacheBlock : a.S, a.Hkv, a.D};
+  check_shape(op, "k", k, keys);
+  check_shape(op, "v", v, keys);
+  if (cache) {
+    check_blocks(op, cache->blocks, a.B, k.dim(0));
+    a.S = cache->blocks.dim(1) * kCacheBlock;
+    a.blocks = cache->blocks.data_as<int32_t>();
+    if (cache->k_scale.has_value() != cache->v_scale.has_value()) fail(op, "both scales or none", "one");
+    if (cache->k_scale) {
+      check_scale(op, "k_scale", *cache->k_scale, k);
+      check_scale(op, "v_scale", *cache->v_scale, v);
+      a.k_scale = cache->k_scale->data_as<float>(), a.v_scale = cache->v_scale->data_as<float>();
+    }
+  }
   if (a.S >= int64_t{1} << 31) fail(op, "fewer than 2^31 keys", std::to_string(a.S));
   if (a.Hkv < 1 || a.H % a.Hkv)
     fail(op, "query heads a multiple of key heads", std::to_string(a.H) + " and " + std::to_string(a.Hkv));
@@ -78,9 +108,9 @@ bool are_neighbours(const Tensor& q, const Tensor& k, const Tensor& v) {
 std::pair<Tensor, Tensor> attention(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in,
                                     std::optional<float> scale, bool causal, const std::optional<Tensor>& lengths,
                                     std::optional<int64_t> window, const std::optional<Tensor>& starts,
-                                    std::optional<float> softcap) {
+                                    std::optional<float> softcap, const std::optional<CacheBlocks>& cache) {
   const char* op = "attention";
-  AttentionArgs a = checked_args(op, q_in, k_in, v_in, scale, causal, softcap);
+  AttentionArgs a = checked_args(op, q_in, k_in, v_in, scale, causal, softcap, cache ? &*cache : nullptr);
   const Tensor q = with_contiguous_heads(q_in), k = with_contiguous_heads(k_in), v = with_contiguous_heads(v_in);
   Tensor len;
   if (lengths) {
@@ -142,19 +172,33 @@ std::array<Tensor, 3> attention_backward(const Tensor& dout_in, const Tensor& q_
   return grads;
 }
 
-void cache_append(Tensor& cache, const Tensor& x_in, const Tensor& lengths) {
+void cache_append(Tensor& cache, const Tensor& x_in, const Tensor& lengths, const std::optional<Tensor>& blocks,
+                  const std::optional<Tensor>& scale) {
   const char* op = "cache_append";
-  check_float(op, "cache", cache);
+  if (!scale) check_float(op, "cache", cache);
   check_in_place(op, "cache", cache);
-  check_dtype(op, "x", x_in, cache.dtype());
+  check_float(op, "x", x_in);
   if (cache.ndim() != 4 || x_in.ndim() != 4) fail(op, "cache (B, S, H, D) and x (B, T, H, D)", describe(x_in));
-  const int64_t B = cache.dim(0), S = cache.dim(1), H = cache.dim(2), D = cache.dim(3), T = x_in.dim(1);
+  const int64_t B = blocks ? x_in.dim(0) : cache.dim(0), H = cache.dim(2), D = cache.dim(3), T = x_in.dim(1);
   check_shape(op, "x", x_in, {B, T, H, D});
   check_shape(op, "lengths", lengths, {B});
+  if (blocks) {
+    check_blocks(op, *blocks, B, cache.dim(0));
+    check_shape(op, "cache", cache, {cache.dim(0), kCacheBlock, H, D});
+  }
+  if (scale) {
+    if (!blocks) fail(op, "blocks with a scale", "none");
+    check_dtype(op, "cache", cache, DType::kU8);
+    check_scale(op, "scale", *scale, cache);
+    check_in_place(op, "scale", *scale);
+  }
+  const int64_t S = blocks ? blocks->dim(1) * kCacheBlock : cache.dim(1);
   const Tensor x = with_contiguous_heads(x_in);
   const Tensor len = checked_ids(op, "lengths", lengths, T, S + 1);
-  kernel(op, cache.device(), &KernelTable::cache_append)(
-      {cache.dtype(), B, T, S, H, D, x.data(), strides(x), cache.data(), len.data_as<int32_t>()});
+  kernel(op, cache.device(),
+         &KernelTable::cache_append)({x.dtype(), cache.dtype(), B, T, S, H, D, x.data(), strides(x), cache.data(),
+                                      scale ? scale->data_as<float>() : nullptr,
+                                      blocks ? blocks->data_as<int32_t>() : nullptr, len.data_as<int32_t>()});
 }
 
 Tensor join(const std::vector<Tensor>& parts, int dim) {

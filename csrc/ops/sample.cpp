@@ -67,13 +67,13 @@ void set_bias(const SampleBias& bias, SampleArgs& a) {
 }  // namespace
 
 SampleResult sample(const Tensor& logits_in, const SampleParameters& p, const SampleBias* bias,
-                    const SamplePenalties* penalties, bool want_probs) {
+                    const SamplePenalties* penalties, const Tensor* mask, bool want_probs) {
   check_float(kOp, "logits", logits_in);
   if (logits_in.ndim() != 2) fail(kOp, "logits (B, V)", to_string(logits_in.shape()));
   SampleArgs a{};
   const int64_t B = a.B = logits_in.dim(0), V = a.V = logits_in.dim(1);
   if (V < 1) fail(kOp, "at least one logit", to_string(logits_in.shape()));
-  std::vector<float> temperature, top_p, min_p, repetition, presence, frequency;
+  std::vector<float> temperature, top_p, min_p, typical_p, repetition, presence, frequency;
   std::vector<int32_t> top_k, lengths, prompt_lengths;
   std::vector<int64_t> seed, step;
   const auto finite = [](float x, int64_t) { return std::isfinite(x); };
@@ -84,6 +84,8 @@ SampleResult sample(const Tensor& logits_in, const SampleParameters& p, const Sa
   a.top_k = each<int32_t>("top_k", p.top_k, B, ">= 0 (0 is off)", [](int32_t k, int64_t) { return k >= 0; }, top_k);
   a.top_p = each<float>("top_p", p.top_p, B, "in (0, 1]", [](float t, int64_t) { return t > 0 && t <= 1; }, top_p);
   a.min_p = each<float>("min_p", p.min_p, B, "in [0, 1]", [](float t, int64_t) { return t >= 0 && t <= 1; }, min_p);
+  a.typical_p = each<float>(
+      "typical_p", p.typical_p, B, "in (0, 1]", [](float t, int64_t) { return t > 0 && t <= 1; }, typical_p);
   a.seed = reinterpret_cast<const uint64_t*>(each<int64_t>("seed", p.seed, B, "", any, seed));
   a.step = each<int64_t>("step", p.step, B, "", any, step);
   if (bias) set_bias(*bias, a);
@@ -106,6 +108,12 @@ SampleResult sample(const Tensor& logits_in, const SampleParameters& p, const Sa
     a.presence = each<float>("presence_penalty", penalties->presence, B, "a finite number", finite, presence);
     a.frequency = each<float>("frequency_penalty", penalties->frequency, B, "a finite number", finite, frequency);
     for (int64_t b = 0; b < B; ++b) check_tokens("history", a.history + b * a.history_size, a.history_lengths[b], V);
+  }
+  if (mask) {
+    check_dtype(kOp, "mask", *mask, DType::kU32);
+    check_shape(kOp, "mask", *mask, {B, (V + 31) / 32});
+    check_contiguous(kOp, "mask", *mask);
+    a.mask = mask->data_as<uint32_t>(), a.mask_words = mask->dim(1);
   }
   const Tensor logits = logits_in.contiguous();
   SampleResult r{Tensor::empty({B}, DType::kI32), Tensor::empty({B}, DType::kF32), {}};

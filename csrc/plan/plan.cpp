@@ -20,6 +20,12 @@ void Plan::end() {
   if (current == this) current = nullptr;
 }
 
+std::shared_ptr<void> Plan::reuse(size_t bytes) const {
+  for (const Kept& kept : kept_)
+    if (kept.bytes == bytes && kept.memory.use_count() == 1) return kept.memory;
+  return nullptr;
+}
+
 void Plan::run() const {
   for (const std::function<void()>& call : calls_) call();
 }

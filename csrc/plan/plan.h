@@ -28,11 +28,18 @@ class Plan {
   void add(Call&& call) {
     calls_.emplace_back(std::forward<Call>(call));
   }
-  void keep(std::shared_ptr<void> memory) { kept_.push_back(std::move(memory)); }
+  // Memory stays with the plan. What nobody else has any more serves calls that are recorded later: those before them
+  // are done by then, at every replay.
+  void keep(std::shared_ptr<void> memory, size_t bytes) { kept_.push_back({std::move(memory), bytes}); }
+  std::shared_ptr<void> reuse(size_t bytes) const;  // null where there is none of this size
 
  private:
   std::vector<std::function<void()>> calls_;
-  std::vector<std::shared_ptr<void>> kept_;
+  struct Kept {
+    std::shared_ptr<void> memory;
+    size_t bytes;
+  };
+  std::vector<Kept> kept_;
 };
 
 }  // namespace llmcore

@@ -45,12 +45,12 @@ def test_same_bits_as_the_model(name, dtype, quantize):
         tokens = rng.integers(0, 99, 3)
         with autograd.no_grad():
             expected = model(tokens[:, None], plain).numpy()[:, 0]
-        np.testing.assert_array_equal(step(tokens).numpy(), expected)
+        np.testing.assert_array_equal(step(tokens[:, None]).numpy()[:, 0], expected)
         np.testing.assert_array_equal(recorded.lengths, plain.lengths)
     recorded.lengths[1] = plain.lengths[1] = 0  # as a finished row begins anew
     with autograd.no_grad():
         np.testing.assert_array_equal(
-            step(np.array([1, 2, 3])).numpy(), model(np.array([[1], [2], [3]]), plain).numpy()[:, 0]
+            step(np.array([[1], [2], [3]])).numpy()[:, 0], model(np.array([[1], [2], [3]]), plain).numpy()[:, 0]
         )
 
 
@@ -59,7 +59,7 @@ def test_threads_do_not_change_bits():
 
     def run():
         step = DecodeStep(model, prompts(model, 4))
-        return [np.array(step(np.full(4, n)).numpy()) for n in range(4)]
+        return [np.array(step(np.full((4, 1), n)).numpy()) for n in range(4)]
 
     assert_same_bits(run)
 
@@ -75,7 +75,7 @@ def test_threads_may_change_between_replays():
             llmcore.set_num_threads(n)
             with autograd.no_grad():
                 expected = model(np.full((2, 1), n), plain).numpy()[:, 0]
-            np.testing.assert_array_equal(step(np.full(2, n)).numpy(), expected)
+            np.testing.assert_array_equal(step(np.full((2, 1), n)).numpy()[:, 0], expected)
     finally:
         llmcore.set_num_threads(before)
 
@@ -85,12 +85,12 @@ def test_what_cannot_be_is_refused_at_every_replay():
     cache = model.new_cache(1, 4)
     step = DecodeStep(model, cache)
     for token in (1, 2):
-        step(np.array([token]))
+        step(np.array([[token]]))
     with pytest.raises(ValueError, match=r"\[embedding\] expected ids in \[0, 99\), got 99 at 0"):
-        step(np.array([99]))
-    step(np.array([1]))
+        step(np.array([[99]]))
+    step(np.array([[1]]))
     with pytest.raises(ValueError, match=r"\[cache\] expected at most 4 positions, got 5"):
-        step(np.array([1]))
+        step(np.array([[1]]))
 
 
 def test_one_recording_at_a_time():
@@ -110,14 +110,14 @@ def test_weights_that_a_plan_reads_stay():
     """Replaced under a plan, they still are where it looks for them: no crash, and the old weights."""
     model = make("llama")
     step = DecodeStep(model, prompts(model, 1))
-    step(np.array([1]))
+    step(np.array([[1]]))
     lengths = step._cache.lengths.copy()
-    expected = np.array(step(np.array([2])).numpy())
+    expected = np.array(step(np.array([[2]])).numpy())
     for _, p in model.named_parameters():
         p.assign(nn_source(p))
     for _ in range(3):
         step._cache.lengths[:] = lengths
-        np.testing.assert_array_equal(step(np.array([2])).numpy(), expected)
+        np.testing.assert_array_equal(step(np.array([[2]])).numpy(), expected)
 
 
 def nn_source(p):

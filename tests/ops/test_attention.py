@@ -425,7 +425,7 @@ def test_lengths_and_gradients():
         (z(8, 2, 4), z(2, 2, 4), [2], ValueError, r"\[cache_append\] expected cache \(B, S, H, D\)"),
         (
             z(1, 8, 2, 4),
-            z(1, 2, 2, 4, dtype=ml_dtypes.bfloat16),
+            np.zeros((1, 2, 2, 4), np.int32),
             [2],
             TypeError,
             r"\[cache_append\] expected x",

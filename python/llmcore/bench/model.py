@@ -39,7 +39,7 @@ def measure_model(model: CausalLM, prompt: int = 512, tokens: int = 128, batches
             for row in range(rows):
                 with autograd.no_grad():
                     model(ids[:, :1], cache.row(row), last_only=True)
-            step(np.zeros(rows, np.int32))  # is recorded
+            step(np.zeros((rows, 1), np.int32))  # is recorded
             rates.append(rows * tokens / _seconds(lambda s=step, n=rows: _write(s, n, tokens)))
         written[rows] = statistics.median(rates)
     return {
@@ -67,7 +67,7 @@ def _read(model: CausalLM, ids: np.ndarray) -> None:
 def _write(step: DecodeStep, rows: int, tokens: int) -> None:
     ids = np.zeros(rows, np.int32)
     for _ in range(tokens):
-        logits = step(ids)
+        logits = step(ids[:, None]).reshape([rows, -1])
         ids = _core.sample(logits, 0.0, 0, 1.0, 0.0, 0, 0)[0].numpy()
 
 

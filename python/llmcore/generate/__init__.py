@@ -1,8 +1,9 @@
-"""From a model to text: sampling parameters, the decoding loop, stop strings, and `LanguageModel` on top."""
+"""From a model to text: sampling, the engine, stop texts, and `LanguageModel` on top."""
 
+from llmcore.generate.engine import Engine, QueueFull, Request
 from llmcore.generate.language_model import LanguageModel
 from llmcore.generate.loading import load
 from llmcore.generate.sampling import SamplingParams
 from llmcore.generate.text import Completion
 
-__all__ = ["Completion", "LanguageModel", "SamplingParams", "load"]
+__all__ = ["Completion", "Engine", "LanguageModel", "QueueFull", "Request", "SamplingParams", "load"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,13 +13,15 @@ import numpy as np
 
 from llmcore import autograd, models, ops
 from llmcore._tensor import Tensor
+from llmcore.generate import completing
 from llmcore.generate.chat import chat_prompt
 from llmcore.generate.chat_template import ChatTemplate
-from llmcore.generate.decode import decode
+from llmcore.generate.constrain import Vocabulary
 from llmcore.generate.embeddings import embed, nearest
+from llmcore.generate.engine import Engine
 from llmcore.generate.sampling import SamplingParams
 from llmcore.generate.score import Score, TokenScore
-from llmcore.generate.text import Completion, TextStream
+from llmcore.generate.text import Completion
 from llmcore.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
@@ -52,73 +56,59 @@ class LanguageModel:
 
     # ---- generation ----
 
-    def generate(self, prompt: Prompt | Sequence[Prompt], max_tokens: int = 128, **sampling):
-        """Complete one prompt, or a list of them in one batch: a Completion, or a list of Completions.
+    @functools.cached_property
+    def engine(self) -> Engine:
+        """What runs this model's requests, those of several threads together, and knows what it has read. Set another one
+        (`Engine(lm.model, ...)`) before the first request for a larger cache, an 8-bit one, or other limits."""
+        return Engine(self.model)
 
-        sampling: the fields of `SamplingParams` (temperature, top_k, top_p, min_p, seed, stop, ignore_eos, logprobs,
-        repetition_penalty, presence_penalty, frequency_penalty, logit_bias). With several prompts, prompt i draws with seed + i: the same tokens as alone with that seed.
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens as `generate.constrain` wants them."""
+        return Vocabulary(self.tokenizer, self.config.vocab_size, self.end_ids)
+
+    def generate(self, prompt: Prompt | Sequence[Prompt], max_tokens: int = 128, **options):
+        """Complete one prompt, or a list of them in one batch: a Completion, or a list of Completions; lists of n of them
+        where n is given.
+
+        options: the fields of `SamplingParams` (temperature, top_k, top_p, min_p, typical_p, seed, stop, stop_ids,
+        ignore_eos, min_tokens, logprobs, top_logprobs, prompt_logprobs, repetition_penalty, presence_penalty,
+        frequency_penalty, no_repeat_ngram, logit_bias, banned, forced), and
+        n: completions of each prompt. best_of: draw so many and keep the n whose tokens are likeliest in the mean.
+        beams: search with so many beams instead of drawing; length_penalty: divides sums by length ** length_penalty.
+        json_schema, regex, choices: the form of the completion (extra `constrain`).
+        draft: "lookup" (the prompt's own words) or a smaller LanguageModel with the same tokens, which guesses draft_tokens
+        at a time: the same completion, sooner. on_token: called with the Completion so far and the text of each token.
+        priority: higher ones come first. timeout: seconds.
+
+        Completion j of prompt i draws with seed + i · n + j (best_of instead of n): the same tokens as alone with that
+        seed. MemoryError for a request that the cache has no room for, QueueFull where too many wait.
         """
         _check_prompt(prompt)
         many = not isinstance(prompt, str) and not (len(prompt) and isinstance(prompt[0], (int, np.integer)))
         prompts = cast("list[Prompt]", list(prompt) if many else [prompt])
-        if not prompts:
-            return []
-        first = SamplingParams(max_tokens=max_tokens, **sampling)
-        assert first.seed is not None  # drawn where none was given
-        params = [SamplingParams(**{**vars(first), "seed": first.seed + i}) for i in range(len(prompts))]
-        ids = [self.prompt_ids(p) for p in prompts]
-        streams = [TextStream(self.tokenizer, first.stop) for _ in prompts]
-        out = [Completion("", [], "length", len(i), [] if first.logprobs else None) for i in ids]
-        for c, text in self._run(ids, params, streams, out):
-            c.text += text
-        return out if many else out[0]
+        params, asked = _split(max_tokens, options)
+        found = completing.generate(self, prompts, params, asked)
+        each = found if "n" in options else [c[0] for c in found]
+        return each if many else each[0]
 
-    def stream(self, prompt: Prompt, max_tokens: int = 128, **sampling) -> Iterator[str]:
-        """The completion of one prompt, piece by piece as it is written: joined, the text of `generate`."""
-        params = SamplingParams(max_tokens=max_tokens, **sampling)
-        ids = self.prompt_ids(prompt)
-        out = [Completion("", [], "length", len(ids), [] if params.logprobs else None)]
-        for _, text in self._run([ids], [params], [TextStream(self.tokenizer, params.stop)], out):
-            if text:
-                yield text
-
-    def _run(self, ids, params, streams, out) -> Iterator[tuple[Completion, str]]:
-        """Drive the decoding loop, filling `out`; yields the text that each step settles."""
-        steps = decode(self.model, ids, params)
-        ended = None
-        while True:
-            try:
-                step = steps.send(ended)
-            except StopIteration:
-                return
-            c, stream = out[step.row], streams[step.row]
-            is_end = step.token in self.end_ids and not params[step.row].ignore_eos
-            if is_end:
-                text = stream.finish()
-            else:
-                c.tokens.append(step.token)
-                if c.logprobs is not None:
-                    c.logprobs.append(step.logprob)
-                text = stream.push(step.token) if step.token < self.tokenizer.vocab_size else ""
-                if step.last:
-                    text += stream.finish()
-            ended = is_end or stream.stopped
-            if ended:
-                c.finish_reason = "stop"
-            yield c, text
+    def stream(self, prompt: Prompt, max_tokens: int = 128, **options) -> Iterator[str]:
+        """The completion of one prompt, piece by piece as it is written: joined, the text of `generate`. Closing the
+        iterator ends the request."""
+        return completing.stream(self, prompt, *_split(max_tokens, options))
 
     # ---- chat ----
 
-    def chat(self, messages: Sequence[Mapping[str, Any]], max_tokens: int = 256, **sampling) -> Completion:
-        """The model's answer to messages, [{"role": "user", "content": "..."}, ...]; sampling as in `generate`.
+    def chat(self, messages: Sequence[Mapping[str, Any]], max_tokens: int = 256, **options) -> Completion:
+        """The model's answer to messages, [{"role": "user", "content": "..."}, ...]; options as in `generate`.
 
         ValueError for a model without a chat template, and where the template refuses the messages.
         """
-        return self.generate(self.chat_prompt(messages), max_tokens, **sampling)
+        return self.generate(self.chat_prompt(messages), max_tokens, **options)
 
-    def chat_stream(self, messages: Sequence[Mapping[str, Any]], max_tokens: int = 256, **sampling) -> Iterator[str]:
+    def chat_stream(self, messages: Sequence[Mapping[str, Any]], max_tokens: int = 256, **options) -> Iterator[str]:
         """The same answer, piece by piece."""
-        return self.stream(self.chat_prompt(messages), max_tokens, **sampling)
+        return self.stream(self.chat_prompt(messages), max_tokens, **options)
 
     def chat_prompt(
         self,
@@ -263,6 +253,15 @@ class LanguageModel:
 
         path = Path(path)
         return saving.save_gguf(self, path, dtype) if path.suffix == ".gguf" else saving.save_folder(self, path, dtype)
+
+
+_ASKED = {f.name for f in dataclasses.fields(completing.Asked)}
+
+
+def _split(max_tokens: int, options: Mapping[str, Any]) -> tuple[SamplingParams, completing.Asked]:
+    asked = {name: value for name, value in options.items() if name in _ASKED}
+    sampling = {name: value for name, value in options.items() if name not in _ASKED}
+    return SamplingParams(max_tokens=max_tokens, **sampling), completing.Asked(**asked)
 
 
 def _check_prompt(prompt) -> None:

@@ -18,8 +18,12 @@ class SamplingParams:
     temperature: 0 takes the most likely token. top_k: 0 is off. top_p: 1 is off. min_p: 0 is off.
     repetition_penalty: 1 is off; presence_penalty and frequency_penalty: 0 is off; logit_bias: {token id: added to its logit}.
     seed: an integer; None draws one from the operating system.
-    stop: texts that end the completion and are not part of it. ignore_eos: go on past the end-of-text token.
-    logprobs: keep the log-probability of every token.
+    stop: texts that end the completion and are not part of it; stop_ids: tokens that do. ignore_eos: go on past the
+    end-of-text token. min_tokens: that one, and stop_ids, are not drawn before so many tokens are there.
+    typical_p: 1 is off. no_repeat_ngram: n forbids every sequence of n tokens that was there before, in the prompt too; 0
+    is off. banned: tokens that are never drawn. forced: tokens that the completion begins with.
+    logprobs: keep the log-probability of every token; top_logprobs: and those of so many likeliest ones; prompt_logprobs:
+    and those of the prompt's tokens.
     """
 
     max_tokens: int = 128
@@ -35,6 +39,14 @@ class SamplingParams:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] | None = None
+    typical_p: float = 1.0
+    no_repeat_ngram: int = 0
+    min_tokens: int = 0
+    stop_ids: Sequence[int] = ()
+    banned: Sequence[int] = ()
+    forced: Sequence[int] = ()
+    top_logprobs: int = 0
+    prompt_logprobs: bool = False
 
     def __post_init__(self):
         def number(name, ok, expected, kinds: Any = numbers.Real):  # NumPy's scalars are numbers too
@@ -50,6 +62,18 @@ class SamplingParams:
         number("top_k", lambda v: 0 <= v < 2**31, "an integer >= 0 (0 is off)", numbers.Integral)
         number("top_p", lambda v: 0 < v <= 1, "in (0, 1] (1 is off)")
         number("min_p", lambda v: 0 <= v <= 1, "in [0, 1] (0 is off)")
+        number("typical_p", lambda v: 0 < v <= 1, "in (0, 1] (1 is off)")
+        for name in ("no_repeat_ngram", "min_tokens", "top_logprobs"):
+            number(name, lambda v: 0 <= v < 2**31, "an integer >= 0 (0 is off)", numbers.Integral)
+        for name in ("stop_ids", "banned", "forced"):
+            ids = getattr(self, name)
+            if (
+                isinstance(ids, str)
+                or not isinstance(ids, Sequence)
+                or not all(isinstance(i, numbers.Integral) and 0 <= i < 2**31 for i in ids)
+            ):
+                raise ValueError(f"[generate] expected {name} a list of token ids, got {ids!r:.100}")
+            object.__setattr__(self, name, tuple(int(i) for i in ids))
         number("repetition_penalty", lambda v: v > 0 and math.isfinite(v), "> 0 (1 is off)")
         number("presence_penalty", math.isfinite, "a finite number (0 is off)")
         number("frequency_penalty", math.isfinite, "a finite number (0 is off)")
@@ -72,3 +96,8 @@ class SamplingParams:
     def penalised(self) -> bool:
         """Whether the tokens so far change the logits."""
         return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1.0, 0.0, 0.0)
+
+    @property
+    def masks(self) -> bool:
+        """Whether some tokens may not be drawn at some time."""
+        return bool(self.banned or self.forced or self.min_tokens or self.no_repeat_ngram)

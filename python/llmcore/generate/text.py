@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from llmcore.generate.sampler import Drawn
+from llmcore.generate.sampling import SamplingParams
 from llmcore.tokenizer import Tokenizer
 
 
@@ -12,8 +14,10 @@ from llmcore.tokenizer import Tokenizer
 class Completion:
     """What a model wrote. `str(completion)` is its text.
 
-    finish_reason: "stop" (end of text or a stop text) or "length". logprobs: one for each token under the unmodified
-    distribution, or None when not asked for.
+    finish_reason: "stop" (end of text, a stop text, or a form that is complete), "length", or "timeout". logprobs: one
+    for each token under the unmodified distribution, or None when not asked for; top_logprobs: for each token the likeliest
+    ones as (id, log-probability); prompt_logprobs: of the prompt's tokens from the second on. reused_tokens: those of the
+    prompt that were known from before. seed: what gives this completion again.
     """
 
     text: str
@@ -21,6 +25,10 @@ class Completion:
     finish_reason: str
     prompt_tokens: int
     logprobs: list[float] | None = field(default=None, repr=False)
+    top_logprobs: list[list[tuple[int, float]]] | None = field(default=None, repr=False)
+    prompt_logprobs: list[float] | None = field(default=None, repr=False)
+    reused_tokens: int = 0
+    seed: int | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -62,3 +70,62 @@ class TextStream:
             if any(s.startswith(self._held[-n:]) for s in self._stop):
                 return n
         return 0
+
+
+class CompletionWriter:
+    """Makes a Completion of the tokens that the engine draws (`engine.Writer`). on_token: called with the Completion and
+    the text that each token settles; what it raises ends the request."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        params: SamplingParams,
+        end_ids: Sequence[int],
+        prompt_tokens: int,
+        on_token: Callable[[Completion, str], object] | None = None,
+    ):
+        self._tokenizer, self._end_ids, self._on_token = tokenizer, end_ids, on_token
+        self._stream = TextStream(tokenizer, params.stop)
+        self.settled: list[str] = []  # texts that nobody has taken yet, where somebody streams
+        self.completion = Completion(
+            "",
+            [],
+            "length",
+            prompt_tokens,
+            [] if params.logprobs or params.top_logprobs else None,
+            [] if params.top_logprobs else None,
+            seed=params.seed,
+        )
+
+    def prompt(self, logprobs: list[float]) -> None:
+        self.completion.prompt_logprobs = logprobs
+
+    def write(self, drawn: Drawn, last: str | None) -> bool:
+        c, stream = self.completion, self._stream
+        is_end = drawn.token in self._end_ids
+        if is_end:
+            text = stream.finish()
+        else:
+            c.tokens.append(drawn.token)
+            if c.logprobs is not None:
+                c.logprobs.append(drawn.logprob)
+            if c.top_logprobs is not None:
+                c.top_logprobs.append(drawn.top or [])
+            text = stream.push(drawn.token) if drawn.token < self._tokenizer.vocab_size else ""
+            if last:
+                text += stream.finish()
+        c.text += text
+        if text:
+            self.settled.append(text)
+        c.finish_reason = "stop" if is_end or stream.stopped else last or c.finish_reason
+        if self._on_token is not None:
+            self._on_token(c, text)
+        return is_end or stream.stopped
+
+    def end(self, reason: str) -> None:
+        """Where the request ended otherwise."""
+        text = self._stream.finish()
+        self.completion.text += text
+        if text:
+            self.settled.append(text)
+        self.completion.finish_reason = reason

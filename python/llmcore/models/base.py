@@ -12,11 +12,12 @@ import numpy as np
 from llmcore import autograd, nn, ops
 from llmcore._tensor import Tensor, to_array
 from llmcore.formats.quantization import encode
-from llmcore.models.cache import KVCache
+from llmcore.models.cache import BlockPool, KVCache, blocks_for
 from llmcore.models.config import Config
 from llmcore.models.layers import Attention, Place
 from llmcore.models.rope import Rotary
 from llmcore.models.weights import Encoded, Layout, Part, Piece, Stored, rows_of_parts, stored_in_gguf, stored_in_hf
+from llmcore.runtime import default_dtype
 
 if TYPE_CHECKING:
     from llmcore.formats.gguf import GGUFFile
@@ -103,11 +104,23 @@ class CausalLM(nn.Module):
         count = np.count_nonzero(flat >= 0) if reduction == "mean" else 1
         return Tensor(to_array(np.float32(total / count if count else np.nan)))
 
-    def new_cache(self, batch: int, capacity: int) -> KVCache:
-        """An empty cache for `batch` sequences of up to `capacity` positions (at most the context length)."""
+    @property
+    def cache_dtype(self) -> str:
+        """Of keys and values where nothing else is asked for: the compute dtype, but what a quantized model rounds anyway
+        is not kept in float32 where the processor multiplies bfloat16 faster."""
+        return self.dtype if self.output_weight().quantized is None else default_dtype()
+
+    def new_pool(self, blocks: int, dtype: str | None = None) -> BlockPool:
+        """Room for so many blocks of keys and values; dtype "float32", "bfloat16" or "int8", by default `cache_dtype`."""
         c = self.config
         kv_heads = getattr(c, "kv_heads", c.heads)
-        return KVCache(batch, min(capacity, c.context), c.layers, kv_heads, c.head_size, self.dtype)
+        return BlockPool(blocks, c.layers, kv_heads, c.head_size, dtype or self.cache_dtype)
+
+    def new_cache(self, batch: int, capacity: int, dtype: str | None = None) -> KVCache:
+        """An empty cache for `batch` sequences of up to `capacity` positions (at most the context length), in a pool of
+        its own."""
+        capacity = min(capacity, self.config.context)
+        return KVCache.of_its_own(self.new_pool(batch * blocks_for(capacity), dtype), batch, capacity)
 
     def rotary_tables(self) -> list[Rotary]:
         """All that turn queries and keys in this model."""

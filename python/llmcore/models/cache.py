@@ -1,32 +1,124 @@
-"""The key/value cache."""
+"""The key/value cache: blocks of 64 positions in a pool, and which of them the sequences of a batch have."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from llmcore import _core, ops
+from llmcore._core import DType
 from llmcore._tensor import Tensor, to_dtype
+from llmcore.runtime import default_dtype
+
+BLOCK = 64  # positions
+DTYPES = ("float32", "bfloat16", "int8")
+
+
+@dataclass(frozen=True)
+class LayerCache:
+    """Keys and values of one layer: (blocks, 64, kv_heads, head_size); for int8 as uint8 with a scale for each head of a
+    position, (blocks, 64, kv_heads) float32."""
+
+    keys: _core.Array
+    values: _core.Array
+    key_scale: _core.Array | None
+    value_scale: _core.Array | None
+
+    def arrays(self) -> list[_core.Array]:
+        return [a for a in (self.keys, self.values, self.key_scale, self.value_scale) if a is not None]
+
+
+class NoBlocks(MemoryError):
+    """The pool has no block left."""
+
+
+class BlockPool:
+    """Blocks for all layers of a model. Address space is reserved at once; memory stands behind a block from its first use
+    on, so a pool grows without copying. Who takes a block has one reference to it; sequences with a common beginning
+    share its blocks."""
+
+    def __init__(self, blocks: int, layers: int, kv_heads: int, head_size: int, dtype: str):
+        """dtype: of keys and values, "float32", "bfloat16" or "int8" (8 bits and a scale a head)."""
+        if dtype not in DTYPES:
+            raise ValueError(f"[cache] expected a dtype of {', '.join(DTYPES)}, got {dtype!r}")
+        self.dtype, self.blocks = dtype, blocks
+        shape = [blocks, BLOCK, kv_heads, head_size]
+        stored = DType.uint8 if dtype == "int8" else to_dtype(dtype)
+
+        def layer() -> LayerCache:
+            keys, values = _core.empty(shape, stored), _core.empty(shape, stored)
+            if dtype != "int8":
+                return LayerCache(keys, values, None, None)
+            return LayerCache(
+                keys, values, _core.empty(shape[:3], DType.float32), _core.empty(shape[:3], DType.float32)
+            )
+
+        self.layers = [layer() for _ in range(layers)]
+        # What attention multiplies in.
+        self.compute = to_dtype(default_dtype() if dtype == "int8" else dtype)
+        self._references = np.zeros(blocks, np.int64)
+        self._free = list(range(blocks - 1, -1, -1))  # the last first
+
+    @property
+    def free(self) -> int:
+        """How many blocks nobody has."""
+        return len(self._free)
+
+    @property
+    def bytes_a_block(self) -> int:
+        return sum(a.nbytes for layer in self.layers for a in layer.arrays()) // max(self.blocks, 1)
+
+    def take(self) -> int:
+        """A block that nobody has, with one reference. NoBlocks where there is none."""
+        if not self._free:
+            raise NoBlocks(f"[cache] expected a free block, got none of {self.blocks}")
+        block = self._free.pop()
+        self._references[block] = 1
+        return block
+
+    def share(self, block: int) -> int:
+        """One reference more."""
+        self._references[block] += 1
+        return block
+
+    def give_back(self, block: int) -> None:
+        """One reference less; without any the block is free."""
+        self._references[block] -= 1
+        if self._references[block] == 0:
+            self._free.append(block)
+        assert self._references[block] >= 0
+
+    def references(self, block: int) -> int:
+        return int(self._references[block])
+
+    def copy(self, source: int, target: int, positions: int) -> None:
+        """The first positions of a block, in all layers."""
+        for layer in self.layers:
+            for a in layer.arrays():
+                part = a.narrow(0, target, 1).narrow(1, 0, positions)
+                part.copy_from(a.narrow(0, source, 1).narrow(1, 0, positions))
 
 
 class KVCache:
-    """Keys and values of B sequences, up to `capacity` positions each: one (B, capacity, kv_heads, head_size) pair a
-    layer. `lengths` (B) int32 counts the positions that are filled; rows move on independently of each other."""
+    """Keys and values of B sequences of up to `capacity` positions each. `lengths` (B) int32 counts the positions that are
+    filled; rows move on independently of each other. `tables` (B, n) int32: row b has position p in block
+    tables[b, p // 64] of the pool. Both may be changed in place."""
 
-    def __init__(self, batch: int, capacity: int, layers: int, kv_heads: int, head_size: int, dtype: str):
-        shape = [batch, capacity, kv_heads, head_size]
-        self.capacity = capacity
-        self.lengths = np.zeros(batch, np.int32)
-        self._layers = [
-            (_core.zeros(shape, to_dtype(dtype)), _core.zeros(shape, to_dtype(dtype))) for _ in range(layers)
-        ]
+    def __init__(self, pool: BlockPool, tables: np.ndarray, lengths: np.ndarray, capacity: int):
+        self.pool, self.tables, self.lengths, self.capacity = pool, tables, lengths, capacity
+        table = _core.from_numpy(tables)
+        self._blocks = [_core.CacheBlocks(table, layer.key_scale, layer.value_scale) for layer in pool.layers]
+
+    @classmethod
+    def of_its_own(cls, pool: BlockPool, batch: int, capacity: int) -> KVCache:
+        """Empty sequences that share out a pool."""
+        tables = np.array([pool.take() for _ in range(pool.blocks)], np.int32).reshape(batch, -1)
+        return cls(pool, tables, np.zeros(batch, np.int32), capacity)
 
     def row(self, b: int) -> KVCache:
         """Sequence b alone, in the same memory."""
-        view = object.__new__(KVCache)
-        view.capacity = self.capacity
-        view.lengths = self.lengths[b : b + 1]
-        view._layers = [(k.narrow(0, b, 1), v.narrow(0, b, 1)) for k, v in self._layers]
-        return view
+        return KVCache(self.pool, self.tables[b : b + 1], self.lengths[b : b + 1], self.capacity)
 
     def advance(self, count: int) -> np.ndarray:
         """Make room for `count` more positions in every row; returns the positions (B, count) int32 they take."""
@@ -38,7 +130,14 @@ class KVCache:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, **options) -> Tensor:
         """Store the keys and values of the positions that `advance` made room for, and attend to all up to them."""
-        keys, values = self._layers[layer]
-        ops.cache_append(keys, k, self.lengths)
-        ops.cache_append(values, v, self.lengths)
-        return ops.attention(q, keys, values, causal=True, lengths=self.lengths, **options)
+        to, lengths = self.pool.layers[layer], self.lengths
+        ops.cache_append(to.keys, k, lengths, self.tables, to.key_scale)
+        ops.cache_append(to.values, v, lengths, self.tables, to.value_scale)
+        own = ops.cast(q, self.pool.compute)
+        y = ops.attention(own, to.keys, to.values, lengths=lengths, cache=self._blocks[layer], **options)
+        return ops.cast(y, q.array.dtype)
+
+
+def blocks_for(positions: int) -> int:
+    """How many blocks so many positions take."""
+    return -(-positions // BLOCK)

@@ -1,4 +1,4 @@
-"""One decode step, recorded once and replayed without Python."""
+"""A short step of decoding, recorded once and replayed without Python."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 
 
 class DecodeStep:
-    """The next token of every row of a cache: tokens (B) -> logits (B, V), in the same memory each time.
+    """The next `count` tokens of every row of a cache: tokens (B, count) -> logits (B, count, V), in the same memory each
+    time.
 
     The first call runs the model and records what its ops do; later ones replay that in C++, without the GIL. Weights
     must not be replaced meanwhile. Not for several threads at once.
     """
 
-    def __init__(self, model: CausalLM, cache: KVCache):
-        rows = len(cache.lengths)
+    def __init__(self, model: CausalLM, cache: KVCache, count: int = 1):
+        shape = (len(cache.lengths), count)
         self._model, self._cache = model, cache
-        self._ids, self._positions = np.zeros((rows, 1), np.int32), np.zeros((rows, 1), np.int32)
+        self._ids, self._positions = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         self._plan: _core.Plan | None = None
         self._logits: _core.Array | None = None
         self._kept: list = []
@@ -32,9 +33,9 @@ class DecodeStep:
     def __call__(self, tokens: np.ndarray) -> _core.Array:
         model, cache = self._model, self._cache
         if not model.recordable:
-            return self._run(model, *model.place(np.asarray(tokens)[:, None], cache))
-        self._ids[:, 0] = tokens
-        self._positions[...] = cache.advance(1)
+            return self._run(model, *model.place(np.asarray(tokens), cache))
+        self._ids[...] = tokens
+        self._positions[...] = cache.advance(self._ids.shape[1])
         if self._plan is None:
             self._record()
         else:
@@ -56,4 +57,4 @@ class DecodeStep:
 
     def _run(self, model: CausalLM, ids: np.ndarray, at: Place) -> _core.Array:
         with autograd.no_grad():
-            return model.logits(model.hidden_at(ids, at)).array.reshape([len(ids), model.config.vocab_size])
+            return model.logits(model.hidden_at(ids, at)).array

@@ -43,11 +43,12 @@ class Parameter(Tensor):
     packed straight from its source and never becomes float32.
     """
 
-    __slots__ = ("_array", "_fresh", "_packed", "_source", "_used")
+    __slots__ = ("_array", "_fresh", "_packed", "_source", "_used", "version")
 
     def __init__(self, values) -> None:
         self._source: Source | None = None
         self._array: _core.Array | None = None
+        self.version = 0  # how often the values have changed
         super().__init__(None, requires_grad=True)  # type: ignore[arg-type]
         # For the six kinds: both directions, and pairs for a swiglu, in both dtypes.
         self._packed: list[_core.Panels | None] = [None] * 6
@@ -108,11 +109,13 @@ class Parameter(Tensor):
 
     def updated(self) -> None:
         """Call after writing to `array`: packed copies are made anew at their next use."""
+        self.version += 1
         self._fresh, self._used = [False] * 6, [False] * 6
 
     def panels_in_use(self) -> list[_core.Panels]:
         """The panels used since the last update, for who writes them together with `array`: they count as new, all
         others as old from now on."""
+        self.version += 1
         # The optimizer writes pairs by 32 rows: where halves have others, they are packed anew.
         self._fresh = [u and not (p and p.paired and p.N % 64) for u, p in zip(self._used, self._packed, strict=True)]
         self._used = [False] * 6
@@ -184,6 +187,11 @@ class Module:
     def num_parameters(self) -> int:
         """How many numbers are trained; shared ones count once."""
         return sum(p.size for p in self.parameters())
+
+    @property
+    def version(self) -> int:
+        """Another number whenever parameters have changed or been exchanged."""
+        return hash(tuple((id(p), p.version) for p in self.parameters()))
 
     def zero_grad(self) -> None:
         for p in self.parameters():

@@ -16,6 +16,7 @@ def attention(
     window: int | None = None,
     starts=None,
     softcap: float | None = None,
+    cache: _core.CacheBlocks | None = None,
 ) -> Tensor:
     """softmax(scale · q kᵀ + mask) v.
 
@@ -31,6 +32,10 @@ def attention(
     the start of its document, where several are packed in one row and must not see each other.
 
     softcap: scores s become softcap · tanh(s / softcap) before the mask (Gemma 2).
+
+    cache: k and v are pools of blocks (N, 64, Hkv, D), and row b's keys lie in the blocks that `_core.CacheBlocks` (blocks
+    (B, n) int32) names, one after the other (paged attention, Kwon et al. 2023); with its scales (N, 64, Hkv) they are
+    uint8 and stand for scale · (q − 128). The same bits as from keys that lie side by side.
     """
     q, k, v = as_tensor(q), as_tensor(k), as_tensor(v)
     if scale is not None:
@@ -44,7 +49,9 @@ def attention(
         raise ValueError("[attention] expected lengths=None where gradients are needed, got lengths")
     lengths = None if lengths is None else to_array(lengths)
     starts = None if starts is None else to_array(starts)
-    y, lse = _core.attention(q.array, k.array, v.array, scale, causal, lengths, window, starts, softcap)
+    if cache is not None and lengths is None:
+        raise ValueError("[attention] expected lengths with a cache, got None")
+    y, lse = _core.attention(q.array, k.array, v.array, scale, causal, lengths, window, starts, softcap, cache)
     out = Tensor(y)
     if taped:
         saved = q.array, k.array, v.array, y, lse
@@ -54,9 +61,17 @@ def attention(
     return out
 
 
-def cache_append(cache, x, lengths) -> None:
-    """Write x (B, T, H, D) into cache (B, S, H, D) in place: cache[b, lengths[b] − T + t] = x[b, t].
+def cache_append(cache, x, lengths, blocks=None, scale=None) -> None:
+    """Write x (B, T, H, D) into cache (B, S, H, D) in place: cache[b, lengths[b] − T + t] = x[b, t], rounded to its dtype.
 
-    lengths (B) int32 counts the new entries; each lies in [T, S].
+    lengths (B) int32 counts the new entries; each lies in [T, S]. With blocks (B, n) int32, cache is a pool (N, 64, H, D)
+    of which row b has these; with a scale (N, 64, H) float32 too, it is uint8 (see `attention`): each head of a position
+    becomes 8-bit numbers of its own scale, its largest magnitude / 127.
     """
-    _core.cache_append(to_array(cache), to_array(x), to_array(lengths))
+    _core.cache_append(
+        to_array(cache),
+        to_array(x),
+        to_array(lengths),
+        None if blocks is None else to_array(blocks),
+        None if scale is None else to_array(scale),
+    )

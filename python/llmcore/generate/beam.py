@@ -1,0 +1,126 @@
+"""Beam search: the completions that are likeliest as a whole, as far as a few at a time can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llmcore import _core, autograd
+from llmcore.generate.sampling import SamplingParams
+from llmcore.generate.text import Completion, TextStream
+from llmcore.models import DecodeStep, KVCache
+from llmcore.models.cache import BLOCK, BlockPool, blocks_for
+
+if TYPE_CHECKING:
+    from llmcore.generate.language_model import LanguageModel
+
+
+@dataclass
+class _Beam:
+    tokens: list[int]
+    logprobs: list[float]
+    blocks: list[int]
+
+    @property
+    def total(self) -> float:
+        return float(np.sum(self.logprobs))
+
+    def score(self, length_penalty: float) -> float:
+        return self.total / max(len(self.tokens), 1) ** length_penalty
+
+
+def search(
+    lm: LanguageModel, prompt: Sequence[int], params: SamplingParams, beams: int, length_penalty: float
+) -> list[Completion]:
+    """The best completions, at most `beams`, the best first: by the sum of their tokens' log-probabilities over
+    length ** length_penalty (Wu et al. 2016 have another power; transformers has this one). Of params, max_tokens, stop,
+    stop_ids and ignore_eos count; nothing is drawn. Sequences share the blocks of what they have in common."""
+    context = lm.config.context
+    if not 0 < len(prompt) < context:
+        raise ValueError(f"[generate] expected a prompt of 1 to {context - 1} tokens, got {len(prompt)}")
+    room = min(params.max_tokens, context - len(prompt))
+    ends = {*(() if params.ignore_eos else lm.end_ids), *params.stop_ids}
+    blocks = blocks_for(len(prompt) + room)
+    pool = lm.model.new_pool(blocks_for(len(prompt)) + beams * (blocks - len(prompt) // BLOCK + 2))
+    table = np.array([[pool.take() for _ in range(blocks_for(len(prompt)))]], np.int32)
+    cache = KVCache(pool, table, np.zeros(1, np.int32), table.size * BLOCK)
+    with autograd.no_grad():
+        logits = lm.model(np.array([prompt]), cache, last_only=True).array.reshape([1, -1])
+    live = [_Beam([], [], table[0].tolist())]
+    done: list[tuple[_Beam, str]] = []
+    cache = KVCache(pool, np.zeros((beams, blocks), np.int32), np.zeros(beams, np.int32), blocks * BLOCK)
+    step = DecodeStep(lm.model, cache)
+    for n in range(room):
+        chosen = _best(logits, live, 2 * beams)
+        grown: list[_Beam] = []
+        for i, token, logprob in chosen:
+            parent = live[i]
+            if token in ends:
+                done.append((_Beam(parent.tokens, [*parent.logprobs, logprob], []), "stop"))
+            elif len(grown) < beams:
+                child = _Beam([*parent.tokens, token], [*parent.logprobs, logprob], parent.blocks)
+                if _stopped(lm, child, params):
+                    done.append((child, "stop"))
+                else:
+                    grown.append(child)
+        done = sorted(done, key=lambda d: -d[0].score(length_penalty))[:beams]
+        best_hope = max((g.score(length_penalty) for g in grown), default=-np.inf)
+        if not grown or n + 1 == room or (len(done) == beams and done[-1][0].score(length_penalty) >= best_hope):
+            live = grown
+            break
+        live = _apart(pool, live, grown, len(prompt) + n)
+        for row, b in enumerate(live):
+            cache.tables[row, : len(b.blocks)] = b.blocks
+        cache.tables[len(live) :] = cache.tables[0]  # what they write is written by the first as well
+        cache.lengths[:] = len(prompt) + n
+        tokens = np.array([[b.tokens[-1]] for b in [*live, *[live[0]] * (beams - len(live))]], np.int32)
+        logits = step(tokens).reshape([beams, -1])
+    done += [(b, "length") for b in live]
+    done.sort(key=lambda d: -d[0].score(length_penalty))
+    return [_completion(lm, b, reason, len(prompt), params) for b, reason in done[:beams]]
+
+
+def _best(logits: _core.Array, live: Sequence[_Beam], count: int) -> list[tuple[int, int, float]]:
+    """(beam, token, log-probability) of the continuations with the largest sums, the best first."""
+    rows = logits.numpy()[: len(live)].astype(np.float64)
+    top = rows.max(axis=1, keepdims=True)
+    logprobs = rows - top - np.log(np.exp(rows - top).sum(axis=1, keepdims=True))
+    sums = (logprobs + np.array([[b.total] for b in live])).reshape(-1)
+    count = min(count, len(sums))
+    found = np.flatnonzero(sums >= np.partition(sums, -count)[-count])
+    order = found[np.lexsort((found, -sums[found]))][:count]
+    return [(int(at // rows.shape[1]), int(at % rows.shape[1]), float(logprobs.reshape(-1)[at])) for at in order]
+
+
+def _apart(pool: BlockPool, before: Sequence[_Beam], grown: list[_Beam], length: int) -> list[_Beam]:
+    """Blocks of their own for what the grown beams write next; what is full stays shared."""
+    full, partial = length // BLOCK, length % BLOCK
+    for b in grown:
+        own = [pool.share(block) for block in b.blocks[:full]]
+        own.append(pool.take())
+        if partial:
+            pool.copy(b.blocks[full], own[-1], partial)
+        b.blocks = own
+    for b in before:
+        for block in b.blocks:
+            pool.give_back(block)
+    return grown
+
+
+def _stopped(lm: LanguageModel, b: _Beam, params: SamplingParams) -> bool:
+    if not params.stop:
+        return False
+    stream = TextStream(lm.tokenizer, params.stop)
+    for token in b.tokens:
+        stream.push(token)
+    return stream.stopped
+
+
+def _completion(lm: LanguageModel, b: _Beam, reason: str, prompt_tokens: int, params: SamplingParams) -> Completion:
+    stream = TextStream(lm.tokenizer, params.stop)
+    text = "".join(stream.push(t) for t in b.tokens if t < lm.tokenizer.vocab_size) + stream.finish()
+    logprobs = b.logprobs[: len(b.tokens)] if params.logprobs else None
+    return Completion(text, b.tokens, reason, prompt_tokens, logprobs)

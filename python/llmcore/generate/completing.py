@@ -1,0 +1,152 @@
+"""What `LanguageModel.generate` and `LanguageModel.stream` do: from prompts to requests, and from what the engine draws to
+completions."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmcore.generate import beam
+from llmcore.generate.engine import Request
+from llmcore.generate.sampling import SamplingParams
+from llmcore.generate.speculate import Draft, PromptLookup
+from llmcore.generate.text import Completion, CompletionWriter
+
+if TYPE_CHECKING:
+    from llmcore.generate.constrain import Grammar
+    from llmcore.generate.language_model import LanguageModel, Prompt
+    from llmcore.generate.speculate import Proposer
+
+MOST = 1024  # completions of a prompt
+
+
+@dataclass
+class Asked:
+    """What one may ask for beside `SamplingParams`; see `LanguageModel.generate`."""
+
+    n: int = 1
+    best_of: int | None = None
+    beams: int = 1
+    length_penalty: float = 1.0
+    json_schema: Mapping[str, Any] | str | bool | None = None
+    regex: str | None = None
+    choices: Sequence[str] | None = None
+    draft: str | LanguageModel | None = None
+    draft_tokens: int | None = None
+    on_token: Callable[[Completion, str], object] | None = None
+    priority: int = 0
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("n", "beams", *(("best_of",) if self.best_of is not None else ())):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
+                raise ValueError(f"[generate] expected {name} an integer of 1 to {MOST}, got {value!r}")
+        if self.best_of is not None and self.best_of < self.n:
+            raise ValueError(f"[generate] expected best_of of at least n = {self.n}, got {self.best_of}")
+        if self.beams > 1 and (self.best_of is not None or self.n > self.beams):
+            raise ValueError(f"[generate] expected n of at most beams = {self.beams} and no best_of, got n = {self.n}")
+
+    @property
+    def samples(self) -> int:
+        """How many completions of a prompt are drawn."""
+        return self.best_of or self.n
+
+
+def generate(
+    lm: LanguageModel, prompts: Sequence[Prompt], params: SamplingParams, asked: Asked
+) -> list[list[Completion]]:
+    """n completions of each prompt, the best first where there were more."""
+    if asked.beams > 1:
+        return [
+            beam.search(lm, lm.prompt_ids(p), params, asked.beams, asked.length_penalty)[: asked.n] for p in prompts
+        ]
+    each = asked.samples
+    ranked = each > asked.n
+    assert params.seed is not None
+    grammar = _grammar(lm, asked)
+    requests, writers = [], []
+    for i, prompt in enumerate(prompts):
+        for j in range(each):
+            changed = {"seed": params.seed + i * each + j, "logprobs": params.logprobs or ranked}
+            own = SamplingParams(**{**vars(params), **changed})
+            request, writer = _request(lm, lm.prompt_ids(prompt), own, asked, grammar)
+            requests.append(request)
+            writers.append(writer)
+    lm.engine.run(requests)
+    done = [_completion(r, w) for r, w in zip(requests, writers, strict=True)]
+    groups = [done[i : i + each] for i in range(0, len(done), each)]
+    if not ranked:
+        return groups
+    return [sorted(g, key=lambda c: -statistics.fmean(c.logprobs or [0.0]))[: asked.n] for g in groups]
+
+
+def stream(lm: LanguageModel, prompt: Prompt, params: SamplingParams, asked: Asked) -> Iterator[str]:
+    """One completion, piece by piece."""
+    if asked.samples > 1 or asked.beams > 1:
+        raise ValueError("[generate] expected one completion to stream, got several or beams")
+    request, writer = _request(lm, lm.prompt_ids(prompt), params, asked, _grammar(lm, asked))
+    lm.engine.submit(request)
+
+    def pieces() -> Iterator[str]:
+        try:
+            while not request.done.is_set():
+                lm.engine.step_for(request)
+                yield from _taken(writer)
+            _completion(request, writer)
+            yield from _taken(writer)
+            if request.error is not None:
+                raise request.error
+        finally:
+            lm.engine.cancel(request)
+
+    return pieces()
+
+
+def _taken(writer: CompletionWriter) -> Iterator[str]:
+    while writer.settled:
+        yield writer.settled.pop(0)
+
+
+def _request(
+    lm: LanguageModel, ids: Sequence[int], params: SamplingParams, asked: Asked, grammar: Grammar | None
+) -> tuple[Request, CompletionWriter]:
+    end_ids = (*(() if params.ignore_eos else lm.end_ids), *params.stop_ids)
+    writer = CompletionWriter(lm.tokenizer, params, end_ids, len(ids), asked.on_token)
+    constraint = None if grammar is None else grammar.constraint()
+    request = Request(
+        ids, params, writer, end_ids, constraint, _proposer(lm, asked), asked.priority, asked.timeout
+    )  # fmt: skip
+    return request, writer
+
+
+def _completion(request: Request, writer: CompletionWriter) -> Completion:
+    c = writer.completion
+    if request.timed_out:
+        writer.end("timeout")
+    c.reused_tokens = request.reused
+    return c
+
+
+def _grammar(lm: LanguageModel, asked: Asked) -> Grammar | None:
+    if asked.json_schema is None and asked.regex is None and asked.choices is None:
+        return None
+    return lm.vocabulary.grammar(asked.json_schema, asked.regex, asked.choices)
+
+
+def _proposer(lm: LanguageModel, asked: Asked) -> Proposer | None:
+    counts = {} if asked.draft_tokens is None else {"most": asked.draft_tokens}
+    if asked.draft is None:
+        return None
+    if asked.draft == "lookup":
+        return PromptLookup(**counts)
+    if isinstance(asked.draft, str):
+        raise ValueError(f"[generate] expected draft 'lookup' or a model, got {asked.draft!r}")
+    if asked.draft.config.vocab_size != lm.config.vocab_size:
+        raise ValueError(
+            f"[generate] expected a draft model of the same vocabulary ({lm.config.vocab_size} tokens), got one of "
+            f"{asked.draft.config.vocab_size}"
+        )
+    return Draft(asked.draft.model, **counts)

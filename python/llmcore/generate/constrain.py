@@ -1,0 +1,121 @@
+"""Completions of a given form: a JSON schema, a regular expression, one of several texts. What may come next is
+llguidance's work (extra `constrain`); the sampling kernel takes its masks."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from llmcore.tokenizer import Tokenizer
+
+
+class Grammar:
+    """A form, compiled for a tokenizer. Its constraints are for one request each."""
+
+    def __init__(self, vocabulary: Vocabulary, form: str):
+        """ValueError for a form that llguidance does not take."""
+        self._vocabulary = vocabulary
+        matcher = vocabulary.library.LLMatcher(vocabulary.tokenizer, form)
+        if matcher.is_error():
+            raise ValueError(f"[constrain] expected a form that can be followed, got: {_line(matcher.get_error())}")
+        self._matcher = matcher
+
+    def constraint(self) -> Constraint:
+        return Constraint(self._matcher.deep_copy())
+
+
+class Constraint:
+    """Where in its form a completion is."""
+
+    def __init__(self, matcher: Any):
+        self._matcher = matcher
+
+    def fill(self, mask: np.ndarray) -> None:
+        """Set the bits of the tokens that may come next, and no others: mask (ceil(V/32)) uint32."""
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
+        self._check()
+        n = min(len(bits), len(mask))
+        mask[:n], mask[n:] = bits[:n], 0
+
+    def accept(self, token: int) -> None:
+        """The token that came."""
+        if not self._matcher.is_stopped():
+            self._matcher.consume_token(token)
+            self._check()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing but an end may come."""
+        return self._matcher.is_stopped()
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise RuntimeError(f"[constrain] {_line(self._matcher.get_error())}")
+
+
+class Vocabulary:
+    """A tokenizer as llguidance wants it; made once for a model."""
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_ids: Sequence[int]):
+        try:
+            import llguidance
+        except ImportError:
+            raise ImportError(
+                "[constrain] expected llguidance, which is not installed: pip install 'llmcore[constrain]'"
+            ) from None
+        if not end_ids:
+            raise ValueError("[constrain] expected a model that knows an end of text, got one without")
+        self.library = llguidance
+        specials = sorted(set(tokenizer.special_tokens.values()))
+        size = tokenizer.vocab_size
+        # Unused numbers are empty tokens: never allowed.
+        tokens = [b"" if i >= size else tokenizer.token_bytes(i) for i in range(vocab_size)]
+
+        class Wrapped:
+            eos_token_id, bos_token_id = end_ids[0], None
+            special_token_ids = specials
+
+            def __call__(self, text: bytes) -> list[int]:
+                return tokenizer.encode_ordinary(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
+
+        Wrapped.tokens = tokens  # type: ignore[attr-defined]
+        wrapper = llguidance.TokenizerWrapper(Wrapped())
+        self.tokenizer = llguidance.LLTokenizer(wrapper, n_vocab=vocab_size, eos_token=list(end_ids))
+
+    def grammar(
+        self,
+        json_schema: Mapping[str, Any] | str | bool | None = None,
+        regex: str | None = None,
+        choices: Sequence[str] | None = None,
+    ) -> Grammar:
+        """Of one of these. json_schema: a schema, or its text; {} or True for any JSON."""
+        matcher = self.library.LLMatcher
+        if sum(v is not None for v in (json_schema, regex, choices)) != 1:
+            raise ValueError("[constrain] expected one of json_schema, regex and choices")
+        if regex is not None:
+            if not isinstance(regex, str):
+                raise TypeError(f"[constrain] expected regex a text, got {regex!r:.100}")
+            return Grammar(self, matcher.grammar_from_regex(regex))
+        if choices is not None:
+            if isinstance(choices, str) or not choices or not all(isinstance(c, str) and c for c in choices):
+                raise ValueError(f"[constrain] expected choices as a list of texts, got {choices!r:.100}")
+            return Grammar(self, matcher.grammar_from_regex("|".join(re.escape(c) for c in choices)))
+        try:
+            schema = json.loads(json_schema) if isinstance(json_schema, str) else json_schema
+            text = json.dumps({} if schema is True else schema)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"[constrain] expected json_schema as JSON, got {_line(error)}") from None
+        try:
+            form = matcher.grammar_from_json_schema(text)
+        except Exception as error:
+            raise ValueError(f"[constrain] expected a JSON schema, got: {_line(error)}") from None
+        return Grammar(self, form)
+
+
+def _line(error: Any) -> str:
+    return " ".join(str(error).split())[:300]

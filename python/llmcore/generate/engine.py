@@ -1,0 +1,442 @@
+"""Many requests, one model: they join and leave a running batch (continuous batching, Yu et al. 2022).
+
+A request waits, reads its prompt in chunks between the steps of those that write, and writes a token a step. Its tokens
+depend on its prompt and its own parameters only: kernels compute every row alone, whatever stands beside it, and the draw
+is keyed by the request's seed and the number of the draw.
+
+There is no thread behind this: who waits for a request moves all of them on (`Engine.step`), under a lock. So nothing
+runs when nobody waits, and any number of threads may ask at the same time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from llmcore import _core, autograd, ops
+from llmcore._tensor import Tensor
+from llmcore.generate.prefix_cache import PrefixCache
+from llmcore.generate.sampler import Drawn, Sampler
+from llmcore.generate.sampling import SamplingParams
+from llmcore.models import CausalLM, DecodeStep, KVCache
+from llmcore.models.cache import BLOCK, BlockPool, NoBlocks, blocks_for
+
+if TYPE_CHECKING:
+    from llmcore.generate.constrain import Constraint
+    from llmcore.generate.speculate import Proposer
+
+_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # of recorded steps: a batch takes the next larger one
+_FEW = 8  # tokens that are read by a recorded step
+_LOGIT_ROWS = 64  # of a prompt, at a time, where its log-probabilities are wanted
+
+
+class QueueFull(RuntimeError):
+    """More requests wait than the engine takes."""
+
+
+class Writer(Protocol):
+    """Who gets a request's tokens."""
+
+    def prompt(self, logprobs: list[float]) -> None:
+        """Log-probabilities of the prompt's tokens from the second on, where they were asked for."""
+
+    def write(self, drawn: Drawn, last: str | None) -> bool:
+        """One token; `last`: why no other will come ("length" or "stop"), or None. Returns True to end the request."""
+
+
+class Request:
+    """What the engine knows of a sequence. Written by the engine only, but for `priority` and `deadline`."""
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        writer: Writer,
+        end_ids: Sequence[int] = (),
+        constraint: Constraint | None = None,
+        proposer: Proposer | None = None,
+        priority: int = 0,
+        timeout: float | None = None,
+    ):
+        """end_ids: what ends it, kept from being drawn before params.min_tokens. priority: higher ones come first.
+        timeout: seconds from now on."""
+        self.tokens = [int(i) for i in prompt]
+        self.prompt_length = len(self.tokens)
+        self.params, self.writer, self.end_ids = params, writer, tuple(end_ids)
+        self.constraint, self.proposer = constraint, proposer
+        self.priority = priority
+        self.deadline = None if timeout is None else time.monotonic() + timeout
+        self.done = threading.Event()
+        self.error: BaseException | None = None
+        self.timed_out = False
+        self.cancelled = False
+        self.reused = 0  # positions that others had computed
+        self.blocks: list[int] = []
+        self.computed = 0  # positions in the cache
+        self.prompt_logprobs: list[float] = []
+
+    @property
+    def written(self) -> int:
+        return len(self.tokens) - self.prompt_length
+
+
+class Engine:
+    """Continues any number of requests of a model.
+
+    max_batch: how many write at a time. max_waiting: how many may wait for that. chunk: how many tokens of a prompt are
+    read between two steps of others. cache_bytes: memory for keys and values, by default an eighth of the machine's, at
+    most 1 GiB, but what a context of 8,192 tokens takes; it is used as it is needed. cache_dtype: as of
+    `CausalLM.new_cache`. What was read stays known as long as there is room.
+    """
+
+    def __init__(
+        self,
+        model: CausalLM,
+        max_batch: int = 64,
+        max_waiting: int = 4096,
+        chunk: int = 128,
+        cache_bytes: int | None = None,
+        cache_dtype: str | None = None,
+    ):
+        for name, value in (("max_batch", max_batch), ("max_waiting", max_waiting), ("chunk", chunk)):
+            if value < 1:
+                raise ValueError(f"[engine] expected {name} >= 1, got {value}")
+        self.model, self.max_batch, self.max_waiting, self.chunk = model, min(max_batch, _ROWS[-1]), max_waiting, chunk
+        self.pool = self._make_pool(cache_bytes, cache_dtype)
+        self.prefixes = PrefixCache(self.pool)
+        self._scratch = self.pool.take()  # where rows that fill up a batch write
+        self._lock = threading.RLock()
+        self._waiting: list[tuple[int, int, Request]] = []  # a heap: (-priority, number, request)
+        self._numbers = itertools.count()
+        self._reading: Request | None = None
+        self._writing: list[Request] = []
+        self._steps: dict[tuple[int, int], tuple[DecodeStep, KVCache]] = {}
+        self._sampler: Sampler | None = None
+        self._capacity = 1024
+        self._version = model.version
+
+    def _make_pool(self, cache_bytes: int | None, dtype: str | None) -> BlockPool:
+        context = blocks_for(self.model.config.context)
+        size = self.model.new_pool(1, dtype).bytes_a_block
+        if cache_bytes is None:
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            cache_bytes = max(min(memory // 8, 1 << 30), min(context, blocks_for(8192)) * size)
+        blocks = min(cache_bytes // size, context * self.max_batch) + 1
+        if blocks < 2:
+            raise ValueError(f"[engine] expected cache_bytes of at least {size}, a block's, got {cache_bytes}")
+        return self.model.new_pool(blocks, dtype)
+
+    # ---- what people call ----
+
+    def submit(self, request: Request) -> None:
+        """Queue a request. QueueFull where too many wait already; ValueError for a prompt that cannot be continued."""
+        context = self.model.config.context
+        if not 0 < len(request.tokens) < context:
+            raise ValueError(
+                f"[generate] expected a prompt of 1 to {context - 1} tokens (the context is {context}), "
+                f"got {len(request.tokens)}"
+            )
+        vocab = self.model.config.vocab_size
+        if not all(0 <= i < vocab for i in request.tokens):
+            raise ValueError(f"[generate] expected token ids in [0, {vocab}), got {request.tokens}"[:300])
+        for name in ("forced", "banned", "stop_ids"):
+            if any(i >= vocab for i in getattr(request.params, name)):
+                raise ValueError(f"[generate] expected {name} in [0, {vocab}), got {getattr(request.params, name)}")
+        with self._lock:
+            if len(self._waiting) >= self.max_waiting:
+                raise QueueFull(f"[engine] expected at most {self.max_waiting} waiting requests, got one more")
+            if not (self._waiting or self._writing or self._reading):
+                self._notice_new_weights()
+            if request.params.max_tokens == 0 and not request.params.prompt_logprobs:
+                request.done.set()
+                return
+            heapq.heappush(self._waiting, (-request.priority, next(self._numbers), request))
+
+    def cancel(self, request: Request) -> None:
+        """Forget a request, wherever it is; its blocks are free when this returns."""
+        request.cancelled = True
+        with self._lock:
+            if not request.done.is_set():
+                self._waiting = [w for w in self._waiting if w[2] is not request]
+                heapq.heapify(self._waiting)
+                self._finish(request)
+
+    def run(self, requests: Sequence[Request], submit: bool = True) -> None:
+        """Until all of these are done; then raises the first error among them."""
+        try:
+            if submit:
+                for r in requests:
+                    self.submit(r)
+            for r in requests:
+                while not r.done.is_set():
+                    self.step_for(r)
+        finally:
+            for r in requests:
+                self.cancel(r)
+        for r in requests:
+            if r.error is not None:
+                raise r.error
+
+    def step_for(self, request: Request) -> None:
+        """One step of all that are underway, unless the request is done."""
+        with self._lock:
+            if not request.done.is_set():
+                self.step()
+
+    def step(self) -> None:
+        """Admit who waits, read a chunk of a prompt, write a token for every request that writes."""
+        with self._lock, autograd.no_grad():
+            self._expire()
+            self._admit()
+            if self._reading is not None:
+                self._guarded(self._read, self._reading)
+            elif not self._writing and self._waiting:
+                # Nothing runs and the first that waits gets no block: it never will.
+                r = heapq.heappop(self._waiting)[2]
+                self._fail(r, self._too_small(r))
+            proposing = [r for r in self._writing if r.proposer is not None]
+            for r in proposing:
+                self._guarded(self._write_proposed, r)
+            self._write([r for r in self._writing if r.proposer is None])
+
+    def reset(self) -> None:
+        """Forget what was read."""
+        with self._lock:
+            self.prefixes.clear()
+
+    # ---- requests ----
+
+    def _notice_new_weights(self) -> None:
+        version = self.model.version
+        if version != self._version:
+            self.prefixes.clear()
+            self._steps.clear()
+            self._version = version
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        reading = [] if self._reading is None else [self._reading]
+        for r in [*(w[2] for w in self._waiting), *reading, *self._writing]:
+            if r.deadline is not None and now > r.deadline:
+                r.timed_out = True
+                self.cancel(r)
+
+    def _admit(self) -> None:
+        """The next prompt to read. One at a time: the next may begin like it."""
+        if self._reading is not None or not self._waiting or len(self._writing) >= self.max_batch:
+            return
+        r = heapq.heappop(self._waiting)[2]
+        reusable = 0 if r.params.prompt_logprobs and not r.written else len(r.tokens) - 1
+        blocks, more = self.prefixes.find(r.tokens[:reusable])
+        r.blocks = [self.pool.share(b) for b in blocks]
+        r.computed = r.reused = BLOCK * len(blocks)
+        self._reading = r
+        if more is not None:
+            block, positions = more
+            self.pool.share(block)  # not evicted while room for its copy is made
+            try:
+                own = self._take()
+                self.pool.copy(block, own, positions)
+                r.blocks.append(own)
+                r.computed = r.reused = r.computed + positions
+            except NoBlocks:
+                pass  # it is read again
+            finally:
+                self.pool.give_back(block)
+
+    def _finish(self, r: Request, keep: bool = True) -> None:
+        if r is self._reading:
+            self._reading = None
+        self._writing = [w for w in self._writing if w is not r]
+        self._leave(r, keep)
+        r.done.set()
+
+    def _leave(self, r: Request, keep: bool = True) -> None:
+        """Without its blocks; what is in them stays known."""
+        if keep and r.computed:
+            self.prefixes.add(r.tokens[: r.computed], r.blocks)
+        for block in r.blocks:
+            self.pool.give_back(block)
+        r.blocks, r.computed = [], 0
+
+    def _fail(self, r: Request, error: BaseException) -> None:
+        r.error = error
+        self._finish(r, keep=False)
+
+    def _guarded(self, work: Callable[..., Any], r: Request, *args: Any) -> Any:
+        """work(r, ...), or None: what goes wrong with a request is its own."""
+        try:
+            return work(r, *args)
+        except Exception as error:
+            self._fail(r, error)
+            return None
+
+    def _too_small(self, r: Request) -> MemoryError:
+        room = (self.pool.blocks - 1) * BLOCK
+        return MemoryError(
+            f"[engine] expected at most {room} tokens at a time (what cache_bytes has room for), got {len(r.tokens)}"
+        )
+
+    # ---- blocks ----
+
+    def _take(self) -> int:
+        if not self.pool.free:
+            self.prefixes.evict(1)
+        return self.pool.take()
+
+    def _make_room(self, r: Request, positions: int) -> bool:
+        """Blocks for the next positions of a request. Where there are none, the request that came last among the least
+        important goes back to wait, and reads again what it lost; False when this was `r` itself."""
+        while len(r.blocks) < blocks_for(r.computed + positions):
+            try:
+                r.blocks.append(self._take())
+            except NoBlocks:
+                others = [*self._writing, *([self._reading] if self._reading else [])]
+                last = max(others, key=lambda w: (-w.priority, w is self._reading, others.index(w)))
+                if last is r and len(others) == 1:
+                    raise self._too_small(r) from None
+                if last is self._reading:
+                    self._reading = None
+                self._writing = [w for w in self._writing if w is not last]
+                self._leave(last)
+                heapq.heappush(self._waiting, (-last.priority, -next(self._numbers), last))
+                if last is r:
+                    return False
+        return True
+
+    # ---- reading ----
+
+    def _read(self, r: Request) -> None:
+        busy = bool(self._writing)
+        n = min(len(r.tokens) - r.computed, self.chunk if busy else max(self.chunk, 512))
+        ask = r.params.prompt_logprobs and not r.written
+        if ask:
+            n = min(n, _LOGIT_ROWS)
+        if not self._make_room(r, n):
+            return
+        ids = np.array([r.tokens[r.computed : r.computed + n]], np.int32)
+        last = r.computed + n == len(r.tokens)
+        few = n <= _FEW and self.model.recordable and not ask
+        if few:
+            logits = self._run([r], ids)
+        else:
+            table = np.array([r.blocks], np.int32)
+            cache = KVCache(self.pool, table, np.array([r.computed], np.int32), len(r.blocks) * BLOCK)
+            hidden = self.model.hidden(ids, cache)
+            r.computed += n
+            if ask:
+                self._score_prompt(r, hidden, n)
+            if not last:
+                return
+            logits = self.model.logits(Tensor(hidden.array.narrow(1, n - 1, 1))).array
+        if not last:
+            return
+        self._reading = None
+        self.prefixes.add(r.tokens[: r.computed], r.blocks)
+        if ask:
+            r.writer.prompt(r.prompt_logprobs)
+        if r.params.max_tokens == 0:
+            self._finish(r)
+            return
+        self._writing.append(r)
+        rows = logits.reshape([-1, logits.shape[-1]])
+        row = rows.narrow(0, rows.shape[0] - 1, 1)
+        self._deliver(r, Sampler([r], self.model.config.vocab_size).draw(row)[0])
+
+    def _score_prompt(self, r: Request, hidden: Tensor, n: int) -> None:
+        logits = self.model.logits(hidden)
+        rows = Tensor(logits.array.reshape([n, logits.shape[-1]]))
+        targets = np.full(n, -1, np.int32)
+        known = r.tokens[r.computed - n + 1 : r.computed + 1]
+        targets[: len(known)] = known
+        losses = ops.cross_entropy(rows, targets, "none").numpy()
+        r.prompt_logprobs += [-float(x) for x in losses[: len(known)]]
+
+    # ---- writing ----
+
+    def _run(self, requests: Sequence[Request], ids: np.ndarray) -> _core.Array:
+        """The next tokens (B, count) of requests that have room for them -> logits (B, count, V)."""
+        need = max(blocks_for(r.computed + ids.shape[1]) for r in requests) * BLOCK
+        if need > self._capacity:
+            while need > self._capacity:
+                self._capacity *= 2
+            self._steps.clear()
+        n, count = ids.shape
+        rows = next(size for size in _ROWS if size >= n)
+        if (rows, count) not in self._steps:
+            table = np.full((rows, self._capacity // BLOCK), self._scratch, np.int32)
+            cache = KVCache(self.pool, table, np.zeros(rows, np.int32), self._capacity)
+            self._steps[rows, count] = DecodeStep(self.model, cache, count), cache
+        step, cache = self._steps[rows, count]
+        tokens = np.zeros((rows, count), np.int32)
+        tokens[:n] = ids
+        for i, r in enumerate(requests):
+            cache.tables[i, : len(r.blocks)] = r.blocks
+            cache.lengths[i] = r.computed
+        cache.tables[n:, 0] = self._scratch
+        cache.lengths[n:] = 0
+        logits = step(tokens)
+        for r in requests:
+            r.computed += count
+        return logits if rows == n else logits.narrow(0, 0, n)
+
+    def _write(self, requests: list[Request]) -> None:
+        for r in requests:
+            if r in self._writing:  # not sent back for want of room meanwhile
+                self._guarded(self._make_room, r, 1)
+        ready = [r for r in requests if r in self._writing]
+        if not ready:
+            return
+        logits = self._run(ready, np.array([[r.tokens[-1]] for r in ready], np.int32))
+        rows = logits.reshape([len(ready), logits.shape[-1]])
+        try:
+            if self._sampler is None or not self._sampler.is_for(ready):
+                self._sampler = Sampler(ready, self.model.config.vocab_size)
+            drawn = self._sampler.draw(rows)
+        except Exception:  # one of them: which?
+            self._sampler = None
+            for i, r in enumerate(ready):
+                d = self._guarded(self._draw_alone, r, rows.narrow(0, i, 1))
+                if d is not None:
+                    self._guarded(self._deliver, r, d)
+            return
+        for r, d in zip(ready, drawn, strict=True):
+            self._guarded(self._deliver, r, d)
+
+    def _draw_alone(self, r: Request, row: _core.Array) -> Drawn:
+        return Sampler([r], self.model.config.vocab_size).draw(row)[0]
+
+    def _write_proposed(self, r: Request) -> None:
+        """As many tokens as were foreseen rightly, and one. The draws are those of one token at a time, since a draw is
+        keyed by its number: a guess is right when it is what the draw gives."""
+        assert r.proposer is not None
+        room = min(r.params.max_tokens - r.written, self.model.config.context - len(r.tokens)) - 1
+        guesses = list(r.proposer.propose(r, min(room, _FEW - 1))) if room > 0 else []
+        if not self._make_room(r, 1 + len(guesses)):
+            return
+        start = r.computed
+        logits = self._run([r], np.array([[r.tokens[-1], *guesses]], np.int32))
+        rows = logits.reshape([1 + len(guesses), logits.shape[-1]])
+        for i in range(1 + len(guesses)):
+            drawn = self._draw_alone(r, rows.narrow(0, i, 1))
+            r.computed = start + i + 1  # what was computed for wrong guesses is written over
+            self._deliver(r, drawn)
+            if r.done.is_set() or i == len(guesses) or drawn.token != guesses[i]:
+                r.proposer.judged(i, len(guesses))
+                return
+
+    def _deliver(self, r: Request, drawn: Drawn) -> None:
+        r.tokens.append(drawn.token)
+        last = "length" if r.written >= r.params.max_tokens or len(r.tokens) >= self.model.config.context else None
+        if r.constraint is not None:
+            r.constraint.accept(drawn.token)
+            last = "stop" if r.constraint.complete else last
+        if r.writer.write(drawn, last) or last:
+            self._finish(r)

@@ -1,0 +1,135 @@
+"""Which beginnings of texts have their keys and values in the cache: a tree of blocks (as SGLang's radix attention has
+it, Zheng et al. 2024), so that a system prompt, or a chat so far, is computed once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from llmcore.models.cache import BLOCK, BlockPool
+
+_LOOKED_AT = 256  # of the newest beginnings that share their first token
+
+
+@dataclass(eq=False)
+class _Node:
+    """A block and the tokens of its positions; only full blocks go on in others."""
+
+    tokens: tuple[int, ...]
+    block: int
+    parent: _Node | None
+    used: int = 0  # when it was last of use
+    children: dict[int, list[_Node]] = field(default_factory=dict)  # by their first token
+
+
+class PrefixCache:
+    """The tree holds one reference to each of its blocks. A block's first positions never change once they are computed,
+    so who finds only these to be the same copies them."""
+
+    def __init__(self, pool: BlockPool):
+        self._pool = pool
+        self._root = _Node((), -1, None)
+        self._clock = itertools.count(1)
+        self._size = 0
+
+    def __len__(self) -> int:
+        """How many blocks it holds."""
+        return self._size
+
+    def find(self, tokens: Sequence[int]) -> tuple[list[int], tuple[int, int] | None]:
+        """The longest beginning of `tokens` that is known: the blocks that it fills, and (block, positions) of one that
+        goes on with some of the next tokens, or None. The blocks are lent: share them before anything is evicted."""
+        node, blocks = self._root, list[int]()
+        now = next(self._clock)
+        for start in range(0, len(tokens), BLOCK):
+            part = tuple(tokens[start : start + BLOCK])
+            best, same = None, 0
+            for child in itertools.islice(reversed(node.children.get(part[0], ())), _LOOKED_AT):
+                n = _common(child.tokens, part)
+                if n > same:
+                    best, same = child, n
+                    if n == len(part):
+                        break
+            if best is None:
+                return blocks, None
+            best.used = now
+            if same < BLOCK:
+                return blocks, (best.block, same)
+            blocks.append(best.block)
+            node = best
+        return blocks, None
+
+    def add(self, tokens: Sequence[int], blocks: Sequence[int]) -> None:
+        """Remember blocks that hold the keys and values of `tokens`, the last of them perhaps not full."""
+        node = self._root
+        now = next(self._clock)
+        for i, start in enumerate(range(0, len(tokens), BLOCK)):
+            part = tuple(tokens[start : start + BLOCK])
+            siblings = node.children.setdefault(part[0], [])
+            found = None
+            for child in siblings:
+                if child.block == blocks[i] or len(child.tokens) >= len(part):
+                    same = _common(child.tokens, part)
+                    if same == len(part) or (child.block == blocks[i] and same == len(child.tokens)):
+                        found = child
+                        break
+            if found is None:
+                found = _Node(part, self._pool.share(blocks[i]), node)
+                siblings.append(found)
+                self._size += 1
+                # What is a beginning of this, and goes on nowhere, is of no use any more.
+                for child in [c for c in siblings if len(c.tokens) < len(part) and part[: len(c.tokens)] == c.tokens]:
+                    self._remove(child)
+            elif len(found.tokens) < len(part):
+                found.tokens = part
+            found.used = now
+            if len(found.tokens) < BLOCK:
+                return
+            node = found
+
+    def evict(self, blocks: int) -> int:
+        """Forget beginnings that nobody uses, the longest unused first, until so many blocks are free; returns how many
+        became free."""
+        freed = 0
+        while freed < blocks:
+            leaves = [n for n in self._leaves() if self._pool.references(n.block) == 1]
+            if not leaves:
+                break
+            # Several at once: finding the leaves takes a walk through the tree.
+            for leaf in sorted(leaves, key=lambda n: n.used)[: max(blocks - freed, len(leaves) // 8)]:
+                self._remove(leaf)
+                freed += 1
+        return freed
+
+    def clear(self) -> None:
+        """Forget everything."""
+        while leaves := list(self._leaves()):
+            for leaf in leaves:
+                self._remove(leaf)
+
+    def _leaves(self) -> Iterator[_Node]:
+        stack = [self._root]
+        while stack:
+            node = stack.pop()
+            children = [c for siblings in node.children.values() for c in siblings]
+            stack += children
+            if not children and node is not self._root:
+                yield node
+
+    def _remove(self, node: _Node) -> None:
+        assert node.parent is not None
+        siblings = node.parent.children[node.tokens[0]]
+        siblings.remove(node)
+        if not siblings:
+            del node.parent.children[node.tokens[0]]
+        self._pool.give_back(node.block)
+        self._size -= 1
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike."""
+    n = min(len(a), len(b))
+    if a[:n] == b[:n]:
+        return n
+    return next(i for i in range(n) if a[i] != b[i])

@@ -1,0 +1,139 @@
+"""From the logits of a batch to its next tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from llmcore import _core
+from llmcore.ops.sample import bias_arrays
+
+if TYPE_CHECKING:
+    from llmcore.generate.engine import Request
+
+_NAMES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+
+
+class Drawn(NamedTuple):
+    """A token, its log-probability under the model's own distribution, and the likeliest tokens with theirs."""
+
+    token: int
+    logprob: float
+    top: list[tuple[int, float]] | None
+
+
+class Sampler:
+    """The parameters of some requests as arrays, one row each, as long as these are the ones that write."""
+
+    def __init__(self, requests: Sequence[Request], vocab_size: int):
+        self._requests, self._vocab = list(requests), vocab_size
+        params = [r.params for r in requests]
+
+        def each(name: str, dtype) -> _core.Array:
+            return _core.from_numpy(np.array([getattr(p, name) for p in params], dtype))
+
+        self._filters = each("temperature", np.float32), each("top_k", np.int32), each("top_p", np.float32)
+        self._min_p, self._seed = each("min_p", np.float32), each("seed", np.int64)
+        self._steps = np.array([r.written for r in requests], np.int64)
+        self._changes: dict = {"typical_p": each("typical_p", np.float32)}
+        if any(p.logit_bias for p in params):
+            self._changes["bias"] = bias_arrays([p.logit_bias for p in params])
+        self._history: np.ndarray | None = None
+        if any(p.penalised for p in params):
+            self._set_history([len(r.tokens) + 256 for r in requests])
+            self._changes |= {name: each(name, np.float32) for name in _NAMES}
+        self._masked = [i for i, r in enumerate(requests) if r.params.masks or r.constraint is not None]
+        self._mask = np.full((len(params), -(-vocab_size // 32)), ~np.uint32(0)) if self._masked else None
+        if self._mask is not None:
+            self._changes["mask"] = _core.from_numpy(self._mask)
+        self._tops = [(i, p.top_logprobs) for i, p in enumerate(params) if p.top_logprobs]
+
+    def is_for(self, requests: Sequence[Request]) -> bool:
+        """Whether its rows are these requests, where it left them."""
+        return len(requests) == len(self._requests) and all(
+            a is b and a.written == n for a, b, n in zip(requests, self._requests, self._steps.tolist(), strict=True)
+        )
+
+    def draw(self, logits: _core.Array) -> list[Drawn]:
+        """From logits (B, V), in memory that the caller may write over afterwards."""
+        if self._mask is not None:
+            for i in self._masked:
+                allow(self._requests[i], self._vocab, self._mask[i])
+        drawn, logprobs, _ = _core.sample(
+            logits, *self._filters, self._min_p, self._seed, _core.from_numpy(self._steps), **self._changes
+        )
+        tokens = drawn.numpy()
+        self._steps += 1
+        if self._history is not None:
+            self._remember(tokens)
+        found = [Drawn(t, p, None) for t, p in zip(tokens.tolist(), logprobs.numpy().tolist(), strict=True)]
+        for i, k in self._tops:
+            found[i] = found[i]._replace(top=top_logprobs(logits.narrow(0, i, 1).numpy()[0], found[i], k))
+        return found
+
+    def _set_history(self, room: Iterable[int]) -> None:
+        self._lengths = np.array([len(r.tokens) for r in self._requests], np.int32)
+        self._history = np.zeros((len(self._requests), max(room)), np.int32)
+        for row, r in zip(self._history, self._requests, strict=True):
+            row[: len(r.tokens)] = r.tokens
+        prompts = np.array([r.prompt_length for r in self._requests], np.int32)
+        self._changes |= {
+            "history": _core.from_numpy(self._history),
+            "history_lengths": _core.from_numpy(self._lengths),
+            "prompt_lengths": _core.from_numpy(prompts),
+        }
+
+    def _remember(self, tokens: np.ndarray) -> None:
+        assert self._history is not None
+        if self._lengths.max() == self._history.shape[1]:
+            self._set_history(2 * self._lengths)  # the requests do not have this token yet
+        self._history[np.arange(len(tokens)), self._lengths] = tokens
+        self._lengths += 1
+
+
+def top_logprobs(logits: np.ndarray, drawn: Drawn, k: int) -> list[tuple[int, float]]:
+    """The k likeliest tokens of a row, the likeliest first, the lower id first where they are alike."""
+    top = logits.astype(np.float64)
+    log_sum = top[drawn.token] - drawn.logprob
+    k = min(k, len(top))
+    found = np.flatnonzero(top >= np.partition(top, -k)[-k])
+    order = found[np.lexsort((found, -top[found]))][:k]
+    return [(int(i), float(top[i] - log_sum)) for i in order]
+
+
+def allow(request: Request, vocab_size: int, mask: np.ndarray) -> None:
+    """The tokens that a request may draw next, as bits."""
+    p = request.params
+    if request.written < len(p.forced):
+        mask[:] = 0
+        _set(mask, [p.forced[request.written]], True)
+        return
+    if request.constraint is None:
+        mask[:] = ~np.uint32(0)
+    else:
+        request.constraint.fill(mask)
+    banned = list(p.banned)
+    if request.written < p.min_tokens:
+        banned += request.end_ids
+    if p.no_repeat_ngram:
+        banned += _repeated(request.tokens, p.no_repeat_ngram)
+    _set(mask, [i for i in banned if i < vocab_size], False)
+
+
+def _set(mask: np.ndarray, ids: Sequence[int], value: bool) -> None:
+    for i in ids:
+        bit = np.uint32(1 << (i % 32))
+        mask[i // 32] = mask[i // 32] | bit if value else mask[i // 32] & ~bit
+
+
+def _repeated(tokens: Sequence[int], n: int) -> list[int]:
+    """What would make the last n tokens a sequence that was there before."""
+    if len(tokens) < n:
+        return []
+    a, last = np.asarray(tokens), tokens[len(tokens) - n + 1 :]
+    at = np.ones(len(a) - n + 1, bool)
+    for i, token in enumerate(last):
+        at &= a[i : i + len(at)] == token
+    return a[np.flatnonzero(at) + n - 1].tolist()

@@ -1,0 +1,111 @@
+"""Guessing the next tokens, so that one pass of the model checks several at a time (Leviathan et al. 2023).
+
+A draw is keyed by its number: the engine draws every token from the model's own logits, with the noise that it would have
+had alone, and a guess is right when it is that token. So guesses change the speed and not one token, at any temperature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from llmcore.models import CausalLM, DecodeStep, KVCache
+
+if TYPE_CHECKING:
+    from llmcore.generate.engine import Request
+
+
+class Proposer(Protocol):
+    """One for each request."""
+
+    def propose(self, request: Request, limit: int) -> Sequence[int]:
+        """Up to `limit` tokens that may come next."""
+        ...
+
+    def judged(self, right: int, proposed: int) -> None:
+        """How many of the last ones were right."""
+
+
+class _Adaptive:
+    """More guesses while all are right, fewer while they are wrong."""
+
+    def __init__(self, most: int):
+        if most < 1:
+            raise ValueError(f"[generate] expected draft_tokens >= 1, got {most}")
+        self._most, self._count = most, most
+        self.proposed = self.right = 0
+
+    def judged(self, right: int, proposed: int) -> None:
+        self.proposed += proposed
+        self.right += right
+        if proposed:
+            self._count = min(self._count + 1, self._most) if right == proposed else max(1, right + 1)
+
+
+class PromptLookup(_Adaptive):
+    """What followed where the last tokens stood before (Saxena 2023): for answers that quote their prompt."""
+
+    def __init__(self, most: int = 7, longest: int = 4):
+        super().__init__(most)
+        self._longest = longest
+
+    def propose(self, request: Request, limit: int) -> Sequence[int]:
+        tokens = np.asarray(request.tokens)
+        for n in range(min(self._longest, len(tokens) - 1), 1, -1):
+            last, starts = tokens[-n:], len(tokens) - n
+            at = np.ones(starts, bool)
+            for i, token in enumerate(last):
+                at &= tokens[i : i + starts] == token
+            found = np.flatnonzero(at)
+            if len(found):
+                begin = int(found[-1]) + n
+                return tokens[begin : begin + min(limit, self._count)].tolist()
+        return []
+
+
+class Draft(_Adaptive):
+    """What a smaller model with the same tokens draws, with the same noise: where the two agree on the probabilities they
+    agree on the token."""
+
+    def __init__(self, model: CausalLM, most: int = 4):
+        super().__init__(most)
+        self._model = model
+        self._cache: KVCache | None = None
+        self._step: DecodeStep | None = None
+        self._known: list[int] = []
+
+    def propose(self, request: Request, limit: int) -> Sequence[int]:
+        from llmcore import autograd
+        from llmcore.generate.sampler import Sampler
+
+        count = min(limit, self._count, self._model.config.context - len(request.tokens))
+        if count < 1 or request.params.masks or request.constraint is not None:
+            return []
+        if self._cache is None:
+            room = request.prompt_length + request.params.max_tokens + self._most
+            self._cache = self._model.new_cache(1, room)
+            self._step = DecodeStep(self._model, self._cache)
+        assert self._step is not None
+        tokens, cache = request.tokens, self._cache
+        same = 0
+        for a, b in zip(self._known, tokens[:-1], strict=False):
+            if a != b:
+                break
+            same += 1
+        vocab = self._model.config.vocab_size
+        cache.lengths[0] = same
+        with autograd.no_grad():
+            if len(tokens) - same == 1:
+                logits = self._step(np.array([tokens[-1:]]))
+            else:
+                logits = self._model(np.array([tokens[same:]]), cache, last_only=True).array
+            sampler, guesses = Sampler([request], vocab), []
+            while True:
+                guesses.append(sampler.draw(logits.reshape([1, vocab]))[0].token)
+                if len(guesses) == count:
+                    break
+                logits = self._step(np.array([guesses[-1:]]))
+        self._known = [*tokens, *guesses[:-1]]
+        return guesses
