@@ -172,12 +172,20 @@ static WholeTile<T> whole_tile(int64_t rows, int64_t D, const uint8_t* src, int6
   const int64_t columns = staged_columns(D);
   for (int64_t r = 0; r < rows; ++r) {
     const vf factor = splat(scale[r * scale_stride]), zero = factor * -128.0f;
-    for (int64_t i = 0; i < columns; i += kW) {
-      vbytes bytes{};
-      memcpy(&bytes, src + r * stride + i, static_cast<size_t>(larger(0, smaller(kW, D - i))));
-      const vf x = fma(__builtin_convertvector(__builtin_convertvector(bytes, vi), vf), factor, zero);
+    const auto take = [&](const uint8_t* bytes_at) {
+      vbytes bytes;
+      memcpy(&bytes, bytes_at, sizeof bytes);
+      return fma(__builtin_convertvector(__builtin_convertvector(bytes, vi), vf), factor, zero);
+    };
+    const uint8_t* from = src + r * stride;
+    T* to = scratch + r * columns;
+    int64_t i = 0;
+    for (; i + kW <= D; i += kW) store(to + i, take(from + i));
+    for (; i < columns; i += kW) {
+      uint8_t rest[kW] = {};
+      for (int64_t j = i; j < D; ++j) rest[j - i] = from[j];
       const vi inside = lane_numbers() < static_cast<int32_t>(D - i);
-      store(scratch + r * columns + i, i + kW <= D ? x : select(inside, x, vf{}));
+      store(to + i, select(inside, take(rest), vf{}));
     }
   }
   if (rows < kTile) memset(scratch + rows * columns, 0, sizeof(T) * static_cast<size_t>((kTile - rows) * columns));

@@ -150,7 +150,7 @@ static void quantized_gemm_typed(const QuantizedGemmArgs& a) {
   // rows of x stay in L2 while strips pass by.
   constexpr int64_t kWorthWaking = 1 << 19, kRowBytes = 384 << 10;
   const int64_t strips = (a.N + kStripRows - 1) / kStripRows;
-  const int64_t rows = larger(8, kRowBytes / larger(1, 2 * a.K) / 8 * 8), row_blocks = ceil_div(a.M, rows);
+  const int64_t rows = larger(kTileRows, kRowBytes / larger(1, 2 * a.K) / kTileRows * kTileRows), row_blocks = ceil_div(a.M, rows);
   const int64_t grain = larger(1, kWorthWaking / larger(1, kStripRows * a.K * smaller(rows, a.M)));
   const int64_t groups = ceil_div(strips, grain);
   const auto run = [&](auto strip_of) {
@@ -185,6 +185,16 @@ static void quantized_gemm(const QuantizedGemmArgs& a) {
   a.out_dtype == DType::kBF16 ? quantized_gemm_typed<bf16>(a) : quantized_gemm_typed<float>(a);
 }
 
+static inline int32_t add_lanes(vi v) {
+#if LLMCORE_VECTOR_BYTES == 64
+  return _mm512_reduce_add_epi32((__m512i)v);
+#else
+  int32_t total = 0;
+  for (int i = 0; i < kW; ++i) total += v[i];
+  return total;
+#endif
+}
+
 // Rounded to nearest even by adding a number at which floats are integers apart.
 template <class T>
 static void quantize_activations_typed(const QuantizeActivationsArgs& a) {
@@ -207,10 +217,10 @@ static void quantize_activations_typed(const QuantizeActivationsArgs& a) {
       for (int n = 0; n < kVectors; ++n) {
         const vf shifted = max(splat(-127.0f), min(splat(127.0f), v[n] * inverse)) + 0x1.8p23f;
         const vi rounded = usable ? (vi)shifted - 0x4b400000 : vi{};
-        for (int e = 0; e < kW; ++e) {
-          out.q[n * kW + e] = static_cast<int8_t>(rounded[e]);
-          sums[(n * kW + e) / 16] += rounded[e];
-        }
+        typedef int8_t vbytes __attribute__((vector_size(kW)));
+        const vbytes bytes = __builtin_convertvector(rounded, vbytes);
+        memcpy(out.q + n * kW, &bytes, sizeof bytes);
+        sums[n * kW / 16] += add_lanes(rounded);
       }
       out.total = sums[0] + sums[1];
       for (int h = 0; h < 2; ++h) out.sums[h] = sums[h], out.scaled[h] = scale * static_cast<float>(sums[h]);

@@ -22,6 +22,18 @@ class Plan {
   void run() const;
   size_t size() const { return calls_.size(); }
 
+  // Nothing that this thread does meanwhile is recorded: for what is made once and stays, such as packed weights.
+  class Pause {
+   public:
+    Pause();
+    ~Pause();
+    Pause(const Pause&) = delete;
+    Pause& operator=(const Pause&) = delete;
+
+   private:
+    Plan* plan_;
+  };
+
   // The plan that this thread records to, or null.
   static Plan* recording();
   template <class Call>
