@@ -12,7 +12,6 @@
 #include "ops/optim.h"
 #include "ops/quantized.h"
 #include "ops/sample.h"
-#include "plan/plan.h"
 
 namespace py = pybind11;
 
@@ -49,13 +48,11 @@ void register_linear(Binder& b) {
       .def_readonly("data", &Panels::data);
   b.def(
       "pack",
-      [](const Tensor& w, DType t, bool transposed, const std::optional<Panels>& reuse, bool paired, bool once) {
-        std::optional<Plan::Pause> pause;
-        if (once) pause.emplace();
+      [](const Tensor& w, DType t, bool transposed, const std::optional<Panels>& reuse, bool paired) {
         return pack(w, t, transposed, reuse ? &*reuse : nullptr, paired);
       },
       py::arg("weight"), py::arg("dtype"), py::arg("transposed"), py::arg("reuse") = std::nullopt,
-      py::arg("paired") = false, py::arg("once") = false);
+      py::arg("paired") = false);
   b.def(
       "linear",
       [](const Tensor& x, const Panels& w, const OptionalTensor& bias, const OptionalTensor& residual,

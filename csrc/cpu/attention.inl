@@ -1,17 +1,23 @@
 // The key/value cache, and attention's entries in the table.
+// A nan or infinity makes the scale one, and so all that is read of the row.
 template <class T>
 static void append_bytes(const T* x, int64_t D, uint8_t* to, float* scale) {
-  float most = 0.0f;
-  for (int64_t i = 0; i < D; ++i) {
-    const float size = __builtin_fabsf(to_float(x[i]));
-    most = size > most || size != size ? size : most;  // nan stays: it is what the scale will be
-  }
-  *scale = most / 127.0f;
-  const float inverse = most > 1e-35f && most < __builtin_inff() ? 127.0f / most : 0.0f;
-  for (int64_t i = 0; i < D; ++i) {
-    const float q = inverse > 0.0f ? to_float(x[i]) * inverse : 0.0f;
-    to[i] = static_cast<uint8_t>(__builtin_rintf(q) + 128.0f);
-  }
+  vf most{}, odd{};
+  for_lanes(D, [&](int64_t i, auto lanes, int) {
+    const vf v = keep_n(load_n(x + i, lanes), lanes);
+    most = max(abs(v), most);
+    odd += v - v;
+  });
+  const float largest = hmax(most), inverse = largest > 1e-35f && sum(odd) == 0.0f ? 127.0f / largest : 0.0f;
+  *scale = sum(odd) == 0.0f ? largest / 127.0f : __builtin_nanf("");
+  for_lanes(D, [&](int64_t i, auto lanes, int) {
+    const vf v = keep_n(load_n(x + i, lanes), lanes);
+    const vi q = inverse > 0.0f ? (vi)(max(splat(-127.0f), min(splat(127.0f), v * inverse)) + 0x1.8p23f) - 0x4b400000
+                                : vi{};  // rounded by adding a number at which floats are integers apart
+    int8_t bytes[kW];
+    store_bytes(bytes, q + 128);
+    memcpy(to + i, bytes, static_cast<size_t>(smaller(kW, D - i)));
+  });
 }
 template <class T, class C>
 static void append_row(const T* x, int64_t D, C* to) {

@@ -265,17 +265,18 @@ static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64
   };
   const auto touch_tile = [&](const void* from, const Strides3& stride, int64_t tile) {
     const int64_t at = tile_at(stride, tile, first_head);
-    if (few && a.k_scale)
+    if (few && a.k_scale && tile % kSegment == 0)  // the others were asked for
       touch_rows(static_cast<const uint8_t*>(from) + at, tile_keys(tile), stride.t, heads * a.D);
-    else if (few)
+    else if (few && !a.k_scale)
       touch_rows(static_cast<const T*>(from) + at, tile_keys(tile), stride.t, heads * a.D);
   };
   const auto take_tile = [&](const void* from, const float* scale, const Strides3& stride, int64_t tile, int64_t head) {
     const int64_t at = tile_at(stride, tile, head), n = tile_keys(tile);
     if (!scale) return whole_tile(n, a.D, static_cast<const T*>(from) + at, stride.t, s.staged);
     const int64_t block = a.blocks[b * (a.S / kTile) + tile];
-    return whole_tile(n, a.D, static_cast<const uint8_t*>(from) + at, stride.t, scale + block * kTile * a.Hkv + head,
-                      a.Hkv, s.staged);
+    const uint8_t* const bytes = static_cast<const uint8_t*>(from);
+    const uint8_t* next = few && tile + 1 < end ? bytes + tile_at(stride, tile + 1, head) : nullptr;
+    return whole_tile(n, a.D, bytes + at, stride.t, scale + block * kTile * a.Hkv + head, a.Hkv, next, s.staged);
   };
   const auto same_panel = [&](Step x, Step y) {
     return x.tile == y.tile && s.blocks[x.block].key_head == s.blocks[y.block].key_head;

@@ -164,21 +164,21 @@ static WholeTile<T> whole_tile(int64_t rows, int64_t D, const T* src, int64_t st
   return {scratch, columns, columns};
 }
 
-// The same from bytes: x = scale * (q - 128), a scale for each row.
+// The same from bytes: x = scale * (q - 128), a scale for each row. Asks for the rows of `next` on the way, or null:
+// one at a time, as fast as they are used up.
 template <class T>
 static WholeTile<T> whole_tile(int64_t rows, int64_t D, const uint8_t* src, int64_t stride, const float* scale,
-                               int64_t scale_stride, T* scratch) {
-  typedef uint8_t vbytes __attribute__((vector_size(kW)));
+                               int64_t scale_stride, const uint8_t* next, T* scratch) {
   const int64_t columns = staged_columns(D);
   for (int64_t r = 0; r < rows; ++r) {
     const vf factor = splat(scale[r * scale_stride]), zero = factor * -128.0f;
-    const auto take = [&](const uint8_t* bytes_at) {
-      vbytes bytes;
-      memcpy(&bytes, bytes_at, sizeof bytes);
-      return fma(__builtin_convertvector(__builtin_convertvector(bytes, vi), vf), factor, zero);
+    const auto take = [&](const uint8_t* bytes) {
+      return fma(__builtin_convertvector(load_bytes(bytes), vf), factor, zero);
     };
     const uint8_t* from = src + r * stride;
     T* to = scratch + r * columns;
+    if (next)
+      for (int64_t i = 0; i < D; i += 64) __builtin_prefetch(next + r * stride + i, 0, 2);
     int64_t i = 0;
     for (; i + kW <= D; i += kW) store(to + i, take(from + i));
     for (; i < columns; i += kW) {

@@ -150,7 +150,8 @@ static void quantized_gemm_typed(const QuantizedGemmArgs& a) {
   // rows of x stay in L2 while strips pass by.
   constexpr int64_t kWorthWaking = 1 << 19, kRowBytes = 384 << 10;
   const int64_t strips = (a.N + kStripRows - 1) / kStripRows;
-  const int64_t rows = larger(kTileRows, kRowBytes / larger(1, 2 * a.K) / kTileRows * kTileRows), row_blocks = ceil_div(a.M, rows);
+  const int64_t rows = larger(kTileRows, kRowBytes / larger(1, 2 * a.K) / kTileRows * kTileRows),
+                row_blocks = ceil_div(a.M, rows);
   const int64_t grain = larger(1, kWorthWaking / larger(1, kStripRows * a.K * smaller(rows, a.M)));
   const int64_t groups = ceil_div(strips, grain);
   const auto run = [&](auto strip_of) {
@@ -217,9 +218,7 @@ static void quantize_activations_typed(const QuantizeActivationsArgs& a) {
       for (int n = 0; n < kVectors; ++n) {
         const vf shifted = max(splat(-127.0f), min(splat(127.0f), v[n] * inverse)) + 0x1.8p23f;
         const vi rounded = usable ? (vi)shifted - 0x4b400000 : vi{};
-        typedef int8_t vbytes __attribute__((vector_size(kW)));
-        const vbytes bytes = __builtin_convertvector(rounded, vbytes);
-        memcpy(out.q + n * kW, &bytes, sizeof bytes);
+        store_bytes(out.q + n * kW, rounded);
         sums[n * kW / 16] += add_lanes(rounded);
       }
       out.total = sums[0] + sums[1];

@@ -54,6 +54,26 @@ static inline void store(bf16* p, vf v) {
   memcpy(p, &h, sizeof h);
 }
 
+// kW bytes to integers and back (whose values fit). GCC takes bytes apart one by one where it converts their vectors.
+static inline vi load_bytes(const uint8_t* p) {
+#if LLMCORE_VECTOR_BYTES == 64
+  return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#elif LLMCORE_VECTOR_BYTES == 32
+  return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#else
+  vi v{};
+  for (int i = 0; i < kW; ++i) v[i] = p[i];
+  return v;
+#endif
+}
+static inline void store_bytes(int8_t* p, vi v) {
+#if LLMCORE_VECTOR_BYTES == 64
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)v));
+#else
+  for (int i = 0; i < kW; ++i) p[i] = static_cast<int8_t>(v[i]);
+#endif
+}
+
 // The first n (0 <= n <= kW) lanes; the others are zero / left untouched.
 #if LLMCORE_VECTOR_BYTES == 64
 static inline vf load_n(const float* p, int n) {

@@ -11,9 +11,6 @@ thread_local Plan* current = nullptr;
 
 Plan* Plan::recording() { return current; }
 
-Plan::Pause::Pause() : plan_(current) { current = nullptr; }
-Plan::Pause::~Pause() { current = plan_; }
-
 void Plan::begin() {
   if (current) throw std::runtime_error("[plan] expected one recording at a time, got a second");
   current = this;

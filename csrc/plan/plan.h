@@ -14,25 +14,13 @@ class Plan {
   ~Plan() { end(); }
 
   // From now on, what this thread's ops do is recorded while they do it; their results stay where they are until the
-  // plan is gone. Throws std::runtime_error if this thread records already.
+  // plan is gone. What is made once and stays, such as packed weights, must exist by now. Throws std::runtime_error if this thread records already.
   void begin();
   void end();
 
   // Does it all again, with the same memory.
   void run() const;
   size_t size() const { return calls_.size(); }
-
-  // Nothing that this thread does meanwhile is recorded: for what is made once and stays, such as packed weights.
-  class Pause {
-   public:
-    Pause();
-    ~Pause();
-    Pause(const Pause&) = delete;
-    Pause& operator=(const Pause&) = delete;
-
-   private:
-    Plan* plan_;
-  };
 
   // The plan that this thread records to, or null.
   static Plan* recording();

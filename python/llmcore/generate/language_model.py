@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from llmcore.generate.embeddings import embed, nearest
 from llmcore.generate.engine import Engine
 from llmcore.generate.sampling import SamplingParams
 from llmcore.generate.score import Score, TokenScore
+from llmcore.generate.suggest import Suggester, Suggestion
 from llmcore.generate.text import Completion
 from llmcore.tokenizer import Tokenizer
 
@@ -49,6 +51,8 @@ class LanguageModel:
             end_ids = () if tokenizer.end_of_text is None else (tokenizer.end_of_text,)
         self.end_ids = tuple(end_ids)
         self.chat_template = chat_template
+        self._suggester: Suggester | None = None
+        self._suggesting = threading.Lock()
 
     @property
     def num_parameters(self) -> int:
@@ -121,6 +125,21 @@ class LanguageModel:
         if self.chat_template is None:
             raise ValueError("[chat] expected a model with a chat template, got one without")
         return chat_prompt(self.chat_template, self.tokenizer, messages, add_generation_prompt, tools)
+
+    # ---- typing ----
+
+    def suggest(self, text: str, n: int = 3) -> list[Suggestion]:
+        """The n likeliest words (word, probability) for the one that is being typed at the end of a text, or for the next
+        one behind a space: whole words of one or several tokens. What was read stays known from call to call, so that a
+        keystroke takes a few milliseconds."""
+        if not isinstance(text, str):
+            raise TypeError(f"[suggest] expected a text, got {text!r:.100}")
+        if n < 1:
+            raise ValueError(f"[suggest] expected n >= 1, got {n}")
+        with self._suggesting:
+            if self._suggester is None:
+                self._suggester = Suggester(self)
+            return self._suggester.suggest(text, n)
 
     # ---- looking inside ----
 

@@ -92,12 +92,12 @@ class BlockPool:
     def references(self, block: int) -> int:
         return int(self._references[block])
 
-    def copy(self, source: int, target: int, positions: int) -> None:
-        """The first positions of a block, in all layers."""
+    def copy(self, source: int, target: int, stop: int, start: int = 0) -> None:
+        """Positions start..stop of a block to those of another, in all layers."""
         for layer in self.layers:
             for a in layer.arrays():
-                part = a.narrow(0, target, 1).narrow(1, 0, positions)
-                part.copy_from(a.narrow(0, source, 1).narrow(1, 0, positions))
+                part = a.narrow(0, target, 1).narrow(1, start, stop - start)
+                part.copy_from(a.narrow(0, source, 1).narrow(1, start, stop - start))
 
 
 class KVCache:

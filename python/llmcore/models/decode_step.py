@@ -45,6 +45,8 @@ class DecodeStep:
 
     def _record(self) -> None:
         plan, at = _core.Plan(), Place(self._cache, self._positions, self._cache.capacity)
+        # Whatever the model makes once, packed weights and tables, is there after a first run: it is no part of a step.
+        self._run(self._model, self._ids, at)
         plan.begin()
         try:
             self._logits = self._run(self._model, self._ids, at)

@@ -102,7 +102,7 @@ class Parameter(Tensor):
         if not self._fresh[kind]:
             # The memory of the stale panels is used again.
             values = self.array if self._source is None else to_array(self._source.values())
-            self._packed[kind] = _core.pack(values, dtype, transposed, self._packed[kind], paired, once=True)
+            self._packed[kind] = _core.pack(values, dtype, transposed, self._packed[kind], paired)
             self._fresh[kind] = True
         self._used[kind] = True
         return self._packed[kind]  # type: ignore[return-value]
