@@ -7,8 +7,9 @@ import numpy as np
 from reference.philox import philox
 
 
-def filtered(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
-    """The distribution that is drawn from, for one row (V): temperature, top-k, top-p, min-p, renormalised."""
+def filtered(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, typical_p=1.0):
+    """The distribution that is drawn from, for one row (V): temperature, top-k, top-p, min-p, typical,
+    renormalised."""
     V = len(logits)
     logits = np.where(np.isnan(logits), -np.inf, logits)
     if temperature == 0:
@@ -23,6 +24,14 @@ def filtered(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
         keep[0] = True
         order = order[keep]
     order = order[weight[order] >= min_p * weight.max()]
+    if typical_p < 1:
+        p = weight[order] / weight[order].sum()
+        surprise = -np.log(np.where(p > 0, p, 1))
+        away = np.where(p > 0, np.abs(surprise - (p * surprise).sum()), np.inf)
+        by = np.lexsort((order, away))
+        keep = np.cumsum(p[by]) - p[by] < typical_p - 1e-6
+        keep[0] = True
+        order = order[by[keep]]
     out = np.zeros(V)
     out[order] = weight[order] / weight[order].sum()
     return out

@@ -38,13 +38,16 @@ def sample(
     repetition_penalty=1.0,
     presence_penalty=0.0,
     frequency_penalty=0.0,
+    typical_p=1.0,
+    mask=None,
 ) -> Sample:
     """Draw one token from each row of logits (B, V).
 
-    Every parameter is a number, or an array with one for each row. Order: bias → penalties → temperature → top-k → top-p
-    → min-p → draw. temperature 0 takes the largest logit (lowest id on ties). top_k keeps exactly k tokens (0: off; lowest
+    Every parameter is a number, or an array with one for each row. Order: mask, bias → penalties → temperature → top-k →
+    top-p → min-p → typical → draw. temperature 0 takes the largest logit (lowest id on ties). top_k keeps exactly k tokens (0: off; lowest
     id wins ties). top_p renormalises and keeps a token iff the mass before it is < top_p − 1e-6 (1: off). min_p keeps
-    p ≥ min_p · p_max (0: off). The draw depends on the row's logits, history, seed and step (the number of the draw) only,
+    p ≥ min_p · p_max (0: off). typical_p keeps the tokens whose −log p is nearest to the entropy, by the rule of top_p
+    (1: off; Meister et al. 2023). The draw depends on the row's logits, history, seed and step (the number of the draw) only,
     never on its neighbours.
 
     logit_bias: {token: what is added to its logit}, −inf to exclude it, or a list of such, one for each row.
@@ -52,14 +55,18 @@ def sample(
     repetition_penalty r turns the logit l of every token of the history into l / r where l > 0, else l · r, once (Keskar
     et al. 2019); a token c > 0 times in the output then loses c · frequency_penalty + presence_penalty (OpenAI's formula).
 
+    mask (B, ceil(V / 32)) uint32: token i may be drawn where bit i % 32 of word i / 32 is set.
+
     NaN and −inf are never drawn, +inf counts as the largest number; a row without any other logit raises ValueError. The
     log-probability is NaN where the row holds NaN or +inf.
     """
     logits = to_array(logits)
-    penalties = {}
+    penalties: dict = {"typical_p": _each("typical_p", typical_p, np.float32)}
+    if mask is not None:
+        penalties["mask"] = to_array(mask)
     if history is not None:
         tokens, lengths = _padded(history)
-        penalties = {
+        penalties |= {
             "history": tokens,
             "history_lengths": lengths,
             "prompt_lengths": _each("prompt_lengths", prompt_lengths, np.int32),
