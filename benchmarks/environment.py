@@ -8,7 +8,17 @@ import platform
 
 import llmcore
 
-VERSIONED = ("numpy", "torch", "tiktoken", "tokenizers", "rustbpe", "gigatoken", "quicktok-v1")
+VERSIONED = (
+    "numpy",
+    "torch",
+    "tiktoken",
+    "tokenizers",
+    "rustbpe",
+    "gigatoken",
+    "quicktok-v1",
+    "llama-cpp-python",
+    "ctranslate2",
+)
 
 
 def environment(threads: int) -> dict:

@@ -129,8 +129,9 @@ def family(results: list[dict]) -> str:
     summary = results[0]["title"].rstrip(".:")
     if ratios:
         summary += f": {statistics.geometric_mean(ratios):.2f}x the best peer in the geometric mean, {min(ratios):.2f}x at least"
-    of_texts = all(row["dtype"] == "text" for result in results for row in result["rows"])
-    rows = peer_table(results) if of_texts else workload_table(results)
+    # Work that has no floor: each peer gets a column.
+    of_peers = all(row["dtype"] in ("text", "model") for result in results for row in result["rows"])
+    rows = peer_table(results) if of_peers else workload_table(results)
     return f"<details><summary>{summary}</summary>\n\n{rows}\n\n</details>"
 
 

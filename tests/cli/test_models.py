@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 import sys
 
 import numpy as np
@@ -268,3 +269,33 @@ def test_which_model_is_taken(run, tiny, model_dir, tmp_path):
     remember_model(model_dir)
     assert data_of(run("next", "The", "--json")) == expected
     assert run("tokenize", "The list", "--count")[0] == 0
+
+
+def test_generate_in_forms_with_beams_and_guesses(run, tiny, model_dir):
+    out = run("generate", "the", "-m", model_dir, "--choice", "yes", "--choice", "no", "--no-echo")[1]
+    assert out.strip() in ("yes", "no")
+    out = run("generate", "the", "-m", model_dir, "--regex", "[ab]{4}", "--seed", "1", "--json")[1]
+    assert re.fullmatch("[ab]{4}", json.loads(out)["completions"][0]["text"])
+    beams = tiny.generate("the", 5, beams=3, n=2)
+    out = run("generate", "the", "-m", model_dir, "--beams", "3", "-n", "2", "--max-tokens", "5", "--json")[1]
+    assert [c["tokens"] for c in json.loads(out)["completions"]] == [c.tokens for c in beams]
+    plain = run("generate", "the the", "-m", model_dir, "--seed", "3", "--max-tokens", "9")[1]
+    for draft in ("lookup", model_dir):
+        assert (
+            run("generate", "the the", "-m", model_dir, "--seed", "3", "--max-tokens", "9", "--draft", draft).stdout
+            == plain
+        )
+
+
+def test_generate_reads_a_schema_from_a_file(run, model_dir, tmp_path):
+    (tmp_path / "schema.json").write_text('{"enum": ["a", "b"]}')
+    out = run("generate", "the", "-m", model_dir, "--json-schema", f"@{tmp_path / 'schema.json'}", "--no-echo")[1]
+    assert json.loads(out) in ("a", "b")
+
+
+def test_next_shows_words(run, tiny, model_dir):
+    out = run("next", "the ", "-m", model_dir, "--words", "-k", "2", "--json")[1]
+    assert [(w["word"], w["probability"]) for w in json.loads(out)["words"]] == [
+        (w, pytest.approx(p, rel=1e-4)) for w, p in tiny.suggest("the ", 2)
+    ]
+    assert "the  …" in run("next", "the ", "-m", model_dir, "--words")[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,6 +39,32 @@ def generate(
         list[str] | None,
         typer.Option("--logit-bias", metavar="ID=BIAS", help="Added to a token's logit; -inf bans it (repeatable)."),
     ] = None,
+    typical_p: Annotated[
+        float, typer.Option("--typical-p", metavar="P", help="Keep the least surprising tokens up to mass P; 1 is off.")
+    ] = 1.0,
+    no_repeat_ngram: Annotated[
+        int, typer.Option("--no-repeat-ngram", metavar="N", help="Never write N tokens in a row twice; 0 is off.")
+    ] = 0,
+    min_tokens: Annotated[int, typer.Option("--min-tokens", metavar="N", help="Do not end before.")] = 0,
+    beams: Annotated[
+        int, typer.Option("--beams", metavar="N", min=1, help="Search with N beams instead of drawing.")
+    ] = 1,
+    json_schema: Annotated[
+        str | None,
+        typer.Option("--json-schema", metavar="SCHEMA", help="Write JSON of this schema (a text, or @FILE)."),
+    ] = None,
+    regex: Annotated[str | None, typer.Option("--regex", metavar="REGEX", help="Write what matches this.")] = None,
+    choice: Annotated[
+        list[str] | None, typer.Option("--choice", metavar="TEXT", help="Write one of these (repeatable).")
+    ] = None,
+    draft: Annotated[
+        str | None,
+        typer.Option(
+            "--draft",
+            metavar="MODEL",
+            help="A smaller model that guesses ahead, or 'lookup' for the prompt's own words: the same text, sooner.",
+        ),
+    ] = None,
     n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many completions.")] = 1,
     echo: Annotated[bool, typer.Option("--echo/--no-echo", help="Print the text before its completion.")] = True,
     json: options.Json = False,
@@ -46,6 +73,7 @@ def generate(
 
     \b
     Example: llmcore generate "The function returns" --max-tokens 60
+             llmcore generate "A cat as JSON:" --json-schema '{"type": "object"}'
     """
     biases = dict(_bias(b) for b in logit_bias or ())
     prompt = options.read_text(text)
@@ -62,9 +90,19 @@ def generate(
         "presence_penalty": presence_penalty,
         "frequency_penalty": frequency_penalty,
         "logit_bias": biases,
+        "typical_p": typical_p,
+        "no_repeat_ngram": no_repeat_ngram,
+        "min_tokens": min_tokens,
+        "json_schema": _schema(json_schema),
+        "regex": regex,
+        "choices": choice or None,
+        "draft": draft if draft in (None, "lookup") else options.load_model(Path(draft)),
     }
+    if json or beams > 1:
+        done = lm.generate(
+            prompt, max_tokens, n=n, seed=seed, logprobs=True, beams=max(beams, n * (beams > 1)), **sampling
+        )
     if json:
-        done = lm.generate([prompt] * n, max_tokens, seed=seed, logprobs=True, **sampling)
         options.print_json(
             {
                 "prompt": prompt,
@@ -82,6 +120,11 @@ def generate(
             }
         )
         return
+    if beams > 1:
+        for c in done:
+            show.write(prompt * echo, bold=True)
+            show.write(f"{c}\n")
+        return
     # Several completions are written one after the other, which gives the same texts as in one batch.
     for i in range(n):
         pieces = lm.stream(prompt, max_tokens, seed=seed + i, **sampling)
@@ -93,6 +136,15 @@ def generate(
         for piece in pieces:
             show.write(piece)
         show.write("\n")
+
+
+def _schema(given: str | None) -> str | None:
+    if given is None or not given.startswith("@"):
+        return given
+    try:
+        return Path(given[1:]).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"expected {given[1:]} as JSON in UTF-8") from None
 
 
 def _bias(text: str) -> tuple[int, float]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from llmcore.generate import LanguageModel
+    from llmcore.generate.suggest import Suggestion
 
 
 class ManyTemperatures(TyperCommand):
@@ -45,6 +46,9 @@ def next_tokens(
     top_k: options.TopK = 0,
     top_p: options.TopP = 1.0,
     min_p: options.MinP = 0.0,
+    words: Annotated[
+        bool, typer.Option("--words", help="Show whole words, also for one that is not finished, as a keyboard does.")
+    ] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Show what each stage of sampling leaves.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -56,11 +60,17 @@ def next_tokens(
     \b
     Example: llmcore next "This is a" --temperature 0.2 0.7 1.5
              llmcore next "This is a" --top-k 8 --top-p 0.9 --trace
+             llmcore next "I would like to sch" --words -k 3
     """
     prompt = options.read_text(text)
+    if words and (trace or temperature or top_k or top_p < 1 or min_p):
+        raise UsageError("expected --words without --trace, --temperature and filters")
     if trace and len(temperature or [1.0]) > 1:
         raise UsageError("expected one --temperature with --trace, got several")
     lm = options.load_model(model)
+    if words:
+        _show_words(prompt, lm.suggest(prompt, k), json)
+        return
     if trace:
         stages = lm.trace_filters(prompt, (temperature or [1.0])[0], top_k, top_p, min_p)
         _show_stages(lm, prompt, stages, k, json)
@@ -86,6 +96,16 @@ def next_tokens(
     out = show.console()
     out.print(f"{prompt} …", style="bold", markup=False)
     show.print_distributions(out, {f"temperature {t:g}": rows for t, rows in columns.items()})
+
+
+def _show_words(prompt: str, found: list[Suggestion], json: bool) -> None:
+    if json:
+        words = [{"word": word, "probability": p} for word, p in found]
+        options.print_json({"prompt": prompt, "words": words})
+        return
+    out = show.console()
+    out.print(f"{prompt} …", style="bold", markup=False)
+    show.print_distributions(out, {"words": [(word, i, p) for i, (word, p) in enumerate(found, 1)]})
 
 
 def _show_stages(lm: LanguageModel, prompt: str, stages: list[tuple[str, np.ndarray]], k: int, json: bool) -> None:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from llmcore.generate.constrain import Constraint
     from llmcore.generate.speculate import Proposer
 
-_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # of recorded steps: a batch takes the next larger one
-_FEW = 8  # tokens that are read by a recorded step
+_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # of recorded steps: a batch takes the next larger one
+_FEW = 32  # tokens that are read by a recorded step
 _LOGIT_ROWS = 64  # of a prompt, at a time, where its log-probabilities are wanted
 
 
@@ -108,7 +108,7 @@ class Engine:
         for name, value in (("max_batch", max_batch), ("max_waiting", max_waiting), ("chunk", chunk)):
             if value < 1:
                 raise ValueError(f"[engine] expected {name} >= 1, got {value}")
-        self.model, self.max_batch, self.max_waiting, self.chunk = model, min(max_batch, _ROWS[-1]), max_waiting, chunk
+        self.model, self.max_batch, self.max_waiting, self.chunk = model, min(max_batch, _SIZES[-1]), max_waiting, chunk
         self.pool = self._make_pool(cache_bytes, cache_dtype)
         self.prefixes = PrefixCache(self.pool)
         self._scratch = self.pool.take()  # where rows that fill up a batch write
@@ -323,8 +323,7 @@ class Engine:
             return
         ids = np.array([r.tokens[r.computed : r.computed + n]], np.int32)
         last = r.computed + n == len(r.tokens)
-        few = n <= _FEW and self.model.recordable and not ask
-        if few:
+        if n <= _FEW and r.computed + _size(n) <= self.model.config.context and self.model.recordable and not ask:
             logits = self._run([r], ids)
         else:
             table = np.array([r.blocks], np.int32)
@@ -363,29 +362,34 @@ class Engine:
 
     def _run(self, requests: Sequence[Request], ids: np.ndarray) -> _core.Array:
         """The next tokens (B, count) of requests that have room for them -> logits (B, count, V)."""
-        need = max(blocks_for(r.computed + ids.shape[1]) for r in requests) * BLOCK
+        (n, count), most = ids.shape, _size(ids.shape[1])
+        if max(r.computed for r in requests) + most > self.model.config.context:
+            most = count
+        need = max(blocks_for(r.computed + most) for r in requests) * BLOCK
         if need > self._capacity:
             while need > self._capacity:
                 self._capacity *= 2
             self._steps.clear()
-        n, count = ids.shape
-        rows = next(size for size in _ROWS if size >= n)
-        if (rows, count) not in self._steps:
+        rows = _size(n)
+        if (rows, most) not in self._steps:
             table = np.full((rows, self._capacity // BLOCK), self._scratch, np.int32)
             cache = KVCache(self.pool, table, np.zeros(rows, np.int32), self._capacity)
-            self._steps[rows, count] = DecodeStep(self.model, cache, count), cache
-        step, cache = self._steps[rows, count]
-        tokens = np.zeros((rows, count), np.int32)
-        tokens[:n] = ids
+            self._steps[rows, most] = DecodeStep(self.model, cache, most), cache
+        step, cache = self._steps[rows, most]
+        tokens = np.zeros((rows, most), np.int32)
+        tokens[:n, :count] = ids
         for i, r in enumerate(requests):
             cache.tables[i, : len(r.blocks)] = r.blocks
+            # Tokens that fill up a step are written behind the others, where the next ones will be, or are of no use.
+            cache.tables[i, len(r.blocks) : blocks_for(r.computed + most)] = self._scratch
             cache.lengths[i] = r.computed
         cache.tables[n:, 0] = self._scratch
         cache.lengths[n:] = 0
         logits = step(tokens)
         for r in requests:
             r.computed += count
-        return logits if rows == n else logits.narrow(0, 0, n)
+        logits = logits if rows == n else logits.narrow(0, 0, n)
+        return logits if most == count else logits.narrow(1, 0, count).contiguous()
 
     def _write(self, requests: list[Request]) -> None:
         for r in requests:
@@ -440,3 +444,8 @@ class Engine:
             last = "stop" if r.constraint.complete else last
         if r.writer.write(drawn, last) or last:
             self._finish(r)
+
+
+def _size(n: int) -> int:
+    """The recorded size that takes n rows or tokens."""
+    return next(size for size in _SIZES if size >= n)

@@ -18,8 +18,9 @@ class DecodeStep:
     """The next `count` tokens of every row of a cache: tokens (B, count) -> logits (B, count, V), in the same memory each
     time.
 
-    The first call runs the model and records what its ops do; later ones replay that in C++, without the GIL. Weights
-    must not be replaced meanwhile. Not for several threads at once.
+    The first call runs the model, which makes what it makes once (packed weights, tables of rotations); the second records
+    what the ops do, and later ones replay that in C++, without the GIL. Weights must not be replaced meanwhile. Not for
+    several threads at once.
     """
 
     def __init__(self, model: CausalLM, cache: KVCache, count: int = 1):
@@ -27,6 +28,7 @@ class DecodeStep:
         self._model, self._cache = model, cache
         self._ids, self._positions = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         self._plan: _core.Plan | None = None
+        self._ran = False
         self._logits: _core.Array | None = None
         self._kept: list = []
 
@@ -36,6 +38,9 @@ class DecodeStep:
             return self._run(model, *model.place(np.asarray(tokens), cache))
         self._ids[...] = tokens
         self._positions[...] = cache.advance(self._ids.shape[1])
+        if not self._ran:
+            self._ran = True
+            return self._run(model, self._ids, Place(cache, self._positions, cache.capacity))
         if self._plan is None:
             self._record()
         else:
@@ -45,8 +50,6 @@ class DecodeStep:
 
     def _record(self) -> None:
         plan, at = _core.Plan(), Place(self._cache, self._positions, self._cache.capacity)
-        # Whatever the model makes once, packed weights and tables, is there after a first run: it is no part of a step.
-        self._run(self._model, self._ids, at)
         plan.begin()
         try:
             self._logits = self._run(self._model, self._ids, at)
