@@ -32,7 +32,25 @@ if TYPE_CHECKING:
     from llmcore.generate.constrain import Constraint
     from llmcore.generate.speculate import Proposer
 
-_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # of recorded steps: a batch takes the next larger one
+_SIZES = (
+    1,
+    2,
+    3,
+    4,
+    6,
+    8,
+    12,
+    16,
+    20,
+    24,
+    28,
+    32,
+    40,
+    48,
+    64,
+    96,
+    128,
+)  # of recorded steps: a batch takes the next larger one
 _FEW = 32  # tokens that are read by a recorded step
 _LOGIT_ROWS = 64  # of a prompt, at a time, where its log-probabilities are wanted
 
@@ -117,7 +135,7 @@ class Engine:
         self._numbers = itertools.count()
         self._reading: Request | None = None
         self._writing: list[Request] = []
-        self._steps: dict[tuple[int, int], tuple[DecodeStep, KVCache]] = {}
+        self._steps: dict[tuple[int, int, bool], tuple[DecodeStep, KVCache]] = {}
         self._sampler: Sampler | None = None
         self._capacity = 1024
         self._version = model.version
@@ -324,7 +342,7 @@ class Engine:
         ids = np.array([r.tokens[r.computed : r.computed + n]], np.int32)
         last = r.computed + n == len(r.tokens)
         if n <= _FEW and r.computed + _size(n) <= self.model.config.context and self.model.recordable and not ask:
-            logits = self._run([r], ids)
+            logits = self._run([r], ids, last_only=True)
         else:
             table = np.array([r.blocks], np.int32)
             cache = KVCache(self.pool, table, np.array([r.computed], np.int32), len(r.blocks) * BLOCK)
@@ -360,8 +378,8 @@ class Engine:
 
     # ---- writing ----
 
-    def _run(self, requests: Sequence[Request], ids: np.ndarray) -> _core.Array:
-        """The next tokens (B, count) of requests that have room for them -> logits (B, count, V)."""
+    def _run(self, requests: Sequence[Request], ids: np.ndarray, last_only: bool = False) -> _core.Array:
+        """The next tokens (B, count) of requests that have room for them -> logits (B, count, V), or (B, 1, V)."""
         (n, count), most = ids.shape, _size(ids.shape[1])
         if max(r.computed for r in requests) + most > self.model.config.context:
             most = count
@@ -371,11 +389,12 @@ class Engine:
                 self._capacity *= 2
             self._steps.clear()
         rows = _size(n)
-        if (rows, most) not in self._steps:
+        key = rows, most, last_only and most > 1
+        if key not in self._steps:
             table = np.full((rows, self._capacity // BLOCK), self._scratch, np.int32)
             cache = KVCache(self.pool, table, np.zeros(rows, np.int32), self._capacity)
-            self._steps[rows, most] = DecodeStep(self.model, cache, most), cache
-        step, cache = self._steps[rows, most]
+            self._steps[key] = DecodeStep(self.model, cache, most, last_only), cache
+        step, cache = self._steps[key]
         tokens = np.zeros((rows, most), np.int32)
         tokens[:n, :count] = ids
         for i, r in enumerate(requests):
@@ -385,11 +404,12 @@ class Engine:
             cache.lengths[i] = r.computed
         cache.tables[n:, 0] = self._scratch
         cache.lengths[n:] = 0
+        step.last[:] = count - 1
         logits = step(tokens)
         for r in requests:
             r.computed += count
         logits = logits if rows == n else logits.narrow(0, 0, n)
-        return logits if most == count else logits.narrow(1, 0, count).contiguous()
+        return logits if most == count or last_only else logits.narrow(1, 0, count).contiguous()
 
     def _write(self, requests: list[Request]) -> None:
         for r in requests:

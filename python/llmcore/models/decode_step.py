@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llmcore import _core, autograd
+from llmcore import _core, autograd, ops
 from llmcore.models.cache import KVCache
 from llmcore.models.layers import Place
 
@@ -16,15 +16,17 @@ if TYPE_CHECKING:
 
 class DecodeStep:
     """The next `count` tokens of every row of a cache: tokens (B, count) -> logits (B, count, V), in the same memory each
-    time.
+    time. With `last_only`, (B, 1, V): those of each row's token number last[b].
 
     The first call runs the model, which makes what it makes once (packed weights, tables of rotations); the second records
     what the ops do, and later ones replay that in C++, without the GIL. Weights must not be replaced meanwhile. Not for
     several threads at once.
     """
 
-    def __init__(self, model: CausalLM, cache: KVCache, count: int = 1):
+    def __init__(self, model: CausalLM, cache: KVCache, count: int = 1, last_only: bool = False):
         shape = (len(cache.lengths), count)
+        self.last = np.full(shape[0], count - 1, np.int32)
+        self._rows = np.zeros(shape[0], np.int32) if last_only and count > 1 else None  # of these among all tokens
         self._model, self._cache = model, cache
         self._ids, self._positions = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         self._plan: _core.Plan | None = None
@@ -37,7 +39,10 @@ class DecodeStep:
         if not model.recordable:
             return self._run(model, *model.place(np.asarray(tokens), cache))
         self._ids[...] = tokens
-        self._positions[...] = cache.advance(self._ids.shape[1])
+        rows, count = self._ids.shape
+        self._positions[...] = cache.advance(count)
+        if self._rows is not None:
+            self._rows[...] = np.arange(rows) * count + self.last
         if not self._ran:
             self._ran = True
             return self._run(model, self._ids, Place(cache, self._positions, cache.capacity))
@@ -62,4 +67,8 @@ class DecodeStep:
 
     def _run(self, model: CausalLM, ids: np.ndarray, at: Place) -> _core.Array:
         with autograd.no_grad():
-            return model.logits(model.hidden_at(ids, at)).array
+            hidden = model.hidden_at(ids, at)
+            if self._rows is not None:
+                B, T, width = hidden.shape
+                hidden = ops.gather_rows(hidden.reshape(B * T, width), self._rows).reshape(B, 1, width)
+            return model.logits(hidden).array
