@@ -146,18 +146,18 @@ static void quantized_strip(const QuantizedGemmArgs& a, int64_t strip, int64_t b
 
 template <class O>
 static void quantized_gemm_typed(const QuantizedGemmArgs& a) {
-  // A piece multiplies at least half a million pairs, some ten microseconds: less is not worth waking a thread for. Its
-  // rows of x stay in L2 while strips pass by.
-  constexpr int64_t kWorthWaking = 1 << 19, kRowBytes = 384 << 10;
-  const int64_t strips = (a.N + kStripRows - 1) / kStripRows;
-  const int64_t rows = larger(kTileRows, kRowBytes / larger(1, 2 * a.K) / kTileRows * kTileRows),
-                row_blocks = ceil_div(a.M, rows);
-  const int64_t grain = larger(1, kWorthWaking / larger(1, kStripRows * a.K * smaller(rows, a.M)));
-  const int64_t groups = ceil_div(strips, grain);
+  // Pieces of a few microseconds are worth waking a thread for; as many for every thread, a few where there is work
+  // enough, so that none waits long for the others. The rows of x stay in L2 while strips pass by.
+  constexpr int64_t kWorthWaking = 1 << 17, kRowBytes = 384 << 10, kPieces = 4;
+  const int64_t strips = (a.N + kStripRows - 1) / kStripRows, threads = num_threads();
+  const int64_t rows = larger(kTileRows, kRowBytes / larger(1, 2 * a.K) / kTileRows * kTileRows);
+  const int64_t row_blocks = ceil_div(a.M, rows), work = strips * kStripRows * a.K * smaller(rows, a.M);
+  int64_t groups = smaller(smaller(work / kWorthWaking, strips), kPieces * threads);
+  groups = larger(1, groups >= threads ? groups / threads * threads : groups);
   const auto run = [&](auto strip_of) {
     parallel(row_blocks * groups, [&](int64_t piece) {
-      const int64_t row = piece / groups * rows, first = piece % groups * grain;
-      for (int64_t strip = first; strip < smaller(first + grain, strips); ++strip)
+      const int64_t row = piece / groups * rows, group = piece % groups;
+      for (int64_t strip = group * strips / groups; strip < (group + 1) * strips / groups; ++strip)
         strip_of(a, strip, row, smaller(row + rows, a.M));
     });
   };
