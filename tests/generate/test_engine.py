@@ -244,6 +244,23 @@ def test_a_reader_that_breaks_ends_its_own_request_only(model):
     assert free_blocks(engine)
 
 
+def test_a_reader_may_cancel_and_not_generate(model):
+    engine = Engine(model)
+    victim = request([4, 5], max_tokens=50)
+    killer = request(
+        [1], Keeper(at_token=lambda: engine.cancel(victim) if len(victim.writer.tokens) > 3 else None), max_tokens=9
+    )
+    engine.run([killer, victim])
+    assert len(killer.writer.tokens) == 9
+    assert 3 < len(victim.writer.tokens) < 9
+    nested = request([1], Keeper(at_token=lambda: engine.run([request([2])])), max_tokens=3)
+    beside = request([3], max_tokens=6)
+    with pytest.raises(RuntimeError, match="nothing to be generated from inside of on_token"):
+        engine.run([nested, beside])
+    assert beside.writer.tokens == drawn_plainly(model, [3], beside.params, 6)
+    assert free_blocks(engine)
+
+
 def test_a_row_that_cannot_be_drawn_fails_alone(model):
     engine = Engine(model)
     nothing = request([1, 2], max_tokens=5, banned=tuple(range(120)))

@@ -138,6 +138,7 @@ class Engine:
         self._steps: dict[tuple[int, int, bool], tuple[DecodeStep, KVCache]] = {}
         self._sampler: Sampler | None = None
         self._capacity = 1024
+        self._stepping = False
         self._version = model.version
 
     def _make_pool(self, cache_bytes: int | None, dtype: str | None) -> BlockPool:
@@ -211,18 +212,23 @@ class Engine:
     def step(self) -> None:
         """Admit who waits, read a chunk of a prompt, write a token for every request that writes."""
         with self._lock, autograd.no_grad():
-            self._expire()
-            self._admit()
-            if self._reading is not None:
-                self._guarded(self._read, self._reading)
-            elif not self._writing and self._waiting:
-                # Nothing runs and the first that waits gets no block: it never will.
-                r = heapq.heappop(self._waiting)[2]
-                self._fail(r, self._too_small(r))
-            proposing = [r for r in self._writing if r.proposer is not None]
-            for r in proposing:
-                self._guarded(self._write_proposed, r)
-            self._write([r for r in self._writing if r.proposer is None])
+            if self._stepping:
+                raise RuntimeError("[engine] expected nothing to be generated from inside of on_token, got a request")
+            self._stepping = True
+            try:
+                self._step()
+            finally:
+                self._stepping = False
+
+    def _step(self) -> None:
+        self._expire()
+        self._admit()
+        if self._reading is not None:
+            self._guarded(self._read, self._reading)
+        proposing = [r for r in self._writing if r.proposer is not None]
+        for r in proposing:
+            self._guarded(self._write_proposed, r)
+        self._write([r for r in self._writing if r.proposer is None])
 
     def reset(self) -> None:
         """Forget what was read."""
@@ -432,7 +438,8 @@ class Engine:
                     self._guarded(self._deliver, r, d)
             return
         for r, d in zip(ready, drawn, strict=True):
-            self._guarded(self._deliver, r, d)
+            if not r.done.is_set():  # cancelled by one before
+                self._guarded(self._deliver, r, d)
 
     def _draw_alone(self, r: Request, row: _core.Array) -> Drawn:
         return Sampler([r], self.model.config.vocab_size).draw(row)[0]
