@@ -43,6 +43,11 @@ static inline vi dot4(vi total, vu w, const int8_t* x) {
 #endif
 }
 
+template <int kValue>
+struct Count {
+  static constexpr int value = kValue;
+};
+
 // Scales or minima of kW rows of a block, for its one or two halves.
 struct Factors {
   vf half[2];
@@ -70,78 +75,106 @@ static inline vu load_word(const uint8_t* q, int64_t lane, int t) {
   return (t < 4 ? word : word >> 4) & 0x0f0f0f0fu;
 }
 
-// As many rows of x at a time as registers hold sums of, beside a block's words.
-constexpr int kTileRows = LLMCORE_VECTOR_BYTES == 64 ? 8 : 4;
+// A tile's rows of x and strips: sums and dot products of all of them stay in registers. A wide tile reads less: a word
+// of x serves all strips, a word of weights all rows, and the processor reads one vector while it multiplies one.
+constexpr bool kWide = LLMCORE_VECTOR_BYTES == 64;
+constexpr int kTileRows = kWide ? 6 : 4, kTileStrips = kWide ? 2 : 1;
 
-// Rows [row, row + kRows) of x with the strip's rows [lane, lane + kW). The first tile of a strip fetches the next one.
-template <int kBits, int kRows, bool kHalves, bool kMinima, class O>
+// Rows [row, row + kRows) of x with rows [lane, lane + kW) of kStrips strips. fetch: the strips behind them, too.
+template <int kBits, int kRows, int kStrips, bool kHalves, bool kMinima, class O>
 static void quantized_tile(const QuantizedGemmArgs& a, int64_t strip, int64_t lane, int64_t row,
-                           [[maybe_unused]] bool first) {
+                           [[maybe_unused]] bool fetch) {
   const QuantLayout& l = a.layout;
   constexpr int kZeroBits = kBits == 8 ? 7 : 3;  // layouts without minima have 128 or 8 as zero
+  constexpr int kWords = kHalves ? 4 : 8, kChains = kRows * kStrips == 1 ? 2 : 1;  // one sum would wait for itself
   const int64_t blocks = a.K / kQuantBlock, factor_bytes = quant_factor_bytes(l), block_bytes = quant_block_bytes(l);
-  const uint8_t* block = a.weight + strip * blocks * block_bytes;
+  const int64_t strip_bytes = blocks * block_bytes;
+  const uint8_t* block = a.weight + strip * strip_bytes;
   const ActivationBlock* x = a.x + row * a.ldx;
-  vf sum[kRows] = {};
+  vf sum[kStrips][kRows] = {};
   for (int64_t b = 0; b < blocks; ++b, block += block_bytes, ++x) {
-    const Factors scales = load_factors<1 + kHalves>(l, block, lane);
-    Factors minima{};
-    if constexpr (kMinima) minima = load_factors<1 + kHalves>(l, block + factor_bytes, lane);
-    const uint8_t* q = block + factor_bytes * (kMinima ? 2 : 1);
     if constexpr (kRows >= 4) {  // with fewer the processor foresees it better
-      if (first)
-        for (int64_t i = 0; i < block_bytes; i += 64) __builtin_prefetch(block + blocks * block_bytes + i, 0, 2);
+      if (fetch)
+        for (int n = kStrips; n < 2 * kStrips; ++n)
+          for (int64_t i = 0; i < block_bytes; i += 64) __builtin_prefetch(block + n * strip_bytes + i, 0, 2);
     }
+    Factors scales[kStrips], minima[kStrips] = {};
+    for (int n = 0; n < kStrips; ++n) {
+      scales[n] = load_factors<1 + kHalves>(l, block + n * strip_bytes, lane);
+      if constexpr (kMinima) minima[n] = load_factors<1 + kHalves>(l, block + n * strip_bytes + factor_bytes, lane);
+    }
+    const uint8_t* q = block + factor_bytes * (kMinima ? 2 : 1);
 #pragma GCC unroll 2
     for (int half = 0; half < 1 + kHalves; ++half) {
-      constexpr int kWords = kHalves ? 4 : 8, kChains = kRows == 1 ? 2 : 1;  // one row would wait for itself
-      vi dot[kRows * kChains] = {};
+      vi dot[kStrips][kRows * kChains] = {};
 #pragma GCC unroll 8
       for (int t = half * kWords; t < (half + 1) * kWords; ++t) {
-        const vu w = load_word<kBits>(q, lane, t);
+        vu w[kStrips];
+        for (int n = 0; n < kStrips; ++n) w[n] = load_word<kBits>(q + n * strip_bytes, lane, t);
 #pragma GCC unroll 16
-        for (int m = 0; m < kRows; ++m) {
-          vi& sums = dot[kChains == 1 ? m : t % 2];
-          sums = dot4(sums, w, x[m * a.ldx].q + 4 * t);
-        }
+        for (int m = 0; m < kRows; ++m)
+          for (int n = 0; n < kStrips; ++n) {
+            vi& total = dot[n][kChains == 1 ? m : t % 2];
+            total = dot4(total, w[n], x[m * a.ldx].q + 4 * t);
+          }
       }
 #pragma GCC unroll 16
       for (int m = 0; m < kRows; ++m) {
         const ActivationBlock& at = x[m * a.ldx];
-        if constexpr (kChains == 2) dot[0] += dot[1];
-        if constexpr (!kMinima) dot[m] -= (vi{} + (kHalves ? at.sums[half] : at.total)) << kZeroBits;
-        sum[m] = fma(scales.half[half] * at.scale, __builtin_convertvector(dot[m], vf), sum[m]);
-        if constexpr (kMinima)
-          sum[m] = fma(minima.half[half], splat(kHalves ? at.scaled[half] : at.scaled_total), sum[m]);
+        for (int n = 0; n < kStrips; ++n) {
+          if constexpr (kChains == 2) dot[n][0] += dot[n][1];
+          if constexpr (!kMinima) dot[n][m] -= (vi{} + (kHalves ? at.sums[half] : at.total)) << kZeroBits;
+          sum[n][m] = fma(scales[n].half[half] * at.scale, __builtin_convertvector(dot[n][m], vf), sum[n][m]);
+          if constexpr (kMinima)
+            sum[n][m] = fma(minima[n].half[half], splat(kHalves ? at.scaled[half] : at.scaled_total), sum[n][m]);
+        }
       }
     }
   }
-  const int64_t column = strip * kStripRows + lane;
-  const int lanes = static_cast<int>(smaller(kW, a.N - column));
-  if (lanes <= 0) return;
-  for (int m = 0; m < kRows; ++m) {
-    const int64_t at = (row + m) * a.ldo + column;
-    vf y = sum[m];
-    if (a.bias) y += load_n(a.bias + column, lanes);
-    if (a.residual) y += load_n(static_cast<const O*>(a.residual) + at, lanes);
-    store_n(static_cast<O*>(a.out) + at, y, lanes);
+  for (int n = 0; n < kStrips; ++n) {
+    const int64_t column = (strip + n) * kStripRows + lane;
+    const int lanes = static_cast<int>(smaller(kW, a.N - column));
+    if (lanes <= 0) return;
+    for (int m = 0; m < kRows; ++m) {
+      const int64_t at = (row + m) * a.ldo + column;
+      vf y = sum[n][m];
+      if (a.bias) y += load_n(a.bias + column, lanes);
+      if (a.residual) y += load_n(static_cast<const O*>(a.residual) + at, lanes);
+      store_n(static_cast<O*>(a.out) + at, y, lanes);
+    }
   }
 }
 
-// Rows [begin, end) of x with a strip.
+// Rows [begin, end) of x with strips. The last tiles are as alike as they can be: of 8 rows two have 4.
+template <int kBits, int kStrips, bool kHalves, bool kMinima, class O>
+static void quantized_strips(const QuantizedGemmArgs& a, int64_t strip, int64_t begin, int64_t end) {
+  for (int64_t lane = 0; lane < kStripRows; lane += kW)
+    for (int64_t row = begin; row < end;) {
+      const bool fetch = row == begin && lane == 0;
+      const auto run = [&](auto rows) {
+        constexpr int kRows = decltype(rows)::value;
+        quantized_tile<kBits, kRows, kStrips, kHalves, kMinima, O>(a, strip, lane, row, fetch);
+        row += kRows;
+      };
+      const int64_t left = end - row;
+      if (left >= kTileRows + 4 || left == kTileRows || left == kTileRows + 1)
+        run(Count<kTileRows>{});
+      else if (left >= 4)
+        run(Count<4>{});
+      else if (left >= 2)
+        run(Count<2>{});
+      else
+        run(Count<1>{});
+    }
+}
+
+// The strips from `strip` to `last`.
 template <int kBits, bool kHalves, bool kMinima, class O>
-static void quantized_strip(const QuantizedGemmArgs& a, int64_t strip, int64_t begin, int64_t end) {
-  for (int64_t lane = 0; lane < kStripRows; lane += kW) {
-    int64_t row = begin;
-    for (; row + kTileRows <= end; row += kTileRows)
-      quantized_tile<kBits, kTileRows, kHalves, kMinima, O>(a, strip, lane, row, row == begin && lane == 0);
-    for (; row + 4 <= end; row += 4)
-      quantized_tile<kBits, 4, kHalves, kMinima, O>(a, strip, lane, row, row == begin && lane == 0);
-    for (; row + 2 <= end; row += 2)
-      quantized_tile<kBits, 2, kHalves, kMinima, O>(a, strip, lane, row, row == begin && lane == 0);
-    for (; row < end; ++row)
-      quantized_tile<kBits, 1, kHalves, kMinima, O>(a, strip, lane, row, row == begin && lane == 0);
-  }
+static void quantized_range(const QuantizedGemmArgs& a, int64_t strip, int64_t last, int64_t begin, int64_t end) {
+  if (end - begin >= 4)  // fewer rows wait for memory only, which the processor foresees better strip by strip
+    for (; strip + kTileStrips <= last; strip += kTileStrips)
+      quantized_strips<kBits, kTileStrips, kHalves, kMinima, O>(a, strip, begin, end);
+  for (; strip < last; ++strip) quantized_strips<kBits, 1, kHalves, kMinima, O>(a, strip, begin, end);
 }
 
 template <class O>
@@ -154,32 +187,31 @@ static void quantized_gemm_typed(const QuantizedGemmArgs& a) {
   const int64_t row_blocks = ceil_div(a.M, rows), work = strips * kStripRows * a.K * smaller(rows, a.M);
   int64_t groups = smaller(smaller(work / kWorthWaking, strips), kPieces * threads);
   groups = larger(1, groups >= threads ? groups / threads * threads : groups);
-  const auto run = [&](auto strip_of) {
+  const auto run = [&](auto range) {
     parallel(row_blocks * groups, [&](int64_t piece) {
       const int64_t row = piece / groups * rows, group = piece % groups;
-      for (int64_t strip = group * strips / groups; strip < (group + 1) * strips / groups; ++strip)
-        strip_of(a, strip, row, smaller(row + rows, a.M));
+      range(a, group * strips / groups, (group + 1) * strips / groups, row, smaller(row + rows, a.M));
     });
   };
   const QuantLayout& l = a.layout;
   const int kind = (l.bits == 8) * 4 + (l.halves == 2) * 2 + l.minima;
   switch (kind) {
     case 0:
-      return run(quantized_strip<4, false, false, O>);
+      return run(quantized_range<4, false, false, O>);
     case 1:
-      return run(quantized_strip<4, false, true, O>);
+      return run(quantized_range<4, false, true, O>);
     case 2:
-      return run(quantized_strip<4, true, false, O>);
+      return run(quantized_range<4, true, false, O>);
     case 3:
-      return run(quantized_strip<4, true, true, O>);
+      return run(quantized_range<4, true, true, O>);
     case 4:
-      return run(quantized_strip<8, false, false, O>);
+      return run(quantized_range<8, false, false, O>);
     case 5:
-      return run(quantized_strip<8, false, true, O>);
+      return run(quantized_range<8, false, true, O>);
     case 6:
-      return run(quantized_strip<8, true, false, O>);
+      return run(quantized_range<8, true, false, O>);
     default:
-      return run(quantized_strip<8, true, true, O>);
+      return run(quantized_range<8, true, true, O>);
   }
 }
 static void quantized_gemm(const QuantizedGemmArgs& a) {
