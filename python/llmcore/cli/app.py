@@ -18,6 +18,7 @@ from llmcore.cli import (
     pretrain,
     pull,
     score,
+    sft,
     tokenize,
     train_tokenizer,
 )
@@ -55,6 +56,7 @@ for name, function, short_help in (
     ("train-tokenizer", train_tokenizer.train_tokenizer, "Learn a vocabulary from text."),
     ("tokenize", tokenize.tokenize, "Cut a text into tokens and show their ids."),
     ("pretrain", pretrain.pretrain, "Train a language model on text."),
+    ("sft", sft.sft, "Teach a model to answer."),
     ("generate", generate.generate, "Let a model continue a text."),
     ("chat", chat.chat, "Talk with a model."),
     ("next", next_tokens.next_tokens, "Show the most likely next tokens as bars."),

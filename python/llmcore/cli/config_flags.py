@@ -43,6 +43,9 @@ def _flag(f: dataclasses.Field) -> Any:
     """The annotation that makes a field's flag."""
     kinds = {part.strip() for part in str(f.type).split("|")}
     many = "list[str]" in kinds
+    if "bool" in kinds:
+        flag, state = f.name.replace("_", "-"), "on" if f.default else "off"
+        return Annotated[bool | None, typer.Option(f"--{flag}/--no-{flag}", help=f"{f.metadata['help']} [{state}]")]
     kind = list[str] if many else int if "int" in kinds else float if "float" in kinds else str
     default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
     shown = (

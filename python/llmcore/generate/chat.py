@@ -26,11 +26,31 @@ def chat_prompt(
 ) -> list[int]:
     """See `LanguageModel.chat_prompt`."""
     _check_messages(messages)
+    return _encoded(tokenizer, _rendered(template, tokenizer, messages, add_generation_prompt, tools))
+
+
+def _standins(tokenizer: Tokenizer) -> dict[str, str]:
     specials = sorted(tokenizer.special_tokens, key=len, reverse=True)
-    standins = {text: chr(_FIRST_STANDIN + i) for i, text in enumerate(specials[: _LAST_STANDIN - _FIRST_STANDIN])}
+    return {text: chr(_FIRST_STANDIN + i) for i, text in enumerate(specials[: _LAST_STANDIN - _FIRST_STANDIN])}
+
+
+def _rendered(
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    add_generation_prompt: bool,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+) -> str:
+    """What the template makes of messages, with stand-ins for special tokens that others than the model have said."""
+    standins = _standins(tokenizer)
     foreign = [m if m["role"] in _ROLES_OF_OUR_OWN else _replaced(m, standins) for m in messages]
-    text = template.render(foreign, add_generation_prompt, tools)
-    meant = {c: special for special, c in standins.items()}
+    return template.render(foreign, add_generation_prompt, tools)
+
+
+def _encoded(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of a rendered text: special tokens are special, stand-ins are the text that they stand for."""
+    standins = _standins(tokenizer)
+    specials, meant = list(standins), {c: special for special, c in standins.items()}
     ids: list[int] = []
     plain = ""  # what people said stays in one piece with the text around it, up to the next special token
     special = set(specials)
@@ -42,6 +62,55 @@ def chat_prompt(
         else:
             plain += part
     return ids + tokenizer.encode_ordinary(_restored(plain, meant))
+
+
+def supervised_chat(
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    end_ids: Sequence[int],
+    first: int = 0,
+) -> tuple[list[int], list[bool]]:
+    """The ids of a conversation and which of them the model is to learn: what the assistant says, from message number
+    `first` on, with the token that ends its turn. Every answer is encoded by itself behind the ids that it will be asked
+    with, as it is written.
+
+    ValueError where the template puts an answer elsewhere than behind its own prompt, or ends it with none of end_ids.
+    """
+    _check_messages(messages)
+    ids: list[int] = []
+    learned: list[bool] = []
+    before = ""
+
+    def add(text: str, learn: bool) -> None:
+        nonlocal ids, learned
+        new = _encoded(tokenizer, text)
+        if learn:
+            last = max((i for i, token in enumerate(new) if token in end_ids), default=None)
+            if last is None:
+                raise ValueError(f"[chat] {template.name}: expected an answer that ends with a token that ends texts")
+            learned += [True] * (last + 1) + [False] * (len(new) - last - 1)
+        else:
+            learned += [False] * len(new)
+        ids += new
+
+    for i, message in enumerate(messages):
+        if message["role"] not in _ROLES_OF_OUR_OWN:
+            continue
+        prompt = _rendered(template, tokenizer, messages[:i], True) if i else ""
+        whole = _rendered(template, tokenizer, messages[: i + 1], False)
+        if not (prompt.startswith(before) and whole.startswith(prompt)):
+            raise ValueError(
+                f"[chat] {template.name}: expected a template that puts each answer behind its prompt and leaves the "
+                f"messages before it alone; message {i} is elsewhere"
+            )
+        add(prompt[len(before) :], False)
+        add(whole[len(prompt) :], i >= first)
+        before = whole
+    rest = _rendered(template, tokenizer, messages, False)
+    if rest.startswith(before):
+        add(rest[len(before) :], False)
+    return ids, learned
 
 
 def _parts(text: str, specials: Sequence[str]) -> list[tuple[str, bool]]:

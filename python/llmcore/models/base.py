@@ -51,9 +51,10 @@ class CausalLM(nn.Module):
         """ids (B, T) int32 that stand at a place -> (B, T, width), after the last norm."""
         raise NotImplementedError
 
-    def hidden(self, ids, cache: KVCache | None = None) -> Tensor:
-        """ids (B, T) -> (B, T, width), after the last norm. With a cache, ids continue its sequences."""
-        return self.hidden_at(*self.place(ids, cache))
+    def hidden(self, ids, cache: KVCache | None = None, starts: np.ndarray | None = None) -> Tensor:
+        """ids (B, T) -> (B, T, width), after the last norm. With a cache, ids continue its sequences; with starts (B, T),
+        rows hold several documents that do not see each other (see `Place`)."""
+        return self.hidden_at(*self.place(ids, cache, starts))
 
     # ---- logits and loss ----
 
@@ -79,18 +80,19 @@ class CausalLM(nn.Module):
             h = Tensor(h.array.narrow(1, h.shape[1] - 1, 1))
         return self.logits(h)
 
-    def loss(self, ids, targets, reduction: str = "mean") -> Tensor:
-        """Cross entropy of targets (B, T) in nats, negative ones ignored. The (B, T, V) logits never exist at once, unless
-        they are capped."""
+    def loss(self, ids, targets, reduction: str = "mean", starts: np.ndarray | None = None) -> Tensor:
+        """Cross entropy of targets (B, T) in nats, negative ones ignored; starts as of `hidden`. The (B, T, V) logits never
+        exist at once, unless they are capped."""
+        h = self.hidden(ids, starts=starts)
         if self.output_weight().quantized is not None and not autograd.grad_enabled():
-            return self._loss_in_pieces(ids, targets, reduction)
+            return self._loss_in_pieces(h, targets, reduction)
         if self.logit_softcap is not None or self.output_weight().quantized is not None:
-            return ops.cross_entropy(self.forward(ids), targets, reduction)
-        return ops.linear_cross_entropy(self.hidden(ids), self.output_weight(), targets, reduction)
+            return ops.cross_entropy(self.logits(h), targets, reduction)
+        return ops.linear_cross_entropy(h, self.output_weight(), targets, reduction)
 
-    def _loss_in_pieces(self, ids, targets, reduction: str) -> Tensor:
+    def _loss_in_pieces(self, h: Tensor, targets, reduction: str) -> Tensor:
         """The same from the logits of a few positions at a time."""
-        h, targets = self.hidden(ids), np.asarray(targets)
+        targets = np.asarray(targets)
         rows, flat = h.array.reshape([-1, h.shape[-1]]), targets.reshape(-1)
         losses = []
         for start in range(0, len(flat), _POSITIONS):
@@ -127,7 +129,7 @@ class CausalLM(nn.Module):
         found = {id(m.rotary): m.rotary for _, m in self.modules() if isinstance(m, Attention) and m.rotary is not None}
         return list(found.values())
 
-    def place(self, ids, cache: KVCache | None) -> tuple[np.ndarray, Place]:
+    def place(self, ids, cache: KVCache | None, starts: np.ndarray | None = None) -> tuple[np.ndarray, Place]:
         """ids as int32, checked, and where they stand."""
         ids = np.asarray(ids)
         if ids.ndim != 2 or ids.dtype.kind not in "iu":
@@ -137,7 +139,10 @@ class CausalLM(nn.Module):
         vocab = self.config.vocab_size
         if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < vocab:  # before they are cut to 32 bits
             raise ValueError(f"[model] expected ids in [0, {vocab}), got {ids.min()} to {ids.max()}")
-        return np.ascontiguousarray(ids, np.int32), Place.of(ids, cache)
+        where = Place.of(ids, cache) if starts is None else Place.packed(starts)
+        if starts is not None and (cache is not None or where.positions is None or where.positions.shape != ids.shape):
+            raise ValueError(f"[model] expected starts of the shape of ids {ids.shape} and no cache")
+        return np.ascontiguousarray(ids, np.int32), where
 
     def quantize(self, kind: str | None) -> None:
         """Keep matrices quantized in memory, the token embedding among them; they are frozen then. kind: "int8" (blocks

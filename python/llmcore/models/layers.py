@@ -16,11 +16,20 @@ from llmcore.models.rope import Rotary
 @dataclass(frozen=True)
 class Place:
     """Where the tokens (B, T) of a call stand: at `positions` (B, T) int32 of the sequences in `cache`, or, without
-    either, at 0..T−1. `end`: all positions are below it."""
+    either, at 0..T−1. `end`: all positions are below it. `starts` (B, T) int32, without a cache: where in its row the
+    document of each token begins; positions count from there, and nothing before it is seen."""
 
     cache: KVCache | None
     positions: np.ndarray | None
     end: int
+    starts: np.ndarray | None = None
+
+    @classmethod
+    def packed(cls, starts: np.ndarray) -> Place:
+        """Of tokens (B, T) of several documents a row, which do not see each other."""
+        starts = np.ascontiguousarray(starts, np.int32)
+        positions = np.arange(starts.shape[1], dtype=np.int32) - starts
+        return cls(None, positions, int(positions.max(initial=0)) + 1, starts)
 
     @classmethod
     def of(cls, ids: np.ndarray, cache: KVCache | None) -> Place:
@@ -33,7 +42,7 @@ class Place:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, **options) -> Tensor:
         """Causal attention of these tokens to those before them; options as of `ops.attention`."""
         if self.cache is None:
-            return ops.attention(q, k, v, **options)
+            return ops.attention(q, k, v, starts=self.starts, **options)
         return self.cache.attend(layer, q, k, v, **options)
 
 

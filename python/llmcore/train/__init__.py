@@ -8,9 +8,11 @@ _LAZY = {
     "Interrupted": "llmcore.train.loop",
     "PretrainConfig": "llmcore.train.config",
     "Report": "llmcore.train.report",
+    "SFTConfig": "llmcore.train.config",
     "TerminalReport": "llmcore.train.report",
     "TrainingError": "llmcore.train.loop",
     "pretrain": "llmcore.train.pretraining",
+    "sft": "llmcore.train.supervised",
 }
 
 __all__ = list(_LAZY)

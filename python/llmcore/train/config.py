@@ -131,13 +131,41 @@ class PretrainConfig(LoopConfig):
             raise ValueError(f"[config] expected validation_fraction in (0, 1), got {self.validation_fraction}")
 
 
+@dataclass
+class SFTConfig(LoopConfig):
+    """A model that answers, from one that continues texts: supervised fine-tuning."""
+
+    model: str = _option("run", "The model to begin with: a directory, a .gguf file or a pulled name.")
+    data: str | list[str] = _option(
+        "python-qa", "python-qa, or JSONL or parquet with messages, prompt and completion, or text."
+    )
+    epochs: float = _option(1.0, "How often all examples are learned; 0 takes --steps.")
+    context: int = _option(512, "Longest example in tokens, and the length of packed rows; longer ones are cut.")
+    packing: bool = _option(True, "Put several examples in a row; they do not see each other.")
+    validation_fraction: float = _option(
+        0.05, "Part of the examples that is held out (of groups, where rows have one)."
+    )
+    sample_tokens: int = _option(60, "Length of a sample.")
+    out: str = _option("sft", "Directory of the run: model, tokenizer, log, checkpoints.")
+    batch_size: int = _option(8, "Rows in one micro-batch.")
+    lr: float = _option(2e-5, "Peak learning rate.")
+    warmup: int = _option(10, "Updates of linear warm-up before the cosine.")
+    weight_decay: float = _option(0.0, "Decay of matrices (AdamW).")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"[config] expected validation_fraction in [0, 1), got {self.validation_fraction}")
+
+
 def _checked(name: str, value, annotation: str):
     """A value of the annotated type; whole floats serve as integers and integers as floats, as YAML writes them."""
     kinds = {part.strip() for part in annotation.split("|")}
     if value is None and "None" in kinds:
         return None
     if isinstance(value, bool):
-        pass
+        if "bool" in kinds:
+            return value
     elif "int" in kinds and (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
         return int(value)
     elif "float" in kinds and isinstance(value, (int, float)):

@@ -1,0 +1,88 @@
+"""Rows with named fields, as fine-tuning wants them: JSONL and parquet, plain or compressed."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llmcore.data.decompress import open_decompressed
+from llmcore.data.errors import CorpusError
+from llmcore.data.python_qa import python_qa
+from llmcore.data.reader import LONGEST_LINE, PARQUET_ENDING, kind_of
+from llmcore.data.sources import find_files
+
+PYTHON_QA = "python-qa"
+
+
+class Row(NamedTuple):
+    """The fields of a row, and where it stands, for errors."""
+
+    fields: dict[str, Any]
+    where: str
+
+
+def read_rows(sources: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Row]:
+    """The rows of files, folders and globs, or of "python-qa" (see `data.python_qa`). CorpusError names what is missing,
+    malformed or empty."""
+    given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
+    rows: list[Row] = []
+    for source in given:
+        if source == PYTHON_QA:
+            rows += [Row(pair, f"{PYTHON_QA} {i}") for i, pair in enumerate(python_qa())]
+            continue
+        for path in find_files(source):
+            rows += _read_file(path)
+    if not rows:
+        raise CorpusError(f"[data] {', '.join(map(str, given))}: expected some rows, got none")
+    return rows
+
+
+def _read_file(path: Path) -> Iterator[Row]:
+    kind = kind_of(path)
+    if kind == "":
+        raise CorpusError(f"[data] {path}: expected a .jsonl or .parquet file")
+    try:
+        with open_decompressed(path) as file:
+            if kind == PARQUET_ENDING:
+                yield from _parquet(path)
+                return
+            number = 0
+            while line := file.readline(LONGEST_LINE):
+                number += 1
+                if line.strip():
+                    yield Row(_parsed(line, f"{path}:{number}"), f"{path}:{number}")
+    except (OSError, EOFError, zlib.error) as error:
+        raise CorpusError(f"[data] cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _parsed(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"[data] {where}: not UTF-8 text at byte {error.start} of the line") from None
+    except (ValueError, RecursionError) as error:
+        raise CorpusError(f"[data] {where}: not valid JSON ({getattr(error, 'msg', None) or error})") from None
+    if not isinstance(fields, dict):
+        raise CorpusError(f"[data] {where}: expected a JSON object, got {type(fields).__name__}")
+    return fields
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise CorpusError(f"[data] {path}: reading parquet needs pyarrow: pip install pyarrow") from None
+    number = 0
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches(256):
+            for fields in batch.to_pylist():
+                number += 1
+                yield Row(fields, f"{path}: row {number}")
+    except pyarrow.ArrowException as error:
+        reason = str(error).partition("\n")[0]
+        raise CorpusError(f"[data] {path}: not a parquet file that can be read ({reason})") from None
