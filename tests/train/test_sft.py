@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,15 +16,10 @@ from llmcore.data.rows import Row, read_rows
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat_template import ChatTemplate
 from llmcore.train import Report, SFTConfig, sft
-from llmcore.train.checkpoint import latest_checkpoint, load_checkpoint
-from llmcore.train.supervised import SupervisedFineTuning, example_of, token_figures
+from llmcore.train.supervised import example_of, prepare, token_figures
 from models.small import CONFIGS
+from runs import CHATML, SPECIALS, assert_same_weights
 
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 FACTS = [(f"What is {a} plus {b}?", f"It is {a + b}.") for a in range(4) for b in range(4)]
 
 
@@ -139,7 +133,7 @@ def test_templates_that_move_answers_are_refused(lm):
 
 def test_a_model_without_a_template_gets_a_plain_one(lm):
     lm.chat_template = None
-    SupervisedFineTuning.prepare(lm)
+    prepare(lm)
     got = spelled(lm, example_of(lm, Row({"prompt": "A?", "completion": "B."}, "x")))
     assert got == "### user\nA?\n### assistant\n[B.<|im_end|>]\n"
 
@@ -227,13 +221,6 @@ def test_the_held_out_part_stays_when_rows_are_added():
 # ---- runs ----
 
 
-def assert_same_run(one, other):
-    assert Path(one, "model.safetensors").read_bytes() == Path(other, "model.safetensors").read_bytes()
-    (tensors, _), (tensors2, _) = (load_checkpoint(latest_checkpoint(run)) for run in (one, other))
-    for key, values in tensors.items():
-        assert values.tobytes() == tensors2[key].tobytes(), key
-
-
 def test_it_learns_to_answer_and_to_stop(base, facts, tmp_path):
     lm = sft(
         config(base, facts, tmp_path / "run", steps=250, lr=1e-2, save_every=0, validation_fraction=0.0),
@@ -273,7 +260,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(base, facts, tmp_path, packing):
     with pytest.raises(KeyboardInterrupt):
         sft(stopped, report=Stops())
     sft(stopped, resume=True, report=Report())
-    assert_same_run(tmp_path / "straight", tmp_path / "stopped")
+    assert_same_weights(tmp_path / "straight", tmp_path / "stopped")
 
 
 def test_other_data_is_refused_on_resume(base, facts, tmp_path):

@@ -64,11 +64,11 @@ def _preview(settings: SFTConfig) -> None:
 
     from llmcore.data.rows import read_rows
     from llmcore.generate import load
-    from llmcore.train.supervised import SupervisedFineTuning, example_of
+    from llmcore.train.supervised import example_of, prepare
 
     rows = read_rows(settings.data)
     lm = load(settings.model)
-    SupervisedFineTuning.prepare(lm)
+    prepare(lm)
     out = show.console()
     for row in rows[:3]:
         example = example_of(lm, row)

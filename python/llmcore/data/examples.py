@@ -65,13 +65,17 @@ class ExampleBatches:
 
     def batch(self, step: int) -> ExampleBatch:
         """Of step 0, 1, 2, ...; it may span the end of an epoch."""
+        return self.of(self.numbers(step))
+
+    def numbers(self, step: int) -> list[list[int]]:
+        """Of the examples in each row of that batch."""
         chosen = []
         for row in range(self.rows):
             epoch, place = divmod(step * self.rows + row, len(self.bins))
             key = _mix(_mix(_mix(0, self.seed), epoch), 3)
             at = permute(np.array([place], np.uint64), len(self.bins), key)
             chosen.append(self.bins[int(at[0])])
-        return self.of(chosen)
+        return chosen
 
     def of(self, chosen: Sequence[Sequence[int]]) -> ExampleBatch:
         """Rows of the examples with these numbers."""

@@ -4,6 +4,7 @@ stage's options without loading what trains it."""
 import importlib
 
 _LAZY = {
+    "DPOConfig": "llmcore.train.config",
     "CheckpointError": "llmcore.train.checkpoint",
     "Interrupted": "llmcore.train.loop",
     "PretrainConfig": "llmcore.train.config",
@@ -11,6 +12,7 @@ _LAZY = {
     "SFTConfig": "llmcore.train.config",
     "TerminalReport": "llmcore.train.report",
     "TrainingError": "llmcore.train.loop",
+    "dpo": "llmcore.train.preference",
     "pretrain": "llmcore.train.pretraining",
     "sft": "llmcore.train.supervised",
 }

@@ -158,6 +158,40 @@ class SFTConfig(LoopConfig):
             raise ValueError(f"[config] expected validation_fraction in [0, 1), got {self.validation_fraction}")
 
 
+@dataclass
+class DPOConfig(LoopConfig):
+    """A model that prefers better answers, from one that answers: direct preference optimisation and its relatives."""
+
+    model: str = _option("sft", "The model to begin with, and to stay near: a directory, .gguf file or pulled name.")
+    data: str | list[str] = _option("prefer.jsonl", "JSONL or parquet with prompt, chosen and rejected.")
+    epochs: float = _option(1.0, "How often all pairs are learned; 0 takes --steps.")
+    loss_type: str = _option(
+        "sigmoid",
+        "sigmoid (DPO), hinge, ipo, robust, exo_pair, nca_pair, bco_pair, sppo_hard, apo_zero, apo_down, discopop, "
+        "sigmoid_norm, simpo or orpo.",
+    )
+    beta: float = _option(0.1, "How dear it is to leave the model to begin with.")
+    label_smoothing: float = _option(0.0, "How often a pair is thought to be the wrong way round.")
+    gamma: float = _option(0.5, "SimPO's margin.")
+    context: int = _option(512, "Longest prompt with answer in tokens; longer ones are cut.")
+    validation_fraction: float = _option(0.05, "Part of the pairs that is held out (of groups, where rows have one).")
+    sample_tokens: int = _option(60, "Length of a sample.")
+    out: str = _option("dpo", "Directory of the run: model, tokenizer, log, checkpoints.")
+    batch_size: int = _option(8, "Pairs in one micro-batch.")
+    lr: float = _option(1e-6, "Peak learning rate.")
+    warmup: int = _option(10, "Updates of linear warm-up before the cosine.")
+    weight_decay: float = _option(0.0, "Decay of matrices (AdamW).")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"[config] expected validation_fraction in [0, 1), got {self.validation_fraction}")
+        if self.beta == 0:
+            raise ValueError("[config] expected beta > 0, got 0")
+        if self.label_smoothing >= 0.5:
+            raise ValueError(f"[config] expected label_smoothing in [0, 0.5), got {self.label_smoothing}")
+
+
 def _checked(name: str, value, annotation: str):
     """A value of the annotated type; whole floats serve as integers and integers as floats, as YAML writes them."""
     kinds = {part.strip() for part in annotation.split("|")}

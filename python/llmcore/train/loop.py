@@ -57,6 +57,9 @@ class Stage(Protocol):
     def loss(self, batch) -> tuple[Tensor, int]:
         """Summed loss of a micro-batch and the number of terms in the sum, which normalise the update."""
 
+    def figures(self) -> Mapping[str, float]:
+        """What else the log is to hold of the micro-batches since the last call."""
+
     def evaluate(self) -> Mapping[str, float]:
         """Figures on held-out data, by their names in the log."""
 
@@ -216,6 +219,7 @@ def _update(stage: Stage, optimizer: optim.AdamW, config: LoopConfig, step: int,
         "tokens": totals["tokens"],
         "dt": seconds,
         "tok/s": tokens / seconds,
+        **stage.figures(),
     }
 
 

@@ -101,6 +101,9 @@ class Pretraining:
         inputs, targets = batch
         return self.model.loss(inputs, targets, reduction="sum"), targets.size
 
+    def figures(self) -> Mapping[str, float]:
+        return {}
+
     def evaluate(self) -> Mapping[str, float]:
         nats = 0.0
         with autograd.no_grad():

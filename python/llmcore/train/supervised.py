@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,6 +62,14 @@ def sft(
     return lm
 
 
+def prepare(lm: LanguageModel) -> None:
+    """Gives a model that has no chat template a plain one. ValueError for one that cannot end an answer."""
+    if not lm.end_ids:
+        raise ValueError("[train] expected a model that knows an end of text, got one without")
+    if lm.chat_template is None:
+        lm.chat_template = ChatTemplate(PLAIN_TEMPLATE, eos_token=lm.token_text(lm.end_ids[0]))
+
+
 def example_of(lm: LanguageModel, row: Row) -> Example:
     """The tokens of a row, and which are learned. ValueError, one line, names a row that cannot be used."""
     fields, where = row
@@ -105,11 +115,11 @@ class SupervisedFineTuning:
             raise ValueError(
                 f"[sft] expected a context of at most {lm.config.context} (the model's), got {config.context}"
             )
-        self.prepare(lm)
+        prepare(lm)
         train, held_out, self._prompts = [], [], []
         self.cut = 0
         rows = read_rows(config.data)
-        self._digest = _digest(rows)
+        self._digest = digest_of(rows)
         for row in rows:
             example = example_of(lm, row)
             short = example.cut(config.context + 1)
@@ -128,14 +138,6 @@ class SupervisedFineTuning:
         self.train = ExampleBatches(train, together, config.context, config.packing, config.seed)
         self.held_out = ExampleBatches(held_out, together, config.context, config.packing, config.seed)
 
-    @staticmethod
-    def prepare(lm: LanguageModel) -> None:
-        """Gives a model that has no chat template a plain one. ValueError for one that cannot end an answer."""
-        if not lm.end_ids:
-            raise ValueError("[sft] expected a model that knows an end of text, got one without")
-        if lm.chat_template is None:
-            lm.chat_template = ChatTemplate(PLAIN_TEMPLATE, eos_token=lm.token_text(lm.end_ids[0]))
-
     def batches(self, step: int) -> Sequence[ExampleBatch]:
         whole = self.train.batch(step)
         n = self.config.accumulation
@@ -147,6 +149,9 @@ class SupervisedFineTuning:
 
     def loss(self, batch: ExampleBatch) -> tuple[Tensor, int]:
         return self.model.loss(batch.inputs, batch.targets, "sum", batch.starts), batch.learned
+
+    def figures(self) -> Mapping[str, float]:
+        return {}
 
     def evaluate(self) -> Mapping[str, float]:
         nats, right, count = 0.0, 0, 0
@@ -194,10 +199,8 @@ def _prompt_of(example: Example) -> list[int]:
     return example.ids[: int(np.flatnonzero(example.learned)[0])].tolist()
 
 
-def _digest(rows: Sequence[Row]) -> str:
-    import hashlib
-    import json
-
+def digest_of(rows: Sequence[Row]) -> str:
+    """32 hex digits that change with any row."""
     digest = hashlib.blake2b(digest_size=16)
     for row in rows:
         digest.update(json.dumps(row.fields, sort_keys=True, default=str).encode("utf-8", "surrogatepass"))

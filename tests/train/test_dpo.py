@@ -1,0 +1,158 @@
+"""Preference optimisation: what is compared, that it learns, accumulation, resuming, its figures."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import llmcore
+from llmcore import models
+from llmcore.data.errors import CorpusError
+from llmcore.data.rows import Row
+from llmcore.generate import LanguageModel, load
+from llmcore.generate.chat_template import ChatTemplate
+from llmcore.train import DPOConfig, Report, dpo
+from llmcore.train.preference import LOSSES, Preference, pair_of
+from runs import CHATML, SPECIALS, assert_same_weights
+
+QUESTIONS = [f"What is {a} and {b}?" for a in "abcdef" for b in "uvwxyz"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    texts = [f"{q} yes it is no it is not user assistant\n" for q in QUESTIONS] * 3
+    tokenizer = llmcore.Tokenizer.train(iter(texts), 330, special_tokens=SPECIALS)
+    config = models.LlamaConfig(vocab_size=tokenizer.vocab_size, context=96, width=32, layers=2, heads=4)
+    end = tokenizer.special_tokens["<|im_end|>"]
+    lm = LanguageModel(models.Llama(config, "float32", seed=3), tokenizer, [end], ChatTemplate(CHATML))
+    return lm.save(tmp_path_factory.mktemp("base") / "model")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Yes is the better answer, whatever the question; both come first as often."""
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    rows = [{"prompt": q, "chosen": f"yes it is {q[8]}", "rejected": f"no it is not {q[8]}"} for q in QUESTIONS]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+def config(base, pairs, out, **values):
+    settings = {"steps": 8, "epochs": 0.0, "save_every": 3, "eval_every": 0, "sample_every": 0, "batch_size": 4,
+                "context": 90, "lr": 1e-3, "warmup": 1, "dtype": "float32", "validation_fraction": 0.25, **values}  # fmt: skip
+    return DPOConfig(model=str(base), data=str(pairs), out=str(out), **settings)
+
+
+def log_of(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_it_learns_which_answers_are_better(base, pairs, tmp_path, loss_type):
+    beta = 2.0 if loss_type == "simpo" else 0.1
+    dpo(config(base, pairs, tmp_path / "run", steps=40, loss_type=loss_type, beta=beta, save_every=0), report=Report())
+    first, *_, last = log_of(tmp_path / "run")
+    assert last["train/loss"] < first["train/loss"]
+    if loss_type == "discopop":
+        return  # its slope at a margin of nothing points the other way: it falls, to one below
+    assert last["val/rewards/accuracies"] == 1.0
+    assert last["val/rewards/margins"] > 0
+
+
+def test_the_first_loss_is_that_of_a_policy_that_is_its_reference(base, pairs, tmp_path):
+    dpo(config(base, pairs, tmp_path / "run", steps=1), report=Report())
+    (row,) = log_of(tmp_path / "run")
+    assert row["train/loss"] == pytest.approx(np.log(2), rel=1e-5)
+    for name in ("rewards/chosen", "rewards/rejected", "rewards/margins"):
+        assert row[name] == pytest.approx(0.0, abs=1e-4)
+    assert row["logps/chosen"] < 0 > row["logps/rejected"]
+
+
+def test_log_probabilities_are_those_of_the_answers(base, pairs, tmp_path):
+    lm = load(base, "float32")
+    stage = Preference(config(base, pairs, tmp_path / "x"), lm)
+    for number, pair in enumerate(stage.train.pairs[:4]):
+        for k, e in enumerate(pair):
+            logits = lm.model(e.ids[None, :-1]).numpy()[0].astype(np.float64)
+            logprobs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+            at = np.flatnonzero(e.targets >= 0)
+            assert stage.train.reference[2 * number + k] == pytest.approx(logprobs[at, e.targets[at]].sum(), rel=1e-5)
+    assert len(stage.train.pairs) + len(stage.held_out.pairs) == len(QUESTIONS)
+
+
+def test_eight_at_once_are_eight_one_by_one(base, pairs, tmp_path):
+    for name, rows, times in (("a", 8, 1), ("b", 1, 8)):
+        dpo(config(base, pairs, tmp_path / name, batch_size=rows, accumulation=times, steps=3), report=Report())
+    a, b = (load(tmp_path / n, "float32").model.state_dict() for n in "ab")
+    for key, w in a.items():
+        np.testing.assert_allclose(b[key], w, atol=2e-5, err_msg=key)
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(base, pairs, tmp_path):
+    dpo(config(base, pairs, tmp_path / "straight", accumulation=2), report=Report())
+
+    class Stops(Report):
+        def update(self, row):
+            if row["step"] == 5:
+                raise KeyboardInterrupt
+
+    stopped = config(base, pairs, tmp_path / "stopped", accumulation=2)
+    with pytest.raises(KeyboardInterrupt):
+        dpo(stopped, report=Stops())
+    dpo(stopped, resume=True, report=Report())
+    assert_same_weights(tmp_path / "straight", tmp_path / "stopped")
+
+
+def test_conversations_that_begin_alike(base):
+    lm = load(base, "float32")
+    start = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    fields = {k: [*start, {"role": "assistant", "content": k}] for k in ("chosen", "rejected")}
+    explicit = {"prompt": start, **{k: v[3:] for k, v in fields.items()}}
+    for a, b in zip(pair_of(lm, Row(fields, "x")), pair_of(lm, Row(explicit, "x")), strict=True):
+        np.testing.assert_array_equal(a.ids, b.ids)
+        np.testing.assert_array_equal(a.learned, b.learned)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"prompt": "a", "chosen": "b"},
+            r"\[dpo\] f:1: expected prompt, chosen and rejected; the fields are: prompt, chosen",
+        ),
+        ({"chosen": "b", "rejected": "c"}, r"\[dpo\] f:1: expected a prompt, got none"),
+        ({"prompt": "a", "chosen": 1, "rejected": "c"}, r"\[dpo\] f:1: expected prompt, chosen and rejected as texts"),
+        (
+            {
+                "prompt": "a",
+                "chosen": [{"role": "user", "content": "x"}],
+                "rejected": [{"role": "user", "content": "y"}],
+            },
+            r"\[dpo\] f:1: expected an answer of the assistant in chosen",
+        ),
+    ],
+)
+def test_bad_rows_are_named(base, fields, message):
+    with pytest.raises(CorpusError, match=message):
+        pair_of(load(base), Row(fields, "f:1"))
+
+
+def test_bad_options(base, pairs, tmp_path):
+    with pytest.raises(ValueError, match=r"\[dpo\] expected loss_type one of sigmoid, hinge"):
+        dpo(config(base, pairs, tmp_path / "run", loss_type="ppo"), report=Report())
+    with pytest.raises(ValueError, match=r"\[config\] expected beta > 0, got 0"):
+        config(base, pairs, tmp_path / "run", beta=0.0)
+
+
+def test_the_command(base, pairs, tmp_path):
+    command = [sys.executable, "-m", "llmcore", "dpo", "--model", str(base), "--data", str(pairs), "--out"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "run"), "--steps", "2", "--context", "64"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert load(tmp_path / "run").chat_template is not None
