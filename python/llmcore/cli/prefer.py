@@ -1,0 +1,118 @@
+"""`llmcore prefer`: a person says which answers of a model are better."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmcore.cli import options, show
+from llmcore.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from llmcore.data.choices import ChoiceFile
+    from llmcore.generate import LanguageModel
+
+
+def prefer(
+    prompts: Annotated[Path, typer.Option("--prompts", metavar="FILE", help="A prompt a line, or JSONL with prompt.")],
+    model: options.Model = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the choices are kept.")] = Path(
+        "prefer.jsonl"
+    ),
+    n: Annotated[int, typer.Option("-n", "--n", metavar="N", min=2, max=9, help="Answers to choose from.")] = 4,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", metavar="N", help="Tokens of an answer at most.")] = 128,
+    temperature: Annotated[float, typer.Option("--temperature", metavar="T", help="Higher: more different.")] = 1.0,
+    top_p: options.TopP = 0.95,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="The same seed gives the same answers.")] = 0,
+) -> None:
+    """Choose the best of several answers, prompt by prompt. Every choice is saved at once, as prompt, chosen and rejected,
+    for `llmcore dpo`; a stopped session goes on where it was.
+
+    \b
+    Example: llmcore prefer --model chat --prompts questions.txt -n 4
+    """
+    from llmcore.data.choices import ChoiceFile
+
+    texts = read_prompts(prompts)
+    file = ChoiceFile(out, texts)
+    lm = options.load_model(model)
+    terminal = show.console()
+    keys = f"1-{n} the best, t a tie, s skip, u undo, q quit"
+    while file.next < len(texts):
+        number = file.next
+        answers = [str(c) for c in _answers(lm, texts[number], n, max_tokens, temperature, top_p, seed + number * n)]
+        _show(terminal, texts[number], answers, f"{number + 1} of {len(texts)}")
+        if not _ask(file, answers, keys):
+            break
+    terminal.print(
+        f"{file.pairs:,} pairs in {out}, {len(texts) - file.next:,} prompts left", markup=False, soft_wrap=True
+    )
+    if file.pairs:
+        terminal.print(f"next: llmcore dpo --data {out}", markup=False, soft_wrap=True)
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The prompts of a file; UsageError names what is wrong with it."""
+    from llmcore.data.reader import kind_of
+    from llmcore.data.rows import read_rows
+
+    if kind_of(path):
+        found = [row.fields.get("prompt") for row in read_rows(path)]
+        if not all(isinstance(p, str) and p for p in found):
+            raise UsageError(f"expected a text named prompt in every row of {path}")
+        return [str(p) for p in found]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise UsageError(f"expected {path} as UTF-8 text") from None
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise UsageError(f"expected prompts in {path}, got none")
+    return [str(p) for p in found]
+
+
+def _answers(
+    lm: LanguageModel, prompt: str, n: int, max_tokens: int, temperature: float, top_p: float, seed: int
+) -> list:
+    ids = lm.prompt_ids(prompt) if lm.chat_template is None else lm.chat_prompt([{"role": "user", "content": prompt}])
+    return lm.generate(ids, max_tokens, n=n, temperature=temperature, top_p=top_p, seed=seed)
+
+
+def _show(out: Console, prompt: str, answers: list[str], place: str) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    out.print(Text(f"\n{place}: ", "dim").append(prompt, "not dim bold"))
+    table = Table(expand=True, show_lines=True)
+    for i in range(len(answers)):
+        table.add_column(str(i + 1), ratio=1, overflow="fold")
+    table.add_row(*(Text(show.visible(a) if not a.strip() else a.strip()) for a in answers))
+    out.print(table)
+
+
+def _ask(file: ChoiceFile, answers: list[str], keys: str) -> bool:
+    """Until a key does something; False to leave."""
+    while True:
+        try:
+            key = input(f"{keys}: " if sys.stdin.isatty() else "").strip().lower()
+        except EOFError:
+            return False
+        if key == "q":
+            return False
+        if key == "u":
+            if file.undo():
+                return True
+            show.write("there is nothing to undo\n")
+        elif key in ("t", "s"):
+            file.pass_over()
+            return True
+        elif key.isdecimal() and 1 <= int(key) <= len(answers):
+            file.choose(answers, int(key) - 1)
+            return True
+        else:
+            show.write(f"expected {keys}\n")
