@@ -25,7 +25,8 @@ from llmcore._tensor import Tensor
 from llmcore.generate.prefix_cache import PrefixCache
 from llmcore.generate.sampler import Drawn, Sampler
 from llmcore.generate.sampling import SamplingParams
-from llmcore.models import CausalLM, DecodeStep, KVCache
+from llmcore.generate.steps import LARGEST, RecordedSteps
+from llmcore.models import CausalLM, KVCache
 from llmcore.models.cache import BLOCK, BlockPool, NoBlocks, blocks_for
 
 if TYPE_CHECKING:
@@ -126,18 +127,16 @@ class Engine:
         for name, value in (("max_batch", max_batch), ("max_waiting", max_waiting), ("chunk", chunk)):
             if value < 1:
                 raise ValueError(f"[engine] expected {name} >= 1, got {value}")
-        self.model, self.max_batch, self.max_waiting, self.chunk = model, min(max_batch, _SIZES[-1]), max_waiting, chunk
+        self.model, self.max_batch, self.max_waiting, self.chunk = model, min(max_batch, LARGEST), max_waiting, chunk
         self.pool = self._make_pool(cache_bytes, cache_dtype)
         self.prefixes = PrefixCache(self.pool)
-        self._scratch = self.pool.take()  # where rows that fill up a batch write
+        self._steps = RecordedSteps(model, self.pool)
         self._lock = threading.RLock()
         self._waiting: list[tuple[int, int, Request]] = []  # a heap: (-priority, number, request)
         self._numbers = itertools.count()
         self._reading: Request | None = None
         self._writing: list[Request] = []
-        self._steps: dict[tuple[int, int, bool], tuple[DecodeStep, KVCache]] = {}
         self._sampler: Sampler | None = None
-        self._capacity = 1024
         self._stepping = False
         self._version = model.version
 
@@ -347,7 +346,7 @@ class Engine:
             return
         ids = np.array([r.tokens[r.computed : r.computed + n]], np.int32)
         last = r.computed + n == len(r.tokens)
-        if n <= _FEW and r.computed + _size(n) <= self.model.config.context and self.model.recordable and not ask:
+        if n <= _FEW and self.model.recordable and not ask:
             logits = self._run([r], ids, last_only=True)
         else:
             table = np.array([r.blocks], np.int32)
@@ -386,36 +385,10 @@ class Engine:
 
     def _run(self, requests: Sequence[Request], ids: np.ndarray, last_only: bool = False) -> _core.Array:
         """The next tokens (B, count) of requests that have room for them -> logits (B, count, V), or (B, 1, V)."""
-        (n, count), most = ids.shape, _size(ids.shape[1])
-        if max(r.computed for r in requests) + most > self.model.config.context:
-            most = count
-        need = max(blocks_for(r.computed + most) for r in requests) * BLOCK
-        if need > self._capacity:
-            while need > self._capacity:
-                self._capacity *= 2
-            self._steps.clear()
-        rows = _size(n)
-        key = rows, most, last_only and most > 1
-        if key not in self._steps:
-            table = np.full((rows, self._capacity // BLOCK), self._scratch, np.int32)
-            cache = KVCache(self.pool, table, np.zeros(rows, np.int32), self._capacity)
-            self._steps[key] = DecodeStep(self.model, cache, most, last_only), cache
-        step, cache = self._steps[key]
-        tokens = np.zeros((rows, most), np.int32)
-        tokens[:n, :count] = ids
-        for i, r in enumerate(requests):
-            cache.tables[i, : len(r.blocks)] = r.blocks
-            # Tokens that fill up a step are written behind the others, where the next ones will be, or are of no use.
-            cache.tables[i, len(r.blocks) : blocks_for(r.computed + most)] = self._scratch
-            cache.lengths[i] = r.computed
-        cache.tables[n:, 0] = self._scratch
-        cache.lengths[n:] = 0
-        step.last[:] = count - 1
-        logits = step(tokens)
+        logits = self._steps.run([(r.blocks, r.computed) for r in requests], ids, last_only)
         for r in requests:
-            r.computed += count
-        logits = logits if rows == n else logits.narrow(0, 0, n)
-        return logits if most == count or last_only else logits.narrow(1, 0, count).contiguous()
+            r.computed += ids.shape[1]
+        return logits
 
     def _write(self, requests: list[Request]) -> None:
         for r in requests:
@@ -471,8 +444,3 @@ class Engine:
             last = "stop" if r.constraint.complete else last
         if r.writer.write(drawn, last) or last:
             self._finish(r)
-
-
-def _size(n: int) -> int:
-    """The recorded size that takes n rows or tokens."""
-    return next(size for size in _SIZES if size >= n)

@@ -1,0 +1,73 @@
+"""Steps of a few rows or a few tokens, recorded for some sizes and filled up to the next of these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from llmcore import _core
+from llmcore.models import CausalLM, DecodeStep, KVCache
+from llmcore.models.cache import BlockPool, blocks_for
+
+_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128)
+LARGEST = _SIZES[-1]
+_CAPACITY = 1024  # positions that the first steps have room for; it doubles when more are needed
+
+
+class RecordedSteps:
+    """What fills up a step changes nothing of the others: rows are computed alone, and a token sees none behind it."""
+
+    def __init__(self, model: CausalLM, pool: BlockPool):
+        """Takes a block of the pool, where rows that fill up a step write."""
+        self._model, self._pool = model, pool
+        self._scratch = pool.take()
+        self._capacity = _CAPACITY
+        self._steps: dict[tuple[int, int, bool], tuple[DecodeStep, KVCache]] = {}
+
+    def clear(self) -> None:
+        """Record anew: the weights have changed."""
+        self._steps.clear()
+
+    def run(self, rows: Sequence[tuple[Sequence[int], int]], ids: np.ndarray, last_only: bool = False) -> _core.Array:
+        """The next tokens (B, count) of sequences, each (its blocks, positions that are computed), which have blocks for
+        them -> logits (B, count, V), or (B, 1, V) of each row's last token; in memory that the next call writes over."""
+        (n, count), context = ids.shape, self._model.config.context
+        most = _size(count)
+        if max(computed for _, computed in rows) + most > context:
+            most = count
+        self._make_room(max(computed for _, computed in rows) + most)
+        step, cache = self._step(_size(n), most, last_only and most > 1)
+        tokens = np.zeros((len(cache.lengths), most), np.int32)
+        tokens[:n, :count] = ids
+        for i, (blocks, computed) in enumerate(rows):
+            cache.tables[i, : len(blocks)] = blocks
+            # Tokens that fill up a step are written behind the others, where the next ones will be, or are of no use.
+            cache.tables[i, len(blocks) : blocks_for(computed + most)] = self._scratch
+            cache.lengths[i] = computed
+        cache.tables[n:, 0] = self._scratch
+        cache.lengths[n:] = 0
+        step.last[:] = count - 1
+        logits = step(tokens)
+        if len(cache.lengths) > n:
+            logits = logits.narrow(0, 0, n)
+        return logits if most == count or last_only else logits.narrow(1, 0, count).contiguous()
+
+    def _make_room(self, positions: int) -> None:
+        if positions > self._capacity:
+            while positions > self._capacity:
+                self._capacity *= 2
+            self._steps.clear()
+
+    def _step(self, rows: int, count: int, last_only: bool) -> tuple[DecodeStep, KVCache]:
+        key = rows, count, last_only
+        if key not in self._steps:
+            table = np.full((rows, blocks_for(self._capacity)), self._scratch, np.int32)
+            cache = KVCache(self._pool, table, np.zeros(rows, np.int32), self._capacity)
+            self._steps[key] = DecodeStep(self._model, cache, count, last_only), cache
+        return self._steps[key]
+
+
+def _size(n: int) -> int:
+    """The recorded size that takes n rows or tokens."""
+    return next(size for size in _SIZES if size >= n)
