@@ -1,5 +1,8 @@
 """A recorded decode step gives the bits of the model, for every architecture and weights of every kind."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -91,6 +94,43 @@ def test_what_cannot_be_is_refused_at_every_replay():
     step(np.array([[1]]))
     with pytest.raises(ValueError, match=r"\[cache\] expected at most 4 positions, got 5"):
         step(np.array([[1]]))
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_several_threads_may_be_the_first(quantize):
+    """Weights become arrays, panels and blocks at their first use, by whoever comes first."""
+
+    class Slowly:  # a file's tensor
+        def __init__(self, values):
+            self._values, self.shape = values, values.shape
+
+        def values(self):
+            return self
+
+        def __array__(self, dtype=None, copy=None):
+            time.sleep(0.002)
+            return self._values
+
+    ids = np.arange(12)[None]
+    with autograd.no_grad():
+        expected = make("llama", quantize=quantize)(ids).numpy()
+    for _ in range(5):
+        model, found = make("llama"), []
+        model.load_state_dict({name: Slowly(np.array(w)) for name, w in model.state_dict().items()})
+        model.quantize(quantize)
+
+        def run(model=model, found=found):
+            with autograd.no_grad():
+                found.append(np.array(model(ids).numpy()))
+
+        threads = [threading.Thread(target=run) for _ in range(6)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        assert len(found) == 6
+        for got in found:
+            np.testing.assert_array_equal(got, expected)
 
 
 def test_one_recording_at_a_time():

@@ -62,9 +62,9 @@ class Parameter(Tensor):
     @property
     def array(self) -> _core.Array:  # type: ignore[override]
         """The values, float32."""
-        if self._array is None:
-            assert self._source is not None
-            self._write(self._source.values())
+        source = self._source
+        if self._array is None and source is not None:
+            self._write(source.values())
         return self._array  # type: ignore[return-value]
 
     @array.setter
@@ -72,14 +72,15 @@ class Parameter(Tensor):
         self._array = array
 
     def _write(self, values: np.ndarray) -> None:
-        if self._array is None:
-            self._array = _core.empty(list(values.shape), DType.float32)
-        self._array.numpy()[...] = values
-        self._source = None
+        # Several threads may want them first at the same time: nobody may find an array without its values.
+        array = _core.empty(list(values.shape), DType.float32) if self._array is None else self._array
+        array.numpy()[...] = values
+        self._array, self._source = array, None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self._array.shape if self._source is None else tuple(self._source.shape)  # type: ignore[union-attr]
+        source = self._source
+        return self._array.shape if source is None else tuple(source.shape)  # type: ignore[union-attr]
 
     @property
     def ndim(self) -> int:
@@ -101,7 +102,8 @@ class Parameter(Tensor):
         kind = 2 * (transposed + paired) + (dtype is DType.bfloat16)
         if not self._fresh[kind]:
             # The memory of the stale panels is used again.
-            values = self.array if self._source is None else to_array(self._source.values())
+            source = self._source
+            values = self.array if source is None else to_array(source.values())
             self._packed[kind] = _core.pack(values, dtype, transposed, self._packed[kind], paired)
             self._fresh[kind] = True
         self._used[kind] = True
@@ -144,7 +146,8 @@ class Parameter(Tensor):
 
     def stored(self) -> np.ndarray:
         """The values for reading: of the source, float32 or bfloat16, while nobody has asked for float32."""
-        return self._array.numpy() if self._source is None else self._source.values()  # type: ignore[union-attr]
+        source = self._source
+        return self._array.numpy() if source is None else source.values()  # type: ignore[union-attr]
 
 
 class Module:

@@ -163,7 +163,8 @@ class Preference:
             held = is_held_out(str(row.fields.get("group", row.fields)), config.validation_fraction)
             (held_out if held else train).append(pair)
         if not train:
-            raise CorpusError(f"[dpo] {config.data}: expected pairs to learn from, got none that fit the context")
+            source = config.data if isinstance(config.data, str) else ", ".join(config.data)
+            raise CorpusError(f"[dpo] {source}: expected pairs to learn from, got none that fit the context")
         self.train, self.held_out = Pairs(lm, train, config), Pairs(lm, held_out, config)
         self._seen: list[dict[str, np.ndarray]] = []
 

@@ -132,7 +132,8 @@ class SupervisedFineTuning:
             else:
                 train.append(short)
         if not train:
-            raise CorpusError(f"[sft] {config.data}: expected examples to learn from, got none that fit the context")
+            source = config.data if isinstance(config.data, str) else ", ".join(config.data)
+            raise CorpusError(f"[sft] {source}: expected examples to learn from, got none that fit the context")
         self.train_count, self.held_out_count = len(train), len(held_out)
         together = config.batch_size * config.accumulation
         self.train = ExampleBatches(train, together, config.context, config.packing, config.seed)
