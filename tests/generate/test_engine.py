@@ -295,6 +295,31 @@ def test_a_full_queue_refuses(model):
     engine.submit(request([1], max_tokens=1))
 
 
+def test_a_batch_may_be_longer_than_the_queue(model):
+    engine = Engine(model, max_waiting=3, max_batch=2)
+    group = [request([i], seed=i, max_tokens=4) for i in range(20)]
+    engine.run(group)
+    assert [len(r.writer.tokens) for r in group] == [4] * 20
+    assert free_blocks(engine)
+
+
+def test_an_interrupted_step_is_taken_again(model):
+    engine = Engine(model)
+
+    def interrupt():
+        if len(r.writer.tokens) == 3:
+            raise KeyboardInterrupt
+
+    r, beside = request([1, 2], Keeper(at_token=interrupt), max_tokens=6), request([3], max_tokens=9)
+    for x in (r, beside):
+        engine.submit(x)
+    with pytest.raises(KeyboardInterrupt):
+        engine.run([r], submit=False)
+    engine.run([beside], submit=False)
+    assert beside.writer.tokens == drawn_plainly(model, [3], beside.params, 9)
+    assert free_blocks(engine)
+
+
 def test_deadlines(model):
     engine = Engine(model)
     slow = request([1, 2], Keeper(at_token=lambda: time.sleep(0.02)), max_tokens=200, timeout=0.15)

@@ -187,11 +187,19 @@ class Engine:
                 self._finish(request)
 
     def run(self, requests: Sequence[Request], submit: bool = True) -> None:
-        """Until all of these are done; then raises the first error among them."""
+        """Until all of these are done; then raises the first error among them. More than may wait are submitted as others
+        are done."""
         try:
-            if submit:
-                for r in requests:
-                    self.submit(r)
+            for i, r in enumerate(requests if submit else ()):
+                while True:
+                    try:
+                        self.submit(r)
+                        break
+                    except QueueFull:
+                        before = next((b for b in requests[:i] if not b.done.is_set()), None)
+                        if before is None:
+                            raise  # others fill the queue
+                        self.step_for(before)
             for r in requests:
                 while not r.done.is_set():
                     self.step_for(r)
@@ -393,6 +401,7 @@ class Engine:
     def _write(self, requests: list[Request]) -> None:
         for r in requests:
             if r in self._writing:  # not sent back for want of room meanwhile
+                r.computed = len(r.tokens) - 1  # also where a step before was interrupted
                 self._guarded(self._make_room, r, 1)
         ready = [r for r in requests if r in self._writing]
         if not ready:
@@ -421,6 +430,7 @@ class Engine:
         """As many tokens as were foreseen rightly, and one. The draws are those of one token at a time, since a draw is
         keyed by its number: a guess is right when it is what the draw gives."""
         assert r.proposer is not None
+        r.computed = len(r.tokens) - 1
         room = min(r.params.max_tokens - r.written, self.model.config.context - len(r.tokens)) - 1
         guesses = list(r.proposer.propose(r, min(room, _FEW - 1))) if room > 0 else []
         if not self._make_room(r, 1 + len(guesses)):
