@@ -14,7 +14,8 @@ class Plan {
   ~Plan() { end(); }
 
   // From now on, what this thread's ops do is recorded while they do it; their results stay where they are until the
-  // plan is gone. What is made once and stays, such as packed weights, must exist by now. Throws std::runtime_error if this thread records already.
+  // plan is gone. What is made once and stays, such as packed weights, must exist by now. Throws std::runtime_error if
+  // this thread records already.
   void begin();
   void end();
 
