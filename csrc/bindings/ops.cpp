@@ -82,6 +82,7 @@ void register_quantized(Binder& b) {
   b.def("quantized_linear", &quantized_linear, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("residual"),
         py::arg("activation"), py::arg("out_dtype"));
   b.def("quantized_rows", &quantized_rows, py::arg("weight"), py::arg("ids"), py::arg("dtype"));
+  b.def("quantized_values", &quantized_values, py::arg("weight"), py::arg("dtype"));
 }
 
 void register_attention_ops(Binder& b) {
@@ -163,11 +164,13 @@ void register_losses(Binder& b) {
   b.def("linear_cross_entropy", &linear_cross_entropy, py::arg("x"), py::arg("forward"), py::arg("targets"));
   b.def(
       "linear_cross_entropy_grad",
-      [](const Tensor& x, const Panels& forward, const Panels& backward, const Tensor& targets, const Tensor& dloss) {
-        LinearCrossEntropyGrad r = linear_cross_entropy_grad(x, forward, backward, targets, dloss);
+      [](const Tensor& x, const Panels& forward, const Panels& backward, const Tensor& targets, const Tensor& dloss,
+         bool weight_grad) {
+        LinearCrossEntropyGrad r = linear_cross_entropy_grad(x, forward, backward, targets, dloss, weight_grad);
         return std::make_tuple(r.loss, r.dx, r.dw);
       },
-      py::arg("x"), py::arg("forward"), py::arg("backward"), py::arg("targets"), py::arg("dloss"));
+      py::arg("x"), py::arg("forward"), py::arg("backward"), py::arg("targets"), py::arg("dloss"),
+      py::arg("weight_grad") = true);
 }
 
 void register_optimizers(Binder& b) {

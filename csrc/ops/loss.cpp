@@ -96,7 +96,7 @@ Tensor linear_cross_entropy(const Tensor& x, const Panels& forward, const Tensor
 }
 
 LinearCrossEntropyGrad linear_cross_entropy_grad(const Tensor& x, const Panels& forward, const Panels& backward,
-                                                 const Tensor& targets, const Tensor& dloss_in) {
+                                                 const Tensor& targets, const Tensor& dloss_in, bool weight_grad) {
   Sweep s("linear_cross_entropy", x, forward, targets);
   if (backward.K != s.V || backward.N != s.C || backward.dtype != forward.dtype)
     fail(s.op, "the same weight packed both ways", to_string({backward.K, backward.N}));
@@ -121,10 +121,10 @@ LinearCrossEntropyGrad linear_cross_entropy_grad(const Tensor& x, const Panels& 
     g.panels = backward.data.data(), g.dtype = backward.dtype;
     g.out = dx.narrow(0, start, n).data(), g.ldo = s.C, g.out_dtype = dx.dtype();
     kernel(s.op, x.device(), &KernelTable::gemm)(g);
-    dw = linear_weight_grad(dlogits, s.x.narrow(0, start, n), dw);
+    if (weight_grad) dw = linear_weight_grad(dlogits, s.x.narrow(0, start, n), dw);
   }
-  if (!dw) dw = Tensor::zeros({s.V, s.C}, DType::kF32, x.device());
-  return {s.loss.reshape(targets.shape()), dx.reshape(x.shape()), *dw};
+  if (weight_grad && !dw) dw = Tensor::zeros({s.V, s.C}, DType::kF32, x.device());
+  return {s.loss.reshape(targets.shape()), dx.reshape(x.shape()), dw};
 }
 
 }  // namespace llmcore

@@ -18,11 +18,12 @@ Tensor cross_entropy_backward(const Tensor& dloss, const Tensor& logits, const T
 Tensor linear_cross_entropy(const Tensor& x, const Panels& forward, const Tensor& targets);
 
 struct LinearCrossEntropyGrad {
-  Tensor loss, dx, dw;  // dw (V, C) float32
+  Tensor loss, dx;
+  std::optional<Tensor> dw;  // (V, C) float32
 };
 // The same and its gradients in one sweep, for row weights dloss (M) known beforehand (Hsu et al. 2024, "Liger
-// Kernel").
+// Kernel"). Without weight_grad, for a weight that is not trained, there is no dw.
 LinearCrossEntropyGrad linear_cross_entropy_grad(const Tensor& x, const Panels& forward, const Panels& backward,
-                                                 const Tensor& targets, const Tensor& dloss);
+                                                 const Tensor& targets, const Tensor& dloss, bool weight_grad = true);
 
 }  // namespace llmcore

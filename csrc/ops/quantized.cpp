@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <numeric>
 
 #include "core/thread_pool.h"
 #include "ops/common.h"
@@ -257,6 +258,20 @@ Tensor quantized_rows(const QuantizedMatrix& weight, const Tensor& ids_in, DType
   const QuantizedMatrix::Part& part = weight.parts()[0];
   kernel(op, out.device(), &KernelTable::dequantize_rows)(
       {part.layout, ids.size(), weight.K(), part.data.data_as<uint8_t>(), ids.data_as<int32_t>(), out.data(), dtype});
+  return out;
+}
+
+Tensor quantized_values(const QuantizedMatrix& weight, DType dtype) {
+  const char* op = "quantized_values";
+  if (dtype != DType::kF32 && dtype != DType::kBF16) fail_type(op, "dtype float32 or bfloat16", name_of(dtype));
+  Tensor out = Tensor::empty({weight.N(), weight.K()}, dtype);
+  for (const QuantizedMatrix::Part& part : weight.parts()) {
+    const Tensor ids = Tensor::empty({part.rows}, DType::kI32);
+    std::iota(ids.data_as<int32_t>(), ids.data_as<int32_t>() + part.rows, 0);
+    kernel(op, out.device(),
+           &KernelTable::dequantize_rows)({part.layout, part.rows, weight.K(), part.data.data_as<uint8_t>(),
+                                           ids.data_as<int32_t>(), out.narrow(0, part.first, part.rows).data(), dtype});
+  }
   return out;
 }
 

@@ -39,5 +39,7 @@ Tensor quantized_linear(const Tensor& x, const QuantizedMatrix& weight, const st
 
 // Rows of the matrix for integer ids (...): (..., K) in dtype.
 Tensor quantized_rows(const QuantizedMatrix& weight, const Tensor& ids, DType dtype);
+// All of it: (N, K) in dtype.
+Tensor quantized_values(const QuantizedMatrix& weight, DType dtype);
 
 }  // namespace llmcore

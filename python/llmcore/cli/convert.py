@@ -22,7 +22,7 @@ def convert(
     """Write a model in another format: a directory as Hugging Face has it, or one GGUF file.
 
     Tokenizer and chat template go with it. Without --dtype nothing is lost: a directory gets float32, and GGUF what the
-    model is stored in.
+    model is stored in. An adapter (LoRA) is merged into its base.
 
     \b
     Example: llmcore convert run run.gguf --dtype Q8_0
@@ -31,6 +31,6 @@ def convert(
 
     if target.exists() and not overwrite and (target.is_file() or any(target.iterdir())):
         raise UsageError(f"expected a new OUT, got {target}, which exists (--overwrite replaces it)")
-    written = load(source, quantize="none").save(target, dtype)
+    written = load(source, quantize="none").merged().save(target, dtype)
     size = sum(f.stat().st_size for f in ([written] if written.is_file() else written.iterdir()))
     typer.echo(f"{written}: {size / 1e6:,.1f} MB", err=True)

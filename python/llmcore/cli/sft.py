@@ -64,7 +64,8 @@ def _preview(settings: SFTConfig) -> None:
 
     from llmcore.data.rows import read_rows
     from llmcore.generate import load
-    from llmcore.train.supervised import example_of, prepare
+    from llmcore.train.supervised import example_of
+    from llmcore.train.tuning import prepare
 
     rows = read_rows(settings.data)
     lm = load(settings.model)

@@ -24,6 +24,7 @@ from llmcore.generate.sampling import SamplingParams
 from llmcore.generate.score import Score, TokenScore
 from llmcore.generate.suggest import Suggester, Suggestion
 from llmcore.generate.text import Completion
+from llmcore.models import adapters
 from llmcore.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
@@ -51,6 +52,7 @@ class LanguageModel:
             end_ids = () if tokenizer.end_of_text is None else (tokenizer.end_of_text,)
         self.end_ids = tuple(end_ids)
         self.chat_template = chat_template
+        self.source: Path | None = None  # what it was loaded from
         self._suggester: Suggester | None = None
         self._suggesting = threading.Lock()
 
@@ -257,12 +259,36 @@ class LanguageModel:
         known = i < self.tokenizer.vocab_size
         return self.tokenizer.token_bytes(i).decode(errors="replace") if known else f"<unused {i}>"
 
+    # ---- adapters ----
+
+    def with_adapter(self, folder: str | os.PathLike) -> LanguageModel:
+        """This model with the adapter of a folder in PEFT's format (LoRA). It shares the weights with this one, which stays
+        as it is: several adapters take little more memory than one model. ValueError for an adapter that does not fit, or
+        a model that has one."""
+        other = self._twin()
+        adapters.load_adapter(other.model, Path(folder))
+        return other
+
+    def merged(self) -> LanguageModel:
+        """This model with its adapter's changes in the weights; itself where it has none."""
+        if not adapters.is_adapted(self.model):
+            return self
+        other = self._twin()
+        adapters.merge(other.model)
+        return other
+
+    def _twin(self) -> LanguageModel:
+        other = LanguageModel(self.model.twin(), self.tokenizer, self.end_ids, self.chat_template)
+        other.source = self.source
+        return other
+
     # ---- files ----
 
     def save(self, path: str | os.PathLike, dtype: str | None = None) -> Path:
         """Write the model to a folder in the Hugging Face format (config.json, model.safetensors, tokenizer.json and what
         goes with them), or, for a path that ends in .gguf, to one GGUF file. Each file is replaced whole. Returns the
-        path.
+        path. Of a model with an adapter, a folder gets the adapter alone, as PEFT writes it, and the name of the base
+        (`merged().save(...)` writes all); GGUF gets both in one.
 
         dtype: of the matrices: "float32" (the default for a folder: nothing is lost) or "bfloat16"; for GGUF "F32",
         "F16", "BF16", "Q8_0", "Q4_0" or "Q4_1", by default what they are stored in where the model came from GGUF, else
@@ -271,7 +297,10 @@ class LanguageModel:
         from llmcore.generate import saving
 
         path = Path(path)
-        return saving.save_gguf(self, path, dtype) if path.suffix == ".gguf" else saving.save_folder(self, path, dtype)
+        if path.suffix == ".gguf":
+            return saving.save_gguf(self.merged(), path, dtype)
+        save = saving.save_adapter if adapters.is_adapted(self.model) else saving.save_folder
+        return save(self, path, dtype)
 
 
 _ASKED = {f.name for f in dataclasses.fields(completing.Asked)}

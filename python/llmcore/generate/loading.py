@@ -16,6 +16,7 @@ from llmcore.formats.gguf import GGUFFile, load_gguf
 from llmcore.generate.chat import read_chat_template
 from llmcore.generate.chat_template import ChatTemplate
 from llmcore.generate.language_model import LanguageModel
+from llmcore.models import adapters
 from llmcore.runtime import default_dtype
 from llmcore.tokenizer import Tokenizer
 
@@ -24,7 +25,8 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 def load(path: str | os.PathLike, dtype: str | None = None, quantize: str | None = None) -> LanguageModel:
     """Open a model: a folder of config.json, model.safetensors (or its parts and their index) and tokenizer.json (or
-    tokenizer.model), a single `.gguf` file, or the name of a model that `llmcore pull` has fetched.
+    tokenizer.model), a single `.gguf` file, the name of a model that `llmcore pull` has fetched, or a folder with an
+    adapter in PEFT's format, which names its base.
 
     dtype: "float32" or "bfloat16" to compute in; by default float32 beside quantized weights, whose products take
     integers, else bfloat16 where the processor has instructions for it.
@@ -37,16 +39,40 @@ def load(path: str | os.PathLike, dtype: str | None = None, quantize: str | None
     if quantize not in (None, "none", "int8", "int4"):
         raise ValueError(f"[load] expected quantize None, 'none', 'int8' or 'int4', got {quantize!r}")
     path = hub.resolve(path)
+    if _is_adapter(path):
+        return _with_base(path, dtype, quantize)
     read = _from_gguf if path.suffix == ".gguf" and path.is_file() else _from_folder
     try:
         lm = read(path, dtype or default_dtype())
         lm.model.quantize(quantize)
         if dtype is None and lm.model.output_weight().quantized is not None:
             lm.model.dtype = "float32"
+        lm.source = path.absolute()
         return lm
     except (ValueError, TypeError) as error:
         line = " ".join(str(error).split())  # names in files may hold line ends
         raise ValueError(line if str(path) in line else f"[load] {path}: {line.removeprefix('[load] ')}") from None
+
+
+def _with_base(folder: Path, dtype: str | None, quantize: str | None) -> LanguageModel:
+    """An adapter on the model that it names."""
+    where = f"[load] {folder / adapters.CONFIG}: base_model_name_or_path"
+    name = adapters.read_config(folder).get("base_model_name_or_path")
+    if not isinstance(name, str) or not name.isprintable():
+        raise ValueError(f"{where}: expected the name of a model, got {name!r:.100}")
+    try:
+        base = hub.resolve(name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{where}: {error}") from None
+    if _is_adapter(base):
+        raise ValueError(f"{where}: expected a whole model, got an adapter, {name}")
+    lm = load(base, dtype, quantize).with_adapter(folder)
+    lm.chat_template = read_chat_template(folder) or lm.chat_template
+    return lm
+
+
+def _is_adapter(path: Path) -> bool:
+    return (path / adapters.CONFIG).is_file() and not (path / "config.json").is_file()
 
 
 def _from_folder(folder: Path, dtype: str) -> LanguageModel:

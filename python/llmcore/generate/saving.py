@@ -13,6 +13,7 @@ import numpy as np
 from llmcore._files import write_atomically
 from llmcore.formats import gguf_writer, safetensors
 from llmcore.generate.chat import TEMPLATE_FILE
+from llmcore.models import adapters
 from llmcore.models.base import PartOfModel
 from llmcore.models.weights import Part
 from llmcore.tokenizer.formats.gguf import gguf_metadata
@@ -41,6 +42,20 @@ def save_folder(lm: LanguageModel, folder: Path, dtype: str | None) -> Path:
     _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **_named_tokens(lm)})
     _write_json(folder / "generation_config.json", ids)
     _write_json(folder / "config.json", lm.config.to_hf() | {"torch_dtype": dtype} | ids)
+    return folder
+
+
+def save_adapter(lm: LanguageModel, folder: Path, dtype: str | None) -> Path:
+    """The adapter of a model, with its tokenizer and chat template: see `LanguageModel.save`."""
+    if dtype not in (None, "float32"):
+        raise ValueError(f"[save] expected dtype 'float32' for an adapter, got {dtype!r}")
+    if lm.source is None:
+        raise ValueError("[save] expected an adapter of a model that was loaded from files: save the base first")
+    adapters.save_adapter(lm.model, folder, str(lm.source))
+    lm.tokenizer.save(folder)
+    if lm.chat_template is not None:
+        write_atomically(folder / TEMPLATE_FILE, lm.chat_template.source.encode())
+    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **_named_tokens(lm)})
     return folder
 
 

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from llmcore import ops
 from llmcore._tensor import Tensor
+from llmcore.nn.lora import LoRA
 from llmcore.nn.module import Constant, Module, Parameter
+from llmcore.ops.activation import ACTIVATIONS, activate
 
 
 class Linear(Module):
-    """y = x · weightᵀ + bias; weight (outputs, inputs)."""
+    """y = x · weightᵀ + bias; weight (outputs, inputs). `lora`: what an adapter adds."""
+
+    lora: LoRA | None = None
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True):
         self.weight = Parameter(Constant((outputs, inputs), 0.0))
         self.bias = Parameter(Constant((outputs,), 0.0)) if bias else None
 
     def forward(self, x: Tensor, residual: Tensor | None = None, activation: str | None = None) -> Tensor:
-        return ops.linear(x, self.weight, self.bias, residual=residual, activation=activation)
+        if self.lora is None:
+            return ops.linear(x, self.weight, self.bias, residual=residual, activation=activation)
+        if activation is None:
+            return self.lora(x, ops.linear(x, self.weight, self.bias, residual=residual))
+        y = activate(self.lora(x, ops.linear(x, self.weight, self.bias)), ACTIVATIONS[activation])
+        return y if residual is None else ops.add(y, residual)
 
 
 class Embedding(Module):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from llmcore import _core
 from llmcore._core import DType
 from llmcore._tensor import Tensor, array_to_numpy, to_array
+
+M = TypeVar("M", bound="Module")
 
 
 class Source(Protocol):
@@ -186,9 +189,23 @@ class Module:
     def parameters(self) -> list[Parameter]:
         return [p for _, p in self.named_parameters()]
 
+    def trained(self) -> dict[str, Parameter]:
+        """Those that training changes, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def twin(self: M) -> M:
+        """Another module of the same parameters, to which something can be added without changing this one."""
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                setattr(other, name, value.twin())
+            elif isinstance(value, (list, tuple)):
+                setattr(other, name, [v.twin() if isinstance(v, Module) else v for v in value])
+        return other
+
     @property
     def num_parameters(self) -> int:
-        """How many numbers are trained; shared ones count once."""
+        """How many numbers it has; shared ones count once."""
         return sum(p.size for p in self.parameters())
 
     @property
@@ -204,10 +221,10 @@ class Module:
         """Views of the parameters by name, float32."""
         return {name: array_to_numpy(p.array) for name, p in self.named_parameters()}
 
-    def load_state_dict(self, state: Mapping[str, np.ndarray | Source]) -> None:
-        """Overwrite all parameters by arrays or sources. ValueError names what is missing, left over, or of another shape; nothing is
-        written then."""
-        own = dict(self.named_parameters())
+    def load_state_dict(self, state: Mapping[str, np.ndarray | Source], trained_only: bool = False) -> None:
+        """Overwrite all parameters, or all that are trained, by arrays or sources. ValueError names what is missing, left
+        over, or of another shape; nothing is written then."""
+        own = self.trained() if trained_only else dict(self.named_parameters())
         missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         if missing or extra:
             what = [

@@ -6,6 +6,15 @@ from llmcore import _core, autograd
 from llmcore._core import Activation
 from llmcore._tensor import Tensor, as_tensor, number
 
+ACTIVATIONS = {
+    None: Activation.none,
+    "gelu": Activation.gelu,
+    "gelu_exact": Activation.gelu_exact,
+    "silu": Activation.silu,
+    "swiglu": Activation.swiglu,
+    "geglu": Activation.geglu,
+}
+
 
 def activate(x, activation: Activation) -> Tensor:
     x = as_tensor(x)

@@ -5,15 +5,7 @@ from __future__ import annotations
 from llmcore import _core, autograd
 from llmcore._core import Activation
 from llmcore._tensor import FLOATS, Tensor, as_tensor, to_dtype
-
-_ACTIVATIONS = {
-    None: Activation.none,
-    "gelu": Activation.gelu,
-    "gelu_exact": Activation.gelu_exact,
-    "silu": Activation.silu,
-    "swiglu": Activation.swiglu,
-    "geglu": Activation.geglu,
-}
+from llmcore.ops.activation import ACTIVATIONS
 
 
 def linear(x, weight, bias=None, residual=None, activation: str | None = None, out_dtype=None) -> Tensor:
@@ -25,8 +17,8 @@ def linear(x, weight, bias=None, residual=None, activation: str | None = None, o
     leaves F. Returns (..., N), or (..., F), in x's dtype, or float32 when `out_dtype="float32"`. "gelu" and "swiglu" see
     the product before it is rounded to that.
     """
-    if activation not in _ACTIVATIONS:
-        known = ", ".join(map(repr, _ACTIVATIONS))
+    if activation not in ACTIVATIONS:
+        known = ", ".join(map(repr, ACTIVATIONS))
         raise ValueError(f"[linear] expected activation one of {known}, got {activation!r}")
     x, weight = as_tensor(x), as_tensor(weight)
     dtype = x.array.dtype
@@ -42,7 +34,7 @@ def linear(x, weight, bias=None, residual=None, activation: str | None = None, o
         weight.panels(dtype, True, activation == "swiglu"),
         None if bias is None else bias.array,
         None if residual is None else residual.array,
-        _ACTIVATIONS[activation],
+        ACTIVATIONS[activation],
         activation is not None and taped,  # keep the pre-activation
         None if out_dtype is None else to_dtype(out_dtype),
     )
@@ -53,7 +45,7 @@ def linear(x, weight, bias=None, residual=None, activation: str | None = None, o
         def backward(dy):
             dpre = dy
             if activation is not None:
-                dpre = _core.activate_backward(_ACTIVATIONS[activation], dy, pre)
+                dpre = _core.activate_backward(ACTIVATIONS[activation], dy, pre)
             if dpre.dtype is not saved.dtype:
                 dpre = _core.cast(dpre, saved.dtype)
             dx = _core.linear(dpre, weight.panels(saved.dtype, False))[0] if x.requires_grad else None
@@ -72,7 +64,7 @@ def _quantized(x: Tensor, weight: Tensor, bias, residual, activation, out_dtype)
     by the weight's float32 values, as if x had not been rounded."""
     dtype = x.array.dtype if out_dtype is None else to_dtype(out_dtype)
     taped = autograd.needs_grad(x, bias, residual)
-    kind = _ACTIVATIONS[activation]
+    kind = ACTIVATIONS[activation]
     plain = Activation.none if taped else kind
     tensors = None if bias is None else bias.array, None if residual is None or taped else residual.array
     assert weight.quantized is not None
@@ -85,7 +77,7 @@ def _quantized(x: Tensor, weight: Tensor, bias, residual, activation, out_dtype)
 
     def backward(dy):
         dpre = _core.cast(_core.activate_backward(kind, dy, pre), source)
-        dx = _core.matmul(dpre, _core.cast(weight.array, source)) if x.requires_grad else None
+        dx = _core.matmul(dpre, _core.quantized_values(weight.quantized, source)) if x.requires_grad else None
         db, db_result = autograd.grad_slot(bias)
         if db is not None:
             _core.linear_bias_grad(dpre, db)

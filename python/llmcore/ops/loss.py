@@ -75,7 +75,9 @@ def linear_cross_entropy(x, weight, targets, reduction: str = "mean") -> Tensor:
     saved, ids = x.array, targets.array
 
     def sweep(row_grads):
-        return _core.linear_cross_entropy_grad(saved, forward, weight.panels(dtype, False), ids, row_grads)
+        return _core.linear_cross_entropy_grad(
+            saved, forward, weight.panels(dtype, False), ids, row_grads, weight.requires_grad
+        )
 
     if reduction == "none":
         loss = _core.linear_cross_entropy(saved, forward, ids)
@@ -88,11 +90,11 @@ def linear_cross_entropy(x, weight, targets, reduction: str = "mean") -> Tensor:
 
         def backward(dy):
             factor = dy.numpy().item()
-            grads = (dx, dw) if factor == 1.0 else (_core.scale(dx, factor), _core.scale(dw, factor))
-            if not weight.requires_grad or weight._node is not None:
-                return grads
-            weight.accumulate_grad(grads[1], shared=False)  # nobody else has it: later ops may add to it in place
-            return grads[0], None
+            by_x, by_weight = (g if g is None or factor == 1.0 else _core.scale(g, factor) for g in (dx, dw))
+            if by_weight is None or weight._node is not None:
+                return by_x, by_weight
+            weight.accumulate_grad(by_weight, shared=False)  # nobody else has it: later ops may add to it in place
+            return by_x, None
 
     out = _reduce(loss, weights, reduction)
     autograd.record([out], [x, weight], backward)

@@ -132,23 +132,26 @@ class PretrainConfig(LoopConfig):
 
 
 @dataclass
-class SFTConfig(LoopConfig):
-    """A model that answers, from one that continues texts: supervised fine-tuning."""
+class TuningConfig(LoopConfig):
+    """What every stage has that begins with a model."""
 
-    model: str = _option("run", "The model to begin with: a directory, a .gguf file or a pulled name.")
-    data: str | list[str] = _option(
-        "python-qa", "python-qa, or JSONL or parquet with messages, prompt and completion, or text."
-    )
-    epochs: float = _option(1.0, "How often all examples are learned; 0 takes --steps.")
-    context: int = _option(512, "Longest example in tokens, and the length of packed rows; longer ones are cut.")
-    packing: bool = _option(True, "Put several examples in a row; they do not see each other.")
-    validation_fraction: float = _option(
-        0.05, "Part of the examples that is held out (of groups, where rows have one)."
-    )
+    model: str = _option("sft", "The model to begin with: a directory, a .gguf file or a pulled name.")
+    data: str | list[str] = _option("python-qa", "JSONL or parquet.")
+    epochs: float = _option(1.0, "How often all rows are learned; 0 takes --steps.")
+    context: int = _option(512, "Longest row in tokens; longer ones are cut.")
+    validation_fraction: float = _option(0.05, "Part of the rows that is held out (of groups, where rows have one).")
     sample_tokens: int = _option(60, "Length of a sample.")
-    out: str = _option("sft", "Directory of the run: model, tokenizer, log, checkpoints.")
+    lora_rank: int = _option(0, "Train adapters of this rank (LoRA) and leave the model as it is; 0 trains all of it.")
+    lora_alpha: float = _option(16.0, "What adapters learn counts alpha / rank.")
+    lora_dropout: float = _option(0.0, "Part of what adapters read that is left out while they are trained.")
+    lora_targets: list[str] = _option(
+        ["all-linear"], "Layers that get adapters, by the ends of their names (q_proj), or all-linear."
+    )
+    quantize: str = _option(
+        "none",
+        "Keep the frozen weights of a LoRA run small in memory (QLoRA): int8, int4, or stored (as they are in the file).",
+    )
     batch_size: int = _option(8, "Rows in one micro-batch.")
-    lr: float = _option(2e-5, "Peak learning rate.")
     warmup: int = _option(10, "Updates of linear warm-up before the cosine.")
     weight_decay: float = _option(0.0, "Decay of matrices (AdamW).")
 
@@ -156,15 +159,36 @@ class SFTConfig(LoopConfig):
         super().__post_init__()
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"[config] expected validation_fraction in [0, 1), got {self.validation_fraction}")
+        if self.quantize not in ("none", "int8", "int4", "stored"):
+            raise ValueError(f"[config] expected quantize none, int8, int4 or stored, got {self.quantize!r:.100}")
+        if self.quantize != "none" and not self.lora_rank:
+            raise ValueError("[config] expected lora_rank with quantize: quantized weights are not trained")
+        if not self.lora_alpha:
+            raise ValueError("[config] expected lora_alpha > 0, got 0")
+        if self.lora_dropout >= 1:
+            raise ValueError(f"[config] expected lora_dropout in [0, 1), got {self.lora_dropout}")
 
 
 @dataclass
-class DPOConfig(LoopConfig):
+class SFTConfig(TuningConfig):
+    """A model that answers, from one that continues texts: supervised fine-tuning."""
+
+    model: str = _option("run", "The model to begin with: a directory, a .gguf file or a pulled name.")
+    data: str | list[str] = _option(
+        "python-qa", "python-qa, or JSONL or parquet with messages, prompt and completion, or text."
+    )
+    context: int = _option(512, "Longest example in tokens, and the length of packed rows; longer ones are cut.")
+    packing: bool = _option(True, "Put several examples in a row; they do not see each other.")
+    out: str = _option("sft", "Directory of the run: model, tokenizer, log, checkpoints.")
+    lr: float = _option(2e-5, "Peak learning rate (with LoRA, about ten times as much).")
+
+
+@dataclass
+class DPOConfig(TuningConfig):
     """A model that prefers better answers, from one that answers: direct preference optimisation and its relatives."""
 
     model: str = _option("sft", "The model to begin with, and to stay near: a directory, .gguf file or pulled name.")
     data: str | list[str] = _option("prefer.jsonl", "JSONL or parquet with prompt, chosen and rejected.")
-    epochs: float = _option(1.0, "How often all pairs are learned; 0 takes --steps.")
     loss_type: str = _option(
         "sigmoid",
         "sigmoid (DPO), hinge, ipo, robust, exo_pair, nca_pair, bco_pair, sppo_hard, apo_zero, apo_down, discopop, "
@@ -173,19 +197,12 @@ class DPOConfig(LoopConfig):
     beta: float = _option(0.1, "How dear it is to leave the model to begin with.")
     label_smoothing: float = _option(0.0, "How often a pair is thought to be the wrong way round.")
     gamma: float = _option(0.5, "SimPO's margin.")
-    context: int = _option(512, "Longest prompt with answer in tokens; longer ones are cut.")
-    validation_fraction: float = _option(0.05, "Part of the pairs that is held out (of groups, where rows have one).")
-    sample_tokens: int = _option(60, "Length of a sample.")
     out: str = _option("dpo", "Directory of the run: model, tokenizer, log, checkpoints.")
     batch_size: int = _option(8, "Pairs in one micro-batch.")
-    lr: float = _option(1e-6, "Peak learning rate.")
-    warmup: int = _option(10, "Updates of linear warm-up before the cosine.")
-    weight_decay: float = _option(0.0, "Decay of matrices (AdamW).")
+    lr: float = _option(1e-6, "Peak learning rate (with LoRA, about ten times as much).")
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.validation_fraction < 1:
-            raise ValueError(f"[config] expected validation_fraction in [0, 1), got {self.validation_fraction}")
         if self.beta == 0:
             raise ValueError("[config] expected beta > 0, got 0")
         if self.label_smoothing >= 0.5:

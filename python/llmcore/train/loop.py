@@ -22,7 +22,7 @@ import numpy as np
 
 from llmcore import optim, runtime
 from llmcore._files import alone_in, write_atomically
-from llmcore._tensor import Tensor
+from llmcore._tensor import Tensor, array_to_numpy
 from llmcore.models import CausalLM
 from llmcore.train import checkpoint, schedule
 from llmcore.train.config import LoopConfig
@@ -31,7 +31,8 @@ from llmcore.train.report import Report
 # Fields that may differ when a run is resumed: they change what is seen and kept, not what is computed.
 RESUMABLE = ("out", "eval_every", "save_every", "sample_every", "keep", "threads", "max_minutes")
 # What a run leaves in its directory, besides checkpoints/.
-_RUN_FILES = ("config.json", "model.safetensors", "tokenizer.json", "log.jsonl")
+_MODEL_FILES = ("model.safetensors", "adapter_model.safetensors")
+_RUN_FILES = ("config.json", "adapter_config.json", *_MODEL_FILES, "tokenizer.json", "log.jsonl")
 
 
 class TrainingError(RuntimeError):
@@ -81,7 +82,7 @@ def check_out(config: LoopConfig, resume: bool, overwrite: bool) -> None:
     out = Path(config.out)
     if resume or overwrite:
         return
-    if (out / "model.safetensors").exists() or any((out / "checkpoints").glob("step-*")):
+    if any((out / name).exists() for name in _MODEL_FILES) or any((out / "checkpoints").glob("step-*")):
         raise FileExistsError(
             f"[train] {out} already holds a run: continue it with --resume, give another --out, or replace it with "
             "--overwrite"
@@ -155,7 +156,7 @@ def seconds_per_update(stage: Stage, config: LoopConfig, updates: int = 6) -> fl
 
 def _optimizer(stage: Stage, config: LoopConfig) -> optim.AdamW:
     betas = config.beta1, config.beta2
-    return optim.AdamW(stage.model.named_parameters(), config.lr, betas, weight_decay=config.weight_decay)
+    return optim.AdamW(stage.model.trained().items(), config.lr, betas, weight_decay=config.weight_decay)
 
 
 @contextmanager
@@ -224,7 +225,9 @@ def _update(stage: Stage, optimizer: optim.AdamW, config: LoopConfig, step: int,
 
 
 def _save(stage: Stage, optimizer: optim.AdamW, config: LoopConfig, step: int, totals: dict) -> None:
-    tensors = {f"model.{name}": w for name, w in stage.model.state_dict().items()} | optimizer.state_dict()
+    tensors = {
+        f"model.{name}": array_to_numpy(p.array) for name, p in stage.model.trained().items()
+    } | optimizer.state_dict()
     state = {
         "stage": stage.name,
         "config": dataclasses.asdict(config),
@@ -256,7 +259,7 @@ def _restore(stage: Stage, optimizer: optim.AdamW, config: LoopConfig, report: R
             )
     weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     try:
-        stage.model.load_state_dict(weights)
+        stage.model.load_state_dict(weights, trained_only=True)
         optimizer.load_state_dict(tensors, state["optimizer_steps"])
     except ValueError as e:
         raise checkpoint.CheckpointError(f"[resume] {path}: {e}") from None

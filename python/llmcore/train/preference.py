@@ -15,13 +15,13 @@ from llmcore.data.errors import CorpusError
 from llmcore.data.evaluation import IGNORED
 from llmcore.data.examples import Example, ExampleBatch, ExampleBatches, is_held_out
 from llmcore.data.rows import Row, read_rows
-from llmcore.generate import LanguageModel, load
+from llmcore.generate import LanguageModel
 from llmcore.generate.chat import supervised_chat
 from llmcore.losses.pointwise import sequence_logps, total
-from llmcore.train import loop
+from llmcore.train import loop, tuning
 from llmcore.train.config import DPOConfig
 from llmcore.train.report import Report, TerminalReport
-from llmcore.train.supervised import digest_of, prepare
+from llmcore.train.supervised import digest_of
 
 LOSSES = (
     "sigmoid", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down",
@@ -45,14 +45,14 @@ def dpo(
         raise ValueError(f"[dpo] expected loss_type one of {', '.join(LOSSES)}, got {config.loss_type!r}")
     loop.check_out(config, resume, overwrite)
     with report.working(f"loading {config.model}"):
-        lm = load(config.model, config.dtype, quantize="none")
+        lm = tuning.open_model(config)
     with report.working("reading pairs, and what the model thinks of them"):
         stage = Preference(config, lm)
     if config.epochs > 0:
         config.steps = max(1, math.ceil(config.epochs * stage.train.batches.steps_per_epoch))
     report.note(
         f"{len(stage.train.pairs):,} pairs to learn from, {len(stage.held_out.pairs):,} held out; "
-        f"{lm.num_parameters / 1e6:.2f}M parameters, {lm.model.dtype}"
+        f"{tuning.described(lm)}"
     )
     loop.run(stage, config, report, resume)
     return lm
@@ -147,11 +147,8 @@ class Preference:
 
     def __init__(self, config: DPOConfig, lm: LanguageModel):
         self.config, self.language_model, self.model = config, lm, lm.model
-        if config.context > lm.config.context:
-            raise ValueError(
-                f"[dpo] expected a context of at most {lm.config.context} (the model's), got {config.context}"
-            )
-        prepare(lm)
+        tuning.check_context(self.name, config, lm)
+        tuning.prepare(lm)
         rows = read_rows(config.data)
         self._digest = digest_of(rows)
         train: list[Pair] = []
@@ -169,6 +166,7 @@ class Preference:
         self._seen: list[dict[str, np.ndarray]] = []
 
     def batches(self, step: int) -> Sequence[PairBatch]:
+        tuning.begin_update(self.language_model, step)
         numbers = [row[0] for row in self.train.batches.numbers(step)]
         n = len(numbers) // self.config.accumulation
         return [self.train.of(numbers[i : i + n]) for i in range(0, len(numbers), n)]
@@ -237,7 +235,7 @@ class Preference:
         return {"pairs": self._digest, "vocab_size": self.model.config.vocab_size}
 
     def begin(self, directory: Path) -> None:
-        self.language_model.tokenizer.save(directory)
+        tuning.begin(self.language_model, directory)
 
     def save(self, directory: Path) -> None:
         self.language_model.save(directory)

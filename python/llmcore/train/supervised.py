@@ -17,19 +17,12 @@ from llmcore.data.errors import CorpusError
 from llmcore.data.evaluation import IGNORED
 from llmcore.data.examples import Example, ExampleBatch, ExampleBatches, is_held_out
 from llmcore.data.rows import Row, read_rows
-from llmcore.generate import LanguageModel, load
+from llmcore.generate import LanguageModel
 from llmcore.generate.chat import supervised_chat
-from llmcore.generate.chat_template import ChatTemplate
-from llmcore.train import loop
+from llmcore.train import loop, tuning
 from llmcore.train.config import SFTConfig
 from llmcore.train.report import Report, TerminalReport
 
-# For models that come without one: roles as headings, and an end of text behind every answer.
-PLAIN_TEMPLATE = (
-    "{% for m in messages %}### {{ m.role }}\n{{ m.content }}"
-    "{{ eos_token if m.role == 'assistant' else '' }}\n{% endfor %}"
-    "{% if add_generation_prompt %}### assistant\n{% endif %}"
-)
 _ROWS = 256  # of hidden states whose logits exist at a time
 _SAMPLES = 3
 
@@ -48,7 +41,7 @@ def sft(
     report = TerminalReport() if report is None else report
     loop.check_out(config, resume, overwrite)
     with report.working(f"loading {config.model}"):
-        lm = load(config.model, config.dtype, quantize="none")
+        lm = tuning.open_model(config)
     with report.working("reading examples"):
         stage = SupervisedFineTuning(config, lm)
     if config.epochs > 0:
@@ -56,18 +49,10 @@ def sft(
     report.note(
         f"{stage.train_count:,} examples in {len(stage.train.bins):,} rows to learn from, {stage.held_out_count:,} held out"
         + (f", {stage.cut:,} cut to {config.context} tokens" if stage.cut else "")
-        + f"; {lm.num_parameters / 1e6:.2f}M parameters, {lm.model.dtype}"
+        + f"; {tuning.described(lm)}"
     )
     loop.run(stage, config, report, resume)
     return lm
-
-
-def prepare(lm: LanguageModel) -> None:
-    """Gives a model that has no chat template a plain one. ValueError for one that cannot end an answer."""
-    if not lm.end_ids:
-        raise ValueError("[train] expected a model that knows an end of text, got one without")
-    if lm.chat_template is None:
-        lm.chat_template = ChatTemplate(PLAIN_TEMPLATE, eos_token=lm.token_text(lm.end_ids[0]))
 
 
 def example_of(lm: LanguageModel, row: Row) -> Example:
@@ -111,11 +96,8 @@ class SupervisedFineTuning:
 
     def __init__(self, config: SFTConfig, lm: LanguageModel):
         self.config, self.language_model, self.model = config, lm, lm.model
-        if config.context > lm.config.context:
-            raise ValueError(
-                f"[sft] expected a context of at most {lm.config.context} (the model's), got {config.context}"
-            )
-        prepare(lm)
+        tuning.check_context(self.name, config, lm)
+        tuning.prepare(lm)
         train, held_out, self._prompts = [], [], []
         self.cut = 0
         rows = read_rows(config.data)
@@ -140,6 +122,7 @@ class SupervisedFineTuning:
         self.held_out = ExampleBatches(held_out, together, config.context, config.packing, config.seed)
 
     def batches(self, step: int) -> Sequence[ExampleBatch]:
+        tuning.begin_update(self.language_model, step)
         whole = self.train.batch(step)
         n = self.config.accumulation
         parts = [ExampleBatch(*p) for p in zip(*(np.split(a, n) for a in whole), strict=True)]
@@ -173,7 +156,7 @@ class SupervisedFineTuning:
         return {"examples": self._digest, "vocab_size": self.model.config.vocab_size}
 
     def begin(self, directory: Path) -> None:
-        self.language_model.tokenizer.save(directory)
+        tuning.begin(self.language_model, directory)
 
     def save(self, directory: Path) -> None:
         self.language_model.save(directory)

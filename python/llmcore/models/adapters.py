@@ -1,0 +1,255 @@
+"""Adapters of a model (LoRA): put on by the names of layers, merged, and kept in PEFT's format, so that what was trained
+here works there and the other way round."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmcore import nn
+from llmcore._files import write_atomically
+from llmcore.formats import safetensors
+from llmcore.models.base import CausalLM
+from llmcore.models.weights import Part, rows_of_parts
+from llmcore.nn.lora import Dropout, LoRA, LowRank
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ALL_LINEAR = "all-linear"
+_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """rank and alpha of every adapter; dropout of what they read; targets: the last parts of the names that the layers have
+    in the Hugging Face format ("q_proj"), a regular expression for their whole names, or "all-linear"."""
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: str | Sequence[str] = ALL_LINEAR
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"[lora] expected rank >= 1, got {self.rank}")
+        if not (self.alpha > 0 and math.isfinite(self.alpha)):
+            raise ValueError(f"[lora] expected alpha > 0, got {self.alpha}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"[lora] expected dropout in [0, 1), got {self.dropout}")
+        if not isinstance(self.targets, str) and not self.targets:
+            raise ValueError("[lora] expected some targets, got none")
+
+
+def put_on(model: CausalLM, config: LoRAConfig, seed: int = 0) -> None:
+    """Freeze the model and put new adapters on its layers, which change nothing yet: a is drawn evenly within
+    ±1/√inputs, b is 0, as PEFT begins. ValueError where there are adapters, or no layer is a target."""
+    rng = np.random.Generator(np.random.Philox(key=seed))
+    chosen: dict[int, tuple[nn.Linear, list[LowRank]]] = {}
+    names = []
+    for linear, part, start in _layers(model):
+        name = _name(part)
+        names.append(name)
+        if _is_target(name, config.targets):
+            outputs, inputs = part.shape
+            a = rng.uniform(-1, 1, (config.rank, inputs)).astype(np.float32) / np.float32(math.sqrt(inputs))
+            b = np.zeros((outputs, config.rank), np.float32)
+            chosen.setdefault(id(linear), (linear, []))[1].append(LowRank(a, b, start, config.alpha))
+    if not chosen:
+        known = ", ".join(sorted({n.rpartition(".")[2] for n in names}))
+        raise ValueError(f"[lora] expected targets among {known}, got {config.targets}")
+    _attach(model, list(chosen.values()), Dropout(config.dropout, seed))
+
+
+def is_adapted(model: nn.Module) -> bool:
+    return any(isinstance(m, LoRA) for _, m in model.modules())
+
+
+def dropout_of(model: nn.Module) -> Dropout | None:
+    """What drops inputs of the adapters, for who trains them."""
+    return next((m.dropout for _, m in model.modules() if isinstance(m, LoRA)), None)
+
+
+def merge(model: CausalLM) -> None:
+    """Add what the adapters learned to the weights, and take them off. Quantized weights become float32."""
+    for _, module in list(model.modules()):
+        if isinstance(module, nn.Linear) and module.lora is not None:
+            values = np.array(module.weight.stored(), np.float32)
+            for low in module.lora.parts:
+                values[low.start : low.end] += low.delta()
+            module.weight = nn.Parameter(values)  # others may hold the old one
+            del module.lora
+    for p in model.parameters():
+        p.requires_grad = not isinstance(p, nn.QuantizedWeight)
+
+
+def save_adapter(model: CausalLM, folder: Path, base: str) -> Path:
+    """Write the adapters as PEFT does: adapter_config.json, which names the base, and adapter_model.safetensors."""
+    tensors: dict[str, np.ndarray] = {}
+    ranks, alphas, last, transposed, stabilised = {}, {}, set(), False, False
+    for part, low in _adapters(model):
+        name = _name(part)
+        b = low.b.array.numpy()
+        tensors[f"{_PREFIX}{name}.lora_A.weight"] = low.a.array.numpy()
+        tensors[f"{_PREFIX}{name}.lora_B.weight"] = b if part.hf_rows is None else _theirs(part, b)
+        ranks[name], alphas[name] = low.rank, low.alpha
+        last.add(name.rpartition(".")[2])
+        transposed, stabilised = transposed or part.hf_transposed, low.stabilised
+    if not tensors:
+        raise ValueError("[lora] expected a model with adapters, got one without")
+    rank, alpha = _commonest(ranks.values()), _commonest(alphas.values())
+    dropout = dropout_of(model)
+    every = {name for name, _ in _names(model)}
+    exact = {n for n in every if n.rpartition(".")[2] in last} == set(ranks)
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": rank,
+        "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
+        "lora_dropout": dropout.rate if dropout else 0.0,
+        "target_modules": sorted(last) if exact else sorted(ranks),
+        "rank_pattern": {n: r for n, r in ranks.items() if r != rank},
+        "alpha_pattern": {n: a for n, a in alphas.items() if a != alpha},
+        "use_rslora": stabilised,
+        "fan_in_fan_out": transposed,
+        "bias": "none",
+        "inference_mode": True,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    safetensors.save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+    write_atomically(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    return folder
+
+
+def load_adapter(model: CausalLM, folder: Path) -> None:
+    """Put on the adapters of a folder. ValueError, one line, for what is missing, of another shape, or more than LoRA."""
+    config = read_config(folder)
+    tensors = dict(safetensors.load_file(folder / WEIGHTS)[0]) if (folder / WEIGHTS).is_file() else None
+    if tensors is None:
+        raise FileNotFoundError(f"[lora] expected {folder / WEIGHTS}, which is not there")
+    chosen: dict[int, tuple[nn.Linear, list[LowRank]]] = {}
+    for linear, part, start in _layers(model):
+        name, (outputs, inputs) = _name(part), part.shape
+        a = tensors.pop(f"{_PREFIX}{name}.lora_A.weight", None)
+        b = tensors.pop(f"{_PREFIX}{name}.lora_B.weight", None)
+        if a is None and b is None:
+            continue
+        where = f"[lora] {folder / WEIGHTS}: {name}"
+        if a is None or b is None:
+            raise ValueError(f"{where}: expected lora_A and lora_B, got one of them")
+        rank = a.shape[0] if a.ndim == 2 else 0
+        if rank < 1 or a.shape != (rank, inputs) or b.shape != (outputs, rank):
+            raise ValueError(
+                f"{where}: expected lora_A (rank, {inputs}) and lora_B ({outputs}, rank), got {a.shape} and {b.shape}"
+            )
+        a, b = a.astype(np.float32), b.astype(np.float32)
+        b = b if part.hf_rows is None else b[part.hf_rows]
+        alpha = _of_pattern(config.get("alpha_pattern"), name, config["lora_alpha"])
+        low = LowRank(a, b, start, float(alpha), bool(config.get("use_rslora")))
+        chosen.setdefault(id(linear), (linear, []))[1].append(low)
+    if tensors:
+        raise ValueError(
+            f"[lora] {folder / WEIGHTS}: expected adapters of this model's layers, got {min(tensors)!r:.150}"
+        )
+    if not chosen:
+        raise ValueError(f"[lora] {folder / WEIGHTS}: expected adapters, got none")
+    _attach(model, list(chosen.values()), Dropout(float(config.get("lora_dropout") or 0.0), 0))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """adapter_config.json, checked: LoRA and nothing else."""
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise FileNotFoundError(f"[lora] expected {path}, which is not there") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"[lora] {path}: expected JSON, got {error}") from None
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise ValueError(f"[lora] {path}: expected peft_type LORA")
+    alpha = config.get("lora_alpha")
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+        raise ValueError(f"[lora] {path}: expected lora_alpha a number, got {alpha!r:.50}")
+    for field, plain in (("use_dora", (None, False)), ("bias", (None, "none")), ("modules_to_save", (None, []))):
+        if config.get(field) not in plain:
+            raise ValueError(f"[lora] {path}: expected {field} {plain[-1]!r}, got {config[field]!r:.50}")
+    rate = config.get("lora_dropout") or 0.0
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+        raise ValueError(f"[lora] {path}: expected lora_dropout in [0, 1), got {rate!r:.50}")
+    return config
+
+
+def _layers(model: CausalLM) -> Iterator[tuple[nn.Linear, Part, int]]:
+    """The linear layers that can have adapters: (layer, part of it that files know by a name, its first output)."""
+    modules = dict(model.modules())
+    for path, parts in model.layout(model.config):
+        module = modules.get(path.removesuffix(".weight"))
+        if (
+            not path.endswith(".weight")
+            or not isinstance(module, nn.Linear)
+            or path.endswith(("head.weight", "router.weight"))
+        ):
+            continue
+        for part, start, _ in rows_of_parts(parts):
+            yield module, part, start
+
+
+def _names(model: CausalLM) -> Iterator[tuple[str, Part]]:
+    for _, part, _ in _layers(model):
+        yield _name(part), part
+
+
+def _adapters(model: CausalLM) -> Iterator[tuple[Part, LowRank]]:
+    for linear, part, start in _layers(model):
+        for low in linear.lora.parts if linear.lora is not None else ():
+            if low.start == start:
+                yield part, low
+
+
+def _attach(model: CausalLM, chosen: Sequence[tuple[nn.Linear, list[LowRank]]], dropout: Dropout) -> None:
+    if is_adapted(model):
+        raise ValueError("[lora] expected a model without adapters, got one that has some: merge them first")
+    for p in model.parameters():
+        p.requires_grad = False
+    for linear, parts in chosen:
+        linear.lora = LoRA(parts, linear.weight.shape[0], dropout)
+
+
+def _name(part: Part) -> str:
+    return part.hf.removesuffix(".weight")
+
+
+def _is_target(name: str, targets: str | Sequence[str]) -> bool:
+    if targets == ALL_LINEAR or targets == [ALL_LINEAR]:
+        return True
+    if isinstance(targets, str):
+        try:
+            return re.fullmatch(targets, name) is not None
+        except re.error as error:
+            raise ValueError(f"[lora] expected targets a regular expression, got {targets!r:.100} ({error})") from None
+    return any(name == t or name.endswith(f".{t}") for t in targets)
+
+
+def _of_pattern(pattern: Mapping[str, Any] | None, name: str, default: float) -> float:
+    """As PEFT finds it: keys are regular expressions for ends of names."""
+    for key, value in (pattern or {}).items():
+        if re.fullmatch(rf"(.*\.)?({key})", name):
+            return value
+    return default
+
+
+def _theirs(part: Part, rows: np.ndarray) -> np.ndarray:
+    out = np.empty_like(rows)
+    out[part.hf_rows] = rows
+    return out
+
+
+def _commonest(values) -> Any:
+    values = list(values)
+    return max(sorted(set(values)), key=values.count)

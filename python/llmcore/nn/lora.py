@@ -1,0 +1,86 @@
+"""Low-rank adaptation (Hu et al. 2021): a frozen linear layer learns by two small matrices beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from llmcore import autograd, ops
+from llmcore._tensor import Tensor, tensor
+from llmcore.nn.module import Module, Parameter
+
+
+class Dropout:
+    """What drops inputs of an adapter while it is trained: a function of the seed, the update and the number of the call
+    in it. One for all layers of a model."""
+
+    def __init__(self, rate: float, seed: int):
+        self.rate, self.seed = rate, seed
+        self._update = self._calls = 0
+
+    def begin(self, update: int) -> None:
+        self._update, self._calls = update, 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.rate == 0 or not autograd.grad_enabled():
+            return x
+        counter = [0, 0, self._calls, self._update]
+        self._calls += 1
+        rng = np.random.Generator(np.random.Philox(key=self.seed, counter=counter))
+        drawn = np.frombuffer(rng.bytes(2 * x.size), np.uint16).reshape(x.shape)
+        kept = np.where(drawn >= self.rate * 65536, np.float32(1 / (1 - self.rate)), np.float32(0))
+        return ops.mul(x, ops.cast(tensor(kept), x.array.dtype))
+
+
+class LowRank(Module):
+    """What one adapter adds to the outputs start to end of a layer: (alpha / rank) · x aᵀ bᵀ, a (rank, inputs), b
+    (outputs, rank); with `stabilised`, alpha / √rank (Kalajdzievski 2023)."""
+
+    def __init__(self, a: np.ndarray, b: np.ndarray, start: int, alpha: float, stabilised: bool = False):
+        self.a, self.b = Parameter(a), Parameter(b)
+        self.start, self.end, self.alpha, self.stabilised = start, start + b.shape[0], alpha, stabilised
+
+    @property
+    def rank(self) -> int:
+        return self.a.shape[0]
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / (math.sqrt(self.rank) if self.stabilised else self.rank)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """y + what it adds"""
+        return ops.linear(ops.mul(ops.linear(x, self.a), self.scale), self.b, residual=y)
+
+    def delta(self) -> np.ndarray:
+        """(outputs, inputs) float32: what it comes to in the layer's weight."""
+        return np.float32(self.scale) * (self.b.array.numpy() @ self.a.array.numpy())
+
+
+class LoRA(Module):
+    """The adapters of a layer, each of some of its outputs, in their order."""
+
+    def __init__(self, parts: Sequence[LowRank], outputs: int, dropout: Dropout):
+        self.parts, self.outputs, self.dropout = list(parts), outputs, dropout
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x (..., inputs), what the layer makes of it (..., outputs) -> that and what the adapters add"""
+        x = self.dropout(x)
+        if len(self.parts) == 1 and self.parts[0].end - self.parts[0].start == self.outputs:
+            return self.parts[0](x, y)
+        sizes: list[int] = []
+        owners: list[LowRank | None] = []
+        end = 0
+        for part in [*self.parts, None]:
+            start = self.outputs if part is None else part.start
+            if start > end:  # nobody's
+                sizes.append(start - end)
+                owners.append(None)
+            if part is not None:
+                sizes.append(part.end - part.start)
+                owners.append(part)
+                end = part.end
+        pieces = ops.split(y, sizes)
+        return ops.join([p if own is None else own(x, p) for own, p in zip(owners, pieces, strict=True)])
