@@ -286,13 +286,26 @@ static void dequantize_rows_typed(const DequantizeRowsArgs& a) {
       const uint8_t* block = a.weight + strip * blocks * block_bytes;
       for (int64_t b = 0; b < blocks; ++b, block += block_bytes) {
         const uint8_t* q = block + factor_bytes * (l.minima ? 2 : 1);
+        uint8_t bytes[kQuantBlock];
+        const auto word = [&](int64_t w) { __builtin_memcpy(bytes + 4 * w, q + 4 * (w * kStripRows + lane), 4); };
+        for (int64_t w = 0; w < 4; ++w) word(w);
+        if (l.bits == 8) {
+          for (int64_t w = 4; w < 8; ++w) word(w);
+        } else {
+          for (int64_t c = 0; c < 16; ++c) {
+            bytes[c + 16] = static_cast<uint8_t>(bytes[c] >> 4);
+            bytes[c] = static_cast<uint8_t>(bytes[c] & 15);
+          }
+        }
         float values[kQuantBlock];
-        for (int64_t c = 0; c < kQuantBlock; ++c) {
-          const int64_t half = l.halves == 2 ? c / 16 : 0, word = l.bits == 8 ? c / 4 : c % 16 / 4;
-          const uint8_t byte = q[4 * (word * kStripRows + lane) + c % 4];
-          const int value = l.bits == 8 ? byte : c < 16 ? byte & 15 : byte >> 4;
-          const float scaled = factor_at(l, block, half * kStripRows + lane) * static_cast<float>(value - l.zero);
-          values[c] = l.minima ? scaled + factor_at(l, block + factor_bytes, half * kStripRows + lane) : scaled;
+        for (int64_t half = 0; half < 2; ++half) {
+          const int64_t at = (l.halves == 2 ? half * kStripRows : 0) + lane;
+          const float scale = factor_at(l, block, at);
+          const float least = l.minima ? factor_at(l, block + factor_bytes, at) : 0.0f;
+          for (int64_t c = 16 * half; c < 16 * half + 16; ++c) {
+            const float scaled = scale * static_cast<float>(bytes[c] - l.zero);
+            values[c] = l.minima ? scaled + least : scaled;
+          }
         }
         O* out = static_cast<O*>(a.out) + m * a.K + b * kQuantBlock;
         for (int64_t c = 0; c < kQuantBlock; c += kW) store(out + c, load(values + c));

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from llmcore import autograd, ops
+from llmcore._core import DType
 from llmcore._tensor import Tensor, tensor
 from llmcore.nn.module import Module, Parameter
+from llmcore.ops.low_rank import Packed, Piece, low_rank
 
 
 class Dropout:
@@ -50,37 +52,22 @@ class LowRank(Module):
     def scale(self) -> float:
         return self.alpha / (math.sqrt(self.rank) if self.stabilised else self.rank)
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """y + what it adds"""
-        return ops.linear(ops.mul(ops.linear(x, self.a), self.scale), self.b, residual=y)
-
     def delta(self) -> np.ndarray:
         """(outputs, inputs) float32: what it comes to in the layer's weight."""
         return np.float32(self.scale) * (self.b.array.numpy() @ self.a.array.numpy())
 
 
 class LoRA(Module):
-    """The adapters of a layer, each of some of its outputs, in their order."""
+    """The adapters of a layer, each of some of its outputs."""
 
     def __init__(self, parts: Sequence[LowRank], outputs: int, dropout: Dropout):
         self.parts, self.outputs, self.dropout = list(parts), outputs, dropout
+        self._packed: dict[DType, tuple[int, Packed]] = {}
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """x (..., inputs), what the layer makes of it (..., outputs) -> that and what the adapters add"""
-        x = self.dropout(x)
-        if len(self.parts) == 1 and self.parts[0].end - self.parts[0].start == self.outputs:
-            return self.parts[0](x, y)
-        sizes: list[int] = []
-        owners: list[LowRank | None] = []
-        end = 0
-        for part in [*self.parts, None]:
-            start = self.outputs if part is None else part.start
-            if start > end:  # nobody's
-                sizes.append(start - end)
-                owners.append(None)
-            if part is not None:
-                sizes.append(part.end - part.start)
-                owners.append(part)
-                end = part.end
-        pieces = ops.split(y, sizes)
-        return ops.join([p if own is None else own(x, p) for own, p in zip(owners, pieces, strict=True)])
+        pieces = [Piece(p.a, p.b, p.start, p.scale) for p in self.parts]
+        dtype, version = y.array.dtype, self.version
+        if dtype not in self._packed or self._packed[dtype][0] != version:
+            self._packed[dtype] = version, Packed(pieces, self.outputs, dtype)
+        return low_rank(self.dropout(x), y, pieces, self._packed[dtype][1])
