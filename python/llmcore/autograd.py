@@ -44,15 +44,23 @@ def no_grad():
 
 
 class Node:
-    """One recorded op."""
+    """One recorded op. Of what it read it knows leaves, and of computed tensors the op and the number of its output: what
+    no op saved for its backward is freed as soon as nobody else has it."""
 
     __slots__ = ("backward", "grads", "inputs", "order")
 
     def __init__(self, inputs: Sequence[Tensor | None], outputs: int, backward: Callable | None):
-        self.inputs = inputs
+        self.inputs: Sequence[Tensor | tuple[Node, int] | None] = [_source(t) for t in inputs]
         self.backward = backward
         self.grads: list = [None] * outputs
         self.order = next(_counter)
+
+
+def _source(t: Tensor | None) -> Tensor | tuple[Node, int] | None:
+    """Where the gradient of an input goes."""
+    if t is None or not t.requires_grad:
+        return None
+    return t if t._node is None else (t._node, t._index)
 
 
 def needs_grad(*inputs) -> bool:
@@ -83,10 +91,10 @@ def run_backward(root: Tensor, grad) -> None:
         return
     nodes, stack = {root._node}, [root._node]
     while stack:
-        for t in stack.pop().inputs:
-            if t is not None and t._node is not None and t._node not in nodes:
-                nodes.add(t._node)
-                stack.append(t._node)
+        for source in stack.pop().inputs:
+            if isinstance(source, tuple) and source[0] not in nodes:
+                nodes.add(source[0])
+                stack.append(source[0])
     root._node.grads[root._index] = grad
     # An op is newer than everything it reads, so newest first is a topological order.
     for node in sorted(nodes, key=lambda n: n.order, reverse=True):
@@ -96,13 +104,14 @@ def run_backward(root: Tensor, grad) -> None:
         node.grads, node.backward, node.inputs = [None] * len(grads), None, ()
         if all(g is None for g in grads):
             continue
-        for t, g in zip(inputs, backward(*grads), strict=True):
-            if g is None or t is None or not t.requires_grad:
+        for source, g in zip(inputs, backward(*grads), strict=True):
+            if g is None or source is None:
                 continue
-            if t._node is None:
-                t.accumulate_grad(g)
+            if isinstance(source, tuple):
+                earlier, index = source
+                earlier.grads[index] = _add(earlier.grads[index], g)
             else:
-                t._node.grads[t._index] = _add(t._node.grads[t._index], g)
+                source.accumulate_grad(g)
 
 
 def write_grad(t: Tensor | None, write: Callable):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from llmcore import _core, autograd, nn, ops
+from llmcore import autograd, nn, ops
 from llmcore._tensor import Tensor, to_array
 from llmcore.formats.quantization import encode
 from llmcore.models.cache import BlockPool, KVCache, blocks_for
@@ -88,10 +88,7 @@ class CausalLM(nn.Module):
             return self._loss_in_pieces(h, targets, reduction)
         if self.logit_softcap is not None:
             return ops.cross_entropy(self.logits(h), targets, reduction)
-        weight: Tensor = self.output_weight()
-        if weight.quantized is not None:  # the gradients are those of its values
-            weight = Tensor(_core.quantized_values(weight.quantized, h.array.dtype))
-        return ops.linear_cross_entropy(h, weight, targets, reduction)
+        return ops.linear_cross_entropy(h, self.output_weight(), targets, reduction)
 
     def _loss_in_pieces(self, h: Tensor, targets, reduction: str) -> Tensor:
         """The same from the logits of a few positions at a time."""

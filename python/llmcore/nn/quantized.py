@@ -36,6 +36,10 @@ class QuantizedWeight(Parameter):
             self._done()
         return self._matrix
 
+    def panels(self, dtype: DType, transposed: bool, paired: bool = False) -> _core.Panels:
+        """Its values packed, for gradients; made anew at every call, they take many times the memory of the blocks."""
+        return _core.pack(_core.quantized_values(self.quantized, dtype), dtype, transposed, paired=paired)
+
     def memory(self) -> list:
         return [self._matrix]
 

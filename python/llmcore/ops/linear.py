@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from llmcore import _core, autograd
-from llmcore._core import Activation
 from llmcore._tensor import FLOATS, Tensor, as_tensor, to_dtype
-from llmcore.ops.activation import ACTIVATIONS
+from llmcore.ops.activation import ACTIVATIONS, activate
+from llmcore.ops.arithmetic import add
 
 
 def linear(x, weight, bias=None, residual=None, activation: str | None = None, out_dtype=None) -> Tensor:
@@ -64,20 +64,19 @@ def _quantized(x: Tensor, weight: Tensor, bias, residual, activation, out_dtype)
     by the weight's float32 values, as if x had not been rounded."""
     dtype = x.array.dtype if out_dtype is None else to_dtype(out_dtype)
     taped = autograd.needs_grad(x, bias, residual)
-    kind = ACTIVATIONS[activation]
-    plain = Activation.none if taped else kind
-    tensors = None if bias is None else bias.array, None if residual is None or taped else residual.array
+    if taped and activation is not None:
+        y = activate(_quantized(x, weight, bias, None, None, out_dtype), ACTIVATIONS[activation])
+        return y if residual is None else add(y, residual)
+    tensors = None if bias is None else bias.array, None if residual is None else residual.array
     assert weight.quantized is not None
-    pre = _core.quantized_linear(x.array, weight.quantized, *tensors, plain, dtype)
+    out = Tensor(_core.quantized_linear(x.array, weight.quantized, *tensors, ACTIVATIONS[activation], dtype))
     if not taped:
-        return Tensor(pre)
-    y = _core.activate(kind, pre)
-    out = Tensor(y if residual is None else _core.add(y, residual.array))
+        return out
     source = x.array.dtype
 
     def backward(dy):
-        dpre = _core.cast(_core.activate_backward(kind, dy, pre), source)
-        dx = _core.matmul(dpre, _core.quantized_values(weight.quantized, source)) if x.requires_grad else None
+        dpre = _core.cast(dy, source)
+        dx = _core.linear(dpre, weight.panels(source, False))[0] if x.requires_grad else None
         db, db_result = autograd.grad_slot(bias)
         if db is not None:
             _core.linear_bias_grad(dpre, db)
