@@ -14,7 +14,8 @@ from llmcore.data.rows import Row
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat_template import ChatTemplate
 from llmcore.train import DPOConfig, Report, dpo
-from llmcore.train.preference import LOSSES, Preference, pair_of
+from llmcore.train.pairs import pair_of
+from llmcore.train.preference import LOSSES, Preference
 from runs import CHATML, SPECIALS, assert_same_weights
 
 QUESTIONS = [f"What is {a} and {b}?" for a in "abcdef" for b in "uvwxyz"]
@@ -72,13 +73,14 @@ def test_the_first_loss_is_that_of_a_policy_that_is_its_reference(base, pairs, t
 
 def test_log_probabilities_are_those_of_the_answers(base, pairs, tmp_path):
     lm = load(base, "float32")
-    stage = Preference(config(base, pairs, tmp_path / "x"), lm)
+    stage = Preference(config(base, pairs, tmp_path / "x"), lm, Report())
     for number, pair in enumerate(stage.train.pairs[:4]):
-        for k, e in enumerate(pair):
+        for k, e in enumerate(pair[:2]):
             logits = lm.model(e.ids[None, :-1]).numpy()[0].astype(np.float64)
             logprobs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
             at = np.flatnonzero(e.targets >= 0)
-            assert stage.train.reference[2 * number + k] == pytest.approx(logprobs[at, e.targets[at]].sum(), rel=1e-5)
+            wanted = logprobs[at, e.targets[at]].sum()
+            assert stage._reference[0][2 * number + k] == pytest.approx(wanted, rel=1e-5)
     assert len(stage.train.pairs) + len(stage.held_out.pairs) == len(QUESTIONS)
 
 
@@ -110,7 +112,7 @@ def test_conversations_that_begin_alike(base):
     start = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     fields = {k: [*start, {"role": "assistant", "content": k}] for k in ("chosen", "rejected")}
     explicit = {"prompt": start, **{k: v[3:] for k, v in fields.items()}}
-    for a, b in zip(pair_of(lm, Row(fields, "x")), pair_of(lm, Row(explicit, "x")), strict=True):
+    for a, b in zip(pair_of(lm, Row(fields, "x"), 90)[:2], pair_of(lm, Row(explicit, "x"), 90)[:2], strict=True):
         np.testing.assert_array_equal(a.ids, b.ids)
         np.testing.assert_array_equal(a.learned, b.learned)
 
@@ -120,23 +122,32 @@ def test_conversations_that_begin_alike(base):
     [
         (
             {"prompt": "a", "chosen": "b"},
-            r"\[dpo\] f:1: expected prompt, chosen and rejected; the fields are: prompt, chosen",
+            r"\[dpo\] .*f.jsonl:1: expected prompt, chosen and rejected; the fields are: prompt, chosen",
         ),
-        ({"chosen": "b", "rejected": "c"}, r"\[dpo\] f:1: expected a prompt, got none"),
-        ({"prompt": "a", "chosen": 1, "rejected": "c"}, r"\[dpo\] f:1: expected prompt, chosen and rejected as texts"),
+        ({"prompt": "a", "chosen": "b", "rejected": "b"}, r".*f.jsonl:1: expected chosen and rejected to differ"),
+        ({"prompt": "a b " * 99, "chosen": "b", "rejected": "c"}, r"expected chosen to begin in the first 90 tokens"),
+        ({"prompt": "a", "chosen": "b", "rejected": "c", "margin": "x"}, r"expected margin a number, got 'x'"),
+        ({"chosen": "b", "rejected": "c"}, r"\[dpo\] .*f.jsonl:1: expected a prompt, got none"),
+        (
+            {"prompt": "a", "chosen": 1, "rejected": "c"},
+            r"\[dpo\] .*f.jsonl:1: expected prompt, chosen and rejected as texts",
+        ),
         (
             {
                 "prompt": "a",
                 "chosen": [{"role": "user", "content": "x"}],
                 "rejected": [{"role": "user", "content": "y"}],
             },
-            r"\[dpo\] f:1: expected an answer of the assistant in chosen",
+            r"\[dpo\] .*f.jsonl:1: expected an answer of the assistant in chosen",
         ),
     ],
 )
-def test_bad_rows_are_named(base, fields, message):
+def test_bad_rows_are_named(base, tmp_path, fields, message):
+    path = tmp_path / "f.jsonl"
+    path.write_text(json.dumps(fields) + "\n" + '{"prompt": "a", "chosen": "b", "rejected": "c"}\n')
     with pytest.raises(CorpusError, match=message):
-        pair_of(load(base), Row(fields, "f:1"))
+        dpo(config(base, path, tmp_path / "run"), report=Report())
+    dpo(config(base, path, tmp_path / "run", bad_rows="skip", steps=1, validation_fraction=0.0), report=Report())
 
 
 def test_bad_options(base, pairs, tmp_path):

@@ -1,6 +1,7 @@
 """Supervised fine-tuning: what is learned, packing that keeps examples apart, accumulation, resuming, learning."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -107,17 +108,36 @@ def test_prompts_texts_and_lists(lm):
     [
         (
             {"question": "a"},
-            r"\[sft\] file:3: expected messages, prompt and completion, or text; the fields are: question",
+            r"\[sft\] .*file.jsonl:3: expected messages, prompt and completion, or text; the fields are: question",
         ),
-        ({"messages": "a"}, r"\[sft\] file:3: \[chat\] expected a list of messages"),
-        ({"messages": [{"role": "user", "content": "a"}]}, r"\[sft\] file:3: expected something to learn"),
-        ({"prompt": "a", "completion": 3}, r"\[sft\] file:3: expected prompt and completion as texts"),
+        ({"messages": "a"}, r"\[sft\] .*file.jsonl:3: \[chat\] expected a list of messages"),
+        ({"messages": [{"role": "user", "content": "a"}]}, r"\[sft\] .*file.jsonl:3: expected something to learn"),
+        ({"prompt": "a", "completion": 3}, r"\[sft\] .*file.jsonl:3: expected prompt and completion as texts"),
     ],
 )
-def test_rows_with_nothing_to_learn_are_named(lm, fields, message):
+def test_rows_with_nothing_to_learn_are_named(base, tmp_path, fields, message):
+    path = tmp_path / "file.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b"}\n' * 2 + json.dumps(fields) + "\n")
     with pytest.raises(CorpusError, match=message) as error:
-        example_of(lm, Row(fields, "file:3"))
+        sft(config(base, path, tmp_path / "run"), report=Report())
     assert "\n" not in str(error.value)
+    assert "--bad-rows skip" in str(error.value)
+
+    class Hears(Report):
+        def warn(self, text):
+            warnings.append(text)
+
+    warnings = []
+    sft(config(base, path, tmp_path / "run", bad_rows="skip", validation_fraction=0.0, steps=1), report=Hears())
+    assert len(warnings) == 1
+    assert re.search(r"1 of 3 rows skipped; the first: .*" + message, warnings[0])
+
+
+def test_answers_behind_the_context_are_named(base, tmp_path):
+    path = tmp_path / "file.jsonl"
+    path.write_text(json.dumps({"prompt": "a b c " * 40, "completion": "b"}) + "\n")
+    with pytest.raises(CorpusError, match=r"file.jsonl:1: expected something to learn in the first 30 tokens"):
+        sft(config(base, path, tmp_path / "run", context=30), report=Report())
 
 
 def test_templates_that_move_answers_are_refused(lm):
@@ -125,10 +145,10 @@ def test_templates_that_move_answers_are_refused(lm):
     messages = [
         {"role": r, "content": c} for r, c in (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
     ]
-    with pytest.raises(CorpusError, match="expected a template that puts each answer behind its prompt"):
+    with pytest.raises(ValueError, match="expected a template that puts each answer behind its prompt"):
         example_of(lm, Row({"messages": messages}, "x"))
     lm.chat_template = ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}")
-    with pytest.raises(CorpusError, match="expected an answer that ends with a token that ends texts"):
+    with pytest.raises(ValueError, match="expected an answer that ends with a token that ends texts"):
         example_of(lm, Row({"messages": messages}, "x"))
 
 
@@ -270,7 +290,7 @@ def test_other_data_is_refused_on_resume(base, facts, tmp_path):
     other.write_text('{"prompt": "a", "completion": "b"}\n' * 3)
     moved = config(base, facts, tmp_path / "run")
     moved.data = str(other)
-    with pytest.raises(ValueError, match=r"\[resume\] expected data|\[resume\] expected examples .* the data changed"):
+    with pytest.raises(ValueError, match=r"\[resume\] expected data .* as in"):
         sft(moved, resume=True, report=Report())
 
 

@@ -25,6 +25,11 @@ class Example:
         """(N−1) int32: the next token of each but the last, −1 where it is not learned."""
         return np.where(self.learned[1:], self.ids[1:], IGNORED).astype(np.int32)
 
+    @property
+    def prompt(self) -> list[int]:
+        """What stands before the first token that is learned."""
+        return self.ids[: int(np.flatnonzero(self.learned)[0])].tolist()
+
     def cut(self, length: int) -> Example:
         """Its first tokens."""
         return self if len(self.ids) <= length else Example(self.ids[:length], self.learned[:length])

@@ -221,23 +221,27 @@ class Module:
         """Views of the parameters by name, float32."""
         return {name: array_to_numpy(p.array) for name, p in self.named_parameters()}
 
-    def load_state_dict(self, state: Mapping[str, np.ndarray | Source], trained_only: bool = False) -> None:
-        """Overwrite all parameters, or all that are trained, by arrays or sources. ValueError names what is missing, left
-        over, or of another shape; nothing is written then."""
-        own = self.trained() if trained_only else dict(self.named_parameters())
-        missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        if missing or extra:
-            what = [
-                f"{kind} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-                for kind, names in (("no", missing), ("unknown", extra))
-                if names
-            ]
-            raise ValueError(f"[load] expected the parameters of this model, got {', '.join(what)}")
-        for name, p in own.items():
-            if tuple(state[name].shape) != p.shape:
-                raise ValueError(f"[load] expected {name} of shape {p.shape}, got {tuple(state[name].shape)}")
-        for name, p in own.items():
-            p.assign(state[name])
+    def load_state_dict(self, state: Mapping[str, np.ndarray | Source]) -> None:
+        """Overwrite all parameters: see `assign`."""
+        assign(dict(self.named_parameters()), state)
 
     def __call__(self, *args, **kwargs):
         return self.forward(*args, **kwargs)
+
+
+def assign(parameters: Mapping[str, Parameter], state: Mapping[str, np.ndarray | Source]) -> None:
+    """Overwrite parameters by arrays or sources of the same names. ValueError names what is missing, left over, or of
+    another shape; nothing is written then."""
+    missing, extra = sorted(parameters.keys() - state.keys()), sorted(state.keys() - parameters.keys())
+    if missing or extra:
+        what = [
+            f"{kind} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+            for kind, names in (("no", missing), ("unknown", extra))
+            if names
+        ]
+        raise ValueError(f"[load] expected the parameters of this model, got {', '.join(what)}")
+    for name, p in parameters.items():
+        if tuple(state[name].shape) != p.shape:
+            raise ValueError(f"[load] expected {name} of shape {p.shape}, got {tuple(state[name].shape)}")
+    for name, p in parameters.items():
+        p.assign(state[name])

@@ -140,6 +140,7 @@ class TuningConfig(LoopConfig):
     epochs: float = _option(1.0, "How often all rows are learned; 0 takes --steps.")
     context: int = _option(512, "Longest row in tokens; longer ones are cut.")
     validation_fraction: float = _option(0.05, "Part of the rows that is held out (of groups, where rows have one).")
+    bad_rows: str = _option("error", "What a row that cannot be used is: an error, or something to skip and count.")
     sample_tokens: int = _option(60, "Length of a sample.")
     lora_rank: int = _option(0, "Train adapters of this rank (LoRA) and leave the model as it is; 0 trains all of it.")
     lora_alpha: float = _option(16.0, "What adapters learn counts alpha / rank.")
@@ -159,6 +160,8 @@ class TuningConfig(LoopConfig):
         super().__post_init__()
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"[config] expected validation_fraction in [0, 1), got {self.validation_fraction}")
+        if self.bad_rows not in ("error", "skip"):
+            raise ValueError(f"[config] expected bad_rows error or skip, got {self.bad_rows!r:.100}")
         if self.quantize not in ("none", "int8", "int4", "stored"):
             raise ValueError(f"[config] expected quantize none, int8, int4 or stored, got {self.quantize!r:.100}")
         if self.quantize != "none" and not self.lora_rank:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from llmcore import optim, runtime
 from llmcore._files import alone_in, write_atomically
 from llmcore._tensor import Tensor, array_to_numpy
 from llmcore.models import CausalLM
+from llmcore.nn import Parameter
+from llmcore.nn.module import assign
 from llmcore.train import checkpoint, schedule
 from llmcore.train.config import LoopConfig
 from llmcore.train.report import Report
@@ -43,38 +45,60 @@ class Interrupted(TrainingError):
     """Stopped from the keyboard, after a checkpoint was saved."""
 
 
-class Stage(Protocol):
+class Stage:
     """What a stage tells the loop. A batch is whatever the stage likes."""
 
     name: str
     model: CausalLM
 
-    def batches(self, step: int) -> Sequence[object]:
-        """The micro-batches of one update, a function of the step alone."""
+    def batches(self, step: int) -> Sequence[Any]:
+        """The micro-batches of one update: a function of the step, the weights, and what is kept."""
+        raise NotImplementedError
 
-    def tokens(self, batch) -> int:
+    def tokens(self, batch: Any) -> int:
         """Tokens that the model reads in a batch (for the rate)."""
+        raise NotImplementedError
 
-    def loss(self, batch) -> tuple[Tensor, int]:
+    def loss(self, batch: Any) -> tuple[Tensor, int]:
         """Summed loss of a micro-batch and the number of terms in the sum, which normalise the update."""
-
-    def figures(self) -> Mapping[str, float]:
-        """What else the log is to hold of the micro-batches since the last call."""
+        raise NotImplementedError
 
     def evaluate(self) -> Mapping[str, float]:
         """Figures on held-out data, by their names in the log."""
+        raise NotImplementedError
 
     def samples(self, step: int) -> Sequence[tuple[str, str]]:
         """(prompt, what the model writes)"""
+        raise NotImplementedError
 
     def state(self) -> Mapping[str, object]:
         """What a resumed run must agree on (data, sizes); JSON."""
+        raise NotImplementedError
 
     def begin(self, directory: Path) -> None:
         """Write what a resumed run needs besides the checkpoints."""
+        raise NotImplementedError
 
     def save(self, directory: Path) -> None:
         """Write the finished model."""
+        raise NotImplementedError
+
+    # What most stages have nothing special for:
+
+    def trained(self) -> dict[str, Parameter]:
+        """What an update changes, by the names in checkpoints."""
+        return self.model.trained()
+
+    def figures(self) -> Mapping[str, float]:
+        """What else the log is to hold of the micro-batches since the last call."""
+        return {}
+
+    def kept(self) -> Mapping[str, np.ndarray]:
+        """What later updates need of earlier ones, by names that differ from those of `trained`."""
+        return {}
+
+    def restore(self, kept: Mapping[str, np.ndarray]) -> None:
+        """The reverse of `kept`. ValueError for what does not fit."""
 
 
 def check_out(config: LoopConfig, resume: bool, overwrite: bool) -> None:
@@ -156,7 +180,7 @@ def seconds_per_update(stage: Stage, config: LoopConfig, updates: int = 6) -> fl
 
 def _optimizer(stage: Stage, config: LoopConfig) -> optim.AdamW:
     betas = config.beta1, config.beta2
-    return optim.AdamW(stage.model.trained().items(), config.lr, betas, weight_decay=config.weight_decay)
+    return optim.AdamW(stage.trained().items(), config.lr, betas, weight_decay=config.weight_decay)
 
 
 @contextmanager
@@ -190,7 +214,9 @@ def _update(stage: Stage, optimizer: optim.AdamW, config: LoopConfig, step: int,
     began = time.perf_counter()
     lr = schedule.cosine(place, config.steps, config.lr, config.warmup, config.min_lr_ratio)
     batches = stage.batches(step)
-    stage.model.zero_grad()
+    trained = stage.trained().values()
+    for p in trained:
+        p.zero_grad()
     nats, terms = 0.0, 0
     for batch in batches:
         loss, count = stage.loss(batch)
@@ -200,7 +226,7 @@ def _update(stage: Stage, optimizer: optim.AdamW, config: LoopConfig, step: int,
     if terms == 0:
         raise TrainingError(f"[train] expected something to learn from in step {step + 1}, got no supervised token")
     mean = nats / terms
-    norm = optim.global_norm(stage.model.parameters()) / terms
+    norm = optim.global_norm(trained) / terms
     if not (math.isfinite(mean) and math.isfinite(norm)):
         raise TrainingError(
             f"[train] the loss is {mean} and the gradient norm {norm} at step {step + 1}: try a lower --lr; "
@@ -225,9 +251,8 @@ def _update(stage: Stage, optimizer: optim.AdamW, config: LoopConfig, step: int,
 
 
 def _save(stage: Stage, optimizer: optim.AdamW, config: LoopConfig, step: int, totals: dict) -> None:
-    tensors = {
-        f"model.{name}": array_to_numpy(p.array) for name, p in stage.model.trained().items()
-    } | optimizer.state_dict()
+    tensors = {f"model.{name}": array_to_numpy(p.array) for name, p in stage.trained().items()}
+    tensors |= optimizer.state_dict() | {f"kept.{name}": values for name, values in stage.kept().items()}
     state = {
         "stage": stage.name,
         "config": dataclasses.asdict(config),
@@ -257,9 +282,12 @@ def _restore(stage: Stage, optimizer: optim.AdamW, config: LoopConfig, report: R
             raise ValueError(
                 f"[resume] expected {name} {state['agree'].get(name)!r} as in {path}, got {value!r}: the data changed"
             )
-    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    weights, kept = (
+        {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)} for start in ("model.", "kept.")
+    )
     try:
-        stage.model.load_state_dict(weights, trained_only=True)
+        assign(stage.trained(), weights)
+        stage.restore(kept)
         optimizer.load_state_dict(tensors, state["optimizer_steps"])
     except ValueError as e:
         raise checkpoint.CheckpointError(f"[resume] {path}: {e}") from None

@@ -75,7 +75,7 @@ def build_model(config: PretrainConfig, vocab_size: int) -> models.CausalLM:
     return models.GPT2(models.GPT2Config(**sizes), dtype, config.seed)
 
 
-class Pretraining:
+class Pretraining(loop.Stage):
     """The stage (see `loop.Stage`): windows of a token stream, each token's loss given those before it."""
 
     name = "pretrain"
@@ -100,9 +100,6 @@ class Pretraining:
     def loss(self, batch) -> tuple[Tensor, int]:
         inputs, targets = batch
         return self.model.loss(inputs, targets, reduction="sum"), targets.size
-
-    def figures(self) -> Mapping[str, float]:
-        return {}
 
     def evaluate(self) -> Mapping[str, float]:
         nats = 0.0

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from llmcore import autograd, ops
 from llmcore._tensor import Tensor
-from llmcore.data.errors import CorpusError
 from llmcore.data.evaluation import IGNORED
-from llmcore.data.examples import Example, ExampleBatch, ExampleBatches, is_held_out
-from llmcore.data.rows import Row, read_rows
+from llmcore.data.examples import Example, ExampleBatch, ExampleBatches
+from llmcore.data.rows import Row
 from llmcore.generate import LanguageModel
 from llmcore.generate.chat import supervised_chat
 from llmcore.train import loop, tuning
@@ -24,7 +19,6 @@ from llmcore.train.config import SFTConfig
 from llmcore.train.report import Report, TerminalReport
 
 _ROWS = 256  # of hidden states whose logits exist at a time
-_SAMPLES = 3
 
 
 def sft(
@@ -43,9 +37,8 @@ def sft(
     with report.working(f"loading {config.model}"):
         lm = tuning.open_model(config)
     with report.working("reading examples"):
-        stage = SupervisedFineTuning(config, lm)
-    if config.epochs > 0:
-        config.steps = max(1, math.ceil(config.epochs * stage.train.steps_per_epoch))
+        stage = SupervisedFineTuning(config, lm, report)
+    tuning.set_steps(config, stage.train.steps_per_epoch)
     report.note(
         f"{stage.train_count:,} examples in {len(stage.train.bins):,} rows to learn from, {stage.held_out_count:,} held out"
         + (f", {stage.cut:,} cut to {config.context} tokens" if stage.cut else "")
@@ -56,15 +49,11 @@ def sft(
 
 
 def example_of(lm: LanguageModel, row: Row) -> Example:
-    """The tokens of a row, and which are learned. ValueError, one line, names a row that cannot be used."""
-    fields, where = row
-    try:
-        ids, learned = _tokens_of(lm, fields)
-    except (ValueError, TypeError) as error:
-        raise CorpusError(f"[sft] {where}: {' '.join(str(error).split())}") from None
+    """The tokens of a row, and which are learned. ValueError for a row that cannot be used."""
+    ids, learned = _tokens_of(lm, row.fields)
     e = Example(np.array(ids, np.int32), np.array(learned, bool))
     if not e.learned[1:].any():
-        raise CorpusError(f"[sft] {where}: expected something to learn, got no token of an assistant or a completion")
+        raise ValueError("expected something to learn, got no token of an assistant or a completion")
     return e
 
 
@@ -89,40 +78,34 @@ def _tokens_of(lm: LanguageModel, fields: Mapping[str, Any]) -> tuple[list[int],
     raise ValueError(f"expected messages, prompt and completion, or text; the fields are: {names}"[:200])
 
 
-class SupervisedFineTuning:
-    """The stage (see `loop.Stage`): rows of examples, the loss of the tokens that are learned."""
+class SupervisedFineTuning(tuning.Tuning):
+    """The stage: rows of examples, the loss of the tokens that are learned."""
 
     name = "sft"
 
-    def __init__(self, config: SFTConfig, lm: LanguageModel):
-        self.config, self.language_model, self.model = config, lm, lm.model
-        tuning.check_context(self.name, config, lm)
-        tuning.prepare(lm)
-        train, held_out, self._prompts = [], [], []
-        self.cut = 0
-        rows = read_rows(config.data)
-        self._digest = digest_of(rows)
-        for row in rows:
-            example = example_of(lm, row)
-            short = example.cut(config.context + 1)
-            self.cut += short is not example
-            if not short.learned[1:].any():
-                continue  # its answer lies behind the context
-            if is_held_out(str(row.fields.get("group", row.fields)), config.validation_fraction):
-                held_out.append(short)
-                self._prompts.append(_prompt_of(example))
-            else:
-                train.append(short)
-        if not train:
-            source = config.data if isinstance(config.data, str) else ", ".join(config.data)
-            raise CorpusError(f"[sft] {source}: expected examples to learn from, got none that fit the context")
+    def __init__(self, config: SFTConfig, lm: LanguageModel, report: Report):
+        super().__init__(config, lm)
+        self.config, self.cut = config, 0
+        train, held_out, self.digest = tuning.read(config, self.name, self._example, report)
+        self.prompts = [e.prompt for e in held_out]
         self.train_count, self.held_out_count = len(train), len(held_out)
         together = config.batch_size * config.accumulation
         self.train = ExampleBatches(train, together, config.context, config.packing, config.seed)
         self.held_out = ExampleBatches(held_out, together, config.context, config.packing, config.seed)
 
+    def _example(self, row: Row) -> Example:
+        """At most as long as the context."""
+        whole = example_of(self.language_model, row)
+        short = whole.cut(self.config.context + 1)
+        if not short.learned[1:].any():
+            raise ValueError(
+                f"expected something to learn in the first {self.config.context} tokens, got it behind them"
+            )
+        self.cut += short is not whole
+        return short
+
     def batches(self, step: int) -> Sequence[ExampleBatch]:
-        tuning.begin_update(self.language_model, step)
+        self.begin_update(step)
         whole = self.train.batch(step)
         n = self.config.accumulation
         parts = [ExampleBatch(*p) for p in zip(*(np.split(a, n) for a in whole), strict=True)]
@@ -134,32 +117,12 @@ class SupervisedFineTuning:
     def loss(self, batch: ExampleBatch) -> tuple[Tensor, int]:
         return self.model.loss(batch.inputs, batch.targets, "sum", batch.starts), batch.learned
 
-    def figures(self) -> Mapping[str, float]:
-        return {}
-
     def evaluate(self) -> Mapping[str, float]:
         nats, right, count = 0.0, 0, 0
         for batch in self.held_out.in_order(self.config.batch_size) if self.held_out.bins else ():
             n, r, c = token_figures(self.language_model, batch)
             nats, right, count = nats + n, right + r, count + c
         return {"val/loss": nats / count, "val/mean_token_accuracy": right / count} if count else {}
-
-    def samples(self, step: int) -> Sequence[tuple[str, str]]:
-        prompts = [p for p in self._prompts if 0 < len(p) < self.model.config.context][:_SAMPLES]
-        if not prompts:
-            return []
-        answers = self.language_model.generate(prompts, self.config.sample_tokens, temperature=0)
-        text = self.language_model.tokenizer.decode
-        return [(text(p), str(a)) for p, a in zip(prompts, answers, strict=True)]
-
-    def state(self) -> Mapping[str, object]:
-        return {"examples": self._digest, "vocab_size": self.model.config.vocab_size}
-
-    def begin(self, directory: Path) -> None:
-        tuning.begin(self.language_model, directory)
-
-    def save(self, directory: Path) -> None:
-        self.language_model.save(directory)
 
 
 def token_figures(lm: LanguageModel, batch: ExampleBatch) -> tuple[float, int, int]:
@@ -176,16 +139,3 @@ def token_figures(lm: LanguageModel, batch: ExampleBatch) -> tuple[float, int, i
             nats += ops.cross_entropy(logits, wanted, "sum").item()
             right += int((logits.numpy().argmax(axis=1) == wanted).sum())
     return nats, right, len(at)
-
-
-def _prompt_of(example: Example) -> list[int]:
-    """What stands before its first answer."""
-    return example.ids[: int(np.flatnonzero(example.learned)[0])].tolist()
-
-
-def digest_of(rows: Sequence[Row]) -> str:
-    """32 hex digits that change with any row."""
-    digest = hashlib.blake2b(digest_size=16)
-    for row in rows:
-        digest.update(json.dumps(row.fields, sort_keys=True, default=str).encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()

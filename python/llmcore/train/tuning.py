@@ -1,14 +1,28 @@
-"""What all stages share that begin with a model: how it is opened, with adapters or without, and how it is kept."""
+"""What all stages share that begin with a model: how it is opened, with adapters or without, which rows are used, and how
+it is kept."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
+from llmcore.data.errors import CorpusError
+from llmcore.data.examples import is_held_out
+from llmcore.data.rows import Row, read_rows
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat_template import ChatTemplate
 from llmcore.models import adapters
 from llmcore.runtime import default_dtype
+from llmcore.train import loop
 from llmcore.train.config import TuningConfig
+from llmcore.train.report import Report
+
+T = TypeVar("T")
+SAMPLES = 3
 
 # For models that come without one: roles as headings, and an end of text behind every answer.
 PLAIN_TEMPLATE = (
@@ -30,13 +44,6 @@ def open_model(config: TuningConfig) -> LanguageModel:
     return lm
 
 
-def check_context(stage: str, config: TuningConfig, lm: LanguageModel) -> None:
-    if config.context > lm.config.context:
-        raise ValueError(
-            f"[{stage}] expected a context of at most {lm.config.context} (the model's), got {config.context}"
-        )
-
-
 def prepare(lm: LanguageModel) -> None:
     """Gives a model that has no chat template a plain one. ValueError for one that cannot end an answer."""
     if not lm.end_ids:
@@ -45,11 +52,52 @@ def prepare(lm: LanguageModel) -> None:
         lm.chat_template = ChatTemplate(PLAIN_TEMPLATE, eos_token=lm.token_text(lm.end_ids[0]))
 
 
-def begin_update(lm: LanguageModel, step: int) -> None:
-    """Before the micro-batches of an update: what adapters leave out is a function of its number."""
-    dropout = adapters.dropout_of(lm.model)
-    if dropout is not None:
-        dropout.begin(step)
+class Rows(NamedTuple):
+    """What the rows of a run were made into: those to learn from, those held out, and a digest of them all."""
+
+    train: list
+    held_out: list
+    digest: str
+
+
+def read(config: TuningConfig, stage: str, parse: Callable[[Row], T], report: Report) -> Rows:
+    """The rows of config.data, each parsed. One that `parse` refuses (ValueError) is named: an error, or, as
+    config.bad_rows says, skipped and counted."""
+    rows = read_rows(config.data)
+    train: list[T] = []
+    held_out: list[T] = []
+    problems: list[str] = []
+    for row in rows:
+        try:
+            parsed = parse(row)
+        except (ValueError, TypeError) as error:
+            line = " ".join(str(error).split())
+            problems.append(f"[{stage}] {row.where}: {line}")
+            if config.bad_rows == "error":
+                raise CorpusError(f"{problems[0]} (--bad-rows skip leaves such rows out)") from None
+            continue
+        held = is_held_out(str(row.fields.get("group", row.fields)), config.validation_fraction)
+        (held_out if held else train).append(parsed)
+    if problems:
+        report.warn(f"{len(problems):,} of {len(rows):,} rows skipped; the first: {problems[0]}")
+    if not train:
+        source = config.data if isinstance(config.data, str) else ", ".join(config.data)
+        raise CorpusError(f"[{stage}] {source}: expected rows to learn from, got none")
+    return Rows(train, held_out, digest_of(rows))
+
+
+def digest_of(rows: Sequence[Row]) -> str:
+    """32 hex digits that change with any row."""
+    digest = hashlib.blake2b(digest_size=16)
+    for row in rows:
+        digest.update(json.dumps(row.fields, sort_keys=True, default=str).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def set_steps(config: TuningConfig, steps_per_epoch: float) -> None:
+    """What the number of epochs comes to."""
+    if config.epochs > 0:
+        config.steps = max(1, math.ceil(config.epochs * steps_per_epoch))
 
 
 def described(lm: LanguageModel) -> str:
@@ -59,6 +107,40 @@ def described(lm: LanguageModel) -> str:
     return whole if trained == lm.num_parameters else f"{trained / 1e6:.2f}M of {whole}"
 
 
-def begin(lm: LanguageModel, directory: Path) -> None:
-    """Write what a resumed run needs besides the checkpoints."""
-    lm.tokenizer.save(directory)
+class Tuning(loop.Stage):
+    """A stage that begins with a model. `prompts`: tokens before what is learned, of held-out rows, for samples."""
+
+    prompts: Sequence[Sequence[int]] = ()
+    digest: str
+
+    def __init__(self, config: TuningConfig, lm: LanguageModel):
+        self.language_model, self.model = lm, lm.model
+        self.sample_tokens = config.sample_tokens
+        if config.context > lm.config.context:
+            raise ValueError(
+                f"[{self.name}] expected a context of at most {lm.config.context} (the model's), got {config.context}"
+            )
+        prepare(lm)
+
+    def begin_update(self, step: int) -> None:
+        """Before the micro-batches of an update: what adapters leave out is a function of its number."""
+        dropout = adapters.dropout_of(self.model)
+        if dropout is not None:
+            dropout.begin(step)
+
+    def samples(self, step: int) -> Sequence[tuple[str, str]]:
+        prompts = [p for p in self.prompts if 0 < len(p) < self.model.config.context][:SAMPLES]
+        if not prompts:
+            return []
+        answers = self.language_model.generate(prompts, self.sample_tokens, temperature=0)
+        text = self.language_model.tokenizer.decode
+        return [(text(p), str(a)) for p, a in zip(prompts, answers, strict=True)]
+
+    def state(self) -> Mapping[str, object]:
+        return {"data": self.digest, "vocab_size": self.model.config.vocab_size}
+
+    def begin(self, directory: Path) -> None:
+        self.language_model.tokenizer.save(directory)
+
+    def save(self, directory: Path) -> None:
+        self.language_model.save(directory)
