@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from llmcore.cli import options, show
+from llmcore.cli import show, stage
 from llmcore.cli.config_flags import Config, config_flags
-from llmcore.cli.pretrain import stored_config
 from llmcore.train.config import SFTConfig
 
 
@@ -20,12 +18,9 @@ def sft(
     preview: Annotated[
         bool, typer.Option("--preview", help="Show the first examples, what is learned in colour, and leave.")
     ] = False,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Continue the run in --out where it stopped, with the options it began with."),
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in --out.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+    resume: stage.Resume = False,
+    overwrite: stage.Overwrite = False,
+    quiet: stage.Quiet = False,
 ) -> None:
     """Fine-tune a model on conversations, or on prompts with completions (supervised fine-tuning).
 
@@ -36,27 +31,14 @@ def sft(
     Example: llmcore sft --model run --data chats.jsonl --out chat --epochs 2
              llmcore sft --model smollm2-135m-instruct --data python-qa --preview
     """
-    values = {} if config is None else SFTConfig.read_yaml(config)
-    values |= given
-    if resume:
-        out = values.get("out", SFTConfig().out)
-        values = stored_config(out, "sft") | values | {"out": out}
-    elif "steps" in values and "epochs" not in values:
-        values["epochs"] = 0.0
-    settings = SFTConfig.from_mapping(values)
+    settings = stage.settings(SFTConfig, "sft", given, config, resume)
     if preview:
         _preview(settings)
         return
 
-    from llmcore.train import Report, TerminalReport
     from llmcore.train import sft as train
 
-    lm = train(settings, resume=resume, report=Report() if quiet else TerminalReport(), overwrite=overwrite)
-    options.remember_model(Path(settings.out))
-    if not quiet:
-        out = show.console()
-        out.print(f"saved a model of {lm.num_parameters / 1e6:.2f}M parameters in {settings.out}", markup=False)
-        out.print("next: llmcore chat", markup=False)
+    stage.run(train, settings, resume, overwrite, quiet, "llmcore chat")
 
 
 def _preview(settings: SFTConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +25,14 @@ if TYPE_CHECKING:
 _DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 
-def save_folder(lm: LanguageModel, folder: Path, dtype: str | None) -> Path:
-    """See `LanguageModel.save`."""
+def save_folder(
+    lm: LanguageModel,
+    folder: Path,
+    dtype: str | None,
+    tensors: Mapping[str, np.ndarray] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> Path:
+    """See `LanguageModel.save`. tensors, config: what else the files are to hold."""
     dtype = dtype or "float32"
     if dtype not in _DTYPES:
         raise ValueError(f"[save] expected dtype 'float32' or 'bfloat16' for a folder, got {dtype!r}")
@@ -35,13 +42,13 @@ def save_folder(lm: LanguageModel, folder: Path, dtype: str | None) -> Path:
     if ends:
         ids["eos_token_id"] = ends if len(ends) > 1 else ends[0]
     lm.tokenizer.save(folder)
-    tensors = {part.hf: _Converted(part, values, _DTYPES[dtype]) for part, values in lm.model.parts()}
-    safetensors.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    converted = {part.hf: _Converted(part, values, _DTYPES[dtype]) for part, values in lm.model.parts()}
+    safetensors.save_file(converted | dict(tensors or {}), folder / "model.safetensors", {"format": "pt"})
     if lm.chat_template is not None:
         write_atomically(folder / TEMPLATE_FILE, lm.chat_template.source.encode())
     _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **_named_tokens(lm)})
     _write_json(folder / "generation_config.json", ids)
-    _write_json(folder / "config.json", lm.config.to_hf() | {"torch_dtype": dtype} | ids)
+    _write_json(folder / "config.json", lm.config.to_hf() | {"torch_dtype": dtype} | ids | dict(config or {}))
     return folder
 
 

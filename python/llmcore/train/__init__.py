@@ -9,11 +9,13 @@ _LAZY = {
     "Interrupted": "llmcore.train.loop",
     "PretrainConfig": "llmcore.train.config",
     "Report": "llmcore.train.report",
+    "RewardConfig": "llmcore.train.config",
     "SFTConfig": "llmcore.train.config",
     "TerminalReport": "llmcore.train.report",
     "TrainingError": "llmcore.train.loop",
     "dpo": "llmcore.train.preference",
     "pretrain": "llmcore.train.pretraining",
+    "reward": "llmcore.train.rewarding",
     "sft": "llmcore.train.supervised",
 }
 

@@ -212,6 +212,18 @@ class DPOConfig(TuningConfig):
             raise ValueError(f"[config] expected label_smoothing in [0, 0.5), got {self.label_smoothing}")
 
 
+@dataclass
+class RewardConfig(TuningConfig):
+    """A model that says how good an answer is, from pairs of which one is preferred."""
+
+    model: str = _option("sft", "The model to begin with: a directory, a .gguf file or a pulled name.")
+    data: str | list[str] = _option("prefer.jsonl", "JSONL or parquet with prompt, chosen, rejected, maybe margin.")
+    centering: float = _option(0.01, "What keeps the rewards of a pair around 0 together.")
+    out: str = _option("reward", "Directory of the run: model, tokenizer, log, checkpoints.")
+    batch_size: int = _option(8, "Pairs in one micro-batch.")
+    lr: float = _option(1e-5, "Peak learning rate (with LoRA, about ten times as much).")
+
+
 def _checked(name: str, value, annotation: str):
     """A value of the annotated type; whole floats serve as integers and integers as floats, as YAML writes them."""
     kinds = {part.strip() for part in annotation.split("|")}

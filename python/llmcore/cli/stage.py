@@ -1,0 +1,45 @@
+"""What the commands of the training stages share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llmcore.cli import options, show
+from llmcore.cli.pretrain import stored_config
+from llmcore.train.config import TuningConfig
+
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue the run in --out where it stopped, with the options it began with.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in --out.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+
+
+def settings(config_class: type[TuningConfig], stage: str, given: Mapping, config: Path | None, resume: bool) -> Any:
+    """The configuration that flags, a YAML file and a run to resume come to."""
+    values = {} if config is None else config_class.read_yaml(config)
+    values |= given
+    if resume:
+        out = values.get("out", config_class().out)
+        values = stored_config(out, stage) | values | {"out": out}
+    elif "steps" in values and "epochs" not in values:
+        values["epochs"] = 0.0
+    return config_class.from_mapping(values)
+
+
+def run(train: Callable, config: TuningConfig, resume: bool, overwrite: bool, quiet: bool, next_step: str) -> None:
+    """Train and say what to do next."""
+    from llmcore.train import Report, TerminalReport
+
+    trained = train(config, resume=resume, report=Report() if quiet else TerminalReport(), overwrite=overwrite)
+    lm = getattr(trained, "lm", trained)
+    if lm is trained:
+        options.remember_model(Path(config.out))
+    if not quiet:
+        out = show.console()
+        out.print(f"saved a model of {lm.num_parameters / 1e6:.2f}M parameters in {config.out}", markup=False)
+        out.print(f"next: {next_step}", markup=False)

@@ -1,0 +1,109 @@
+"""`RewardModel`: a model that says how good an answer is, by one number."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmcore import autograd, nn, ops
+from llmcore._tensor import Tensor
+from llmcore.generate import loading, saving
+from llmcore.generate.chat import supervised_chat
+from llmcore.generate.language_model import LanguageModel
+
+SCORE = "score.weight"  # as transformers' models for sequence classification name it
+_ROWS = 16  # answers that are read at a time
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+class RewardModel(nn.Module):
+    """A language model and a matrix (1, width) that turns the hidden state of an answer's last token into a reward."""
+
+    def __init__(self, lm: LanguageModel, weight: np.ndarray | None = None):
+        self.lm, self.model = lm, lm.model
+        self.head = nn.Linear(lm.config.width, 1, bias=False)
+        if weight is not None:
+            self.head.weight.assign(np.asarray(weight, np.float32))
+
+    def forward(self, rows: Sequence[np.ndarray]) -> Tensor:
+        """Rewards (B) float32 of whole conversations, token ids each."""
+        T = max(map(len, rows))
+        ids = np.zeros((len(rows), T), np.int32)
+        for r, row in zip(ids, rows, strict=True):
+            r[: len(row)] = row  # what stands behind the last token changes nothing before it
+        hidden = self.model.hidden(ids)
+        last = np.array([r * T + len(row) - 1 for r, row in enumerate(rows)], np.int32)
+        ends = ops.gather_rows(hidden.reshape(len(rows) * T, hidden.shape[-1]), last)
+        return ops.linear(ends, self.head.weight, out_dtype="float32").reshape(len(rows))
+
+    def ids(self, prompt: str | Messages, answer: str) -> np.ndarray:
+        """A prompt and an answer as a conversation, to the token that ends the answer. ValueError for one that the
+        template refuses or that is longer than the context."""
+        lm = self.lm
+        if lm.chat_template is None:
+            raise ValueError("[reward] expected a model with a chat template, got one without")
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        whole = [*messages, {"role": "assistant", "content": answer}]
+        ids, learned = supervised_chat(lm.chat_template, lm.tokenizer, whole, lm.end_ids, len(messages))
+        row = ended(np.array(ids, np.int32), np.array(learned))
+        if len(row) > lm.config.context:
+            raise ValueError(f"[reward] expected at most {lm.config.context} tokens, got {len(row)}")
+        return row
+
+    def score(self, prompt: str | Messages, answer: str) -> float:
+        """How good an answer is; higher is better, and only differences mean something."""
+        return self([prompt], [answer])[0]
+
+    def __call__(self, prompts, completions, **columns) -> list[float]:  # type: ignore[override]
+        """Of several: a reward function like any other."""
+        rows = [self.ids(p, c) for p, c in zip(prompts, completions, strict=True)]
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        found = np.empty(len(rows))
+        with autograd.no_grad():
+            for start in range(0, len(order), _ROWS):
+                part = order[start : start + _ROWS]
+                found[part] = self.forward([rows[i] for i in part]).numpy()
+        return found.tolist()
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """To a folder, as transformers' models for sequence classification with one label are kept."""
+        architecture = type(self.lm.config).hf_class.removesuffix("ForCausalLM").removesuffix("LMHeadModel")
+        pad = self.lm.end_ids[0] if self.lm.end_ids else 0
+        return saving.save_folder(
+            self.lm.merged(),
+            Path(path),
+            None,
+            tensors={SCORE: self.head.weight.array.numpy()},
+            config={
+                "architectures": [f"{architecture}ForSequenceClassification"],
+                "id2label": {"0": "reward"},
+                "label2id": {"reward": 0},
+                "pad_token_id": pad,
+            },
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, dtype: str | None = None, quantize: str | None = None) -> RewardModel:
+        """From such a folder; options as of `llmcore.load`. ValueError for a model without a score."""
+        lm = loading.load(path, dtype, quantize)
+        weights = loading.read_weights(lm.source) if lm.source is not None and lm.source.is_dir() else {}
+        if SCORE not in weights or weights[SCORE].shape != (1, lm.config.width):
+            raise ValueError(
+                f"[load] {path}: expected a reward model with a tensor {SCORE} (1, {lm.config.width}), got "
+                f"{weights[SCORE].shape if SCORE in weights else 'none'}"
+            )
+        return cls(lm, weights[SCORE])
+
+
+def ended(ids: np.ndarray, learned: np.ndarray) -> np.ndarray:
+    """A conversation to the last token of its last answer."""
+    return ids[: int(np.flatnonzero(learned)[-1]) + 1]
+
+
+def is_reward_model(path: Path) -> bool:
+    return (path / "config.json").is_file() and SCORE in loading.read_weights(path)

@@ -1,0 +1,120 @@
+"""A reward model: which of two answers is better, as one number for each (Bradley & Terry 1952)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from llmcore import autograd, losses, ops
+from llmcore._tensor import Tensor
+from llmcore.generate import LanguageModel
+from llmcore.generate.reward_model import RewardModel, ended
+from llmcore.losses.pointwise import total
+from llmcore.nn import Parameter
+from llmcore.train import loop, tuning
+from llmcore.train.config import RewardConfig
+from llmcore.train.pairs import PairBatches, pair_of
+from llmcore.train.preference import means
+from llmcore.train.report import Report, TerminalReport
+
+
+def reward(
+    config: RewardConfig, resume: bool = False, report: Report | None = None, overwrite: bool = False
+) -> RewardModel:
+    """Train config.model with a scalar head on pairs of answers, and return it.
+
+    Rows as of `dpo`, and a `margin`, by how much the chosen answer is better, where there is one. Raises as `sft` does.
+    """
+    report = TerminalReport() if report is None else report
+    loop.check_out(config, resume, overwrite)
+    with report.working(f"loading {config.model}"):
+        lm = tuning.open_model(config)
+    with report.working("reading pairs"):
+        stage = Rewarding(config, lm, report)
+    tuning.set_steps(config, stage.train.steps_per_epoch)
+    report.note(
+        f"{len(stage.train.pairs):,} pairs to learn from, {len(stage.held_out.pairs):,} held out; {tuning.described(lm)}"
+    )
+    loop.run(stage, config, report, resume)
+    return stage.reward_model
+
+
+class Rewarding(tuning.Tuning):
+    """The stage: pairs, the loss of each."""
+
+    name = "reward"
+
+    def __init__(self, config: RewardConfig, lm: LanguageModel, report: Report):
+        super().__init__(config, lm)
+        self.config = config
+        rng = np.random.Generator(np.random.Philox(key=config.seed))
+        width = lm.config.width
+        self.reward_model = RewardModel(lm, rng.standard_normal((1, width), np.float32) / np.float32(np.sqrt(width)))
+        rows = tuning.read(config, self.name, lambda row: pair_of(lm, row, config.context), report)
+        self.digest = rows.digest
+        self.train, self.held_out = PairBatches(rows.train, config), PairBatches(rows.held_out, config)
+        self._seen: list[dict[str, np.ndarray]] = []
+
+    def trained(self) -> dict[str, Parameter]:
+        return self.model.trained() | {"score.weight": self.reward_model.head.weight}
+
+    def batches(self, step: int) -> Sequence[list[int]]:
+        self.begin_update(step)
+        return self.train.numbers(step)
+
+    def _rows(self, pairs: PairBatches, numbers: Sequence[int]) -> list[np.ndarray]:
+        """The chosen answers, then the rejected ones."""
+        examples = [pairs.examples.examples[i] for i in pairs.rows(numbers)]
+        return [ended(e.ids, e.learned) for e in examples]
+
+    def tokens(self, batch: list[int]) -> int:
+        return sum(map(len, self._rows(self.train, batch)))
+
+    def loss(self, batch: list[int]) -> tuple[Tensor, int]:
+        values, figures = self._losses(self.train, batch)
+        self._seen.append(figures)
+        return total(values), len(batch)
+
+    def _losses(self, pairs: PairBatches, numbers: Sequence[int]) -> tuple[Tensor, dict[str, np.ndarray]]:
+        rewards = self.reward_model.forward(self._rows(pairs, numbers))
+        n = len(numbers)
+        chosen, rejected = ops.split(rewards, [n, n], dim=0)
+        margins = np.array([pairs.pairs[i].margin for i in numbers])
+        values = losses.reward(chosen, rejected, margins, self.config.centering)
+        c, r = np.array(chosen.numpy()), np.array(rejected.numpy())
+        return values, {
+            "accuracy": (c > r).astype(np.float64),
+            "margin": c - r,
+            "rewards/chosen": c,
+            "rewards/rejected": r,
+        }
+
+    def figures(self) -> Mapping[str, float]:
+        seen, self._seen = self._seen, []
+        return means(seen)
+
+    def evaluate(self) -> Mapping[str, float]:
+        seen, values = [], []
+        with autograd.no_grad():
+            for numbers in self.held_out.in_order(self.config.batch_size):
+                loss, figures = self._losses(self.held_out, numbers)
+                seen.append(figures)
+                values.append(loss.numpy())
+        if not values:
+            return {}
+        return {"val/loss": float(np.concatenate(values).mean())} | {f"val/{k}": v for k, v in means(seen).items()}
+
+    def samples(self, step: int) -> Sequence[tuple[str, str]]:
+        """Rewards of held-out answers."""
+        found = []
+        with autograd.no_grad():
+            for numbers in self.held_out.in_order(1)[: tuning.SAMPLES]:
+                rows = self._rows(self.held_out, numbers)
+                for row, value in zip(rows, self.reward_model.forward(rows).numpy(), strict=True):
+                    found.append((self.language_model.tokenizer.decode(row.tolist()), f" → {value:.2f}"))
+        return found
+
+    def save(self, directory: Path) -> None:
+        self.reward_model.save(directory)
