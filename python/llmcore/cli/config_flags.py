@@ -42,15 +42,29 @@ def config_flags(config_class: type) -> Callable[[Callable], Callable]:
 def _flag(f: dataclasses.Field) -> Any:
     """The annotation that makes a field's flag."""
     kinds = {part.strip() for part in str(f.type).split("|")}
-    many = "list[str]" in kinds
+    many = bool(kinds & {"list[str]", "list[float]"})
     if "bool" in kinds:
         flag, state = f.name.replace("_", "-"), "on" if f.default else "off"
         return Annotated[bool | None, typer.Option(f"--{flag}/--no-{flag}", help=f"{f.metadata['help']} [{state}]")]
-    kind = list[str] if many else int if "int" in kinds else float if "float" in kinds else str
+    kind = (
+        list[float]
+        if "list[float]" in kinds
+        else list[str]
+        if many
+        else int
+        if "int" in kinds
+        else float
+        if "float" in kinds
+        else str
+    )
     default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
     shown = (
-        ", ".join(default) if isinstance(default, list) else f"{default:g}" if isinstance(default, float) else default
+        ", ".join(map(str, default))
+        if isinstance(default, list)
+        else f"{default:g}"
+        if isinstance(default, float)
+        else default
     )
-    help = f.metadata["help"] + (" (repeatable)" if many else "") + (f" [{shown}]" if default is not None else "")
+    help = f.metadata["help"] + (" (repeatable)" if many else "") + (f" [{shown}]" if default not in (None, []) else "")
     metavar = {int: "N", float: "X"}.get(kind, "TEXT")
     return Annotated[kind | None, typer.Option("--" + f.name.replace("_", "-"), metavar=metavar, help=help)]

@@ -26,6 +26,27 @@ def python_qa() -> list[dict[str, str]]:
     return pairs
 
 
+def python_qa_pairs() -> list[dict[str, str]]:
+    """Preference pairs of the same questions: {"prompt", "chosen", "rejected", "kind", "group"}. By turns, the answer
+    against that of something else of the same module ("right"), and against a rambling one, itself and two more
+    ("concise")."""
+    by_module: dict[str, list[dict[str, str]]] = {}
+    for row in python_qa():
+        by_module.setdefault(row["group"], []).append(row)
+    pairs: list[dict[str, str]] = []
+    for rows in by_module.values():
+        for i, row in enumerate(rows):
+            others = [r["completion"] for r in (rows[i + 1 :] + rows[:i])[:3] if r["completion"] != row["completion"]]
+            if not others:
+                continue
+            right = len(pairs) % 2 == 0
+            rejected = others[0] if right else " ".join([row["completion"], *others, row["completion"]])
+            kind = "right" if right else "concise"
+            pairs.append({"prompt": row["prompt"], "chosen": row["completion"], "rejected": rejected, "kind": kind,
+                          "group": row["group"]})  # fmt: skip
+    return pairs
+
+
 def first_sentence(docstring: str) -> str | None:
     """The first sentence of prose on one line, or None where there is none of a usual length."""
     paragraph = docstring.strip().partition("\n\n")[0]

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llmcore.data.arithmetic import arithmetic
 from llmcore.data.decompress import open_decompressed
 from llmcore.data.errors import CorpusError
-from llmcore.data.python_qa import python_qa
+from llmcore.data.python_qa import python_qa, python_qa_pairs
 from llmcore.data.reader import LONGEST_LINE, PARQUET_ENDING, kind_of
 from llmcore.data.sources import find_files
 
-PYTHON_QA = "python-qa"
+# Rows that are made at run time, by name.
+MADE: dict[str, Callable[[], list[dict[str, str]]]] = {
+    "arithmetic": arithmetic,
+    "python-qa": python_qa,
+    "python-qa-pairs": python_qa_pairs,
+}
 
 
 class Row(NamedTuple):
@@ -26,13 +32,13 @@ class Row(NamedTuple):
 
 
 def read_rows(sources: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Row]:
-    """The rows of files, folders and globs, or of "python-qa" (see `data.python_qa`). CorpusError names what is missing,
-    malformed or empty."""
+    """The rows of files, folders and globs, or of what `MADE` names. CorpusError names what is missing, malformed or
+    empty."""
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     rows: list[Row] = []
     for source in given:
-        if source == PYTHON_QA:
-            rows += [Row(pair, f"{PYTHON_QA} {i}") for i, pair in enumerate(python_qa())]
+        if source in MADE:
+            rows += [Row(row, f"{source} {i}") for i, row in enumerate(MADE[str(source)]())]
             continue
         for path in find_files(source):
             rows += _read_file(path)

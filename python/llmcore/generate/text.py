@@ -17,7 +17,8 @@ class Completion:
     finish_reason: "stop" (end of text, a stop text, or a form that is complete), "length", or "timeout". logprobs: one
     for each token under the unmodified distribution, or None when not asked for; top_logprobs: for each token the likeliest
     ones as (id, log-probability); prompt_logprobs: of the prompt's tokens from the second on. reused_tokens: those of the
-    prompt that were known from before. seed: what gives this completion again.
+    prompt that were known from before. seed: what gives this completion again. end_id: the token that ended it, which is
+    not among its tokens, or None.
     """
 
     text: str
@@ -29,6 +30,7 @@ class Completion:
     prompt_logprobs: list[float] | None = field(default=None, repr=False)
     reused_tokens: int = 0
     seed: int | None = None
+    end_id: int | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -104,6 +106,7 @@ class CompletionWriter:
         c, stream = self.completion, self._stream
         is_end = drawn.token in self._end_ids
         if is_end:
+            c.end_id = drawn.token
             text = stream.finish()
         else:
             c.tokens.append(drawn.token)

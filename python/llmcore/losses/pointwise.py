@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from llmcore import _core, autograd
-from llmcore._tensor import Tensor, as_tensor
+from llmcore._tensor import Tensor
 
 
 def vector(op: str, name: str, values, like: np.ndarray | None = None) -> np.ndarray:
     """Numbers as float64, one for each sequence."""
-    a = np.asarray(as_tensor(values).numpy(), np.float64)
+    a = np.asarray(values.numpy() if isinstance(values, Tensor) else values, np.float64)
     if like is not None and a.shape != like.shape:
         raise ValueError(f"[{op}] expected {name} of shape {like.shape}, got {a.shape}")
     return a

@@ -75,6 +75,15 @@ def dropout_of(model: nn.Module) -> Dropout | None:
     return next((m.dropout for _, m in model.modules() if isinstance(m, LoRA)), None)
 
 
+def without(model: CausalLM) -> CausalLM:
+    """The same weights without adapters."""
+    other = model.twin()
+    for _, module in list(other.modules()):
+        if isinstance(module, nn.Linear) and module.lora is not None:
+            del module.lora
+    return other
+
+
 def merge(model: CausalLM) -> None:
     """Add what the adapters learned to the weights, and take them off. Quantized weights become float32."""
     for _, module in list(model.modules()):

@@ -80,10 +80,20 @@ class CausalLM(nn.Module):
             h = Tensor(h.array.narrow(1, h.shape[1] - 1, 1))
         return self.logits(h)
 
-    def loss(self, ids, targets, reduction: str = "mean", starts: np.ndarray | None = None) -> Tensor:
-        """Cross entropy of targets (B, T) in nats, negative ones ignored; starts as of `hidden`. The (B, T, V) logits never
-        exist at once, unless they are capped."""
+    def loss(
+        self, ids, targets, reduction: str = "mean", starts: np.ndarray | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        """Cross entropy of targets (B, T) in nats, negative ones ignored; starts as of `hidden`; temperature divides the
+        logits. The (B, T, V) logits never exist at once, unless they are capped."""
         h = self.hidden(ids, starts=starts)
+        return self.loss_of(h, targets, reduction, temperature)
+
+    def loss_of(self, h: Tensor, targets, reduction: str = "mean", temperature: float = 1.0) -> Tensor:
+        """The same from hidden states (B, T, width)."""
+        if temperature != 1.0:
+            if self.logit_softcap is not None:
+                return ops.cross_entropy(ops.mul(self.logits(h), 1 / temperature), targets, reduction)
+            h = ops.mul(h, 1 / temperature)
         if self.output_weight().quantized is not None and not autograd.grad_enabled():
             return self._loss_in_pieces(h, targets, reduction)
         if self.logit_softcap is not None:

@@ -6,6 +6,7 @@ import importlib
 _LAZY = {
     "DPOConfig": "llmcore.train.config",
     "CheckpointError": "llmcore.train.checkpoint",
+    "GRPOConfig": "llmcore.train.config",
     "Interrupted": "llmcore.train.loop",
     "PretrainConfig": "llmcore.train.config",
     "Report": "llmcore.train.report",
@@ -14,6 +15,7 @@ _LAZY = {
     "TerminalReport": "llmcore.train.report",
     "TrainingError": "llmcore.train.loop",
     "dpo": "llmcore.train.preference",
+    "grpo": "llmcore.train.group_relative",
     "pretrain": "llmcore.train.pretraining",
     "reward": "llmcore.train.rewarding",
     "sft": "llmcore.train.supervised",

@@ -224,6 +224,75 @@ class RewardConfig(TuningConfig):
     lr: float = _option(1e-5, "Peak learning rate (with LoRA, about ten times as much).")
 
 
+@dataclass
+class PolicyConfig(TuningConfig):
+    """What the stages have in which a model writes and is rewarded."""
+
+    model: str = _option("sft", "The model to begin with, and to stay near: a directory, .gguf file or pulled name.")
+    data: str | list[str] = _option("arithmetic", "arithmetic, python-qa, or JSONL or parquet with prompt.")
+    rewards: list[str] = _option(
+        ["arithmetic"],
+        "What an answer is worth: arithmetic, valid_python, length, FILE.py:FUNCTION, or the folder of a reward model.",
+    )
+    reward_weights: list[float] = _option([], "What each reward counts; by default 1.")
+    max_tokens: int = _option(64, "Tokens of an answer at most.")
+    temperature: float = _option(1.0, "Of the answers that are drawn.")
+    top_p: float = _option(1.0, "Of the answers that are drawn; 1 is off.")
+    top_k: int = _option(0, "Of the answers that are drawn; 0 is off.")
+    context: int = _option(512, "Longest prompt with answer in tokens; longer prompts are bad rows.")
+    bad_rows: str = _option("error", "What rows, and rewards that fail, are: an error, or something to skip and count.")
+    lr: float = _option(1e-6, "Peak learning rate (with LoRA, about ten times as much).")
+    warmup: int = _option(5, "Updates of linear warm-up before the cosine.")
+    batch_size: int = _option(8, "Answers in one micro-batch.")
+    accumulation: int = _option(4, "Micro-batches in one update.")
+
+    @property
+    def together(self) -> int:
+        """Answers in one update."""
+        return self.batch_size * self.accumulation
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.temperature == 0:
+            raise ValueError("[config] expected temperature > 0, got 0: answers that are all alike teach nothing")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"[config] expected top_p in (0, 1], got {self.top_p}")
+        if not 0 < self.max_tokens < self.context:
+            raise ValueError(f"[config] expected max_tokens from 1 to below context, got {self.max_tokens}")
+        if self.reward_weights and len(self.reward_weights) != len(self.rewards):
+            raise ValueError(
+                f"[config] expected {len(self.rewards)} reward_weights, one for each reward, got {len(self.reward_weights)}"
+            )
+
+
+@dataclass
+class GRPOConfig(PolicyConfig):
+    """A model that is rewarded for its answers, each against the others to the same prompt: group relative policy
+    optimisation and its relatives."""
+
+    group: int = _option(8, "Answers to a prompt.")
+    updates: int = _option(1, "Updates from the same answers.")
+    loss_type: str = _option("dapo", "grpo, bnpo, dapo, dr_grpo, cispo or gspo.")
+    beta: float = _option(0.0, "How dear it is to leave the model to begin with; 0 keeps no copy of it.")
+    epsilon: float = _option(0.2, "How far a token's probability may move before the gain is cut.")
+    epsilon_high: float | None = _option(None, "The same upwards; by default epsilon (cispo: 5).")
+    out: str = _option("grpo", "Directory of the run: model, tokenizer, log, checkpoints.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.loss_type not in ("grpo", "bnpo", "dapo", "dr_grpo", "cispo", "gspo"):
+            raise ValueError(
+                f"[config] expected loss_type grpo, bnpo, dapo, dr_grpo, cispo or gspo, got {self.loss_type!r:.100}"
+            )
+        if self.updates < 1:
+            raise ValueError(f"[config] expected updates >= 1, got {self.updates}")
+        if self.group < 2 or self.together % self.group:
+            raise ValueError(
+                f"[config] expected group of at least 2 that divides batch_size * accumulation = {self.together}, got "
+                f"{self.group}"
+            )
+
+
 def _checked(name: str, value, annotation: str):
     """A value of the annotated type; whole floats serve as integers and integers as floats, as YAML writes them."""
     kinds = {part.strip() for part in annotation.split("|")}
@@ -243,6 +312,8 @@ def _checked(name: str, value, annotation: str):
             pass
     elif "str" in kinds and isinstance(value, (str, os.PathLike)):
         return os.fspath(value)
+    elif "list[float]" in kinds and isinstance(value, (list, tuple)):
+        return [_checked(name, v, "float") for v in value]
     elif "list[str]" in kinds and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
         return list(value)
     wanted = " or ".join(sorted(kinds - {"None"}))

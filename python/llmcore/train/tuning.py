@@ -15,7 +15,7 @@ from llmcore.data.examples import is_held_out
 from llmcore.data.rows import Row, read_rows
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat_template import ChatTemplate
-from llmcore.models import adapters
+from llmcore.models import CausalLM, adapters
 from llmcore.runtime import default_dtype
 from llmcore.train import loop
 from llmcore.train.config import TuningConfig
@@ -42,6 +42,13 @@ def open_model(config: TuningConfig) -> LanguageModel:
     lora = adapters.LoRAConfig(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets)
     adapters.put_on(lm.model, lora, config.seed)
     return lm
+
+
+def reference_of(config: TuningConfig, lm: LanguageModel) -> CausalLM:
+    """The model that a run begins with, as it stays: with adapters the same weights without them, else a copy."""
+    if adapters.is_adapted(lm.model):
+        return adapters.without(lm.model)
+    return load(config.model, lm.model.dtype, quantize="none").merged().model
 
 
 def prepare(lm: LanguageModel) -> None:

@@ -1,0 +1,182 @@
+"""Group relative policy optimisation (Shao et al. 2024) and its relatives: a model writes several answers to a prompt, and
+those that are rewarded more than the others become likelier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from llmcore import losses, ops
+from llmcore._tensor import Tensor
+from llmcore.generate import LanguageModel
+from llmcore.models import CausalLM
+from llmcore.train import loop, tuning
+from llmcore.train.config import GRPOConfig
+from llmcore.train.policy import Policy
+from llmcore.train.report import Report, TerminalReport
+from llmcore.train.rewards import RewardFunction
+from llmcore.train.rollouts import Task, Written, agreement, fixed_logps, token_logps, written
+
+_SEQUENCES = ("grpo", "gspo", "dr_grpo")  # are means over answers, the others over tokens
+_CISPO_HIGH = 5.0
+
+
+def grpo(
+    config: GRPOConfig,
+    resume: bool = False,
+    report: Report | None = None,
+    overwrite: bool = False,
+    rewards: Mapping[str, RewardFunction] | None = None,
+) -> LanguageModel:
+    """Train config.model by rewards for its answers, and return it.
+
+    Rows have `prompt` (a text, or a list of messages); their other fields go to the rewards as columns. rewards: functions
+    `reward(prompts, completions, **columns) -> list[float]` by name, instead of config.rewards. The log has TRL's names.
+    Raises as `sft` does, and CorpusError for a reward that fails.
+    """
+    report = TerminalReport() if report is None else report
+    loop.check_out(config, resume, overwrite)
+    with report.working(f"loading {config.model}"):
+        lm = tuning.open_model(config)
+        reference = tuning.reference_of(config, lm) if config.beta else None
+    with report.working("reading prompts"):
+        stage = GroupRelative(config, lm, reference, report, rewards)
+    tuning.set_steps(config, stage.train.steps_per_epoch * config.updates)
+    report.note(stage.described())
+    loop.run(stage, config, report, resume)
+    return lm
+
+
+class Experience(NamedTuple):
+    """Answers and what is known of them, a row each: float32 but for the tokens."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    advantages: np.ndarray  # (N)
+    old: np.ndarray  # (N, T) log-probabilities of the tokens as they were written
+    reference: np.ndarray  # (N, T) those of the model to begin with
+
+
+class Batch(NamedTuple):
+    """Some of them. fresh: the policy is still the one that wrote them."""
+
+    rows: Written
+    advantages: np.ndarray
+    old: np.ndarray
+    reference: np.ndarray
+    fresh: bool
+
+
+class GroupRelative(Policy):
+    """The stage: every `updates` updates, prompts are answered anew."""
+
+    name = "grpo"
+    config: GRPOConfig
+
+    def __init__(
+        self,
+        config: GRPOConfig,
+        lm: LanguageModel,
+        reference: CausalLM | None,
+        report: Report,
+        rewards: Mapping[str, RewardFunction] | None = None,
+    ):
+        super().__init__(config, lm, report, config.together // config.group, rewards)
+        self._reference = reference
+        self._experience: Experience | None = None
+        self._said = False
+
+    def batches(self, step: int) -> Sequence[Batch]:
+        self.begin_update(step)
+        fresh = step % self.config.updates == 0
+        if fresh:
+            self._experience = self._answered(self.train.batch(step // self.config.updates), step)
+        e = self._experience
+        assert e is not None
+        rows, n, found = Written(e.inputs, e.targets), self.config.batch_size, []
+        for start in range(0, len(e.inputs), n):
+            part, at = rows.part(start, start + n), slice(start, start + n)
+            T = part.inputs.shape[1]
+            found.append(Batch(part, e.advantages[at], e.old[at, :T], e.reference[at, :T], fresh))
+        return found
+
+    def _answered(self, tasks: Sequence[Task], step: int) -> Experience:
+        c = self.config
+        found, rewards = self.answered(tasks, c.group, step)
+        rows = written(tasks, found, c.group)
+        groups = rewards.reshape(-1, c.group)
+        advantages = np.zeros(len(found))
+        spread = np.array([np.nanstd(g[~np.isnan(g)]) if (~np.isnan(g)).any() else 0.0 for g in groups])
+        for i, g in enumerate(groups):
+            known = ~np.isnan(g)
+            if known.sum() > 1:
+                own = losses.group_advantages(g[known], int(known.sum()), c.loss_type != "dr_grpo")
+                advantages[i * c.group : (i + 1) * c.group][known] = own
+        zero = float((spread == 0).mean())
+        self.note("reward_std", float(spread.mean()))
+        self.note("frac_reward_zero_std", zero)
+        if zero == 1.0 and not self._said:
+            self._said = True
+            self.report.note(
+                f"step {step + 1}: all answers to every prompt are rewarded alike, so there is nothing to learn from: the task "
+                "may be too hard or too easy, the temperature too low, or the group too small"
+            )
+        size = c.batch_size
+        nothing = np.zeros(rows.inputs.shape, np.float32)
+        known_logps = nothing
+        if c.updates > 1 or c.temperature == 1.0:
+            known_logps = fixed_logps(self.model, rows, c.temperature, size)
+        if c.temperature == 1.0:
+            for name, value in agreement(found, known_logps, rows.mask).items():
+                self.note(name, value)
+        reference = nothing
+        if self._reference is not None:
+            reference = fixed_logps(self._reference, rows, c.temperature, size)
+        return Experience(*rows, advantages.astype(np.float32), known_logps, reference)
+
+    def tokens(self, batch: Batch) -> int:
+        return int(batch.rows.inputs.size)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, int]:
+        c, mask = self.config, batch.rows.mask
+        logps = token_logps(self.model, batch.rows, c.temperature)
+        now = np.array(logps.numpy(), np.float64)
+        old = now if batch.fresh else batch.old
+        high = c.epsilon_high if c.epsilon_high is not None else _CISPO_HIGH if c.loss_type == "cispo" else c.epsilon
+        value = losses.grpo(
+            logps, old, batch.advantages, mask, c.loss_type, c.epsilon, high, c.beta,
+            batch.reference if c.beta else None, max_tokens=c.max_tokens,
+        )  # fmt: skip
+        self._measured(now, old, batch, mask)
+        # Means of micro-batches, each as often as it has answers, or tokens: the mean of the whole update.
+        count = len(mask) if c.loss_type in _SEQUENCES else int(mask.sum())
+        return ops.mul(value, float(count)), count
+
+    def _measured(self, now: np.ndarray, old: np.ndarray, batch: Batch, mask: np.ndarray) -> None:
+        c, n = self.config, max(int(mask.sum()), 1)
+        ratio = np.exp((now - old) * mask)
+        high = c.epsilon if c.epsilon_high is None else c.epsilon_high
+        a = np.broadcast_to(batch.advantages[:, None], now.shape)
+        low_clip, high_clip = (ratio < 1 - c.epsilon) & (a < 0) & mask, (ratio > 1 + high) & (a > 0) & mask
+        self.note("clip_ratio/low_mean", low_clip.sum() / n, n)
+        self.note("clip_ratio/high_mean", high_clip.sum() / n, n)
+        self.note("clip_ratio/region_mean", (low_clip | high_clip).sum() / n, n)
+        self.note("entropy", float(-(now * mask).sum() / n), n)  # an estimate from the answers themselves
+        if c.beta:
+            d = (batch.reference - now) * mask
+            self.note("kl", float((np.exp(d) - d - 1).sum() / n), n)
+
+    # ---- going on in the middle of answers that serve several updates ----
+
+    def kept(self) -> Mapping[str, np.ndarray]:
+        if self.config.updates == 1 or self._experience is None:
+            return {}
+        return self._experience._asdict()
+
+    def restore(self, kept: Mapping[str, np.ndarray]) -> None:
+        if kept:
+            if set(kept) != set(Experience._fields):
+                raise ValueError(f"[resume] expected {', '.join(Experience._fields)}, got {', '.join(sorted(kept))}")
+            self._experience = Experience(**{name: np.array(values) for name, values in kept.items()})

@@ -1,0 +1,96 @@
+"""What the stages share in which a model writes answers and learns from what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from llmcore.generate import LanguageModel
+from llmcore.train import rollouts, tuning
+from llmcore.train.config import PolicyConfig
+from llmcore.train.report import Report
+from llmcore.train.rewards import RewardFunction, Rewards, open_rewards
+from llmcore.train.rollouts import Answer, Task, TaskBatches
+
+
+class Policy(tuning.Tuning):
+    """Answers, their rewards, and the figures that the log has of both."""
+
+    def __init__(
+        self,
+        config: PolicyConfig,
+        lm: LanguageModel,
+        report: Report,
+        prompts: int,
+        rewards: Mapping[str, RewardFunction] | None,
+    ):
+        """prompts: how many are answered at a time."""
+        super().__init__(config, lm)
+        self.config, self.report = config, report
+        functions = open_rewards(config.rewards) if rewards is None else dict(rewards)
+        self._rewards = Rewards(functions, config.reward_weights, config.bad_rows, report)
+        rows = tuning.read(config, self.name, lambda row: rollouts.task_of(lm, row, config), report)
+        self.digest = rows.digest
+        self.train = TaskBatches(rows.train, prompts, config.seed)
+        self.held_out: list[Task] = rows.held_out
+        self._figures: dict[str, list[tuple[float, float]]] = {}
+        self._shown: list[tuple[str, str]] = []
+
+    def described(self) -> str:
+        return (
+            f"{len(self.train.tasks):,} prompts to learn from, {len(self.held_out):,} held out, rewards: "
+            f"{', '.join(self._rewards.functions)}; {tuning.described(self.language_model)}"
+        )
+
+    def answered(self, tasks: Sequence[Task], n: int, number: int) -> tuple[list[Answer], np.ndarray]:
+        """n answers to each task and their rewards, which are noted; nan for those that are to be skipped."""
+        found = rollouts.answers(self.language_model, tasks, n, self.config, number)
+        owners = [t for t in tasks for _ in range(n)]
+        rewards, each = self._rewards(
+            [t.prompt for t in owners], [a.text for a in found], [t.fields for t in owners], [t.where for t in owners]
+        )
+        for name, values in each.items():
+            self.note(f"rewards/{name}/mean", float(np.nanmean(values)) if np.isfinite(values).any() else 0.0)
+            self.note(f"rewards/{name}/std", float(np.nanstd(values)) if np.isfinite(values).any() else 0.0)
+        known = rewards[~np.isnan(rewards)]
+        self.note("reward", float(known.mean()) if known.size else 0.0)
+        self.note("rewards/failed", float(np.isnan(rewards).sum()))
+        lengths = np.array([len(a.tokens) for a in found])
+        self.note("completions/mean_length", float(lengths.mean()))
+        self.note("completions/max_length", float(lengths.max()))
+        self.note("completions/clipped_ratio", float(np.mean([not a.ended for a in found])))
+        decode = self.language_model.tokenizer.decode
+        self._shown = [(decode(owners[i].ids), f"{found[i].text} → {rewards[i]:.2f}") for i in range(0, len(found), n)][
+            : tuning.SAMPLES
+        ]
+        return found, rewards
+
+    def note(self, name: str, value: float, weight: float = 1.0) -> None:
+        """For the log of this update: the mean of all values, as they count."""
+        self._figures.setdefault(name, []).append((float(value), float(weight)))
+
+    def figures(self) -> Mapping[str, float]:
+        seen, self._figures = self._figures, {}
+        return {
+            name: sum(v * w for v, w in values) / max(sum(w for _, w in values), 1e-12) for name, values in seen.items()
+        }
+
+    def evaluate(self) -> Mapping[str, float]:
+        """What one answer to every held-out prompt is worth, the likeliest token each time."""
+        if not self.held_out:
+            return {}
+        tasks = self.held_out[:_HELD_OUT]
+        done = self.language_model.generate([t.ids for t in tasks], self.config.max_tokens, temperature=0)
+        rewards, _ = self._rewards(
+            [t.prompt for t in tasks], [str(c) for c in done], [t.fields for t in tasks], [t.where for t in tasks]
+        )
+        known = rewards[~np.isnan(rewards)]
+        return {"val/reward": float(known.mean())} if known.size else {}
+
+    def samples(self, step: int) -> Sequence[tuple[str, str]]:
+        """Answers of the last update, with their rewards."""
+        return self._shown
+
+
+_HELD_OUT = 200  # prompts that an evaluation answers

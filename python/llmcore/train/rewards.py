@@ -1,0 +1,144 @@
+"""What tells a policy how good its answers are: plain functions `reward(prompts, completions, **columns) -> list[float]`,
+several with weights, or reward models."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmcore.data.errors import CorpusError
+from llmcore.train.report import Report
+
+RewardFunction = Callable[..., Sequence[float]]
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_CODE = re.compile(r"```(?:python|py)?\n(.*?)(?:```|$)", re.DOTALL)
+
+
+def arithmetic(prompts, completions, answer: Sequence[str], **columns) -> list[float]:
+    """1 where the last number of a completion is the row's `answer`, else 0."""
+    found = []
+    for text, wanted in zip(completions, answer, strict=True):
+        numbers = _NUMBER.findall(text)
+        found.append(float(bool(numbers) and float(numbers[-1].replace(",", "")) == float(wanted)))
+    return found
+
+
+def valid_python(prompts, completions, **columns) -> list[float]:
+    """1 where the first block of code, or else the whole completion, is Python that parses, else 0."""
+    found = []
+    for text in completions:
+        block = _CODE.search(text)
+        code = block[1] if block else text
+        try:
+            ast.parse(code)
+            found.append(float(bool(code.strip())))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            found.append(0.0)
+    return found
+
+
+def length(prompts, completions, words: Sequence[int], **columns) -> list[float]:
+    """1 for an answer of as many words as the row's `words` asks for, less by the part that it misses it by, at least 0."""
+    return [
+        max(0.0, 1.0 - abs(len(text.split()) - int(n)) / max(int(n), 1))
+        for text, n in zip(completions, words, strict=True)
+    ]
+
+
+BUILT_IN: dict[str, RewardFunction] = {"arithmetic": arithmetic, "valid_python": valid_python, "length": length}
+
+
+def open_rewards(names: Sequence[str]) -> dict[str, RewardFunction]:
+    """Of each name: one of `BUILT_IN`, `FILE.py:FUNCTION`, which is run, or the folder of a reward model. ValueError or
+    FileNotFoundError for another."""
+    return {name: _open(name) for name in names}
+
+
+def _open(name: str) -> RewardFunction:
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    file, colon, function = name.rpartition(":")
+    if colon and file.endswith(".py"):
+        return _function_of(Path(file), function)
+    if Path(name).is_dir():
+        from llmcore.generate.reward_model import RewardModel
+
+        return RewardModel.load(name)
+    raise ValueError(
+        f"[rewards] expected one of {', '.join(BUILT_IN)}, FILE.py:FUNCTION, or the folder of a reward model, got {name!r:.200}"
+    )
+
+
+def _function_of(file: Path, name: str) -> RewardFunction:
+    if not file.is_file():
+        raise FileNotFoundError(f"[rewards] expected {file}, which is not there")
+    spec = importlib.util.spec_from_file_location("llmcore_rewards", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever somebody's file does
+        raise ValueError(f"[rewards] {file}: {_line(error)}") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ValueError(f"[rewards] expected a function {name} in {file}, got none")
+    return function
+
+
+class Rewards:
+    """Functions and what each counts: the weighted sum of what they say of every answer."""
+
+    def __init__(self, functions: dict[str, RewardFunction], weights: Sequence[float], bad: str, report: Report):
+        if not functions:
+            raise ValueError("[rewards] expected at least one reward, got none")
+        weights = list(weights) or [1.0] * len(functions)
+        if len(weights) != len(functions):
+            raise ValueError(f"[rewards] expected {len(functions)} reward_weights, one for each, got {len(weights)}")
+        self.functions, self.weights, self._bad, self._report = functions, weights, bad, report
+
+    def __call__(
+        self, prompts: Sequence[Any], completions: Sequence[str], rows: Sequence[dict[str, Any]], where: Sequence[str]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The rewards (N) of answers to rows, which stand where `where` says, and those of every function. A function that
+        fails, or says what is no number, is an error, or, with bad "skip", nan for the answers that it fails at."""
+        names = set.intersection(*(set(r) for r in rows)) - {"prompt", "completion", "prompts", "completions"}
+        columns = {name: [r[name] for r in rows] for name in sorted(names)}
+        each = {
+            name: self._asked(name, function, prompts, completions, columns, where)
+            for name, function in self.functions.items()
+        }
+        return sum(w * v for w, v in zip(self.weights, each.values(), strict=True)), each  # type: ignore[return-value]
+
+    def _asked(self, name, function, prompts, completions, columns, where) -> np.ndarray:
+        try:
+            found = np.array([float(v) for v in function(prompts, completions, **columns)], np.float64)
+        except Exception as error:  # whatever somebody's function does
+            if self._bad == "error":
+                raise CorpusError(f"[rewards] {name} failed at answers to {where[0]}: {_line(error)}") from error
+            self._report.warn(
+                f"{name} failed at answers to {where[0]}: {_line(error)}; {len(completions)} answers skipped"
+            )
+            return np.full(len(completions), np.nan)
+        if found.shape != (len(completions),):
+            raise CorpusError(f"[rewards] expected {len(completions)} rewards of {name}, got {found.size}")
+        bad = np.flatnonzero(~np.isfinite(found))
+        if bad.size:
+            at = int(bad[0])
+            what = f"{name} says {found[at]} of an answer to {where[at]}: {completions[at]!r:.100}"
+            if self._bad == "error":
+                raise CorpusError(f"[rewards] expected a number, but {what}")
+            self._report.warn(f"{what}; {bad.size} answers skipped")
+            found[bad] = math.nan
+        return found
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -1,0 +1,138 @@
+"""What a policy writes to learn from: answers of the current weights, by the engine that serves everybody else too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from llmcore import autograd, ops
+from llmcore._tensor import Tensor
+from llmcore.data.batches import _mix
+from llmcore.data.evaluation import IGNORED
+from llmcore.data.examples import Example, ExampleBatches
+from llmcore.data.rows import Row
+from llmcore.generate import LanguageModel
+from llmcore.models import CausalLM
+from llmcore.train.config import PolicyConfig
+
+
+@dataclass(frozen=True)
+class Task:
+    """A row to answer: its prompt, the tokens of it, its fields and where it stands."""
+
+    prompt: Any
+    ids: list[int]
+    fields: dict[str, Any]
+    where: str
+
+
+def task_of(lm: LanguageModel, row: Row, config: PolicyConfig) -> Task:
+    """ValueError for a row that cannot be answered."""
+    prompt = row.fields.get("prompt")
+    if not isinstance(prompt, (str, list)) or not prompt:
+        names = ", ".join(list(map(str, row.fields))[:6]) or "none"
+        raise ValueError(f"expected a prompt, a text or a list of messages; the fields are: {names}"[:200])
+    ids = lm.chat_prompt([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
+    if len(ids) + config.max_tokens > config.context:
+        raise ValueError(
+            f"expected a prompt of at most {config.context - config.max_tokens} tokens (context - max_tokens), got {len(ids)}"
+        )
+    return Task(prompt, ids, row.fields, row.where)
+
+
+class TaskBatches:
+    """Tasks in batches, each a function of its number alone; every epoch has all of them once."""
+
+    def __init__(self, tasks: Sequence[Task], together: int, seed: int):
+        self.tasks = tasks
+        nothing = Example(np.zeros(2, np.int32), np.ones(2, bool))
+        self._order = ExampleBatches([nothing] * len(tasks), together, 1, False, seed)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return self._order.steps_per_epoch
+
+    def batch(self, number: int) -> list[Task]:
+        return [self.tasks[row[0]] for row in self._order.numbers(number)]
+
+
+class Answer(NamedTuple):
+    """One answer: its text, its tokens with the one that ended it, and their log-probabilities as they were drawn, where
+    the temperature is 1."""
+
+    text: str
+    tokens: list[int]
+    ended: bool
+    logprobs: list[float] | None
+
+
+def answers(lm: LanguageModel, tasks: Sequence[Task], n: int, config: PolicyConfig, number: int) -> list[Answer]:
+    """n answers to each task, those of one together: the same for one number and seed."""
+    seed = _mix(_mix(_mix(0, config.seed), number), 5) >> 2
+    options = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p, "logprobs": True}
+    found = lm.generate([t.ids for t in tasks], config.max_tokens, n=n, seed=seed, **options)
+    out = []
+    for c in (c for group in found for c in group):
+        ended = c.end_id is not None
+        out.append(Answer(c.text, c.tokens + ([c.end_id] if ended else []), ended, c.logprobs))
+    return out
+
+
+class Written(NamedTuple):
+    """Prompts with answers as the model reads them, (N, T) int32 each: inputs, and targets, −1 but for what it wrote."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+
+    @property
+    def mask(self) -> np.ndarray:
+        return self.targets != IGNORED
+
+    def part(self, start: int, end: int) -> Written:
+        """Some rows, no longer than they must be."""
+        written = np.flatnonzero((self.targets[start:end] != IGNORED).any(axis=0))
+        T = int(written[-1]) + 1 if len(written) else 1
+        return Written(self.inputs[start:end, :T], self.targets[start:end, :T])
+
+
+def written(tasks: Sequence[Task], found: Sequence[Answer], n: int) -> Written:
+    """Of n answers to each task."""
+    rows = [(tasks[i // n].ids, a.tokens) for i, a in enumerate(found)]
+    T = max(len(p) + len(a) for p, a in rows) - 1
+    inputs, targets = np.zeros((len(rows), T), np.int32), np.full((len(rows), T), IGNORED, np.int32)
+    for r, (prompt, answer) in enumerate(rows):
+        ids = np.array([*prompt, *answer], np.int32)
+        inputs[r, : len(ids) - 1] = ids[:-1]
+        targets[r, len(prompt) - 1 : len(ids) - 1] = ids[len(prompt) :]
+    return Written(inputs, targets)
+
+
+def token_logps(model: CausalLM, rows: Written, temperature: float, hidden: Tensor | None = None) -> Tensor:
+    """The log-probability (N, T) of every written token, 0 elsewhere."""
+    h = model.hidden(rows.inputs) if hidden is None else hidden
+    return ops.mul(model.loss_of(h, rows.targets, "none", temperature), -1.0)
+
+
+def fixed_logps(model: CausalLM, rows: Written, temperature: float, size: int) -> np.ndarray:
+    """The same without gradients, so many rows at a time."""
+    found = np.zeros(rows.inputs.shape, np.float32)
+    with autograd.no_grad():
+        for start in range(0, len(found), size):
+            part = rows.part(start, start + size)
+            found[start : start + size, : part.inputs.shape[1]] = token_logps(model, part, temperature).numpy()
+    return found
+
+
+def agreement(found: Sequence[Answer], logps: np.ndarray, mask: np.ndarray) -> Mapping[str, float]:
+    """How far the log-probabilities of training are from those of the engine."""
+    differences = [
+        np.abs(np.asarray(a.logprobs) - logps[r][mask[r]][: len(a.logprobs)]) for r, a in enumerate(found) if a.logprobs
+    ]
+    every = np.concatenate(differences) if differences else np.zeros(1)
+    return {
+        "sampling/sampling_logp_difference/mean": float(every.mean()),
+        "sampling/sampling_logp_difference/max": float(every.max()),
+    }
