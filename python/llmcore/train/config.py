@@ -293,6 +293,33 @@ class GRPOConfig(PolicyConfig):
             )
 
 
+@dataclass
+class PPOConfig(PolicyConfig):
+    """A model that is rewarded for its answers and learns to foresee the reward: proximal policy optimisation."""
+
+    updates: int = _option(4, "Updates from the same answers.")
+    kl: float = _option(0.05, "How dear it is to leave the model to begin with, a token.")
+    kl_estimator: str = _option("k1", "k1, log p - log ref, or k3, which is never negative (Schulman 2020).")
+    clip: float = _option(0.2, "How far a token's probability may move before the gain is cut.")
+    value_clip: float = _option(0.2, "How far a value may move at a time.")
+    value_weight: float = _option(0.1, "What the loss of the values counts.")
+    gamma: float = _option(1.0, "What a reward counts a token earlier.")
+    lam: float = _option(0.95, "Lambda of the generalised advantages: 0 trusts the values, 1 the rewards.")
+    temperature: float = _option(0.7, "Of the answers that are drawn.")
+    lr: float = _option(3e-6, "Peak learning rate (with LoRA, about ten times as much).")
+    out: str = _option("ppo", "Directory of the run: model, tokenizer, log, checkpoints.")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.updates < 1:
+            raise ValueError(f"[config] expected updates >= 1, got {self.updates}")
+        if self.kl_estimator not in ("k1", "k3"):
+            raise ValueError(f"[config] expected kl_estimator k1 or k3, got {self.kl_estimator!r:.100}")
+        for name in ("gamma", "lam"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"[config] expected {name} in [0, 1], got {getattr(self, name)}")
+
+
 def _checked(name: str, value, annotation: str):
     """A value of the annotated type; whole floats serve as integers and integers as floats, as YAML writes them."""
     kinds = {part.strip() for part in annotation.split("|")}

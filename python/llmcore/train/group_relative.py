@@ -74,6 +74,8 @@ class GroupRelative(Policy):
 
     name = "grpo"
     config: GRPOConfig
+    experience: Experience | None = None
+    experience_type = Experience
 
     def __init__(
         self,
@@ -85,15 +87,14 @@ class GroupRelative(Policy):
     ):
         super().__init__(config, lm, report, config.together // config.group, rewards)
         self._reference = reference
-        self._experience: Experience | None = None
         self._said = False
 
     def batches(self, step: int) -> Sequence[Batch]:
         self.begin_update(step)
         fresh = step % self.config.updates == 0
         if fresh:
-            self._experience = self._answered(self.train.batch(step // self.config.updates), step)
-        e = self._experience
+            self.experience = self._answered(self.train.batch(step // self.config.updates), step)
+        e = self.experience
         assert e is not None
         rows, n, found = Written(e.inputs, e.targets), self.config.batch_size, []
         for start in range(0, len(e.inputs), n):
@@ -167,16 +168,3 @@ class GroupRelative(Policy):
         if c.beta:
             d = (batch.reference - now) * mask
             self.note("kl", float((np.exp(d) - d - 1).sum() / n), n)
-
-    # ---- going on in the middle of answers that serve several updates ----
-
-    def kept(self) -> Mapping[str, np.ndarray]:
-        if self.config.updates == 1 or self._experience is None:
-            return {}
-        return self._experience._asdict()
-
-    def restore(self, kept: Mapping[str, np.ndarray]) -> None:
-        if kept:
-            if set(kept) != set(Experience._fields):
-                raise ValueError(f"[resume] expected {', '.join(Experience._fields)}, got {', '.join(sorted(kept))}")
-            self._experience = Experience(**{name: np.array(values) for name, values in kept.items()})

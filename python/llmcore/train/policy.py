@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -15,7 +16,12 @@ from llmcore.train.rollouts import Answer, Task, TaskBatches
 
 
 class Policy(tuning.Tuning):
-    """Answers, their rewards, and the figures that the log has of both."""
+    """Answers, their rewards, and the figures that the log has of both. `experience`: the answers that updates are made
+    from, arrays in a named tuple of `experience_type`; they are kept where they serve several updates, `updates`."""
+
+    experience: Any = None
+    experience_type: ClassVar[type]
+    config: Any
 
     def __init__(
         self,
@@ -65,6 +71,18 @@ class Policy(tuning.Tuning):
             : tuning.SAMPLES
         ]
         return found, rewards
+
+    def kept(self) -> Mapping[str, np.ndarray]:
+        if self.config.updates == 1 or self.experience is None:
+            return {}
+        return self.experience._asdict()
+
+    def restore(self, kept: Mapping[str, np.ndarray]) -> None:
+        fields = self.experience_type._fields  # type: ignore[attr-defined]
+        if kept and set(kept) != set(fields):
+            raise ValueError(f"[resume] expected {', '.join(fields)}, got {', '.join(sorted(kept))}")
+        if kept:
+            self.experience = self.experience_type(**{name: np.array(values) for name, values in kept.items()})
 
     def note(self, name: str, value: float, weight: float = 1.0) -> None:
         """For the log of this update: the mean of all values, as they count."""
