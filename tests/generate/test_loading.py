@@ -113,7 +113,8 @@ def test_quantized_on_loading(lm, folder, kind, most):
         -np.mean([t.logprob for row in ids for t in small.score(row.tolist())][1:]), rel=0.2
     )
     with llmcore.no_grad():
-        assert small.model.loss(ids[:, :-1], ids[:, 1:]).item() == pytest.approx(loss.item(), rel=1e-6)
+        # The output layer rounds what it reads to 8 bits only where no gradient is wanted.
+        assert small.model.loss(ids[:, :-1], ids[:, 1:]).item() == pytest.approx(loss.item(), rel=1e-4)
     loss.backward()
     assert all(w.grad is None for w in weights)
     assert all(p.grad is not None for _, p in small.model.named_parameters() if p.quantized is None)

@@ -1,216 +1,79 @@
-"""`llmcore demo`: the whole road in a few minutes, from text to a model that writes."""
+"""`llmcore demo`: a model's whole life in a few minutes."""
 
 from __future__ import annotations
 
-import re
-import time
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from llmcore.cli import options, show
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from llmcore.data import Corpus
-    from llmcore.tokenizer import Tokenizer
-    from llmcore.train import PretrainConfig
-
-VOCABULARY = 4096
-SENTENCE = "The method returns True if all characters in the string are digits."
-PROMPTS = ("The function returns a", "Return True if", "This module provides")
-TEMPERATURES = (0.2, 0.7, 1.5)
-# More updates than these learn the training text by heart and the held-out text no better.
-MOST_STEPS = 3000
-# The part of the time that training is planned to take: neighbours on a shared machine may slow it down.
-PLANNED = 0.92
-EVALUATIONS, SAMPLES = 3, 5
+# Of the time, by stage; what is left is for measuring and showing.
+SHARES = {"pretrain": 0.5, "sft": 0.17, "dpo": 0.09, "grpo": 0.09}
 
 
 def demo(
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Directory for the model; an earlier demo's is replaced.")
+        Path, typer.Option(metavar="DIR", help="Directory for the models; an earlier demo's is replaced.")
     ] = Path("demo-model"),
-    minutes: Annotated[float, typer.Option(metavar="M", help="Time for pretraining, at most.")] = 3.0,
+    minutes: Annotated[float, typer.Option(metavar="M", help="Time for all of it, about.")] = 5.0,
+    quick: Annotated[bool, typer.Option("--quick", help="In one minute; it learns little.")] = False,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of weights, batches and samples.")] = 0,
-    steps: Annotated[int | None, typer.Option(metavar="N", help="Updates; by default what fits into the time.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(metavar="N", help="Updates of a stage at most; by default what fits into the time.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="Threads; by default all.")] = None,
 ) -> None:
-    """Train a tokenizer and a small language model on the documentation inside your Python, and let it write.
+    """Live a language model's whole life on the documentation inside your Python: tokens, pretraining, fine-tuning,
+    preferences, rewards; with its answers after every stage, and a page, report.html, that shows all of it.
 
-    Nothing is downloaded. It takes about four minutes on two cores.
+    Nothing is downloaded. It takes about five minutes on two cores.
 
     \b
     Example: llmcore demo
+             llmcore demo --quick
     """
+    if quick:
+        minutes = min(minutes, 0.8)
     if minutes <= 0:
         raise ValueError(f"[demo] expected minutes > 0, got {minutes:g}")
     from llmcore import data, runtime
-    from llmcore.train import PretrainConfig
+    from llmcore.demo import base, page
+    from llmcore.demo.second_half import SecondHalf
 
     console = show.console()
-    config = PretrainConfig(
-        out=str(out),
-        architecture="llama",
-        layers=2,
-        width=256,
-        heads=4,
-        context=256,
-        batch_size=4,
-        lr=1.5e-3,
-        beta2=0.99,
-        vocab_size=VOCABULARY,
-        max_minutes=0.97 * minutes,  # the last evaluation comes after
-        seed=seed,
-        save_every=0,
-        sample_prompts=list(PROMPTS[:2]),
-        sample_tokens=24,
-        threads=threads,
-    )
-    _check_out(out)
+    config = base.settings(out, SHARES["pretrain"] * minutes, seed, threads)
+    base.check_out(out)
     if threads is not None:
         runtime.set_num_threads(threads)
     with console.status("reading the documentation of this Python"):
         corpus = data.read_corpus("python-docs")
-    tokenizer = _tokens(console, corpus)
+    tokenizer = base.tokens(console, corpus)
     with console.status("timing a few steps"):
-        config = _planned(config, corpus, tokenizer, steps)
-    lm, bpb, seconds = _training(console, config, corpus, tokenizer)
-    _compression(console, corpus, bpb)
-    _writing(console, lm, seed)
+        config = base.planned(config, corpus, tokenizer, steps)
+    lm, bpb, seconds = base.training(console, config, corpus, tokenizer)
+    base.compression(console, corpus, bpb)
+    base.writing(console, lm, seed)
+    rates = [json.loads(line)["tok/s"] for line in (out / "log.jsonl").read_text().splitlines()]
+    half = SecondHalf(
+        console,
+        out,
+        sorted(rates)[len(rates) // 2],
+        {stage: 60 * minutes * share for stage, share in SHARES.items()},
+        seed,
+        threads,
+        steps,
+        questions=20 if quick else 100,
+    )
+    half.run(lm)
+    with console.status("drawing"):
+        written = page.write(out, lm, half.figures)
     options.remember_model(out)
     console.print()
-    console.print(f"The model is in {out} ({seconds:.0f} s of training). Ask it yourself:", markup=False)
+    console.print(f"Everything in pictures: {written}", markup=False, soft_wrap=True)
+    console.print(f"The models are in {out} ({seconds:.0f} s of pretraining). Ask them yourself:", markup=False)
     console.print('  llmcore next "This is a" --temperature 0.2 0.7 1.5', style="bold")
     console.print('  llmcore generate "The function returns" --max-tokens 60', style="bold")
-
-
-def _check_out(out: Path) -> None:
-    """Only a demo's own directory is replaced without asking."""
-    if out.exists() and not (out / "demo").is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"[demo] {out} is there and was not made by the demo: give another --out")
-
-
-def _stage(console: Console, number: int, title: str, explanation: str) -> None:
-    console.print()
-    console.print(f"{number}. {title}", style="bold", markup=False)
-    console.print(explanation, style="dim", markup=False)
-
-
-def _tokens(console: Console, corpus: Corpus) -> Tokenizer:
-    from llmcore.tokenizer import Tokenizer
-
-    _stage(
-        console,
-        1,
-        "Text becomes tokens",
-        "A model reads numbers, not letters. Byte-pair encoding starts from single bytes and merges the most frequent pair "
-        "into a new token, again and again.",
-    )
-    began = time.perf_counter()
-    tokenizer = Tokenizer.train(iter(corpus.train), VOCABULARY)
-    seconds = time.perf_counter() - began
-    console.print(
-        f"{tokenizer.vocab_size} tokens learned from {corpus.train_bytes / 1e6:.1f} MB of Python's own documentation in "
-        f"{seconds:.1f} s. A sentence in tokens, with their numbers:"
-    )
-    ids = tokenizer.encode_ordinary(SENTENCE)
-    show.print_tokens(console, [show.token_text(tokenizer.token_bytes(i)) for i in ids], [str(i) for i in ids])
-    return tokenizer
-
-
-def _planned(config: PretrainConfig, corpus: Corpus, tokenizer: Tokenizer, steps: int | None) -> PretrainConfig:
-    """With as many steps as fit into the time: the learning rate must come down by the last one, so their number is
-    settled before the first. A model to throw away is timed."""
-    from dataclasses import replace
-
-    from llmcore.train import loop
-    from llmcore.train.pretraining import Pretraining
-
-    if steps is None:
-        trial = Pretraining(config, corpus, tokenizer)
-        each = loop.seconds_per_update(trial, config)
-        began = time.perf_counter()
-        trial.samples(0)
-        sampling = time.perf_counter() - began
-        # Evaluation reads the held-out tokens forwards only, about a third of the work of learning them.
-        evaluation = each / 3 * trial.windows.predicted / (config.batch_size * config.context)
-        room = PLANNED * 60 * config.max_minutes - EVALUATIONS * evaluation - SAMPLES * sampling
-        steps = max(1, min(MOST_STEPS, int(room / each)))
-    return replace(
-        config,
-        steps=steps,
-        warmup=min(50, steps // 10),
-        eval_every=-(-steps // EVALUATIONS),
-        sample_every=-(-steps // (SAMPLES + 1)),
-    )
-
-
-def _training(console: Console, config: PretrainConfig, corpus: Corpus, tokenizer: Tokenizer):
-    from llmcore.train import TerminalReport, pretrain
-
-    class Remembering(TerminalReport):
-        def update(self, row):
-            super().update(row)
-            self.last = row
-
-    _stage(
-        console,
-        2,
-        "Pretraining: guess the next token",
-        "The model reads the text and is nudged, at every token, to give the one that really follows a higher probability. "
-        "A tenth of the text is held out: it is measured on that, and never learns from it.",
-    )
-    report = Remembering(console)
-    out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(out)
-    (out / "demo").write_text("This directory is replaced by the next `llmcore demo`.\n")
-    began = time.perf_counter()
-    from dataclasses import replace
-
-    lm = pretrain(replace(config, tokenizer=str(out)), report=report, overwrite=True)
-    return lm, report.last["val/bpb"], time.perf_counter() - began
-
-
-def _compression(console: Console, corpus: Corpus, bpb: float) -> None:
-    from llmcore import data
-
-    _stage(
-        console,
-        3,
-        "What it learned, in bits",
-        "To predict is to compress: a sure guess costs few bits. Bits for each byte of the held-out text (8 without "
-        "compression, lower is better):",
-    )
-    rows = {**data.compressed_bits_per_byte(b"".join(corpus.validation)), "this model": bpb}
-    for name, bits in rows.items():
-        style = "bold green" if name == "this model" else None
-        line = f"{name:<12}{show.bar(bits / max(rows.values()), 50, console.encoding)} {bits:.3f}"
-        console.print(line, style=style, soft_wrap=True)
-
-
-def _writing(console: Console, lm, seed: int) -> None:
-    _stage(
-        console,
-        4,
-        "From probabilities to text",
-        "The model gives every token a probability; one is drawn and the model goes on from there. Temperature is the dial: "
-        "low is sure, high is wild.",
-    )
-    prompt = PROMPTS[0]
-    console.print(f"{prompt} …", style="bold")
-    columns = {f"temperature {t:g}": lm.next_tokens(prompt, 8, temperature=t) for t in TEMPERATURES}
-    show.print_distributions(console, columns)
-    console.print()
-    console.print("Three completions at temperature 0.7:")
-    from rich.text import Text
-
-    from llmcore.train.report import harmless
-
-    for p, completion in zip(
-        PROMPTS, lm.generate(list(PROMPTS), 40, temperature=0.7, top_p=0.95, seed=seed), strict=True
-    ):
-        console.print(Text.assemble("• ", (p, "bold"), (re.sub(r"\s+", " ", harmless(str(completion))), "green")))
+    console.print(f"  llmcore chat --model {out / 'dpo'}", style="bold", markup=False)

@@ -21,8 +21,8 @@ def grpo(
     reward of your own is a function in a file: def reward(prompts, completions, **columns): return [...]
 
     \b
-    Example: llmcore grpo --model chat --data arithmetic --rewards arithmetic --out calculator
-             llmcore grpo --model chat --data prompts.jsonl --rewards mine.py:reward --rewards judge --lora-rank 8
+    Example: llmcore grpo --model chat --data arithmetic --rewards arithmetic
+             llmcore grpo --model chat --data p.jsonl --rewards mine.py:reward
     """
     settings = stage.settings(GRPOConfig, "grpo", given, config, resume)
 

@@ -22,7 +22,7 @@ def ppo(
 
     \b
     Example: llmcore ppo --model chat --data arithmetic --rewards judge --out liked
-             llmcore ppo --model chat --data prompts.jsonl --rewards mine.py:reward --rewards judge --lora-rank 8
+             llmcore ppo --model chat --data p.jsonl --rewards mine.py:reward
     """
     settings = stage.settings(PPOConfig, "ppo", given, config, resume)
 

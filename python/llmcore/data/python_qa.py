@@ -3,6 +3,7 @@ os.path.join do?" and the first sentence of what it says of itself. No download.
 
 from __future__ import annotations
 
+import functools
 import re
 
 from llmcore.data.docstrings import standard_library_docstrings
@@ -15,6 +16,11 @@ _SHORTEST, _LONGEST = 12, 240  # characters of an answer
 def python_qa() -> list[dict[str, str]]:
     """Rows {"prompt", "completion", "group"}: the group is the module, so that a split by it holds whole modules out. The
     same list for one interpreter; some thousands of pairs."""
+    return [dict(row) for row in _made()]
+
+
+@functools.cache  # it parses the whole standard library
+def _made() -> tuple[dict[str, str], ...]:
     pairs, seen = [], set()
     for entry in standard_library_docstrings():
         answer = first_sentence(entry.docstring)
@@ -23,27 +29,32 @@ def python_qa() -> list[dict[str, str]]:
             continue  # of private things nobody asks
         seen.add(question)
         pairs.append({"prompt": question, "completion": answer, "group": entry.module})
-    return pairs
+    return tuple(pairs)
 
 
 def python_qa_pairs() -> list[dict[str, str]]:
     """Preference pairs of the same questions: {"prompt", "chosen", "rejected", "kind", "group"}. By turns, the answer
-    against that of something else of the same module ("right"), and against a rambling one, itself and two more
-    ("concise")."""
-    by_module: dict[str, list[dict[str, str]]] = {}
-    for row in python_qa():
-        by_module.setdefault(row["group"], []).append(row)
+    against one about something in another module ("right"), and against a rambling one: itself, two others of its module,
+    and itself again ("concise")."""
+    rows = python_qa()
+    by_module: dict[str, list[str]] = {}
+    for row in rows:
+        by_module.setdefault(row["group"], []).append(row["completion"])
     pairs: list[dict[str, str]] = []
-    for rows in by_module.values():
-        for i, row in enumerate(rows):
-            others = [r["completion"] for r in (rows[i + 1 :] + rows[:i])[:3] if r["completion"] != row["completion"]]
-            if not others:
-                continue
-            right = len(pairs) % 2 == 0
-            rejected = others[0] if right else " ".join([row["completion"], *others, row["completion"]])
-            kind = "right" if right else "concise"
-            pairs.append({"prompt": row["prompt"], "chosen": row["completion"], "rejected": rejected, "kind": kind,
-                          "group": row["group"]})  # fmt: skip
+    for i, row in enumerate(rows):
+        own = row["completion"]
+        if len(pairs) % 2 == 0:
+            # A stride that shares no factor with anything: far away, and another one for each.
+            far = (rows[(i + step * 7919) % len(rows)] for step in range(1, len(rows)))
+            rejected = next((r["completion"] for r in far if r["group"] != row["group"] and r["completion"] != own), "")
+            kind = "right"
+        else:
+            others = [a for a in by_module[row["group"]] if a != own][:2]
+            rejected, kind = " ".join([own, *others, own]) if others else "", "concise"
+        if rejected:
+            pairs.append(
+                {"prompt": row["prompt"], "chosen": own, "rejected": rejected, "kind": kind, "group": row["group"]}
+            )
     return pairs
 
 

@@ -81,7 +81,8 @@ class TerminalReport(Report):
         loss, rate, step = row["train/loss"], row["tok/s"], row["step"]
         self._loss = loss if self._loss is None else 0.9 * self._loss + 0.1 * loss
         self._rate = rate if self._rate is None else 0.9 * self._rate + 0.1 * rate
-        figures = f"loss {self._loss:.3f}  {self._rate:,.0f} tok/s"
+        first = f"reward {row['reward']:.3f}" if "reward" in row else f"loss {self._loss:.3f}"
+        figures = f"{first}  {self._rate:,.0f} tok/s"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, figures=figures)
         elif step % max(1, self._steps // self.LINES) == 0:

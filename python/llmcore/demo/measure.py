@@ -1,0 +1,100 @@
+"""What the stages change, on questions that none of them learned from."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llmcore import autograd
+from llmcore.data.examples import ExampleBatches, is_held_out
+from llmcore.data.python_qa import python_qa, python_qa_pairs
+from llmcore.data.rows import Row
+from llmcore.train import rewards, tuning
+from llmcore.train.pairs import pair_of
+from llmcore.train.preference import logps
+from llmcore.train.supervised import example_of, token_figures
+
+if TYPE_CHECKING:
+    from llmcore.generate import LanguageModel
+
+HELD_OUT = 0.05  # of the modules
+WORDS = 3
+ASK = f"{{}} Answer in {['zero', 'one', 'two', 'three', 'four', 'five'][WORDS]} words."
+CONTEXT, MOST = 192, 40  # tokens of a question with its answer, and of an answer
+
+COLUMNS = {
+    "loss": "answer loss",
+    "f1": "word F1",
+    "ends": "ends",
+    "prefers": "prefers",
+    "short": f"{WORDS} words",
+}
+
+
+@dataclass
+class Questions:
+    """Held-out questions and pairs, and those of everything else to learn from."""
+
+    count: int = 100
+    rows: list[dict[str, str]] = field(default_factory=list)
+    pairs: list[dict[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rows = _spread([r for r in python_qa() if is_held_out(r["group"], HELD_OUT)], self.count)
+        self.pairs = _spread([p for p in python_qa_pairs() if is_held_out(p["group"], HELD_OUT)], self.count)
+
+
+def measure(lm: LanguageModel, questions: Questions) -> dict[str, Any]:
+    """The figures of `COLUMNS`, and `answers`, (question, answer) pairs. loss: nats a token of the right answer. f1: of the
+    words of the model's own answer against the right one's. ends: the part of its answers that it ends itself. short: the
+    reward for answers of three words. margins: of the log-probabilities of the better and the worse answer of each pair."""
+    tuning.prepare(lm)
+    examples = [example_of(lm, Row(r, "held out")).cut(CONTEXT + 1) for r in questions.rows]
+    nats = count = 0.0
+    for batch in ExampleBatches(examples, 16, CONTEXT, False, 0).in_order(16):
+        n, _, c = token_figures(lm, batch)
+        nats, count = nats + n, count + c
+    sums: list[float] = []
+    pairs = [pair_of(lm, Row(p, "held out"), CONTEXT) for p in questions.pairs]
+    both = ExampleBatches([e for p in pairs for e in p[:2]], 16, CONTEXT, False, 0)
+    with autograd.no_grad():
+        for batch in both.in_order(16):
+            sums += logps(lm, batch).numpy().tolist()
+    prompts = [r["prompt"] for r in questions.rows]
+    answers = _answers(lm, prompts)
+    short = [str(a) for a in _answers(lm, [ASK.format(p) for p in prompts])]
+    return {
+        "loss": nats / count,
+        "f1": float(np.mean([f1(str(a), r["completion"]) for a, r in zip(answers, questions.rows, strict=True)])),
+        "ends": float(np.mean([a.finish_reason == "stop" for a in answers])),
+        "margins": np.array(sums[::2]) - np.array(sums[1::2]),
+        "short": float(np.mean(rewards.length(prompts, short, words=[WORDS] * len(short)))),
+        "answers": [(p, str(a)) for p, a in zip(prompts, answers, strict=True)],
+        "short_answers": [(p, a) for p, a in zip(prompts, short, strict=True)],
+    }
+
+
+def prefers(margins: np.ndarray, before: np.ndarray) -> float:
+    """The part of pairs whose better answer is likelier, beside the worse one, than it was before; ties count half."""
+    return float(np.mean((margins > before) + 0.5 * (margins == before)))
+
+
+def f1(answer: str, wanted: str) -> float:
+    """2PR / (P + R) of the words of two texts, as often as they occur (Rajpurkar et al. 2016)."""
+    a, b = (Counter(re.findall(r"\w+", t.lower())) for t in (answer, wanted))
+    shared = sum((a & b).values())
+    return 2 * shared / (sum(a.values()) + sum(b.values())) if shared else 0.0
+
+
+def _answers(lm: LanguageModel, prompts: list[str]) -> list:
+    ids = [lm.chat_prompt([{"role": "user", "content": p}]) for p in prompts]
+    return lm.generate(ids, MOST, temperature=0)
+
+
+def _spread(rows: list, count: int) -> list:
+    """So many of them, from the first to the last."""
+    return [rows[i * len(rows) // count] for i in range(min(count, len(rows)))] if len(rows) > count else rows
