@@ -15,14 +15,14 @@ def ppo(
     overwrite: stage.Overwrite = False,
     quiet: stage.Quiet = False,
 ) -> None:
-    """Reward a model for its answers, token by token against what it foresaw: PPO.
+    """Reward a model for its answers, token by token, against what it foresaw: PPO.
 
     Rows of JSONL or parquet: {"prompt": "..."}, and what the rewards need: "answer" for arithmetic, "words" for length. A
     reward of your own is a function in a file: def reward(prompts, completions, **columns): return [...]
 
     \b
     Example: llmcore ppo --model chat --data arithmetic --rewards judge --out liked
-             llmcore ppo --model chat --data p.jsonl --rewards mine.py:reward
+             llmcore ppo --model chat --data p.jsonl --rewards my.py:reward
     """
     settings = stage.settings(PPOConfig, "ppo", given, config, resume)
 
