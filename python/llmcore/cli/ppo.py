@@ -21,7 +21,7 @@ def ppo(
     reward of your own is a function in a file: def reward(prompts, completions, **columns): return [...]
 
     \b
-    Example: llmcore ppo --model chat --data arithmetic --rewards judge --out liked
+    Example: llmcore ppo --model chat --data p.jsonl --rewards judge
              llmcore ppo --model chat --data p.jsonl --rewards my.py:reward
     """
     settings = stage.settings(PPOConfig, "ppo", given, config, resume)
