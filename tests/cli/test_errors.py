@@ -21,6 +21,7 @@ COMMANDS = [
     "sft",
     "prefer",
     "dpo",
+    "kto",
     "reward",
     "ppo",
     "grpo",

@@ -213,6 +213,25 @@ class DPOConfig(TuningConfig):
 
 
 @dataclass
+class KTOConfig(TuningConfig):
+    """A model that prefers better answers, from single answers that are good or bad."""
+
+    model: str = _option("sft", "The model to begin with, and to stay near: a directory, .gguf file or pulled name.")
+    data: str | list[str] = _option("answers.jsonl", "JSONL or parquet with prompt, completion and label, or pairs.")
+    beta: float = _option(0.1, "How dear it is to leave the model to begin with.")
+    desirable_weight: float = _option(1.0, "What a good answer counts.")
+    undesirable_weight: float = _option(1.0, "What a bad answer counts.")
+    out: str = _option("kto", "Directory of the run: model, tokenizer, log, checkpoints.")
+    batch_size: int = _option(8, "Answers in one micro-batch.")
+    lr: float = _option(1e-6, "Peak learning rate (with LoRA, about ten times as much).")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.beta == 0:
+            raise ValueError("[config] expected beta > 0, got 0")
+
+
+@dataclass
 class RewardConfig(TuningConfig):
     """A model that says how good an answer is, from pairs of which one is preferred."""
 

@@ -1,0 +1,209 @@
+"""Preference optimisation from single answers, each good or bad (KTO, Ethayarajh et al. 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from llmcore import autograd, losses
+from llmcore._tensor import Tensor
+from llmcore.data.examples import Example, ExampleBatch, ExampleBatches
+from llmcore.data.rows import Row
+from llmcore.generate import LanguageModel
+from llmcore.losses.pointwise import total
+from llmcore.train import loop, tuning
+from llmcore.train.config import KTOConfig
+from llmcore.train.preference import logps
+from llmcore.train.report import Report, TerminalReport
+from llmcore.train.supervised import example_of
+
+
+def kto(
+    config: KTOConfig, resume: bool = False, report: Report | None = None, overwrite: bool = False
+) -> LanguageModel:
+    """Train config.model on answers of which each is desirable or not, and return it.
+
+    Rows have `prompt`, `completion` and `label` (true or false), or, as of `dpo`, `prompt`, `chosen` and `rejected`, which are
+    two. The log has TRL's names. Raises as `sft` does.
+    """
+    report = TerminalReport() if report is None else report
+    loop.check_out(config, resume, overwrite)
+    with report.working(f"loading {config.model}"):
+        lm = tuning.open_model(config)
+    with report.working("reading answers, and what the model thinks of them"):
+        stage = Unpaired(config, lm, report)
+    tuning.set_steps(config, stage.train.steps_per_epoch)
+    report.note(
+        f"{len(stage.train.examples):,} answers to learn from ({stage.train.good.mean():.0%} good), "
+        f"{len(stage.held_out.examples):,} held out; {tuning.described(lm)}"
+    )
+    loop.run(stage, config, report, resume)
+    return lm
+
+
+class Labelled(NamedTuple):
+    """An answer behind its prompt; whether it is good; and the same prompt's tokens alone."""
+
+    example: Example
+    good: bool
+
+
+class Answers:
+    """Answers in batches, and every answer behind another one's prompt, by which the distance from the reference is
+    estimated."""
+
+    def __init__(self, lm: LanguageModel, labelled: Sequence[Labelled], config: KTOConfig):
+        self.examples = [a.example for a in labelled]
+        self.good = np.array([a.good for a in labelled], bool)
+        # From halfway around: neighbours may belong to one prompt.
+        half = max(1, len(self.examples) // 2)
+        self.strangers = [
+            behind(e.prompt, self.examples[(i + half) % len(self.examples)], config.context)
+            for i, e in enumerate(self.examples)
+        ]
+        together = config.batch_size * config.accumulation
+        self.batches = ExampleBatches(self.examples, together, config.context, False, config.seed)
+        self._mismatched = ExampleBatches(self.strangers, together, config.context, False, config.seed)
+        self.reference, self.stranger_reference = (
+            _known(lm, batches, config.batch_size) for batches in (self.batches, self._mismatched)
+        )
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return self.batches.steps_per_epoch
+
+    def kl(self, lm: LanguageModel, numbers: Sequence[int], size: int) -> float:
+        """The mean log-ratio of answers behind other prompts, at least 0."""
+        found = _known(lm, self._mismatched, size, numbers)
+        return max(0.0, float((found - self.stranger_reference[list(numbers)]).mean()))
+
+
+def behind(prompt: Sequence[int], other: Example, context: int) -> Example:
+    """Another example's answer behind a prompt."""
+    first = len(other.prompt)
+    ids = np.array([*prompt, *other.ids[first:]], np.int32)
+    learned = np.concatenate([np.zeros(len(prompt), bool), other.learned[first:]])
+    return Example(ids, learned).cut(context + 1)
+
+
+def _known(lm: LanguageModel, batches: ExampleBatches, size: int, numbers: Sequence[int] | None = None) -> np.ndarray:
+    """The log-probability of each answer, or of those with these numbers, without gradients."""
+    numbers = range(len(batches.examples)) if numbers is None else numbers
+    found = np.zeros(len(numbers), np.float32)
+    with autograd.no_grad():
+        for start in range(0, len(numbers), size):
+            part = [[i] for i in numbers[start : start + size]]
+            found[start : start + size] = logps(lm, batches.of(part)).numpy()
+    return found
+
+
+class Batch(NamedTuple):
+    """Answers, which of them are good, the reference's log-probabilities, and the estimated distance from it."""
+
+    rows: ExampleBatch
+    good: np.ndarray
+    reference: np.ndarray
+    kl: float
+
+
+class Unpaired(tuning.Tuning):
+    """The stage: answers, the loss of each."""
+
+    name = "kto"
+
+    def __init__(self, config: KTOConfig, lm: LanguageModel, report: Report):
+        super().__init__(config, lm)
+        self.config = config
+        rows = tuning.read(config, self.name, self._labelled, report)
+        self.digest = rows.digest
+        train, held_out = ([a for answers in part for a in answers] for part in (rows.train, rows.held_out))
+        self.train, self.held_out = Answers(lm, train, config), Answers(lm, held_out, config)
+        self.prompts = [a.example.prompt for a in held_out]
+        self._seen: list[dict[str, tuple[float, int]]] = []
+
+    def _labelled(self, row: Row) -> list[Labelled]:
+        """One answer, or two of a pair."""
+        fields = row.fields
+        if "label" in fields:
+            if fields["label"] not in (True, False, 0, 1):
+                raise ValueError(f"expected label true or false, got {fields['label']!r:.50}")
+            answers = [(fields, bool(fields["label"]))]
+        elif "chosen" in fields and "rejected" in fields:
+            answers = [({**fields, "completion": fields[name]}, name == "chosen") for name in ("chosen", "rejected")]
+        else:
+            names = ", ".join(list(map(str, fields))[:6]) or "none"
+            raise ValueError(
+                f"expected prompt, completion and label, or prompt, chosen and rejected; the fields are: {names}"[:200]
+            )
+        found = []
+        for each, good in answers:
+            kept: dict[str, Any] = {name: each[name] for name in ("prompt", "completion", "messages") if name in each}
+            example = example_of(self.language_model, Row(kept, row.where)).cut(self.config.context + 1)
+            if not example.learned[1:].any():
+                raise ValueError(
+                    f"expected an answer that begins in the first {self.config.context} tokens, got one behind them"
+                )
+            found.append(Labelled(example, good))
+        return found
+
+    def batches(self, step: int) -> Sequence[Batch]:
+        self.begin_update(step)
+        numbers = [row[0] for row in self.train.batches.numbers(step)]
+        kl = self.train.kl(self.language_model, numbers, self.config.batch_size)  # of the whole update
+        n = self.config.batch_size
+        return [self._batch(self.train, numbers[i : i + n], kl) for i in range(0, len(numbers), n)]
+
+    def _batch(self, answers: Answers, numbers: Sequence[int], kl: float) -> Batch:
+        at = list(numbers)
+        return Batch(answers.batches.of([[i] for i in at]), answers.good[at], answers.reference[at], kl)
+
+    def tokens(self, batch: Batch) -> int:
+        return int(batch.rows.inputs.size)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, int]:
+        values, figures = self._losses(batch)
+        self._seen.append(figures)
+        return total(values), len(batch.good)
+
+    def _losses(self, batch: Batch) -> tuple[Tensor, dict[str, tuple[float, int]]]:
+        """The loss of each answer; sums and counts of the figures."""
+        c, good = self.config, batch.good
+        policy = logps(self.language_model, batch.rows)
+        values = losses.kto(policy, batch.reference, good, batch.kl, c.beta, c.desirable_weight, c.undesirable_weight)
+        p = np.array(policy.numpy(), np.float64)
+        rewards = c.beta * (p - batch.reference)
+        figures = {"kl": (batch.kl * len(good), len(good))}
+        for name, which in (("chosen", good), ("rejected", ~good)):
+            figures[f"rewards/{name}"] = (float(rewards[which].sum()), int(which.sum()))
+            figures[f"logps/{name}"] = (float(p[which].sum()), int(which.sum()))
+        return values, figures
+
+    def figures(self) -> Mapping[str, float]:
+        seen, self._seen = self._seen, []
+        return _means(seen)
+
+    def evaluate(self) -> Mapping[str, float]:
+        held = self.held_out
+        if not held.examples:
+            return {}
+        numbers, n = list(range(len(held.examples))), self.config.batch_size
+        kl = held.kl(self.language_model, numbers, n)
+        seen, value = [], 0.0
+        with autograd.no_grad():
+            for start in range(0, len(numbers), n):
+                losses_of, figures = self._losses(self._batch(held, numbers[start : start + n], kl))
+                seen.append(figures)
+                value += float(losses_of.numpy().sum())
+        return {"val/loss": value / len(numbers)} | {f"val/{k}": v for k, v in _means(seen).items()}
+
+
+def _means(seen: Sequence[Mapping[str, tuple[float, int]]]) -> dict[str, float]:
+    """Of the figures of which there are any; and the margin between good and bad answers."""
+    names = seen[0] if seen else ()
+    sums = {name: (sum(s[name][0] for s in seen), sum(s[name][1] for s in seen)) for name in names}
+    found = {name: total / count for name, (total, count) in sums.items() if count}
+    if "rewards/chosen" in found and "rewards/rejected" in found:
+        found["rewards/margins"] = found["rewards/chosen"] - found["rewards/rejected"]
+    return found
