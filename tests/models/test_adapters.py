@@ -152,6 +152,10 @@ def test_several_adapters_on_one_base(tmp_path):
     [
         (lambda c, t: c.update(peft_type="IA3"), "expected peft_type LORA"),
         (lambda c, t: c.update(lora_alpha="x"), "expected lora_alpha a number, got 'x'"),
+        (lambda c, t: c.update(alpha_pattern=[1]), r"expected alpha_pattern an object of numbers, got \[1\]"),
+        (lambda c, t: c.update(alpha_pattern={"a": "b"}), "expected alpha_pattern an object of numbers"),
+        (lambda c, t: c.update(alpha_pattern={"(": 2}), r"alpha_pattern: expected a regular expression, got '\('"),
+        (lambda c, t: c.update(lora_dropout="x"), r"expected lora_dropout in \[0, 1\), got 'x'"),
         (lambda c, t: c.update(use_dora=True), "expected use_dora False, got True"),
         (lambda c, t: c.update(modules_to_save=["lm_head"]), r"expected modules_to_save \[\]"),
         (lambda c, t: c.update(base_model_name_or_path=3), "expected the name of a model, got 3"),

@@ -188,6 +188,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     for field, plain in (("use_dora", (None, False)), ("bias", (None, "none")), ("modules_to_save", (None, []))):
         if config.get(field) not in plain:
             raise ValueError(f"[lora] {path}: expected {field} {plain[-1]!r}, got {config[field]!r:.50}")
+    pattern = config.get("alpha_pattern") or {}
+    if not isinstance(pattern, dict) or not all(
+        isinstance(a, (int, float)) and not isinstance(a, bool) and math.isfinite(a) for a in pattern.values()
+    ):
+        raise ValueError(f"[lora] {path}: expected alpha_pattern an object of numbers, got {pattern!r:.50}")
     rate = config.get("lora_dropout") or 0.0
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
         raise ValueError(f"[lora] {path}: expected lora_dropout in [0, 1), got {rate!r:.50}")
@@ -248,7 +253,13 @@ def _is_target(name: str, targets: str | Sequence[str]) -> bool:
 def _of_pattern(pattern: Mapping[str, Any] | None, name: str, default: float) -> float:
     """As PEFT finds it: keys are regular expressions for ends of names."""
     for key, value in (pattern or {}).items():
-        if re.fullmatch(rf"(.*\.)?({key})", name):
+        try:
+            found = re.fullmatch(rf"(.*\.)?({key})", name)
+        except re.error as error:
+            raise ValueError(
+                f"[lora] alpha_pattern: expected a regular expression, got {key!r:.50} ({error})"
+            ) from None
+        if found:
             return value
     return default
 
