@@ -60,7 +60,7 @@ def base(tmp_path_factory):
 @pytest.mark.parametrize("stage", STAGES)
 def test_killed(base, tmp_path, stage, lora_rank):
     values = {"model": str(base / "model"), "data": str(base / "rows.jsonl"), "steps": 8, "epochs": 0.0, "save_every": 3,
-              "eval_every": 0, "sample_every": 0, "batch_size": 4, "accumulation": 2, "context": 60, "lr": 1e-3,
+              "eval_every": 0, "sample_every": 0, "batch_size": 4, "accumulation": 2, "lr": 1e-3,
               "warmup": 1, "dtype": "float32", "lora_rank": lora_rank, "lora_dropout": 0.1 if lora_rank else 0.0,
               "validation_fraction": 0.0}  # fmt: skip
     if stage in ("grpo", "ppo"):

@@ -51,7 +51,7 @@ class LoopConfig:
     def __post_init__(self):
         for f in dataclasses.fields(self):
             setattr(self, f.name, _checked(f.name, getattr(self, f.name), f.type))
-        positive = ("steps", "batch_size", "accumulation", "keep", "context", "layers", "width", "heads")
+        positive = ("steps", "batch_size", "accumulation", "keep", "layers", "width", "heads")
         for name in (f.name for f in dataclasses.fields(self)):
             value = getattr(self, name)
             if name in positive and value < 1:
@@ -123,6 +123,8 @@ class PretrainConfig(LoopConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.context < 1:
+            raise ValueError(f"[config] expected context >= 1, got {self.context}")
         if self.kv_heads is not None and self.kv_heads < 1:
             raise ValueError(f"[config] expected kv_heads >= 1, got {self.kv_heads}")
         if self.architecture not in ("gpt2", "llama"):
@@ -138,7 +140,7 @@ class TuningConfig(LoopConfig):
     model: str = _option("sft", "The model to begin with: a directory, a .gguf file or a pulled name.")
     data: str | list[str] = _option("python-qa", "JSONL or parquet.")
     epochs: float = _option(1.0, "How often all rows are learned; 0 takes --steps.")
-    context: int = _option(512, "Longest row in tokens; longer ones are cut.")
+    context: int = _option(0, "Longest row in tokens; longer ones are cut. 0: as the model's, at most 512.")
     validation_fraction: float = _option(0.05, "Part of the rows that is held out (of groups, where rows have one).")
     bad_rows: str = _option("error", "What a row that cannot be used is: an error, or something to skip and count.")
     sample_tokens: int = _option(60, "Length of a sample.")
@@ -180,7 +182,6 @@ class SFTConfig(TuningConfig):
     data: str | list[str] = _option(
         "python-qa", "python-qa, or JSONL or parquet with messages, prompt and completion, or text."
     )
-    context: int = _option(512, "Longest example in tokens, and the length of packed rows; longer ones are cut.")
     packing: bool = _option(True, "Put several examples in a row; they do not see each other.")
     out: str = _option("sft", "Directory of the run: model, tokenizer, log, checkpoints.")
     lr: float = _option(2e-5, "Peak learning rate (with LoRA, about ten times as much).")
@@ -258,7 +259,6 @@ class PolicyConfig(TuningConfig):
     temperature: float = _option(1.0, "Of the answers that are drawn.")
     top_p: float = _option(1.0, "Of the answers that are drawn; 1 is off.")
     top_k: int = _option(0, "Of the answers that are drawn; 0 is off.")
-    context: int = _option(512, "Longest prompt with answer in tokens; longer prompts are bad rows.")
     bad_rows: str = _option("error", "What rows, and rewards that fail, are: an error, or something to skip and count.")
     lr: float = _option(1e-6, "Peak learning rate (with LoRA, about ten times as much).")
     warmup: int = _option(5, "Updates of linear warm-up before the cosine.")
@@ -276,7 +276,7 @@ class PolicyConfig(TuningConfig):
             raise ValueError("[config] expected temperature > 0, got 0: answers that are all alike teach nothing")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"[config] expected top_p in (0, 1], got {self.top_p}")
-        if not 0 < self.max_tokens < self.context:
+        if not 0 < self.max_tokens < (self.context or math.inf):
             raise ValueError(f"[config] expected max_tokens from 1 to below context, got {self.max_tokens}")
         if self.reward_weights and len(self.reward_weights) != len(self.rewards):
             raise ValueError(

@@ -23,6 +23,7 @@ from llmcore.train.report import Report
 
 T = TypeVar("T")
 SAMPLES = 3
+CONTEXT = 512  # by default, at most
 
 # For models that come without one: roles as headings, and an end of text behind every answer.
 PLAIN_TEMPLATE = (
@@ -35,12 +36,15 @@ PLAIN_TEMPLATE = (
 def open_model(config: TuningConfig) -> LanguageModel:
     """The model that a run begins with. With `lora_rank`, its weights are frozen, maybe quantized, and adapters are on;
     those that it had are merged. ValueError or FileNotFoundError, one line."""
-    if not config.lora_rank:
-        return load(config.model, config.dtype, quantize="none").merged()
-    quantize = None if config.quantize == "stored" else config.quantize
-    lm = load(config.model, config.dtype or default_dtype(), quantize=quantize).merged()
-    lora = adapters.LoRAConfig(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets)
-    adapters.put_on(lm.model, lora, config.seed)
+    if config.lora_rank:
+        quantize = None if config.quantize == "stored" else config.quantize
+        lm = load(config.model, config.dtype or default_dtype(), quantize=quantize).merged()
+        lora = adapters.LoRAConfig(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets)
+        adapters.put_on(lm.model, lora, config.seed)
+    else:
+        lm = load(config.model, config.dtype, quantize="none").merged()
+    if not config.context:
+        config.context = min(CONTEXT, lm.config.context)
     return lm
 
 
