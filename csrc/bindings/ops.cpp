@@ -79,8 +79,22 @@ void register_quantized(Binder& b) {
            "Of (GGUF's name of a type, uint8 blocks (rows, bytes of a row)), one below the other.")
       .def_property_readonly("shape", [](const QuantizedMatrix& m) { return py::make_tuple(m.N(), m.K()); })
       .def_property_readonly("nbytes", &QuantizedMatrix::bytes);
-  b.def("quantized_linear", &quantized_linear, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("residual"),
-        py::arg("activation"), py::arg("out_dtype"));
+  py::enum_<ActivationSource>(b.m, "ActivationSource",
+                              "What a product with a quantized matrix makes of its rows first.")
+      .value("rows", ActivationSource::kRows)
+      .value("rms_norm", ActivationSource::kRmsNorm)
+      .value("swiglu", ActivationSource::kSwiglu)
+      .value("geglu", ActivationSource::kGeglu);
+  b.def(
+      "quantized_linear",
+      [](const Tensor& x, const QuantizedMatrix& weight, const OptionalTensor& bias, const OptionalTensor& residual,
+         Activation activation, DType out_dtype, ActivationSource source, const OptionalTensor& norm_weight,
+         float eps) {
+        return quantized_linear(x, weight, bias, residual, activation, out_dtype, {source, norm_weight, eps});
+      },
+      py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("residual"), py::arg("activation"),
+      py::arg("out_dtype"), py::arg("source") = ActivationSource::kRows, py::arg("norm_weight") = std::nullopt,
+      py::arg("eps") = 0.0f);
   b.def("quantized_rows", &quantized_rows, py::arg("weight"), py::arg("ids"), py::arg("dtype"));
   b.def("quantized_values", &quantized_values, py::arg("weight"), py::arg("dtype"));
 }
@@ -99,6 +113,8 @@ void register_attention_ops(Binder& b) {
         py::arg("starts") = std::nullopt, py::arg("softcap") = std::nullopt);
   b.def("cache_append", &cache_append, py::arg("cache"), py::arg("x"), py::arg("lengths"),
         py::arg("blocks") = std::nullopt, py::arg("scale") = std::nullopt);
+  b.def("rope_append", &rope_append, py::arg("qkv"), py::arg("cos"), py::arg("sin"), py::arg("positions"),
+        py::arg("keys"), py::arg("values"), py::arg("lengths"), py::arg("cache"), py::arg("dtype"));
   b.def("join", &join, py::arg("parts"), py::arg("dim"));
 }
 

@@ -26,26 +26,31 @@ static void append_row(const T* x, int64_t D, C* to) {
   else
     for_lanes(D, [&](int64_t i, auto lanes, int) { store_n(to + i, load_n(x + i, lanes), lanes); });
 }
+// Where the cache has token t of row b, or -1 where it has no room.
+static int64_t cache_row(const CacheAppendArgs& a, int64_t b, int64_t t) {
+  const int64_t at = a.lengths[b] - a.T + t;
+  if (at < 0 || at >= a.S) return -1;
+  if (!a.blocks) return b * a.S + at;
+  return a.blocks[b * (a.S / kCacheBlock) + at / kCacheBlock] * kCacheBlock + at % kCacheBlock;
+}
+template <class T>
+static void append_head(const CacheAppendArgs& a, const T* x, int64_t row, int64_t h) {
+  const int64_t to = (row * a.H + h) * a.D;
+  if (a.cache_dtype == DType::kU8)
+    append_bytes(x, a.D, static_cast<uint8_t*>(a.cache) + to, a.scale + row * a.H + h);
+  else if (a.cache_dtype == DType::kBF16)
+    append_row(x, a.D, static_cast<bf16*>(a.cache) + to);
+  else
+    append_row(x, a.D, static_cast<float*>(a.cache) + to);
+}
 template <class T>
 static void cache_append_typed(const CacheAppendArgs& a) {
   constexpr int64_t kRowsInPiece = 64;
   parallel_ranges(a.B * a.T, kRowsInPiece, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t b = i / a.T, t = i % a.T, at = a.lengths[b] - a.T + t;
-      if (at < 0 || at >= a.S) continue;
-      const int64_t row = a.blocks
-                              ? a.blocks[b * (a.S / kCacheBlock) + at / kCacheBlock] * kCacheBlock + at % kCacheBlock
-                              : b * a.S + at;
-      for (int64_t h = 0; h < a.H; ++h) {
-        const T* x = static_cast<const T*>(a.x) + b * a.x_stride.b + t * a.x_stride.t + h * a.x_stride.h;
-        const int64_t to = (row * a.H + h) * a.D;
-        if (a.cache_dtype == DType::kU8)
-          append_bytes(x, a.D, static_cast<uint8_t*>(a.cache) + to, a.scale + row * a.H + h);
-        else if (a.cache_dtype == DType::kBF16)
-          append_row(x, a.D, static_cast<bf16*>(a.cache) + to);
-        else
-          append_row(x, a.D, static_cast<float*>(a.cache) + to);
-      }
+      const int64_t b = i / a.T, t = i % a.T, row = cache_row(a, b, t);
+      for (int64_t h = 0; row >= 0 && h < a.H; ++h)
+        append_head(a, static_cast<const T*>(a.x) + b * a.x_stride.b + t * a.x_stride.t + h * a.x_stride.h, row, h);
     }
   });
 }

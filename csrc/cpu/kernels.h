@@ -232,6 +232,17 @@ struct RopeArgs {
   const int32_t* positions;  // (B,T), or null for 0..T-1
   bool inverse;
 };
+constexpr int64_t kMostHeadSize = 1024;  // of RopeAppendArgs
+struct RopeAppendArgs {  // of x (B,T,H+2Hkv,D): queries and keys turned, keys and values appended to their caches
+  int64_t H, D, R;
+  const void* x;
+  void* q;  // (B,T,H,D)
+  DType q_dtype;
+  const float* cos;
+  const float* sin;
+  const int32_t* positions;      // (B,T)
+  CacheAppendArgs keys, values;  // their x is not used
+};
 struct GatherRowsArgs {  // out (N,C) = x[ids]
   DType dtype;
   int64_t N, C;
@@ -323,12 +334,18 @@ struct alignas(64) ActivationBlock {
   int32_t total, sums[2];         // of q, and of its halves
   float scaled_total, scaled[2];  // these times scale
 };
+// What is rounded: x itself, its RMS norm, or silu(gate) * up or gelu(gate) * up of x = [gate, up]; the last three
+// never lie in memory.
+enum class ActivationSource : uint8_t { kRows, kRmsNorm, kSwiglu, kGeglu };
 struct QuantizeActivationsArgs {
   DType dtype;
   int64_t M, K;
-  const void* x;         // (M,K)
+  const void* x;         // (M,K), or (M,2K) of gates
   ActivationBlock* out;  // (M,K/32), row stride ld
   int64_t ld;
+  ActivationSource source;
+  const float* norm_weight;  // (K), of kRmsNorm
+  float eps;
 };
 struct QuantizedGemmArgs {  // out (M,N) = residual + x · weightᵀ + bias
   int64_t M, N, K;
@@ -448,6 +465,7 @@ struct KernelTable {
   void (*softmax_forward)(const SoftmaxArgs&);
   void (*softmax_backward)(const SoftmaxBackwardArgs&);
   void (*rope)(const RopeArgs&);
+  void (*rope_append)(const RopeAppendArgs&);
   void (*embedding_forward)(const EmbeddingArgs&);
   void (*embedding_backward)(const EmbeddingBackwardArgs&);
   void (*gather_rows)(const GatherRowsArgs&);

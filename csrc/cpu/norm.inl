@@ -1,6 +1,17 @@
 // LayerNorm (Ba et al. 2016) and RMSNorm (Zhang & Sennrich 2019). A row is read from memory once; statistics are
 // float32, the variance from the differences to the mean (no cancellation).
 
+// 1 / sqrt(mean square + eps) of a row.
+template <class T>
+static float rms_rstd(const T* x, int64_t C, float eps) {
+  vf q[4] = {};
+  for_lanes<4>(C, [&](int64_t i, auto lanes, int u) {
+    const vf d = load_n(x + i, lanes);
+    q[u] = fma(d, d, q[u]);
+  });
+  return 1.0f / __builtin_sqrtf(sum4(q) / static_cast<float>(C) + eps);
+}
+
 template <class T, bool kRms>
 static void norm_forward_typed(const NormArgs& a) {
   const int64_t C = a.C;

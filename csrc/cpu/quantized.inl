@@ -229,17 +229,30 @@ static inline int32_t add_lanes(vi v) {
 }
 
 // Rounded to nearest even by adding a number at which floats are integers apart.
-template <class T>
+template <class T, ActivationSource kSource>
 static void quantize_activations_typed(const QuantizeActivationsArgs& a) {
+  constexpr bool kGated = kSource == ActivationSource::kSwiglu || kSource == ActivationSource::kGeglu;
   const int64_t blocks = a.K / kQuantBlock;
   parallel_ranges(a.M, row_grain(4 * a.K), [&](int64_t begin, int64_t end) {
+    float rstd = 1.0f;
     for (int64_t i = begin * blocks; i < end * blocks; ++i) {
-      const T* x = static_cast<const T*>(a.x) + i * kQuantBlock;
-      ActivationBlock& out = a.out[i / blocks * a.ld + i % blocks];
+      const int64_t row = i / blocks, block = i % blocks;
+      const T* whole = static_cast<const T*>(a.x) + row * (kGated ? 2 * a.K : a.K);
+      const T* x = whole + block * kQuantBlock;
+      if (kSource == ActivationSource::kRmsNorm && block == 0) rstd = rms_rstd(whole, a.K, a.eps);
+      ActivationBlock& out = a.out[row * a.ld + block];
       constexpr int kVectors = kQuantBlock / kW;
       vf v[kVectors], most{}, odd{};  // odd: nan where some number is none, or infinite
       for (int n = 0; n < kVectors; ++n) {
-        v[n] = load(x + n * kW);
+        const vf given = load(x + n * kW);
+        if constexpr (kSource == ActivationSource::kRmsNorm)
+          v[n] = given * rstd * load(a.norm_weight + block * kQuantBlock + n * kW);
+        else if constexpr (kSource == ActivationSource::kSwiglu)
+          v[n] = Silu::value(given) * load(x + a.K + n * kW);
+        else if constexpr (kSource == ActivationSource::kGeglu)
+          v[n] = Gelu::value(given) * load(x + a.K + n * kW);
+        else
+          v[n] = given;
         most = max(abs(v[n]), most);
         odd += v[n] - v[n];
       }
@@ -260,8 +273,22 @@ static void quantize_activations_typed(const QuantizeActivationsArgs& a) {
     }
   });
 }
+template <ActivationSource kSource>
+static void quantize_activations_of(const QuantizeActivationsArgs& a) {
+  a.dtype == DType::kBF16 ? quantize_activations_typed<bf16, kSource>(a)
+                          : quantize_activations_typed<float, kSource>(a);
+}
 static void quantize_activations(const QuantizeActivationsArgs& a) {
-  a.dtype == DType::kBF16 ? quantize_activations_typed<bf16>(a) : quantize_activations_typed<float>(a);
+  switch (a.source) {
+    case ActivationSource::kRows:
+      return quantize_activations_of<ActivationSource::kRows>(a);
+    case ActivationSource::kRmsNorm:
+      return quantize_activations_of<ActivationSource::kRmsNorm>(a);
+    case ActivationSource::kSwiglu:
+      return quantize_activations_of<ActivationSource::kSwiglu>(a);
+    case ActivationSource::kGeglu:
+      return quantize_activations_of<ActivationSource::kGeglu>(a);
+  }
 }
 
 static inline float factor_at(const QuantLayout& l, const uint8_t* p, int64_t at) {

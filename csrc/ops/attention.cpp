@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ops/common.h"
+#include "ops/elementwise.h"
 
 namespace llmcore {
 namespace {
@@ -172,15 +173,15 @@ std::array<Tensor, 3> attention_backward(const Tensor& dout_in, const Tensor& q_
   return grads;
 }
 
-void cache_append(Tensor& cache, const Tensor& x_in, const Tensor& lengths, const std::optional<Tensor>& blocks,
-                  const std::optional<Tensor>& scale) {
-  const char* op = "cache_append";
+namespace {
+
+// The arguments of the kernel, checked, but for x and its strides. len keeps what the pointers need.
+CacheAppendArgs append_args(const char* op, Tensor& cache, DType dtype, int64_t B, int64_t T, const Tensor& lengths,
+                            const std::optional<Tensor>& blocks, const std::optional<Tensor>& scale, Tensor& len) {
   if (!scale) check_float(op, "cache", cache);
   check_in_place(op, "cache", cache);
-  check_float(op, "x", x_in);
-  if (cache.ndim() != 4 || x_in.ndim() != 4) fail(op, "cache (B, S, H, D) and x (B, T, H, D)", describe(x_in));
-  const int64_t B = blocks ? x_in.dim(0) : cache.dim(0), H = cache.dim(2), D = cache.dim(3), T = x_in.dim(1);
-  check_shape(op, "x", x_in, {B, T, H, D});
+  if (cache.ndim() != 4) fail(op, "cache (B, S, H, D)", describe(cache));
+  const int64_t H = cache.dim(2), D = cache.dim(3);
   check_shape(op, "lengths", lengths, {B});
   if (blocks) {
     check_blocks(op, *blocks, B, cache.dim(0));
@@ -193,12 +194,53 @@ void cache_append(Tensor& cache, const Tensor& x_in, const Tensor& lengths, cons
     check_in_place(op, "scale", *scale);
   }
   const int64_t S = blocks ? blocks->dim(1) * kCacheBlock : cache.dim(1);
+  len = checked_ids(op, "lengths", lengths, T, S + 1);
+  CacheAppendArgs a{};
+  a.dtype = dtype, a.cache_dtype = cache.dtype();
+  a.B = B, a.T = T, a.S = S, a.H = H, a.D = D;
+  a.cache = cache.data(), a.scale = scale ? scale->data_as<float>() : nullptr;
+  a.blocks = blocks ? blocks->data_as<int32_t>() : nullptr, a.lengths = len.data_as<int32_t>();
+  return a;
+}
+
+}  // namespace
+
+void cache_append(Tensor& cache, const Tensor& x_in, const Tensor& lengths, const std::optional<Tensor>& blocks,
+                  const std::optional<Tensor>& scale) {
+  const char* op = "cache_append";
+  check_float(op, "x", x_in);
+  if (cache.ndim() != 4 || x_in.ndim() != 4) fail(op, "cache (B, S, H, D) and x (B, T, H, D)", describe(x_in));
+  const int64_t B = blocks ? x_in.dim(0) : cache.dim(0), T = x_in.dim(1);
+  check_shape(op, "x", x_in, {B, T, cache.dim(2), cache.dim(3)});
+  Tensor len;
+  CacheAppendArgs a = append_args(op, cache, x_in.dtype(), B, T, lengths, blocks, scale, len);
   const Tensor x = with_contiguous_heads(x_in);
-  const Tensor len = checked_ids(op, "lengths", lengths, T, S + 1);
-  kernel(op, cache.device(),
-         &KernelTable::cache_append)({x.dtype(), cache.dtype(), B, T, S, H, D, x.data(), strides(x), cache.data(),
-                                      scale ? scale->data_as<float>() : nullptr,
-                                      blocks ? blocks->data_as<int32_t>() : nullptr, len.data_as<int32_t>()});
+  a.x = x.data(), a.x_stride = strides(x);
+  kernel(op, cache.device(), &KernelTable::cache_append)(a);
+}
+
+Tensor rope_append(const Tensor& qkv, const Tensor& cos, const Tensor& sin, const Tensor& positions, Tensor& keys,
+                   Tensor& values, const Tensor& lengths, const CacheBlocks& cache, DType dtype) {
+  const char* op = "rope_append";
+  check_float(op, "qkv", qkv);
+  if (qkv.ndim() != 4 || keys.ndim() != 4) fail(op, "qkv (B, T, H + 2 Hkv, D) and keys (N, 64, Hkv, D)", describe(qkv));
+  if (dtype != DType::kF32 && dtype != DType::kBF16) fail_type(op, "dtype float32 or bfloat16", name_of(dtype));
+  const int64_t B = qkv.dim(0), T = qkv.dim(1), D = qkv.dim(3), H = qkv.dim(2) - 2 * keys.dim(2);
+  if (H < 1 || keys.dim(3) != D || D > kMostHeadSize)
+    fail(op, "qkv (B, T, H + 2 Hkv, D) with D at most " + std::to_string(kMostHeadSize), describe(qkv));
+  check_like(op, "values", values, keys);
+  const Rotation turn = checked_rotation(op, cos, sin, positions, B, T, D);
+  Tensor key_len, value_len;
+  RopeAppendArgs a{};
+  a.keys = append_args(op, keys, qkv.dtype(), B, T, lengths, cache.blocks, cache.k_scale, key_len);
+  a.values = append_args(op, values, qkv.dtype(), B, T, lengths, cache.blocks, cache.v_scale, value_len);
+  const Tensor x = qkv.contiguous();
+  Tensor q = Tensor::empty({B, T, H, D}, dtype, x.device());
+  a.H = H, a.D = D, a.R = 2 * turn.cos.dim(1);
+  a.x = x.data(), a.q = q.data(), a.q_dtype = dtype;
+  a.cos = turn.cos.data_as<float>(), a.sin = turn.sin.data_as<float>(), a.positions = turn.positions.data_as<int32_t>();
+  kernel(op, x.device(), &KernelTable::rope_append)(a);
+  return q;
 }
 
 Tensor join(const std::vector<Tensor>& parts, int dim) {

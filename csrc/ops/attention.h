@@ -37,6 +37,11 @@ std::array<Tensor, 3> attention_backward(const Tensor& dout, const Tensor& q, co
 void cache_append(Tensor& cache, const Tensor& x, const Tensor& lengths, const std::optional<Tensor>& blocks,
                   const std::optional<Tensor>& scale);
 
+// What attention with a cache wants of qkv (B,T,H+2Hkv,D): queries and keys turned, as rope() does, keys and values
+// written, as cache_append() does, in one pass. Returns the queries (B,T,H,D) in dtype.
+Tensor rope_append(const Tensor& qkv, const Tensor& cos, const Tensor& sin, const Tensor& positions, Tensor& keys,
+                   Tensor& values, const Tensor& lengths, const CacheBlocks& cache, DType dtype);
+
 // The tensors joined along `dim`: a view when they lie side by side in one storage, else a copy.
 Tensor join(const std::vector<Tensor>& parts, int dim);
 

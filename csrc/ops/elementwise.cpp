@@ -119,6 +119,23 @@ Tensor softmax_backward(const Tensor& dout_in, const Tensor& out_in) {
   return dx;
 }
 
+Rotation checked_rotation(const char* op, const Tensor& cos, const Tensor& sin, const std::optional<Tensor>& positions,
+                          int64_t B, int64_t T, int64_t D) {
+  check_dtype(op, "cos", cos, DType::kF32);
+  check_like(op, "sin", sin, cos);
+  if (cos.ndim() != 2 || cos.dim(1) > D / 2)
+    fail(op, "cos (positions, at most " + std::to_string(D / 2) + ")", to_string(cos.shape()));
+  const int64_t P = cos.dim(0);
+  Rotation found{cos.contiguous(), sin.contiguous(), {}};
+  if (positions) {
+    check_shape(op, "positions", *positions, {B, T});
+    found.positions = checked_ids(op, "positions", *positions, 0, P);
+  } else if (T > P) {
+    fail(op, "at most " + std::to_string(P) + " positions", std::to_string(T));
+  }
+  return found;
+}
+
 Tensor rope(const Tensor& x_in, const Tensor& cos_in, const Tensor& sin_in, const std::optional<Tensor>& positions,
             std::optional<int64_t> heads, bool inverse) {
   const char* op = "rope";
@@ -127,23 +144,12 @@ Tensor rope(const Tensor& x_in, const Tensor& cos_in, const Tensor& sin_in, cons
   const int64_t B = x_in.dim(0), T = x_in.dim(1), H = x_in.dim(2), D = x_in.dim(3);
   const int64_t rotated = heads.value_or(H);
   if (rotated < 0 || rotated > H) fail(op, "0 <= heads <= " + std::to_string(H), std::to_string(rotated));
-  check_dtype(op, "cos", cos_in, DType::kF32);
-  check_like(op, "sin", sin_in, cos_in);
-  if (cos_in.ndim() != 2 || cos_in.dim(1) > D / 2)
-    fail(op, "cos (positions, at most " + std::to_string(D / 2) + ")", to_string(cos_in.shape()));
-  const int64_t P = cos_in.dim(0);
-  Tensor pos;
-  if (positions) {
-    check_shape(op, "positions", *positions, {B, T});
-    pos = checked_ids(op, "positions", *positions, 0, P);
-  } else if (T > P) {
-    fail(op, "at most " + std::to_string(P) + " positions", std::to_string(T));
-  }
-  const Tensor x = x_in.contiguous(), cos = cos_in.contiguous(), sin = sin_in.contiguous();
+  const Rotation turn = checked_rotation(op, cos_in, sin_in, positions, B, T, D);
+  const Tensor x = x_in.contiguous();
   Tensor out = Tensor::empty_like(x);
-  kernel(op, x.device(), &KernelTable::rope)({x.dtype(), B, T, H, D, 2 * cos.dim(1), rotated, x.data(), out.data(),
-                                              cos.data_as<float>(), sin.data_as<float>(),
-                                              positions ? pos.data_as<int32_t>() : nullptr, inverse});
+  kernel(op, x.device(), &KernelTable::rope)({x.dtype(), B, T, H, D, 2 * turn.cos.dim(1), rotated, x.data(), out.data(),
+                                              turn.cos.data_as<float>(), turn.sin.data_as<float>(),
+                                              positions ? turn.positions.data_as<int32_t>() : nullptr, inverse});
   return out;
 }
 

@@ -28,6 +28,14 @@ Tensor gated_backward(const char* op, GatedBackwardEntry entry, const Tensor& do
 Tensor softmax(const Tensor& x);  // over the last dimension
 Tensor softmax_backward(const Tensor& dout, const Tensor& out);
 
+// Tables of a rotation and where tokens stand, checked: cos, sin (P, R/2), positions (B,T) int32 in [0, P), or none for
+// T <= P tokens that stand at 0, 1, ...
+struct Rotation {
+  Tensor cos, sin, positions;
+};
+Rotation checked_rotation(const char* op, const Tensor& cos, const Tensor& sin, const std::optional<Tensor>& positions,
+                          int64_t B, int64_t T, int64_t D);
+
 // x (B,T,H,D): of the first `heads` (all by default), the first R dimensions are turned by their position; cos, sin
 // (P, R/2); positions (B,T) or none.
 Tensor rope(const Tensor& x, const Tensor& cos, const Tensor& sin, const std::optional<Tensor>& positions,

@@ -208,15 +208,26 @@ int64_t QuantizedMatrix::bytes() const {
 }
 
 Tensor quantized_linear(const Tensor& x_in, const QuantizedMatrix& weight, const std::optional<Tensor>& bias_in,
-                        const std::optional<Tensor>& residual_in, Activation act, DType out_dtype) {
+                        const std::optional<Tensor>& residual_in, Activation act, DType out_dtype,
+                        const QuantizedInput& input) {
   const char* op = "quantized_linear";
   check_float(op, "x", x_in);
   check_ndim(op, "x", x_in, 1);
-  if (x_in.dim(-1) != weight.K()) fail(op, "x (..., " + std::to_string(weight.K()) + ")", to_string(x_in.shape()));
+  const bool gated = input.source == ActivationSource::kSwiglu || input.source == ActivationSource::kGeglu;
+  const int64_t columns = gated ? 2 * weight.K() : weight.K();
+  if (x_in.dim(-1) != columns) fail(op, "x (..., " + std::to_string(columns) + ")", to_string(x_in.shape()));
+  Tensor norm_weight;
+  if (input.source == ActivationSource::kRmsNorm) {
+    if (!input.norm_weight) fail(op, "norm_weight of an RMS norm", "none");
+    check_dtype(op, "norm_weight", *input.norm_weight, DType::kF32);
+    check_shape(op, "norm_weight", *input.norm_weight, {weight.K()});
+    norm_weight = input.norm_weight->contiguous();
+  }
   if (out_dtype != DType::kF32 && out_dtype != x_in.dtype())
     fail_type(op, std::string("output float32 or ") + name_of(x_in.dtype()), name_of(out_dtype));
   if (act != Activation::kNone) {
-    Tensor out = activate(act, quantized_linear(x_in, weight, bias_in, std::nullopt, Activation::kNone, out_dtype));
+    Tensor out =
+        activate(act, quantized_linear(x_in, weight, bias_in, std::nullopt, Activation::kNone, out_dtype, input));
     return residual_in ? binary(op, &KernelTable::add, out, *residual_in) : out;
   }
   const Tensor x = x_in.contiguous();
@@ -236,7 +247,9 @@ Tensor quantized_linear(const Tensor& x_in, const QuantizedMatrix& weight, const
   const int64_t ldx = K / kQuantBlock + 1;
   const Tensor blocks = Tensor::empty({M * ldx * static_cast<int64_t>(sizeof(ActivationBlock))}, DType::kU8);
   ActivationBlock* const rows = static_cast<ActivationBlock*>(blocks.data());
-  kernel(op, x.device(), &KernelTable::quantize_activations)({x.dtype(), M, K, x.data(), rows, ldx});
+  kernel(op, x.device(), &KernelTable::quantize_activations)(
+      {x.dtype(), M, K, x.data(), rows, ldx, input.source,
+       norm_weight.defined() ? norm_weight.data_as<float>() : nullptr, input.eps});
   const auto offset = [&](const Tensor& t, int64_t column) {
     return static_cast<char*>(t.data()) + column * static_cast<int64_t>(size_of(out_dtype));
   };

@@ -32,10 +32,18 @@ class QuantizedMatrix {
   std::vector<Part> parts_;
 };
 
-// out (..., N) = residual + act(x (..., K) · weightᵀ + bias (N)), as linear() has it, with x rounded to int8 in blocks
-// of 32.
+// What is multiplied: x (..., K), its RMS norm, or silu(gate) · up or gelu(gate) · up of x (..., 2K) = [gate, up].
+struct QuantizedInput {
+  ActivationSource source = ActivationSource::kRows;
+  std::optional<Tensor> norm_weight = std::nullopt;  // (K) float32, of an RMS norm
+  float eps = 0.0f;
+};
+
+// out (..., N) = residual + act(x (..., K) · weightᵀ + bias (N)), as linear() has it, with x, or what `input` makes of
+// it, rounded to int8 in blocks of 32.
 Tensor quantized_linear(const Tensor& x, const QuantizedMatrix& weight, const std::optional<Tensor>& bias,
-                        const std::optional<Tensor>& residual, Activation act, DType out_dtype);
+                        const std::optional<Tensor>& residual, Activation act, DType out_dtype,
+                        const QuantizedInput& input = {});
 
 // Rows of the matrix for integer ids (...): (..., K) in dtype.
 Tensor quantized_rows(const QuantizedMatrix& weight, const Tensor& ids, DType dtype);

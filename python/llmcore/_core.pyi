@@ -14,6 +14,7 @@ import typing_extensions
 __all__: list[str] = [
     "BPE",
     "Activation",
+    "ActivationSource",
     "Array",
     "BPETrainer",
     "CacheBlocks",
@@ -72,6 +73,7 @@ __all__: list[str] = [
     "reset_peak_memory",
     "rms_norm",
     "rope",
+    "rope_append",
     "sample",
     "scale",
     "set_num_threads",
@@ -254,6 +256,47 @@ class QuantizedMatrix:
     def nbytes(self) -> int: ...
     @property
     def shape(self) -> tuple[int, int]: ...
+
+class ActivationSource:
+    """
+    What a product with a quantized matrix makes of its rows first.
+
+    Members:
+
+      rows
+
+      rms_norm
+
+      swiglu
+
+      geglu
+    """
+
+    __members__: typing.ClassVar[dict[str, ActivationSource]]
+    geglu: typing.ClassVar[ActivationSource]
+    rms_norm: typing.ClassVar[ActivationSource]
+    rows: typing.ClassVar[ActivationSource]
+    swiglu: typing.ClassVar[ActivationSource]
+    @typing.overload
+    def __eq__(self, other: ActivationSource) -> bool: ...
+    @typing.overload
+    def __eq__(self, other: typing.Any) -> bool: ...
+    def __getstate__(self) -> int: ...
+    def __hash__(self) -> int: ...
+    def __index__(self) -> int: ...
+    def __init__(self, value: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def __int__(self) -> int: ...
+    @typing.overload
+    def __ne__(self, other: ActivationSource) -> bool: ...
+    @typing.overload
+    def __ne__(self, other: typing.Any) -> bool: ...
+    def __repr__(self) -> str: ...
+    def __setstate__(self, state: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def __str__(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
 
 class CacheBlocks:
     """
@@ -543,6 +586,9 @@ def quantized_linear(
     residual: Array | None,
     activation: Activation,
     out_dtype: DType,
+    source: ActivationSource = ActivationSource.rows,
+    norm_weight: Array | None = None,
+    eps: typing.SupportsFloat | typing.SupportsIndex = 0.0,
 ) -> Array: ...
 def quantized_rows(weight: QuantizedMatrix, ids: Array, dtype: DType) -> Array: ...
 def quantized_values(weight: QuantizedMatrix, dtype: DType) -> Array: ...
@@ -561,6 +607,17 @@ def rope(
     positions: Array | None,
     heads: typing.SupportsInt | typing.SupportsIndex | None,
     inverse: bool,
+) -> Array: ...
+def rope_append(
+    qkv: Array,
+    cos: Array,
+    sin: Array,
+    positions: Array,
+    keys: Array,
+    values: Array,
+    lengths: Array,
+    cache: CacheBlocks,
+    dtype: DType,
 ) -> Array: ...
 def sample(
     logits: Array,

@@ -137,3 +137,50 @@ def test_bad_blocks():
     numbers = pool.astype(np.uint8)
     with pytest.raises(ValueError, match=r"\[attention\] expected both scales or none"):
         ops.attention(x, numbers, numbers, lengths=lengths, cache=one_scale)
+
+
+@pytest.mark.parametrize("kept", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("D", "R"), [(40, 40), (64, 64), (80, 48), (8, 2)])
+def test_turned_and_appended_in_one_pass(D, R, dtype, kept):
+    """The bits of rope and cache_append one after the other, and nothing else of the pools is touched."""
+    B, T, H, Hkv, P = 3, 9, 4, 2, 200
+    qkv, angles = random((B, T, H + 2 * Hkv, D), dtype), random((P, R // 2), "float32", 1)
+    cos, sin = np.cos(angles), np.sin(angles)
+    lengths = np.array([9, 70, 130], np.int32)
+    positions = (lengths[:, None] - T + np.arange(T)).astype(np.int32)
+    apart, together = scattered(B, 130, Hkv, D, kept), scattered(B, 130, Hkv, D, kept)
+    turned = ops.rope(qkv, cos, sin, positions, heads=H + Hkv)
+    q, k, v = ops.split(turned, [H, Hkv, Hkv], dim=2)
+    pools, scales, tables = apart
+    for pool, scale, x in zip(pools, scales, (k, v), strict=True):
+        ops.cache_append(pool, x, lengths, tables, scale)
+    pools, scales, tables = together
+    cache = _core.CacheBlocks(_core.from_numpy(tables), *(None if s is None else _core.from_numpy(s) for s in scales))
+    assert_same_bits(lambda: [ops.rope_append(qkv, cos, sin, positions, *pools, lengths, cache, dtype).numpy(), *pools])
+    got = ops.rope_append(qkv, cos, sin, positions, *pools, lengths, cache, dtype)
+    np.testing.assert_array_equal(got.numpy(), q.numpy())
+    for one, other in zip([*apart[0], *apart[1]], [*together[0], *together[1]], strict=True):
+        if one is not None:
+            assert one.tobytes() == other.tobytes()
+
+
+def test_bad_input_of_the_one_pass_is_named():
+    pools, _, tables = scattered(1, 64, 2, 8, "float32")
+    cache = _core.CacheBlocks(_core.from_numpy(tables))
+    table, lengths, at = np.ones((4, 4), np.float32), np.array([1], np.int32), np.zeros((1, 1), np.int32)
+
+    def append(heads=6, positions=at, cos=table, count=lengths, dtype="float32"):
+        qkv = np.zeros((1, 1, heads, 8), np.float32)
+        ops.rope_append(qkv, cos, table, positions, *pools, count, cache, dtype)
+
+    for change, message in (
+        ({"heads": 4}, r"expected qkv \(B, T, H \+ 2 Hkv, D\)"),
+        ({"positions": at + 4}, r"expected positions in \[0, 4\), got 4"),
+        ({"cos": np.ones((4, 5), np.float32)}, r"expected sin"),
+        ({"count": np.array([65], np.int32)}, r"expected lengths in \[1, 65\), got 65"),
+    ):
+        with pytest.raises(ValueError, match=rf"\[rope_append\] {message}"):
+            append(**change)
+    with pytest.raises(TypeError, match=r"\[rope_append\] expected dtype float32 or bfloat16"):
+        append(dtype="int32")

@@ -7,10 +7,11 @@ import llmcore
 from formats.test_quantization import tensor
 from gradcheck import random
 from llmcore import _core, nn, ops
-from llmcore._tensor import array_to_numpy
+from llmcore._tensor import Tensor, array_to_numpy
 from llmcore.formats.gguf import TYPES, GGUFTensor
 from llmcore.formats.quantization import dequantize, encode
 from llmcore.models.weights import Encoded, Piece, Stored
+from llmcore.ops.deferred import Deferred
 from reference import quantized as reference
 from threads import assert_same_bits
 from tolerances import assert_close
@@ -107,6 +108,59 @@ def test_activations_and_gradients(activation):
     assert w.grad is None
 
 
+def norm_of(x, w, eps):
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * w
+
+
+def gated_of(x, activation):
+    gate, up = np.split(x, 2, axis=-1)
+    if activation == "swiglu":
+        return gate / (1 + np.exp(-gate)) * up
+    return 0.5 * gate * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3))) * up
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("M", [1, 3, 40])
+@pytest.mark.parametrize("source", ["rms_norm", "swiglu", "geglu"])
+def test_what_is_rounded_in_passing(source, M, dtype):
+    """A norm, or gates, that never lie in memory: near their float64 twin, in float32 the bits of the two kernels, for any
+    number of threads."""
+    w = weight(("Q4_1", 37), width=96)
+    x = llmcore.tensor(random((M, 96 if source == "rms_norm" else 192), dtype), dtype)
+    norm = llmcore.tensor(random((96,), seed=1).astype(np.float32) + 1)
+    if source == "rms_norm":
+        deferred, made = ops.rms_norm(x, norm, 1e-5, deferred=True), ops.rms_norm(x, norm, 1e-5)
+        twin = norm_of(x.numpy().astype(np.float64), norm.numpy().astype(np.float64), 1e-5)
+    else:
+        pre = x.array
+        kind, how = ops.activation.ACTIVATIONS[source], getattr(_core.ActivationSource, source)
+        deferred = Deferred(pre, (M, 96), lambda: _core.activate(kind, pre), how)
+        made, twin = Tensor(_core.activate(kind, pre)), gated_of(x.numpy().astype(np.float64), source)
+    assert deferred.shape == made.shape
+    assert deferred.dtype == made.dtype == dtype
+    assert_same_bits(lambda: [ops.linear(deferred, w).numpy()])
+    fused = ops.linear(deferred, w).numpy()
+    assert not deferred.made
+    # A number in the middle between two steps of 8 bits may fall to either side.
+    assert_close(fused, reference.quantized_linear(twin, w.stored()), "bfloat16")
+    if dtype == "float32":
+        np.testing.assert_array_equal(fused, ops.linear(made, w).numpy())
+    np.testing.assert_array_equal(deferred.numpy(), made.numpy())  # whoever asks gets it
+    assert deferred.made
+
+
+def test_gates_of_quantized_layers_are_made_in_passing():
+    gate_up, down = weight(("Q8_0", 192), width=64), weight(("Q4_1", 64), width=96)
+    x = llmcore.tensor(random((5, 64)).astype(np.float32))
+    hidden = ops.linear(x, gate_up, activation="swiglu")
+    assert isinstance(hidden, Deferred)
+    out = ops.linear(hidden, down).numpy()
+    assert not hidden.made
+    plain = ops.swiglu(ops.linear(x, gate_up))
+    np.testing.assert_array_equal(out, ops.linear(plain, down).numpy())
+    np.testing.assert_array_equal(hidden.numpy(), plain.numpy())
+
+
 @pytest.mark.parametrize("kind", ["Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K"])
 def test_a_row_never_depends_on_others(kind):
     w, x = weight((kind, 70), width=256), random((21, 256)).astype(np.float32)
@@ -133,6 +187,16 @@ def test_bad_input_is_named():
     w = weight(("Q8_0", 4), width=64)
     with pytest.raises(ValueError, match=r"\[quantized_linear\] expected x \(..., 64\), got \(2, 32\)"):
         ops.linear(np.zeros((2, 32), np.float32), w)
+    one = _core.ActivationSource
+    for source, more, message in (
+        (one.swiglu, (), r"expected x \(..., 128\), got \(2, 64\)"),
+        (one.rms_norm, (), "expected norm_weight of an RMS norm, got none"),
+        (one.rms_norm, (llmcore.tensor(np.ones(32, np.float32)).array, 1e-5), r"expected norm_weight \(64,\), got"),
+    ):
+        x = llmcore.tensor(np.zeros((2, 64), np.float32)).array
+        none = _core.Activation.none
+        with pytest.raises(ValueError, match=rf"\[quantized_linear\] {message}"):
+            _core.quantized_linear(x, w.quantized, None, None, none, _core.DType.float32, source, *more)
     with pytest.raises(ValueError, match=r"\[quantized_rows\] expected ids in \[0, 4\), got 4"):
         ops.embedding(np.array([4]), w)
     with pytest.raises(ValueError, match="expected a weight that is not quantized"):

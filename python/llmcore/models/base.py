@@ -164,6 +164,8 @@ class CausalLM(nn.Module):
         for path, module in self.modules() if kind != "none" else ():
             if isinstance(module, (nn.Linear, nn.Embedding)) and not path.endswith("router"):
                 module.weight = _quantized(module.weight, kind)
+            elif isinstance(module, nn.RMSNorm):
+                module.deferred = module.weight.shape == (self.config.width,)
 
     # ---- files ----
 

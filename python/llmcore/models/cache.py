@@ -133,9 +133,21 @@ class KVCache:
         to, lengths = self.pool.layers[layer], self.lengths
         ops.cache_append(to.keys, k, lengths, self.tables, to.key_scale)
         ops.cache_append(to.values, v, lengths, self.tables, to.value_scale)
-        own = ops.cast(q, self.pool.compute)
-        y = ops.attention(own, to.keys, to.values, lengths=lengths, cache=self._blocks[layer], **options)
-        return ops.cast(y, q.array.dtype)
+        return self._attended(layer, ops.cast(q, self.pool.compute), q.array.dtype, **options)
+
+    def attend_packed(
+        self, layer: int, qkv: Tensor, tables: tuple[np.ndarray, np.ndarray], positions: np.ndarray, **options
+    ) -> Tensor:
+        """The same of queries, keys and values in one tensor (B, T, H + 2 Hkv, D), the first two not turned yet."""
+        to, blocks = self.pool.layers[layer], self._blocks[layer]
+        cos, sin = tables
+        q = ops.rope_append(qkv, cos, sin, positions, to.keys, to.values, self.lengths, blocks, self.pool.compute)
+        return self._attended(layer, q, qkv.array.dtype, **options)
+
+    def _attended(self, layer: int, q: Tensor, dtype, **options) -> Tensor:
+        to = self.pool.layers[layer]
+        y = ops.attention(q, to.keys, to.values, lengths=self.lengths, cache=self._blocks[layer], **options)
+        return ops.cast(y, dtype)
 
 
 def blocks_for(positions: int) -> int:

@@ -82,8 +82,13 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, at: Place, residual: Tensor | None = None) -> Tensor:
         """residual + attention(x)"""
         B, T, _ = x.shape
-        q, k, v = self._qkv(self.qkv(x), at)
-        y = at.attend(self.layer, q, k, v, **self.options)
+        qkv = self.qkv(x)
+        if at.cache is not None and at.positions is not None and self.rotary is not None and self.norm is None:
+            packed = qkv.reshape(B, T, self.heads + 2 * self.kv_heads, self.head_size)
+            y = at.cache.attend_packed(self.layer, packed, self.rotary.tables(at.end), at.positions, **self.options)
+        else:
+            q, k, v = self._qkv(qkv, at)
+            y = at.attend(self.layer, q, k, v, **self.options)
         return self.out(y.reshape(B, T, self.heads * self.head_size), residual=residual)
 
     def _qkv(self, qkv: Tensor, at: Place) -> list[Tensor]:

@@ -50,11 +50,13 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """RMS norm with weight."""
+    """RMS norm with weight. `deferred`: what reads it is quantized, and makes it of its input in passing."""
+
+    deferred = False
 
     def __init__(self, width: int, eps: float = 1e-6):
         self.weight = Parameter(Constant((width,), 1.0))
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.rms_norm(x, self.weight, self.eps)
+        return ops.rms_norm(x, self.weight, self.eps, self.deferred)

@@ -6,7 +6,7 @@ Bad shapes, dtypes and devices raise ValueError or TypeError as `[op] expected .
 from llmcore._tensor import Tensor, tensor
 from llmcore.ops.activation import geglu, gelu, silu, softcap, softmax, swiglu
 from llmcore.ops.arithmetic import add, cast, join, mul, reshape, split
-from llmcore.ops.attention import attention, cache_append
+from llmcore.ops.attention import attention, cache_append, rope_append
 from llmcore.ops.embedding import embedding, rope
 from llmcore.ops.experts import gather_rows, weighted_sum
 from llmcore.ops.linear import linear, matmul
@@ -35,6 +35,7 @@ __all__ = [
     "reshape",
     "rms_norm",
     "rope",
+    "rope_append",
     "sample",
     "silu",
     "softcap",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmcore import _core, autograd
-from llmcore._tensor import Tensor, as_tensor, integer, number, to_array
+from llmcore._tensor import Tensor, as_tensor, integer, number, to_array, to_dtype
 
 
 def attention(
@@ -75,3 +75,13 @@ def cache_append(cache, x, lengths, blocks=None, scale=None) -> None:
         None if blocks is None else to_array(blocks),
         None if scale is None else to_array(scale),
     )
+
+
+def rope_append(qkv, cos, sin, positions, keys, values, lengths, cache: _core.CacheBlocks, dtype) -> Tensor:
+    """What attention with a cache wants of qkv (B, T, H + 2 Hkv, D), in one pass: queries and keys are turned as by `rope`,
+    keys and values written as by `cache_append` to the pools keys and values (N, 64, Hkv, D) that `cache` tells about.
+    Returns the queries (B, T, H, D) in dtype. Nothing is recorded for gradients."""
+    packed = as_tensor(qkv)
+    tables = to_array(cos), to_array(sin), to_array(positions)
+    pools = to_array(keys), to_array(values), to_array(lengths)
+    return Tensor(_core.rope_append(packed.array, *tables, *pools, cache, to_dtype(dtype)))

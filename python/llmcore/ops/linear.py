@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from llmcore import _core, autograd
+from llmcore._core import ActivationSource
 from llmcore._tensor import FLOATS, Tensor, as_tensor, to_dtype
 from llmcore.ops.activation import ACTIVATIONS, activate
 from llmcore.ops.arithmetic import add
+from llmcore.ops.deferred import Deferred
+
+_GATED: dict[str | None, ActivationSource] = {"swiglu": ActivationSource.swiglu, "geglu": ActivationSource.geglu}
 
 
 def linear(x, weight, bias=None, residual=None, activation: str | None = None, out_dtype=None) -> Tensor:
@@ -21,13 +25,13 @@ def linear(x, weight, bias=None, residual=None, activation: str | None = None, o
         known = ", ".join(map(repr, ACTIVATIONS))
         raise ValueError(f"[linear] expected activation one of {known}, got {activation!r}")
     x, weight = as_tensor(x), as_tensor(weight)
-    dtype = x.array.dtype
-    if dtype not in FLOATS:  # before the weight is packed to it
-        raise TypeError(f"[linear] expected x float32 or bfloat16, got {dtype.name}")
     bias = None if bias is None else as_tensor(bias)
     residual = None if residual is None else as_tensor(residual)
     if weight.quantized is not None:
         return _quantized(x, weight, bias, residual, activation, out_dtype)
+    dtype = x.array.dtype
+    if dtype not in FLOATS:  # before the weight is packed to it
+        raise TypeError(f"[linear] expected x float32 or bfloat16, got {dtype.name}")
     taped = autograd.needs_grad(x, weight, bias, residual)
     y, pre = _core.linear(
         x.array,
@@ -62,14 +66,26 @@ def linear(x, weight, bias=None, residual=None, activation: str | None = None, o
 def _quantized(x: Tensor, weight: Tensor, bias, residual, activation, out_dtype) -> Tensor:
     """With a weight that stays quantized; x is rounded to int8 in blocks of 32. Gradients flow to x, bias and residual,
     by the weight's float32 values, as if x had not been rounded."""
-    dtype = x.array.dtype if out_dtype is None else to_dtype(out_dtype)
+    deferred = x if isinstance(x, Deferred) and not x.made else None
+    own = x.array.dtype if deferred is None else deferred.core_dtype
+    dtype = own if out_dtype is None else to_dtype(out_dtype)
     taped = autograd.needs_grad(x, bias, residual)
+    if activation in _GATED and not taped:
+        pre = _quantized(x, weight, bias, None, None, out_dtype).array
+        kind, shape = ACTIVATIONS[activation], (*pre.shape[:-1], pre.shape[-1] // 2)
+        if pre.shape[-1] % 2 == 0 and dtype is own:
+            y: Tensor = Deferred(pre, shape, lambda: _core.activate(kind, pre), _GATED[activation])
+        else:
+            y = Tensor(_core.activate(kind, pre))
+        return y if residual is None else add(y, residual)
     if taped and activation is not None:
         y = activate(_quantized(x, weight, bias, None, None, out_dtype), ACTIVATIONS[activation])
         return y if residual is None else add(y, residual)
     tensors = None if bias is None else bias.array, None if residual is None else residual.array
     assert weight.quantized is not None
-    out = Tensor(_core.quantized_linear(x.array, weight.quantized, *tensors, ACTIVATIONS[activation], dtype))
+    given = x.array if deferred is None else deferred.given
+    how = () if deferred is None else (deferred.source, deferred.norm_weight, deferred.eps)
+    out = Tensor(_core.quantized_linear(given, weight.quantized, *tensors, ACTIVATIONS[activation], dtype, *how))
     if not taped:
         return out
     source = x.array.dtype

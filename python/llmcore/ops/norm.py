@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from llmcore import _core, autograd
+from llmcore._core import ActivationSource
 from llmcore._tensor import Tensor, as_tensor, number
+from llmcore.ops.deferred import Deferred
 
 
 def layer_norm(x, weight, bias=None, eps: float = 1e-5) -> Tensor:
@@ -19,12 +21,16 @@ def layer_norm(x, weight, bias=None, eps: float = 1e-5) -> Tensor:
     return _record(Tensor(y), x, weight, bias, mean, rstd)
 
 
-def rms_norm(x, weight, eps: float = 1e-6) -> Tensor:
+def rms_norm(x, weight, eps: float = 1e-6, deferred: bool = False) -> Tensor:
     """x / √(mean(x²) + eps) · weight over the last dimension (Zhang & Sennrich 2019).
 
-    x (..., C) float32 or bfloat16; weight (C) float32. Returns x's shape and dtype.
+    x (..., C) float32 or bfloat16; weight (C) float32. Returns x's shape and dtype. deferred: where no gradient is wanted,
+    made only when it is asked for (see `ops.deferred`).
     """
     x, weight = as_tensor(x), as_tensor(weight)
+    if deferred and not autograd.needs_grad(x, weight):
+        given, w = x.array, weight.array
+        return Deferred(given, x.shape, lambda: _core.rms_norm(given, w, eps)[0], ActivationSource.rms_norm, w, eps)
     y, rstd = _core.rms_norm(x.array, weight.array, number("rms_norm", "eps", eps))
     return _record(Tensor(y), x, weight, None, None, rstd)
 
