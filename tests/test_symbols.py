@@ -50,3 +50,18 @@ def test_a_weak_symbol_is_found():
 0000000000000000 T llmcore::helper()
 """
     assert [line.split()[1] for line in exported(symbols, "avx2")] == ["W", "u", "T"]
+
+
+def test_no_constant_of_a_kernel_hides_one_of_the_headers():
+    """Kernels live in a namespace of their instruction set: a second constant of one name would be another there than for
+    those who prepare their data, and only for that instruction set."""
+    constant = re.compile(r"^(?:static |inline )*constexpr \w+ (k\w+)[^;\n]*", re.MULTILINE)
+    folder = ROOT / "csrc"
+    if not folder.is_dir():
+        pytest.skip("no sources")
+    shared = {n: h for h in folder.glob("*/*.h") for n in constant.findall(h.read_text())}
+    assert "kStripRows" in shared
+    for source in (folder / "cpu").glob("*.inl"):
+        for line in constant.finditer(source.read_text()):
+            for name in re.findall(r"\b(k[A-Z]\w*) =", line[0]):
+                assert name not in shared, f"{source.name}: {name} is also in {shared[name].name}"

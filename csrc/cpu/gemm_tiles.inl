@@ -4,12 +4,12 @@
 #if defined(LLMCORE_ISA_AMX)
 namespace {  // members of class templates would be weak symbols
 
-constexpr int64_t kStripRows = 48, kBlockColumns = 32;
-constexpr int64_t kBlockElements = kStripRows * kBlockColumns;
-constexpr int64_t kTileDepth = 2048;                                  // longer K is cut; partial sums wait in fp32
-constexpr int64_t kTileSums = 128 * 1024;                             // elements of them
-constexpr int64_t kGroupElements = 512 * 1024;                        // of panels that stay in the L2 cache: 1 MB
-constexpr int64_t kTurnedDepth = 1024, kTurnedRows = 6 * kStripRows;  // of a transposed a, turned block by block
+constexpr int64_t kGemmStripRows = 48, kBlockColumns = 32;
+constexpr int64_t kBlockElements = kGemmStripRows * kBlockColumns;
+constexpr int64_t kTileDepth = 2048;                                      // longer K is cut; partial sums wait in fp32
+constexpr int64_t kTileSums = 128 * 1024;                                 // elements of them
+constexpr int64_t kGroupElements = 512 * 1024;                            // of panels that stay in the L2 cache: 1 MB
+constexpr int64_t kTurnedDepth = 1024, kTurnedRows = 6 * kGemmStripRows;  // of a transposed a, turned block by block
 constexpr int64_t kTurnedStride = kTurnedDepth + kPanelDepth;
 
 // Fetches rows of a that come next into the L2 cache, a few lines at a time.
@@ -92,7 +92,7 @@ struct TileGemm {
   const O* residual;  // what is added to the result: the residual, or the old result when accumulating
   BlockEpilogue<O, kGelu> pending = {};
   RowPrefetch ahead;
-  alignas(64) float block[kStripRows * kPanelWidth];
+  alignas(64) float block[kGemmStripRows * kPanelWidth];
   alignas(64) float sums[kTileSums];
   alignas(64) bf16 turned[kTurnedRows * kTurnedStride];
 
@@ -119,14 +119,14 @@ struct TileGemm {
             mask};
   }
 
-  // kStripRows rows (x) times columns [first, first + columns) over k in [k0, k0 + k).
+  // kGemmStripRows rows (x) times columns [first, first + columns) over k in [k0, k0 + k).
   void strip(const bf16* x, int64_t lda, int64_t row, int64_t first, int64_t columns, int64_t k0, int64_t k,
              float* partial, bool last, bool cold) {
     const int64_t steps = ceil_div(k, kPanelDepth), blocks = ceil_div(least(columns, g.N - first), kBlockColumns);
-    const int lines_per_step = static_cast<int>(ceil_div(kStripRows, blocks));
-    const int rows_per_step = static_cast<int>(ceil_div(kStripRows, steps));
-    alignas(64) bf16 tail[kStripRows][kPanelDepth];
-    if (k % kPanelDepth) copy_tail(tail, kStripRows, k % kPanelDepth, x + k / kPanelDepth * kPanelDepth, lda);
+    const int lines_per_step = static_cast<int>(ceil_div(kGemmStripRows, blocks));
+    const int rows_per_step = static_cast<int>(ceil_div(kGemmStripRows, steps));
+    alignas(64) bf16 tail[kGemmStripRows][kPanelDepth];
+    if (k % kPanelDepth) copy_tail(tail, kGemmStripRows, k % kPanelDepth, x + k / kPanelDepth * kPanelDepth, lda);
     auto before = pending;  // local copies stay in registers
     auto next_rows = ahead;
     for (int64_t i = 0; i < blocks; ++i) {
@@ -150,7 +150,7 @@ struct TileGemm {
         for (int r = 0; r < rows_per_step; ++r, line += g.ldo) __builtin_prefetch(line, 0, 2);
         for (int r = 0; r < rows_per_step && before.rows > 0; ++r) before.row();
       });
-      if (last) before = epilogue(c, kBlockColumns, row, kStripRows, column);
+      if (last) before = epilogue(c, kBlockColumns, row, kGemmStripRows, column);
     }
     pending = before;
     ahead = next_rows;
@@ -160,7 +160,7 @@ struct TileGemm {
   void rest(const bf16* x, int64_t lda, int64_t row, int64_t rows, int64_t first, int64_t columns, int64_t k0,
             int64_t k, float* partial, bool last) {
     for (int64_t column = first; column < least(g.N, first + columns); column += kPanelWidth) {
-      float* c = partial ? partial + (column - first) * kStripRows : block;
+      float* c = partial ? partial + (column - first) * kGemmStripRows : block;
       panel_product(rows, k, x, lda, panels + column * depth + k0 * kPanelWidth, c, kPanelWidth, k0 > 0);
       if (!last) continue;
       for (int64_t s = 0; s < kPanelWidth && column + s < g.N; s += kBlockColumns)
@@ -186,17 +186,17 @@ struct TileGemm {
       if (g.a_transposed) turn(row, end - row, k0, k);
       const bf16* x = g.a_transposed ? turned : a + row * lda + k0;
       float* partial = chunk < g.K ? sums : nullptr;
-      for (int64_t i = row; i < end; i += kStripRows, x += kStripRows * lda) {
-        const int64_t next = i + kStripRows;
-        ahead = {x + kStripRows * lda, lda, ceil_div(k, kPanelDepth), 0,
-                 g.a_transposed ? 0 : least(end - next, kStripRows)};
+      for (int64_t i = row; i < end; i += kGemmStripRows, x += kGemmStripRows * lda) {
+        const int64_t next = i + kGemmStripRows;
+        ahead = {x + kGemmStripRows * lda, lda, ceil_div(k, kPanelDepth), 0,
+                 g.a_transposed ? 0 : least(end - next, kGemmStripRows)};
         if (next <= end) {
           strip(x, lda, i, first, columns, k0, k, partial, last, i == row);
         } else {
           pending.finish();
           rest(x, lda, i, end - i, first, columns, k0, k, partial, last);
         }
-        if (partial) partial += kStripRows * columns;
+        if (partial) partial += kGemmStripRows * columns;
       }
     }
     pending.finish();
@@ -212,7 +212,7 @@ static TilePlan plan_tiles(const GemmArgs& g) {
   const int64_t most_depth = g.a_transposed ? kTurnedDepth : kTileDepth, threads = num_threads();
   const int64_t chunk = round_up(ceil_div(g.K, ceil_div(g.K, most_depth)), kPanelDepth);
   const bool cut = chunk < g.K;
-  const int64_t strips = ceil_div(g.M, kStripRows), panels = ceil_div(g.N, kPanelWidth);
+  const int64_t strips = ceil_div(g.M, kGemmStripRows), panels = ceil_div(g.N, kPanelWidth);
   const bool tiny = g.M * g.N * g.K < (1 << 21);  // not worth waking a thread
 
   // Panels of a group stay in the L2 cache while rows pass by. With few rows every panel is used once.
@@ -222,8 +222,8 @@ static TilePlan plan_tiles(const GemmArgs& g) {
   group = ceil_div(panels, ceil_div(panels, group));
   const int64_t groups = ceil_div(panels, group), columns = group * kPanelWidth;
 
-  int64_t most = least(strips, g.a_transposed ? kTurnedRows / kStripRows : 10);
-  if (cut) most = least(most, kTileSums / (kStripRows * columns));
+  int64_t most = least(strips, g.a_transposed ? kTurnedRows / kGemmStripRows : 10);
+  if (cut) most = least(most, kTileSums / (kGemmStripRows * columns));
   int64_t best = most;
   double best_time = 1e30;  // of the slowest thread, in strips
   for (int64_t s = most; s > 0 && !tiny; --s) {
@@ -238,7 +238,7 @@ static TilePlan plan_tiles(const GemmArgs& g) {
 template <class O, bool kGelu>
 static void gemm_tiles_typed(const GemmArgs& g) {
   const TilePlan plan = plan_tiles(g);
-  const int64_t rows = plan.strips * kStripRows;
+  const int64_t rows = plan.strips * kGemmStripRows;
   const int64_t row_blocks = ceil_div(g.M, rows), column_blocks = ceil_div(g.N, plan.columns);
   parallel(row_blocks * column_blocks, [&](int64_t piece) {
     MatrixUnit unit;
