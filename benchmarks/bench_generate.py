@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import multiprocessing
 import statistics
 import subprocess
 import sys
@@ -81,6 +82,42 @@ class Llmcore:
         return (end - start) * tokens * len(prompts) / written
 
 
+class Apart:
+    """A peer in a process of its own: two libraries that use a processor's matrix tiles each configure them for themselves,
+    and may crash on threads that they share."""
+
+    def __init__(self, make: Callable, *args) -> None:
+        self.name = make.name
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        context.Process(target=_serve, args=(theirs, make, args), daemon=True).start()
+        self._pipe.recv()  # is ready
+
+    def _ask(self, *question) -> float | None:
+        self._pipe.send(question)
+        answer = self._pipe.recv()
+        if isinstance(answer, str):
+            raise RuntimeError(f"{self.name}: {answer}")
+        return answer
+
+    def read(self, prompt: list[int]) -> float | None:
+        return self._ask("read", prompt)
+
+    def write(self, prompts: list[list[int]], tokens: int) -> float | None:
+        return self._ask("write", prompts, tokens)
+
+
+def _serve(pipe, make: Callable, args: tuple) -> None:
+    side = make(*args)
+    pipe.send(True)
+    while True:
+        name, *given = pipe.recv()
+        try:
+            pipe.send(getattr(side, name)(*given))
+        except Exception as error:
+            pipe.send(str(error))
+
+
 class LlamaCpp:
     name = "llama.cpp"
 
@@ -112,17 +149,15 @@ class LlamaCpp:
 class CTranslate2:
     name = "ctranslate2"
 
-    def __init__(self, threads: int, lm: llmcore.LanguageModel, folder: Path) -> None:
+    def __init__(self, threads: int, folder: Path) -> None:
         import ctranslate2
 
-        lm.save(folder / "hf", "float32")
+        llmcore.load(NAME).save(folder / "hf", "float32")
         ctranslate2.converters.TransformersConverter(str(folder / "hf")).convert(
             str(folder / "int8"), quantization="int8"
         )
         self._generator = ctranslate2.Generator(str(folder / "int8"), intra_threads=threads, inter_threads=1)
-        self._text = lm.tokenizer
-        names = json.loads((folder / "int8" / "vocabulary.json").read_text())
-        self._names = names
+        self._names = json.loads((folder / "int8" / "vocabulary.json").read_text())
 
     def _run(self, prompts: list[list[int]], tokens: int) -> float:
         named = [[self._names[i] for i in p] for p in prompts]
@@ -195,9 +230,9 @@ def rows(threads: int, folder: Path) -> list[dict]:
     sides: list = [ours]
     has_llama = importlib.util.find_spec("llama_cpp") is not None
     if has_llama:
-        sides.append(LlamaCpp(threads, 4608))
+        sides.append(Apart(LlamaCpp, threads, 4608))
     if importlib.util.find_spec("ctranslate2") is not None:
-        sides.append(CTranslate2(threads, ours.lm, folder))
+        sides.append(Apart(CTranslate2, threads, folder))
     found = []
 
     def add(row: dict) -> None:

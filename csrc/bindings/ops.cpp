@@ -190,15 +190,32 @@ void register_losses(Binder& b) {
 }
 
 void register_optimizers(Binder& b) {
+  const auto no_panels = std::vector<Panels>{};
   b.def(
       "adamw",
       [](Tensor& p, const Tensor& g, Tensor& m, Tensor& v, float lr, float beta1, float beta2, float eps,
          float weight_decay, int64_t step, float grad_scale, const std::vector<Panels>& panels) {
-        adamw(p, g, m, v, {lr, beta1, beta2, eps, weight_decay, step, grad_scale}, panels);
+        adamw(p, g, m, v, beta1, beta2, eps, step, {lr, weight_decay, grad_scale, panels});
       },
       py::arg("param"), py::arg("grad"), py::arg("m"), py::arg("v"), py::arg("lr"), py::arg("beta1"), py::arg("beta2"),
-      py::arg("eps"), py::arg("weight_decay"), py::arg("step"), py::arg("grad_scale"),
-      py::arg("panels") = std::vector<Panels>{});
+      py::arg("eps"), py::arg("weight_decay"), py::arg("step"), py::arg("grad_scale"), py::arg("panels") = no_panels);
+  b.def(
+      "lion",
+      [](Tensor& p, const Tensor& g, Tensor& m, float lr, float beta1, float beta2, float weight_decay,
+         float grad_scale,
+         const std::vector<Panels>& panels) { lion(p, g, m, beta1, beta2, {lr, weight_decay, grad_scale, panels}); },
+      py::arg("param"), py::arg("grad"), py::arg("m"), py::arg("lr"), py::arg("beta1"), py::arg("beta2"),
+      py::arg("weight_decay"), py::arg("grad_scale"), py::arg("panels") = no_panels);
+  b.def(
+      "sgd",
+      [](Tensor& p, const Tensor& g, std::optional<Tensor> m, float lr, float momentum, bool nesterov,
+         float weight_decay, float grad_scale, const std::vector<Panels>& panels) {
+        sgd(p, g, m ? &*m : nullptr, momentum, nesterov, {lr, weight_decay, grad_scale, panels});
+      },
+      py::arg("param"), py::arg("grad"), py::arg("m"), py::arg("lr"), py::arg("momentum"), py::arg("nesterov"),
+      py::arg("weight_decay"), py::arg("grad_scale"), py::arg("panels") = no_panels);
+  b.def("momentum", &momentum, py::arg("grad"), py::arg("m"), py::arg("beta"), py::arg("nesterov"),
+        py::arg("grad_scale"));
   b.def("global_norm", &global_norm, py::arg("tensors"));
 }
 

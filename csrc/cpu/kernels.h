@@ -369,18 +369,27 @@ struct DequantizeRowsArgs {  // out (M,K) = rows ids of the matrix
 };
 
 // ---- optimizer (optim.inl) ----------------------------------------------------------------------
-struct AdamWArgs {  // Loshchilov & Hutter 2019; all float32
+struct UpdateArgs {  // one update of a parameter; all float32
   int64_t n;
   float* p;
   const float* g;
-  float* m;
-  float* v;
+  float* m;  // null for SGD without momentum
+  float* v;  // AdamW only
   float lr, beta1, beta2, eps, weight_decay;
-  float correction1, correction2;  // 1 - beta1^t, 1 - beta2^t
+  float correction1, correction2;  // AdamW: 1 - beta1^t, 1 - beta2^t
+  bool nesterov;                   // SGD
   const float* grad_scale;         // g is multiplied by *grad_scale first; or null
   int64_t rows, columns;           // n = rows * columns; only where there are panels
   const PackArgs* packs;           // panels of p (rows, columns), which get its new values in the same pass
   int64_t pack_count;
+};
+struct MomentumArgs {  // m = beta m + (1 - beta) scale g; u = m, or looking ahead beta m + (1 - beta) scale g again
+  int64_t n;
+  const float* g;
+  float* m;
+  float* u;
+  float beta, scale;
+  bool nesterov;
 };
 constexpr int64_t kSumChunk = 1 << 15;  // elements in one fixed piece of a sum
 struct SumSquaresArgs {                 // partial[i] = sum of squares of piece i (float64); ceil(n / kSumChunk) pieces
@@ -480,7 +489,10 @@ struct KernelTable {
   void (*quantized_gemm)(const QuantizedGemmArgs&);
   void (*dequantize_rows)(const DequantizeRowsArgs&);
 
-  void (*adamw)(const AdamWArgs&);
+  void (*adamw)(const UpdateArgs&);
+  void (*lion)(const UpdateArgs&);
+  void (*sgd)(const UpdateArgs&);
+  void (*momentum)(const MomentumArgs&);
   void (*sum_squares)(const SumSquaresArgs&);
 
   size_t (*sample_workspace)(const SampleArgs&);

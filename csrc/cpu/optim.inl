@@ -1,28 +1,67 @@
-// AdamW and the sums that gradient clipping needs: one pass over memory each.
+// Updates of parameters and the sums that gradient clipping needs: one pass over memory each.
 
 constexpr int64_t kPackColumns = 4096;    // in a piece of work; whole rows as a rule: memory likes long streams
 constexpr int64_t kStreamFrom = 1 << 18;  // elements: the panels of smaller weights may stay in cache until their use
 
-// m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p -= lr (wd p + (m / c1) / (sqrt(v / c2) + eps)), for n elements from
-// `begin` on of kRows rows. Where packs follow, the values go to `half` as well, in rows of kPackColumns.
-template <int kRows>
-static inline void adamw_rows(const AdamWArgs& a, int64_t begin, int64_t n, bf16* half) {
+// A rule gives the new value of element i of p and writes what it keeps of the gradient (m, v).
+
+struct AdamWRule {  // Loshchilov & Hutter 2019
+  explicit AdamWRule(const UpdateArgs& args)
+      : a(args), step(args.lr / args.correction1), inverse_root(1.0f / __builtin_sqrtf(args.correction2)) {}
+  // m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p - lr (wd p + (m / c1) / (sqrt(v / c2) + eps))
+  template <class Lanes>
+  inline vf operator()(vf p, vf g, int64_t i, Lanes lanes) const {
+    const vf m = fma(g, splat(1.0f - a.beta1), load_n(a.m + i, lanes) * a.beta1);
+    const vf v = fma(g * g, splat(1.0f - a.beta2), load_n(a.v + i, lanes) * a.beta2);
+    store_n(a.m + i, m, lanes);
+    store_n(a.v + i, v, lanes);
+    return p - m * step / fma(sqrt(v), splat(inverse_root), splat(a.eps));
+  }
+  const UpdateArgs& a;
+  const float step, inverse_root;
+};
+
+struct LionRule {  // Chen et al. 2023
+  explicit LionRule(const UpdateArgs& args) : a(args) {}
+  // p - lr (wd p + sign(b1 m + (1 - b1) g)); m = b2 m + (1 - b2) g
+  template <class Lanes>
+  inline vf operator()(vf p, vf g, int64_t i, Lanes lanes) const {
+    const vf m = load_n(a.m + i, lanes), u = fma(g, splat(1.0f - a.beta1), m * a.beta1);
+    store_n(a.m + i, fma(g, splat(1.0f - a.beta2), m * a.beta2), lanes);
+    return p - select(u > 0.0f, splat(a.lr), select(u < 0.0f, splat(-a.lr), u * 0.0f));  // nan stays nan
+  }
+  const UpdateArgs& a;
+};
+
+struct SgdRule {
+  explicit SgdRule(const UpdateArgs& args) : a(args) {}
+  // p - lr (wd p + u): u = g; with momentum m = b1 m + g and u = m, or g + b1 m (Nesterov; Sutskever et al. 2013)
+  template <class Lanes>
+  inline vf operator()(vf p, vf g, int64_t i, Lanes lanes) const {
+    if (!a.m) return p - g * a.lr;
+    const vf m = fma(load_n(a.m + i, lanes), splat(a.beta1), g);
+    store_n(a.m + i, m, lanes);
+    return p - (a.nesterov ? fma(m, splat(a.beta1), g) : m) * a.lr;
+  }
+  const UpdateArgs& a;
+};
+
+// n elements from `begin` on of kRows rows. Where packs follow, the values go to `half` as well, in rows of
+// kPackColumns.
+template <class Rule, int kRows>
+static inline void update_rows(const UpdateArgs& a, int64_t begin, int64_t n, bf16* half) {
+  const Rule rule(a);
   const float scale = a.grad_scale ? *a.grad_scale : 1.0f;
-  const float step = a.lr / a.correction1, inverse_root = 1.0f / __builtin_sqrtf(a.correction2);
   const float keep = 1.0f - a.lr * a.weight_decay;
   const float* const streams[] = {a.p, a.g, a.m, a.v};
   for_lanes<2>(n, [&](int64_t at, auto lanes, int) {
     for (int64_t r = 0; r < kRows; ++r) {
       const int64_t i = begin + r * a.columns + at;
       if constexpr (kRows > 1)  // the next rows: while these are packed, nothing else asks for them
-        for (const float* x : streams) __builtin_prefetch(x + i + kRows * a.columns, 0, 2);
-      const vf g = load_n(a.g + i, lanes) * scale;
-      const vf m = fma(g, splat(1.0f - a.beta1), load_n(a.m + i, lanes) * a.beta1);
-      const vf v = fma(g * g, splat(1.0f - a.beta2), load_n(a.v + i, lanes) * a.beta2);
-      const vf p = load_n(a.p + i, lanes) * keep - m * step / fma(sqrt(v), splat(inverse_root), splat(a.eps));
+        for (const float* x : streams)
+          if (x) __builtin_prefetch(x + i + kRows * a.columns, 0, 2);
+      const vf p = rule(load_n(a.p + i, lanes) * keep, load_n(a.g + i, lanes) * scale, i, lanes);
       store_n(a.p + i, p, lanes);
-      store_n(a.m + i, m, lanes);
-      store_n(a.v + i, v, lanes);
       if (half) {
         const vh bits = to_half_exact(p);
         memcpy(half + r * kPackColumns + at, &bits, sizeof bits);
@@ -51,10 +90,11 @@ static void pack_updated(const PackArgs& g, int64_t row, int64_t rows, int64_t b
     pack_columns<S, kStream>(g, column, row, least(row + rows, depth), panels + column * depth);
 }
 
-static void adamw(const AdamWArgs& a) {
+template <class Rule>
+static void update(const UpdateArgs& a) {
   if (a.pack_count == 0)
     return parallel_ranges(a.n, kGrain,
-                           [&](int64_t begin, int64_t end) { adamw_rows<1>(a, begin, end - begin, nullptr); });
+                           [&](int64_t begin, int64_t end) { update_rows<Rule, 1>(a, begin, end - begin, nullptr); });
   const int64_t pieces = ceil_div(a.columns, kPackColumns);
   const bool stream = a.n >= kStreamFrom;
   parallel(ceil_div(a.rows, kPanelWidth) * pieces, [&](int64_t piece) {
@@ -83,14 +123,26 @@ static void adamw(const AdamWArgs& a) {
       for (int64_t row = group; row < group + kWordGroup; row += 2) {
         bf16* values = half + (row - group) * kPackColumns;
         if (row + 1 < a.rows)
-          adamw_rows<2>(a, row * a.columns + begin, end - begin, values);
+          update_rows<Rule, 2>(a, row * a.columns + begin, end - begin, values);
         else if (row < a.rows)
-          adamw_rows<1>(a, row * a.columns + begin, end - begin, values);
+          update_rows<Rule, 1>(a, row * a.columns + begin, end - begin, values);
         pack_all(false, row, 2);
       }
       pack_all(true, group, kWordGroup);
     }
     end_stream();
+  });
+}
+
+static void momentum(const MomentumArgs& a) {
+  parallel_ranges(a.n, kGrain, [&](int64_t begin, int64_t end) {
+    for_lanes<2>(end - begin, [&](int64_t at, auto lanes, int) {
+      const int64_t i = begin + at;
+      const vf g = load_n(a.g + i, lanes) * (a.scale * (1.0f - a.beta));
+      const vf m = fma(load_n(a.m + i, lanes), splat(a.beta), g);
+      store_n(a.m + i, m, lanes);
+      store_n(a.u + i, a.nesterov ? fma(m, splat(a.beta), g) : m, lanes);
+    });
   });
 }
 
@@ -119,6 +171,9 @@ static void sum_squares(const SumSquaresArgs& a) {
 }
 
 static void register_optim(KernelTable& t) {
-  t.adamw = adamw;
+  t.adamw = update<AdamWRule>;
+  t.lion = update<LionRule>;
+  t.sgd = update<SgdRule>;
+  t.momentum = momentum;
   t.sum_squares = sum_squares;
 }

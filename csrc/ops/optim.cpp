@@ -6,38 +6,89 @@
 
 namespace llmcore {
 
-void adamw(Tensor& param, const Tensor& grad, Tensor& m, Tensor& v, const AdamWStep& s,
-           const std::vector<Panels>& panels) {
-  const char* op = "adamw";
+namespace {
+
+using State = std::vector<std::pair<const char*, Tensor*>>;
+
+void check_state(const char* op, const Tensor& param, const Tensor& grad, const State& state) {
   check_dtype(op, "param", param, DType::kF32);
-  for (auto& [name, t] : {std::pair<const char*, const Tensor&>{"param", param}, {"grad", grad}, {"m", m}, {"v", v}}) {
-    check_like(op, name, t, param);
-    check_contiguous(op, name, t);
-    if (&t != &grad) check_in_place(op, name, t);
+  check_like(op, "grad", grad, param);
+  check_contiguous(op, "grad", grad);
+  for (auto [name, t] : state) {
+    check_like(op, name, *t, param);
+    check_contiguous(op, name, *t);
+    check_in_place(op, name, *t);
   }
-  if (s.step < 1) fail(op, "step >= 1", std::to_string(s.step));
-  if (!(s.beta1 >= 0 && s.beta1 < 1 && s.beta2 >= 0 && s.beta2 < 1))
-    fail(op, "betas in [0, 1)", std::to_string(s.beta1) + ", " + std::to_string(s.beta2));
-  AdamWArgs a{};
+}
+
+void check_betas(const char* op, float beta1, float beta2) {
+  if (!(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1))
+    fail(op, "betas in [0, 1)", std::to_string(beta1) + ", " + std::to_string(beta2));
+}
+
+// `a` with what all rules have in common, run.
+void run(const char* op, void (*KernelTable::*rule)(const UpdateArgs&), UpdateArgs a, Tensor& param, const Tensor& grad,
+         const Update& u) {
   a.n = param.size();
-  a.p = param.data_as<float>(), a.g = grad.data_as<float>(), a.m = m.data_as<float>(), a.v = v.data_as<float>();
-  a.lr = s.lr, a.beta1 = s.beta1, a.beta2 = s.beta2, a.eps = s.eps, a.weight_decay = s.weight_decay;
-  a.correction1 = static_cast<float>(1.0 - std::pow(static_cast<double>(s.beta1), static_cast<double>(s.step)));
-  a.correction2 = static_cast<float>(1.0 - std::pow(static_cast<double>(s.beta2), static_cast<double>(s.step)));
-  a.grad_scale = &s.grad_scale;
+  a.p = param.data_as<float>(), a.g = grad.data_as<float>();
+  a.lr = u.lr, a.weight_decay = u.weight_decay, a.grad_scale = &u.grad_scale;
   std::vector<PackArgs> packs;
-  if (!panels.empty()) {
+  if (!u.panels.empty()) {
     if (param.ndim() != 2) fail(op, "panels of a matrix only", to_string(param.shape()));
     a.rows = param.dim(0), a.columns = param.dim(1);
   }
-  for (const Panels& p : panels) {
+  for (const Panels& p : u.panels) {
     const Shape shape = p.transposed ? Shape{p.N, p.K} : Shape{p.K, p.N};
     check_shape(op, "param, as its panels are,", param, shape);
     if (p.paired && p.N % kPanelWidth) fail(op, "halves of paired panels of whole 32 rows", std::to_string(p.N / 2));
     packs.push_back({param.data(), DType::kF32, a.columns, p.K, p.N, p.transposed, p.data.data(), p.dtype, p.paired});
   }
   a.packs = packs.data(), a.pack_count = static_cast<int64_t>(packs.size());
-  kernel(op, param.device(), &KernelTable::adamw)(a);
+  kernel(op, param.device(), rule)(a);
+}
+
+}  // namespace
+
+void adamw(Tensor& param, const Tensor& grad, Tensor& m, Tensor& v, float beta1, float beta2, float eps, int64_t step,
+           const Update& update) {
+  const char* op = "adamw";
+  check_state(op, param, grad, {{"param", &param}, {"m", &m}, {"v", &v}});
+  if (step < 1) fail(op, "step >= 1", std::to_string(step));
+  check_betas(op, beta1, beta2);
+  UpdateArgs a{};
+  a.m = m.data_as<float>(), a.v = v.data_as<float>();
+  a.beta1 = beta1, a.beta2 = beta2, a.eps = eps;
+  a.correction1 = static_cast<float>(1.0 - std::pow(static_cast<double>(beta1), static_cast<double>(step)));
+  a.correction2 = static_cast<float>(1.0 - std::pow(static_cast<double>(beta2), static_cast<double>(step)));
+  run(op, &KernelTable::adamw, a, param, grad, update);
+}
+
+void lion(Tensor& param, const Tensor& grad, Tensor& m, float beta1, float beta2, const Update& update) {
+  const char* op = "lion";
+  check_state(op, param, grad, {{"param", &param}, {"m", &m}});
+  check_betas(op, beta1, beta2);
+  UpdateArgs a{};
+  a.m = m.data_as<float>(), a.beta1 = beta1, a.beta2 = beta2;
+  run(op, &KernelTable::lion, a, param, grad, update);
+}
+
+void sgd(Tensor& param, const Tensor& grad, Tensor* m, float momentum, bool nesterov, const Update& update) {
+  const char* op = "sgd";
+  check_state(op, param, grad, m ? State{{"param", &param}, {"m", m}} : State{{"param", &param}});
+  check_betas(op, momentum, 0);
+  UpdateArgs a{};
+  a.m = m ? m->data_as<float>() : nullptr, a.beta1 = momentum, a.nesterov = nesterov;
+  run(op, &KernelTable::sgd, a, param, grad, update);
+}
+
+Tensor momentum(const Tensor& grad, Tensor& m, float beta, bool nesterov, float grad_scale) {
+  const char* op = "momentum";
+  check_state(op, m, grad, {{"m", &m}});
+  check_betas(op, beta, 0);
+  Tensor u = Tensor::empty_like(m);
+  kernel(op, m.device(), &KernelTable::momentum)(
+      {m.size(), grad.data_as<float>(), m.data_as<float>(), u.data_as<float>(), beta, grad_scale, nesterov});
+  return u;
 }
 
 double global_norm(const std::vector<Tensor>& tensors) {

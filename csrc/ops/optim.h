@@ -7,14 +7,25 @@
 
 namespace llmcore {
 
-struct AdamWStep {
-  float lr, beta1, beta2, eps, weight_decay;
-  int64_t step;      // 1 for the first update
+// One update, in place on param, on what is kept of gradients (like param), and on panels that were packed from param.
+// lr * weight_decay * param is taken off as well (decoupled decay).
+struct Update {
+  float lr, weight_decay;
   float grad_scale;  // gradients are multiplied by this first (clipping, accumulation)
+  const std::vector<Panels>& panels;
 };
-// In place on param and the moments m, v (Loshchilov & Hutter 2019), and on panels that were packed from param.
-void adamw(Tensor& param, const Tensor& grad, Tensor& m, Tensor& v, const AdamWStep& step,
-           const std::vector<Panels>& panels);
+
+// Loshchilov & Hutter 2019; step is 1 for the first update.
+void adamw(Tensor& param, const Tensor& grad, Tensor& m, Tensor& v, float beta1, float beta2, float eps, int64_t step,
+           const Update& update);
+// Chen et al. 2023
+void lion(Tensor& param, const Tensor& grad, Tensor& m, float beta1, float beta2, const Update& update);
+// m (momentum * m + grad) where there is momentum; Nesterov's looks ahead (Sutskever et al. 2013).
+void sgd(Tensor& param, const Tensor& grad, Tensor* m, float momentum, bool nesterov, const Update& update);
+
+// What Muon makes orthogonal (Jordan et al. 2024): m = beta m + (1 - beta) grad_scale grad, in place; returns m, or
+// with nesterov beta m + (1 - beta) grad_scale grad.
+Tensor momentum(const Tensor& grad, Tensor& m, float beta, bool nesterov, float grad_scale);
 
 // sqrt of the sum of squares over all tensors, summed in float64 in a fixed order.
 double global_norm(const std::vector<Tensor>& tensors);

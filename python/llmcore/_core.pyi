@@ -54,12 +54,14 @@ __all__: list[str] = [
     "linear_cross_entropy",
     "linear_cross_entropy_grad",
     "linear_weight_grad",
+    "lion",
     "log",
     "log_one_minus",
     "machine_peak",
     "machine_read",
     "matmul",
     "memory_stats",
+    "momentum",
     "mul",
     "norm_backward",
     "num_threads",
@@ -77,6 +79,7 @@ __all__: list[str] = [
     "sample",
     "scale",
     "set_num_threads",
+    "sgd",
     "sigmoid",
     "softcap",
     "softcap_backward",
@@ -547,6 +550,17 @@ def linear_cross_entropy_grad(
     x: Array, forward: Panels, backward: Panels, targets: Array, dloss: Array, weight_grad: bool = True
 ) -> tuple[Array, Array, Array | None]: ...
 def linear_weight_grad(dy: Array, x: Array, dw: Array | None = None) -> Array: ...
+def lion(
+    param: Array,
+    grad: Array,
+    m: Array,
+    lr: typing.SupportsFloat | typing.SupportsIndex,
+    beta1: typing.SupportsFloat | typing.SupportsIndex,
+    beta2: typing.SupportsFloat | typing.SupportsIndex,
+    weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+    grad_scale: typing.SupportsFloat | typing.SupportsIndex,
+    panels: collections.abc.Sequence[Panels] = [],
+) -> None: ...
 def log(x: Array) -> Array: ...
 def log_one_minus(x: Array) -> Array: ...
 def machine_peak(
@@ -555,6 +569,13 @@ def machine_peak(
 def machine_read(x: Array) -> int: ...
 def matmul(a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array: ...
 def memory_stats() -> dict: ...
+def momentum(
+    grad: Array,
+    m: Array,
+    beta: typing.SupportsFloat | typing.SupportsIndex,
+    nesterov: bool,
+    grad_scale: typing.SupportsFloat | typing.SupportsIndex,
+) -> Array: ...
 def mul(a: Array, b: Array) -> Array: ...
 def norm_backward(
     dout: Array,
@@ -640,6 +661,17 @@ def sample(
 ) -> tuple[Array, Array, Array | None]: ...
 def scale(x: Array, factor: typing.SupportsFloat | typing.SupportsIndex) -> Array: ...
 def set_num_threads(n: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+def sgd(
+    param: Array,
+    grad: Array,
+    m: Array | None,
+    lr: typing.SupportsFloat | typing.SupportsIndex,
+    momentum: typing.SupportsFloat | typing.SupportsIndex,
+    nesterov: bool,
+    weight_decay: typing.SupportsFloat | typing.SupportsIndex,
+    grad_scale: typing.SupportsFloat | typing.SupportsIndex,
+    panels: collections.abc.Sequence[Panels] = [],
+) -> None: ...
 def sigmoid(x: Array) -> Array: ...
 def softcap(x: Array, cap: typing.SupportsFloat | typing.SupportsIndex) -> Array: ...
 def softcap_backward(dout: Array, x: Array, cap: typing.SupportsFloat | typing.SupportsIndex) -> Array: ...

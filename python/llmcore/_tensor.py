@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -141,8 +142,9 @@ class Tensor:
         """Forget the gradient."""
         self.grad = None
 
-    def backward(self, grad=None) -> None:
-        """Fill `.grad` of every leaf this tensor was computed from. `grad` defaults to 1 for a single element."""
+    def backward(self, grad=None, done: Callable[[Tensor], object] | None = None) -> None:
+        """Fill `.grad` of every leaf this tensor was computed from. `grad` defaults to 1 for a single element. done: is
+        told each leaf when its gradient is complete, while others are still computed."""
         if not self.requires_grad:
             raise RuntimeError("[backward] expected a tensor computed from one that requires gradients, got a constant")
         if grad is None:
@@ -156,7 +158,7 @@ class Tensor:
             raise ValueError(
                 f"[backward] expected a grad {self.shape} {self.dtype}, got {grad.shape} {grad.dtype.name}"
             )
-        autograd.run_backward(self, grad)
+        autograd.run_backward(self, grad, done)
 
     if TYPE_CHECKING:  # given to the class by llmcore.ops.arithmetic, which stands above it
 

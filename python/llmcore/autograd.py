@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -47,13 +48,18 @@ class Node:
     """One recorded op. Of what it read it knows leaves, and of computed tensors the op and the number of its output: what
     no op saved for its backward is freed as soon as nobody else has it."""
 
-    __slots__ = ("backward", "grads", "inputs", "order")
+    __slots__ = ("backward", "grads", "inputs", "order", "within")
 
     def __init__(self, inputs: Sequence[Tensor | None], outputs: int, backward: Callable | None):
         self.inputs: Sequence[Tensor | tuple[Node, int] | None] = [_source(t) for t in inputs]
         self.backward = backward
         self.grads: list = [None] * outputs
         self.order = next(_counter)
+        self.within: Sequence[Tensor] = ()  # leaves that its backward comes to besides
+
+    def leaves(self) -> list[Tensor]:
+        """That it gives gradients to."""
+        return [t for t in (*self.inputs, *self.within) if t is not None and not isinstance(t, tuple)]
 
 
 def _source(t: Tensor | None) -> Tensor | tuple[Node, int] | None:
@@ -79,15 +85,38 @@ def record(outputs: Sequence[Tensor], inputs: Sequence[Tensor | None], backward:
         out._node, out._index = node, i
 
 
+def recomputed(function: Callable, x: Tensor, *others, parameters: Sequence[Tensor] = ()) -> Tensor:
+    """function(x, *others) whose intermediate results are not kept but computed once more when gradients are wanted (Chen
+    et al. 2016): memory for time. The function must do the same each time; `parameters` are what it reads besides x and
+    gives gradients to."""
+    if not _state.enabled:
+        return function(x, *others)
+    with no_grad():
+        out = function(x, *others)
+    array = x.array
+
+    def backward(dout):
+        again = x.__class__(array, requires_grad=True)
+        run_backward(function(again, *others), dout)
+        return (again.grad,)
+
+    record([out], [x], backward)
+    out._node.within = [p for p in parameters if p.requires_grad]
+    return out
+
+
 def _add(a, b):
     return b if a is None else _core.add(a, b)
 
 
-def run_backward(root: Tensor, grad) -> None:
-    """Propagate `grad` from `root` to every leaf that requires gradients. A graph can be walked once."""
+def run_backward(root: Tensor, grad, done: Callable[[Tensor], object] | None = None) -> None:
+    """Propagate `grad` from `root` to every leaf that requires gradients. A graph can be walked once. done: is told each
+    leaf when its gradient is complete."""
     if root._node is None:
         if root.requires_grad:
             root.accumulate_grad(grad)
+            if done is not None:
+                done(root)
         return
     nodes, stack = {root._node}, [root._node]
     while stack:
@@ -95,23 +124,30 @@ def run_backward(root: Tensor, grad) -> None:
             if isinstance(source, tuple) and source[0] not in nodes:
                 nodes.add(source[0])
                 stack.append(source[0])
+    left: Counter[int] = Counter()  # ops that a leaf still waits for
+    if done is not None:
+        left.update(id(leaf) for node in nodes for leaf in node.leaves())
     root._node.grads[root._index] = grad
     # An op is newer than everything it reads, so newest first is a topological order.
     for node in sorted(nodes, key=lambda n: n.order, reverse=True):
         if node.backward is None:
             raise RuntimeError("[backward] expected a graph that was not walked yet, got one whose memory is freed")
-        grads, backward, inputs = node.grads, node.backward, node.inputs
+        grads, backward, inputs, leaves = node.grads, node.backward, node.inputs, node.leaves()
         node.grads, node.backward, node.inputs = [None] * len(grads), None, ()
-        if all(g is None for g in grads):
-            continue
-        for source, g in zip(inputs, backward(*grads), strict=True):
-            if g is None or source is None:
-                continue
-            if isinstance(source, tuple):
-                earlier, index = source
-                earlier.grads[index] = _add(earlier.grads[index], g)
-            else:
-                source.accumulate_grad(g)
+        if any(g is not None for g in grads):
+            for source, g in zip(inputs, backward(*grads), strict=True):
+                if g is None or source is None:
+                    continue
+                if isinstance(source, tuple):
+                    earlier, index = source
+                    earlier.grads[index] = _add(earlier.grads[index], g)
+                else:
+                    source.accumulate_grad(g)
+        if done is not None:
+            for leaf in leaves:
+                left[id(leaf)] -= 1
+                if not left[id(leaf)]:
+                    done(leaf)
 
 
 def write_grad(t: Tensor | None, write: Callable):

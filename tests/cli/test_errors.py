@@ -30,6 +30,8 @@ COMMANDS = [
     "next",
     "score",
     "embed",
+    "eval",
+    "plot",
     "convert",
     "info",
     "bench machine",

@@ -59,6 +59,13 @@ def measure_machine(threads: int | None = None) -> dict:
     }
 
 
+def peak_flops(dtype: str) -> float:
+    """Operations a second in "float32" or "bfloat16" on the threads in use, in about a tenth of a second."""
+    n, kind = runtime.num_threads(), DType.float32 if dtype == "float32" else DType.bfloat16
+    rounds = _rounds(kind)
+    return 1e9 * max(_rate(lambda: _core.machine_peak(kind, 4 * n, max(1, rounds // 4))) for _ in range(3))
+
+
 def _rate(work: Callable[[], float]) -> float:
     """10⁹ units a second, where work() returns the units it did."""
     began = time.perf_counter()

@@ -1,6 +1,6 @@
 """Documents to one stream of tokens, and the stream to shuffled batches, any of which can be had directly."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -89,25 +89,99 @@ class TokenBatches:
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """`(inputs, targets)` of step 0, 1, 2, …: int32 (B, T) each; a target is the token after it."""
-        starts = self.window_starts(step)
-        positions = starts[:, None] + np.arange(self.context + 1)
-        windows = self.tokens.take(positions, mode="wrap").astype(np.int32)
-        return np.ascontiguousarray(windows[:, :-1]), np.ascontiguousarray(windows[:, 1:])
+        return self.rows(step * self.batch_size, self.batch_size)
 
-    def window_starts(self, step: int) -> np.ndarray:
-        """Where in the text the windows of a step begin: int64 (B,). A batch may span the end of an epoch."""
-        if step < 0:
-            raise ValueError(f"[batches] expected a step of at least 0, got {step}")
-        places = [divmod(step * self.batch_size + row, self.windows_per_epoch) for row in range(self.batch_size)]
-        starts = np.empty(self.batch_size, np.int64)
-        for epoch in sorted({epoch for epoch, _ in places}):
-            rows = [row for row, place in enumerate(places) if place[0] == epoch]
+    def rows(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same of any rows: a step has `batch_size` that follow one another."""
+        return split_targets(self.windows(np.arange(first, first + count)))
+
+    def windows(self, numbers: np.ndarray) -> np.ndarray:
+        """The tokens of rows with these numbers and the one after each: int32 (B, T + 1)."""
+        positions = self.window_starts(numbers)[:, None] + np.arange(self.context + 1)
+        return self.tokens.take(positions, mode="wrap").astype(np.int32)
+
+    def window_starts(self, numbers: np.ndarray) -> np.ndarray:
+        """Where in the text the windows of rows begin: int64 (B,)."""
+        if len(numbers) and numbers.min() < 0:
+            raise ValueError(f"[batches] expected rows of at least 0, got {numbers.min()}")
+        epochs, places = np.divmod(numbers, self.windows_per_epoch)
+        starts = np.empty(len(numbers), np.int64)
+        for epoch in np.unique(epochs).tolist():
+            rows = np.flatnonzero(epochs == epoch)
             key = _mix(_mix(_mix(0, self.seed), epoch), 1)
-            indices = np.array([places[row][1] for row in rows], np.uint64)
-            order = permute(indices, self.windows_per_epoch, key)
+            order = permute(places[rows].astype(np.uint64), self.windows_per_epoch, key)
             cut = _mix(key, 2) % len(self.tokens)
             starts[rows] = (order.astype(np.int64) * self.context + cut) % len(self.tokens)
         return starts
+
+
+class MixedBatches:
+    """Batches whose rows come from several texts, each as often as its weight says, to one row in 4096.
+
+    In every 4096 rows each text has its share, in an order drawn for them; the rows of a text are those that
+    `TokenBatches` gives, one after another. So any row can be had directly.
+    """
+
+    PERIOD = 4096
+
+    def __init__(self, texts: Sequence[TokenBatches], weights: Sequence[float], seed: int = 0) -> None:
+        """Weights are in any unit. Raises ValueError for one that is so small that its text would never come."""
+        self.texts, self.seed = list(texts), seed
+        exact = np.array(weights, np.float64) / np.sum(weights) * self.PERIOD
+        counts = np.floor(exact).astype(np.int64)
+        largest = np.argsort(counts - exact, kind="stable")[: self.PERIOD - counts.sum()]
+        counts[largest] += 1
+        if len(weights) != len(self.texts) or not counts.all():
+            raise ValueError(
+                f"[batches] expected {len(self.texts)} weights of at least 1 in {self.PERIOD}, got {weights}"
+            )
+        self._counts = counts
+        self._kept: tuple[int, np.ndarray, np.ndarray] | None = None  # of the last period
+
+    def rows(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `TokenBatches.rows`."""
+        which, numbers = self.sources(np.arange(first, first + count))
+        windows = np.empty((count, self.texts[0].context + 1), np.int32)
+        for text in np.unique(which).tolist():
+            here = which == text
+            windows[here] = self.texts[text].windows(numbers[here])
+        return split_targets(windows)
+
+    def sources(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of rows: which text each comes from, and its number there; int64 (B,) each."""
+        which, inner = np.empty(len(numbers), np.int64), np.empty(len(numbers), np.int64)
+        periods, places = np.divmod(numbers, self.PERIOD)
+        for period in np.unique(periods).tolist():
+            here = periods == period
+            texts, ranks = self._period(period)
+            which[here] = texts[places[here]]
+            inner[here] = period * self._counts[which[here]] + ranks[places[here]]
+        return which, inner
+
+    def _period(self, period: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of each row of a period: its text, and how many rows of that text stand before it."""
+        kept = self._kept
+        if kept is None or kept[0] != period:
+            key = _mix(_mix(_mix(0, self.seed), period), 4)
+            order = permute(np.arange(self.PERIOD, dtype=np.uint64), self.PERIOD, key).astype(np.int64)
+            texts = np.searchsorted(np.cumsum(self._counts), order, side="right")
+            ranks = np.empty(self.PERIOD, np.int64)
+            for text, count in enumerate(self._counts.tolist()):
+                ranks[texts == text] = np.arange(count)
+            kept = self._kept = period, texts, ranks
+        return kept[1], kept[2]
+
+
+def split_targets(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(B, T + 1) tokens -> inputs and targets (B, T)."""
+    return np.ascontiguousarray(windows[:, :-1]), np.ascontiguousarray(windows[:, 1:])
+
+
+def document_starts(inputs: np.ndarray, end_of_text: int) -> np.ndarray:
+    """Where in its row the document of each token begins, int32 (B, T): at the end-of-text before it, after which a model
+    is asked for the first token of a text. The start of the row is one too."""
+    at = np.where(inputs == end_of_text, np.arange(inputs.shape[1], dtype=np.int32), np.int32(0))
+    return np.maximum.accumulate(at, axis=1)
 
 
 _MASK = (1 << 64) - 1

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -110,6 +111,13 @@ def load_array(path: Path, dtype: np.dtype, size: int) -> np.ndarray:
     return array
 
 
+def _forget_pages(array: np.ndarray) -> None:
+    """Unmap what has been read of a mapped file: it stays in the system's cache, and out of what the process holds."""
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
 class TokenStream:
     """Ranges of the stream of all shards, one after another, as `TokenBatches` reads it: an array (N,) that stays
     on disk."""
@@ -144,6 +152,7 @@ class TokenStream:
         for shard in np.unique(which):
             here = which == shard
             result[here] = self._shards[shard][places[here] - self._first[shard]]
+            _forget_pages(self._shards[shard])
         return result
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

@@ -94,13 +94,13 @@ def planned(config: PretrainConfig, corpus: Corpus, tokenizer: Tokenizer, steps:
     from llmcore.train.pretraining import Pretraining
 
     if steps is None:
-        trial = Pretraining(config, corpus, tokenizer)
+        trial = Pretraining(config, [corpus], tokenizer)
         each = loop.seconds_per_update(trial, config)
         began = time.perf_counter()
         trial.samples(0)
         sampling = time.perf_counter() - began
         # Evaluation reads the held-out tokens forwards only, about a third of the work of learning them.
-        evaluation = each / 3 * trial.windows.predicted / (config.batch_size * config.context)
+        evaluation = each / 3 * sum(w.predicted for w in trial.windows) / (config.batch_size * config.context)
         room = PLANNED * 60 * config.max_minutes - EVALUATIONS * evaluation - SAMPLES * sampling
         steps = max(1, min(MOST_STEPS, int(room / each)))
     return replace(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -37,6 +37,7 @@ class CausalLM(nn.Module):
     tokens: nn.Embedding
     head: nn.Linear | None  # None: the output layer is the token embedding
     logit_softcap: float | None = None  # see ops.softcap
+    recompute: bool = False  # whether a block's results are computed again for gradients instead of kept
     recordable: ClassVar[bool] = True  # whether a decode step does the same whatever the tokens: see DecodeStep
 
     def __init__(self, config: Config, dtype: str = "float32", seed: int | None = 0):
@@ -55,6 +56,23 @@ class CausalLM(nn.Module):
         """ids (B, T) -> (B, T, width), after the last norm. With a cache, ids continue its sequences; with starts (B, T),
         rows hold several documents that do not see each other (see `Place`)."""
         return self.hidden_at(*self.place(ids, cache, starts))
+
+    def through(self, blocks: Sequence[nn.Module], x: Tensor, at: Place) -> Tensor:
+        """(B, T, width) through the blocks one after another."""
+        for block in blocks:
+            if self.recompute:
+                x = autograd.recomputed(block, x, at, parameters=block.parameters())
+            else:
+                x = block(x, at)
+        return x
+
+    def training_flops(self, T: int) -> float:
+        """Of a token in rows of T, forwards and backwards: a multiply-add for each number of a matrix that it meets, three
+        times (the lookup of its embedding is none), and causal attention's products of the T / 2 keys before it."""
+        c = self.config
+        matrices = sum(p.size for name, p in self.named_parameters() if p.ndim == 2 and name.startswith("blocks."))
+        attention = c.layers * 2 * T * c.heads * c.head_size
+        return 6.0 * (matrices + self.output_weight().size) + 3.0 * attention
 
     # ---- logits and loss ----
 

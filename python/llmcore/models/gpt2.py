@@ -89,9 +89,7 @@ class GPT2(CausalLM):
             np.broadcast_to(np.arange(at.end, dtype=np.int32), ids.shape) if at.positions is None else at.positions
         )
         x = ops.add(self.tokens(ids, self.dtype), self.positions(positions, self.dtype))
-        for block in self.blocks:
-            x = block(x, at)
-        return self.norm(x)
+        return self.norm(self.through(self.blocks, x, at))
 
     @classmethod
     def renamed(cls, weights: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:

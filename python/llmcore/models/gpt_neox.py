@@ -109,9 +109,7 @@ class GPTNeoX(CausalLM):
 
     def hidden_at(self, ids: np.ndarray, at: Place) -> Tensor:
         x = self.tokens(ids, self.dtype)
-        for block in self.blocks:
-            x = block(x, at)
-        return self.norm(x)
+        return self.norm(self.through(self.blocks, x, at))
 
     @classmethod
     def layout(cls, c: Any) -> Layout:

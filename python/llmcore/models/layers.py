@@ -73,7 +73,7 @@ class Attention(nn.Module):
         self.layer, self.heads, self.kv_heads, self.head_size = layer, heads, kv_heads, head_size
         self.rotary, self.norm = rotary, norm
         self.options = {"window": window, "scale": scale} | ({} if softcap is None else {"softcap": softcap})
-        self.qkv = nn.Linear(width, (heads + 2 * kv_heads) * head_size, bias)
+        self.qkv = nn.Linear(width, (heads * head_size, kv_heads * head_size, kv_heads * head_size), bias)
         if norm is not None:
             q, k = (head_size, head_size) if norm == "head" else (heads * head_size, kv_heads * head_size)
             self.q_norm, self.k_norm = nn.RMSNorm(q, eps), nn.RMSNorm(k, eps)
@@ -120,7 +120,7 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, width: int, size: int, activation: str = "swiglu"):
         self.activation = activation
-        self.gate_up = nn.Linear(width, 2 * size, bias=False)
+        self.gate_up = nn.Linear(width, (size, size), bias=False)
         self.down = nn.Linear(size, width, bias=False)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:

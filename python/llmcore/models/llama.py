@@ -161,9 +161,7 @@ class Llama(CausalLM):
 
     def hidden_at(self, ids: np.ndarray, at: Place) -> Tensor:
         x = self.embed(ids)
-        for block in self.blocks:
-            x = block(x, at)
-        return self.norm(x)
+        return self.norm(self.through(self.blocks, x, at))
 
     def gguf_rope_factors(self) -> np.ndarray | None:
         c = self.config

@@ -10,13 +10,16 @@ from llmcore.ops.activation import ACTIVATIONS, activate
 
 
 class Linear(Module):
-    """y = x · weightᵀ + bias; weight (outputs, inputs). `lora`: what an adapter adds."""
+    """y = x · weightᵀ + bias; weight (outputs, inputs). `lora`: what an adapter adds. outputs: several numbers where it is
+    several layers in one."""
 
     lora: LoRA | None = None
 
-    def __init__(self, inputs: int, outputs: int, bias: bool = True):
-        self.weight = Parameter(Constant((outputs, inputs), 0.0))
-        self.bias = Parameter(Constant((outputs,), 0.0)) if bias else None
+    def __init__(self, inputs: int, outputs: int | tuple[int, ...], bias: bool = True):
+        parts = outputs if isinstance(outputs, tuple) else (outputs,)
+        self.weight = Parameter(Constant((sum(parts), inputs), 0.0))
+        self.weight.parts = parts
+        self.bias = Parameter(Constant((sum(parts),), 0.0)) if bias else None
 
     def forward(self, x: Tensor, residual: Tensor | None = None, activation: str | None = None) -> Tensor:
         if self.lora is None:

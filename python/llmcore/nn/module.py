@@ -46,12 +46,13 @@ class Parameter(Tensor):
     packed straight from its source and never becomes float32.
     """
 
-    __slots__ = ("_array", "_fresh", "_packed", "_source", "_used", "version")
+    __slots__ = ("_array", "_fresh", "_packed", "_source", "_used", "parts", "version")
 
     def __init__(self, values) -> None:
         self._source: Source | None = None
         self._array: _core.Array | None = None
         self.version = 0  # how often the values have changed
+        self.parts: tuple[int, ...] = ()  # rows of each, where a matrix is several one below the other
         super().__init__(None, requires_grad=True)  # type: ignore[arg-type]
         # For the six kinds: both directions, and pairs for a swiglu, in both dtypes.
         self._packed: list[_core.Panels | None] = [None] * 6

@@ -30,10 +30,18 @@ class LoopConfig:
     accumulation: int = _option(1, "Micro-batches in one update; gradients are normalised by tokens.")
     lr: float = _option(1e-3, "Peak learning rate.")
     min_lr_ratio: float = _option(0.1, "Final learning rate as a part of the peak.")
-    warmup: int = _option(50, "Updates of linear warm-up before the cosine.")
-    weight_decay: float = _option(0.1, "Decay of matrices (AdamW).")
-    beta1: float = _option(0.9, "AdamW's first beta.")
-    beta2: float = _option(0.95, "AdamW's second beta.")
+    warmup: int = _option(50, "Updates of linear warm-up before the schedule.")
+    schedule: str = _option("cosine", "Of the learning rate: cosine, linear, constant, or wsd (constant, then down).")
+    decay: float = _option(0.2, "Last part of all updates, in which wsd comes down.")
+    optimizer: str = _option("adamw", "adamw, muon (of matrices inside the blocks; adamw of the rest), lion or sgd.")
+    weight_decay: float = _option(0.1, "Decay of matrices, a learning rate of 1.")
+    beta1: float = _option(0.9, "AdamW's and Lion's first beta.")
+    beta2: float = _option(0.95, "AdamW's and Lion's second beta.")
+    momentum: float = _option(0.95, "Muon's and SGD's momentum.")
+    ema: float = _option(0.0, "Keep, measure and save weights averaged with this decay (0.999); 0 is off.")
+    recompute: bool = _option(
+        False, "Keep only what goes into each block and compute the rest again for gradients: memory for time."
+    )
     grad_clip: float = _option(1.0, "Largest global gradient norm; 0 is off.")
     max_minutes: float = _option(
         0.0, "Minutes after which training ends as if finished, its learning rate down; 0 is off."
@@ -42,6 +50,8 @@ class LoopConfig:
     eval_every: int = _option(200, "Updates between evaluations on held-out text; 0 is at the end only.")
     save_every: int = _option(200, "Updates between checkpoints; 0 is at the end only.")
     keep: int = _option(2, "Checkpoints to keep.")
+    keep_best: bool = _option(False, "Keep the model of the lowest held-out loss in best/ too.")
+    log_to: list[str] = _option([], "tensorboard, wandb: where else the log goes.")
     sample_every: int = _option(200, "Updates between samples of what the model writes; 0 is never.")
     dtype: str | None = _option(None, "float32 or bfloat16 compute; by default what the processor is fast at.")
     threads: int | None = _option(
@@ -51,6 +61,7 @@ class LoopConfig:
     def __post_init__(self):
         for f in dataclasses.fields(self):
             setattr(self, f.name, _checked(f.name, getattr(self, f.name), f.type))
+        self._derive()
         positive = ("steps", "batch_size", "accumulation", "keep", "layers", "width", "heads")
         for name in (f.name for f in dataclasses.fields(self)):
             value = getattr(self, name)
@@ -63,15 +74,24 @@ class LoopConfig:
                     raise ValueError(f"[config] expected {name} >= 0, got {value}")
                 if isinstance(value, int) and value >= 2**63:
                     raise ValueError(f"[config] expected {name} below 2^63, got a larger number")
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "momentum", "ema"):
             if getattr(self, name) >= 1:
                 raise ValueError(f"[config] expected {name} < 1, got {getattr(self, name)}")
+        if self.decay > 1:
+            raise ValueError(f"[config] expected decay in [0, 1], got {self.decay}")
+        _one_of("optimizer", self.optimizer, ("adamw", "muon", "lion", "sgd"))
+        _one_of("schedule", self.schedule, ("cosine", "linear", "constant", "wsd"))
+        for name in self.log_to:
+            _one_of("log_to", name, ("tensorboard", "wandb"))
         if self.min_lr_ratio > 1:
             raise ValueError(f"[config] expected min_lr_ratio <= 1, got {self.min_lr_ratio}")
         if self.dtype not in (None, "float32", "bfloat16"):
             raise ValueError(f"[config] expected dtype 'float32' or 'bfloat16', got {self.dtype!r}")
         if self.threads is not None and not 1 <= self.threads <= 1024:
             raise ValueError(f"[config] expected threads from 1 to 1024, got {self.threads}")
+
+    def _derive(self) -> None:
+        """Give what follows from other fields."""
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]):
@@ -105,8 +125,13 @@ class PretrainConfig(LoopConfig):
 
     data: str | list[str] = _option(
         "python-docs",
-        "python-docs, or a text file, JSONL, parquet, folder or glob, or a directory that `llmcore tokenize --out` made.",
+        "python-docs, or a text file, JSONL, parquet, folder or glob, a directory that `llmcore tokenize --out` made, or "
+        "nanoGPT's or llm.c's .bin.",
     )
+    weights: list[float] = _option(
+        [], "How often each of several --data comes, in any unit; by default they are one text."
+    )
+    isolate: bool = _option(False, "Keep documents in a row apart: none sees another.")
     field: str = _option("text", "The field of JSONL, or column of parquet, that holds the text.")
     validation_fraction: float = _option(0.1, "Part of the text that is held out (of shards, at most 16 MB).")
     tokenizer: str | None = _option(None, "A tokenizer.json to use; by default one is trained on the text.")
@@ -114,17 +139,38 @@ class PretrainConfig(LoopConfig):
     pattern: str = _option("cl100k", "How that tokenizer cuts text into pieces.")
     architecture: str = _option("gpt2", "gpt2 or llama.")
     context: int = _option(256, "Tokens the model sees at once.")
-    layers: int = _option(6, "Transformer blocks.")
-    width: int = _option(384, "Size of the residual stream.")
-    heads: int = _option(6, "Attention heads.")
+    depth: int = _option(6, "The size as one number: what is 0 below follows from it.")
+    layers: int = _option(0, "Transformer blocks; 0: depth.")
+    width: int = _option(0, "Size of the residual stream; 0: 64 x depth.")
+    heads: int = _option(0, "Attention heads; 0: width / 64.")
+    lr: float = _option(0.0, "Peak learning rate; 0: 1e-3 at depth 6, less for wider models.")
+    batch_size: int = _option(0, "Sequences in one micro-batch; 0: 16, more for deeper models.")
     kv_heads: int | None = _option(None, "Key/value heads (llama); by default as many as heads.")
     sample_prompts: list[str] = _option(["The function returns", "If the file"], "Prompts of the samples.")
     sample_tokens: int = _option(40, "Length of a sample.")
+    watch: list[str] = _option(
+        [], 'Words whose vectors are recorded a hundred times, for `llmcore plot --words`: a group ("king queen").'
+    )
+
+    def _derive(self) -> None:
+        if self.depth < 1:
+            raise ValueError(f"[config] expected depth >= 1, got {self.depth}")
+        self.layers = self.layers or self.depth
+        self.width = self.width or 64 * self.depth
+        self.heads = self.heads or max(1, self.width // 64)
+        # Of AdamW, GPT-3's table (Brown et al. 2020) gives 6e-4 at width 768 and falls as fast; it is for larger batches.
+        self.lr = self.lr or round(1e-3 * min(2.0, (384 / max(1, self.width)) ** 0.75), 6)
+        # The batch that pays grows with what a model can learn (McCandlish et al. 2018).
+        self.batch_size = self.batch_size or 16 * max(1, round(self.depth / 6))
 
     def __post_init__(self):
         super().__post_init__()
         if self.context < 1:
             raise ValueError(f"[config] expected context >= 1, got {self.context}")
+        if self.weights:
+            count = 1 if isinstance(self.data, str) else len(self.data)
+            if len(self.weights) != count or not all(w > 0 and math.isfinite(w) for w in self.weights):
+                raise ValueError(f"[config] expected {count} weights > 0, one for each data, got {self.weights}")
         if self.kv_heads is not None and self.kv_heads < 1:
             raise ValueError(f"[config] expected kv_heads >= 1, got {self.kv_heads}")
         if self.architecture not in ("gpt2", "llama"):
@@ -155,8 +201,8 @@ class TuningConfig(LoopConfig):
         "Keep the frozen weights of a LoRA run small in memory (QLoRA): int8, int4, or stored (as they are in the file).",
     )
     batch_size: int = _option(8, "Rows in one micro-batch.")
-    warmup: int = _option(10, "Updates of linear warm-up before the cosine.")
-    weight_decay: float = _option(0.0, "Decay of matrices (AdamW).")
+    warmup: int = _option(10, "Updates of linear warm-up before the schedule.")
+    weight_decay: float = _option(0.0, "Decay of matrices, a learning rate of 1.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -170,6 +216,8 @@ class TuningConfig(LoopConfig):
             raise ValueError("[config] expected lora_rank with quantize: quantized weights are not trained")
         if not self.lora_alpha:
             raise ValueError("[config] expected lora_alpha > 0, got 0")
+        if self.lora_dropout and self.recompute:
+            raise ValueError("[config] expected lora_dropout 0 with recompute: what was dropped would differ")
         if self.lora_dropout >= 1:
             raise ValueError(f"[config] expected lora_dropout in [0, 1), got {self.lora_dropout}")
 
@@ -261,7 +309,7 @@ class PolicyConfig(TuningConfig):
     top_k: int = _option(0, "Of the answers that are drawn; 0 is off.")
     bad_rows: str = _option("error", "What rows, and rewards that fail, are: an error, or something to skip and count.")
     lr: float = _option(1e-6, "Peak learning rate (with LoRA, about ten times as much).")
-    warmup: int = _option(5, "Updates of linear warm-up before the cosine.")
+    warmup: int = _option(5, "Updates of linear warm-up before the schedule.")
     batch_size: int = _option(8, "Answers in one micro-batch.")
     accumulation: int = _option(4, "Micro-batches in one update.")
 
@@ -337,6 +385,11 @@ class PPOConfig(PolicyConfig):
         for name in ("gamma", "lam"):
             if getattr(self, name) > 1:
                 raise ValueError(f"[config] expected {name} in [0, 1], got {getattr(self, name)}")
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"[config] expected {name} {', '.join(known[:-1])} or {known[-1]}, got {value!r:.100}")
 
 
 def _checked(name: str, value, annotation: str):

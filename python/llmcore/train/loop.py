@@ -7,42 +7,46 @@ randomness is keyed by the seed and the step, so a run continues from a checkpoi
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import shutil
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from llmcore import optim, runtime
-from llmcore._files import alone_in, write_atomically
+from llmcore._files import alone_in
 from llmcore._tensor import Tensor, array_to_numpy
 from llmcore.models import CausalLM
 from llmcore.nn import Parameter
 from llmcore.nn.module import assign
-from llmcore.train import checkpoint, schedule
+from llmcore.runtime import default_dtype
+from llmcore.train import checkpoint
+from llmcore.train.average import Average
+from llmcore.train.background import Ahead, Saver
 from llmcore.train.config import LoopConfig
+from llmcore.train.errors import Interrupted, TrainingError
+from llmcore.train.log import RunLog
 from llmcore.train.report import Report
+from llmcore.train.schedule import learning_rate
+from llmcore.train.trackers import Trackers
+from llmcore.train.world import Alone, world
 
 # Fields that may differ when a run is resumed: they change what is seen and kept, not what is computed.
-RESUMABLE = ("out", "eval_every", "save_every", "sample_every", "keep", "threads", "max_minutes")
-# What a run leaves in its directory, besides checkpoints/.
+RESUMABLE = (
+    *("out", "eval_every", "save_every", "sample_every", "keep", "keep_best", "threads", "max_minutes", "recompute"),
+    *("log_to", "watch"),
+)
+# These too, as long as the rows of an update stay the same, or where a stage is `resizable`.
+_LAYOUT = ("batch_size", "accumulation")
+# What a run leaves in its directory, besides checkpoints/ and best/.
 _MODEL_FILES = ("model.safetensors", "adapter_model.safetensors")
-_RUN_FILES = ("config.json", "adapter_config.json", *_MODEL_FILES, "tokenizer.json", "log.jsonl")
-
-
-class TrainingError(RuntimeError):
-    """Training cannot go on; the message is one line."""
-
-
-class Interrupted(TrainingError):
-    """Stopped from the keyboard, after a checkpoint was saved."""
+_RUN_FILES = ("config.json", "adapter_config.json", *_MODEL_FILES, "tokenizer.json", "log.jsonl", "words.jsonl")
 
 
 class Stage:
@@ -50,6 +54,11 @@ class Stage:
 
     name: str
     model: CausalLM
+    # Whether `batches` needs the step only: then the next ones are made while an update runs.
+    ahead: ClassVar[bool] = False
+    # Whether an update may have another number of rows when a run is resumed: `batches` begins at row `first_row` then.
+    resizable: ClassVar[bool] = False
+    first_row: int = 0
 
     def batches(self, step: int) -> Sequence[Any]:
         """The micro-batches of one update: a function of the step, the weights, and what is kept."""
@@ -89,6 +98,14 @@ class Stage:
         """What an update changes, by the names in checkpoints."""
         return self.model.trained()
 
+    def watched(self) -> Sequence[Mapping[str, Sequence[float]]]:
+        """Groups of words with their vectors, which are recorded a hundred times in a run; none."""
+        return []
+
+    def flops_of_a_token(self) -> float:
+        """For the rate's part of the processor's peak; 0 where it is not known."""
+        return 0.0
+
     def figures(self) -> Mapping[str, float]:
         """What else the log is to hold of the micro-batches since the last call."""
         return {}
@@ -117,70 +134,257 @@ def run(stage: Stage, config: LoopConfig, report: Report, resume: bool = False) 
     """Train to config.steps, or for config.max_minutes, and save the model.
 
     With `resume`, continue from the newest whole checkpoint in config.out; without, an earlier run there is removed first
-    (`check_out` refuses it in time). FileExistsError if another process is training into config.out.
+    (`check_out` refuses it in time). FileExistsError if another process is training into config.out. Started by mpiexec,
+    the processes share the work.
     """
-    with alone_in(Path(config.out), "[train] another run is writing to {}: wait for it, or give another --out"):
-        _run(stage, config, report, resume)
+    own = world()
+    if config.threads is not None or own.size > 1:
+        runtime.set_num_threads(config.threads or max(1, runtime.num_threads() // own.size))
+    stage.model.recompute = config.recompute
+    with ExitStack() as held:
+        held.enter_context(own.training(stage.trained()))
+        if own.rank == 0:
+            where = "[train] another run is writing to {}: wait for it, or give another --out"
+            held.enter_context(alone_in(Path(config.out), where))
+        Run(stage, config, report if own.rank == 0 else Report(), own).run(resume)
 
 
-def _run(stage: Stage, config: LoopConfig, report: Report, resume: bool) -> None:
-    if config.threads is not None:
-        runtime.set_num_threads(config.threads)
-    out = Path(config.out)
-    optimizer = _optimizer(stage, config)
-    start, totals = 0, {"tokens": 0, "seconds": 0.0}
-    if resume:
-        start, totals = _restore(stage, optimizer, config, report)
-    else:
-        # A later --resume must not find the checkpoints of another run.
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
-        for name in _RUN_FILES:
-            (out / name).unlink(missing_ok=True)
-        stage.begin(out)
-    began, limit = time.monotonic(), 60 * config.max_minutes or math.inf
-    with (
-        _Log(out / "log.jsonl", start) as log,
-        report.running(stage.name, start, config.steps),
-        _deferred_interrupt(report) as interrupted,
-    ):
-        step, saved, last = start, start, start == config.steps
-        while not last:
-            # Where the time will end the run before the steps do, the learning rate comes down with the time.
-            place = max(step, int(config.steps * (time.monotonic() - began) / limit)) if step >= config.warmup else step
-            row = _update(stage, optimizer, config, step, place, totals)
-            step += 1
-            late = time.monotonic() - began >= limit
-            last = step == config.steps or late
-            if last or _due(step, config.eval_every):
-                row |= stage.evaluate()
-            log.write(row)
-            report.update(row)
-            if _due(step, config.sample_every) and not last:
-                report.samples(step, stage.samples(step))
-            if last or _due(step, config.save_every) or interrupted():
-                if step > saved:
-                    _save(stage, optimizer, config, step, totals)
-                saved = step
-            if interrupted():
-                raise Interrupted(
-                    f"[train] stopped at step {step} of {config.steps}; continue with --resume --out {config.out}"
+class Run:
+    """What belongs to one run: see `run`."""
+
+    def __init__(self, stage: Stage, config: LoopConfig, report: Report, own: Any):
+        self.stage, self.config, self.report, self.world = stage, config, report, own
+        self.out = Path(config.out)
+        self.optimizer = build_optimizer(config, own.owned(stage.trained()))
+        self.average = Average(stage.trained(), config.ema) if config.ema and own.rank == 0 else None
+        self.totals: dict[str, float] = {"tokens": 0, "seconds": 0.0, "rows": 0}
+        self.first = own.rank == 0  # who writes
+        self.saver = Saver()
+
+    def run(self, resume: bool) -> None:
+        stage, config, out = self.stage, self.config, self.out
+        start = self._restore() if resume else 0
+        if not resume and self.first:
+            # A later --resume must not find the checkpoints of another run.
+            for name in ("checkpoints", "best"):
+                shutil.rmtree(out / name, ignore_errors=True)
+            for name in _RUN_FILES:
+                (out / name).unlink(missing_ok=True)
+            stage.begin(out)
+        began, limit = time.monotonic(), 60 * config.max_minutes or math.inf
+        with ExitStack() as held:
+            log = held.enter_context(RunLog(out / "log.jsonl", start)) if self.first else None
+            words = held.enter_context(RunLog(out / "words.jsonl", start)) if self.first and stage.watched() else None
+            if words is not None and not start:
+                words.write({"step": 0, "groups": stage.watched()})
+            trackers = held.enter_context(Trackers(config, stage.name)) if self.first and config.log_to else None
+            flops = stage.flops_of_a_token()
+            held.enter_context(self.report.running(stage.name, start, config.steps, flops, stage.model.dtype))
+            interrupted = held.enter_context(_deferred_interrupt(self.report))
+            batches: Callable = stage.batches
+            if stage.ahead:
+                batches = held.enter_context(Ahead(stage.batches, config.steps))
+            held.enter_context(self.saver)
+            step, saved, last = start, start, start == config.steps
+            while not last:
+                # Where the time will end the run before the steps do, the learning rate comes down with the time.
+                elapsed = time.monotonic() - began
+                place = max(step, int(config.steps * elapsed / limit)) if step >= config.warmup else step
+                place = self.world.agreed(place)
+                row = self.update(step, place, batches)
+                step += 1
+                late = self.world.agreed(time.monotonic() - began >= limit)
+                last = step == config.steps or late
+                if log is not None:
+                    if last or _due(step, config.eval_every):
+                        row |= self._evaluated(step)
+                    log.write(row)
+                    if trackers is not None:
+                        trackers.write(row)
+                    self.report.update(row)
+                    if _due(step, config.sample_every) and not last:
+                        with self._averaged():
+                            self.report.samples(step, stage.samples(step))
+                stop = self.world.agreed(interrupted())
+                if words is not None and (last or _due(step, max(1, config.steps // 100))):
+                    words.write({"step": step, "groups": stage.watched()})
+                if (last or _due(step, config.save_every) or stop) and step > saved:
+                    self._save(step)
+                    saved = step
+                if stop:
+                    self.saver.wait()
+                    raise Interrupted(
+                        f"[train] stopped at step {step} of {config.steps}; continue with --resume --out {config.out}"
+                    )
+                if late and step < config.steps:
+                    self.report.note(f"the time is up at step {step} of {config.steps}")
+        if self.average is not None:
+            assign(stage.trained(), {k.removeprefix("ema."): v for k, v in self.average.state_dict().items()})
+        if self.first:
+            stage.save(out)
+
+    def update(self, step: int, place: int, batches: Callable) -> dict:
+        """One parameter update with the learning rate of step `place`; returns its line of the log."""
+        began = time.perf_counter()
+        stage, config = self.stage, self.config
+        lr = learning_rate(
+            config.schedule, place, config.steps, config.lr, config.warmup, config.min_lr_ratio, config.decay
+        )
+        mine = self.world.dealt(batches(step))
+        waited = time.perf_counter() - began
+        trained = stage.trained().values()
+        for p in trained:
+            p.zero_grad()
+        nats, terms, tokens = 0.0, 0, 0
+        for i, batch in enumerate(mine):
+            loss, count = stage.loss(batch)
+            nats += loss.item()
+            terms += count
+            tokens += stage.tokens(batch)
+            loss.backward(done=self.world.gradient if i == len(mine) - 1 else None)
+        self.world.summed()
+        owned = self.optimizer.parameters
+        square = optim.global_norm(owned.values()) ** 2
+        nats, terms, tokens, square = self.world.total([nats, terms, tokens, square])
+        if terms == 0:
+            raise TrainingError(f"[train] expected something to learn from in step {step + 1}, got no supervised token")
+        mean = nats / terms
+        norm = math.sqrt(square) / terms
+        if not (math.isfinite(mean) and math.isfinite(norm)):
+            raise TrainingError(
+                f"[train] the loss is {mean} and the gradient norm {norm} at step {step + 1}: try a lower --lr; "
+                f"checkpoints in {config.out} are untouched"
+            )
+        clip = min(1.0, config.grad_clip / norm) if config.grad_clip > 0 and norm > 0 else 1.0
+        self.optimizer.step(grad_scale=clip / terms, lr=lr, done=self.world.updated)
+        self.world.spread()
+        if self.average is not None:
+            self.average.update(step + 1)
+        seconds = time.perf_counter() - began
+        self.totals["tokens"] += int(tokens)
+        self.totals["seconds"] += seconds
+        self.totals["rows"] += config.batch_size * config.accumulation
+        return {
+            "step": step + 1,
+            "train/loss": mean,
+            "lr": lr,
+            "grad_norm": norm,
+            "tokens": self.totals["tokens"],
+            "dt": seconds,
+            "tok/s": tokens / seconds,
+            "data/wait": waited,
+            **self.world.figures(),
+            **stage.figures(),
+        }
+
+    def _averaged(self):
+        return self.average.applied() if self.average is not None else nullcontext()
+
+    def _evaluated(self, step: int) -> dict[str, float]:
+        """Held-out figures; where they are the best so far, the model is kept."""
+        with self._averaged():
+            figures = dict(self.stage.evaluate())
+            loss = figures.get("val/loss")
+            if self.config.keep_best and loss is not None and loss < self.totals.get("best", math.inf):
+                self.totals["best"] = loss
+                self.stage.save(self.out / "best")
+        return figures
+
+    def _save(self, step: int) -> None:
+        """In the background: the arrays are copied."""
+        kept = self.world.gathered(self.optimizer.state_dict())
+        if not self.first:
+            return
+        stage, config = self.stage, self.config
+        arrays = {f"model.{name}": array_to_numpy(p.array) for name, p in stage.trained().items()}
+        arrays |= kept | {f"kept.{name}": values for name, values in stage.kept().items()}
+        arrays |= self.average.state_dict() if self.average is not None else {}
+        state = {
+            "stage": stage.name,
+            "config": dataclasses.asdict(config),
+            "agree": dict(stage.state()),
+            "optimizer_steps": self.optimizer.steps,
+            "totals": dict(self.totals),
+        }
+        self.saver.save(lambda arrays: checkpoint.save_checkpoint(config.out, step, arrays, state, config.keep), arrays)
+
+    def _restore(self) -> int:
+        stage, config, report = self.stage, self.config, self.report
+        path = checkpoint.latest_checkpoint(config.out, warn=report.warn)
+        if path is None:
+            raise checkpoint.CheckpointError(f"[resume] expected a checkpoint in {config.out}, got none")
+        tensors, state = checkpoint.load_checkpoint(path)
+        for key in ("stage", "config", "agree", "optimizer_steps", "totals", "step"):
+            if key not in state:
+                raise checkpoint.CheckpointError(f"[resume] {path}: expected {key} in its state, got none")
+        if state["stage"] != stage.name:
+            raise ValueError(f"[resume] expected a run of {stage.name}, got {path}, which is one of {state['stage']}")
+        ours = dataclasses.asdict(config)
+        for name, value in state["config"].items():
+            if name not in (*RESUMABLE, *_LAYOUT) and ours.get(name) != value:
+                raise ValueError(f"[resume] expected {name} {value!r} as in {path}, got {ours.get(name)!r}")
+        for name, value in stage.state().items():
+            if state["agree"].get(name) != value:
+                raise ValueError(
+                    f"[resume] expected {name} {state['agree'].get(name)!r} as in {path}, got {value!r}: the data changed"
                 )
-            if late and step < config.steps:
-                report.note(f"the time is up at step {step} of {config.steps}")
-        stage.save(out)
+        parts: dict[str, dict[str, np.ndarray]] = {"model.": {}, "kept.": {}}
+        for key, values in tensors.items():
+            for start, found in parts.items():
+                if key.startswith(start):
+                    found[key.removeprefix(start)] = values
+        try:
+            assign(stage.trained(), parts["model."])
+            stage.restore(parts["kept."])
+            self.optimizer.load_state_dict(tensors, state["optimizer_steps"])
+            if self.average is not None:
+                self.average.load_state_dict(tensors)
+        except ValueError as e:
+            raise checkpoint.CheckpointError(f"[resume] {path}: {e}") from None
+        report.note(f"resuming {config.out} at step {state['step']} of {config.steps}")
+        self.totals |= state["totals"]
+        self._continue_layout(state["config"], state["step"], path)
+        return state["step"]
+
+    def _continue_layout(self, before: Mapping[str, Any], step: int, path: Path) -> None:
+        """Say what another layout of batches changes. ValueError where it cannot be."""
+        old, new = ([c[name] for name in _LAYOUT] for c in (before, dataclasses.asdict(self.config)))
+        rows = old[0] * old[1], new[0] * new[1]
+        self.stage.first_row = int(self.totals["rows"]) - step * rows[1] if self.stage.resizable else 0
+        if old == new:
+            return
+        said = f"{new[0]} x {new[1]} rows an update instead of {old[0]} x {old[1]} (batch_size x accumulation)"
+        if rows[0] == rows[1]:
+            self.report.note(f"{said}: the same rows, summed in another order, so equal to rounding and not to the bit")
+        elif self.stage.resizable:
+            self.report.note(
+                f"{said}: the data goes on at the row where it stopped; the steps, and what the learning rate is at "
+                "each, stay"
+            )
+        else:
+            raise ValueError(
+                f"[resume] expected {rows[0]} rows an update (batch_size x accumulation) as in {path}, got {said}"
+            )
 
 
 def seconds_per_update(stage: Stage, config: LoopConfig, updates: int = 6) -> float:
     """Median time of one update, the first ones left out. The stage's model is changed: use one to throw away."""
-    optimizer = _optimizer(stage, config)
-    totals = {"tokens": 0, "seconds": 0.0}
-    times = [_update(stage, optimizer, config, step, step, totals)["dt"] for step in range(updates)]
+    own = Run(stage, config, Report(), Alone())
+    times = [own.update(step, step, stage.batches)["dt"] for step in range(updates)]
     return sorted(times[updates // 3 :])[(updates - updates // 3) // 2]
 
 
-def _optimizer(stage: Stage, config: LoopConfig) -> optim.AdamW:
-    betas = config.beta1, config.beta2
-    return optim.AdamW(stage.trained().items(), config.lr, betas, weight_decay=config.weight_decay)
+def build_optimizer(config: LoopConfig, parameters: Mapping[str, Parameter]) -> optim.Optimizer:
+    """The one that a configuration asks for."""
+    named, lr, decay, betas = parameters.items(), config.lr, config.weight_decay, (config.beta1, config.beta2)
+    if config.optimizer == "muon":
+        dtype = config.dtype or default_dtype()
+        return optim.Muon(named, lr, config.momentum, betas, weight_decay=decay, dtype=dtype)
+    if config.optimizer == "lion":
+        return optim.Lion(named, lr, betas, decay)
+    if config.optimizer == "sgd":
+        return optim.SGD(named, lr, config.momentum, weight_decay=decay)
+    return optim.AdamW(named, lr, betas, weight_decay=decay)
 
 
 @contextmanager
@@ -207,128 +411,3 @@ def _deferred_interrupt(report: Report):
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _update(stage: Stage, optimizer: optim.AdamW, config: LoopConfig, step: int, place: int, totals: dict) -> dict:
-    """One parameter update with the learning rate of step `place`; returns its line of the log."""
-    began = time.perf_counter()
-    lr = schedule.cosine(place, config.steps, config.lr, config.warmup, config.min_lr_ratio)
-    batches = stage.batches(step)
-    trained = stage.trained().values()
-    for p in trained:
-        p.zero_grad()
-    nats, terms = 0.0, 0
-    for batch in batches:
-        loss, count = stage.loss(batch)
-        nats += loss.item()
-        terms += count
-        loss.backward()
-    if terms == 0:
-        raise TrainingError(f"[train] expected something to learn from in step {step + 1}, got no supervised token")
-    mean = nats / terms
-    norm = optim.global_norm(trained) / terms
-    if not (math.isfinite(mean) and math.isfinite(norm)):
-        raise TrainingError(
-            f"[train] the loss is {mean} and the gradient norm {norm} at step {step + 1}: try a lower --lr; "
-            f"checkpoints in {config.out} are untouched"
-        )
-    clip = min(1.0, config.grad_clip / norm) if config.grad_clip > 0 and norm > 0 else 1.0
-    optimizer.step(grad_scale=clip / terms, lr=lr)
-    tokens = sum(map(stage.tokens, batches))
-    seconds = time.perf_counter() - began
-    totals["tokens"] += tokens
-    totals["seconds"] += seconds
-    return {
-        "step": step + 1,
-        "train/loss": mean,
-        "lr": lr,
-        "grad_norm": norm,
-        "tokens": totals["tokens"],
-        "dt": seconds,
-        "tok/s": tokens / seconds,
-        **stage.figures(),
-    }
-
-
-def _save(stage: Stage, optimizer: optim.AdamW, config: LoopConfig, step: int, totals: dict) -> None:
-    tensors = {f"model.{name}": array_to_numpy(p.array) for name, p in stage.trained().items()}
-    tensors |= optimizer.state_dict() | {f"kept.{name}": values for name, values in stage.kept().items()}
-    state = {
-        "stage": stage.name,
-        "config": dataclasses.asdict(config),
-        "agree": dict(stage.state()),
-        "optimizer_steps": optimizer.steps,
-        "totals": totals,
-    }
-    checkpoint.save_checkpoint(config.out, step, tensors, state, keep=config.keep)
-
-
-def _restore(stage: Stage, optimizer: optim.AdamW, config: LoopConfig, report: Report) -> tuple[int, dict]:
-    path = checkpoint.latest_checkpoint(config.out, warn=report.warn)
-    if path is None:
-        raise checkpoint.CheckpointError(f"[resume] expected a checkpoint in {config.out}, got none")
-    tensors, state = checkpoint.load_checkpoint(path)
-    for key in ("stage", "config", "agree", "optimizer_steps", "totals", "step"):
-        if key not in state:
-            raise checkpoint.CheckpointError(f"[resume] {path}: expected {key} in its state, got none")
-    if state["stage"] != stage.name:
-        raise ValueError(f"[resume] expected a run of {stage.name}, got {path}, which is one of {state['stage']}")
-    ours = dataclasses.asdict(config)
-    for name, value in state["config"].items():
-        if name not in RESUMABLE and ours.get(name) != value:
-            raise ValueError(f"[resume] expected {name} {value!r} as in {path}, got {ours.get(name)!r}")
-    for name, value in stage.state().items():
-        if state["agree"].get(name) != value:
-            raise ValueError(
-                f"[resume] expected {name} {state['agree'].get(name)!r} as in {path}, got {value!r}: the data changed"
-            )
-    weights, kept = (
-        {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)} for start in ("model.", "kept.")
-    )
-    try:
-        assign(stage.trained(), weights)
-        stage.restore(kept)
-        optimizer.load_state_dict(tensors, state["optimizer_steps"])
-    except ValueError as e:
-        raise checkpoint.CheckpointError(f"[resume] {path}: {e}") from None
-    report.note(f"resuming {config.out} at step {state['step']} of {config.steps}")
-    return state["step"], state["totals"]
-
-
-class _Log:
-    """One JSON object a line, appended; lines of steps that a resumed run does again are dropped first."""
-
-    def __init__(self, path: Path, start: int):
-        kept = []
-        if start and path.exists():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    if json.loads(line)["step"] <= start:
-                        kept.append(line)
-                except (ValueError, KeyError, TypeError):
-                    continue  # the last line of a killed run may be cut short
-        write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
-        self._path = path
-
-    def __enter__(self):
-        self._file = self._path.open("a", encoding="utf-8", buffering=1)
-        return self
-
-    def __exit__(self, kind, *exc):
-        try:
-            self._file.close()
-        except OSError as e:
-            if kind is None:  # else it is the line that `write` has told about
-                raise self._problem(e) from e
-
-    def write(self, row: Mapping) -> None:
-        line = json.dumps({k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()})
-        try:
-            self._file.write(line + "\n")
-        except OSError as e:
-            raise self._problem(e) from e
-
-    def _problem(self, error: OSError) -> TrainingError:
-        return TrainingError(
-            f"[train] cannot write {self._path}: {error.strerror}; checkpoints are untouched, continue with --resume"
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,38 +32,62 @@ def pretrain(
     report = TerminalReport() if report is None else report
     loop.check_out(config, resume, overwrite)
     with report.working("reading text"):
-        corpus = _corpus(config)
-    tokenizer = _tokenizer(config, corpus, resume, report)
+        texts = _texts(config, resume)
+    tokenizer = _tokenizer(config, texts, resume, report)
     with report.working("encoding text"):
-        stage = Pretraining(config, corpus, tokenizer)
+        stage = Pretraining(config, texts, tokenizer)
     c = stage.model.config
     report.note(
-        f"{corpus.name}: {corpus.train_bytes / 1e6:.2f} MB to learn from ({len(stage.train_batches.tokens):,} tokens), "
-        f"{corpus.validation_bytes / 1e6:.2f} MB held out; {config.architecture} of {stage.model.num_parameters / 1e6:.2f}M "
-        f"parameters, vocabulary {c.vocab_size}, {stage.model.dtype}"
+        f"{', '.join(t.name for t in texts)}: {sum(t.train_bytes for t in texts) / 1e6:.2f} MB to learn from "
+        f"({stage.tokens_to_learn:,} tokens), {stage.validation_bytes / 1e6:.2f} MB held out; {config.architecture} of "
+        f"{stage.model.num_parameters / 1e6:.2f}M parameters, vocabulary {c.vocab_size}, {stage.model.dtype}"
     )
     loop.run(stage, config, report, resume)
     return stage.language_model
 
 
-def _corpus(config: PretrainConfig) -> data.Corpus | data.ShardSet:
+Text = data.Corpus | data.ShardSet | data.TokenFile
+
+
+def _texts(config: PretrainConfig, resume: bool) -> list[Text]:
+    """One for each of config.weights; without any, one of all sources."""
     sources = [config.data] if isinstance(config.data, str) else config.data
-    if any(map(data.is_shard_set, sources)):
-        if len(sources) > 1:
-            raise ValueError(f"[data] expected one directory of shards, got it beside others: {', '.join(sources)}")
-        return data.ShardSet(sources[0], config.validation_fraction)
-    return data.read_corpus(sources, config.validation_fraction, config.field)
+    apart = [[s] for s in sources] if config.weights else [sources]
+    return [_text(some, config, resume) for some in apart]
 
 
-def _tokenizer(config: PretrainConfig, corpus: data.Corpus | data.ShardSet, resume: bool, report: Report) -> Tokenizer:
+def _text(sources: list[str], config: PretrainConfig, resume: bool) -> Text:
+    tokens = [s for s in sources if data.is_shard_set(s) or data.is_token_file(s)]
+    if not tokens:
+        return data.read_corpus(sources, config.validation_fraction, config.field)
+    if len(sources) > 1:
+        raise ValueError(
+            f"[data] expected tokens by themselves, or --weights for each, got {tokens[0]} beside others: {', '.join(sources)}"
+        )
+    if data.is_shard_set(tokens[0]):
+        return data.ShardSet(tokens[0], config.validation_fraction)
+    given = _given_tokenizer(config, resume)
+    if given is None:
+        raise ValueError(f"[data] expected the --tokenizer that {tokens[0]} was made with, got none")
+    return data.TokenFile(tokens[0], given, config.validation_fraction)
+
+
+def _given_tokenizer(config: PretrainConfig, resume: bool) -> Tokenizer | None:
     if resume and Path(config.out, "tokenizer.json").is_file():
         return Tokenizer.load(config.out)
-    if config.tokenizer is not None:
-        return Tokenizer.load(config.tokenizer)
-    if isinstance(corpus, data.ShardSet):
-        return corpus.tokenizer
+    return None if config.tokenizer is None else Tokenizer.load(config.tokenizer)
+
+
+def _tokenizer(config: PretrainConfig, texts: list[Text], resume: bool, report: Report) -> Tokenizer:
+    given = _given_tokenizer(config, resume)
+    if given is not None:
+        return given
+    for text in texts:
+        if not isinstance(text, data.Corpus):
+            return text.tokenizer
     with report.working(f"training a tokenizer of {config.vocab_size} tokens"):
-        return Tokenizer.train(iter(corpus.train), config.vocab_size, pattern=config.pattern)
+        documents = (d for text in texts if isinstance(text, data.Corpus) for d in text.train)
+        return Tokenizer.train(documents, config.vocab_size, pattern=config.pattern)
 
 
 def build_model(config: PretrainConfig, vocab_size: int) -> models.CausalLM:
@@ -75,41 +100,78 @@ def build_model(config: PretrainConfig, vocab_size: int) -> models.CausalLM:
     return models.GPT2(models.GPT2Config(**sizes), dtype, config.seed)
 
 
+class Batch(NamedTuple):
+    """int32 (B, T) each; starts: where in its row the document of each token begins, where they are kept apart."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    starts: np.ndarray | None
+
+
 class Pretraining(loop.Stage):
-    """The stage (see `loop.Stage`): windows of a token stream, each token's loss given those before it."""
+    """The stage (see `loop.Stage`): windows of token streams, each token's loss given those before it."""
 
     name = "pretrain"
+    ahead = True
+    resizable = True
 
-    def __init__(self, config: PretrainConfig, corpus: data.Corpus | data.ShardSet, tokenizer: Tokenizer):
-        self.config, self.corpus = config, corpus
-        tokens, held_out = corpus.encode(tokenizer)
-        rows = config.batch_size * config.accumulation
-        self.train_batches = data.TokenBatches(tokens, rows, config.context, config.seed)
-        self.windows = data.evaluation_windows(np.asarray(held_out), config.context, tokenizer.end_of_text)
+    def __init__(self, config: PretrainConfig, texts: Sequence[Text], tokenizer: Tokenizer):
+        self.config, self.texts = config, texts
+        self.end_of_text = tokenizer.end_of_text
+        if config.isolate and self.end_of_text is None:
+            raise ValueError("[data] expected a tokenizer with an end-of-text token where documents are kept apart")
+        streams = [text.encode(tokenizer) for text in texts]
+        self.tokens_to_learn = sum(len(tokens) for tokens, _ in streams)
+        each = [data.TokenBatches(tokens, 1, config.context, config.seed) for tokens, _ in streams]
+        self.train_batches = data.MixedBatches(each, config.weights, config.seed) if config.weights else each[0]
+        self.windows = [
+            data.evaluation_windows(np.asarray(held_out), config.context, self.end_of_text) for _, held_out in streams
+        ]
         self.model = build_model(config, tokenizer.vocab_size)
         self.language_model = LanguageModel(self.model, tokenizer)
 
-    def batches(self, step: int) -> Sequence[tuple[np.ndarray, np.ndarray]]:
-        inputs, targets = self.train_batches.batch(step)
+    @property
+    def validation_bytes(self) -> int:
+        return sum(text.validation_bytes for text in self.texts)
+
+    def batches(self, step: int) -> Sequence[Batch]:
         n = self.config.accumulation
-        return list(zip(np.split(inputs, n), np.split(targets, n), strict=True))
+        rows = self.config.batch_size * n
+        inputs, targets = self.train_batches.rows(self.first_row + step * rows, rows)
+        return [self._batch(*part) for part in zip(np.split(inputs, n), np.split(targets, n), strict=True)]
 
-    def tokens(self, batch) -> int:
-        return batch[0].size
+    def _batch(self, inputs: np.ndarray, targets: np.ndarray) -> Batch:
+        starts = data.document_starts(inputs, self.end_of_text) if self.config.isolate else None  # type: ignore[arg-type]
+        return Batch(inputs, targets, starts)
 
-    def loss(self, batch) -> tuple[Tensor, int]:
-        inputs, targets = batch
-        return self.model.loss(inputs, targets, reduction="sum"), targets.size
+    def tokens(self, batch: Batch) -> int:
+        return batch.inputs.size
+
+    def watched(self) -> Sequence[Mapping[str, Sequence[float]]]:
+        table, encode = self.model.tokens.weight.array.numpy(), self.language_model.tokenizer.encode_ordinary
+        groups = [group.split() for group in self.config.watch]
+        return [{w: _rounded(table[encode(f" {w}")].mean(axis=0)) for w in words} for words in groups]
+
+    def flops_of_a_token(self) -> float:
+        return self.model.training_flops(self.config.context)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, int]:
+        return self.model.loss(batch.inputs, batch.targets, "sum", batch.starts), batch.targets.size
 
     def evaluate(self) -> Mapping[str, float]:
-        nats = 0.0
+        nats = []
         with autograd.no_grad():
-            for inputs, targets in self.windows.batches(self.config.batch_size):
-                nats += self.model.loss(inputs, targets, reduction="sum").item()
-        return {
-            "val/loss": nats / self.windows.predicted,
-            "val/bpb": data.bits_per_byte(nats, self.corpus.validation_bytes),
+            for windows in self.windows:
+                parts = (self._batch(*part) for part in windows.batches(self.config.batch_size))
+                nats.append(sum(self.model.loss(b.inputs, b.targets, "sum", b.starts).item() for b in parts))
+        figures = {
+            "val/loss": sum(nats) / sum(w.predicted for w in self.windows),
+            "val/bpb": data.bits_per_byte(sum(nats), self.validation_bytes),
         }
+        if len(self.texts) > 1:
+            for n, text in zip(nats, self.texts, strict=True):
+                figures[f"val/bpb/{text.name}"] = data.bits_per_byte(n, text.validation_bytes)
+        return figures
 
     def samples(self, step: int) -> Sequence[tuple[str, str]]:
         prompts = self.config.sample_prompts
@@ -122,10 +184,14 @@ class Pretraining(loop.Stage):
         return [(p, str(c)) for p, c in zip(prompts, done, strict=True)]
 
     def state(self) -> Mapping[str, object]:
-        return {"corpus": self.corpus.digest, "vocab_size": self.model.config.vocab_size}
+        return {"corpus": " ".join(t.digest for t in self.texts), "vocab_size": self.model.config.vocab_size}
 
     def begin(self, directory: Path) -> None:
         self.language_model.tokenizer.save(directory)
 
     def save(self, directory: Path) -> None:
         self.language_model.save(directory)
+
+
+def _rounded(vector: np.ndarray) -> list[float]:
+    return [round(x, 5) for x in vector.tolist()]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import pairwise
+from pathlib import Path
 
 
 class Report:
     """Receives what happens in a run; this one shows nothing."""
 
     @contextmanager
-    def running(self, stage: str, start: int, steps: int):
-        """Around the whole run."""
+    def running(self, stage: str, start: int, steps: int, flops: float = 0.0, dtype: str = "float32"):
+        """Around the whole run. flops: of a token, forwards and backwards, in products of dtype; 0 where unknown."""
         yield
 
     def working(self, what: str):
@@ -37,9 +40,32 @@ def harmless(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" or ord(c) > 0x9F else "\ufffd" for c in text)
 
 
+def sparkline(values: Sequence[float], width: int = 16) -> str:
+    """A line of bars, the means of as many stretches of the values, between their lowest and highest."""
+    if len(values) < 2:
+        return ""
+    n = min(width, len(values))
+    cuts = [round(i * len(values) / n) for i in range(n + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(cuts)]
+    low, high = min(means), max(means)
+    return "".join(_BARS[round((len(_BARS) - 1) * (m - low) / ((high - low) or 1))] for m in means)
+
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def resident_bytes() -> int | None:
+    """Memory that this process holds; None where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 class TerminalReport(Report):
-    """A progress bar with loss, rate and time left; samples and held-out figures above it. On stderr, so that what a
-    command prints as data stays clean. Where that is no terminal, a line now and then instead of the bar."""
+    """A progress bar with the loss and its course, the rate, its part of what the processor could do, memory and time
+    left; samples and held-out figures above it. On stderr, so that what a command prints as data stays clean. Where that is
+    no terminal, a line now and then instead of the bar."""
 
     LINES = 20  # how many lines stand for the bar where it cannot be drawn
 
@@ -49,11 +75,17 @@ class TerminalReport(Report):
         self.console = console or Console(stderr=True, highlight=False)
         self._bar = self._task = None
         self._loss = self._rate = None
+        self._losses: list[float] = []
         self._steps = 0
+        self._flops = self._peak = 0.0
 
     @contextmanager
-    def running(self, stage: str, start: int, steps: int):
-        self._steps = steps
+    def running(self, stage: str, start: int, steps: int, flops: float = 0.0, dtype: str = "float32"):
+        self._steps, self._losses = steps, []
+        if flops:
+            from llmcore.bench.machine import peak_flops
+
+            self._flops, self._peak = flops, peak_flops(dtype)
         if not self.console.is_terminal:
             yield
             return
@@ -82,7 +114,13 @@ class TerminalReport(Report):
         self._loss = loss if self._loss is None else 0.9 * self._loss + 0.1 * loss
         self._rate = rate if self._rate is None else 0.9 * self._rate + 0.1 * rate
         first = f"reward {row['reward']:.3f}" if "reward" in row else f"loss {self._loss:.3f}"
-        figures = f"{first}  {self._rate:,.0f} tok/s"
+        self._losses.append(loss)
+        course, memory = sparkline(self._losses), resident_bytes()
+        figures = f"{first} {course}  {self._rate:,.0f} tok/s"
+        if self._peak:
+            figures += f" ({self._flops * self._rate / self._peak:.0%} of peak)"
+        if memory is not None:
+            figures += f"  {memory / 1e9:.1f} GB"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, figures=figures)
         elif step % max(1, self._steps // self.LINES) == 0:

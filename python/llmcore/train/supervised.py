@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from llmcore import autograd, ops
 from llmcore._tensor import Tensor
-from llmcore.data.evaluation import IGNORED
 from llmcore.data.examples import Example, ExampleBatch, ExampleBatches
 from llmcore.data.rows import Row
+from llmcore.evaluate.likelihood import target_logprobs
 from llmcore.generate import LanguageModel
 from llmcore.generate.chat import supervised_chat
 from llmcore.train import loop, tuning
@@ -127,15 +126,5 @@ class SupervisedFineTuning(tuning.Tuning):
 
 def token_figures(lm: LanguageModel, batch: ExampleBatch) -> tuple[float, int, int]:
     """Of the learned tokens: their loss in nats, how many are the likeliest at their place, and how many they are."""
-    with autograd.no_grad():
-        hidden = lm.model.hidden(batch.inputs, starts=batch.starts)
-        at = np.flatnonzero(batch.targets.reshape(-1) != IGNORED).astype(np.int32)
-        targets = batch.targets.reshape(-1)[at]
-        rows = hidden.reshape(batch.inputs.size, hidden.shape[-1])
-        nats, right = 0.0, 0
-        for start in range(0, len(at), _ROWS):
-            part, wanted = at[start : start + _ROWS], targets[start : start + _ROWS]
-            logits = lm.model.logits(ops.gather_rows(rows, part))
-            nats += ops.cross_entropy(logits, wanted, "sum").item()
-            right += int((logits.numpy().argmax(axis=1) == wanted).sum())
-    return nats, right, len(at)
+    logprobs, greedy = target_logprobs(lm.model, batch.inputs, batch.targets, batch.starts)
+    return -float(logprobs.sum()), int(greedy.sum()), len(greedy)

@@ -1,0 +1,73 @@
+"""`llmcore eval`: what a model is worth on texts and tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmcore.cli import options, show
+from llmcore.cli.errors import UsageError
+
+
+def evaluate(
+    model: options.Model = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data", metavar="TEXT", help="Texts, as pretrain takes them, all of which are read (repeatable)."
+        ),
+    ] = None,
+    tasks: Annotated[
+        list[Path] | None,
+        typer.Option("--task", metavar="FILE", help="JSONL or parquet of multiple choice or cloze (repeatable)."),
+    ] = None,
+    field: options.Field = "text",
+    context: Annotated[
+        int, typer.Option("--context", metavar="N", min=0, help="Tokens of a text read at once; 0: the model's.")
+    ] = 0,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Rows of each task; 0 is all.")] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Rows read at a time.")] = 16,
+    json: options.Json = False,
+) -> None:
+    """Measure a model: loss, perplexity and bits per byte of texts; accuracy at tasks.
+
+    A task's rows have question, choices and answer (multiple choice), or text whose last word is to be found, or prompt
+    and completion (cloze).
+
+    \b
+    Example: llmcore eval --model run --data held-out.txt --task quiz.jsonl
+    """
+    if not data and not tasks:
+        raise UsageError("expected --data with texts, or --task with a file of rows")
+    from llmcore.data import stream_documents
+    from llmcore.data.rows import read_rows
+    from llmcore.evaluate import evaluate_task, evaluate_texts
+
+    lm = options.load_model(model)
+    found: dict[str, dict[str, float]] = {}
+    for source in data or ():
+        documents = list(stream_documents([source], field))
+        if not documents:
+            raise UsageError(f"expected some text in {source}, got none")
+        with show.progress(source) as progress:
+            found[source] = evaluate_texts(lm, documents, context or None, batch_size, progress)
+    for path in tasks or ():
+        rows = read_rows(path)
+        with show.progress(path.name) as progress:
+            found[str(path)] = evaluate_task(lm, rows[:limit] if limit else rows, batch_size, progress)
+    if json:
+        options.print_json(found)
+        return
+    out = show.console()
+    for name, figures in found.items():
+        out.print(name, style="bold", markup=False)
+        show.print_pairs(out, [(key, _shown(key, figures)) for key in figures if not key.endswith("_stderr")])
+
+
+def _shown(key: str, figures: dict[str, float]) -> str:
+    value = figures[key]
+    if f"{key}_stderr" in figures:
+        return f"{value:.1%} ± {figures[f'{key}_stderr']:.1%}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

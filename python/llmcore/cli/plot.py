@@ -1,0 +1,37 @@
+"""`llmcore plot`: runs in pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmcore.cli import show
+
+
+def plot(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="The picture: .png, .svg or .pdf; with --words .gif.")
+    ] = Path("curves.png"),
+    words: Annotated[
+        bool, typer.Option("--words", help="How the words of `pretrain --watch` moved, as an animation of one run.")
+    ] = False,
+    smooth: Annotated[
+        int, typer.Option("--smooth", metavar="N", min=0, help="Updates that a point is the mean of; 0: a fiftieth.")
+    ] = 0,
+) -> None:
+    """Draw loss, learning rate, gradient norm and throughput of one run or several.
+
+    \b
+    Example: llmcore plot run --out curves.svg
+             llmcore plot run --words --out words.gif
+    """
+    from llmcore.cli.errors import UsageError
+    from llmcore.plot import draw_curves, draw_drift
+
+    if words and len(runs) > 1:
+        raise UsageError("expected one run with --words, got several")
+    path = draw_drift(runs[0], out) if words else draw_curves(runs, out, smooth)
+    show.console().print(f"drawn in {path}", markup=False)

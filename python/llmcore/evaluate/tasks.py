@@ -1,0 +1,132 @@
+"""Tasks of rows: multiple choice and cloze."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from llmcore.data.rows import Row
+from llmcore.evaluate.likelihood import Likelihood, likelihoods
+from llmcore.generate import LanguageModel
+
+_QUESTIONS = ("question", "context", "ctx", "query", "prompt")
+_CHOICES = ("choices", "endings", "options")
+_ANSWERS = ("answer", "label", "gold")
+
+
+class _Item(NamedTuple):
+    """A row as likelihoods want it: the right continuation is one of several, or the only one."""
+
+    context: str
+    continuations: list[str]
+    right: int
+
+
+def evaluate_task(
+    lm: LanguageModel,
+    rows: Sequence[Row],
+    batch_size: int = 16,
+    progress: Callable[[int, int], object] = lambda done, of: None,
+) -> dict[str, float]:
+    """Figures of a task whose rows are all of one kind.
+
+    Multiple choice, {"question", "choices": [...], "answer": number, letter or text} (or context, ctx, query; endings,
+    options; label, gold): the choice of the highest log-probability after the question is taken. "acc", and "acc_norm" by
+    log-probability a byte, with standard errors.
+
+    Cloze, {"text"}, whose last word is asked for (Paperno et al. 2016), or {"prompt", "completion"}: "acc", how often every
+    token of it is the likeliest, and "perplexity", exp of the mean of its −log-probability.
+
+    ValueError names a row that is neither. progress: is told how many continuations are done, of how many.
+    """
+    items = [_item(row) for row in rows]
+    kinds = {len(item.continuations) > 1 for item in items}
+    if len(kinds) > 1:
+        raise ValueError("[eval] expected rows of one kind, got multiple choice beside cloze: give them as two files")
+    pairs = [(_context_ids(lm, item.context), c) for item in items for c in _continuations(lm, item)]
+    found = likelihoods(lm.model, pairs, batch_size, progress)
+    return _choice_figures(items, found) if True in kinds else _cloze_figures(found)
+
+
+def _context_ids(lm: LanguageModel, context: str) -> list[int]:
+    """Of a text from its beginning on; the empty one is what a text begins with."""
+    return lm.prompt_ids(context)
+
+
+def _continuations(lm: LanguageModel, item: _Item) -> list[list[int]]:
+    """Tokens of the whole text behind those of the context: they may begin with a space that belongs to the first word."""
+    encode = lm.tokenizer.encode_ordinary
+    start = len(encode(item.context))
+    made = []
+    for text in item.continuations:
+        ids = encode(item.context + text)[start:]
+        made.append(ids or encode(text))
+    return made
+
+
+def _item(row: Row) -> _Item:
+    fields = row.fields
+    question, choices, answer = (_first(fields, names) for names in (_QUESTIONS, _CHOICES, _ANSWERS))
+    if isinstance(question, str) and isinstance(choices, Mapping):  # as ARC and others of the hub have it
+        labels, choices = choices.get("label"), choices.get("text")
+        if isinstance(labels, list) and answer in labels:
+            answer = labels.index(answer)
+    if isinstance(question, str) and isinstance(choices, list) and len(choices) > 1:
+        if not all(isinstance(c, str) and c for c in choices):
+            raise ValueError(f"[eval] {row.where}: expected choices that are texts, got {str(choices)[:100]}")
+        return _Item(question, [c if c[0].isspace() else f" {c}" for c in choices], _right(answer, choices, row))
+    if isinstance(fields.get("prompt"), str) and isinstance(fields.get("completion"), str) and fields["completion"]:
+        return _Item(fields["prompt"], [fields["completion"]], 0)
+    if isinstance(fields.get("text"), str) and len(fields["text"].split()) > 1:
+        before, _, word = fields["text"].rstrip().rpartition(" ")
+        return _Item(before, [f" {word}"], 0)
+    names = ", ".join(list(map(str, fields))[:6]) or "none"
+    raise ValueError(
+        f"[eval] {row.where}: expected question, choices and answer; prompt and completion; or text; the fields are: {names}"[
+            :300
+        ]
+    )
+
+
+def _first(fields: Mapping[str, Any], names: Sequence[str]) -> Any:
+    return next((fields[name] for name in names if name in fields), None)
+
+
+def _right(answer: Any, choices: list[str], row: Row) -> int:
+    """The number of the right choice: a number from 0, its letter, or its text."""
+    if isinstance(answer, str) and answer in choices:
+        return choices.index(answer)
+    if isinstance(answer, str) and len(answer) == 1 and answer.isalpha():
+        answer = ord(answer.upper()) - ord("A")
+    elif isinstance(answer, str) and answer.strip().isdigit():
+        answer = int(answer)
+    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
+        raise ValueError(
+            f"[eval] {row.where}: expected answer a number from 0 to {len(choices) - 1}, a letter, or one of the choices, got "
+            f"{str(answer)[:80]!r}"
+        )
+    return answer
+
+
+def _choice_figures(items: Sequence[_Item], found: Sequence[Likelihood]) -> dict[str, float]:
+    plain, by_bytes, at = [], [], 0
+    for item in items:
+        n = len(item.continuations)
+        sums = [f.logprob for f in found[at : at + n]]
+        per_byte = [s / len(c.strip().encode()) for s, c in zip(sums, item.continuations, strict=True)]
+        plain.append(sums.index(max(sums)) == item.right)
+        by_bytes.append(per_byte.index(max(per_byte)) == item.right)
+        at += n
+    return {**_rate("acc", plain), **_rate("acc_norm", by_bytes), "rows": len(items)}
+
+
+def _cloze_figures(found: Sequence[Likelihood]) -> dict[str, float]:
+    nats = -sum(f.logprob for f in found) / len(found)
+    return {**_rate("acc", [f.greedy for f in found]), "perplexity": math.exp(min(nats, 700.0)), "rows": len(found)}
+
+
+def _rate(name: str, right: Sequence[bool]) -> dict[str, float]:
+    """With the standard error of a mean."""
+    n, p = len(right), sum(right) / len(right)
+    return {name: p, f"{name}_stderr": math.sqrt(p * (1 - p) / (n - 1)) if n > 1 else 0.0}

@@ -1,0 +1,45 @@
+"""Loss, perplexity and bits per byte of texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from llmcore import autograd, data
+from llmcore.generate import LanguageModel
+
+
+def evaluate_texts(
+    lm: LanguageModel,
+    documents: Sequence[bytes],
+    context: int | None = None,
+    batch_size: int = 16,
+    progress: Callable[[int, int], object] = lambda done, of: None,
+) -> dict[str, float]:
+    """{"loss": nats a token, "perplexity", "bpb": bits per byte, "tokens", "bytes"} of documents, read one after another in
+    windows of `context` tokens (by default the model's, at most 1024) that do not overlap; every token is predicted once.
+    Where the tokenizer has no end of text, the first token is not, and its bytes are left out. progress: is told how many
+    tokens are done, of how many."""
+    tokenizer = lm.tokenizer
+    T = min(lm.config.context, context or 1024)
+    ids = data.encode_documents(documents, tokenizer)
+    windows = data.evaluation_windows(ids, T, tokenizer.end_of_text)
+    size = sum(map(len, documents))
+    if tokenizer.end_of_text is None:
+        size -= len(tokenizer.token_bytes(int(ids[0])))
+    nats, done = 0.0, 0
+    with autograd.no_grad():
+        for inputs, targets in windows.batches(batch_size):
+            nats += lm.model.loss(inputs, targets, "sum").item()
+            done += int(np.count_nonzero(targets >= 0))
+            progress(done, windows.predicted)
+    loss = nats / done
+    return {
+        "loss": loss,
+        "perplexity": math.exp(min(loss, 700.0)),
+        "bpb": data.bits_per_byte(nats, size),
+        "tokens": done,
+        "bytes": size,
+    }

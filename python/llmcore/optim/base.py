@@ -1,0 +1,75 @@
+"""What all optimizers share: parameters by name, what is kept of their gradients, and the gradients' norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from llmcore import _core
+from llmcore._core import DType
+from llmcore._tensor import array_to_numpy
+from llmcore.nn import Parameter
+
+
+class Optimizer:
+    """Updates parameters by their gradients. Weight decay is decoupled, lr · decay · p, and acts on matrices only, never
+    on norms and biases.
+
+    named_parameters: (name, parameter) pairs; the names key the saved state.
+    """
+
+    kinds: ClassVar[str] = ""  # a letter for each array that is kept beside a parameter
+
+    def __init__(self, named_parameters: Iterable[tuple[str, Parameter]], lr: float, weight_decay: float):
+        self.lr, self.weight_decay = lr, weight_decay
+        self.steps = 0
+        self.parameters = dict(named_parameters)
+        self._kept = {
+            name: [_core.zeros(p.shape, DType.float32) for _ in self.kinds_of(name, p)]
+            for name, p in self.parameters.items()
+        }
+
+    def kinds_of(self, name: str, p: Parameter) -> str:
+        """The letters for one parameter."""
+        return self.kinds
+
+    def update(self, name: str, p: Parameter, kept: list[_core.Array], lr: float, decay: float, scale: float) -> None:
+        """Write p, its panels in use and what is kept, from p.grad times scale."""
+        raise NotImplementedError
+
+    def step(
+        self, grad_scale: float = 1.0, lr: float | None = None, done: Callable[[str], object] | None = None
+    ) -> None:
+        """One update of every parameter that has a gradient; gradients are multiplied by grad_scale first. done: is told
+        the name of each parameter as soon as that is through."""
+        self.steps += 1
+        for name, p in self.parameters.items():
+            if p.grad is not None:
+                decay = self.weight_decay if p.ndim >= 2 else 0.0
+                self.update(name, p, self._kept[name], self.lr if lr is None else lr, decay, grad_scale)
+            if done is not None:
+                done(name)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Views of what is kept, `m.<name>` and so on; `steps` is kept by the caller."""
+        return {
+            f"{kind}.{name}": array_to_numpy(t)
+            for name, kept in self._kept.items()
+            for kind, t in zip(self.kinds_of(name, self.parameters[name]), kept, strict=True)
+        }
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray], steps: int) -> None:
+        """The reverse of `state_dict`. ValueError names what does not fit."""
+        for key, own in self.state_dict().items():
+            found = np.shape(state[key]) if key in state else None
+            if found != own.shape:
+                raise ValueError(f"[optimizer] expected {key} of shape {own.shape}, got {found}")
+            own[...] = state[key]
+        self.steps = steps
+
+
+def global_norm(parameters: Iterable[Parameter]) -> float:
+    """√(Σ g²) over all gradients, summed in float64 in a fixed order."""
+    return _core.global_norm([p.grad for p in parameters if p.grad is not None])

@@ -1,0 +1,95 @@
+"""Muon: momentum made orthogonal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from llmcore import _core
+from llmcore._core import DType
+from llmcore._tensor import to_dtype
+from llmcore.nn import Parameter
+from llmcore.optim.base import Optimizer
+
+# Of the polynomial a x + b x³ + c x⁵ that takes singular values near 1 in five rounds (Jordan et al. 2024).
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+ROUNDS = 5
+
+
+def is_block_matrix(name: str, p: Parameter) -> bool:
+    """Whether Muon takes it: a matrix inside the blocks, no embedding and no output layer."""
+    return p.ndim == 2 and name.startswith("blocks.")
+
+
+class Muon(Optimizer):
+    """Momentum of the matrices inside the blocks, orthogonalised by Newton-Schulz (Jordan et al. 2024); AdamW for
+    embeddings, output layer, norms and biases.
+
+    An orthogonal update is scaled by 0.2 √max(rows, columns), so that its entries are as large as AdamW's and one
+    learning rate and decay serve both (Liu et al. 2025). Matrices that are several in one (queries, keys and values; gate
+    and up) are orthogonalised each by itself: see `Parameter.parts`. dtype: of the products, "float32" or "bfloat16".
+    """
+
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, Parameter]],
+        lr: float = 1e-3,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        weight_decay: float = 0.1,
+        dtype: str = "float32",
+        orthogonal: Callable[[str, Parameter], bool] = is_block_matrix,
+    ):
+        self.momentum, self.betas, self.eps, self.dtype, self.orthogonal = momentum, betas, eps, dtype, orthogonal
+        super().__init__(named_parameters, lr, weight_decay)
+
+    def kinds_of(self, name, p) -> str:
+        return "m" if self.orthogonal(name, p) else "mv"
+
+    def update(self, name, p, kept, lr, decay, scale) -> None:
+        panels = p.panels_in_use()
+        if not self.orthogonal(name, p):
+            m, v = kept
+            _core.adamw(p.array, p.grad, m, v, lr, *self.betas, self.eps, decay, self.steps, scale, panels)
+            return
+        u = _core.momentum(p.grad, kept[0], self.momentum, True, scale)
+        start = 0
+        for rows in p.parts or (p.shape[0],):
+            part = u.narrow(0, start, rows)
+            part.copy_from(_core.scale(orthogonalised(part, self.dtype), 0.2 * max(part.shape) ** 0.5))
+            start += rows
+        _core.sgd(p.array, u, None, lr, 0.0, False, decay, 1.0, panels)
+
+
+def orthogonalised(x: _core.Array, dtype: str = "float32") -> _core.Array:
+    """The matrix x (m, n) float32 with all its singular values moved near 1, float32: X ← (a + b A + c A²) X, A = X Xᵀ,
+    five times, from x / ‖x‖. A is made on the shorter side."""
+    kind, (a, b, c) = to_dtype(dtype), COEFFICIENTS
+    norm = _core.global_norm([x])
+    if not norm > 0:
+        return x
+    wide = x.shape[0] <= x.shape[1]
+    x = _core.cast(x, kind)
+    for _ in range(ROUNDS):
+        # Of x as it is; divided by its norm, A is A / norm² and the result X / norm.
+        if wide:
+            gram = _core.linear(x, _core.pack(x, kind, True), out_dtype=DType.float32)[0]
+        else:
+            gram = _core.linear_weight_grad(x, x)
+        square = gram.numpy() * np.float32(1 / norm**2)
+        inner = np.float32(c) * square
+        _add_to_diagonal(inner, b)
+        left, right = (_core.cast(_core.from_numpy(m), kind) for m in (square, inner))
+        factor = _core.linear(left, _core.pack(right, kind, False), out_dtype=DType.float32)[0]
+        _add_to_diagonal(factor.numpy(), a)
+        if norm != 1:
+            factor = _core.scale(factor, 1 / norm)
+        factor, norm = _core.cast(factor, kind), 1.0
+        x = _core.linear(*(factor, _core.pack(x, kind, False)) if wide else (x, _core.pack(factor, kind, False)))[0]
+    return _core.cast(x, DType.float32)
+
+
+def _add_to_diagonal(matrix: np.ndarray, value: float) -> None:
+    np.einsum("ii->i", matrix)[...] += np.float32(value)

@@ -1,0 +1,6 @@
+"""Pictures of runs, with matplotlib (`pip install 'llmcore[plot]'`): their curves, and how words moved."""
+
+from llmcore.plot.curves import draw_curves
+from llmcore.plot.drift import draw_drift
+
+__all__ = ["draw_curves", "draw_drift"]

@@ -1,0 +1,299 @@
+"""Several processes under mpiexec train one model (extra `mpi`): see `llmcore.train.world`.
+
+Gradients are reduced in buckets by a thread of their own, in the order in which backward makes them, while backward goes on;
+each bucket to the process that owns its parameters. New values go round the same way while others are still computed. The
+order is the same everywhere and in every update, so a run is the same to the bit for a number of processes.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, TypeVar
+
+import numpy as np
+
+from llmcore import _core
+from llmcore._core import DType
+from llmcore._tensor import array_to_numpy
+from llmcore.nn import Parameter
+
+T = TypeVar("T")
+
+BUCKET_BYTES = 8 << 20  # of gradients or values that travel together
+
+
+@cache
+def processes() -> Processes:
+    """All that mpiexec has started. ValueError where mpi4py is not installed."""
+    try:
+        from mpi4py import MPI
+    except ImportError:
+        raise ValueError("[mpi] several processes need mpi4py: pip install 'llmcore[mpi]'") from None
+    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+        raise ValueError("[mpi] expected an MPI that several threads of a process may call, got one that refuses it")
+    return Processes(MPI)
+
+
+class Processes:
+    """This one among them."""
+
+    def __init__(self, mpi: Any):
+        self._mpi = mpi
+        self._comm, self._data = mpi.COMM_WORLD, mpi.COMM_WORLD.Dup()
+        self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
+        self._buckets: list[_Bucket] = []
+        self._of: dict[int, _Bucket] = {}  # by the id of a parameter
+        self._names: dict[str, _Bucket] = {}
+        self._worker: _Worker | None = None
+        self._waited = self._busy = 0.0
+
+    @contextmanager
+    def training(self, parameters: Mapping[str, Parameter]):
+        self._buckets = _buckets(parameters, self.size)
+        self._of = {id(p): b for b in self._buckets for _, p in b.parameters}
+        self._names = {name: b for b in self._buckets for name, _ in b.parameters}
+        self._worker = _Worker()
+        try:
+            self._agree_on(parameters)
+            yield
+        except BaseException as error:
+            # The others wait for this process: they would for ever.
+            if not isinstance(error, KeyboardInterrupt) and not self._is_shared(error):
+                print(f"llmcore: process {self.rank} of {self.size}: {error}", file=sys.stderr, flush=True)
+                self._comm.Abort(1)
+            raise
+        finally:
+            self._worker.end()
+
+    @staticmethod
+    def _is_shared(error: BaseException) -> bool:
+        """Whether every process raises it by itself: what all of them agreed on or computed."""
+        from llmcore.train.errors import Interrupted, TrainingError
+
+        return isinstance(error, Interrupted) or (isinstance(error, TrainingError) and "cannot write" not in str(error))
+
+    def _agree_on(self, parameters: Mapping[str, Parameter]) -> None:
+        mine = json.dumps([(name, p.shape) for name, p in parameters.items()])
+        if self.agreed(mine) != mine:
+            raise ValueError(
+                "[mpi] expected the same model in every process, got another: are the data and flags the same?"
+            )
+
+    def owned(self, parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
+        return {name: p for name, p in parameters.items() if self._names[name].owner == self.rank}
+
+    def dealt(self, batches: Sequence[T]) -> Sequence[T]:
+        if len(batches) % self.size:
+            raise ValueError(
+                f"[mpi] expected accumulation a multiple of {self.size}, the number of processes, got {len(batches)}: with "
+                f"--accumulation {self.size} and a batch size as much smaller an update has the same rows"
+            )
+        each = len(batches) // self.size
+        return batches[self.rank * each : (self.rank + 1) * each]
+
+    def agreed(self, value: T) -> T:
+        return json.loads(self._broadcast(json.dumps(value).encode() if self.rank == 0 else b""))
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        mine = np.array(values, np.float64)
+        everyone = np.empty((self.size, len(values)), np.float64)
+        self._comm.Allgather(mine, everyone)
+        return [sum(column) for column in everyone.T.tolist()]  # in the order of processes
+
+    # ---- while backward runs ----
+
+    def gradient(self, parameter: Parameter) -> None:
+        bucket = self._of.get(id(parameter))
+        if bucket is not None:
+            bucket.left -= 1
+            self._send_ready(self._reduce)
+
+    def summed(self) -> None:
+        for bucket in self._buckets:  # some parameters may have had no gradient here
+            bucket.left = 0
+        self._send_ready(self._reduce)
+        self._wait()
+        self._begin()
+        for bucket in self._buckets:  # what others own only has to be received
+            if bucket.owner != self.rank:
+                bucket.left = 0
+
+    def updated(self, name: str) -> None:
+        self._names[name].left -= 1
+        self._send_ready(self._spread)
+
+    def spread(self) -> None:
+        for bucket in self._buckets:
+            bucket.left = 0
+        self._send_ready(self._spread)
+        self._wait()
+        self._begin()
+
+    def figures(self) -> dict[str, float]:
+        """comm/seconds: of the last update's communication; comm/hidden: the part of it during which this process went on
+        computing."""
+        busy, waited = self._busy, self._waited
+        self._busy = self._waited = 0.0
+        return {"comm/seconds": busy, "comm/hidden": max(0.0, 1 - waited / busy) if busy else 1.0}
+
+    def gathered(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self.rank:
+            head = np.frombuffer(json.dumps([(k, a.shape) for k, a in arrays.items()]).encode(), np.uint8)
+            self._comm.Send(np.array([len(head)], np.int64), 0)
+            self._comm.Send(head, 0)
+            for values in arrays.values():
+                self._comm.Send(np.ascontiguousarray(values), 0)
+            return arrays
+        found = dict(arrays)
+        for rank in range(1, self.size):
+            size = np.empty(1, np.int64)
+            self._comm.Recv(size, rank)
+            head = np.empty(int(size[0]), np.uint8)
+            self._comm.Recv(head, rank)
+            for key, shape in json.loads(head.tobytes()):
+                values = np.empty(shape, np.float32)
+                self._comm.Recv(values, rank)
+                found[key] = values
+        return found
+
+    # ---- the thread that communicates ----
+
+    def _begin(self) -> None:
+        for bucket in self._buckets:
+            bucket.left, bucket.sent = len(bucket.parameters), False
+
+    def _send_ready(self, work: Callable[[_Bucket], None]) -> None:
+        """Buckets go in their order, the same everywhere: one that is ready waits for those before it."""
+        for bucket in self._buckets:
+            if not bucket.sent:
+                if bucket.left:
+                    return
+                bucket.sent = True
+                assert self._worker is not None
+                self._worker.do(work, bucket)
+
+    def _wait(self) -> None:
+        began = time.perf_counter()
+        assert self._worker is not None
+        self._busy += self._worker.wait()
+        self._waited += time.perf_counter() - began
+
+    def _reduce(self, bucket: _Bucket) -> None:
+        """The sum of the gradients to the owner; the others need theirs no longer."""
+        buffer = bucket.buffer()
+        for part, (_, p) in zip(bucket.parts(buffer), bucket.parameters, strict=True):
+            part[...] = 0 if p.grad is None else array_to_numpy(p.grad)
+        mine = self.rank == bucket.owner
+        self._data.Reduce(self._mpi.IN_PLACE if mine else buffer, buffer if mine else None, root=bucket.owner)
+        if mine:
+            for part, (_, p) in zip(bucket.parts(buffer), bucket.parameters, strict=True):
+                if p.grad is None:
+                    p.grad = _core.empty(list(p.shape), DType.float32)
+                array_to_numpy(p.grad)[...] = part
+
+    def _spread(self, bucket: _Bucket) -> None:
+        buffer = bucket.buffer()
+        mine = self.rank == bucket.owner
+        if mine:
+            for part, (_, p) in zip(bucket.parts(buffer), bucket.parameters, strict=True):
+                part[...] = array_to_numpy(p.array)
+        self._data.Bcast(buffer, root=bucket.owner)
+        if not mine:
+            for part, (_, p) in zip(bucket.parts(buffer), bucket.parameters, strict=True):
+                array_to_numpy(p.array)[...] = part
+                p.updated()
+
+    def _broadcast(self, data: bytes) -> bytes:
+        size = np.array([len(data)], np.int64)
+        self._comm.Bcast(size)
+        buffer = np.frombuffer(data, np.uint8).copy() if self.rank == 0 else np.empty(int(size[0]), np.uint8)
+        self._comm.Bcast(buffer)
+        return buffer.tobytes()
+
+
+class _Bucket:
+    """Parameters that travel together, all of one owner."""
+
+    def __init__(self, owner: int):
+        self.owner = owner
+        self.parameters: list[tuple[str, Parameter]] = []
+        self.left = 0  # whose part is not there yet
+        self.sent = False
+
+    @property
+    def size(self) -> int:
+        return sum(p.size for _, p in self.parameters)
+
+    def buffer(self) -> np.ndarray:
+        return np.empty(self.size, np.float32)
+
+    def parts(self, buffer: np.ndarray) -> list[np.ndarray]:
+        """Of each parameter in the buffer, in its shape."""
+        ends = np.cumsum([p.size for _, p in self.parameters]).tolist()
+        starts = [0, *ends[:-1]]
+        return [
+            buffer[start:end].reshape(p.shape) for start, end, (_, p) in zip(starts, ends, self.parameters, strict=True)
+        ]
+
+
+def _buckets(parameters: Mapping[str, Parameter], size: int) -> list[_Bucket]:
+    """The parameters in the order in which backward comes to them, the last ones first, cut into one stretch an owner and
+    each stretch into buckets."""
+    whole = sum(p.size for p in parameters.values())
+    made: list[_Bucket] = []
+    seen = 0
+    for name, p in reversed(list(parameters.items())):
+        owner = min(size - 1, (seen + p.size // 2) * size // max(1, whole))
+        if not made or made[-1].owner != owner or 4 * made[-1].size >= BUCKET_BYTES:
+            made.append(_Bucket(owner))
+        made[-1].parameters.append((name, p))
+        seen += p.size
+    for bucket in made:
+        bucket.left = len(bucket.parameters)
+    return made
+
+
+class _Worker:
+    """A thread that does one thing after another."""
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue = queue.SimpleQueue()
+        self._done = threading.Event()
+        self._busy = 0.0
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="mpi", daemon=True)
+        self._thread.start()
+
+    def do(self, work: Callable, *args: Any) -> None:
+        self._work.put((work, args))
+
+    def wait(self) -> float:
+        """Until all is done; returns the seconds that it took. Raises what went wrong."""
+        self._done.clear()
+        self._work.put((self._done.set, ()))
+        self._done.wait()
+        busy, self._busy = self._busy, 0.0
+        if self._error is not None:
+            raise self._error
+        return busy
+
+    def end(self) -> None:
+        self._work.put(None)
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        while (item := self._work.get()) is not None:
+            work, args = item
+            began = time.perf_counter()
+            try:
+                work(*args)
+            except BaseException as error:  # told by wait()
+                self._error = error
+            self._busy += time.perf_counter() - began
