@@ -111,7 +111,10 @@ def _serve(pipe, make: Callable, args: tuple) -> None:
     side = make(*args)
     pipe.send(True)
     while True:
-        name, *given = pipe.recv()
+        try:
+            name, *given = pipe.recv()
+        except EOFError:  # the benchmark is over
+            return
         try:
             pipe.send(getattr(side, name)(*given))
         except Exception as error:

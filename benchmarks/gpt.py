@@ -6,11 +6,9 @@ and float32 logits, AdamW with gradients clipped to a norm of 1.
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import numpy as np
 
-from llmcore import models, optim
+from llmcore import autograd, models, optim
 
 # The rate is small: without a warm-up a hard batch throws both libraries off course, each its own way.
 LR, BETAS, EPS, DECAY, CLIP = 1e-4, (0.9, 0.95), 1e-8, 0.1, 1.0
@@ -36,13 +34,18 @@ class LlmcoreTrainer:
         self.model.load_state_dict(weights)
         self.optimizer = optim.AdamW(self.model.named_parameters(), LR, BETAS, EPS, DECAY)
 
-    def step(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+    def step(self, inputs: np.ndarray, targets: np.ndarray, lr: float = LR) -> float:
         self.model.zero_grad()
         loss = self.model.loss(inputs, targets)
         loss.backward()
         norm = optim.global_norm(self.model.parameters())
-        self.optimizer.step(grad_scale=min(1.0, CLIP / norm))
+        self.optimizer.step(grad_scale=min(1.0, CLIP / norm), lr=lr)
         return loss.item()
+
+    def nats(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        """Summed over all targets that are not -1."""
+        with autograd.no_grad():
+            return self.model.loss(inputs, targets, "sum").item()
 
 
 class TorchTrainer:
@@ -53,8 +56,9 @@ class TorchTrainer:
 
         self.torch = torch
         self.half = dtype == "bfloat16"
-        self.model = torch_gpt(**asdict(config))
-        self.model.load_state_dict({k: torch.from_numpy(w.copy()) for k, w in weights.items()})
+        sizes = ("vocab_size", "context", "width", "layers", "heads", "eps")
+        self.model = torch_gpt(**{name: getattr(config, name) for name in sizes})
+        self.model.load_state_dict({_torch_name(k): torch.from_numpy(w.copy()) for k, w in weights.items()})
         groups = [
             {"params": [p for p in self.model.parameters() if p.ndim >= 2], "weight_decay": DECAY},
             {"params": [p for p in self.model.parameters() if p.ndim < 2], "weight_decay": 0.0},
@@ -62,8 +66,10 @@ class TorchTrainer:
         self.optimizer = torch.optim.AdamW(groups, lr=LR, betas=BETAS, eps=EPS, fused=True)
         self.forward = torch.compile(self.model, dynamic=False) if compiled else self.model
 
-    def step(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+    def step(self, inputs: np.ndarray, targets: np.ndarray, lr: float = LR) -> float:
         torch = self.torch
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
         x, y = (torch.from_numpy(a.astype(np.int64)) for a in (inputs, targets))
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.half):
             loss = self.forward(x, y)
@@ -73,9 +79,20 @@ class TorchTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         return loss.item()
 
+    def nats(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        """Summed over all targets that are not -1."""
+        torch = self.torch
+        x, y = (torch.from_numpy(a.astype(np.int64)) for a in (inputs, targets))
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.half):
+            return self.model(x, y).item() * int((targets != -1).sum())
+
+
+def _torch_name(name: str) -> str:
+    return name.replace("attention.qkv", "qkv").replace("attention.out", "attention_out")
+
 
 def torch_gpt(vocab_size: int, context: int, width: int, layers: int, heads: int, eps: float):
-    """A torch module with llmcore's parameter names."""
+    """A torch module; for its parameters' names see `_torch_name`."""
     from torch import arange, nn
     from torch.nn import functional as F
 
@@ -109,6 +126,6 @@ def torch_gpt(vocab_size: int, context: int, width: int, layers: int, heads: int
             for block in self.blocks:
                 x = block(x)
             logits = F.linear(self.norm(x), self.tokens.weight)
-            return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+            return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=-1)
 
     return GPT()

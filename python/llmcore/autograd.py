@@ -96,9 +96,11 @@ def recomputed(function: Callable, x: Tensor, *others, parameters: Sequence[Tens
     array = x.array
 
     def backward(dout):
-        again = x.__class__(array, requires_grad=True)
+        found = []
+        again = type(out)(array)
+        record([again], [], lambda dx: found.append(dx) or ())  # no leaf: ops may take its gradient and add to it
         run_backward(function(again, *others), dout)
-        return (again.grad,)
+        return (found[0] if found else None,)
 
     record([out], [x], backward)
     out._node.within = [p for p in parameters if p.requires_grad]

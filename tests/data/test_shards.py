@@ -258,7 +258,9 @@ def test_another_tokenizer_is_refused(tok, files, tmp_path):
     other.save(tmp_path / "out")
     with pytest.raises(ValueError, match="out was made with another tokenizer"):
         ShardSet(tmp_path / "out").tokenizer  # noqa: B018 - opened when asked for
-    with pytest.raises(ValueError, match="expected tokens by themselves, or --weights for each, got .*out beside others"):
+    with pytest.raises(
+        ValueError, match=r"expected tokens by themselves, or --weights for each, got .*out beside others"
+    ):
         pretrain(PretrainConfig(data=[str(tmp_path / "out"), "x.txt"], out=str(tmp_path / "run")), report=Report())
 
 

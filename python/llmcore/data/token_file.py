@@ -74,8 +74,8 @@ class TokenFile:
         """The end of a document near it, where there is one."""
         end = self.tokenizer.end_of_text
         reach = self._tokens[place : place + (1 << 20)]
-        found = np.flatnonzero(reach == end) if end is not None else ()
-        return place + int(found[0]) + 1 if len(found) and place + found[0] + 1 < len(self._tokens) else place
+        found = np.flatnonzero(reach == end).tolist() if end is not None else []
+        return place + found[0] + 1 if found and place + found[0] + 1 < len(self._tokens) else place
 
     def encode(self, tokenizer: Tokenizer) -> tuple[TokenStream, np.ndarray]:
         """The training and the held-out tokens. ValueError for another tokenizer than the file was opened with."""

@@ -140,9 +140,15 @@ def run(stage: Stage, config: LoopConfig, report: Report, resume: bool = False) 
     own = world()
     if config.threads is not None or own.size > 1:
         runtime.set_num_threads(config.threads or max(1, runtime.num_threads() // own.size))
+    if config.accumulation % own.size:
+        raise ValueError(
+            f"[mpi] expected accumulation a multiple of {own.size}, the number of processes, got {config.accumulation}: with "
+            f"--accumulation {own.size} and a batch size as much smaller an update has the same rows"
+        )
     stage.model.recompute = config.recompute
     with ExitStack() as held:
-        held.enter_context(own.training(stage.trained()))
+        killed = f"llmcore: a process of the run was killed; continue with --resume --out {config.out}"
+        held.enter_context(own.training(stage.trained(), killed))
         if own.rank == 0:
             where = "[train] another run is writing to {}: wait for it, or give another --out"
             held.enter_context(alone_in(Path(config.out), where))

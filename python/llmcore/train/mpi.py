@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import queue
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any, TypeVar
 
@@ -55,18 +56,20 @@ class Processes:
         self._waited = self._busy = 0.0
 
     @contextmanager
-    def training(self, parameters: Mapping[str, Parameter]):
+    def training(self, parameters: Mapping[str, Parameter], killed: str):
         self._buckets = _buckets(parameters, self.size)
         self._of = {id(p): b for b in self._buckets for _, p in b.parameters}
         self._names = {name: b for b in self._buckets for name, _ in b.parameters}
         self._worker = _Worker()
         try:
             self._agree_on(parameters)
-            yield
+            with _last_words(killed) if self.rank == 0 else nullcontext():
+                yield
         except BaseException as error:
             # The others wait for this process: they would for ever.
             if not isinstance(error, KeyboardInterrupt) and not self._is_shared(error):
                 print(f"llmcore: process {self.rank} of {self.size}: {error}", file=sys.stderr, flush=True)
+                time.sleep(0.5)  # until mpiexec has passed that on
                 self._comm.Abort(1)
             raise
         finally:
@@ -90,11 +93,6 @@ class Processes:
         return {name: p for name, p in parameters.items() if self._names[name].owner == self.rank}
 
     def dealt(self, batches: Sequence[T]) -> Sequence[T]:
-        if len(batches) % self.size:
-            raise ValueError(
-                f"[mpi] expected accumulation a multiple of {self.size}, the number of processes, got {len(batches)}: with "
-                f"--accumulation {self.size} and a batch size as much smaller an update has the same rows"
-            )
         each = len(batches) // self.size
         return batches[self.rank * each : (self.rank + 1) * each]
 
@@ -216,6 +214,20 @@ class Processes:
         buffer = np.frombuffer(data, np.uint8).copy() if self.rank == 0 else np.empty(int(size[0]), np.uint8)
         self._comm.Bcast(buffer)
         return buffer.tobytes()
+
+
+@contextmanager
+def _last_words(text: str):
+    """Say the text if this process is killed within: mpiexec kills all with one, and only says that it did."""
+    shell = subprocess.Popen(
+        ["sh", "-c", 'read -r ended || printf "%s\\n" "$1" >&2', "sh", text],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        shell.communicate(b"ended\n")
 
 
 class _Bucket:

@@ -27,8 +27,8 @@ class Alone:
     rank, size = 0, 1
 
     @contextmanager
-    def training(self, parameters: Mapping[str, Parameter]):
-        """Around a run that changes these parameters."""
+    def training(self, parameters: Mapping[str, Parameter], killed: str):
+        """Around a run that changes these parameters. killed: what is to be said if a process is."""
         yield
 
     def owned(self, parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:

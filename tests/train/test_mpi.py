@@ -1,0 +1,120 @@
+"""Several processes under mpiexec: the same as one to rounding, the same as themselves to the bit, killed and resumed."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmcore.train import PretrainConfig, Report, pretrain
+from llmcore.train.checkpoint import latest_checkpoint, load_checkpoint
+from runs import assert_same_weights
+
+pytestmark = pytest.mark.peers
+pytest.importorskip("mpi4py")
+if shutil.which("mpiexec") is None:
+    pytest.skip("no mpiexec", allow_module_level=True)
+
+SIZES = {"vocab_size": 300, "context": 16, "layers": 2, "width": 32, "heads": 2, "batch_size": 2, "warmup": 5,
+         "accumulation": 4, "dtype": "float32", "lr": 2e-3, "eval_every": 20, "sample_every": 0, "threads": 1}  # fmt: skip
+RUN = """
+import json, sys
+from llmcore.train import PretrainConfig, Report, pretrain
+pretrain(PretrainConfig(**json.loads(sys.argv[1])), resume=sys.argv[2] == "resume", report=Report())
+"""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "text.txt"
+    path.write_text("\n".join(f"the cat number {i} sees {i * 7 % 13} dogs" for i in range(600)))
+    return path
+
+
+def config(corpus, out, **values):
+    return PretrainConfig(data=str(corpus), out=str(out), **{"steps": 20, "save_every": 10, **SIZES, **values})
+
+
+def command(ranks, settings, how="new"):
+    return ["mpiexec", "-n", str(ranks), sys.executable, "-c", RUN, json.dumps(dataclasses.asdict(settings)), how]
+
+
+def start(ranks, settings, how="new"):
+    done = subprocess.run(command(ranks, settings, how), capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+def log_of(out):
+    return [json.loads(line) for line in Path(out, "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_as_one_process(corpus, tmp_path, ranks, optimizer):
+    values = {"optimizer": optimizer, "ema": 0.9, "recompute": ranks == 4}
+    pretrain(config(corpus, tmp_path / "one", **values), report=Report())
+    start(ranks, config(corpus, tmp_path / "many", **values))
+    start(ranks, config(corpus, tmp_path / "again", **values))
+    assert_same_weights(tmp_path / "many", tmp_path / "again")
+    one, many = log_of(tmp_path / "one"), log_of(tmp_path / "many")
+    for a, b in zip(one, many, strict=True):
+        assert b["train/loss"] == pytest.approx(a["train/loss"], rel=2e-5)
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-3)
+        assert b["tokens"] == a["tokens"]
+        assert 0 <= b["comm/hidden"] <= 1
+    (whole, state), (other, state2) = (load_checkpoint(latest_checkpoint(tmp_path / n)) for n in ("one", "many"))
+    assert whole.keys() == other.keys()
+    assert state["agree"] == state2["agree"]
+    for name, w in whole.items():
+        np.testing.assert_allclose(w, other[name], atol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_a_process_is_killed(corpus, tmp_path, ranks):
+    """The others stop; the run goes on with any number of them, with as many to the bit."""
+    values = {"steps": 60, "save_every": 7}
+    settings = config(corpus, tmp_path / "killed", **values)
+    process = subprocess.Popen(command(2, settings), stderr=subprocess.PIPE, text=True, start_new_session=True)
+    log, deadline = tmp_path / "killed/log.jsonl", time.monotonic() + 120
+    while not (log.exists() and log.read_bytes().count(b"\n") >= 20):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    found = subprocess.run(
+        ["pgrep", "-g", str(os.getpgid(process.pid)), "-f", "pretrain"], capture_output=True, text=True
+    )
+    below = subprocess.run(["pgrep", "-f", json.dumps(str(tmp_path / "killed"))], capture_output=True, text=True)
+    workers = [int(p) for p in (found.stdout + below.stdout).split() if is_worker(int(p))]
+    os.kill(workers[-1], signal.SIGKILL)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode != 0
+    assert f"a process of the run was killed; continue with --resume --out {settings.out}" in said
+    start(ranks, settings, "resume")
+    rows = log_of(tmp_path / "killed")
+    assert [r["step"] for r in rows] == list(range(1, 61))
+    if ranks == 2:
+        start(2, config(corpus, tmp_path / "straight", **values))
+        assert_same_weights(tmp_path / "straight", tmp_path / "killed")
+
+
+def is_worker(pid):
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"python" in line[0] and b"-c" in line[:3]
+
+
+def test_what_cannot_be_dealt_out(corpus, tmp_path):
+    settings = config(corpus, tmp_path / "run", accumulation=3)
+    done = subprocess.run(command(2, settings), capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "expected accumulation a multiple of 2, the number of processes, got 3" in done.stderr
