@@ -176,15 +176,22 @@ class ShardSet:
             raise CorpusError(f"[shards] {folder} is not finished: give the same `llmcore tokenize` command again")
         if not self.index["documents"]:
             raise CorpusError(f"[shards] {folder} is empty: expected some text")
-        self.shards, tables = [], []
+        self.shards, self._tables = [], []
         for number, shard in enumerate(self.index["shards"]):
             tokens, documents = shard_paths(self.folder, number)
             self.shards.append(load_array(tokens, np.dtype(self.index["dtype"]), shard["tokens"]))
-            tables.append(load_array(documents, DOCUMENT, shard["documents"]))
-        self.documents = np.concatenate(tables)
+            self._tables.append(load_array(documents, DOCUMENT, shard["documents"]))
         starts = self.documents["start"]
         if starts[0] != 0 or (starts[1:] < starts[:-1]).any() or starts[-1] > self.index["tokens"]:
             raise CorpusError(f"[shards] {folder}: expected documents whose starts ascend within the shards")
+
+    @property
+    def documents(self) -> np.ndarray:
+        """DOCUMENT records of all: read when asked for, they may be a part of memory that nobody wants to keep."""
+        found = np.concatenate(self._tables)
+        for table in self._tables:
+            _forget_pages(table)
+        return found
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -202,14 +209,14 @@ class ShardSet:
                 f"{tokenizer.vocab_size}): use {self.folder / 'tokenizer.json'}, or tokenize the text again"
             )
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """32 hex digits that change with the documents, the tokenizer or the split."""
         digest = hashlib.blake2b(self.documents.tobytes(), digest_size=16)
         digest.update(f"{self.index['tokenizer']} {self.index['end_of_text']} {self.fraction}".encode())
         return digest.hexdigest()
 
-    @property
+    @cached_property
     def train_bytes(self) -> int:
         return int(self.documents["bytes"].sum()) - self.validation_bytes
 
@@ -224,11 +231,12 @@ class ShardSet:
     @cached_property
     def _held_out(self) -> np.ndarray | None:
         """Which documents are, (D,) bool; None where each has its tail held out."""
-        if len(self.documents) * self.fraction < 2:
+        documents = self.documents
+        if len(documents) * self.fraction < 2:
             return None
-        sizes = self.documents["bytes"]
+        sizes = documents["bytes"]
         fraction = min(self.fraction, MOST_HELD_OUT / max(1, int(sizes.sum())))
-        return held_out_documents(self.documents["key"], sizes, fraction)
+        return held_out_documents(documents["key"], sizes, fraction)
 
     def encode(self, tokenizer: Tokenizer) -> tuple[TokenStream, TokenStream]:
         """The training and the held-out tokens. Raises `CorpusError` for another tokenizer than that of the shards."""
