@@ -80,7 +80,7 @@ def main() -> None:
             after = []
             for seed in SEEDS:
                 config = GRPOConfig(data=asked_file, out=str(folder / f"grpo{seed}"), rewards=["length"], steps=40,
-                                    batch_size=64, accumulation=1, group=8, max_tokens=40, lr=2e-4, warmup=0, seed=seed,
+                                    batch_size=64, accumulation=1, group=8, max_tokens=40, lr=2e-4, beta=0.05, warmup=0, seed=seed,
                                     bad_rows="skip", **common)  # fmt: skip
                 after.append(measure(grpo(config, report=Report()), questions)["short"])
             show("GRPO: reward for three words", before["short"], after)

@@ -106,7 +106,7 @@ class SecondHalf:
         ]
         config = GRPOConfig(model=str(self.out / "dpo"), data=self._data("grpo", rows), out=str(self.out / "grpo"),
                             rewards=["length"], steps=steps, batch_size=ANSWERS, accumulation=1, group=GROUP, context=128,
-                            max_tokens=40, lr=2e-4, warmup=0, bad_rows="skip", **self.common)  # fmt: skip
+                            max_tokens=40, lr=2e-4, beta=0.05, warmup=0, bad_rows="skip", **self.common)  # fmt: skip
         lm = self._trained(grpo, config)
         self._measured("grpo", lm)
         self._shown("grpo", f"Asked to answer in {WORDS} words:", "short_answers")
