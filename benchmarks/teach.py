@@ -4,8 +4,8 @@
     llmcore pull smollm2-135m-instruct
     python benchmarks/teach.py --demo demo-model --json benchmarks/results/teach.local.json
 
-DPO: the part of held-out pairs whose better answer gained on the other. The judge (reward model): the part of held-out
-pairs that it puts in the right order. GRPO: the mean reward of held-out prompts, which is checked (an answer of three
+DPO: the part of held-out pairs whose better answer gained on the other. The judge (reward model, of the demo's
+model and of SmolLM2): the part of held-out pairs that it puts in the right order. GRPO: the mean reward of held-out prompts, which is checked (an answer of three
 words). LoRA of SmolLM2-135M-Instruct on python-qa: held-out loss and word F1.
 """
 
@@ -40,7 +40,7 @@ def learned(rows: list) -> list:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, default=Path("demo-model"), help="what `llmcore demo` made")
-    parser.add_argument("--only", nargs="*", default=["dpo", "reward", "grpo", "lora"], help="some of these")
+    parser.add_argument("--only", nargs="*", default=["dpo", "reward", "judge", "grpo", "lora"], help="some of these")
     parser.add_argument("--json", type=Path, help="where to write the result")
     args = parser.parse_args()
     begin = str(args.demo / "sft")
@@ -70,12 +70,22 @@ def main() -> None:
         if "reward" in args.only:
             after = []
             for seed in SEEDS:
-                config = RewardConfig(data=pair_file, out=str(folder / f"judge{seed}"), steps=100, batch_size=16,
-                                      lr=2e-4, warmup=5, seed=seed, **common)  # fmt: skip
+                config = RewardConfig(data=pair_file, out=str(folder / f"judge{seed}"), steps=300, batch_size=16,
+                                      lr=1e-5, warmup=5, seed=seed, **common)  # fmt: skip
                 judge = reward(config, report=Report())
                 each = [judge([p["prompt"]] * 2, [p["chosen"], p["rejected"]]) for p in questions.pairs]
                 after.append(float(np.mean([a > b for a, b in each])))
-            show("reward model: held-out pairs", 0.5, after)
+            show("reward model of the demo's: held-out pairs", 0.5, after)
+        if "judge" in args.only:
+            after = []
+            for seed in SEEDS:
+                config = RewardConfig(**common | {
+                    "model": MODEL, "data": pair_file, "out": str(folder / f"large{seed}"), "steps": 40, "batch_size": 8,
+                    "lr": 5e-4, "warmup": 5, "lora_rank": 8, "seed": seed})  # fmt: skip
+                judge = reward(config, report=Report())
+                each = [judge([p["prompt"]] * 2, [p["chosen"], p["rejected"]]) for p in questions.pairs]
+                after.append(float(np.mean([a > b for a, b in each])))
+            show("reward model of SmolLM2 (LoRA): held-out pairs", 0.5, after)
         if "grpo" in args.only:
             after = []
             for seed in SEEDS:

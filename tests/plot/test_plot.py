@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.peers
 pytest.importorskip("matplotlib")
 
 from llmcore.plot import draw_curves, draw_drift

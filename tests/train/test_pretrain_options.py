@@ -425,3 +425,16 @@ def test_tensorboard(corpus, tmp_path):
     events = list(Path(run.out, "tensorboard").glob("events.*"))
     assert len(events) == 1
     assert b"train/loss" in events[0].read_bytes()
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("default")  # what wandb's own dependencies warn of
+def test_wandb(corpus, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    run = config(corpus, tmp_path / "run", steps=4, log_to=["wandb"])
+    pretrain(run, report=Report())
+    written = list(Path(run.out, "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(written) == 1
+    assert b"train/loss" in written[0].read_bytes()
