@@ -5,11 +5,10 @@ import json
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.peers
-pytest.importorskip("matplotlib")
-
 from llmcore.plot import draw_curves, draw_drift
 from llmcore.plot.drift import projection
+
+pytestmark = pytest.mark.peers
 
 
 @pytest.fixture

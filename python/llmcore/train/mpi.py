@@ -1,8 +1,9 @@
 """Several processes under mpiexec train one model (extra `mpi`): see `llmcore.train.world`.
 
-Gradients are reduced in buckets by a thread of their own, in the order in which backward makes them, while backward goes on;
-each bucket to the process that owns its parameters. New values go round the same way while others are still computed. The
-order is the same everywhere and in every update, so a run is the same to the bit for a number of processes.
+Gradients are reduced by a thread of their own, in the order in which backward makes them, while backward goes on; each to the
+process that owns its parameter. New values go round the same way while others are still computed. The order is the same
+everywhere and in every update, so a run is the same to the bit for a number of processes. Arrays travel from where they
+lie: the matrices are large messages, and what is small costs little.
 """
 
 from __future__ import annotations
@@ -20,14 +21,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from llmcore import _core
-from llmcore._core import DType
 from llmcore._tensor import array_to_numpy
 from llmcore.nn import Parameter
 
 T = TypeVar("T")
-
-BUCKET_BYTES = 8 << 20  # of gradients or values that travel together
 
 
 @cache
@@ -49,17 +46,15 @@ class Processes:
         self._mpi = mpi
         self._comm, self._data = mpi.COMM_WORLD, mpi.COMM_WORLD.Dup()
         self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
-        self._buckets: list[_Bucket] = []
-        self._of: dict[int, _Bucket] = {}  # by the id of a parameter
-        self._names: dict[str, _Bucket] = {}
+        self._shared: dict[str, _Shared] = {}
+        self._of: dict[int, _Shared] = {}  # by the id of a parameter
         self._worker: _Worker | None = None
         self._waited = self._busy = 0.0
 
     @contextmanager
     def training(self, parameters: Mapping[str, Parameter], killed: str):
-        self._buckets = _buckets(parameters, self.size)
-        self._of = {id(p): b for b in self._buckets for _, p in b.parameters}
-        self._names = {name: b for b in self._buckets for name, _ in b.parameters}
+        self._shared = _shared(parameters, self.size)
+        self._of = {id(item.parameter): item for item in self._shared.values()}
         self._worker = _Worker()
         try:
             self._agree_on(parameters)
@@ -90,7 +85,7 @@ class Processes:
             )
 
     def owned(self, parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
-        return {name: p for name, p in parameters.items() if self._names[name].owner == self.rank}
+        return {name: p for name, p in parameters.items() if self._shared[name].owner == self.rank}
 
     def dealt(self, batches: Sequence[T]) -> Sequence[T]:
         each = len(batches) // self.size
@@ -108,31 +103,22 @@ class Processes:
     # ---- while backward runs ----
 
     def gradient(self, parameter: Parameter) -> None:
-        bucket = self._of.get(id(parameter))
-        if bucket is not None:
-            bucket.left -= 1
+        item = self._of.get(id(parameter))
+        if item is not None:
+            item.ready = True
             self._send_ready(self._reduce)
 
     def summed(self) -> None:
-        for bucket in self._buckets:  # some parameters may have had no gradient here
-            bucket.left = 0
-        self._send_ready(self._reduce)
-        self._wait()
-        self._begin()
-        for bucket in self._buckets:  # what others own only has to be received
-            if bucket.owner != self.rank:
-                bucket.left = 0
+        self._finish(self._reduce)  # some parameters may have had no gradient here
+        for item in self._shared.values():  # what others own only has to be received
+            item.ready = item.owner != self.rank
 
     def updated(self, name: str) -> None:
-        self._names[name].left -= 1
+        self._shared[name].ready = True
         self._send_ready(self._spread)
 
     def spread(self) -> None:
-        for bucket in self._buckets:
-            bucket.left = 0
-        self._send_ready(self._spread)
-        self._wait()
-        self._begin()
+        self._finish(self._spread)
 
     def figures(self) -> dict[str, float]:
         """comm/seconds: of the last update's communication; comm/hidden: the part of it during which this process went on
@@ -163,50 +149,38 @@ class Processes:
 
     # ---- the thread that communicates ----
 
-    def _begin(self) -> None:
-        for bucket in self._buckets:
-            bucket.left, bucket.sent = len(bucket.parameters), False
-
-    def _send_ready(self, work: Callable[[_Bucket], None]) -> None:
-        """Buckets go in their order, the same everywhere: one that is ready waits for those before it."""
-        for bucket in self._buckets:
-            if not bucket.sent:
-                if bucket.left:
+    def _send_ready(self, work: Callable[[_Shared], None]) -> None:
+        """They go in their order, the same everywhere: one that is ready waits for those before it."""
+        for item in self._shared.values():
+            if not item.sent:
+                if not item.ready:
                     return
-                bucket.sent = True
+                item.sent = True
                 assert self._worker is not None
-                self._worker.do(work, bucket)
+                self._worker.do(work, item)
 
-    def _wait(self) -> None:
+    def _finish(self, work: Callable[[_Shared], None]) -> None:
+        """Until all are through, and on to the next phase."""
+        for item in self._shared.values():
+            item.ready = True
+        self._send_ready(work)
         began = time.perf_counter()
         assert self._worker is not None
         self._busy += self._worker.wait()
         self._waited += time.perf_counter() - began
+        for item in self._shared.values():
+            item.ready = item.sent = False
 
-    def _reduce(self, bucket: _Bucket) -> None:
+    def _reduce(self, item: _Shared) -> None:
         """The sum of the gradients to the owner; the others need theirs no longer."""
-        buffer = bucket.buffer()
-        for part, (_, p) in zip(bucket.parts(buffer), bucket.parameters, strict=True):
-            part[...] = 0 if p.grad is None else array_to_numpy(p.grad)
-        mine = self.rank == bucket.owner
-        self._data.Reduce(self._mpi.IN_PLACE if mine else buffer, buffer if mine else None, root=bucket.owner)
-        if mine:
-            for part, (_, p) in zip(bucket.parts(buffer), bucket.parameters, strict=True):
-                if p.grad is None:
-                    p.grad = _core.empty(list(p.shape), DType.float32)
-                array_to_numpy(p.grad)[...] = part
+        grad = array_to_numpy(item.parameter.grad_buffer())  # zeros where there is none, its own where others hold it
+        mine = self.rank == item.owner
+        self._data.Reduce(self._mpi.IN_PLACE if mine else grad, grad if mine else None, root=item.owner)
 
-    def _spread(self, bucket: _Bucket) -> None:
-        buffer = bucket.buffer()
-        mine = self.rank == bucket.owner
-        if mine:
-            for part, (_, p) in zip(bucket.parts(buffer), bucket.parameters, strict=True):
-                part[...] = array_to_numpy(p.array)
-        self._data.Bcast(buffer, root=bucket.owner)
-        if not mine:
-            for part, (_, p) in zip(bucket.parts(buffer), bucket.parameters, strict=True):
-                array_to_numpy(p.array)[...] = part
-                p.updated()
+    def _spread(self, item: _Shared) -> None:
+        self._data.Bcast(array_to_numpy(item.parameter.array), root=item.owner)
+        if self.rank != item.owner:
+            item.parameter.updated()
 
     def _broadcast(self, data: bytes) -> bytes:
         size = np.array([len(data)], np.int64)
@@ -230,45 +204,22 @@ def _last_words(text: str):
         shell.communicate(b"ended\n")
 
 
-class _Bucket:
-    """Parameters that travel together, all of one owner."""
+class _Shared:
+    """A parameter, who updates it, and whether its turn has come in this phase."""
 
-    def __init__(self, owner: int):
-        self.owner = owner
-        self.parameters: list[tuple[str, Parameter]] = []
-        self.left = 0  # whose part is not there yet
-        self.sent = False
-
-    @property
-    def size(self) -> int:
-        return sum(p.size for _, p in self.parameters)
-
-    def buffer(self) -> np.ndarray:
-        return np.empty(self.size, np.float32)
-
-    def parts(self, buffer: np.ndarray) -> list[np.ndarray]:
-        """Of each parameter in the buffer, in its shape."""
-        ends = np.cumsum([p.size for _, p in self.parameters]).tolist()
-        starts = [0, *ends[:-1]]
-        return [
-            buffer[start:end].reshape(p.shape) for start, end, (_, p) in zip(starts, ends, self.parameters, strict=True)
-        ]
+    def __init__(self, parameter: Parameter, owner: int):
+        self.parameter, self.owner = parameter, owner
+        self.ready = self.sent = False
 
 
-def _buckets(parameters: Mapping[str, Parameter], size: int) -> list[_Bucket]:
-    """The parameters in the order in which backward comes to them, the last ones first, cut into one stretch an owner and
-    each stretch into buckets."""
-    whole = sum(p.size for p in parameters.values())
-    made: list[_Bucket] = []
-    seen = 0
+def _shared(parameters: Mapping[str, Parameter], size: int) -> dict[str, _Shared]:
+    """The parameters in the order in which backward comes to them, the last ones first, cut into one stretch an owner, all
+    about as large."""
+    whole, seen = sum(p.size for p in parameters.values()), 0
+    made: dict[str, _Shared] = {}
     for name, p in reversed(list(parameters.items())):
-        owner = min(size - 1, (seen + p.size // 2) * size // max(1, whole))
-        if not made or made[-1].owner != owner or 4 * made[-1].size >= BUCKET_BYTES:
-            made.append(_Bucket(owner))
-        made[-1].parameters.append((name, p))
+        made[name] = _Shared(p, min(size - 1, (seen + p.size // 2) * size // max(1, whole)))
         seen += p.size
-    for bucket in made:
-        bucket.left = len(bucket.parameters)
     return made
 
 
