@@ -49,6 +49,8 @@ def test_any_row_can_be_had_directly():
 
 
 def test_weights_that_cannot_be():
+    which, _ = MixedBatches(texts(50, 50), [1e308, 1e308]).sources(np.arange(PERIOD))
+    assert Counter(which.tolist()) == {0: PERIOD // 2, 1: PERIOD // 2}
     with pytest.raises(ValueError, match="expected 2 weights of at least 1 in 4096"):
         MixedBatches(texts(50, 50), [1, 1e-9])
 

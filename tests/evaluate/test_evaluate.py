@@ -101,7 +101,7 @@ def test_cloze(lm):
     [
         ({"question": "a", "choices": ["b", "c"], "answer": 5}, "expected answer a number from 0 to 1"),
         ({"question": "a", "choices": ["b", "c"]}, "expected answer a number from 0 to 1.*got 'None'"),
-        ({"question": "a", "choices": ["b", 3], "answer": 0}, "expected choices that are texts"),
+        ({"question": "a", "choices": ["b", 3], "answer": 0}, "expected at least two choices that are texts"),
         (
             {"text": "one"},
             "expected question, choices and answer; prompt and completion; or text; the fields are: text",
@@ -193,3 +193,24 @@ def test_lm_evaluation_harness(lm, tmp_path):
 class Asked:
     def __init__(self, *args):
         self.args = args
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"question": "q", "choices": [" ", "a"], "answer": 0}, "expected at least two choices that are texts"),
+        ({"question": "q", "choices": ["a"], "answer": 0}, "expected at least two choices that are texts"),
+        ({"question": "q", "choices": ["x", "a"], "answer": "²"}, "expected answer a number from 0 to 1"),
+        ({"question": "q", "choices": ["\ud800", "a"], "answer": 0}, "expected text, got half a surrogate pair"),
+        ({"question": "q", "choices": ["x" * 300, "a"], "answer": 0}, "expected answers of at most 24 tokens"),
+    ],
+)
+def test_rows_that_break_what_counts_them(lm, fields, problem):
+    with pytest.raises(ValueError, match=rf"\[eval\] quiz.jsonl:3: {problem}"):
+        evaluate_task(lm, [row(**fields)])
+
+
+def test_the_last_word_may_follow_any_space(lm):
+    asked = [row(text="the cat\tsees"), row(text="the cat sees\na")]
+    same = [row(prompt="the cat", completion="\tsees"), row(prompt="the cat sees", completion="\na")]
+    assert evaluate_task(lm, asked) == evaluate_task(lm, same)

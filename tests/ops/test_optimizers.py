@@ -180,3 +180,11 @@ def test_ten_steps_are_those_of_torch(kind):
     difference = np.abs(mine.numpy() - theirs.detach().numpy()).max()
     # torch's Muon multiplies in bfloat16.
     assert difference < (2e-2 if kind == "muon" else 1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-40, 1e-30, 1e-20, 1e-10, 1e10, 1e20, 1e30])
+def test_orthogonalised_of_any_size(size):
+    """A gradient may be as small as a loss of nothing makes it."""
+    x = f32((24, 40), 3)
+    got = orthogonalised(array(x.astype(np.float64) * size)).numpy()
+    assert_close(got, orthogonalised(array(x)).numpy(), "float32", factor=3000 if size < 1e-36 else 10)

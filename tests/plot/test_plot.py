@@ -68,3 +68,27 @@ def test_the_plane_is_that_of_the_largest_differences():
     plane = projection(x.astype(np.float32))
     assert np.abs(plane[2, 0]) > 0.99
     assert np.abs(plane[4, 1]) > 0.99
+
+
+def test_logs_with_anything_in_them(run, tmp_path):
+    """What is no number is left out, and so is what was recorded with other words."""
+    with (run / "log.jsonl").open("a") as log:
+        log.write('\n{"step": 70, "train/loss": 1.0, "lr": 1e-3, "tok/s": 5.0, "grad_norm": "abc", "reward": "a"}\n')
+        log.write('{"step": 71, "train/loss": NaN, "lr": 1e-3, "tok/s": 5.0}\n')
+        log.write('{"step": 72, "train/loss": 1' + "0" * 400 + ', "lr": 1e-3, "tok/s": 5.0}\n')
+    draw_curves([run], tmp_path / "curves.png", smooth=1000)
+    good = {"step": 3, "groups": [{"a$_{": [1.0, 2.0], "b": [3.0, 1.0]}]}
+    bad = [
+        {"step": 1, "groups": []},
+        {"step": 1, "groups": [["a"]]},
+        {"step": 1, "groups": [{"a": [1.0, 2.0]}, 3]},
+        {"step": 1, "groups": [{"a": [1.0, 2.0], "b": [1.0]}]},
+        {"step": 1, "groups": [{"a": [float("nan")]}]},
+        {"step": 2, "groups": [{"other": [1.0, 2.0]}]},
+    ]
+    path = run / "words.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in [*bad, good, {**good, "step": 4}]))
+    assert draw_drift(run, tmp_path / "words.gif", seconds=1).read_bytes().startswith(b"GIF89a")
+    path.write_text("".join(json.dumps(r) + "\n" for r in bad[:5]))
+    with pytest.raises(ValueError, match="expected words recorded by"):
+        draw_drift(run, tmp_path / "words.gif")

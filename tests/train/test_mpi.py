@@ -113,8 +113,80 @@ def is_worker(pid):
     return b"python" in line[0] and b"-c" in line[:3]
 
 
-def test_what_cannot_be_dealt_out(corpus, tmp_path):
-    settings = config(corpus, tmp_path / "run", accumulation=3)
-    done = subprocess.run(command(2, settings), capture_output=True, text=True, timeout=120)
+def run_commands(folder, *arguments, ranks=2):
+    """`llmcore` in each process with its own arguments."""
+    folder.mkdir(exist_ok=True)
+    code = (
+        "import json, sys; from mpi4py import MPI; from llmcore.cli import main\n"
+        "sys.exit(main(json.loads(sys.argv[1])[MPI.COMM_WORLD.Get_rank()]))"
+    )
+    given = arguments * ranks if len(arguments) == 1 else arguments
+    return subprocess.run(
+        ["mpiexec", "-n", str(ranks), sys.executable, "-c", code, json.dumps(given)],
+        capture_output=True, text=True, timeout=120, cwd=folder, env=os.environ | {"LLMCORE_CACHE": str(folder / "cache")},
+    )  # fmt: skip
+
+
+def flags(corpus, **more):
+    given = {**SIZES, "data": corpus, "out": "run", "steps": 6, "accumulation": 2} | more
+    return ["pretrain", "-q", *(str(x) for k, v in given.items() for x in (f"--{k.replace('_', '-')}", v))]
+
+
+def test_what_all_do_wrong_is_said_once(corpus, tmp_path):
+    done = run_commands(tmp_path, flags(corpus, accumulation=3))
+    assert done.returncode == 2
+    assert done.stderr.count("expected accumulation a multiple of 2, the number of processes, got 3") == 1
+    done = run_commands(tmp_path, flags(tmp_path / "none.txt"))
+    assert done.returncode == 2
+    assert done.stderr.count("none.txt") == 1
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_one_does_wrong_ends_all(corpus, tmp_path, rank):
+    """Before anything is shared, too."""
+    given = [flags(corpus), flags(corpus)]
+    given[rank] = flags(tmp_path / "none.txt")
+    done = run_commands(tmp_path, *given)
     assert done.returncode != 0
-    assert "expected accumulation a multiple of 2, the number of processes, got 3" in done.stderr
+    assert "none.txt" in done.stderr
+
+
+@pytest.mark.parametrize("more", [{"steps": 9}, {"optimizer": "sgd"}, {"seed": 4}])
+def test_processes_that_would_not_do_the_same(corpus, tmp_path, more):
+    done = run_commands(tmp_path, flags(corpus), flags(corpus, **more))
+    assert done.returncode != 0
+    (name, value), *_ = more.items()
+    assert f"expected {name}" in done.stderr
+    assert f"in every process, as in the first, got {value!r}" in done.stderr
+
+
+def test_stages_one_after_another(corpus, tmp_path):
+    """The model that all return is the one that was saved; adapters that leave inputs out are those of one process."""
+    (tmp_path / "rows.jsonl").write_text(
+        "\n".join(json.dumps({"text": f"cat number {i} sees {i * 3 % 7} dogs"}) for i in range(40))
+    )
+    code = f"""
+import sys
+import numpy as np
+from llmcore import train
+from llmcore.train import Report
+base = train.PretrainConfig(**{{**{SIZES!r}, "context": 64, "steps": 8, "ema": 0.9, "data": {str(corpus)!r}, "out": "base"}})
+lm = train.pretrain(base, report=Report())
+saved = np.asarray(train.checkpoint.load_checkpoint(train.checkpoint.latest_checkpoint("base"))[0]["ema.tokens.weight"])
+assert np.array_equal(lm.model.tokens.weight.numpy(), saved)
+lm = train.sft(train.SFTConfig(model="base", out="tuned", data={str(tmp_path / "rows.jsonl")!r}, epochs=0.0, steps=5, dtype="float32",
+                               lora_rank=2, lora_dropout=0.3, lr=1e-2, warmup=0, batch_size=2, accumulation=4, context=32,
+                               sample_every=0, packing=False), report=Report())
+"""
+    code = code.replace("from llmcore import train\n", "from llmcore import train\nimport llmcore.train.checkpoint\n")
+    for ranks, folder in ((1, "one"), (2, "two")):
+        (tmp_path / folder).mkdir()
+        done = subprocess.run(
+            ["mpiexec", "-n", str(ranks), sys.executable, "-c", code],
+            capture_output=True, text=True, timeout=120, cwd=tmp_path / folder,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (log_of(tmp_path / folder / "tuned") for folder in ("one", "two"))
+    for a, b in zip(one, two, strict=True):
+        assert b["train/loss"] == pytest.approx(a["train/loss"], rel=1e-4)
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-3)

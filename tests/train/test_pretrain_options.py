@@ -223,6 +223,11 @@ def test_token_files_that_cannot_be_used(corpus, tmp_path):
     path.write_bytes(b"")
     with pytest.raises(ValueError, match=r"x.bin: expected uint16 ids, got 0 bytes"):
         llmcore.data.TokenFile(path, tokenizer)
+    path.write_bytes(np.full(100, tokenizer.end_of_text, "<u2").tobytes())
+    with pytest.raises(
+        ValueError, match="is too short to hold a part out: 100 tokens, of which 9 would be, without any"
+    ):
+        llmcore.data.TokenFile(path, tokenizer)
     path.write_bytes(np.full(100, 999, "<u2").tobytes())
     with pytest.raises(ValueError, match=r"x.bin: expected ids below 2\d\d, the tokenizer's vocabulary, got 999"):
         llmcore.data.TokenFile(path, tokenizer)
@@ -321,6 +326,53 @@ def test_the_best_model_is_kept(corpus, tmp_path):
     assert found["loss"] == pytest.approx(min(losses.values()), rel=1e-5)
 
 
+def test_a_run_is_made_longer(corpus, tmp_path):
+    """While the rate is constant it is the longer run from the beginning, to the bit."""
+    pretrain(config(corpus, tmp_path / "long", steps=30, schedule="wsd"), report=Report())
+    short = config(corpus, tmp_path / "run", steps=20, schedule="wsd")
+    with pytest.raises(RuntimeError, match="enough"):
+        pretrain(short, report=Stopping(12))
+    said = Notes()
+    pretrain(dataclasses.replace(short, steps=30), resume=True, report=said)
+    assert any("30 steps instead of 20" in n for n in said.notes)
+    assert_same_weights(tmp_path / "long", tmp_path / "run")
+    with pytest.raises(ValueError, match=r"expected at least 30 steps, as .* has taken, got 15"):
+        pretrain(dataclasses.replace(short, steps=15), resume=True, report=Report())
+
+
+def test_what_is_not_installed_is_said_before_a_run_is_replaced(corpus, tmp_path, monkeypatch):
+    run = config(corpus, tmp_path / "run", steps=2)
+    pretrain(run, report=Report())
+    before = {path: path.read_bytes() for path in Path(run.out).rglob("*") if path.is_file()}
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    with pytest.raises(
+        ValueError, match=r"log_to tensorboard needs tensorboardX: pip install 'llmcore\[tensorboard\]'"
+    ):
+        pretrain(dataclasses.replace(run, log_to=["tensorboard"]), report=Report(), overwrite=True)
+    assert {path: path.read_bytes() for path in Path(run.out).rglob("*") if path.is_file()} == before
+
+
+def test_a_best_model_that_cannot_be_written_leaves_the_one_before(corpus, tmp_path, monkeypatch):
+    run = config(corpus, tmp_path / "run", steps=20, eval_every=5, keep_best=True, lr=5e-3)
+    from llmcore.train.pretraining import Pretraining
+
+    whole, saves = Pretraining.save, []
+
+    def failing(self, directory):
+        saves.append(directory)
+        if len(saves) == 3:
+            Path(directory).mkdir()
+            Path(directory, "tokenizer.json").write_text("half")
+            raise OSError(28, "No space left on device")
+        whole(self, directory)
+
+    monkeypatch.setattr(Pretraining, "save", failing)
+    with pytest.raises(OSError, match="No space"):
+        pretrain(run, report=Report())
+    assert [p.name for p in Path(run.out).iterdir() if p.name.startswith(".best")] == []
+    load(tmp_path / "run/best")
+
+
 def test_words_are_watched(corpus, tmp_path):
     run = config(corpus, tmp_path / "run", steps=6, watch=["cat dog", "sees"])
     lm = pretrain(run, report=Report())
@@ -351,6 +403,7 @@ def test_depth_stands_for_the_sizes():
         ({"momentum": 1.0}, "expected momentum < 1, got 1.0"),
         ({"ema": 1.5}, "expected ema < 1, got 1.5"),
         ({"decay": 2}, "expected decay in"),
+        ({"watch": ["king", " "]}, "expected words in every group to watch"),
         ({"log_to": ["paper"]}, "expected log_to tensorboard or wandb, got 'paper'"),
     ],
 )

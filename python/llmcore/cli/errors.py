@@ -9,6 +9,8 @@ import re
 import sys
 import traceback
 
+from llmcore.train.world import several
+
 FAILED, WRONG_USE, STOPPED = 1, 2, 130
 # What the system says when the work cannot go on although nothing was asked wrongly.
 _FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
@@ -20,10 +22,19 @@ def tell(error: BaseException, debug: bool = False) -> int:
         traceback.print_exception(error)
     code, line = describe(error)
     line = re.sub(r"\s*\n\s*", " ", line).strip()
+    if several():
+        from llmcore.train.mpi import processes
+
+        processes().failed(lambda: _print(line), code)
+    else:
+        _print(line)
+    return code
+
+
+def _print(line: str) -> None:
     colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     label = "\x1b[1;31merror:\x1b[0m" if colour else "error:"
     print(f"{label} {line}", file=sys.stderr)
-    return code
 
 
 def describe(error: BaseException) -> tuple[int, str]:

@@ -16,7 +16,7 @@ def evaluate(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            "--data", metavar="TEXT", help="Texts, as pretrain takes them, all of which are read (repeatable)."
+            "--data", metavar="TEXT", help="Text files, JSONL, parquet, folders, all of which is read (repeatable)."
         ),
     ] = None,
     tasks: Annotated[
@@ -41,13 +41,15 @@ def evaluate(
     """
     if not data and not tasks:
         raise UsageError("expected --data with texts, or --task with a file of rows")
-    from llmcore.data import stream_documents
+    from llmcore.data import is_shard_set, is_token_file, stream_documents
     from llmcore.data.rows import read_rows
     from llmcore.evaluate import evaluate_task, evaluate_texts
 
     lm = options.load_model(model)
     found: dict[str, dict[str, float]] = {}
     for source in data or ():
+        if is_shard_set(source) or is_token_file(source):
+            raise UsageError(f"expected text, got tokens in {source}: give the text that they were made of")
         documents = list(stream_documents([source], field))
         if not documents:
             raise UsageError(f"expected some text in {source}, got none")

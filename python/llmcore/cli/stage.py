@@ -34,12 +34,13 @@ def settings(config_class: type[TuningConfig], stage: str, given: Mapping, confi
 def run(train: Callable, config: TuningConfig, resume: bool, overwrite: bool, quiet: bool, next_step: str) -> None:
     """Train and say what to do next."""
     from llmcore.train import Report, TerminalReport
+    from llmcore.train.world import world
 
     trained = train(config, resume=resume, report=Report() if quiet else TerminalReport(), overwrite=overwrite)
     lm = getattr(trained, "lm", trained)
     if lm is trained:
         options.remember_model(Path(config.out))
-    if not quiet:
+    if not quiet and world().rank == 0:
         out = show.console()
         out.print(f"saved a model of {lm.num_parameters / 1e6:.2f}M parameters in {config.out}", markup=False)
         out.print(f"next: {next_step}", markup=False)

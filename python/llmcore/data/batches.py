@@ -127,7 +127,8 @@ class MixedBatches:
     def __init__(self, texts: Sequence[TokenBatches], weights: Sequence[float], seed: int = 0) -> None:
         """Weights are in any unit. Raises ValueError for one that is so small that its text would never come."""
         self.texts, self.seed = list(texts), seed
-        exact = np.array(weights, np.float64) / np.sum(weights) * self.PERIOD
+        shares = np.array(weights, np.float64) / np.max(weights)  # before they are summed: they may be large
+        exact = shares / shares.sum() * self.PERIOD
         counts = np.floor(exact).astype(np.int64)
         largest = np.argsort(counts - exact, kind="stable")[: self.PERIOD - counts.sum()]
         counts[largest] += 1

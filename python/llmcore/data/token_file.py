@@ -44,8 +44,11 @@ class TokenFile:
             held_out = min(int(len(self._tokens) * validation_fraction), MOST_HELD_OUT // 4)
             self._cut = self._cut_near(len(self._tokens) - max(1, held_out))
             self._held_out = self._tokens[self._cut :]
-        if not self._cut or not len(self._held_out):
-            raise CorpusError(f"[tokens] {path} is too short to hold a part out: {len(self._tokens)} tokens")
+        if not self._cut or not (self._held_out != self.tokenizer.end_of_text).any():
+            raise CorpusError(
+                f"[tokens] {path} is too short to hold a part out: {len(self._tokens)} tokens, of which {len(self._held_out)} "
+                "would be, without any text"
+            )
 
     def _open(self, path: Path) -> np.ndarray:
         try:
@@ -85,10 +88,11 @@ class TokenFile:
 
     @cached_property
     def digest(self) -> str:
-        """32 hex digits of its size and of what stands at 64 places in it."""
+        """32 hex digits of its size, of what stands at 64 places in it, and of what is held out."""
         digest = hashlib.blake2b(f"{len(self._tokens)} {self._cut}".encode(), digest_size=16)
         for place in np.linspace(0, max(0, len(self._tokens) - _SAMPLE // 2), _SAMPLES, dtype=np.int64).tolist():
             digest.update(self._tokens[place : place + _SAMPLE // 2].tobytes())
+        digest.update(self._held_out[:MOST_HELD_OUT].tobytes())
         return digest.hexdigest()
 
     @cached_property

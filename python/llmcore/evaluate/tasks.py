@@ -44,7 +44,15 @@ def evaluate_task(
     kinds = {len(item.continuations) > 1 for item in items}
     if len(kinds) > 1:
         raise ValueError("[eval] expected rows of one kind, got multiple choice beside cloze: give them as two files")
-    pairs = [(_context_ids(lm, item.context), c) for item in items for c in _continuations(lm, item)]
+    pairs = []
+    for row, item in zip(rows, items, strict=True):
+        for continuation in _continuations(lm, item):
+            if len(continuation) > lm.config.context:
+                raise ValueError(
+                    f"[eval] {row.where}: expected answers of at most {lm.config.context} tokens, the model's context, got "
+                    f"{len(continuation)}"
+                )
+            pairs.append((_context_ids(lm, item.context), continuation))
     found = likelihoods(lm.model, pairs, batch_size, progress)
     return _choice_figures(items, found) if True in kinds else _cloze_figures(found)
 
@@ -72,21 +80,33 @@ def _item(row: Row) -> _Item:
         labels, choices = choices.get("label"), choices.get("text")
         if isinstance(labels, list) and answer in labels:
             answer = labels.index(answer)
-    if isinstance(question, str) and isinstance(choices, list) and len(choices) > 1:
-        if not all(isinstance(c, str) and c for c in choices):
-            raise ValueError(f"[eval] {row.where}: expected choices that are texts, got {str(choices)[:100]}")
+    if isinstance(question, str) and isinstance(choices, list):
+        if len(choices) < 2 or not all(isinstance(c, str) and c.strip() for c in choices):
+            raise ValueError(f"[eval] {row.where}: expected at least two choices that are texts, got {choices!a:.100}")
+        _check_text(row, question, *choices)
         return _Item(question, [c if c[0].isspace() else f" {c}" for c in choices], _right(answer, choices, row))
     if isinstance(fields.get("prompt"), str) and isinstance(fields.get("completion"), str) and fields["completion"]:
+        _check_text(row, fields["prompt"], fields["completion"])
         return _Item(fields["prompt"], [fields["completion"]], 0)
     if isinstance(fields.get("text"), str) and len(fields["text"].split()) > 1:
-        before, _, word = fields["text"].rstrip().rpartition(" ")
-        return _Item(before, [f" {word}"], 0)
+        _check_text(row, fields["text"])
+        text = fields["text"].rstrip()
+        before = text.removesuffix(text.split()[-1]).rstrip()
+        return _Item(before, [text.removeprefix(before)], 0)
     names = ", ".join(list(map(str, fields))[:6]) or "none"
     raise ValueError(
         f"[eval] {row.where}: expected question, choices and answer; prompt and completion; or text; the fields are: {names}"[
             :300
         ]
     )
+
+
+def _check_text(row: Row, *texts: str) -> None:
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"[eval] {row.where}: expected text, got half a surrogate pair in {text!a:.60}") from None
 
 
 def _first(fields: Mapping[str, Any], names: Sequence[str]) -> Any:
@@ -99,7 +119,7 @@ def _right(answer: Any, choices: list[str], row: Row) -> int:
         return choices.index(answer)
     if isinstance(answer, str) and len(answer) == 1 and answer.isalpha():
         answer = ord(answer.upper()) - ord("A")
-    elif isinstance(answer, str) and answer.strip().isdigit():
+    elif isinstance(answer, str) and answer.strip().isdecimal():
         answer = int(answer)
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
         raise ValueError(

@@ -15,20 +15,21 @@ from llmcore.ops.low_rank import Packed, Piece, low_rank
 
 
 class Dropout:
-    """What drops inputs of an adapter while it is trained: a function of the seed, the update and the number of the call
-    in it. One for all layers of a model."""
+    """What drops inputs of an adapter while it is trained: a function of the seed, the update, the micro-batch and the
+    number of the call in it. One for all layers of a model."""
 
     def __init__(self, rate: float, seed: int):
         self.rate, self.seed = rate, seed
-        self._update = self._calls = 0
+        self._update = self._batch = self._calls = 0
 
-    def begin(self, update: int) -> None:
-        self._update, self._calls = update, 0
+    def begin(self, update: int, batch: int = 0) -> None:
+        """A micro-batch of an update."""
+        self._update, self._batch, self._calls = update, batch, 0
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.rate == 0 or not autograd.grad_enabled():
             return x
-        counter = [0, 0, self._calls, self._update]
+        counter = [0, self._batch, self._calls, self._update]
         self._calls += 1
         rng = np.random.Generator(np.random.Philox(key=self.seed, counter=counter))
         drawn = np.frombuffer(rng.bytes(2 * x.size), np.uint16).reshape(x.shape)

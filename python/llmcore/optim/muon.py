@@ -68,25 +68,23 @@ def orthogonalised(x: _core.Array, dtype: str = "float32") -> _core.Array:
     five times, from x / ‖x‖. A is made on the shorter side."""
     kind, (a, b, c) = to_dtype(dtype), COEFFICIENTS
     norm = _core.global_norm([x])
+    while 0 < norm < 1e-30:  # its inverse would be no float32
+        x, norm = _core.scale(x, 1e30), norm * 1e30
     if not norm > 0:
         return x
     wide = x.shape[0] <= x.shape[1]
-    x = _core.cast(x, kind)
+    x = _core.cast(_core.scale(x, 1 / norm), kind)
     for _ in range(ROUNDS):
-        # Of x as it is; divided by its norm, A is A / norm² and the result X / norm.
         if wide:
             gram = _core.linear(x, _core.pack(x, kind, True), out_dtype=DType.float32)[0]
         else:
             gram = _core.linear_weight_grad(x, x)
-        square = gram.numpy() * np.float32(1 / norm**2)
-        inner = np.float32(c) * square
+        inner = np.float32(c) * gram.numpy()
         _add_to_diagonal(inner, b)
-        left, right = (_core.cast(_core.from_numpy(m), kind) for m in (square, inner))
+        left, right = _core.cast(gram, kind), _core.cast(_core.from_numpy(inner), kind)
         factor = _core.linear(left, _core.pack(right, kind, False), out_dtype=DType.float32)[0]
         _add_to_diagonal(factor.numpy(), a)
-        if norm != 1:
-            factor = _core.scale(factor, 1 / norm)
-        factor, norm = _core.cast(factor, kind), 1.0
+        factor = _core.cast(factor, kind)
         x = _core.linear(*(factor, _core.pack(x, kind, False)) if wide else (x, _core.pack(factor, kind, False)))[0]
     return _core.cast(x, DType.float32)
 

@@ -38,7 +38,8 @@ def draw_curves(runs: Sequence[str | os.PathLike], out: str | os.PathLike, smoot
         _line(rate, rows, "lr", colour, 1, name)
         _line(norm, rows, "grad_norm", colour, window, name)
         _line(speed, rows, "tok/s", colour, window, name)
-    norm.set_yscale("log")
+    if any(r.get("grad_norm", 0) > 0 for _, rows in logs for r in rows):
+        norm.set_yscale("log")
     for axis, title in ((rate, "learning rate"), (norm, "gradient norm"), (speed, "tokens a second")):
         axis.set_ylabel(title)
     for axis in axes.flat:
@@ -52,7 +53,11 @@ def _log(run: Path) -> list[dict[str, Any]]:
     path = run / LOG if run.is_dir() else run
     if not path.is_file():
         raise ValueError(f"[plot] expected the directory of a run, got {run}, which has no {LOG}")
-    rows = [r for r in read_log(path) if all(isinstance(r.get(k), (int, float)) for k in ("train/loss", "lr", "tok/s"))]
+    rows = []
+    for row in read_log(path):
+        numbers = {k: float(v) for k, v in row.items() if isinstance(v, (int, float)) and abs(v) < 1e300}  # nan is not
+        if {"step", "train/loss", "lr", "tok/s"} <= numbers.keys():
+            rows.append(numbers)
     if not rows:
         raise ValueError(f"[plot] {path}: expected lines of a run's log, got none")
     return rows
@@ -62,7 +67,8 @@ def _line(
     axis: Any, rows: list[dict], key: str, colour: str, window: int, label: str | None, alpha: float = 1.0
 ) -> None:
     found = [(r["step"], r[key]) for r in rows if key in r]
-    if len(found) >= window:
+    window = min(window, len(found))
+    if found:
         steps, values = np.array(found, np.float64).T
         means = np.convolve(values, np.ones(window) / window, "valid")
         axis.plot(steps[window - 1 :], means, color=colour, label=label, alpha=alpha, lw=1.2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,14 +21,17 @@ def draw_drift(run: str | os.PathLike, out: str | os.PathLike, seconds: float = 
     ValueError, one line, for a run that recorded none.
     """
     path = Path(run, WORDS)
-    rows = [r for r in read_log(path) if isinstance(r.get("groups"), list)]
+    rows = [(r["step"], r["groups"]) for r in read_log(path) if _are_groups(r.get("groups"))]
+    rows = [
+        (step, groups) for step, groups in rows if _shape(groups) == _shape(rows[-1][1])
+    ]  # the words may have changed
     if not rows:
         raise ValueError(f"[plot] expected words recorded by `pretrain --watch`, got {path}, which has none")
     if Path(out).suffix.lower() != ".gif":
         raise ValueError(f"[plot] expected a file that ends in .gif, got {out}")
-    groups = [list(g) for g in rows[-1]["groups"]]
+    groups = [list(g) for g in rows[-1][1]]
     words = [(word, colour) for colour, group in enumerate(groups) for word in group]
-    moments = np.array([[row["groups"][c][word] for word, c in words] for row in rows], np.float32)
+    moments = np.array([[groups[c][word] for word, c in words] for _, groups in rows], np.float32)
     plane = projection(moments[-1])
     points = (moments - moments[-1].mean(axis=0)) @ plane  # (moments, words, 2)
     plt = pyplot()
@@ -39,7 +43,7 @@ def draw_drift(run: str | os.PathLike, out: str | os.PathLike, seconds: float = 
     labels = [axis.text(0, 0, word, color=f"C{c % 10}", ha="center", va="center", fontsize=10) for word, c in words]
 
     def show(moment: int) -> None:
-        axis.set_title(f"update {rows[moment]['step']:,}")
+        axis.set_title(f"update {rows[moment][0]:,}")
         for label, point in zip(labels, points[moment], strict=True):
             label.set_position(point)
 
@@ -55,6 +59,21 @@ def draw_drift(run: str | os.PathLike, out: str | os.PathLike, seconds: float = 
     finally:
         plt.close(figure)
     return Path(out)
+
+
+def _are_groups(groups: Any) -> bool:
+    """Whether this is a list of groups of words with vectors of finite numbers, all as long."""
+    if not isinstance(groups, list) or not all(isinstance(g, dict) and g for g in groups):
+        return False
+    vectors = [v for g in groups for v in g.values()]
+    return bool(vectors) and all(
+        isinstance(v, list) and len(v) == len(vectors[0]) > 0 and all(isinstance(x, float) and abs(x) < 1e30 for x in v)
+        for v in vectors
+    )
+
+
+def _shape(groups: list[dict[str, list[float]]]) -> list[tuple[str, int]]:
+    return [(word, len(v)) for g in groups for word, v in g.items()] + [("", len(groups))]
 
 
 def projection(vectors: np.ndarray) -> np.ndarray:

@@ -171,6 +171,8 @@ class PretrainConfig(LoopConfig):
             count = 1 if isinstance(self.data, str) else len(self.data)
             if len(self.weights) != count or not all(w > 0 and math.isfinite(w) for w in self.weights):
                 raise ValueError(f"[config] expected {count} weights > 0, one for each data, got {self.weights}")
+        if not all(group.split() for group in self.watch):
+            raise ValueError(f"[config] expected words in every group to watch, got {self.watch}")
         if self.kv_heads is not None and self.kv_heads < 1:
             raise ValueError(f"[config] expected kv_heads >= 1, got {self.kv_heads}")
         if self.architecture not in ("gpt2", "llama"):

@@ -15,7 +15,7 @@ from llmcore.models import CausalLM
 from llmcore.train import loop, tuning
 from llmcore.train.config import GRPOConfig
 from llmcore.train.policy import Policy
-from llmcore.train.report import Report, TerminalReport
+from llmcore.train.report import Report
 from llmcore.train.rewards import RewardFunction
 from llmcore.train.rollouts import Task, Written, agreement, fixed_logps, token_logps, written
 
@@ -36,8 +36,7 @@ def grpo(
     `reward(prompts, completions, **columns) -> list[float]` by name, instead of config.rewards. The log has TRL's names.
     Raises as `sft` does, and CorpusError for a reward that fails.
     """
-    report = TerminalReport() if report is None else report
-    loop.check_out(config, resume, overwrite)
+    report = loop.prepared(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
         lm = tuning.open_model(config)
         reference = tuning.reference_of(config, lm) if config.beta else None
@@ -90,7 +89,6 @@ class GroupRelative(Policy):
         self._said = False
 
     def batches(self, step: int) -> Sequence[Batch]:
-        self.begin_update(step)
         fresh = step % self.config.updates == 0
         if fresh:
             self.experience = self._answered(self.train.batch(step // self.config.updates), step)

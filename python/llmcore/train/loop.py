@@ -32,7 +32,7 @@ from llmcore.train.background import Ahead, Saver
 from llmcore.train.config import LoopConfig
 from llmcore.train.errors import Interrupted, TrainingError
 from llmcore.train.log import RunLog
-from llmcore.train.report import Report
+from llmcore.train.report import Report, TerminalReport
 from llmcore.train.schedule import learning_rate
 from llmcore.train.trackers import Trackers
 from llmcore.train.world import Alone, world
@@ -63,6 +63,9 @@ class Stage:
     def batches(self, step: int) -> Sequence[Any]:
         """The micro-batches of one update: a function of the step, the weights, and what is kept."""
         raise NotImplementedError
+
+    def before(self, step: int, number: int) -> None:
+        """Micro-batch `number` of an update comes next, in this process."""
 
     def tokens(self, batch: Any) -> int:
         """Tokens that the model reads in a batch (for the rate)."""
@@ -118,28 +121,31 @@ class Stage:
         """The reverse of `kept`. ValueError for what does not fit."""
 
 
-def check_out(config: LoopConfig, resume: bool, overwrite: bool) -> None:
-    """FileExistsError if config.out holds a model or checkpoints that a new run would destroy."""
-    out = Path(config.out)
-    if resume or overwrite:
-        return
-    if any((out / name).exists() for name in _MODEL_FILES) or any((out / "checkpoints").glob("step-*")):
+def prepared(config: LoopConfig, report: Report | None, resume: bool, overwrite: bool) -> Report:
+    """Before anything is read: who is told what happens, which of several processes only the first does. FileExistsError if
+    config.out holds a model or checkpoints that a new run would destroy."""
+    own, out = world(), Path(config.out)
+    held = any((out / name).exists() for name in _MODEL_FILES) or any((out / "checkpoints").glob("step-*"))
+    if held and not resume and not overwrite:
         raise FileExistsError(
             f"[train] {out} already holds a run: continue it with --resume, give another --out, or replace it with "
             "--overwrite"
         )
+    if own.rank:
+        return Report()
+    return TerminalReport() if report is None else report
 
 
 def run(stage: Stage, config: LoopConfig, report: Report, resume: bool = False) -> None:
     """Train to config.steps, or for config.max_minutes, and save the model.
 
     With `resume`, continue from the newest whole checkpoint in config.out; without, an earlier run there is removed first
-    (`check_out` refuses it in time). FileExistsError if another process is training into config.out. Started by mpiexec,
+    (`prepared` refuses it in time). FileExistsError if another process is training into config.out. Started by mpiexec,
     the processes share the work.
     """
     own = world()
     if config.threads is not None or own.size > 1:
-        runtime.set_num_threads(config.threads or max(1, runtime.num_threads() // own.size))
+        runtime.set_num_threads(config.threads or own.threads)
     if config.accumulation % own.size:
         raise ValueError(
             f"[mpi] expected accumulation a multiple of {own.size}, the number of processes, got {config.accumulation}: with "
@@ -170,9 +176,11 @@ class Run:
     def run(self, resume: bool) -> None:
         stage, config, out = self.stage, self.config, self.out
         start = self._restore() if resume else 0
+        trackers = Trackers(config, stage.name) if self.first else None  # refuses in time what is not installed
+        self.world.check_same(self._what(start))
         if not resume and self.first:
             # A later --resume must not find the checkpoints of another run.
-            for name in ("checkpoints", "best"):
+            for name in ("checkpoints", "best", "tensorboard"):
                 shutil.rmtree(out / name, ignore_errors=True)
             for name in _RUN_FILES:
                 (out / name).unlink(missing_ok=True)
@@ -183,7 +191,8 @@ class Run:
             words = held.enter_context(RunLog(out / "words.jsonl", start)) if self.first and stage.watched() else None
             if words is not None and not start:
                 words.write({"step": 0, "groups": stage.watched()})
-            trackers = held.enter_context(Trackers(config, stage.name)) if self.first and config.log_to else None
+            if trackers is not None:
+                held.enter_context(trackers.opened(start))
             flops = stage.flops_of_a_token()
             held.enter_context(self.report.running(stage.name, start, config.steps, flops, stage.model.dtype))
             interrupted = held.enter_context(_deferred_interrupt(self.report))
@@ -226,8 +235,16 @@ class Run:
                     self.report.note(f"the time is up at step {step} of {config.steps}")
         if self.average is not None:
             assign(stage.trained(), {k.removeprefix("ema."): v for k, v in self.average.state_dict().items()})
+        if config.ema:
+            self.world.take_over(stage.trained())
         if self.first:
             stage.save(out)
+        self.world.wait()  # nobody leaves before the model is there
+
+    def _what(self, start: int) -> dict[str, Any]:
+        """All that must be the same in every process."""
+        config = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in ("out", "threads")}
+        return {**config, **self.stage.state(), "step to begin with": start}
 
     def update(self, step: int, place: int, batches: Callable) -> dict:
         """One parameter update with the learning rate of step `place`; returns its line of the log."""
@@ -236,13 +253,14 @@ class Run:
         lr = learning_rate(
             config.schedule, place, config.steps, config.lr, config.warmup, config.min_lr_ratio, config.decay
         )
-        mine = self.world.dealt(batches(step))
+        first, mine = self.world.dealt(batches(step))
         waited = time.perf_counter() - began
         trained = stage.trained().values()
         for p in trained:
             p.zero_grad()
         nats, terms, tokens = 0.0, 0, 0
         for i, batch in enumerate(mine):
+            stage.before(step, first + i)
             loss, count = stage.loss(batch)
             nats += loss.item()
             terms += count
@@ -280,7 +298,7 @@ class Run:
             "tok/s": tokens / seconds,
             "data/wait": waited,
             **self.world.figures(),
-            **stage.figures(),
+            **self.world.mean(stage.figures()),
         }
 
     def _averaged(self):
@@ -293,8 +311,24 @@ class Run:
             loss = figures.get("val/loss")
             if self.config.keep_best and loss is not None and loss < self.totals.get("best", math.inf):
                 self.totals["best"] = loss
-                self.stage.save(self.out / "best")
+                self._keep_best()
         return figures
+
+    def _keep_best(self) -> None:
+        """Whole or not at all, as far as names go."""
+        best, made, old = (self.out / name for name in ("best", ".best-unfinished", ".best-replaced"))
+        for path in (made, old):
+            shutil.rmtree(path, ignore_errors=True)
+        try:
+            self.stage.save(made)
+            if best.exists():
+                best.rename(old)
+            made.rename(best)
+        finally:
+            if old.exists() and not best.exists():
+                old.rename(best)
+            for path in (made, old):
+                shutil.rmtree(path, ignore_errors=True)
 
     def _save(self, step: int) -> None:
         """In the background: the arrays are copied."""
@@ -327,7 +361,7 @@ class Run:
             raise ValueError(f"[resume] expected a run of {stage.name}, got {path}, which is one of {state['stage']}")
         ours = dataclasses.asdict(config)
         for name, value in state["config"].items():
-            if name not in (*RESUMABLE, *_LAYOUT) and ours.get(name) != value:
+            if name not in (*RESUMABLE, *_LAYOUT, "steps") and ours.get(name) != value:
                 raise ValueError(f"[resume] expected {name} {value!r} as in {path}, got {ours.get(name)!r}")
         for name, value in stage.state().items():
             if state["agree"].get(name) != value:
@@ -348,7 +382,19 @@ class Run:
         except ValueError as e:
             raise checkpoint.CheckpointError(f"[resume] {path}: {e}") from None
         report.note(f"resuming {config.out} at step {state['step']} of {config.steps}")
+        layout = state["config"]
+        self.totals["rows"] = (
+            state["step"] * layout["batch_size"] * layout["accumulation"]
+        )  # where it was not yet counted
         self.totals |= state["totals"]
+        if layout["steps"] != config.steps:
+            if config.steps < state["step"]:
+                raise ValueError(
+                    f"[resume] expected at least {state['step']} steps, as {path} has taken, got {config.steps}"
+                )
+            report.note(
+                f"{config.steps} steps instead of {layout['steps']}: from here on the learning rate is that of the new number"
+            )
         self._continue_layout(state["config"], state["step"], path)
         return state["step"]
 

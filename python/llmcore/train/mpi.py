@@ -9,6 +9,7 @@ lie: the matrices are large messages, and what is small costs little.
 from __future__ import annotations
 
 import json
+import math
 import queue
 import subprocess
 import sys
@@ -21,10 +22,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from llmcore import runtime
 from llmcore._tensor import array_to_numpy
 from llmcore.nn import Parameter
 
 T = TypeVar("T")
+
+PATIENCE = 2.0  # seconds in which the others may fail too
 
 
 @cache
@@ -44,12 +48,19 @@ class Processes:
 
     def __init__(self, mpi: Any):
         self._mpi = mpi
-        self._comm, self._data = mpi.COMM_WORLD, mpi.COMM_WORLD.Dup()
+        self._comm, self._data, self._ends = mpi.COMM_WORLD, mpi.COMM_WORLD.Dup(), mpi.COMM_WORLD.Dup()
         self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
+        here = self._comm.Split_type(mpi.COMM_TYPE_SHARED).Get_size()  # on this machine
+        self.threads = max(1, runtime.num_threads() // here)
+        self._uncaught, sys.excepthook = sys.excepthook, self._end_all
         self._shared: dict[str, _Shared] = {}
         self._of: dict[int, _Shared] = {}  # by the id of a parameter
         self._worker: _Worker | None = None
         self._waited = self._busy = 0.0
+
+    def _end_all(self, kind, error, traceback) -> None:
+        """Of an exception that nobody caught."""
+        self.failed(lambda: self._uncaught(kind, error, traceback))
 
     @contextmanager
     def training(self, parameters: Mapping[str, Parameter], killed: str):
@@ -57,39 +68,39 @@ class Processes:
         self._of = {id(item.parameter): item for item in self._shared.values()}
         self._worker = _Worker()
         try:
-            self._agree_on(parameters)
             with _last_words(killed) if self.rank == 0 else nullcontext():
                 yield
-        except BaseException as error:
-            # The others wait for this process: they would for ever.
-            if not isinstance(error, KeyboardInterrupt) and not self._is_shared(error):
-                print(f"llmcore: process {self.rank} of {self.size}: {error}", file=sys.stderr, flush=True)
-                time.sleep(0.5)  # until mpiexec has passed that on
-                self._comm.Abort(1)
-            raise
         finally:
             self._worker.end()
 
-    @staticmethod
-    def _is_shared(error: BaseException) -> bool:
-        """Whether every process raises it by itself: what all of them agreed on or computed."""
-        from llmcore.train.errors import Interrupted, TrainingError
+    def failed(self, tell: Callable[[], object], code: int = 1) -> None:
+        """This process cannot go on. Where all fail the first one tells; where one does, it tells and ends all: the others
+        wait for it, and would for ever."""
+        everyone, deadline = self._ends.Ibarrier(), time.monotonic() + PATIENCE
+        while not (together := everyone.Test()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if self.rank == 0 or not together:
+            tell()
+        if not together or (self._worker is not None and self._worker.pending):
+            sys.stderr.flush()
+            time.sleep(0.5)  # until mpiexec has passed that on
+            self._comm.Abort(code)
 
-        return isinstance(error, Interrupted) or (isinstance(error, TrainingError) and "cannot write" not in str(error))
-
-    def _agree_on(self, parameters: Mapping[str, Parameter]) -> None:
-        mine = json.dumps([(name, p.shape) for name, p in parameters.items()])
-        if self.agreed(mine) != mine:
-            raise ValueError(
-                "[mpi] expected the same model in every process, got another: are the data and flags the same?"
-            )
+    def check_same(self, what: Mapping[str, Any]) -> None:
+        mine = json.loads(json.dumps(dict(what)))
+        first = self.agreed(mine)
+        for name, value in first.items():
+            if mine.get(name) != value:
+                raise ValueError(
+                    f"[mpi] expected {name} {value!r:.80} in every process, as in the first, got {mine.get(name)!r:.80}"
+                )
 
     def owned(self, parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
         return {name: p for name, p in parameters.items() if self._shared[name].owner == self.rank}
 
-    def dealt(self, batches: Sequence[T]) -> Sequence[T]:
-        each = len(batches) // self.size
-        return batches[self.rank * each : (self.rank + 1) * each]
+    def dealt(self, batches: Sequence[T]) -> tuple[int, Sequence[T]]:
+        start, end = (rank * len(batches) // self.size for rank in (self.rank, self.rank + 1))
+        return start, batches[start:end]
 
     def agreed(self, value: T) -> T:
         return json.loads(self._broadcast(json.dumps(value).encode() if self.rank == 0 else b""))
@@ -99,6 +110,19 @@ class Processes:
         everyone = np.empty((self.size, len(values)), np.float64)
         self._comm.Allgather(mine, everyone)
         return [sum(column) for column in everyone.T.tolist()]  # in the order of processes
+
+    def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
+        names = self.agreed(list(figures))
+        totals = self.total([float(figures.get(name, math.nan)) for name in names])
+        return {name: total / self.size for name, total in zip(names, totals, strict=True)}
+
+    def take_over(self, parameters: Mapping[str, Parameter]) -> None:
+        for p in parameters.values():
+            self._comm.Bcast(array_to_numpy(p.array))
+            p.updated()
+
+    def wait(self) -> None:
+        self._comm.Barrier()
 
     # ---- while backward runs ----
 
@@ -230,17 +254,19 @@ class _Worker:
         self._work: queue.SimpleQueue = queue.SimpleQueue()
         self._done = threading.Event()
         self._busy = 0.0
+        self.pending = 0  # things that are not done yet
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="mpi", daemon=True)
         self._thread.start()
 
     def do(self, work: Callable, *args: Any) -> None:
+        self.pending += 1
         self._work.put((work, args))
 
     def wait(self) -> float:
         """Until all is done; returns the seconds that it took. Raises what went wrong."""
         self._done.clear()
-        self._work.put((self._done.set, ()))
+        self.do(self._done.set)
         self._done.wait()
         busy, self._busy = self._busy, 0.0
         if self._error is not None:
@@ -260,3 +286,4 @@ class _Worker:
             except BaseException as error:  # told by wait()
                 self._error = error
             self._busy += time.perf_counter() - began
+            self.pending -= 1

@@ -16,7 +16,7 @@ from llmcore.losses.pointwise import sequence_logps, total
 from llmcore.train import loop, tuning
 from llmcore.train.config import DPOConfig
 from llmcore.train.pairs import PairBatches, pair_of
-from llmcore.train.report import Report, TerminalReport
+from llmcore.train.report import Report
 
 LOSSES = (
     "sigmoid", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down",
@@ -34,10 +34,9 @@ def dpo(
     begin alike). The log-probabilities of the model to begin with are computed once, before the first update. The log has
     TRL's names. Raises as `sft` does.
     """
-    report = TerminalReport() if report is None else report
     if config.loss_type not in LOSSES:
         raise ValueError(f"[dpo] expected loss_type one of {', '.join(LOSSES)}, got {config.loss_type!r}")
-    loop.check_out(config, resume, overwrite)
+    report = loop.prepared(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
         lm = tuning.open_model(config)
     with report.working("reading pairs, and what the model thinks of them"):
@@ -88,7 +87,6 @@ class Preference(tuning.Tuning):
         return found
 
     def batches(self, step: int) -> Sequence[PairBatch]:
-        self.begin_update(step)
         return [self._batch(self.train, self._reference[0], numbers) for numbers in self.train.numbers(step)]
 
     def _batch(self, pairs: PairBatches, reference: np.ndarray, numbers: Sequence[int]) -> PairBatch:

@@ -15,7 +15,7 @@ from llmcore.runtime import default_dtype
 from llmcore.tokenizer import Tokenizer
 from llmcore.train import loop
 from llmcore.train.config import PretrainConfig
-from llmcore.train.report import Report, TerminalReport
+from llmcore.train.report import Report
 
 
 def pretrain(
@@ -29,8 +29,7 @@ def pretrain(
     for text or settings that cannot be used, `CheckpointError` where saving fails, `TrainingError` where the loss is no
     number.
     """
-    report = TerminalReport() if report is None else report
-    loop.check_out(config, resume, overwrite)
+    report = loop.prepared(config, report, resume, overwrite)
     with report.working("reading text"):
         texts = _texts(config, resume)
     tokenizer = _tokenizer(config, texts, resume, report)

@@ -17,7 +17,7 @@ from llmcore.nn import Parameter
 from llmcore.train import loop, tuning
 from llmcore.train.config import PPOConfig
 from llmcore.train.policy import Policy
-from llmcore.train.report import Report, TerminalReport
+from llmcore.train.report import Report
 from llmcore.train.rewards import RewardFunction
 from llmcore.train.rollouts import Task, Written, fixed_logps, token_logps, written
 
@@ -31,8 +31,7 @@ def ppo(
 ) -> LanguageModel:
     """Train config.model by rewards for its answers, and return it; rows and rewards as of `grpo`. The value head is kept
     in checkpoints only."""
-    report = TerminalReport() if report is None else report
-    loop.check_out(config, resume, overwrite)
+    report = loop.prepared(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
         lm = tuning.open_model(config)
         reference = tuning.reference_of(config, lm)
@@ -90,7 +89,6 @@ class Proximal(Policy):
         return self.model.trained() | {"value.weight": self._head.weight, "value.bias": self._head.bias}
 
     def batches(self, step: int) -> Sequence[Batch]:
-        self.begin_update(step)
         if step % self.config.updates == 0:
             self.experience = self._answered(self.train.batch(step // self.config.updates), step)
         e, n, found = self.experience, self.config.batch_size, []

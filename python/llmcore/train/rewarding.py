@@ -17,7 +17,7 @@ from llmcore.train import loop, tuning
 from llmcore.train.config import RewardConfig
 from llmcore.train.pairs import PairBatches, pair_of
 from llmcore.train.preference import means
-from llmcore.train.report import Report, TerminalReport
+from llmcore.train.report import Report
 
 
 def reward(
@@ -27,8 +27,7 @@ def reward(
 
     Rows as of `dpo`, and a `margin`, by how much the chosen answer is better, where there is one. Raises as `sft` does.
     """
-    report = TerminalReport() if report is None else report
-    loop.check_out(config, resume, overwrite)
+    report = loop.prepared(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
         lm = tuning.open_model(config)
     with report.working("reading pairs"):
@@ -61,7 +60,6 @@ class Rewarding(tuning.Tuning):
         return self.model.trained() | {"score.weight": self.reward_model.head.weight}
 
     def batches(self, step: int) -> Sequence[list[int]]:
-        self.begin_update(step)
         return self.train.numbers(step)
 
     def _rows(self, pairs: PairBatches, numbers: Sequence[int]) -> list[np.ndarray]:

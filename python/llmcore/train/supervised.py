@@ -15,7 +15,7 @@ from llmcore.generate import LanguageModel
 from llmcore.generate.chat import supervised_chat
 from llmcore.train import loop, tuning
 from llmcore.train.config import SFTConfig
-from llmcore.train.report import Report, TerminalReport
+from llmcore.train.report import Report
 
 _ROWS = 256  # of hidden states whose logits exist at a time
 
@@ -31,8 +31,7 @@ def sft(
 
     Raises ValueError, one line, for rows that hold nothing to learn, and as `pretrain` does.
     """
-    report = TerminalReport() if report is None else report
-    loop.check_out(config, resume, overwrite)
+    report = loop.prepared(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
         lm = tuning.open_model(config)
     with report.working("reading examples"):
@@ -104,7 +103,6 @@ class SupervisedFineTuning(tuning.Tuning):
         return short
 
     def batches(self, step: int) -> Sequence[ExampleBatch]:
-        self.begin_update(step)
         whole = self.train.batch(step)
         n = self.config.accumulation
         parts = [ExampleBatch(*p) for p in zip(*(np.split(a, n) for a in whole), strict=True)]

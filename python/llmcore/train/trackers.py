@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import logging
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +17,34 @@ class Trackers:
     """Each of config.log_to, written beside log.jsonl under the same names."""
 
     def __init__(self, config: LoopConfig, stage: str):
-        self._open = ExitStack()
-        self._writers = [_MAKERS[name](config, stage, self._open) for name in config.log_to]
+        """ValueError for what is not installed; nothing is written yet."""
+        self._config, self._stage = config, stage
+        self._kinds = [_KINDS[name] for name in config.log_to]
+        for needed, _, extra in self._kinds:
+            try:
+                importlib.import_module(needed)
+            except ImportError:
+                raise ValueError(f"[train] log_to {extra} needs {needed}: pip install 'llmcore[{extra}]'") from None
+        self._writers: list[Callable[[Mapping[str, float], int], None]] = []
+
+    @contextmanager
+    def opened(self, start: int):
+        """Around a run that goes on at step `start`."""
+        with ExitStack() as held:
+            self._writers = [make(self._config, self._stage, start, held) for _, make, _ in self._kinds]
+            yield self
 
     def write(self, row: Mapping[str, Any]) -> None:
         for writer in self._writers:
             writer({name: float(v) for name, v in row.items() if name != "step"}, row["step"])
 
-    def __enter__(self):
-        return self
 
-    def __exit__(self, *exc):
-        self._open.close()
-
-
-def _tensorboard(config: LoopConfig, stage: str, held: ExitStack):
+def _tensorboard(config: LoopConfig, stage: str, start: int, held: ExitStack):
     """Event files in RUN/tensorboard: `tensorboard --logdir RUN`."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        raise ValueError("[train] log_to tensorboard needs tensorboardX: pip install 'llmcore[tensorboard]'") from None
+    from tensorboardX import SummaryWriter
+
     logging.getLogger("tensorboardX").setLevel(logging.ERROR)
-    writer = SummaryWriter(str(Path(config.out, "tensorboard")))
+    writer = SummaryWriter(str(Path(config.out, "tensorboard")), purge_step=start + 1)
     held.callback(writer.close)
 
     def write(figures: Mapping[str, float], step: int) -> None:
@@ -47,12 +54,10 @@ def _tensorboard(config: LoopConfig, stage: str, held: ExitStack):
     return write
 
 
-def _wandb(config: LoopConfig, stage: str, held: ExitStack):
+def _wandb(config: LoopConfig, stage: str, start: int, held: ExitStack):
     """A run of the project `llmcore`; WANDB_MODE=offline keeps it on this machine."""
-    try:
-        import wandb
-    except ImportError:
-        raise ValueError("[train] log_to wandb needs wandb: pip install 'llmcore[wandb]'") from None
+    import wandb
+
     run = wandb.init(
         project="llmcore", name=Path(config.out).name, job_type=stage, dir=config.out, config=dataclasses.asdict(config)
     )
@@ -60,4 +65,5 @@ def _wandb(config: LoopConfig, stage: str, held: ExitStack):
     return lambda figures, step: run.log(dict(figures), step=step)
 
 
-_MAKERS = {"tensorboard": _tensorboard, "wandb": _wandb}
+# By name: the module that is needed, what opens it, and the extra that installs it.
+_KINDS = {"tensorboard": ("tensorboardX", _tensorboard, "tensorboard"), "wandb": ("wandb", _wandb, "wandb")}

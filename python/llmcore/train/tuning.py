@@ -133,11 +133,10 @@ class Tuning(loop.Stage):
             )
         prepare(lm)
 
-    def begin_update(self, step: int) -> None:
-        """Before the micro-batches of an update: what adapters leave out is a function of its number."""
+    def before(self, step: int, number: int) -> None:
         dropout = adapters.dropout_of(self.model)
         if dropout is not None:
-            dropout.begin(step)
+            dropout.begin(step, number)
 
     def samples(self, step: int) -> Sequence[tuple[str, str]]:
         prompts = [p for p in self.prompts if 0 < len(p) < self.model.config.context][:SAMPLES]

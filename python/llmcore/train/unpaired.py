@@ -16,7 +16,7 @@ from llmcore.losses.pointwise import total
 from llmcore.train import loop, tuning
 from llmcore.train.config import KTOConfig
 from llmcore.train.preference import logps
-from llmcore.train.report import Report, TerminalReport
+from llmcore.train.report import Report
 from llmcore.train.supervised import example_of
 
 
@@ -28,8 +28,7 @@ def kto(
     Rows have `prompt`, `completion` and `label` (true or false), or, as of `dpo`, `prompt`, `chosen` and `rejected`, which are
     two. The log has TRL's names. Raises as `sft` does.
     """
-    report = TerminalReport() if report is None else report
-    loop.check_out(config, resume, overwrite)
+    report = loop.prepared(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
         lm = tuning.open_model(config)
     with report.working("reading answers, and what the model thinks of them"):
@@ -149,7 +148,6 @@ class Unpaired(tuning.Tuning):
         return found
 
     def batches(self, step: int) -> Sequence[Batch]:
-        self.begin_update(step)
         numbers = [row[0] for row in self.train.batches.numbers(step)]
         kl = self.train.kl(self.language_model, numbers, self.config.batch_size)  # of the whole update
         n = self.config.batch_size

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
+if TYPE_CHECKING:  # the command line asks here whether it is alone, before it has loaded anything
+    import numpy as np
 
-from llmcore.nn import Parameter
+    from llmcore.nn import Parameter
 
 T = TypeVar("T")
 
@@ -25,6 +26,7 @@ class Alone:
     """One process, which owns all parameters."""
 
     rank, size = 0, 1
+    threads = None  # as many as are set
 
     @contextmanager
     def training(self, parameters: Mapping[str, Parameter], killed: str):
@@ -35,9 +37,12 @@ class Alone:
         """Those that this process updates."""
         return dict(parameters)
 
-    def dealt(self, batches: Sequence[T]) -> Sequence[T]:
-        """The micro-batches of this process."""
-        return batches
+    def check_same(self, what: Mapping[str, Any]) -> None:
+        """ValueError where processes would not do the same."""
+
+    def dealt(self, batches: Sequence[T]) -> tuple[int, Sequence[T]]:
+        """The micro-batches of this process, and the number of the first among all."""
+        return 0, batches
 
     def agreed(self, value: T) -> T:
         """What the first process says."""
@@ -46,6 +51,16 @@ class Alone:
     def total(self, values: Sequence[float]) -> list[float]:
         """Sums over the processes, in their order."""
         return list(values)
+
+    def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Of figures of all processes, in the first one."""
+        return dict(figures)
+
+    def take_over(self, parameters: Mapping[str, Parameter]) -> None:
+        """The values that the first process has."""
+
+    def wait(self) -> None:
+        """Until all processes are here."""
 
     def gradient(self, parameter: Parameter) -> None:
         """The gradient is complete here."""
@@ -70,8 +85,14 @@ class Alone:
 
 def world() -> Any:
     """Of this process: several if it was started by mpiexec."""
-    if any(int(os.environ.get(name) or 1) > 1 for name in _SIZES):
+    if several():
         from llmcore.train.mpi import processes
 
         return processes()
     return Alone()
+
+
+def several() -> bool:
+    """Whether this process was started as one of several."""
+    sizes = [os.environ.get(name, "") for name in _SIZES]
+    return any(size.isdecimal() and int(size) > 1 for size in sizes)
