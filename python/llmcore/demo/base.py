@@ -25,6 +25,15 @@ MOST_STEPS = 3000
 # The part of the time that training is planned to take: neighbours on a shared machine may slow it down.
 PLANNED = 0.92
 EVALUATIONS, SAMPLES = 3, 5
+# Words that belong together, for the map, and for `llmcore plot DIR --words`.
+WORDS_OF_THE_MAP = {
+    "numbers": ["integer", "float", "number", "decimal", "zero"],
+    "texts": ["string", "bytes", "characters", "text", "encoding"],
+    "files": ["file", "directory", "path", "open", "read", "write"],
+    "errors": ["error", "exception", "raised", "warning"],
+    "containers": ["list", "dictionary", "tuple", "set", "sequence"],
+    "logic": ["True", "False", "None"],
+}
 
 
 def settings(out: Path, minutes: float, seed: int, threads: int | None) -> PretrainConfig:
@@ -48,6 +57,7 @@ def settings(out: Path, minutes: float, seed: int, threads: int | None) -> Pretr
         sample_prompts=list(PROMPTS[:2]),
         sample_tokens=24,
         threads=threads,
+        watch=[" ".join(words) for words in WORDS_OF_THE_MAP.values()],
     )
 
 

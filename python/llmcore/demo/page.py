@@ -23,15 +23,6 @@ from llmcore.models.layers import Place
 if TYPE_CHECKING:
     from llmcore.generate import LanguageModel
 
-# Words that belong together, for the map.
-WORDS_OF_THE_MAP = {
-    "numbers": ["integer", "float", "number", "decimal", "zero"],
-    "texts": ["string", "bytes", "characters", "text", "encoding"],
-    "files": ["file", "directory", "path", "open", "read", "write"],
-    "errors": ["error", "exception", "raised", "warning"],
-    "containers": ["list", "dictionary", "tuple", "set", "sequence"],
-    "logic": ["True", "False", "None"],
-}
 STAGES = {"base": "base model", "sft": "after fine-tuning", "dpo": "after preferences", "grpo": "after rewards"}
 
 
@@ -75,7 +66,7 @@ class Point:
 
 def word_map(lm: LanguageModel) -> list[Point]:
     """The two directions in which the embeddings of the map's words differ most (principal components)."""
-    words = [(w, g) for g, group in enumerate(WORDS_OF_THE_MAP.values()) for w in group]
+    words = [(w, g) for g, group in enumerate(base.WORDS_OF_THE_MAP.values()) for w in group]
     table = lm.model.tokens.weight.array.numpy()
     rows = np.stack([table[lm.tokenizer.encode_ordinary(f" {w}")].mean(axis=0) for w, _ in words]).astype(np.float64)
     rows -= rows.mean(axis=0)

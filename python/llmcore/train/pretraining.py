@@ -16,6 +16,7 @@ from llmcore.tokenizer import Tokenizer
 from llmcore.train import loop
 from llmcore.train.config import PretrainConfig
 from llmcore.train.report import Report
+from llmcore.train.stage import Stage
 
 
 def pretrain(
@@ -107,8 +108,8 @@ class Batch(NamedTuple):
     starts: np.ndarray | None
 
 
-class Pretraining(loop.Stage):
-    """The stage (see `loop.Stage`): windows of token streams, each token's loss given those before it."""
+class Pretraining(Stage):
+    """The stage (see `Stage`): windows of token streams, each token's loss given those before it."""
 
     name = "pretrain"
     ahead = True

@@ -75,13 +75,13 @@ class TerminalReport(Report):
         self.console = console or Console(stderr=True, highlight=False)
         self._bar = self._task = None
         self._loss = self._rate = None
-        self._losses: list[float] = []
+        self._course: list[float] = []  # of the figure that is shown first
         self._steps = 0
         self._flops = self._peak = 0.0
 
     @contextmanager
     def running(self, stage: str, start: int, steps: int, flops: float = 0.0, dtype: str = "float32"):
-        self._steps, self._losses = steps, []
+        self._steps, self._course = steps, []
         if flops:
             from llmcore.bench.machine import peak_flops
 
@@ -114,8 +114,8 @@ class TerminalReport(Report):
         self._loss = loss if self._loss is None else 0.9 * self._loss + 0.1 * loss
         self._rate = rate if self._rate is None else 0.9 * self._rate + 0.1 * rate
         first = f"reward {row['reward']:.3f}" if "reward" in row else f"loss {self._loss:.3f}"
-        self._losses.append(loss)
-        course, memory = sparkline(self._losses), resident_bytes()
+        self._course.append(row.get("reward", loss))
+        course, memory = sparkline(self._course), resident_bytes()
         figures = f"{first} {course}  {self._rate:,.0f} tok/s"
         if self._peak:
             figures += f" ({self._flops * self._rate / self._peak:.0%} of peak)"

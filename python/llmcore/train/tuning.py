@@ -17,9 +17,9 @@ from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat_template import ChatTemplate
 from llmcore.models import CausalLM, adapters
 from llmcore.runtime import default_dtype
-from llmcore.train import loop
 from llmcore.train.config import TuningConfig
 from llmcore.train.report import Report
+from llmcore.train.stage import Stage
 
 T = TypeVar("T")
 SAMPLES = 3
@@ -118,7 +118,7 @@ def described(lm: LanguageModel) -> str:
     return whole if trained == lm.num_parameters else f"{trained / 1e6:.2f}M of {whole}"
 
 
-class Tuning(loop.Stage):
+class Tuning(Stage):
     """A stage that begins with a model. `prompts`: tokens before what is learned, of held-out rows, for samples."""
 
     prompts: Sequence[Sequence[int]] = ()
