@@ -102,10 +102,8 @@ def test_cloze(lm):
         ({"question": "a", "choices": ["b", "c"], "answer": 5}, "expected answer a number from 0 to 1"),
         ({"question": "a", "choices": ["b", "c"]}, "expected answer a number from 0 to 1.*got 'None'"),
         ({"question": "a", "choices": ["b", 3], "answer": 0}, "expected at least two choices that are texts"),
-        (
-            {"text": "one"},
-            "expected question, choices and answer; prompt and completion; or text; the fields are: text",
-        ),
+        ({"text": "one"}, "expected a text of at least two words, got 'one'"),
+        ({"word": "one"}, "prompt and completion; or text; the fields are: word"),
         ({}, "the fields are: none"),
     ],
 )

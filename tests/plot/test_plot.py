@@ -32,6 +32,24 @@ def test_curves(run, tmp_path, ending, magic):
         assert "held out" in path.read_text() or path.stat().st_size > 10_000
 
 
+def test_means_lie_where_their_points_are(run, tmp_path, monkeypatch):
+    """Runs of different length have one window, and a mean stands in its middle."""
+    from llmcore.plot import curves
+
+    drawn = {}
+
+    class Axis:
+        def plot(self, x, y, **options):
+            drawn[options["label"]] = x, y
+
+    rows = [{"step": i, "lr": 2.0 * i} for i in range(1, 11)]
+    curves._line(Axis(), rows, "lr", "C0", 5, "a")
+    x, y = drawn["a"]
+    np.testing.assert_allclose(x, np.arange(3, 9))
+    np.testing.assert_allclose(y, 2 * np.arange(3, 9))
+    assert draw_curves([run], tmp_path / "noending").name == "noending.png"
+
+
 def test_what_cannot_be_drawn(run, tmp_path):
     with pytest.raises(
         ValueError, match=r"\[plot\] expected the directory of a run, got .*none, which has no log.jsonl"

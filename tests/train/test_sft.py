@@ -129,6 +129,7 @@ def test_rows_with_nothing_to_learn_are_named(base, tmp_path, fields, message):
 
     warnings = []
     sft(config(base, path, tmp_path / "run", bad_rows="skip", validation_fraction=0.0, steps=1), report=Hears())
+    warnings = [w for w in warnings if "skipped" in w]
     assert len(warnings) == 1
     assert re.search(r"1 of 3 rows skipped; the first: .*" + message, warnings[0])
 
@@ -361,3 +362,9 @@ def test_python_qa_has_questions_with_answers():
 )
 def test_first_sentences(docstring, sentence):
     assert first_sentence(docstring) == sentence
+
+
+def test_steps_count_where_they_are_given():
+    assert (SFTConfig().steps, SFTConfig(steps=7).steps) == (0, 7)
+    with pytest.raises(ValueError, match=r"expected steps or epochs > 0, got 0 of both"):
+        SFTConfig(epochs=0)

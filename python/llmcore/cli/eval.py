@@ -34,7 +34,7 @@ def evaluate(
     """Measure a model: loss, perplexity and bits per byte of texts; accuracy at tasks.
 
     A task's rows have question, choices and answer (multiple choice), or text whose last word is to be found, or prompt
-    and completion (cloze).
+    and completion (cloze; the completion begins with the space before it).
 
     \b
     Example: llmcore eval --model run --data held-out.txt --task quiz.jsonl

@@ -13,8 +13,11 @@ from llmcore.cli import show
 def plot(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs.")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="The picture: .png, .svg or .pdf; with --words .gif.")
-    ] = Path("curves.png"),
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="The picture: .png, .svg or .pdf; with --words .gif. [curves.png]"
+        ),
+    ] = None,
     words: Annotated[
         bool, typer.Option("--words", help="How the words of `pretrain --watch` moved, as an animation of one run.")
     ] = False,
@@ -33,5 +36,8 @@ def plot(
 
     if words and len(runs) > 1:
         raise UsageError("expected one run with --words, got several")
-    path = draw_drift(runs[0], out) if words else draw_curves(runs, out, smooth)
+    if words:
+        path = draw_drift(runs[0], out or "words.gif")
+    else:
+        path = draw_curves(runs, out or "curves.png", smooth)
     show.console().print(f"drawn in {path}", markup=False)

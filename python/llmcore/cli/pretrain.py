@@ -30,6 +30,7 @@ def pretrain(
     \b
     Example: llmcore pretrain --data book.txt --out run --steps 500 --layers 4
     Go on:   llmcore pretrain --out run --resume
+    Several: mpiexec -n 2 llmcore pretrain --accumulation 2 --batch-size 8
     """
     values = {} if config is None else PretrainConfig.read_yaml(config)
     values |= given

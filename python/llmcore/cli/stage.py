@@ -26,8 +26,6 @@ def settings(config_class: type[TuningConfig], stage: str, given: Mapping, confi
     if resume:
         out = values.get("out", config_class().out)
         values = stored_config(out, stage) | values | {"out": out}
-    elif "steps" in values and "epochs" not in values:
-        values["epochs"] = 0.0
     return config_class.from_mapping(values)
 
 

@@ -35,7 +35,8 @@ def evaluate_task(
     options; label, gold): the choice of the highest log-probability after the question is taken. "acc", and "acc_norm" by
     log-probability a byte, with standard errors.
 
-    Cloze, {"text"}, whose last word is asked for (Paperno et al. 2016), or {"prompt", "completion"}: "acc", how often every
+    Cloze, {"text"}, whose last word is asked for (Paperno et al. 2016), or {"prompt", "completion"}, with the space between
+    them: "acc", how often every
     token of it is the likeliest, and "perplexity", exp of the mean of its −log-probability.
 
     ValueError names a row that is neither. progress: is told how many continuations are done, of how many.
@@ -93,6 +94,8 @@ def _item(row: Row) -> _Item:
         text = fields["text"].rstrip()
         before = text.removesuffix(text.split()[-1]).rstrip()
         return _Item(before, [text.removeprefix(before)], 0)
+    if isinstance(fields.get("text"), str):
+        raise ValueError(f"[eval] {row.where}: expected a text of at least two words, got {fields['text']!a:.80}")
     names = ", ".join(list(map(str, fields))[:6]) or "none"
     raise ValueError(
         f"[eval] {row.where}: expected question, choices and answer; prompt and completion; or text; the fields are: {names}"[

@@ -22,6 +22,8 @@ def evaluate_texts(
     windows of `context` tokens (by default the model's, at most 1024) that do not overlap; every token is predicted once.
     Where the tokenizer has no end of text, the first token is not, and its bytes are left out. progress: is told how many
     tokens are done, of how many."""
+    if context is not None and context > lm.config.context:
+        raise ValueError(f"[eval] expected a context of at most {lm.config.context} (the model's), got {context}")
     tokenizer = lm.tokenizer
     T = min(lm.config.context, context or 1024)
     ids = data.encode_documents(documents, tokenizer)

@@ -124,6 +124,10 @@ def read_weights(folder: Path) -> Mapping[str, np.ndarray]:
 
 def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
+        if any(path.parent.glob("checkpoints/step-*")):
+            raise FileNotFoundError(
+                f"[load] {path.parent} is a run that has not finished: go on with --resume --out {path.parent}"
+            )
         raise FileNotFoundError(f"[load] expected {path}, which is not there")
     try:
         value = json.loads(path.read_bytes())

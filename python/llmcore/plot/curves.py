@@ -17,33 +17,37 @@ LOG = "log.jsonl"
 def draw_curves(runs: Sequence[str | os.PathLike], out: str | os.PathLike, smooth: int = 0) -> Path:
     """Draw one run or several into one picture; the ending of `out` says which kind (.png, .svg, .pdf).
 
-    runs: their directories. smooth: updates that a loss is the mean of; 0: a fiftieth of them all. Held-out losses are
-    points. Raises ValueError, one line, for what has no log.
+    runs: their directories. smooth: updates that a point is the mean of, around it; 0: a fiftieth of the shortest run.
+    Held-out losses are points. Raises ValueError, one line, for what has no log.
     """
     logs = [(Path(run).name or str(run), _log(Path(run))) for run in runs]
     plt = pyplot()
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), constrained_layout=True)
     loss, rate, norm, speed = axes.flat
+    window = smooth or max(1, min(len(rows) for _, rows in logs) // 50)  # the same for all: they are compared
+    rewarded = all("reward" in r for _, rows in logs for r in rows)
+    first = "reward" if rewarded else "train/loss"
     for i, (name, rows) in enumerate(logs):
         colour = f"C{i % 10}"
-        first = "reward" if all("reward" in r for r in rows) else "train/loss"
-        window = smooth or max(1, len(rows) // 50)
         _line(loss, rows, first, colour, window, name)
-        if first == "train/loss":
-            _line(loss, rows, first, colour, 1, None, alpha=0.2)
+        _line(loss, rows, first, colour, 1, None, alpha=0.2)
         held_out = [(r["step"], r["val/loss"]) for r in rows if "val/loss" in r]
-        if held_out and first == "train/loss":
-            loss.plot(*zip(*held_out, strict=True), "o", color=colour, ms=4, label=f"{name}, held out")
-        loss.set_ylabel("reward" if first == "reward" else "loss (nats a token)")
+        if held_out and not rewarded:
+            loss.plot(*zip(*held_out, strict=True), "o", color=colour, ms=4)
         _line(rate, rows, "lr", colour, 1, name)
         _line(norm, rows, "grad_norm", colour, window, name)
         _line(speed, rows, "tok/s", colour, window, name)
+    loss.set_ylabel("reward" if rewarded else "loss (nats a token; points are held out)")
     if any(r.get("grad_norm", 0) > 0 for _, rows in logs for r in rows):
-        norm.set_yscale("log")
+        _logarithmic(norm)
+    if not rewarded:
+        _logarithmic(loss)
+    speed.set_ylim(bottom=0)
     for axis, title in ((rate, "learning rate"), (norm, "gradient norm"), (speed, "tokens a second")):
         axis.set_ylabel(title)
     for axis in axes.flat:
         axis.set_xlabel("update")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
     loss.legend(fontsize="small")
     return save(figure, out)
@@ -70,8 +74,18 @@ def _line(
     window = min(window, len(found))
     if found:
         steps, values = np.array(found, np.float64).T
-        means = np.convolve(values, np.ones(window) / window, "valid")
-        axis.plot(steps[window - 1 :], means, color=colour, label=label, alpha=alpha, lw=1.2)
+        places, means = (np.convolve(x, np.ones(window) / window, "valid") for x in (steps, values))
+        axis.plot(places, means, color=colour, label=label, alpha=alpha, lw=1.2)
+
+
+def _logarithmic(axis: Any) -> None:
+    """With plain numbers: less than a decade has none by itself."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axis.yaxis.set_major_formatter(ScalarFormatter())
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def pyplot() -> Any:
@@ -88,7 +102,7 @@ def pyplot() -> Any:
 
 def save(figure: Any, out: str | os.PathLike) -> Path:
     """Write a figure and close it. ValueError for an ending that names no kind of picture."""
-    path = Path(out)
+    path = Path(out) if Path(out).suffix else Path(f"{out}.png")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=120)

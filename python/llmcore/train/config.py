@@ -65,7 +65,7 @@ class LoopConfig:
         positive = ("steps", "batch_size", "accumulation", "keep", "layers", "width", "heads")
         for name in (f.name for f in dataclasses.fields(self)):
             value = getattr(self, name)
-            if name in positive and value < 1:
+            if name in positive and value < (0 if name == "steps" and hasattr(self, "epochs") else 1):
                 raise ValueError(f"[config] expected {name} >= 1, got {value}")
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 if isinstance(value, float) and not math.isfinite(value):
@@ -187,7 +187,8 @@ class TuningConfig(LoopConfig):
 
     model: str = _option("sft", "The model to begin with: a directory, a .gguf file or a pulled name.")
     data: str | list[str] = _option("python-qa", "JSONL or parquet.")
-    epochs: float = _option(1.0, "How often all rows are learned; 0 takes --steps.")
+    epochs: float = _option(1.0, "How often all rows are learned, where --steps says nothing.")
+    steps: int = _option(0, "Parameter updates; 0: as many as the epochs take.")
     context: int = _option(0, "Longest row in tokens; longer ones are cut. 0: as the model's, at most 512.")
     validation_fraction: float = _option(0.05, "Part of the rows that is held out (of groups, where rows have one).")
     bad_rows: str = _option("error", "What a row that cannot be used is: an error, or something to skip and count.")
@@ -210,6 +211,8 @@ class TuningConfig(LoopConfig):
         super().__post_init__()
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"[config] expected validation_fraction in [0, 1), got {self.validation_fraction}")
+        if not self.steps and not self.epochs:
+            raise ValueError("[config] expected steps or epochs > 0, got 0 of both")
         if self.bad_rows not in ("error", "skip"):
             raise ValueError(f"[config] expected bad_rows error or skip, got {self.bad_rows!r:.100}")
         if self.quantize not in ("none", "int8", "int4", "stored"):

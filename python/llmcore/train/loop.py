@@ -106,6 +106,11 @@ class Run:
         start = self._restore() if resume else 0
         trackers = Trackers(config, stage.name) if self.first else None  # refuses in time what is not installed
         self.world.check_same(self._what(start))
+        if 0 < config.steps <= config.warmup:
+            self.report.warn(
+                f"the learning rate rises for {config.warmup} updates and the run has {config.steps}: it never comes to "
+                f"{config.lr:g}; give --warmup"
+            )
         if not resume and self.first:
             # A later --resume must not find the checkpoints of another run.
             for name in ("checkpoints", "best", "tensorboard"):

@@ -74,7 +74,7 @@ class TerminalReport(Report):
 
         self.console = console or Console(stderr=True, highlight=False)
         self._bar = self._task = None
-        self._loss = self._rate = None
+        self._rate = None
         self._course: list[float] = []  # of the figure that is shown first
         self._steps = 0
         self._flops = self._peak = 0.0
@@ -109,12 +109,12 @@ class TerminalReport(Report):
         return self.console.status(what) if self.console.is_terminal else nullcontext()
 
     def update(self, row: Mapping[str, float]) -> None:
-        # Smoothed, so that the eye can follow; the log has the exact figures.
+        # Means of a few, so that the eye can follow; the log has the exact figures.
         loss, rate, step = row["train/loss"], row["tok/s"], row["step"]
-        self._loss = loss if self._loss is None else 0.9 * self._loss + 0.1 * loss
         self._rate = rate if self._rate is None else 0.9 * self._rate + 0.1 * rate
-        first = f"reward {row['reward']:.3f}" if "reward" in row else f"loss {self._loss:.3f}"
         self._course.append(row.get("reward", loss))
+        last = self._course[-5:]
+        first = f"{'reward' if 'reward' in row else 'loss'} {sum(last) / len(last):.3f}"
         course, memory = sparkline(self._course), resident_bytes()
         figures = f"{first} {course}  {self._rate:,.0f} tok/s"
         if self._peak:

@@ -107,7 +107,7 @@ def digest_of(rows: Sequence[Row]) -> str:
 
 def set_steps(config: TuningConfig, steps_per_epoch: float) -> None:
     """What the number of epochs comes to."""
-    if config.epochs > 0:
+    if not config.steps:
         config.steps = max(1, math.ceil(config.epochs * steps_per_epoch))
 
 
