@@ -315,7 +315,9 @@ class Stopping(Report):
 def test_the_best_model_is_kept(corpus, tmp_path):
     """With a learning rate that spoils what was learned."""
     run = config(corpus, tmp_path / "run", steps=40, eval_every=5, keep_best=True, lr=2.0, warmup=40, dtype="float32")
-    pretrain(run, report=Report())
+    said = Notes()
+    pretrain(run, report=said)
+    assert any("the lowest held-out loss, " in n and n.endswith("run/best") for n in said.notes)
     losses = {r["step"]: r["val/loss"] for r in log_of(run.out) if "val/loss" in r}
     best = load(tmp_path / "run/best", "float32")
     assert min(losses.values()) < list(losses.values())[-1]

@@ -44,7 +44,14 @@ def evaluate_task(
     items = [_item(row) for row in rows]
     kinds = {len(item.continuations) > 1 for item in items}
     if len(kinds) > 1:
-        raise ValueError("[eval] expected rows of one kind, got multiple choice beside cloze: give them as two files")
+        other = next(
+            r
+            for r, i in zip(rows, items, strict=True)
+            if (len(i.continuations) > 1) != (len(items[0].continuations) > 1)
+        )
+        raise ValueError(
+            f"[eval] {other.where}: expected rows of one kind, got multiple choice beside cloze: give them as two files"
+        )
     pairs = []
     for row, item in zip(rows, items, strict=True):
         for continuation in _continuations(lm, item):

@@ -172,6 +172,9 @@ class Run:
             self.world.take_over(stage.trained())
         if self.first:
             stage.save(out)
+            if config.keep_best and "best_step" in self.totals:
+                best, at = self.totals["best"], int(self.totals["best_step"])
+                self.report.note(f"the lowest held-out loss, {best:.3f} at step {at}, is that of {out / 'best'}")
         self.world.wait()  # nobody leaves before the model is there
 
     def _what(self, start: int) -> dict[str, Any]:
@@ -243,8 +246,10 @@ class Run:
             figures = dict(self.stage.evaluate())
             loss = figures.get("val/loss")
             if self.config.keep_best and loss is not None and loss < self.totals.get("best", math.inf):
-                self.totals["best"] = loss
+                self.totals |= {"best": loss, "best_step": step}
                 self._keep_best()
+            if self.config.keep_best and loss is None:
+                self.report.warn("nothing is held out, so there is no best model to keep")
         return figures
 
     def _keep_best(self) -> None:
