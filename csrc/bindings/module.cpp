@@ -4,6 +4,7 @@
 PYBIND11_MODULE(_core, m) {
   m.doc() = "llmcore's C++ core: tensors, kernels and the tokenizer. Use it through the llmcore package.";
   llmcore::register_tensor(m);
+  llmcore::register_dlpack(m);
   llmcore::register_runtime(m);
   llmcore::register_plan(m);
   llmcore::register_ops(m);

@@ -3,6 +3,7 @@
 
 #include <pybind11/stl.h>
 
+#include "core/device.h"
 #include "ops/attention.h"
 #include "ops/elementwise.h"
 #include "ops/experts.h"
@@ -45,6 +46,7 @@ void register_linear(Binder& b) {
       .def_readonly("N", &Panels::N)
       .def_readonly("dtype", &Panels::dtype)
       .def_readonly("paired", &Panels::paired)
+      .def("other_direction", &other_direction, "For products the other way: the same memory (on CUDA only).")
       .def_readonly("data", &Panels::data);
   b.def(
       "pack",
@@ -70,14 +72,15 @@ void register_linear(Binder& b) {
 
 void register_quantized(Binder& b) {
   py::class_<QuantizedMatrix>(b.m, "QuantizedMatrix", "A matrix that stays quantized.")
-      .def(py::init([](const std::vector<std::pair<std::string, Tensor>>& parts, int64_t K) {
-             auto matrix = std::make_unique<QuantizedMatrix>(K);
+      .def(py::init([](const std::vector<std::pair<std::string, Tensor>>& parts, int64_t K, const std::string& device) {
+             auto matrix = std::make_unique<QuantizedMatrix>(K, device_named(device));
              for (const auto& [type, blocks] : parts) matrix->add(type, blocks);
              return matrix;
            }),
-           py::arg("parts"), py::arg("K"), py::call_guard<py::gil_scoped_release>(),
+           py::arg("parts"), py::arg("K"), py::arg("device") = "cpu", py::call_guard<py::gil_scoped_release>(),
            "Of (GGUF's name of a type, uint8 blocks (rows, bytes of a row)), one below the other.")
       .def_property_readonly("shape", [](const QuantizedMatrix& m) { return py::make_tuple(m.N(), m.K()); })
+      .def_property_readonly("device", [](const QuantizedMatrix& m) { return name_of(m.device()); })
       .def_property_readonly("nbytes", &QuantizedMatrix::bytes);
   py::enum_<ActivationSource>(b.m, "ActivationSource",
                               "What a product with a quantized matrix makes of its rows first.")
@@ -217,6 +220,8 @@ void register_optimizers(Binder& b) {
   b.def("momentum", &momentum, py::arg("grad"), py::arg("m"), py::arg("beta"), py::arg("nesterov"),
         py::arg("grad_scale"));
   b.def("global_norm", &global_norm, py::arg("tensors"));
+  b.def("orthogonalised", &orthogonalised, py::arg("x"), py::arg("dtype"));
+  b.def("sum", &sum, py::arg("x"), py::arg("factor") = 1.0);
 }
 
 void register_sampling(Binder& b) {

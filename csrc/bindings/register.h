@@ -4,6 +4,7 @@
 
 namespace llmcore {
 void register_tensor(pybind11::module_& m);
+void register_dlpack(pybind11::module_& m);
 void register_runtime(pybind11::module_& m);
 void register_plan(pybind11::module_& m);
 void register_ops(pybind11::module_& m);

@@ -4,6 +4,7 @@
 
 #include "bindings/register.h"
 #include "core/check.h"
+#include "core/device.h"
 #include "core/tensor.h"
 
 namespace py = pybind11;
@@ -79,13 +80,19 @@ std::optional<Tensor> try_numpy(const py::object& x) {
   return wrap_numpy(a, *dtype);
 }
 
-py::array to_numpy(const Tensor& t) {
+py::array to_numpy(const Tensor& given) {
+  Tensor t = given;
+  if (given.device() != Device::kCPU) {
+    py::gil_scoped_release release;
+    t = given.to(Device::kCPU);
+  }
   py::dtype dtype = t.dtype() == DType::kBF16 ? py::dtype("uint16") : py::dtype(name_of(t.dtype()));
   std::vector<py::ssize_t> strides;
   for (int64_t s : t.strides()) strides.push_back(s * static_cast<py::ssize_t>(size_of(t.dtype())));
   py::capsule owner(new Tensor(t), [](void* p) { delete static_cast<Tensor*>(p); });
   py::array array(dtype, t.shape(), strides, t.data(), owner);
-  if (!t.writable()) array.attr("setflags")(py::arg("write") = false);
+  // Who writes to a copy means the original.
+  if (!t.writable() || given.device() != Device::kCPU) array.attr("setflags")(py::arg("write") = false);
   return array;
 }
 
@@ -122,12 +129,21 @@ void register_tensor(py::module_& m) {
       .def("zero", &Tensor::zero)
       .def(
           "copy_from", [](Tensor& t, const Tensor& src) { copy_into(src, t); }, py::arg("src"))
-      .def("numpy", &to_numpy, "A numpy view of the same memory; bfloat16 as uint16.");
+      .def(
+          "to", [](const Tensor& t, const std::string& device) { return t.to(device_named(device)); },
+          py::arg("device"), py::call_guard<py::gil_scoped_release>(), "Itself, or a copy on another device.")
+      .def("numpy", &to_numpy, "A numpy view of the same memory, of a device's a read-only copy; bfloat16 as uint16.");
 
   m.def("from_numpy", &from_numpy, py::arg("array"), py::arg("as_bf16") = false);
   m.def("try_numpy", &try_numpy, py::arg("x"));
-  m.def("empty", [](Shape s, DType t) { return Tensor::empty(std::move(s), t); }, py::arg("shape"), py::arg("dtype"));
-  m.def("zeros", [](Shape s, DType t) { return Tensor::zeros(std::move(s), t); }, py::arg("shape"), py::arg("dtype"));
+  m.def(
+      "empty",
+      [](Shape s, DType t, const std::string& device) { return Tensor::empty(std::move(s), t, device_named(device)); },
+      py::arg("shape"), py::arg("dtype"), py::arg("device") = "cpu");
+  m.def(
+      "zeros",
+      [](Shape s, DType t, const std::string& device) { return Tensor::zeros(std::move(s), t, device_named(device)); },
+      py::arg("shape"), py::arg("dtype"), py::arg("device") = "cpu");
 }
 
 }  // namespace llmcore

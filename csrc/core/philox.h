@@ -4,13 +4,16 @@
 #pragma once
 #include <cstdint>
 
+#include "core/host_device.h"
+
 namespace llmcore {
 
 struct Philox4 {
   uint32_t v[4];
 };
 
-[[maybe_unused]] static inline Philox4 philox4x32(uint64_t key, uint64_t counter_lo, uint64_t counter_hi) {
+[[maybe_unused]] LLMCORE_HOST_DEVICE static inline Philox4 philox4x32(uint64_t key, uint64_t counter_lo,
+                                                                      uint64_t counter_hi) {
   uint32_t k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
   uint32_t c0 = static_cast<uint32_t>(counter_lo), c1 = static_cast<uint32_t>(counter_lo >> 32);
   uint32_t c2 = static_cast<uint32_t>(counter_hi), c3 = static_cast<uint32_t>(counter_hi >> 32);

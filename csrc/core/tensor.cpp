@@ -4,6 +4,7 @@
 
 #include "core/allocator.h"
 #include "core/check.h"
+#include "core/device.h"
 #include "plan/plan.h"
 
 namespace llmcore {
@@ -39,6 +40,16 @@ void copy_strided(const char* src, const int64_t* src_stride, char* dst, const i
                  shape + 1, ndim - 1, item);
 }
 
+std::shared_ptr<void> allocated(size_t bytes, Device device) {
+  if (device == Device::kCPU) return std::shared_ptr<void>(allocate(bytes), [bytes](void* p) { deallocate(p, bytes); });
+  const CudaApi& api = cuda();
+  void* const p = api.allocate(bytes);
+  if (!p) check_cuda("tensor");
+  return std::shared_ptr<void>(p, [bytes, &api](void* memory) { api.deallocate(memory, bytes); });
+}
+
+size_t bytes_of(const Tensor& t) { return static_cast<size_t>(t.size()) * size_of(t.dtype()); }
+
 }  // namespace
 
 std::string to_string(const Shape& shape) {
@@ -58,15 +69,14 @@ Shape contiguous_strides(const Shape& shape) {
 }
 
 Tensor Tensor::empty(Shape shape, DType dtype, Device device) {
-  if (device != Device::kCPU) fail("tensor", "device cpu (this build has no CUDA)", name_of(device));
   Tensor t;
   t.size_ = checked_size(shape, dtype);
   const size_t bytes = static_cast<size_t>(t.size_) * size_of(dtype);
   Plan* plan = Plan::recording();
-  if (plan) t.storage_ = plan->reuse(bytes);
+  if (plan) t.storage_ = plan->reuse(bytes, device);
   if (!t.storage_) {
-    t.storage_ = std::shared_ptr<void>(allocate(bytes), [bytes](void* p) { deallocate(p, bytes); });
-    if (plan) plan->keep(t.storage_, bytes);
+    t.storage_ = allocated(bytes, device);
+    if (plan) plan->keep(t.storage_, bytes, device);
   }
   t.base_ = t.storage_.get();
   t.strides_ = contiguous_strides(shape);
@@ -82,7 +92,8 @@ Tensor Tensor::zeros(Shape shape, DType dtype, Device device) {
   return t;
 }
 
-Tensor Tensor::wrap(void* data, Shape shape, Shape strides, DType dtype, std::shared_ptr<void> owner, bool writable) {
+Tensor Tensor::wrap(void* data, Shape shape, Shape strides, DType dtype, std::shared_ptr<void> owner, bool writable,
+                    Device device) {
   Tensor t;
   t.size_ = checked_size(shape, dtype);
   t.base_ = data;
@@ -91,6 +102,7 @@ Tensor Tensor::wrap(void* data, Shape shape, Shape strides, DType dtype, std::sh
   t.strides_ = std::move(strides);
   t.dtype_ = dtype;
   t.writable_ = writable;
+  t.device_ = device;
   return t;
 }
 
@@ -160,14 +172,57 @@ Tensor Tensor::as_strided(Shape shape, Shape strides, int64_t offset) const {
 void Tensor::zero() {
   if (!is_contiguous()) return copy_into(zeros(shape_, dtype_, device_), *this);
   if (!writable_) fail("zero", "memory that may be written", "a read-only array");
-  if (size_ > 0) std::memset(data(), 0, static_cast<size_t>(size_) * size_of(dtype_));
+  if (size_ == 0) return;
+  const auto clear = [t = *this] {
+    if (t.device_ == Device::kCUDA)
+      cuda().zero(t.data(), bytes_of(t));
+    else
+      std::memset(t.data(), 0, bytes_of(t));
+  };
+  clear();
+  if (device_ == Device::kCUDA) check_cuda("zero");
+  if (Plan* plan = Plan::recording()) plan->add(device_, clear);
+}
+
+Tensor Tensor::to(Device device) const {
+  if (device == device_) return *this;
+  if (device == Device::kCUDA) {
+    if (Plan* plan = Plan::recording()) return plan->uploaded(*this);
+  } else if (Plan::recording()) {
+    throw std::runtime_error("[plan] expected a step that stays on the device, got a copy to the host");
+  }
+  const Tensor out = empty(shape_, dtype_, device);
+  copy_into(contiguous(), out);
+  return out;
 }
 
 namespace {
 
+void copy_on_device(const Tensor& src, const Tensor& dst) {
+  if (src.is_contiguous() && dst.is_contiguous()) return cuda().copy(dst.data(), src.data(), bytes_of(src));
+  StridedCopyArgs a{};
+  a.ndim = src.ndim(), a.item = static_cast<int64_t>(size_of(src.dtype())), a.from = src.data(), a.to = dst.data();
+  for (int i = 0; i < a.ndim; ++i)
+    a.shape[i] = src.dim(i), a.from_stride[i] = src.stride(i), a.to_stride[i] = dst.stride(i);
+  cuda().copy_strided(a);
+}
+
 void copy_elements(const Tensor& src, const Tensor& dst) {
+  if (src.device() == Device::kCUDA) return copy_on_device(src, dst);
   copy_strided(src.data_as<char>(), src.strides().data(), dst.data_as<char>(), dst.strides().data(), src.shape().data(),
                src.ndim(), size_of(src.dtype()));
+}
+
+// Whole stretches of memory only: what is strided goes by way of a copy.
+void copy_across(const Tensor& src, const Tensor& dst) {
+  if (Plan::recording()) return copy_into(src.to(dst.device()), dst);
+  if (!src.is_contiguous()) return copy_across(src.contiguous(), dst);
+  if (!dst.is_contiguous()) return copy_into(src.to(dst.device()), dst);
+  if (dst.device() == Device::kCUDA)
+    cuda().to_device(dst.data(), src.data(), bytes_of(src));
+  else
+    cuda().to_host(dst.data(), src.data(), bytes_of(src));
+  check_cuda("copy");
 }
 
 }  // namespace
@@ -178,8 +233,12 @@ void copy_into(const Tensor& src, const Tensor& dst) {
          to_string(src.shape()) + " " + name_of(src.dtype()));
   if (!dst.writable()) fail("copy", "a destination that may be written", "a read-only array");
   if (src.size() == 0) return;
+  if (src.ndim() > kMostDimensions && src.device() == Device::kCUDA)
+    fail("copy", "at most " + std::to_string(kMostDimensions) + " dimensions", to_string(src.shape()));
+  if (src.device() != dst.device()) return copy_across(src, dst);
   copy_elements(src, dst);
-  if (Plan* plan = Plan::recording()) plan->add([src, dst] { copy_elements(src, dst); });
+  if (src.device() == Device::kCUDA) check_cuda("copy");
+  if (Plan* plan = Plan::recording()) plan->add(src.device(), [src, dst] { copy_elements(src, dst); });
 }
 
 }  // namespace llmcore

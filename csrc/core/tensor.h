@@ -23,7 +23,8 @@ class Tensor {
   static Tensor zeros(Shape shape, DType dtype, Device device = Device::kCPU);
   static Tensor empty_like(const Tensor& t) { return empty(t.shape_, t.dtype_, t.device_); }
   // Memory that somebody else owns and `owner` keeps alive. Strides in elements.
-  static Tensor wrap(void* data, Shape shape, Shape strides, DType dtype, std::shared_ptr<void> owner, bool writable);
+  static Tensor wrap(void* data, Shape shape, Shape strides, DType dtype, std::shared_ptr<void> owner, bool writable,
+                     Device device = Device::kCPU);
 
   bool writable() const { return writable_; }  // false for memory that its owner lent for reading, and views of it
   bool defined() const { return storage_ != nullptr; }
@@ -50,6 +51,9 @@ class Tensor {
   Tensor narrow(int dim, int64_t start, int64_t length) const;          // a view
   Tensor as_strided(Shape shape, Shape strides, int64_t offset) const;  // a view; offset from the start of the storage
   void zero();
+  // Itself when it is there, else a copy. To the device: has been read when this returns, and in a plan is copied again
+  // at every replay. To the host: waits for the device; not in a plan.
+  Tensor to(Device device) const;
 
  private:
   std::shared_ptr<void> storage_;  // keeps the memory alive
@@ -62,7 +66,7 @@ class Tensor {
 };
 
 Shape contiguous_strides(const Shape& shape);
-// Copies elements between two tensors of one shape and dtype, any strides.
+// Copies elements between two tensors of one shape and dtype, any strides, any devices.
 void copy_into(const Tensor& src, const Tensor& dst);
 
 }  // namespace llmcore

@@ -4,8 +4,8 @@
 #include <mutex>
 
 #include "core/check.h"
-#include "cpu/kernels.h"
-#include "cuda_stub/cuda.h"
+#include "core/device.h"
+#include "core/kernels.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -136,6 +136,6 @@ std::vector<IsaInfo> compiled_isas() {
 
 std::string current_isa() { return cpu_table().name; }
 
-const KernelTable& kernels(Device device) { return device == Device::kCPU ? cpu_table() : cuda_kernels(); }
+const KernelTable& kernels(Device device) { return device == Device::kCPU ? cpu_table() : cuda().kernels; }
 
 }  // namespace llmcore

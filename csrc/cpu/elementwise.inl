@@ -111,7 +111,7 @@ static void binary(const BinaryArgs& a) {
 
 template <class T>
 static void scale_typed(const ScaleArgs& a) {
-  const float factor = *a.factor;
+  const float factor = a.factor;
   parallel_ranges(a.n, kGrain, [&](int64_t begin, int64_t end) {
     const T* x = static_cast<const T*>(a.x) + begin;
     T* out = static_cast<T*>(a.out) + begin;

@@ -51,7 +51,7 @@ struct SgdRule {
 template <class Rule, int kRows>
 static inline void update_rows(const UpdateArgs& a, int64_t begin, int64_t n, bf16* half) {
   const Rule rule(a);
-  const float scale = a.grad_scale ? *a.grad_scale : 1.0f;
+  const float scale = a.grad_scale;
   const float keep = 1.0f - a.lr * a.weight_decay;
   const float* const streams[] = {a.p, a.g, a.m, a.v};
   for_lanes<2>(n, [&](int64_t at, auto lanes, int) {
@@ -170,10 +170,51 @@ static void sum_squares(const SumSquaresArgs& a) {
   });
 }
 
+// One after the other: losses of rows are few, and their order is the same everywhere.
+static void sum(const SumArgs& a) {
+  double total = 0.0;
+  for (int64_t i = 0; i < a.n; ++i) total += static_cast<double>(a.x[i]);
+  a.out[0] = static_cast<float>(total * a.factor);
+}
+
+static void divide_by_norm(const DivideByNormArgs& a) {
+  double total = 0.0;
+  for (int64_t i = 0; i < (a.n + kSumChunk - 1) / kSumChunk; ++i) total += a.partial[i];
+  const double factor = total == 0.0 ? 0.0 : 1.0 / __builtin_sqrt(total);
+  parallel_ranges(a.n, kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const float y = static_cast<float>(a.x[i] * factor);
+      if (a.out_dtype == DType::kBF16)
+        static_cast<bf16*>(a.out)[i] = to_bf16(y);
+      else
+        static_cast<float*>(a.out)[i] = y;
+    }
+  });
+}
+
+template <class T>
+static void add_diagonal(const AddDiagonalArgs& a, T* to) {
+  parallel(a.n, [&](int64_t row) {
+    const float* x = a.x + row * a.n;
+    T* out = to + row * a.n;
+    for_lanes<2>(a.n, [&](int64_t i, auto lanes, int) { store_n(out + i, load_n(x + i, lanes) * a.factor, lanes); });
+    store_n(out + row, splat(x[row] * a.factor + a.diagonal), 1);
+  });
+}
+static void add_diagonal(const AddDiagonalArgs& a) {
+  if (a.out_dtype == DType::kBF16)
+    add_diagonal(a, static_cast<bf16*>(a.out));
+  else
+    add_diagonal(a, static_cast<float*>(a.out));
+}
+
 static void register_optim(KernelTable& t) {
   t.adamw = update<AdamWRule>;
   t.lion = update<LionRule>;
   t.sgd = update<SgdRule>;
   t.momentum = momentum;
   t.sum_squares = sum_squares;
+  t.sum = sum;
+  t.divide_by_norm = divide_by_norm;
+  t.add_diagonal = add_diagonal;
 }

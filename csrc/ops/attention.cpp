@@ -13,25 +13,28 @@ Tensor with_contiguous_heads(const Tensor& t) { return t.stride(3) == 1 || t.dim
 
 Strides3 strides(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2)}; }
 
-// Read anew at every replay of a plan, unlike the check: who changes them keeps them in range.
-void check_blocks(const char* op, const Tensor& blocks, int64_t B, int64_t N) {
+// On the device, checked. Read anew at every replay of a plan, unlike the check: who changes them keeps them in range.
+Tensor checked_blocks(const char* op, const Tensor& blocks, int64_t B, int64_t N, Device device) {
   check_dtype(op, "blocks", blocks, DType::kI32);
   if (blocks.ndim() != 2 || blocks.dim(0) != B) fail(op, "blocks (B, n)", to_string(blocks.shape()));
   check_contiguous(op, "blocks", blocks);
+  check_device(op, "blocks", blocks, Device::kCPU);
   const int32_t* block = blocks.data_as<int32_t>();
   for (int64_t i = 0; i < blocks.size(); ++i)
     if (block[i] < 0 || block[i] >= N) fail(op, "blocks in [0, " + std::to_string(N) + ")", std::to_string(block[i]));
+  return blocks.to(device);
 }
 
 void check_scale(const char* op, const char* name, const Tensor& scale, const Tensor& of) {
   check_dtype(op, name, scale, DType::kF32);
   check_shape(op, name, scale, {of.dim(0), of.dim(1), of.dim(2)});
   check_contiguous(op, name, scale);
+  check_device(op, name, scale, of.device());
 }
 
 AttentionArgs checked_args(const char* op, const Tensor& q, const Tensor& k, const Tensor& v,
                            std::optional<float> scale, bool causal, std::optional<float> softcap,
-                           const CacheBlocks* cache = nullptr) {
+                           const CacheBlocks* cache = nullptr, Tensor* blocks = nullptr) {
   check_float(op, "q", q);
   const DType key_dtype = cache && cache->k_scale ? DType::kU8 : q.dtype();
   check_dtype(op, "k", k, key_dtype);
@@ -47,9 +50,9 @@ AttentionArgs checked_args(const char* op, const Tensor& q, const Tensor& k, con
   check_shape(op, "k", k, keys);
   check_shape(op, "v", v, keys);
   if (cache) {
-    check_blocks(op, cache->blocks, a.B, k.dim(0));
+    *blocks = checked_blocks(op, cache->blocks, a.B, k.dim(0), q.device());
     a.S = cache->blocks.dim(1) * kCacheBlock;
-    a.blocks = cache->blocks.data_as<int32_t>();
+    a.blocks = blocks->data_as<int32_t>();
     if (cache->k_scale.has_value() != cache->v_scale.has_value()) fail(op, "both scales or none", "one");
     if (cache->k_scale) {
       check_scale(op, "k_scale", *cache->k_scale, k);
@@ -73,22 +76,24 @@ void set_tensors(AttentionArgs& a, const Tensor& q, const Tensor& k, const Tenso
   a.q_stride = strides(q), a.k_stride = strides(k), a.v_stride = strides(v), a.out_stride = strides(out);
 }
 
-// Sets what hides early keys from a query; returns what a.starts points into.
+// Sets what hides early keys from a query; returns what a.starts points into. lengths: on the host, or undefined.
 Tensor set_first_keys(const char* op, AttentionArgs& a, std::optional<int64_t> window,
-                      const std::optional<Tensor>& starts) {
+                      const std::optional<Tensor>& starts, const Tensor& lengths, Device device) {
   if ((window || starts) && !a.causal) fail(op, "causal attention with window or starts", "causal=False");
   if (window && *window < 1) fail(op, "a window of at least 1", std::to_string(*window));
   a.window = window ? std::min(*window, a.S) : a.S;
   if (!starts) return {};
   check_shape(op, "starts", *starts, {a.B, a.T});
-  Tensor first = checked_ids(op, "starts", *starts, 0, std::max<int64_t>(a.S, 1));
-  a.starts = first.data_as<int32_t>();
+  const Tensor first = checked_ids(op, "starts", *starts, 0, std::max<int64_t>(a.S, 1));
+  const int32_t *start = first.data_as<int32_t>(), *length = lengths.defined() ? lengths.data_as<int32_t>() : nullptr;
   for (int64_t i = 0; i < a.B * a.T; ++i) {
-    const int64_t position = (a.lengths ? a.lengths[i / a.T] : a.S) - a.T + i % a.T;
-    if (a.starts[i] > position)
-      fail(op, "starts at most the query's position " + std::to_string(position), std::to_string(a.starts[i]));
+    const int64_t position = (length ? length[i / a.T] : a.S) - a.T + i % a.T;
+    if (start[i] > position)
+      fail(op, "starts at most the query's position " + std::to_string(position), std::to_string(start[i]));
   }
-  return first;
+  const Tensor there = first.to(device);
+  a.starts = there.data_as<int32_t>();
+  return there;
 }
 
 Tensor bytes(size_t n, Device device) { return Tensor::empty({static_cast<int64_t>(n)}, DType::kU8, device); }
@@ -111,17 +116,20 @@ std::pair<Tensor, Tensor> attention(const Tensor& q_in, const Tensor& k_in, cons
                                     std::optional<int64_t> window, const std::optional<Tensor>& starts,
                                     std::optional<float> softcap, const std::optional<CacheBlocks>& cache) {
   const char* op = "attention";
-  AttentionArgs a = checked_args(op, q_in, k_in, v_in, scale, causal, softcap, cache ? &*cache : nullptr);
+  Tensor blocks;
+  AttentionArgs a = checked_args(op, q_in, k_in, v_in, scale, causal, softcap, cache ? &*cache : nullptr, &blocks);
   const Tensor q = with_contiguous_heads(q_in), k = with_contiguous_heads(k_in), v = with_contiguous_heads(v_in);
-  Tensor len;
+  Tensor len, host_lengths;
   if (lengths) {
     check_shape(op, "lengths", *lengths, {a.B});
-    len = checked_ids(op, "lengths", *lengths, causal ? a.T : 0, a.S + 1);
+    const int64_t least = causal ? a.T : 0;
+    len = checked_ids(op, "lengths", *lengths, least, a.S + 1, q.device());
+    if (starts) host_lengths = checked_ids(op, "lengths", *lengths, least, a.S + 1);
     a.lengths = len.data_as<int32_t>();
   } else if (causal && a.T > a.S) {
     fail(op, "no more queries than keys (causal)", std::to_string(a.T) + " and " + std::to_string(a.S));
   }
-  const Tensor first_keys = set_first_keys(op, a, window, starts);
+  const Tensor first_keys = set_first_keys(op, a, window, starts, host_lengths, q.device());
   Tensor out = Tensor::empty({a.B, a.T, a.H, a.D}, a.dtype, q.device());
   Tensor lse = Tensor::empty({a.B, a.H, a.T}, DType::kF32, q.device());
   set_tensors(a, q, k, v, out);
@@ -142,11 +150,13 @@ std::array<Tensor, 3> attention_backward(const Tensor& dout_in, const Tensor& q_
   AttentionArgs a = checked_args(op, q_in, k_in, v_in, scale, causal, softcap);
   check_shape(op, "dout", dout_in, {a.B, a.T, a.H, a.D});
   check_dtype(op, "dout", dout_in, a.dtype);
+  check_device(op, "dout", dout_in, q_in.device());
   check_like(op, "out", out_in, dout_in);
   check_shape(op, "lse", lse, {a.B, a.H, a.T});
   check_dtype(op, "lse", lse, DType::kF32);
   check_contiguous(op, "lse", lse);
-  const Tensor first_keys = set_first_keys(op, a, window, starts);
+  check_device(op, "lse", lse, q_in.device());
+  const Tensor first_keys = set_first_keys(op, a, window, starts, {}, q_in.device());
   const Tensor dout = dout_in.contiguous(), out = with_contiguous_heads(out_in);
   // The kernel writes gradients with the strides of what they belong to.
   const bool packed = are_neighbours(q_in, k_in, v_in);
@@ -175,16 +185,22 @@ std::array<Tensor, 3> attention_backward(const Tensor& dout_in, const Tensor& q_
 
 namespace {
 
-// The arguments of the kernel, checked, but for x and its strides. len keeps what the pointers need.
+// What the pointers of the arguments need.
+struct AppendTensors {
+  Tensor lengths, blocks;
+};
+
+// The arguments of the kernel, checked, but for x and its strides.
 CacheAppendArgs append_args(const char* op, Tensor& cache, DType dtype, int64_t B, int64_t T, const Tensor& lengths,
-                            const std::optional<Tensor>& blocks, const std::optional<Tensor>& scale, Tensor& len) {
+                            const std::optional<Tensor>& blocks, const std::optional<Tensor>& scale,
+                            AppendTensors& kept) {
   if (!scale) check_float(op, "cache", cache);
   check_in_place(op, "cache", cache);
   if (cache.ndim() != 4) fail(op, "cache (B, S, H, D)", describe(cache));
   const int64_t H = cache.dim(2), D = cache.dim(3);
   check_shape(op, "lengths", lengths, {B});
   if (blocks) {
-    check_blocks(op, *blocks, B, cache.dim(0));
+    kept.blocks = checked_blocks(op, *blocks, B, cache.dim(0), cache.device());
     check_shape(op, "cache", cache, {cache.dim(0), kCacheBlock, H, D});
   }
   if (scale) {
@@ -194,12 +210,12 @@ CacheAppendArgs append_args(const char* op, Tensor& cache, DType dtype, int64_t 
     check_in_place(op, "scale", *scale);
   }
   const int64_t S = blocks ? blocks->dim(1) * kCacheBlock : cache.dim(1);
-  len = checked_ids(op, "lengths", lengths, T, S + 1);
+  kept.lengths = checked_ids(op, "lengths", lengths, T, S + 1, cache.device());
   CacheAppendArgs a{};
   a.dtype = dtype, a.cache_dtype = cache.dtype();
   a.B = B, a.T = T, a.S = S, a.H = H, a.D = D;
   a.cache = cache.data(), a.scale = scale ? scale->data_as<float>() : nullptr;
-  a.blocks = blocks ? blocks->data_as<int32_t>() : nullptr, a.lengths = len.data_as<int32_t>();
+  a.blocks = blocks ? kept.blocks.data_as<int32_t>() : nullptr, a.lengths = kept.lengths.data_as<int32_t>();
   return a;
 }
 
@@ -212,8 +228,9 @@ void cache_append(Tensor& cache, const Tensor& x_in, const Tensor& lengths, cons
   if (cache.ndim() != 4 || x_in.ndim() != 4) fail(op, "cache (B, S, H, D) and x (B, T, H, D)", describe(x_in));
   const int64_t B = blocks ? x_in.dim(0) : cache.dim(0), T = x_in.dim(1);
   check_shape(op, "x", x_in, {B, T, cache.dim(2), cache.dim(3)});
-  Tensor len;
-  CacheAppendArgs a = append_args(op, cache, x_in.dtype(), B, T, lengths, blocks, scale, len);
+  check_device(op, "x", x_in, cache.device());
+  AppendTensors kept;
+  CacheAppendArgs a = append_args(op, cache, x_in.dtype(), B, T, lengths, blocks, scale, kept);
   const Tensor x = with_contiguous_heads(x_in);
   a.x = x.data(), a.x_stride = strides(x);
   kernel(op, cache.device(), &KernelTable::cache_append)(a);
@@ -229,11 +246,12 @@ Tensor rope_append(const Tensor& qkv, const Tensor& cos, const Tensor& sin, cons
   if (H < 1 || keys.dim(3) != D || D > kMostHeadSize)
     fail(op, "qkv (B, T, H + 2 Hkv, D) with D at most " + std::to_string(kMostHeadSize), describe(qkv));
   check_like(op, "values", values, keys);
-  const Rotation turn = checked_rotation(op, cos, sin, positions, B, T, D);
-  Tensor key_len, value_len;
+  const Rotation turn = checked_rotation(op, cos, sin, positions, B, T, D, qkv.device());
+  check_device(op, "keys", keys, qkv.device());
+  AppendTensors for_keys, for_values;
   RopeAppendArgs a{};
-  a.keys = append_args(op, keys, qkv.dtype(), B, T, lengths, cache.blocks, cache.k_scale, key_len);
-  a.values = append_args(op, values, qkv.dtype(), B, T, lengths, cache.blocks, cache.v_scale, value_len);
+  a.keys = append_args(op, keys, qkv.dtype(), B, T, lengths, cache.blocks, cache.k_scale, for_keys);
+  a.values = append_args(op, values, qkv.dtype(), B, T, lengths, cache.blocks, cache.v_scale, for_values);
   const Tensor x = qkv.contiguous();
   Tensor q = Tensor::empty({B, T, H, D}, dtype, x.device());
   a.H = H, a.D = D, a.R = 2 * turn.cos.dim(1);
@@ -255,6 +273,7 @@ Tensor join(const std::vector<Tensor>& parts, int dim) {
   for (const Tensor& p : parts) {
     Shape other = p.shape();
     check_dtype(op, "all parts", p, first.dtype());
+    check_device(op, "all parts", p, first.device());
     if (p.ndim() == first.ndim()) other[dim] = shape[dim];
     if (other != shape) fail(op, "parts that differ in one dimension only", to_string(p.shape()));
     neighbours = neighbours && p.storage() == first.storage() && p.strides() == first.strides() &&

@@ -32,12 +32,14 @@ void copy_checked(const char* op, const char* name, const Tensor& ids, int64_t l
 
 }  // namespace
 
-Tensor checked_ids(const char* op, const char* name, const Tensor& ids, int64_t low, int64_t high) {
+Tensor checked_ids(const char* op, const char* name, const Tensor& given, int64_t low, int64_t high, Device device) {
+  const Tensor ids = given.to(Device::kCPU);
   Tensor out = Tensor::empty(ids.shape(), DType::kI32);
   copy_checked(op, name, ids, low, high, out);
   // In a plan, other ids may stand there the next time.
-  if (Plan* plan = Plan::recording()) plan->add([=] { copy_checked(op, name, ids, low, high, out); });
-  return out;
+  if (Plan* plan = Plan::recording()) plan->add(Device::kCPU, [=] { copy_checked(op, name, ids, low, high, out); });
+  // What several ops read goes to the device once, as it is.
+  return (device == Device::kCUDA && ids.dtype() == DType::kI32 ? ids : out).to(device);
 }
 
 }  // namespace llmcore

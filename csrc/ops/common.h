@@ -1,8 +1,9 @@
 // Checks that every op shares. Each failure is one line: [op] expected ..., got ...
 #pragma once
 #include "core/check.h"
+#include "core/device.h"
+#include "core/kernels.h"
 #include "core/tensor.h"
-#include "cpu/kernels.h"
 #include "plan/plan.h"
 
 namespace llmcore {
@@ -54,15 +55,18 @@ Function* kernel(const char* op, Device device, Function* KernelTable::* entry) 
 // What works on tensors is also recorded, where a plan is (plan/plan.h): its arguments are plain pointers and numbers.
 template <class Args>
 struct RecordedKernel {
+  const char* op;
+  Device device;
   void (*function)(const Args&);
   void operator()(const Args& args) const {
     function(args);
-    if (Plan* plan = Plan::recording()) plan->add([function = function, args] { function(args); });
+    if (device == Device::kCUDA) check_cuda(op);
+    if (Plan* plan = Plan::recording()) plan->add(device, [function = function, args] { function(args); });
   }
 };
 template <class Args>
 RecordedKernel<Args> kernel(const char* op, Device device, void (*KernelTable::*entry)(const Args&)) {
-  return {find_kernel(op, device, entry)};
+  return {op, device, find_kernel(op, device, entry)};
 }
 
 // (rows, columns) of a tensor seen as a matrix of its last dimension.
@@ -79,7 +83,9 @@ inline Shape with_last(const Tensor& t, int64_t n) {
   return shape;
 }
 
-// Token ids or targets as int32, each in [low, high).
-Tensor checked_ids(const char* op, const char* name, const Tensor& ids, int64_t low, int64_t high);
+// Token ids or targets as int32 on the device, each in [low, high). They are checked on the host, and read from the
+// device first where they lie there.
+Tensor checked_ids(const char* op, const char* name, const Tensor& ids, int64_t low, int64_t high,
+                   Device device = Device::kCPU);
 
 }  // namespace llmcore

@@ -36,10 +36,7 @@ Tensor scale(const Tensor& x_in, float factor) {
   check_float("scale", "x", x_in);
   const Tensor x = x_in.contiguous();
   Tensor out = Tensor::empty_like(x);
-  const Tensor number = Tensor::empty({1}, DType::kF32);  // which a plan keeps
-  *number.data_as<float>() = factor;
-  kernel("scale", x.device(),
-         &KernelTable::scale)({x.dtype(), x.size(), x.data(), out.data(), number.data_as<float>()});
+  kernel("scale", x.device(), &KernelTable::scale)({x.dtype(), x.size(), x.data(), out.data(), factor});
   return out;
 }
 
@@ -120,16 +117,16 @@ Tensor softmax_backward(const Tensor& dout_in, const Tensor& out_in) {
 }
 
 Rotation checked_rotation(const char* op, const Tensor& cos, const Tensor& sin, const std::optional<Tensor>& positions,
-                          int64_t B, int64_t T, int64_t D) {
+                          int64_t B, int64_t T, int64_t D, Device device) {
   check_dtype(op, "cos", cos, DType::kF32);
   check_like(op, "sin", sin, cos);
   if (cos.ndim() != 2 || cos.dim(1) > D / 2)
     fail(op, "cos (positions, at most " + std::to_string(D / 2) + ")", to_string(cos.shape()));
   const int64_t P = cos.dim(0);
-  Rotation found{cos.contiguous(), sin.contiguous(), {}};
+  Rotation found{cos.contiguous().to(device), sin.contiguous().to(device), {}};
   if (positions) {
     check_shape(op, "positions", *positions, {B, T});
-    found.positions = checked_ids(op, "positions", *positions, 0, P);
+    found.positions = checked_ids(op, "positions", *positions, 0, P, device);
   } else if (T > P) {
     fail(op, "at most " + std::to_string(P) + " positions", std::to_string(T));
   }
@@ -144,7 +141,7 @@ Tensor rope(const Tensor& x_in, const Tensor& cos_in, const Tensor& sin_in, cons
   const int64_t B = x_in.dim(0), T = x_in.dim(1), H = x_in.dim(2), D = x_in.dim(3);
   const int64_t rotated = heads.value_or(H);
   if (rotated < 0 || rotated > H) fail(op, "0 <= heads <= " + std::to_string(H), std::to_string(rotated));
-  const Rotation turn = checked_rotation(op, cos_in, sin_in, positions, B, T, D);
+  const Rotation turn = checked_rotation(op, cos_in, sin_in, positions, B, T, D, x_in.device());
   const Tensor x = x_in.contiguous();
   Tensor out = Tensor::empty_like(x);
   kernel(op, x.device(), &KernelTable::rope)({x.dtype(), B, T, H, D, 2 * turn.cos.dim(1), rotated, x.data(), out.data(),
@@ -158,7 +155,7 @@ Tensor embedding(const Tensor& table_in, const Tensor& ids_in, DType dtype) {
   check_dtype(op, "table", table_in, DType::kF32);
   if (table_in.ndim() != 2) fail(op, "table (V, C)", to_string(table_in.shape()));
   if (dtype != DType::kF32 && dtype != DType::kBF16) fail_type(op, "dtype float32 or bfloat16", name_of(dtype));
-  const Tensor table = table_in.contiguous(), ids = checked_ids(op, "ids", ids_in, 0, table.dim(0));
+  const Tensor table = table_in.contiguous(), ids = checked_ids(op, "ids", ids_in, 0, table.dim(0), table.device());
   Shape shape = ids.shape();
   shape.push_back(table.dim(1));
   Tensor out = Tensor::empty(shape, dtype, table.device());
@@ -176,7 +173,9 @@ void embedding_backward(const Tensor& dout_in, const Tensor& ids_in, Tensor& dta
   Shape shape = ids_in.shape();
   shape.push_back(dtable.dim(1));
   check_shape(op, "dout", dout_in, shape);
-  const Tensor dout = dout_in.contiguous(), ids = checked_ids(op, "ids", ids_in, 0, dtable.dim(0));
+  check_device(op, "dout", dout_in, dtable.device());
+  const Tensor dout = dout_in.contiguous();
+  const Tensor ids = checked_ids(op, "ids", ids_in, 0, dtable.dim(0), dtable.device());
   kernel(op, dtable.device(), &KernelTable::embedding_backward)(
       {dout.dtype(), ids.size(), dtable.dim(1), dout.data(), ids.data_as<int32_t>(), dtable.data_as<float>()});
 }

@@ -2,8 +2,8 @@
 #pragma once
 #include <optional>
 
+#include "core/kernels.h"
 #include "core/tensor.h"
-#include "cpu/kernels.h"
 
 namespace llmcore {
 
@@ -34,7 +34,7 @@ struct Rotation {
   Tensor cos, sin, positions;
 };
 Rotation checked_rotation(const char* op, const Tensor& cos, const Tensor& sin, const std::optional<Tensor>& positions,
-                          int64_t B, int64_t T, int64_t D);
+                          int64_t B, int64_t T, int64_t D, Device device);
 
 // x (B,T,H,D): of the first `heads` (all by default), the first R dimensions are turned by their position; cos, sin
 // (P, R/2); positions (B,T) or none.

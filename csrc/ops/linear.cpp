@@ -18,7 +18,7 @@ void gemm_2d(const Tensor& a, bool a_transposed, const Panels& b, Tensor& out, b
   GemmArgs g{};
   g.M = a.dim(a_transposed ? 1 : 0), g.N = b.N, g.K = b.K;
   g.a = a.data(), g.lda = a.stride(0), g.a_transposed = a_transposed;
-  g.panels = b.data.data(), g.dtype = b.dtype;
+  g.panels = b.data.data(), g.panels_transposed = b.transposed, g.dtype = b.dtype;
   g.out = out.data(), g.ldo = out.stride(0), g.out_dtype = out.dtype();
   g.accumulate = accumulate;
   kernel("matmul", a.device(), &KernelTable::gemm)(g);
@@ -36,13 +36,28 @@ Panels pack(const Tensor& w, DType dtype, bool transposed, const Panels* reuse, 
   p.N = transposed ? w.dim(0) : w.dim(1);
   p.dtype = dtype, p.transposed = transposed;
   if (paired && (!transposed || p.N % 2)) fail("pack", "an even number of rows (gate and up)", to_string(w.shape()));
-  p.paired = paired && !(dtype == DType::kBF16 && kernels(w.device()).bf16_tiles);
-  const int64_t n = panel_elements(p.K, p.N, dtype);
-  p.data =
-      reuse && reuse->dtype == dtype && reuse->data.size() == n ? reuse->data : Tensor::empty({n}, dtype, w.device());
+  const KernelTable& table = kernels(w.device());
+  p.paired = paired && !table.row_panels && !(dtype == DType::kBF16 && table.bf16_tiles);
+  if (table.row_panels && w.dtype() == dtype && w.is_contiguous()) {
+    p.data = w;
+    return p;
+  }
+  const int64_t n = table.row_panels ? p.K * p.N : panel_elements(p.K, p.N, dtype);
+  p.data = reuse && reuse->dtype == dtype && reuse->data.size() == n && reuse->data.device() == w.device() &&
+                   reuse->data.storage() != src.storage()
+               ? reuse->data
+               : Tensor::empty({n}, dtype, w.device());
   kernel("pack", w.device(), &KernelTable::pack)(
       {src.data(), src.dtype(), src.stride(0), p.K, p.N, transposed, p.data.data(), dtype, p.paired});
   return p;
+}
+
+Panels other_direction(const Panels& p) {
+  if (!kernels(p.data.device()).row_panels) fail("pack", "panels that serve both directions", "those of the CPU");
+  Panels other = p;
+  std::swap(other.K, other.N);
+  other.transposed = !p.transposed;
+  return other;
 }
 
 Tensor activate(Activation act, const Tensor& x) {
@@ -85,6 +100,7 @@ LinearResult linear(const Tensor& x_in, const Panels& w, const std::optional<Ten
   check_float(op, "x", x_in);
   check_ndim(op, "x", x_in, 1);
   check_dtype(op, "x", x_in, w.dtype);
+  check_device(op, "x, as the weight is,", x_in, w.data.device());
   if (x_in.dim(-1) != w.K) fail(op, "x (..., " + std::to_string(w.K) + ")", to_string(x_in.shape()));
   if (out_dtype != DType::kF32 && out_dtype != w.dtype)
     fail_type(op, std::string("output float32 or ") + name_of(w.dtype), name_of(out_dtype));
@@ -106,12 +122,13 @@ LinearResult linear(const Tensor& x_in, const Panels& w, const std::optional<Ten
   g.M = rows_of(x), g.N = w.N, g.K = w.K;
   if (w.K == 0) g.M = leading_rows(x);
   g.a = x.data(), g.lda = w.K;
-  g.panels = w.data.data(), g.dtype = w.dtype;
+  g.panels = w.data.data(), g.panels_transposed = w.transposed, g.dtype = w.dtype;
   g.out = r.out.data(), g.ldo = columns, g.out_dtype = out_dtype;
   Tensor b, res;
   if (bias) {
     check_dtype(op, "bias", *bias, DType::kF32);
     check_shape(op, "bias", *bias, {w.N});
+    check_device(op, "bias", *bias, x.device());
     b = bias->contiguous();
     g.bias = b.data_as<float>();
   }
@@ -135,11 +152,13 @@ Tensor linear_weight_grad(const Tensor& dy, const Tensor& x, const std::optional
   check_ndim(op, "dy", dy, 1);
   check_ndim(op, "x", x, 1);
   check_dtype(op, "x", x, dy.dtype());
+  check_device(op, "x", x, dy.device());
   const int64_t M = leading_rows(dy);
   const Shape shape{dy.dim(-1), x.dim(-1)};
   if (given) {
     check_dtype(op, "dw", *given, DType::kF32);
     check_shape(op, "dw", *given, shape);
+    check_device(op, "dw", *given, dy.device());
     check_in_place(op, "dw", *given);
   }
   if (leading_rows(x) != M)
@@ -151,8 +170,9 @@ Tensor linear_weight_grad(const Tensor& dy, const Tensor& x, const std::optional
   const Tensor dy_rows = dy.ndim() == 2 ? with_contiguous_rows(dy) : dy.contiguous().reshape({M, dy.dim(-1)});
   const Tensor x_rows = x.contiguous().reshape({M, x.dim(-1)});
   Panels panels;
-  for (int64_t start = 0; start < M; start += kWeightGradRows) {
-    const int64_t n = std::min(kWeightGradRows, M - start);
+  const int64_t rows = kernels(x.device()).row_panels ? M : kWeightGradRows;
+  for (int64_t start = 0; start < M; start += rows) {
+    const int64_t n = std::min(rows, M - start);
     panels = pack(x_rows.narrow(0, start, n), x.dtype(), /*transposed=*/false, &panels);
     gemm_2d(dy_rows.narrow(0, start, n), /*a_transposed=*/true, panels, dw, /*accumulate=*/given || start > 0);
   }
@@ -165,6 +185,7 @@ void linear_bias_grad(const Tensor& dy_in, Tensor& db) {
   check_ndim(op, "dy", dy_in, 1);
   check_dtype(op, "db", db, DType::kF32);
   check_shape(op, "db", db, {dy_in.dim(-1)});
+  check_device(op, "db", db, dy_in.device());
   check_in_place(op, "db", db);
   const Tensor dy = dy_in.contiguous();
   kernel(op, dy.device(),
@@ -195,7 +216,7 @@ Tensor matmul(const Tensor& a_in, const Tensor& b_in, bool transpose_a, bool tra
          to_string(a.shape()) + (transpose_a ? "^T" : "") + " and " + to_string(b.shape()) + (transpose_b ? "^T" : ""));
   Shape shape = batch;
   shape.insert(shape.end(), {M, N});
-  Tensor out = K == 0 ? Tensor::zeros(shape, a.dtype()) : Tensor::empty(shape, a.dtype(), a.device());
+  Tensor out = K == 0 ? Tensor::zeros(shape, a.dtype(), a.device()) : Tensor::empty(shape, a.dtype(), a.device());
   if (out.size() == 0 || K == 0) return out;
   const int64_t count = out.size() / (M * N);
   a = a.reshape({count, a.dim(-2), a.dim(-1)});

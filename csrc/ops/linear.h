@@ -3,8 +3,8 @@
 #include <optional>
 #include <utility>
 
+#include "core/kernels.h"
 #include "core/tensor.h"
-#include "cpu/kernels.h"
 
 namespace llmcore {
 
@@ -21,6 +21,9 @@ struct Panels {
 // when it fits.
 // paired (transposed only, N even): for linear with kSwiGLU, in the order of columns that its kernel wants.
 Panels pack(const Tensor& w, DType dtype, bool transposed, const Panels* reuse = nullptr, bool paired = false);
+
+// The same matrix for products the other way, where one copy serves both (on CUDA).
+Panels other_direction(const Panels& p);
 
 // act by itself: (...) -> (...), of kSwiGLU and kGeGLU (..., 2F) = [gate, up] -> (..., F).
 Tensor activate(Activation act, const Tensor& x);

@@ -58,6 +58,7 @@ Tensor norm_backward(const Tensor& dout_in, const Tensor& x_in, const Tensor& we
   check_shape(op, "rstd", rstd, {a.M});
   check_dtype(op, "rstd", rstd, DType::kF32);
   check_contiguous(op, "rstd", rstd);
+  check_device(op, "rstd", rstd, x_in.device());
   const Tensor x = x_in.contiguous(), dout = dout_in.contiguous(), weight = weight_in.contiguous();
   Tensor dx = Tensor::empty_like(x);
   NormBackwardArgs b{};

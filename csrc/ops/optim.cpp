@@ -1,8 +1,10 @@
 #include "ops/optim.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "ops/common.h"
+#include "ops/elementwise.h"
 
 namespace llmcore {
 
@@ -31,7 +33,7 @@ void run(const char* op, void (*KernelTable::*rule)(const UpdateArgs&), UpdateAr
          const Update& u) {
   a.n = param.size();
   a.p = param.data_as<float>(), a.g = grad.data_as<float>();
-  a.lr = u.lr, a.weight_decay = u.weight_decay, a.grad_scale = &u.grad_scale;
+  a.lr = u.lr, a.weight_decay = u.weight_decay, a.grad_scale = u.grad_scale;
   std::vector<PackArgs> packs;
   if (!u.panels.empty()) {
     if (param.ndim() != 2) fail(op, "panels of a matrix only", to_string(param.shape()));
@@ -93,16 +95,72 @@ Tensor momentum(const Tensor& grad, Tensor& m, float beta, bool nesterov, float 
 
 double global_norm(const std::vector<Tensor>& tensors) {
   const char* op = "global_norm";
-  double total = 0;
-  std::vector<double> partial;
+  if (tensors.empty()) return 0;
+  const auto pieces = [](const Tensor& t) { return (t.size() + kSumChunk - 1) / kSumChunk; };
+  int64_t count = 0;
   for (const Tensor& t : tensors) {
     check_dtype(op, "every tensor", t, DType::kF32);
-    const Tensor x = t.contiguous();
-    partial.assign(static_cast<size_t>((x.size() + kSumChunk - 1) / kSumChunk), 0.0);
-    kernel(op, x.device(), &KernelTable::sum_squares)({x.size(), x.data_as<float>(), partial.data()});
-    for (double p : partial) total += p;
+    check_device(op, "every tensor", t, tensors[0].device());
+    count += pieces(t);
   }
+  // All on the device, and then one look at it.
+  const Tensor partial = Tensor::empty({count * static_cast<int64_t>(sizeof(double))}, DType::kU8, tensors[0].device());
+  double* at = partial.data_as<double>();
+  for (const Tensor& t : tensors) {
+    const Tensor x = t.contiguous();
+    kernel(op, x.device(), &KernelTable::sum_squares)({x.size(), x.data_as<float>(), at});
+    at += pieces(t);
+  }
+  const Tensor sums = partial.to(Device::kCPU);
+  const double* sum = sums.data_as<double>();
+  double total = 0;
+  for (int64_t i = 0; i < count; ++i) total += sum[i];
   return std::sqrt(total);
+}
+
+Tensor orthogonalised(const Tensor& x_in, DType dtype) {
+  const char* op = "orthogonalised";
+  check_dtype(op, "x", x_in, DType::kF32);
+  if (x_in.ndim() != 2) fail(op, "x (m, n)", to_string(x_in.shape()));
+  if (dtype != DType::kF32 && dtype != DType::kBF16) fail_type(op, "dtype float32 or bfloat16", name_of(dtype));
+  const Tensor given = x_in.contiguous();
+  const Device device = given.device();
+  if (given.size() == 0) return given;
+  const int64_t pieces = (given.size() + kSumChunk - 1) / kSumChunk;
+  const Tensor partial = Tensor::empty({pieces * static_cast<int64_t>(sizeof(double))}, DType::kU8, device);
+  kernel(op, device, &KernelTable::sum_squares)({given.size(), given.data_as<float>(), partial.data_as<double>()});
+  Tensor x = Tensor::empty(given.shape(), dtype, device);
+  kernel(op, device, &KernelTable::divide_by_norm)(
+      {given.size(), given.data_as<float>(), partial.data_as<double>(), x.data(), dtype});
+
+  const bool wide = x.dim(0) <= x.dim(1);
+  const int64_t n = std::min(x.dim(0), x.dim(1));
+  const auto times = [](const Tensor& a, const Tensor& b, bool b_transposed, DType out) {
+    return linear(a, pack(b, b.dtype(), b_transposed), std::nullopt, std::nullopt, Activation::kNone, false, out).out;
+  };
+  const auto with_diagonal = [&](const Tensor& a, float factor, float diagonal) {
+    const Tensor out = Tensor::empty({n, n}, dtype, device);
+    kernel(op, device, &KernelTable::add_diagonal)({n, a.data_as<float>(), out.data(), dtype, factor, diagonal});
+    return out;
+  };
+  constexpr int kRounds = 5;
+  constexpr float kA = 3.4445f, kB = -4.7750f, kC = 2.0315f;
+  for (int round = 0; round < kRounds; ++round) {
+    const Tensor gram = wide ? times(x, x, true, DType::kF32) : linear_weight_grad(x, x, std::nullopt);
+    const Tensor product = times(cast(gram, dtype), with_diagonal(gram, kC, kB), false, DType::kF32);
+    const Tensor factor = with_diagonal(product, 1.0f, kA);
+    x = wide ? times(factor, x, false, dtype) : times(x, factor, false, dtype);
+  }
+  return cast(x, DType::kF32);
+}
+
+Tensor sum(const Tensor& x_in, double factor) {
+  const char* op = "sum";
+  check_dtype(op, "x", x_in, DType::kF32);
+  const Tensor x = x_in.contiguous();
+  const Tensor out = Tensor::empty({}, DType::kF32, x.device());
+  kernel(op, x.device(), &KernelTable::sum)({x.size(), x.data_as<float>(), out.data_as<float>(), factor});
+  return out;
 }
 
 }  // namespace llmcore

@@ -29,5 +29,10 @@ Tensor momentum(const Tensor& grad, Tensor& m, float beta, bool nesterov, float 
 
 // sqrt of the sum of squares over all tensors, summed in float64 in a fixed order.
 double global_norm(const std::vector<Tensor>& tensors);
+// The matrix x (m, n) float32 with all its singular values moved near 1, float32: X <- (a + b A + c A^2) X, A = X X^T on
+// the shorter side, five times, from x / |x| (Newton-Schulz; a, b, c of Jordan et al. 2024). dtype: of the products.
+Tensor orthogonalised(const Tensor& x, DType dtype);
+// factor times the sum of x float32, a tensor of no dimensions; added up in float64 in a fixed order.
+Tensor sum(const Tensor& x, double factor);
 
 }  // namespace llmcore

@@ -149,7 +149,7 @@ void put_words(const QuantLayout& l, const uint8_t* block, int64_t lane, uint8_t
 
 }  // namespace
 
-QuantizedMatrix::QuantizedMatrix(int64_t K) : K_(K) {
+QuantizedMatrix::QuantizedMatrix(int64_t K, Device device) : K_(K), device_(device) {
   if (K < 0 || K % kQuantBlock) fail("quantized_matrix", "rows of a multiple of 32", std::to_string(K));
 }
 
@@ -197,6 +197,7 @@ void QuantizedMatrix::add(const std::string& name, const Tensor& given) {
         }
       },
       &context);
+  part.data = part.data.to(device_);
   parts_.push_back(std::move(part));
   N_ += rows;
 }
@@ -215,12 +216,14 @@ Tensor quantized_linear(const Tensor& x_in, const QuantizedMatrix& weight, const
   check_ndim(op, "x", x_in, 1);
   const bool gated = input.source == ActivationSource::kSwiglu || input.source == ActivationSource::kGeglu;
   const int64_t columns = gated ? 2 * weight.K() : weight.K();
+  check_device(op, "x, as the weight is,", x_in, weight.device());
   if (x_in.dim(-1) != columns) fail(op, "x (..., " + std::to_string(columns) + ")", to_string(x_in.shape()));
   Tensor norm_weight;
   if (input.source == ActivationSource::kRmsNorm) {
     if (!input.norm_weight) fail(op, "norm_weight of an RMS norm", "none");
     check_dtype(op, "norm_weight", *input.norm_weight, DType::kF32);
     check_shape(op, "norm_weight", *input.norm_weight, {weight.K()});
+    check_device(op, "norm_weight", *input.norm_weight, weight.device());
     norm_weight = input.norm_weight->contiguous();
   }
   if (out_dtype != DType::kF32 && out_dtype != x_in.dtype())
@@ -237,6 +240,7 @@ Tensor quantized_linear(const Tensor& x_in, const QuantizedMatrix& weight, const
   if (bias_in) {
     check_dtype(op, "bias", *bias_in, DType::kF32);
     check_shape(op, "bias", *bias_in, {N});
+    check_device(op, "bias", *bias_in, weight.device());
     bias = bias_in->contiguous();
   }
   if (residual_in) {
@@ -245,7 +249,8 @@ Tensor quantized_linear(const Tensor& x_in, const QuantizedMatrix& weight, const
   }
   // Rows a power of two apart would all lie in the same places of a cache.
   const int64_t ldx = K / kQuantBlock + 1;
-  const Tensor blocks = Tensor::empty({M * ldx * static_cast<int64_t>(sizeof(ActivationBlock))}, DType::kU8);
+  const Tensor blocks =
+      Tensor::empty({M * ldx * static_cast<int64_t>(sizeof(ActivationBlock))}, DType::kU8, x.device());
   ActivationBlock* const rows = static_cast<ActivationBlock*>(blocks.data());
   kernel(op, x.device(), &KernelTable::quantize_activations)(
       {x.dtype(), M, K, x.data(), rows, ldx, input.source,
@@ -264,10 +269,10 @@ Tensor quantized_rows(const QuantizedMatrix& weight, const Tensor& ids_in, DType
   const char* op = "quantized_rows";
   if (dtype != DType::kF32 && dtype != DType::kBF16) fail_type(op, "dtype float32 or bfloat16", name_of(dtype));
   if (weight.parts().size() != 1) fail(op, "a matrix of one part", std::to_string(weight.parts().size()));
-  const Tensor ids = checked_ids(op, "ids", ids_in, 0, weight.N());
+  const Tensor ids = checked_ids(op, "ids", ids_in, 0, weight.N(), weight.device());
   Shape shape = ids.shape();
   shape.push_back(weight.K());
-  Tensor out = Tensor::empty(shape, dtype);
+  Tensor out = Tensor::empty(shape, dtype, weight.device());
   const QuantizedMatrix::Part& part = weight.parts()[0];
   kernel(op, out.device(), &KernelTable::dequantize_rows)(
       {part.layout, ids.size(), weight.K(), part.data.data_as<uint8_t>(), ids.data_as<int32_t>(), out.data(), dtype});
@@ -277,13 +282,14 @@ Tensor quantized_rows(const QuantizedMatrix& weight, const Tensor& ids_in, DType
 Tensor quantized_values(const QuantizedMatrix& weight, DType dtype) {
   const char* op = "quantized_values";
   if (dtype != DType::kF32 && dtype != DType::kBF16) fail_type(op, "dtype float32 or bfloat16", name_of(dtype));
-  Tensor out = Tensor::empty({weight.N(), weight.K()}, dtype);
+  Tensor out = Tensor::empty({weight.N(), weight.K()}, dtype, weight.device());
   for (const QuantizedMatrix::Part& part : weight.parts()) {
     const Tensor ids = Tensor::empty({part.rows}, DType::kI32);
     std::iota(ids.data_as<int32_t>(), ids.data_as<int32_t>() + part.rows, 0);
-    kernel(op, out.device(),
-           &KernelTable::dequantize_rows)({part.layout, part.rows, weight.K(), part.data.data_as<uint8_t>(),
-                                           ids.data_as<int32_t>(), out.narrow(0, part.first, part.rows).data(), dtype});
+    const Tensor there = ids.to(weight.device());
+    kernel(op, out.device(), &KernelTable::dequantize_rows)({part.layout, part.rows, weight.K(),
+                                                             part.data.data_as<uint8_t>(), there.data_as<int32_t>(),
+                                                             out.narrow(0, part.first, part.rows).data(), dtype});
   }
   return out;
 }

@@ -4,20 +4,21 @@
 #include <string>
 #include <vector>
 
+#include "core/kernels.h"
 #include "core/tensor.h"
-#include "cpu/kernels.h"
 
 namespace llmcore {
 
 // (N,K), K a multiple of 32 (of 256 for the K types): parts one below the other, each of one type.
 class QuantizedMatrix {
  public:
-  explicit QuantizedMatrix(int64_t K);
+  explicit QuantizedMatrix(int64_t K, Device device = Device::kCPU);
   // Adds rows in the blocks of a GGUF type: blocks (rows, bytes of a row) uint8.
   void add(const std::string& type, const Tensor& blocks);
 
   int64_t N() const { return N_; }
   int64_t K() const { return K_; }
+  Device device() const { return device_; }
   int64_t bytes() const;
 
   struct Part {
@@ -29,6 +30,7 @@ class QuantizedMatrix {
 
  private:
   int64_t N_ = 0, K_;
+  Device device_;
   std::vector<Part> parts_;
 };
 

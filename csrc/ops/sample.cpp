@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "ops/common.h"
 
@@ -14,6 +15,43 @@ template <class T>
 constexpr DType kTypeOf = std::is_same_v<T, float> ? DType::kF32
                           : sizeof(T) == 4         ? DType::kI32
                                                    : DType::kI64;
+
+// Arrays of the host on their way to the device that the logits are on, all in one copy.
+class Arguments {
+ public:
+  explicit Arguments(Device device) : device_(device) {}
+
+  // n elements at p, where the kernel will find them: `place` is set by send().
+  template <class T>
+  void add(const T*& place, const T* p, int64_t n) {
+    if (device_ == Device::kCPU) {
+      place = p;
+      return;
+    }
+    parts_.push_back({reinterpret_cast<const void**>(&place), p, static_cast<size_t>(n) * sizeof(T), bytes_});
+    bytes_ += (static_cast<size_t>(n) * sizeof(T) + 15) / 16 * 16;
+  }
+  // Returns what keeps the memory.
+  Tensor send() const {
+    if (device_ == Device::kCPU) return {};
+    const Tensor host = Tensor::empty({static_cast<int64_t>(bytes_)}, DType::kU8);
+    for (const Part& part : parts_)
+      if (part.bytes) std::memcpy(host.data_as<char>() + part.offset, part.from, part.bytes);
+    const Tensor there = host.to(device_);
+    for (const Part& part : parts_) *part.place = there.data_as<char>() + part.offset;
+    return there;
+  }
+
+ private:
+  struct Part {
+    const void** place;
+    const void* from;
+    size_t bytes, offset;
+  };
+  Device device_;
+  std::vector<Part> parts_;
+  size_t bytes_ = 0;
+};
 
 // The values (B) of a parameter, checked; `keep` holds the memory of a number that stands for all rows.
 template <class T, class Number, class Valid>
@@ -33,6 +71,7 @@ const T* each(const char* name, const std::variant<Number, Tensor>& value, int64
     check_dtype(kOp, name, t, kTypeOf<T>);
     check_shape(kOp, name, t, {B});
     check_contiguous(kOp, name, t);
+    check_device(kOp, name, t, Device::kCPU);
     p = t.data_as<T>();
   }
   for (int64_t i = 0; i < B; ++i)
@@ -53,7 +92,10 @@ void set_bias(const SampleBias& bias, SampleArgs& a) {
   check_ndim(kOp, "bias ids", bias.ids, 1);
   check_dtype(kOp, "bias values", bias.values, DType::kF32);
   check_shape(kOp, "bias values", bias.values, bias.ids.shape());
-  for (const Tensor* t : {&bias.offsets, &bias.ids, &bias.values}) check_contiguous(kOp, "bias", *t);
+  for (const Tensor* t : {&bias.offsets, &bias.ids, &bias.values}) {
+    check_contiguous(kOp, "bias", *t);
+    check_device(kOp, "bias", *t, Device::kCPU);
+  }
   const int64_t* offsets = bias.offsets.data_as<int64_t>();
   for (int64_t b = 0; b < a.B; ++b)
     if (offsets[b] < 0 || offsets[b] > offsets[b + 1] || offsets[b + 1] > bias.ids.size())
@@ -95,6 +137,7 @@ SampleResult sample(const Tensor& logits_in, const SampleParameters& p, const Sa
     if (history.ndim() != 2 || history.dim(0) != B)
       fail(kOp, "history (" + std::to_string(B) + ", L)", to_string(history.shape()));
     check_contiguous(kOp, "history", history);
+    check_device(kOp, "history", history, Device::kCPU);
     a.history = history.data_as<int32_t>(), a.history_size = history.dim(1);
     a.history_lengths = each<int32_t>(
         "history_lengths", penalties->lengths, B, "in [0, L]",
@@ -113,22 +156,53 @@ SampleResult sample(const Tensor& logits_in, const SampleParameters& p, const Sa
     check_dtype(kOp, "mask", *mask, DType::kU32);
     check_shape(kOp, "mask", *mask, {B, (V + 31) / 32});
     check_contiguous(kOp, "mask", *mask);
+    check_device(kOp, "mask", *mask, Device::kCPU);
     a.mask = mask->data_as<uint32_t>(), a.mask_words = mask->dim(1);
   }
   const Tensor logits = logits_in.contiguous();
-  SampleResult r{Tensor::empty({B}, DType::kI32), Tensor::empty({B}, DType::kF32), {}};
+  const Device device = logits.device();
+  Arguments arguments(device);
+  arguments.add(a.temperature, a.temperature, B);
+  arguments.add(a.top_k, a.top_k, B);
+  arguments.add(a.top_p, a.top_p, B);
+  arguments.add(a.min_p, a.min_p, B);
+  arguments.add(a.typical_p, a.typical_p, B);
+  arguments.add(a.seed, a.seed, B);
+  arguments.add(a.step, a.step, B);
+  if (bias) {
+    arguments.add(a.bias_offsets, a.bias_offsets, B + 1);
+    arguments.add(a.bias_ids, a.bias_ids, bias->ids.size());
+    arguments.add(a.bias_values, a.bias_values, bias->values.size());
+  }
+  if (penalties) {
+    arguments.add(a.history, a.history, B * a.history_size);
+    arguments.add(a.history_lengths, a.history_lengths, B);
+    arguments.add(a.prompt_lengths, a.prompt_lengths, B);
+    arguments.add(a.repetition, a.repetition, B);
+    arguments.add(a.presence, a.presence, B);
+    arguments.add(a.frequency, a.frequency, B);
+  }
+  if (mask) arguments.add(a.mask, a.mask, B * a.mask_words);
+  const Tensor sent = arguments.send();
+  // Token and log-probability in one piece, so that the host fetches both at once.
+  const Tensor drawn = Tensor::empty({2, B}, DType::kI32, device);
   a.dtype = logits.dtype(), a.logits = logits.data();
-  a.token = r.token.data_as<int32_t>(), a.logprob = r.logprob.data_as<float>();
+  a.token = drawn.data_as<int32_t>(), a.logprob = drawn.data_as<float>() + B;
+  SampleResult r;
   if (want_probs) {
-    r.probs = Tensor::empty({B, V}, DType::kF32, logits.device());
+    r.probs = Tensor::empty({B, V}, DType::kF32, device);
     a.probs = r.probs.data_as<float>();
   }
-  const Tensor workspace = Tensor::empty(
-      {static_cast<int64_t>(kernel(kOp, logits.device(), &KernelTable::sample_workspace)(a))}, DType::kU8);
+  const Tensor workspace =
+      Tensor::empty({static_cast<int64_t>(kernel(kOp, device, &KernelTable::sample_workspace)(a))}, DType::kU8, device);
   a.workspace = workspace.data();
-  kernel(kOp, logits.device(), &KernelTable::sample)(a);
+  kernel(kOp, device, &KernelTable::sample)(a);
+  const Tensor here = drawn.to(Device::kCPU);
+  r.token = here.narrow(0, 0, 1).reshape({B});
+  r.logprob = Tensor::wrap(here.data_as<float>() + B, {B}, {1}, DType::kF32, here.storage(), true);
+  const int32_t* token = r.token.data_as<int32_t>();
   for (int64_t i = 0; i < B; ++i)
-    if (a.token[i] < 0) fail(kOp, "a finite logit in every row", "row " + std::to_string(i) + " without one");
+    if (token[i] < 0) fail(kOp, "a finite logit in every row", "row " + std::to_string(i) + " without one");
   return r;
 }
 

@@ -36,11 +36,12 @@ struct SamplePenalties {
   EachFloat repetition, presence, frequency;
 };
 struct SampleResult {
-  Tensor token, logprob;  // (B) int32, float32: log-probability under the unmodified distribution, NaN where the row
-                          // holds NaN or +inf
-  Tensor probs;           // (B,V) float32, the distribution that was drawn from; only when asked for
+  Tensor token, logprob;  // (B) int32, float32, on the host: log-probability under the unmodified distribution, NaN
+                          // where the row holds NaN or +inf
+  Tensor probs;  // (B,V) float32, the distribution that was drawn from; only when asked for
 };
-// mask (B, ceil(V/32)) uint32: token i may be drawn where bit i % 32 of word i / 32 is set.
+// logits on any device, all else on the host. mask (B, ceil(V/32)) uint32: token i may be drawn where bit i % 32 of
+// word i / 32 is set.
 SampleResult sample(const Tensor& logits, const SampleParameters& parameters, const SampleBias* bias,
                     const SamplePenalties* penalties, const Tensor* mask, bool want_probs);
 

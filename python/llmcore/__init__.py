@@ -21,6 +21,8 @@ _LAZY = {
     "Tokenizer": "llmcore.tokenizer",
     "LanguageModel": "llmcore.generate",
     "load": "llmcore.generate",
+    "device": "llmcore.device",
+    "set_device": "llmcore.device",
     "build_info": "llmcore.runtime",
     "num_threads": "llmcore.runtime",
     "set_num_threads": "llmcore.runtime",

@@ -37,12 +37,14 @@ __all__: list[str] = [
     "compiled_isas",
     "cross_entropy",
     "cross_entropy_backward",
+    "cuda_info",
     "current_isa",
     "embedding",
     "embedding_backward",
     "empty",
     "exp",
     "fast_bf16",
+    "from_dlpack",
     "from_numpy",
     "gather_rows",
     "gather_rows_backward",
@@ -65,6 +67,7 @@ __all__: list[str] = [
     "mul",
     "norm_backward",
     "num_threads",
+    "orthogonalised",
     "pack",
     "philox",
     "quantized_linear",
@@ -78,6 +81,7 @@ __all__: list[str] = [
     "rope_append",
     "sample",
     "scale",
+    "set_cuda_paths",
     "set_num_threads",
     "sgd",
     "sigmoid",
@@ -86,6 +90,9 @@ __all__: list[str] = [
     "softmax",
     "softmax_backward",
     "split",
+    "sum",
+    "synchronize",
+    "to_dlpack",
     "try_numpy",
     "unicode_class",
     "unspell",
@@ -153,9 +160,13 @@ class Array:
     ) -> Array: ...
     def numpy(self) -> numpy.ndarray:
         """
-        A numpy view of the same memory; bfloat16 as uint16.
+        A numpy view of the same memory, of a device's a read-only copy; bfloat16 as uint16.
         """
     def reshape(self, shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> Array: ...
+    def to(self, device: str) -> Array:
+        """
+        Itself, or a copy on another device.
+        """
     def zero(self) -> None: ...
     @property
     def device(self) -> str: ...
@@ -234,6 +245,10 @@ class Panels:
     """
     A matrix packed for the kernels.
     """
+    def other_direction(self) -> Panels:
+        """
+        For products the other way: the same memory (on CUDA only).
+        """
     @property
     def K(self) -> int: ...
     @property
@@ -250,11 +265,16 @@ class QuantizedMatrix:
     A matrix that stays quantized.
     """
     def __init__(
-        self, parts: collections.abc.Sequence[tuple[str, Array]], K: typing.SupportsInt | typing.SupportsIndex
+        self,
+        parts: collections.abc.Sequence[tuple[str, Array]],
+        K: typing.SupportsInt | typing.SupportsIndex,
+        device: str = "cpu",
     ) -> None:
         """
         Of (GGUF's name of a type, uint8 blocks (rows, bytes of a row)), one below the other.
         """
+    @property
+    def device(self) -> str: ...
     @property
     def nbytes(self) -> int: ...
     @property
@@ -521,12 +541,24 @@ def cast(x: Array, dtype: DType) -> Array: ...
 def compiled_isas() -> list[tuple[str, bool]]: ...
 def cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]: ...
 def cross_entropy_backward(dloss: Array, logits: Array, targets: Array, lse: Array) -> Array: ...
+def cuda_info() -> dict:
+    """
+    The device and its library; opens them. RuntimeError in one line where there is none.
+    """
+
 def current_isa() -> str: ...
 def embedding(table: Array, ids: Array, dtype: DType) -> Array: ...
 def embedding_backward(dout: Array, ids: Array, dtable: Array) -> None: ...
-def empty(shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], dtype: DType) -> Array: ...
+def empty(
+    shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], dtype: DType, device: str = "cpu"
+) -> Array: ...
 def exp(x: Array) -> Array: ...
-def fast_bf16() -> bool: ...
+def fast_bf16(device: str = "cpu") -> bool: ...
+def from_dlpack(capsule: typing_extensions.CapsuleType) -> Array:
+    """
+    The same memory as an array.
+    """
+
 def from_numpy(array: numpy.ndarray, as_bf16: bool = False) -> Array: ...
 def gather_rows(x: Array, ids: Array) -> Array: ...
 def gather_rows_backward(dout: Array, ids: Array, rows: typing.SupportsInt | typing.SupportsIndex) -> Array: ...
@@ -568,7 +600,7 @@ def machine_peak(
 ) -> float: ...
 def machine_read(x: Array) -> int: ...
 def matmul(a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array: ...
-def memory_stats() -> dict: ...
+def memory_stats(device: str = "cpu") -> dict: ...
 def momentum(
     grad: Array,
     m: Array,
@@ -588,6 +620,7 @@ def norm_backward(
     residual: Array | None = None,
 ) -> Array: ...
 def num_threads() -> int: ...
+def orthogonalised(x: Array, dtype: DType) -> Array: ...
 def pack(
     weight: Array, dtype: DType, transposed: bool, reuse: Panels | None = None, paired: bool = False
 ) -> Panels: ...
@@ -660,6 +693,7 @@ def sample(
     mask: Array | None = None,
 ) -> tuple[Array, Array, Array | None]: ...
 def scale(x: Array, factor: typing.SupportsFloat | typing.SupportsIndex) -> Array: ...
+def set_cuda_paths(library: str, blas: str) -> None: ...
 def set_num_threads(n: typing.SupportsInt | typing.SupportsIndex) -> None: ...
 def sgd(
     param: Array,
@@ -682,6 +716,17 @@ def split(pattern: str | collections.abc.Sequence[str], text: typing.Any) -> lis
     The pieces that a pattern cuts a text into.
     """
 
+def sum(x: Array, factor: typing.SupportsFloat | typing.SupportsIndex = 1.0) -> Array: ...
+def synchronize() -> None:
+    """
+    Wait until the device has done all that it was given.
+    """
+
+def to_dlpack(array: Array) -> typing_extensions.CapsuleType:
+    """
+    A capsule of the same memory; a GPU's work on it is waited for.
+    """
+
 def try_numpy(x: typing.Any) -> Array | None: ...
 def unicode_class(code_point: typing.SupportsInt | typing.SupportsIndex) -> int:
     """
@@ -695,4 +740,6 @@ def unspell(spellings: collections.abc.Sequence[str], alphabet: str) -> list[byt
 
 def weighted_sum(y: Array, weight: Array) -> Array: ...
 def weighted_sum_backward(dout: Array, y: Array, weight: Array) -> tuple[Array, Array]: ...
-def zeros(shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], dtype: DType) -> Array: ...
+def zeros(
+    shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], dtype: DType, device: str = "cpu"
+) -> Array: ...

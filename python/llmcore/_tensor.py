@@ -10,6 +10,8 @@ import numpy as np
 
 from llmcore import _core, autograd
 from llmcore._core import Array, DType, try_numpy
+from llmcore.device import checked, on
+from llmcore.device import device as default_device
 
 DTYPES = {
     "float32": DType.float32,
@@ -20,6 +22,7 @@ DTYPES = {
     "uint8": DType.uint8,
 }
 FLOATS = (DType.float32, DType.bfloat16)
+_CUDA, _LEGACY_STREAM = 2, 1  # DLPack's number of the device, and of its default stream
 
 
 def to_dtype(dtype) -> DType:
@@ -33,16 +36,28 @@ def to_dtype(dtype) -> DType:
 
 
 def to_array(x) -> _core.Array:
-    """A core array from a Tensor, a numpy array, anything with DLPack, or numbers. Aligned numpy input is not copied."""
+    """A core array from a Tensor, a numpy array, anything with DLPack, or numbers. Aligned numpy input is not copied, but
+    floats go to the default device; integers (tokens, positions) stay on the host, which checks them."""
     if isinstance(x, Tensor):
         return x.array
     if isinstance(x, Array):
         return x
     array = try_numpy(x)
-    if array is not None:
-        return array
+    return _placed(to_host_array(x) if array is None else array)
+
+
+def _placed(array: _core.Array) -> _core.Array:
+    where = default_device()
+    return array if where == "cpu" or array.dtype not in FLOATS else array.to(where)
+
+
+def to_host_array(x) -> _core.Array:
+    """The same, where it is already, or on the host."""
     if not isinstance(x, np.ndarray):
         if hasattr(x, "__dlpack__") and not np.isscalar(x):
+            if x.__dlpack_device__()[0] == _CUDA:
+                checked("cuda")
+                return _core.from_dlpack(x.__dlpack__(stream=_LEGACY_STREAM))
             x = np.from_dlpack(x)
         else:
             x = np.asarray(x)
@@ -94,9 +109,24 @@ class Tensor:
     def device(self) -> str:
         return self.array.device
 
+    def to(self, device: str) -> Tensor:
+        """This tensor on "cpu" or "cuda": itself when it is there, else a copy, to which gradients do not flow."""
+        checked(device)
+        if self.device == device:
+            return self
+        return Tensor(self.array.to(device), self.requires_grad and self._node is None)
+
     def numpy(self) -> np.ndarray:
-        """A numpy view of the same memory (bfloat16 as `ml_dtypes.bfloat16`)."""
+        """A numpy view of the same memory (bfloat16 as `ml_dtypes.bfloat16`); of a tensor on a GPU a read-only copy, for
+        which all its work is waited for."""
         return array_to_numpy(self.array)
+
+    def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
+        """The same memory for other libraries (https://dmlc.github.io/dlpack). A GPU's work on it is waited for."""
+        return _core.to_dlpack(self.array)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (_CUDA, 0) if self.device == "cuda" else (1, 0)
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         a = self.numpy()
@@ -120,7 +150,7 @@ class Tensor:
     def grad_buffer(self) -> _core.Array:
         """The float32 gradient of a leaf, made of zeros at first use, for ops that add to it in place."""
         if self.grad is None or self._grad_shared:
-            mine = _core.zeros(self.shape, DType.float32)
+            mine = _core.zeros(self.shape, DType.float32, self.device)
             if self.grad is not None:
                 mine.copy_from(self.grad)
             self.grad, self._grad_shared = mine, False
@@ -152,9 +182,9 @@ class Tensor:
                 raise ValueError(
                     f"[backward] expected a grad of shape {self.shape} for more than one element, got None"
                 )
-            grad = _core.cast(_core.from_numpy(np.ones(self.shape, np.float32)), self.array.dtype)
+            grad = _core.cast(_core.from_numpy(np.ones(self.shape, np.float32)).to(self.device), to_dtype(self.dtype))
         grad = to_array(grad)
-        if grad.shape != self.shape or grad.dtype != self.array.dtype:
+        if grad.shape != self.shape or grad.dtype.name != self.dtype:
             raise ValueError(
                 f"[backward] expected a grad {self.shape} {self.dtype}, got {grad.shape} {grad.dtype.name}"
             )
@@ -178,14 +208,25 @@ def array_to_numpy(array: _core.Array) -> np.ndarray:
     return a
 
 
+def fill(array: _core.Array, values: np.ndarray) -> None:
+    """Overwrite a float32 array, wherever it is, by values of its shape."""
+    if array.device == "cpu":
+        array.numpy()[...] = values
+    else:
+        array.copy_from(_core.from_numpy(np.ascontiguousarray(values, np.float32)))
+
+
 def tensor(array, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
     """A Tensor from numbers, numpy, or anything with DLPack.
 
     dtype: "float32", "bfloat16", "int32", "int64", "uint32" or "uint8"; by default what the array has (float64 becomes
-    float32). device: "cpu". Raises TypeError for other dtypes, ValueError for other devices.
+    float32). device: "cpu" or "cuda"; by default where the array is, of numbers and numpy `llmcore.device()`. Raises
+    TypeError for other dtypes, ValueError for other devices, RuntimeError for one that is not there.
     """
-    if device not in (None, "cpu"):
-        raise ValueError(f"[tensor] expected device 'cpu' (this build has no CUDA), got {device!r}")
+    if device is not None:
+        with on(device):
+            made = tensor(array, dtype, None, requires_grad)
+        return Tensor(made.array.to(device), requires_grad)
     if dtype is None and isinstance(array, np.ndarray) and array.dtype == np.float64:
         dtype = "float32"
     if dtype is not None:
@@ -194,9 +235,9 @@ def tensor(array, dtype=None, device=None, requires_grad: bool = False) -> Tenso
             return Tensor(to_array(array), requires_grad)
         source = np.asarray(array_to_numpy(to_array(array)) if isinstance(array, (Tensor, _core.Array)) else array)
         if wanted == DType.bfloat16:
-            out = _core.cast(_core.from_numpy(np.asarray(source, np.float32, order="C")), wanted)
+            out = _placed(_core.cast(_core.from_numpy(np.asarray(source, np.float32, order="C")), wanted))
         else:
-            out = _core.from_numpy(np.asarray(source, wanted.name, order="C"))
+            out = _placed(_core.from_numpy(np.asarray(source, wanted.name, order="C")))
     else:
         out = to_array(array)
     return Tensor(out, requires_grad)
@@ -204,10 +245,7 @@ def tensor(array, dtype=None, device=None, requires_grad: bool = False) -> Tenso
 
 def as_tensor(x) -> Tensor:
     """What ops do with their inputs: a Tensor stays itself, everything else becomes a constant."""
-    if isinstance(x, Tensor):
-        return x
-    array = try_numpy(x)
-    return Tensor(to_array(x) if array is None else array)
+    return x if isinstance(x, Tensor) else Tensor(to_array(x))
 
 
 def number(op: str, name: str, value) -> float:

@@ -108,7 +108,7 @@ def recomputed(function: Callable, x: Tensor, *others, parameters: Sequence[Tens
 
 
 def _add(a, b):
-    return b if a is None else _core.add(a, b)
+    return b if a is None else _core.add(a, b.to(a.device))
 
 
 def run_backward(root: Tensor, grad, done: Callable[[Tensor], object] | None = None) -> None:
@@ -186,5 +186,5 @@ def grad_slot(t: Tensor | None):
         return None, None
     if t._node is None:
         return t.grad_buffer(), None
-    buffer = _core.zeros(t.shape, _core.DType.float32)
+    buffer = _core.zeros(t.shape, _core.DType.float32, t.device)
     return buffer, buffer

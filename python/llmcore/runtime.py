@@ -6,6 +6,7 @@ import platform
 
 from llmcore import _core
 from llmcore._version import __version__
+from llmcore.device import cuda_info, device
 
 
 def num_threads() -> int:
@@ -23,7 +24,8 @@ def set_num_threads(n: int) -> None:
 
 
 def build_info() -> dict:
-    """Version, instruction sets (compiled, supported here, in use), threads, and default compute dtype."""
+    """Version, instruction sets (compiled, supported here, in use), threads, default compute dtype, and the GPU or why
+    there is none."""
     isas = _core.compiled_isas()
     return {
         "version": __version__,
@@ -34,10 +36,18 @@ def build_info() -> dict:
         "isas_supported": [name for name, supported in isas if supported],
         "threads": _core.num_threads(),
         "dtype": default_dtype(),
-        "cuda": False,
+        "cuda": _cuda(),
     }
 
 
+def _cuda() -> dict | str:
+    """The GPU, or why there is none."""
+    try:
+        return cuda_info()
+    except RuntimeError as error:
+        return str(error)
+
+
 def default_dtype() -> str:
-    """bfloat16 where the processor has dot products for it, else float32."""
-    return "bfloat16" if _core.fast_bf16() else "float32"
+    """bfloat16 where the device has dot products for it, else float32."""
+    return "bfloat16" if _core.fast_bf16(device()) else "float32"

@@ -31,6 +31,7 @@ from llmcore.cli import (
     train_tokenizer,
 )
 from llmcore.cli import next as next_tokens
+from llmcore.cli.device_flag import on_device
 
 app = typer.Typer(
     name="llmcore",
@@ -59,24 +60,24 @@ def llmcore(
 
 
 for name, function, short_help in (
-    ("demo", demo.demo, "The whole road in minutes: tokens, training, text."),
+    ("demo", on_device(demo.demo), "The whole road in minutes: tokens, training, text."),
     ("pull", pull.pull, "Fetch a model by name."),
     ("train-tokenizer", train_tokenizer.train_tokenizer, "Learn a vocabulary from text."),
     ("tokenize", tokenize.tokenize, "Cut a text into tokens and show their ids."),
     ("pretrain", pretrain.pretrain, "Train a language model on text."),
     ("sft", sft.sft, "Teach a model to answer."),
-    ("prefer", prefer.prefer, "Choose the better of a model's answers."),
+    ("prefer", on_device(prefer.prefer), "Choose the better of a model's answers."),
     ("dpo", dpo.dpo, "Teach a model which answers are better."),
     ("kto", kto.kto, "Teach a model from answers that are good or bad."),
     ("reward", reward.reward, "Train a judge of answers."),
     ("ppo", ppo.ppo, "Reward a model against what it foresaw."),
     ("grpo", grpo.grpo, "Reward a model for its answers."),
-    ("generate", generate.generate, "Let a model continue a text."),
-    ("chat", chat.chat, "Talk with a model."),
-    ("next", next_tokens.next_tokens, "Show the most likely next tokens as bars."),
-    ("score", score.score, "Show how surprised a model is by a text."),
-    ("embed", embed.embed, "Compare texts by their vectors; find words near a word."),
-    ("eval", eval.evaluate, "Measure a model on texts and tasks."),
+    ("generate", on_device(generate.generate), "Let a model continue a text."),
+    ("chat", on_device(chat.chat), "Talk with a model."),
+    ("next", on_device(next_tokens.next_tokens), "Show the most likely next tokens as bars."),
+    ("score", on_device(score.score), "Show how surprised a model is by a text."),
+    ("embed", on_device(embed.embed), "Compare texts by their vectors; find words near a word."),
+    ("eval", on_device(eval.evaluate), "Measure a model on texts and tasks."),
     ("plot", plot.plot, "Draw the curves of runs."),
     ("convert", convert.convert, "Write a model in another format."),
     ("info", info.info, "Show what a model is made of."),

@@ -22,6 +22,7 @@ import numpy as np
 
 from llmcore import _core, autograd, ops
 from llmcore._tensor import Tensor
+from llmcore.device import cuda_info
 from llmcore.generate.prefix_cache import PrefixCache
 from llmcore.generate.sampler import Drawn, Sampler
 from llmcore.generate.sampling import SamplingParams
@@ -106,6 +107,13 @@ class Request:
         return len(self.tokens) - self.prompt_length
 
 
+def _cache_bytes(device: str) -> int:
+    """For keys and values where nobody says: a part of the memory. The CPU's is taken as it is used, a GPU's at once."""
+    if device == "cuda":
+        return cuda_info()["free_memory"] // 4
+    return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8, 1 << 30)
+
+
 class Engine:
     """Continues any number of requests of a model.
 
@@ -144,8 +152,7 @@ class Engine:
         context = blocks_for(self.model.config.context)
         size = self.model.new_pool(1, dtype).bytes_a_block
         if cache_bytes is None:
-            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-            cache_bytes = max(min(memory // 8, 1 << 30), min(context, blocks_for(8192)) * size)
+            cache_bytes = max(_cache_bytes(self.model.device), min(context, blocks_for(8192)) * size)
         blocks = min(cache_bytes // size, context * self.max_batch) + 1
         if blocks < 2:
             raise ValueError(f"[engine] expected cache_bytes of at least {size}, a block's, got {cache_bytes}")

@@ -26,10 +26,16 @@ def recorded(inputs: Sequence, value: np.ndarray, partials: Sequence[np.ndarray 
 
         def backward(dy):
             g = np.asarray(dy.numpy(), np.float64)
-            return [None if p is None else _core.from_numpy(np.ascontiguousarray(g * p, np.float32)) for p in partials]
+            return [None if p is None else _on(t, g * p) for p, t in zip(partials, tensors, strict=True)]
 
         autograd.record([out], tensors, backward)
     return out
+
+
+def _on(t: Tensor | None, gradient: np.ndarray) -> _core.Array:
+    """float32, where the tensor is that it belongs to."""
+    array = _core.from_numpy(np.ascontiguousarray(gradient, np.float32))
+    return array if t is None else array.to(t.device)
 
 
 def sequence_logps(losses: Tensor, weights: np.ndarray | None = None) -> Tensor:
@@ -42,7 +48,7 @@ def sequence_logps(losses: Tensor, weights: np.ndarray | None = None) -> Tensor:
 
         def backward(dy):
             g = np.asarray(dy.numpy(), np.float64)[:, None]
-            return (_core.from_numpy(np.ascontiguousarray(-g * w, np.float32)),)
+            return (_on(losses, -g * w),)
 
         autograd.record([out], [losses], backward)
     return out
@@ -56,7 +62,7 @@ def total(values: Tensor) -> Tensor:
         shape = a.shape
 
         def backward(dy):
-            return (_core.from_numpy(np.full(shape, dy.numpy().item(), np.float32)),)
+            return (_on(values, np.full(shape, dy.numpy().item())),)
 
         autograd.record([out], [values], backward)
     return out

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 
 from llmcore import autograd, nn, ops
-from llmcore._tensor import Tensor, to_array
+from llmcore._tensor import Tensor, to_host_array
 from llmcore.formats.quantization import encode
 from llmcore.models.cache import BlockPool, KVCache, blocks_for
 from llmcore.models.config import Config
@@ -129,10 +129,10 @@ class CausalLM(nn.Module):
             losses.append(ops.cross_entropy(logits, flat[start : start + n], "none").numpy())
         each = np.concatenate(losses) if losses else np.empty(0, np.float32)
         if reduction == "none":
-            return Tensor(to_array(each.reshape(targets.shape)))
+            return Tensor(to_host_array(each.reshape(targets.shape)))
         total = each.sum(dtype=np.float64)
         count = np.count_nonzero(flat >= 0) if reduction == "mean" else 1
-        return Tensor(to_array(np.float32(total / count if count else np.nan)))
+        return Tensor(to_host_array(np.float32(total / count if count else np.nan)))
 
     @property
     def cache_dtype(self) -> str:
@@ -144,7 +144,7 @@ class CausalLM(nn.Module):
         """Room for so many blocks of keys and values; dtype "float32", "bfloat16" or "int8", by default `cache_dtype`."""
         c = self.config
         kv_heads = getattr(c, "kv_heads", c.heads)
-        return BlockPool(blocks, c.layers, kv_heads, c.head_size, dtype or self.cache_dtype)
+        return BlockPool(blocks, c.layers, kv_heads, c.head_size, dtype or self.cache_dtype, self.device)
 
     def new_cache(self, batch: int, capacity: int, dtype: str | None = None) -> KVCache:
         """An empty cache for `batch` sequences of up to `capacity` positions (at most the context length), in a pool of

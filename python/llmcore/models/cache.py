@@ -38,7 +38,7 @@ class BlockPool:
     on, so a pool grows without copying. Who takes a block has one reference to it; sequences with a common beginning
     share its blocks."""
 
-    def __init__(self, blocks: int, layers: int, kv_heads: int, head_size: int, dtype: str):
+    def __init__(self, blocks: int, layers: int, kv_heads: int, head_size: int, dtype: str, device: str = "cpu"):
         """dtype: of keys and values, "float32", "bfloat16" or "int8" (8 bits and a scale a head)."""
         if dtype not in DTYPES:
             raise ValueError(f"[cache] expected a dtype of {', '.join(DTYPES)}, got {dtype!r}")
@@ -47,12 +47,11 @@ class BlockPool:
         stored = DType.uint8 if dtype == "int8" else to_dtype(dtype)
 
         def layer() -> LayerCache:
-            keys, values = _core.empty(shape, stored), _core.empty(shape, stored)
+            keys, values = _core.empty(shape, stored, device), _core.empty(shape, stored, device)
             if dtype != "int8":
                 return LayerCache(keys, values, None, None)
-            return LayerCache(
-                keys, values, _core.empty(shape[:3], DType.float32), _core.empty(shape[:3], DType.float32)
-            )
+            scales = [_core.empty(shape[:3], DType.float32, device) for _ in range(2)]
+            return LayerCache(keys, values, *scales)
 
         self.layers = [layer() for _ in range(layers)]
         # What attention multiplies in.
@@ -136,7 +135,7 @@ class KVCache:
         return self._attended(layer, ops.cast(q, self.pool.compute), q.array.dtype, **options)
 
     def attend_packed(
-        self, layer: int, qkv: Tensor, tables: tuple[np.ndarray, np.ndarray], positions: np.ndarray, **options
+        self, layer: int, qkv: Tensor, tables: tuple[_core.Array, _core.Array], positions: np.ndarray, **options
     ) -> Tensor:
         """The same of queries, keys and values in one tensor (B, T, H + 2 Hkv, D), the first two not turned yet."""
         to, blocks = self.pool.layers[layer], self._blocks[layer]

@@ -55,7 +55,7 @@ class DecodeStep:
 
     def _record(self) -> None:
         plan, at = _core.Plan(), Place(self._cache, self._positions, self._cache.capacity)
-        tables = [r.tables(at.end) for r in self._model.rotary_tables()]  # another thread may make longer ones
+        tables = self._tables(at)  # another thread may make longer ones
         plan.begin()
         try:
             self._logits = self._run(self._model, self._ids, at)
@@ -63,8 +63,11 @@ class DecodeStep:
             plan.end()
         # The plan knows addresses only: what it reads must stay.
         parameters = [p for _, p in self._model.named_parameters()]
-        self._kept = [p.memory() for p in parameters] + tables + [r.tables(at.end) for r in self._model.rotary_tables()]
+        self._kept = [p.memory() for p in parameters] + tables + self._tables(at)
         self._plan = plan
+
+    def _tables(self, at: Place) -> list:
+        return [r.tables(at.end, self._model.device) for r in self._model.rotary_tables()]
 
     def _run(self, model: CausalLM, ids: np.ndarray, at: Place) -> _core.Array:
         with autograd.no_grad():

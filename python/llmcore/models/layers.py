@@ -85,7 +85,8 @@ class Attention(nn.Module):
         qkv = self.qkv(x)
         if at.cache is not None and at.positions is not None and self.rotary is not None and self.norm is None:
             packed = qkv.reshape(B, T, self.heads + 2 * self.kv_heads, self.head_size)
-            y = at.cache.attend_packed(self.layer, packed, self.rotary.tables(at.end), at.positions, **self.options)
+            tables = self.rotary.tables(at.end, packed.device)
+            y = at.cache.attend_packed(self.layer, packed, tables, at.positions, **self.options)
         else:
             q, k, v = self._qkv(qkv, at)
             y = at.attend(self.layer, q, k, v, **self.options)
@@ -112,7 +113,7 @@ class Attention(nn.Module):
     def _turned(self, x: Tensor, at: Place, heads: int | None = None) -> Tensor:
         if self.rotary is None:
             return x
-        return ops.rope(x, *self.rotary.tables(at.end), at.positions, heads=heads)
+        return ops.rope(x, *self.rotary.tables(at.end, x.device), at.positions, heads=heads)
 
 
 class GatedFeedForward(nn.Module):

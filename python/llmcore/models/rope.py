@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from llmcore import _core
 from llmcore.models.config import read
 
 _GGUF_KINDS = ("none", "linear", "yarn")
@@ -153,16 +154,19 @@ class Rotary:
 
     def __init__(self, size: int, base: float, context: int, scaling: RopeScaling | None = None):
         self.size, self.base, self.context, self.scaling = size, base, context, scaling
-        self._tables: tuple[np.ndarray, np.ndarray] | None = None
+        self._tables: dict[str, tuple[_core.Array, _core.Array]] = {}
 
-    def tables(self, positions: int) -> tuple[np.ndarray, np.ndarray]:
-        """cos and sin (at least `positions`, size / 2) float32 of position · frequency."""
-        if self._tables is None or len(self._tables[0]) < positions:
+    def tables(self, positions: int, device: str = "cpu") -> tuple[_core.Array, _core.Array]:
+        """cos and sin (at least `positions`, size / 2) float32 of position · frequency, on a device."""
+        found = self._tables.get(device)
+        if found is None or found[0].shape[0] < positions:
             rows = min(max(1 << (positions - 1).bit_length(), 256), max(self.context, positions))
             angle = np.arange(rows, dtype=np.float64)[:, None] * self.frequencies()
             scale = self.scaling.attention_factor if self.scaling else 1.0
-            self._tables = (np.cos(angle) * scale).astype(np.float32), (np.sin(angle) * scale).astype(np.float32)
-        return self._tables
+            cos, sin = (np.asarray(f(angle) * scale, np.float32) for f in (np.cos, np.sin))
+            found = _core.from_numpy(cos).to(device), _core.from_numpy(sin).to(device)
+            self._tables[device] = found
+        return found
 
     def frequencies(self) -> np.ndarray:
         """Radians a position, (size / 2) float64: base^(−2i / size), scaled."""

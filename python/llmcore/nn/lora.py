@@ -34,7 +34,7 @@ class Dropout:
         rng = np.random.Generator(np.random.Philox(key=self.seed, counter=counter))
         drawn = np.frombuffer(rng.bytes(2 * x.size), np.uint16).reshape(x.shape)
         kept = np.where(drawn >= self.rate * 65536, np.float32(1 / (1 - self.rate)), np.float32(0))
-        return ops.mul(x, ops.cast(tensor(kept), x.array.dtype))
+        return ops.mul(x, ops.cast(tensor(kept, device=x.device), x.array.dtype))
 
 
 class LowRank(Module):

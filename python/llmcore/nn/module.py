@@ -11,7 +11,9 @@ import numpy as np
 
 from llmcore import _core
 from llmcore._core import DType
-from llmcore._tensor import Tensor, array_to_numpy, to_array
+from llmcore._tensor import Tensor, array_to_numpy, fill, to_host_array
+from llmcore.device import checked
+from llmcore.device import device as default_device
 
 M = TypeVar("M", bound="Module")
 
@@ -46,11 +48,12 @@ class Parameter(Tensor):
     packed straight from its source and never becomes float32.
     """
 
-    __slots__ = ("_array", "_fresh", "_packed", "_source", "_used", "parts", "version")
+    __slots__ = ("_array", "_device", "_fresh", "_packed", "_source", "_used", "parts", "version")
 
     def __init__(self, values) -> None:
         self._source: Source | None = None
         self._array: _core.Array | None = None
+        self._device = default_device()
         self.version = 0  # how often the values have changed
         self.parts: tuple[int, ...] = ()  # rows of each, where a matrix is several one below the other
         super().__init__(None, requires_grad=True)  # type: ignore[arg-type]
@@ -77,8 +80,10 @@ class Parameter(Tensor):
 
     def _write(self, values: np.ndarray) -> None:
         # Several threads may want them first at the same time: nobody may find an array without its values.
-        array = _core.empty(list(values.shape), DType.float32) if self._array is None else self._array
-        array.numpy()[...] = values
+        array = self._array
+        if array is None:
+            array = _core.empty(list(values.shape), DType.float32, self._device)
+        fill(array, values)
         self._array, self._source = array, None
 
     @property
@@ -100,18 +105,38 @@ class Parameter(Tensor):
 
     @property
     def device(self) -> str:
-        return "cpu" if self._array is None else self._array.device
+        return self._device
 
     def panels(self, dtype: DType, transposed: bool, paired: bool = False) -> _core.Panels:
         kind = 2 * (transposed + paired) + (dtype is DType.bfloat16)
         if not self._fresh[kind]:
             # The memory of the stale panels is used again.
-            source = self._source
-            values = self.array if source is None else to_array(source.values())
-            self._packed[kind] = _core.pack(values, dtype, transposed, self._packed[kind], paired)
+            self._packed[kind] = self._pack(kind, dtype, transposed, paired)
             self._fresh[kind] = True
         self._used[kind] = True
         return self._packed[kind]  # type: ignore[return-value]
+
+    def _pack(self, kind: int, dtype: DType, transposed: bool, paired: bool) -> _core.Panels:
+        if self._device != "cpu":  # one copy serves both directions
+            for other in range(kind % 2, 6, 2):
+                panels = self._packed[other]
+                if self._fresh[other] and panels is not None:
+                    return panels if bool(other // 2) == transposed else panels.other_direction()
+        source = self._source
+        values = self.array if source is None else to_host_array(source.values()).to(self._device)
+        # The memory of the stale panels is used again.
+        return _core.pack(values, dtype, transposed, self._packed[kind], paired)
+
+    def move(self, device: str) -> None:
+        """To another device, with the gradient."""
+        if checked(device) == self._device:
+            return
+        if self._array is not None:
+            self._array = self._array.to(device)
+        if self.grad is not None:
+            self.grad, self._grad_shared = self.grad.to(device), False
+        self._device, self._packed = device, [None] * 6
+        self.updated()
 
     def updated(self) -> None:
         """Call after writing to `array`: packed copies are made anew at their next use."""
@@ -217,6 +242,17 @@ class Module:
     def zero_grad(self) -> None:
         for p in self.parameters():
             p.zero_grad()
+
+    def to(self: M, device: str) -> M:
+        """This module with its parameters on "cpu" or "cuda"."""
+        for p in self.parameters():
+            p.move(device)
+        return self
+
+    @property
+    def device(self) -> str:
+        """Where its parameters are."""
+        return next((p.device for p in self.parameters()), default_device())
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Views of the parameters by name, float32."""

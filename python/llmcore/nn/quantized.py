@@ -8,6 +8,7 @@ import numpy as np
 
 from llmcore import _core
 from llmcore._core import DType
+from llmcore._tensor import fill
 from llmcore.nn.module import Parameter, Source
 
 Blocks = list[tuple[str, np.ndarray]]  # (GGUF's name of a type, uint8 (rows, bytes of a row)), one below the other
@@ -32,7 +33,7 @@ class QuantizedWeight(Parameter):
     def quantized(self) -> _core.QuantizedMatrix:  # type: ignore[override]
         if self._matrix is None:
             blocks = [(kind, _core.from_numpy(b)) for kind, b in self._make()]
-            self._matrix = _core.QuantizedMatrix(blocks, self.shape[1])
+            self._matrix = _core.QuantizedMatrix(blocks, self.shape[1], self.device)
             self._done()
         return self._matrix
 
@@ -50,8 +51,8 @@ class QuantizedWeight(Parameter):
 
     @property
     def array(self) -> _core.Array:  # type: ignore[override]
-        out = _core.empty(list(self.shape), DType.float32)
-        out.numpy()[...] = self.stored()
+        out = _core.empty(list(self.shape), DType.float32, self.device)
+        fill(out, self.stored())
         return out
 
     @array.setter

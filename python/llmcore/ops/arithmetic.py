@@ -72,10 +72,10 @@ def split(x, sizes: Sequence[int], dim: int = -1) -> list[Tensor]:
         outputs.append(Tensor(x.array.narrow(dim, start, n)))
         start += n
     if autograd.needs_grad(x):
-        shapes, dtype = [o.shape for o in outputs], x.array.dtype
+        shapes, dtype, where = [o.shape for o in outputs], x.array.dtype, x.device
 
         def backward(*grads):
-            parts = [_core.zeros(s, dtype) if g is None else g for g, s in zip(grads, shapes, strict=True)]
+            parts = [_core.zeros(s, dtype, where) if g is None else g for g, s in zip(grads, shapes, strict=True)]
             return (_core.join(parts, dim),)
 
         autograd.record(outputs, [x], backward)

@@ -6,6 +6,7 @@ import numpy as np
 
 from llmcore import _core, autograd
 from llmcore._tensor import Tensor, as_tensor
+from llmcore.ops.deferred import OnHost
 
 _REDUCTIONS = ("mean", "sum", "none")
 
@@ -26,12 +27,8 @@ def _row_weights(op: str, targets: Tensor, reduction: str) -> np.ndarray:
 def _reduce(loss: _core.Array, weights: np.ndarray, reduction: str) -> Tensor:
     if reduction == "none":
         return Tensor(loss)
-    losses = loss.numpy()
     # Ignored rows have loss 0; a float64 sum keeps long batches exact.
-    total = losses.sum(dtype=np.float64)
-    if reduction == "mean":
-        total /= np.count_nonzero(weights)
-    return Tensor(_core.from_numpy(np.asarray(total, np.float32)))
+    return OnHost(_core.sum(loss, 1 / np.count_nonzero(weights) if reduction == "mean" else 1.0))
 
 
 def _row_grads(dy: _core.Array, weights: np.ndarray, reduction: str) -> _core.Array:

@@ -29,11 +29,11 @@ class Packed:
     def __init__(self, pieces: Sequence[Piece], outputs: int, dtype: DType):
         ranks = [p.a.shape[0] for p in pieces]
         self.spans = [(end - r, end) for r, end in zip(ranks, np.cumsum(ranks).tolist(), strict=True)]
-        a = np.concatenate([p.a.numpy() for p in pieces])
-        b = np.zeros((outputs, len(a)), np.float32)
+        self.a = _core.join([p.a.array for p in pieces], 0)
+        self.b = _core.zeros([outputs, sum(ranks)], DType.float32, self.a.device)
         for p, (first, end) in zip(pieces, self.spans, strict=True):
-            b[p.start : p.start + p.b.shape[0], first:end] = np.float32(p.scale) * p.b.numpy()
-        self.a, self.b = _core.from_numpy(a), _core.from_numpy(b)
+            to = self.b.narrow(0, p.start, p.b.shape[0]).narrow(1, first, end - first)
+            to.copy_from(_core.scale(p.b.array, p.scale))
         self.down, self.up = _core.pack(self.a, dtype, True), _core.pack(self.b, dtype, True)
         self.dtype = dtype
 
@@ -51,12 +51,12 @@ def low_rank(x, y, pieces: Sequence[Piece], packed: Packed) -> Tensor:
         def backward(dy):
             dhidden = _core.linear(dy, _core.pack(packed.b, packed.dtype, False))[0]
             da = _core.linear_weight_grad(dhidden, saved, None)
-            db = _core.linear_weight_grad(dy, hidden, None).numpy()
+            db = _core.linear_weight_grad(dy, hidden, None)
             dx = _core.linear(dhidden, _core.pack(packed.a, packed.dtype, False))[0] if x.requires_grad else None
             grads = [dx, dy]
             for p, (first, end) in zip(pieces, packed.spans, strict=True):
-                rows = db[p.start : p.start + p.b.shape[0], first:end]
-                grads += [da.narrow(0, first, end - first), _core.from_numpy(np.float32(p.scale) * rows)]
+                rows = db.narrow(0, p.start, p.b.shape[0]).narrow(1, first, end - first)
+                grads += [da.narrow(0, first, end - first), _core.scale(rows, p.scale)]
             return grads
 
         autograd.record([out], inputs, backward)

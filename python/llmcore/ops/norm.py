@@ -43,7 +43,7 @@ def _record(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, mean, r
             dw, dw_result = autograd.grad_slot(weight)
             db, db_result = autograd.grad_slot(bias)
             if dw is None:
-                dw = _core.zeros(weight.shape, _core.DType.float32)
+                dw = _core.zeros(weight.shape, _core.DType.float32, weight.device)
             # Around a residual connection x has a gradient already: it is added in the same pass.
             dx = _core.norm_backward(dy, x_saved, w_saved, mean, rstd, dw, db, autograd.take_grad(x))
             return dx, dw_result, db_result

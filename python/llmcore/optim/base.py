@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
 
 from llmcore import _core
 from llmcore._core import DType
-from llmcore._tensor import array_to_numpy
+from llmcore._tensor import array_to_numpy, fill
 from llmcore.nn import Parameter
 
 
@@ -27,7 +27,7 @@ class Optimizer:
         self.steps = 0
         self.parameters = dict(named_parameters)
         self._kept = {
-            name: [_core.zeros(p.shape, DType.float32) for _ in self.kinds_of(name, p)]
+            name: [_core.zeros(p.shape, DType.float32, p.device) for _ in self.kinds_of(name, p)]
             for name, p in self.parameters.items()
         }
 
@@ -53,21 +53,22 @@ class Optimizer:
                 done(name)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Views of what is kept, `m.<name>` and so on; `steps` is kept by the caller."""
-        return {
-            f"{kind}.{name}": array_to_numpy(t)
-            for name, kept in self._kept.items()
-            for kind, t in zip(self.kinds_of(name, self.parameters[name]), kept, strict=True)
-        }
+        """Views of what is kept, of a GPU's copies, `m.<name>` and so on; `steps` is kept by the caller."""
+        return {key: array_to_numpy(array) for key, array in self._named()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray], steps: int) -> None:
         """The reverse of `state_dict`. ValueError names what does not fit."""
-        for key, own in self.state_dict().items():
+        for key, own in self._named():
             found = np.shape(state[key]) if key in state else None
             if found != own.shape:
                 raise ValueError(f"[optimizer] expected {key} of shape {own.shape}, got {found}")
-            own[...] = state[key]
+            fill(own, state[key])
         self.steps = steps
+
+    def _named(self) -> Iterator[tuple[str, _core.Array]]:
+        for name, kept in self._kept.items():
+            for kind, array in zip(self.kinds_of(name, self.parameters[name]), kept, strict=True):
+                yield f"{kind}.{name}", array
 
 
 def global_norm(parameters: Iterable[Parameter]) -> float:

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import numpy as np
-
 from llmcore import _core
-from llmcore._core import DType
 from llmcore._tensor import to_dtype
 from llmcore.nn import Parameter
 from llmcore.optim.base import Optimizer
-
-# Of the polynomial a x + b x³ + c x⁵ that takes singular values near 1 in five rounds (Jordan et al. 2024).
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-ROUNDS = 5
 
 
 def is_block_matrix(name: str, p: Parameter) -> bool:
@@ -64,30 +57,6 @@ class Muon(Optimizer):
 
 
 def orthogonalised(x: _core.Array, dtype: str = "float32") -> _core.Array:
-    """The matrix x (m, n) float32 with all its singular values moved near 1, float32: X ← (a + b A + c A²) X, A = X Xᵀ,
-    five times, from x / ‖x‖. A is made on the shorter side."""
-    kind, (a, b, c) = to_dtype(dtype), COEFFICIENTS
-    norm = _core.global_norm([x])
-    while 0 < norm < 1e-30:  # its inverse would be no float32
-        x, norm = _core.scale(x, 1e30), norm * 1e30
-    if not norm > 0:
-        return x
-    wide = x.shape[0] <= x.shape[1]
-    x = _core.cast(_core.scale(x, 1 / norm), kind)
-    for _ in range(ROUNDS):
-        if wide:
-            gram = _core.linear(x, _core.pack(x, kind, True), out_dtype=DType.float32)[0]
-        else:
-            gram = _core.linear_weight_grad(x, x)
-        inner = np.float32(c) * gram.numpy()
-        _add_to_diagonal(inner, b)
-        left, right = _core.cast(gram, kind), _core.cast(_core.from_numpy(inner), kind)
-        factor = _core.linear(left, _core.pack(right, kind, False), out_dtype=DType.float32)[0]
-        _add_to_diagonal(factor.numpy(), a)
-        factor = _core.cast(factor, kind)
-        x = _core.linear(*(factor, _core.pack(x, kind, False)) if wide else (x, _core.pack(factor, kind, False)))[0]
-    return _core.cast(x, DType.float32)
-
-
-def _add_to_diagonal(matrix: np.ndarray, value: float) -> None:
-    np.einsum("ii->i", matrix)[...] += np.float32(value)
+    """The matrix x (m, n) float32 with all its singular values moved near 1, float32: five rounds of Newton-Schulz from
+    x / ‖x‖, products in dtype."""
+    return _core.orthogonalised(x, to_dtype(dtype))

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from llmcore import _core
+from llmcore._tensor import fill
 from llmcore.nn import Parameter
-from llmcore.nn.module import assign
 
 
 class Average:
@@ -17,33 +18,44 @@ class Average:
 
     def __init__(self, parameters: Mapping[str, Parameter], decay: float):
         self.parameters, self.decay = dict(parameters), decay
-        self._values = {name: np.array(p.array.numpy()) for name, p in self.parameters.items()}
+        self._values = {name: _copy(p) for name, p in self.parameters.items()}
 
     def update(self, updates: int) -> None:
         """After so many updates of the parameters."""
-        rate = np.float32(1 - min(self.decay, (1 + updates) / (10 + updates)))
+        decay = min(self.decay, (1 + updates) / (10 + updates))
         for name, p in self.parameters.items():
-            mine = self._values[name]
-            mine += rate * (p.array.numpy() - mine)
+            _core.momentum(p.array, self._values[name], decay, False, 1.0)  # m ← d m + (1 − d) p
 
     @contextmanager
     def applied(self):
         """The parameters have the averaged values within, their own again behind."""
-        own = {name: np.array(p.array.numpy()) for name, p in self.parameters.items()}
-        assign(self.parameters, self._values)
+        own = {name: _copy(p) for name, p in self.parameters.items()}
+        self._put(self._values)
         try:
             yield
         finally:
-            assign(self.parameters, own)
+            self._put(own)
+
+    def _put(self, values: Mapping[str, _core.Array]) -> None:
+        for name, p in self.parameters.items():
+            p.array.copy_from(values[name])
+            p.updated()
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """`ema.<name>`, views."""
-        return {f"ema.{name}": values for name, values in self._values.items()}
+        """`ema.<name>`, views, of a GPU's copies."""
+        return {f"ema.{name}": values.numpy() for name, values in self._values.items()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """The reverse. ValueError names what does not fit."""
-        for key, mine in self.state_dict().items():
+        for name, mine in self._values.items():
+            key = f"ema.{name}"
             found = np.shape(state[key]) if key in state else None
             if found != mine.shape:
                 raise ValueError(f"[average] expected {key} of shape {mine.shape}, got {found}")
-            mine[...] = state[key]
+            fill(mine, state[key])
+
+
+def _copy(p: Parameter) -> _core.Array:
+    out = _core.empty(list(p.shape), p.array.dtype, p.device)
+    out.copy_from(p.array)
+    return out

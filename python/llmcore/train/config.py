@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from llmcore.device import DEVICES
+
 
 def _option(default, help: str, **metadata):
     """A field with the sentence that `--help` shows."""
@@ -54,6 +56,7 @@ class LoopConfig:
     log_to: list[str] = _option([], "tensorboard, wandb: where else the log goes.")
     sample_every: int = _option(200, "Updates between samples of what the model writes; 0 is never.")
     dtype: str | None = _option(None, "float32 or bfloat16 compute; by default what the processor is fast at.")
+    device: str | None = _option(None, "cpu or cuda; by default what LLMCORE_DEVICE says, else cpu.")
     threads: int | None = _option(
         None, "Threads; by default all that the process may use. Results do not depend on it."
     )
@@ -87,6 +90,8 @@ class LoopConfig:
             raise ValueError(f"[config] expected min_lr_ratio <= 1, got {self.min_lr_ratio}")
         if self.dtype not in (None, "float32", "bfloat16"):
             raise ValueError(f"[config] expected dtype 'float32' or 'bfloat16', got {self.dtype!r}")
+        if self.device is not None:
+            _one_of("device", self.device, DEVICES)
         if self.threads is not None and not 1 <= self.threads <= 1024:
             raise ValueError(f"[config] expected threads from 1 to 1024, got {self.threads}")
 

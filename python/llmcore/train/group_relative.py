@@ -23,6 +23,7 @@ _SEQUENCES = ("grpo", "gspo", "dr_grpo")  # are means over answers, the others o
 _CISPO_HIGH = 5.0
 
 
+@loop.on_its_device
 def grpo(
     config: GRPOConfig,
     resume: bool = False,

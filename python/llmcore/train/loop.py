@@ -7,6 +7,7 @@ randomness is keyed by the seed and the step, so a run continues from a checkpoi
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import shutil
 import signal
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from llmcore import optim, runtime
+from llmcore import device, optim, runtime
 from llmcore._files import alone_in
 from llmcore._tensor import array_to_numpy
 from llmcore.nn import Parameter
@@ -40,7 +41,7 @@ from llmcore.train.world import Alone, world
 # Fields that may differ when a run is resumed: they change what is seen and kept, not what is computed.
 RESUMABLE = (
     *("out", "eval_every", "save_every", "sample_every", "keep", "keep_best", "threads", "max_minutes", "recompute"),
-    *("log_to", "watch"),
+    *("log_to", "watch", "device"),
 )
 # These too, as long as the rows of an update stay the same, or where a stage is `resizable`.
 _LAYOUT = ("batch_size", "accumulation")
@@ -62,6 +63,19 @@ def prepared(config: LoopConfig, report: Report | None, resume: bool, overwrite:
     if own.rank:
         return Report()
     return TerminalReport() if report is None else report
+
+
+def on_its_device(train: Callable) -> Callable:
+    """Decorator of a stage's function: what it makes lies on config.device."""
+
+    @functools.wraps(train)
+    def run(config, *args, **kwargs):
+        with device.on(config.device):
+            if device.device() != "cpu" and world().size > 1:
+                raise ValueError("[mpi] expected device cpu with several processes, got cuda: start it without mpiexec")
+            return train(config, *args, **kwargs)
+
+    return run
 
 
 def run(stage: Stage, config: LoopConfig, report: Report, resume: bool = False) -> None:
@@ -179,7 +193,7 @@ class Run:
 
     def _what(self, start: int) -> dict[str, Any]:
         """All that must be the same in every process."""
-        config = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in ("out", "threads")}
+        config = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in ("out", "threads", "device")}
         return {**config, **self.stage.state(), "step to begin with": start}
 
     def update(self, step: int, place: int, batches: Callable) -> dict:
@@ -194,15 +208,17 @@ class Run:
         trained = stage.trained().values()
         for p in trained:
             p.zero_grad()
-        nats, terms, tokens = 0.0, 0, 0
+        losses, terms, tokens = [], 0, 0
         for i, batch in enumerate(mine):
             stage.before(step, first + i)
             loss, count = stage.loss(batch)
-            nats += loss.item()
+            losses.append(loss)
             terms += count
             tokens += stage.tokens(batch)
             loss.backward(done=self.world.gradient if i == len(mine) - 1 else None)
         self.world.summed()
+        # A GPU is waited for here, once an update: losses and norm are looked at before the weights change.
+        nats = sum(loss.item() for loss in losses)
         owned = self.optimizer.parameters
         square = optim.global_norm(owned.values()) ** 2
         nats, terms, tokens, square = self.world.total([nats, terms, tokens, square])

@@ -25,6 +25,7 @@ LOSSES = (
 _WITHOUT_REFERENCE = ("simpo", "orpo")
 
 
+@loop.on_its_device
 def dpo(
     config: DPOConfig, resume: bool = False, report: Report | None = None, overwrite: bool = False
 ) -> LanguageModel:

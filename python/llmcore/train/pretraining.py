@@ -19,6 +19,7 @@ from llmcore.train.report import Report
 from llmcore.train.stage import Stage
 
 
+@loop.on_its_device
 def pretrain(
     config: PretrainConfig, resume: bool = False, report: Report | None = None, overwrite: bool = False
 ) -> LanguageModel:

@@ -22,6 +22,7 @@ from llmcore.train.rewards import RewardFunction
 from llmcore.train.rollouts import Task, Written, fixed_logps, token_logps, written
 
 
+@loop.on_its_device
 def ppo(
     config: PPOConfig,
     resume: bool = False,

@@ -20,6 +20,7 @@ from llmcore.train.preference import means
 from llmcore.train.report import Report
 
 
+@loop.on_its_device
 def reward(
     config: RewardConfig, resume: bool = False, report: Report | None = None, overwrite: bool = False
 ) -> RewardModel:

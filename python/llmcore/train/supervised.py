@@ -20,6 +20,7 @@ from llmcore.train.report import Report
 _ROWS = 256  # of hidden states whose logits exist at a time
 
 
+@loop.on_its_device
 def sft(
     config: SFTConfig, resume: bool = False, report: Report | None = None, overwrite: bool = False
 ) -> LanguageModel:

@@ -20,6 +20,7 @@ from llmcore.train.report import Report
 from llmcore.train.supervised import example_of
 
 
+@loop.on_its_device
 def kto(
     config: KTOConfig, resume: bool = False, report: Report | None = None, overwrite: bool = False
 ) -> LanguageModel:

@@ -1,10 +1,11 @@
-// The kernel table: every CPU kernel behind a function pointer, one table per instruction set. Kernels take pointers,
-// sizes and strides; they never allocate, throw or see Python. The op (csrc/ops) has checked everything before.
+// The kernel table: every kernel behind a function pointer, one table per instruction set of the CPU and one for CUDA
+// (csrc/cuda). Kernels take pointers, sizes and strides; they never allocate, throw or see Python. The op (csrc/ops)
+// has checked everything before. Pointers are to memory of the device; a CUDA kernel returns before its work is done.
 //
 // Letters: B batch, T time (queries), S keys, C channels, V vocabulary, H heads, D head size, M rows = B*T, N out, K
 // in. "dtype" is kF32 or kBF16 unless said otherwise. Statistics, losses, parameters of norms and biases, and gradients
 // of parameters are float32 always. Counts may be 0. All tensors are contiguous unless strides (in elements) are given.
-// Results never depend on the number of threads, nor a row's result on its neighbours.
+// Results never depend on the number of threads, nor, on the CPU, a row's result on its neighbours.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -14,7 +15,8 @@
 namespace llmcore {
 
 // ---- matrix multiplication (gemm.inl) -----------------------------------------------------------
-// Panels are the packed form of a (K, N) right-hand matrix: columns in groups of kPanelWidth, zero padded.
+// Panels are the packed form of a (K, N) right-hand matrix. On CUDA (KernelTable::row_panels) the matrix as it is
+// stored, without gaps, in the compute dtype. On the CPU columns in groups of kPanelWidth, zero padded:
 //   float32  [ceil(N/64)][K][64]
 //   bfloat16 [ceil(N/64)][Kp/2][64][2] with Kp = K rounded up to kPanelDepth: pairs of k side by side, for dot products
 constexpr int64_t kPanelWidth = 64;
@@ -50,8 +52,9 @@ struct GemmArgs {
   int64_t lda;
   bool a_transposed;  // a is stored as (K,M), row stride lda
   const void* panels;
-  DType dtype;  // of a and panels
-  void* out;    // row stride ldo
+  bool panels_transposed;  // stored as (N,K): PackArgs::transposed
+  DType dtype;             // of a and panels
+  void* out;               // row stride ldo
   int64_t ldo;
   DType out_dtype;       // kF32 or dtype
   bool accumulate;       // out += ...; out_dtype kF32 only, no epilogue
@@ -176,12 +179,12 @@ struct GatedBackwardArgs {
   const void* x;     // (M,2F)
   void* dx;          // (M,2F)
 };
-struct ScaleArgs {  // out = x * *factor (a pointer: the factor may be the result of an earlier kernel)
+struct ScaleArgs {  // out = x * factor
   DType dtype;
   int64_t n;
   const void* x;
   void* out;
-  const float* factor;
+  float factor;
 };
 struct SoftcapArgs {  // out = cap * tanh(x / cap), or, where dout is given, its derivative at x times dout
   DType dtype;
@@ -378,9 +381,9 @@ struct UpdateArgs {  // one update of a parameter; all float32
   float lr, beta1, beta2, eps, weight_decay;
   float correction1, correction2;  // AdamW: 1 - beta1^t, 1 - beta2^t
   bool nesterov;                   // SGD
-  const float* grad_scale;         // g is multiplied by *grad_scale first; or null
+  float grad_scale;                // g is multiplied by this first
   int64_t rows, columns;           // n = rows * columns; only where there are panels
-  const PackArgs* packs;           // panels of p (rows, columns), which get its new values in the same pass
+  const PackArgs* packs;           // (on the host) panels of p (rows, columns), which get its new values in this pass
   int64_t pack_count;
 };
 struct MomentumArgs {  // m = beta m + (1 - beta) scale g; u = m, or looking ahead beta m + (1 - beta) scale g again
@@ -396,6 +399,27 @@ struct SumSquaresArgs {                 // partial[i] = sum of squares of piece 
   int64_t n;
   const float* x;
   double* partial;
+};
+
+struct DivideByNormArgs {  // out = x / sqrt(sum of partial), in float64; 0 where that is 0
+  int64_t n;
+  const float* x;
+  const double* partial;  // as SumSquaresArgs leaves it
+  void* out;
+  DType out_dtype;
+};
+struct AddDiagonalArgs {  // out (n,n) = factor * x + diagonal * identity
+  int64_t n;
+  const float* x;
+  void* out;
+  DType out_dtype;
+  float factor, diagonal;
+};
+struct SumArgs {  // out[0] = factor * sum of x, added up in float64 in a fixed order
+  int64_t n;
+  const float* x;
+  float* out;
+  double factor;
 };
 
 // ---- sampling (sample.inl) ----------------------------------------------------------------------
@@ -435,6 +459,8 @@ struct KernelTable {
   const char* name;
   bool fast_bf16;   // has bfloat16 dot products: bf16 compute is worth it
   bool bf16_tiles;  // gemm multiplies bfloat16 on a matrix unit, and has no kSwiGLU there
+  bool row_panels;  // panels are the matrix as it is stored: one copy serves both directions; gemm has no kSwiGLU
+  const char* (*error)();  // what went wrong since the last call, or null; null where nothing can
 
   void (*pack)(const PackArgs&);
   void (*gemm)(const GemmArgs&);
@@ -494,6 +520,9 @@ struct KernelTable {
   void (*sgd)(const UpdateArgs&);
   void (*momentum)(const MomentumArgs&);
   void (*sum_squares)(const SumSquaresArgs&);
+  void (*sum)(const SumArgs&);
+  void (*divide_by_norm)(const DivideByNormArgs&);
+  void (*add_diagonal)(const AddDiagonalArgs&);
 
   size_t (*sample_workspace)(const SampleArgs&);
   void (*sample)(const SampleArgs&);

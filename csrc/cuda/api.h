@@ -1,0 +1,76 @@
+// The C interface of libllmcore_cuda, the library of CUDA kernels that _core opens when somebody asks for the device
+// (core/device.cpp). Both sides are compiled from this header and compare kCudaApiLayout. Nothing here throws: what
+// goes wrong is kept, and KernelTable::error() tells it.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "core/allocator.h"
+#include "core/kernels.h"
+
+namespace llmcore {
+
+constexpr int kMostDimensions = 8;
+struct StridedCopyArgs {  // elements of `item` bytes from one layout to another, both on the device; strides in
+                          // elements
+  int ndim;
+  int64_t shape[kMostDimensions], from_stride[kMostDimensions], to_stride[kMostDimensions];
+  int64_t item;
+  const void* from;
+  void* to;
+};
+
+struct CudaDeviceInfo {
+  char name[256];
+  int major, minor;  // compute capability
+  int multiprocessors;
+  size_t memory, free_memory;        // bytes
+  size_t l2_bytes, shared_bytes;     // of the L2 cache; of shared memory that a block may have
+  double clock_hz, memory_clock_hz;  // 0 where the driver does not say
+  int memory_bus_bits;
+  int driver, runtime;  // CUDA versions, 1000 major + 10 minor
+  char blas[64];        // version of cuBLASLt, or why there is none
+};
+
+struct CudaApi {
+  uint64_t layout;
+  KernelTable kernels;
+
+  void (*info)(CudaDeviceInfo*);
+
+  // Memory of the device, kept for reuse when freed. Null where there is none left; error() says what was asked and
+  // what is free. Freed memory may be given out again at once: all work is in the order of one stream.
+  void* (*allocate)(size_t bytes);
+  void (*deallocate)(void* p, size_t bytes);
+  void (*release_cached)();
+  void (*memory_stats)(MemoryStats*);
+  void (*reset_peak)();
+  // Host memory that copies of a recorded plan may read at any time.
+  void* (*allocate_pinned)(size_t bytes);
+  void (*deallocate_pinned)(void* p);
+
+  // In the order of the stream. to_device has read the bytes when it returns (from pinned memory of a recorded plan: at
+  // every replay anew), to_host has written them.
+  void (*to_device)(void* to, const void* from, size_t bytes);
+  void (*pinned_to_device)(void* to, const void* pinned, size_t bytes);
+  void (*to_host)(void* to, const void* from, size_t bytes);
+  void (*copy)(void* to, const void* from, size_t bytes);
+  void (*copy_strided)(const StridedCopyArgs&);
+  void (*zero)(void* p, size_t bytes);
+  void (*synchronize)();
+
+  // What this thread launches between the two is recorded, not done. end: the graph, or null.
+  void (*graph_begin)();
+  void* (*graph_end)();
+  void (*graph_launch)(void* graph);
+  void (*graph_destroy)(void* graph);
+};
+
+constexpr uint64_t kCudaApiLayout = 1 + 1000 * sizeof(CudaApi) + 1000000 * sizeof(SampleArgs);
+
+// The one symbol of the library. Null where there is no device: `message` says why, in one line. blas_paths: where
+// libcublasLt may lie besides the loader's own places, separated by colons.
+using OpenCuda = const CudaApi* (*)(const char* blas_paths, char* message, size_t room);
+constexpr const char* kOpenCudaName = "llmcore_cuda_open";
+
+}  // namespace llmcore

@@ -1,0 +1,141 @@
+// What all kernels share: launching, errors, 16-byte accesses, conversions, sums over a warp and a block.
+#pragma once
+#include <cuda_runtime.h>
+
+#include <cmath>
+#include <cstdint>
+#include <initializer_list>
+
+#include "core/kernels.h"
+#include "cuda/ptx.cuh"
+
+namespace llmcore {
+namespace cuda {
+
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// ---- of the host (runtime.cu) ----------------------------------------------------------------------
+cudaStream_t stream();                       // that this thread launches to
+int multiprocessors();                       // of the device
+void note(const char* what, cudaError_t e);  // keeps the first error, for KernelTable::error()
+void note(const char* line);
+void* blas_workspace(size_t* bytes);         // one for all products; null and 0 where there is no memory
+
+// ---- of the host (blas.cu) -------------------------------------------------------------------------
+void set_blas_paths(const char* paths);      // where libcublasLt may lie, separated by colons; opened at first use
+void blas_version(char* text, size_t room);  // opens it; its version, or one line that says why there is none
+
+// Launches a kernel; a grid without blocks does nothing. Arguments are converted to what the kernel takes.
+template <class... P, class... A>
+void launch(const char* op, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, A... arguments) {
+  if (!grid.x || !grid.y || !grid.z) return;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = shared_bytes, config.stream = stream();
+  if (shared_bytes > 48 * 1024)  // more than that only on request
+    note(op, cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(shared_bytes)));
+  note(op, cudaLaunchKernelEx(&config, kernel, static_cast<P>(arguments)...));
+}
+
+inline unsigned ceil_div(int64_t n, int64_t m) { return static_cast<unsigned>((n + m - 1) / m); }
+// Blocks for n pieces of work where each block takes more than one, with a loop: enough to fill the device a few times.
+inline unsigned blocks_for(int64_t n, int64_t a_block) {
+  const int64_t wanted = (n + a_block - 1) / a_block, most = int64_t{16} * multiprocessors();
+  return static_cast<unsigned>(wanted < most ? wanted : most);
+}
+
+// f(T{}) with T float or bf16.
+template <class F>
+void with_float(DType dtype, F f) {
+  if (dtype == DType::kBF16)
+    f(bf16{});
+  else
+    f(float{});
+}
+
+// ---- of the device --------------------------------------------------------------------------------
+__device__ __forceinline__ float as_float(float x) { return x; }
+__device__ __forceinline__ float as_float(bf16 x) { return __uint_as_float(static_cast<uint32_t>(x.bits) << 16); }
+template <class T>
+__device__ __forceinline__ T rounded(float x);
+template <>
+__device__ __forceinline__ float rounded<float>(float x) {
+  return x;
+}
+template <>
+__device__ __forceinline__ bf16 rounded<bf16>(float x) {
+  return {static_cast<uint16_t>(pack_bf16x2(x, 0.0f) & 0xffffu)};
+}
+
+// kCount elements that are read or written at once; the pointer is aligned to all of them.
+template <class T, int kCount>
+struct alignas(sizeof(T) * kCount) Vec {
+  T v[kCount];
+};
+template <class T>
+constexpr int kVec = 16 / static_cast<int>(sizeof(T));  // elements of 16 bytes
+
+// Whether pointers and a row length allow 16-byte accesses.
+template <class T>
+bool aligned(int64_t columns, std::initializer_list<const void*> pointers) {
+  bool ok = columns % kVec<T> == 0;
+  for (const void* p : pointers) ok = ok && reinterpret_cast<uintptr_t>(p) % 16 == 0;
+  return ok;
+}
+
+// The same value in every lane; the order of additions is fixed.
+__device__ __forceinline__ float warp_sum(float x) {
+#pragma unroll
+  for (int step = kWarp / 2; step; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
+  return x;
+}
+__device__ __forceinline__ double warp_sum(double x) {
+#pragma unroll
+  for (int step = kWarp / 2; step; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
+  return x;
+}
+__device__ __forceinline__ float warp_max(float x) {
+#pragma unroll
+  for (int step = kWarp / 2; step; step /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
+  return x;
+}
+
+// Over all threads of a block of whole warps (blockDim.y = z = 1); the result in every thread. `shared`: room for 32.
+// All threads must come here; between two uses of the same room is one barrier already.
+template <class T>
+__device__ __forceinline__ T block_sum(T x, T* shared) {
+  const int warps = blockDim.x / kWarp, lane = threadIdx.x % kWarp;
+  x = warp_sum(x);
+  if (warps == 1) return x;
+  __syncthreads();
+  if (lane == 0) shared[threadIdx.x / kWarp] = x;
+  __syncthreads();
+  return warp_sum(lane < warps ? shared[lane] : T{});
+}
+__device__ __forceinline__ float block_max(float x, float* shared) {
+  const int warps = blockDim.x / kWarp, lane = threadIdx.x % kWarp;
+  x = warp_max(x);
+  if (warps == 1) return x;
+  __syncthreads();
+  if (lane == 0) shared[threadIdx.x / kWarp] = x;
+  __syncthreads();
+  return warp_max(lane < warps ? shared[lane] : -INFINITY);
+}
+
+// ---- one per family -------------------------------------------------------------------------------
+void register_attention(KernelTable&);    // attention.cu
+void register_cache(KernelTable&);        // cache.cu: cache_append, rope_append
+void register_elementwise(KernelTable&);  // elementwise.cu
+void register_embedding(KernelTable&);    // embedding.cu: embedding, gather, scatter, weighted sums
+void register_gemm(KernelTable&);         // gemm.cu: pack, gemm
+void register_loss(KernelTable&);         // loss.cu
+void register_norm(KernelTable&);         // norm.cu
+void register_optim(KernelTable&);        // optim.cu: updates, sums
+void register_quantized(KernelTable&);    // quantized.cu
+void register_rope(KernelTable&);         // rope.cu
+void register_sample(KernelTable&);       // sample.cu
+void register_softmax(KernelTable&);      // softmax.cu
+
+}  // namespace cuda
+}  // namespace llmcore

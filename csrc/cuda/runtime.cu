@@ -1,0 +1,462 @@
+// The device behind the kernels: its stream, memory that is kept for reuse, copies, graphs and errors.
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "cuda/api.h"
+#include "cuda/common.cuh"
+
+namespace llmcore {
+namespace cuda {
+namespace {
+
+constexpr size_t kGranularity = 512, kLarge = size_t{1} << 20;
+constexpr size_t kSegment = size_t{64} << 20;      // that small and middling blocks are cut from
+constexpr size_t kStagingBytes = size_t{8} << 20;  // of one pinned buffer
+constexpr size_t kBlasWorkspace = size_t{32} << 20;
+
+thread_local cudaStream_t recording_stream = nullptr;  // of a thread that records a graph
+thread_local std::string last_error;
+thread_local bool has_error = false;
+
+// A block of a segment; neighbours that are free are joined, so that what a step's activations leave holds its
+// gradients.
+struct Block {
+  size_t size;
+  char* segment;
+  bool free;
+};
+
+struct Device {
+  std::mutex mutex;
+  cudaStream_t stream = nullptr, recording = nullptr;
+  cudaDeviceProp properties{};
+  std::map<char*, Block> blocks;  // by address; a segment's are neighbours
+  std::map<size_t, std::vector<char*>> holes;
+  std::unordered_map<char*, size_t> segments;
+  int64_t allocated = 0, peak = 0, cached = 0;
+  // Copies of the host's memory wait here until the stream comes to them.
+  struct Staging {
+    void* memory = nullptr;
+    cudaEvent_t done = nullptr;
+  } staging[2];
+  int next_staging = 0;
+  std::mutex staging_mutex;
+  void* workspace = nullptr;
+};
+
+Device& device() {
+  static Device* const instance = new Device;  // never destroyed: tensors may outlive static destructors
+  return *instance;
+}
+
+size_t rounded_size(size_t bytes) {
+  const size_t unit = bytes >= kLarge ? kLarge / 8 : kGranularity;
+  return bytes ? (bytes + unit - 1) / unit * unit : unit;
+}
+
+void remove_hole(Device& d, char* p, size_t size) {
+  std::vector<char*>& found = d.holes[size];
+  for (size_t i = 0; i < found.size(); ++i)
+    if (found[i] == p) {
+      found[i] = found.back();
+      found.pop_back();
+      break;
+    }
+  if (found.empty()) d.holes.erase(size);
+}
+
+void add_hole(Device& d, char* p, size_t size) { d.holes[size].push_back(p); }
+
+// The memory of segments that nobody has a part of, to the driver.
+void release(Device& d) {
+  for (auto at = d.segments.begin(); at != d.segments.end();) {
+    char* const p = at->first;
+    const auto block = d.blocks.find(p);
+    if (!block->second.free || block->second.size != at->second) {
+      ++at;
+      continue;
+    }
+    remove_hole(d, p, at->second);
+    d.blocks.erase(block);
+    d.cached -= static_cast<int64_t>(at->second);
+    cudaFree(p);
+    at = d.segments.erase(at);
+  }
+}
+
+bool add_segment(Device& d, size_t size) {
+  const size_t bytes = size >= kSegment / 2 ? size : kSegment;
+  void* p = nullptr;
+  for (const size_t wanted : {bytes, size}) {
+    if (cudaMalloc(&p, wanted) == cudaSuccess) {
+      char* const memory = static_cast<char*>(p);
+      d.segments[memory] = wanted;
+      d.blocks[memory] = {wanted, memory, true};
+      d.cached += static_cast<int64_t>(wanted);
+      add_hole(d, memory, wanted);
+      return true;
+    }
+    cudaGetLastError();  // else the next launch would report it
+  }
+  return false;
+}
+
+std::string megabytes(size_t bytes) {
+  char text[64];
+  std::snprintf(text, sizeof text, bytes < (size_t{10} << 20) ? "%.3f MB" : "%.0f MB",
+                static_cast<double>(bytes) / 1e6);
+  return text;
+}
+
+void* allocate(size_t bytes) {
+  Device& d = device();
+  const size_t size = rounded_size(bytes);
+  std::lock_guard<std::mutex> lock(d.mutex);
+  auto hole = d.holes.lower_bound(size);
+  if (hole == d.holes.end()) {
+    if (!add_segment(d, size)) {
+      cudaStreamSynchronize(d.stream);
+      release(d);
+      if (!add_segment(d, size)) {
+        size_t available = 0, total = 0;
+        cudaMemGetInfo(&available, &total);
+        note(("out of memory: " + megabytes(bytes) + " asked for, " + megabytes(available) + " of " + megabytes(total) +
+              " free, " + megabytes(static_cast<size_t>(d.allocated)) +
+              " held by tensors here; try a smaller batch or context, or recomputation")
+                 .c_str());
+        return nullptr;
+      }
+    }
+    hole = d.holes.lower_bound(size);
+  }
+  char* const p = hole->second.back();
+  const size_t found = hole->first;
+  remove_hole(d, p, found);
+  Block& block = d.blocks[p];
+  block.free = false;
+  if (found - size >= kGranularity) {  // the rest stays a hole
+    block.size = size;
+    d.blocks[p + size] = {found - size, block.segment, true};
+    add_hole(d, p + size, found - size);
+  }
+  const size_t taken = d.blocks[p].size;
+  d.cached -= static_cast<int64_t>(taken);
+  d.allocated += static_cast<int64_t>(taken);
+  if (d.allocated > d.peak) d.peak = d.allocated;
+  return p;
+}
+
+void deallocate(void* memory, size_t) {
+  Device& d = device();
+  std::lock_guard<std::mutex> lock(d.mutex);
+  char* p = static_cast<char*>(memory);
+  auto at = d.blocks.find(p);
+  if (at == d.blocks.end()) return;
+  at->second.free = true;
+  d.allocated -= static_cast<int64_t>(at->second.size);
+  d.cached += static_cast<int64_t>(at->second.size);
+  const auto after = std::next(at);
+  if (after != d.blocks.end() && after->second.free && after->second.segment == at->second.segment) {
+    remove_hole(d, after->first, after->second.size);
+    at->second.size += after->second.size;
+    d.blocks.erase(after);
+  }
+  if (at != d.blocks.begin()) {
+    const auto before = std::prev(at);
+    if (before->second.free && before->second.segment == at->second.segment) {
+      remove_hole(d, before->first, before->second.size);
+      before->second.size += at->second.size;
+      d.blocks.erase(at);
+      at = before;
+    }
+  }
+  add_hole(d, at->first, at->second.size);
+}
+
+void release_cached() {
+  Device& d = device();
+  std::lock_guard<std::mutex> lock(d.mutex);
+  note("release", cudaStreamSynchronize(d.stream));
+  release(d);
+}
+
+void memory_stats(MemoryStats* stats) {
+  Device& d = device();
+  std::lock_guard<std::mutex> lock(d.mutex);
+  *stats = {d.allocated, d.peak, d.cached};
+}
+
+void reset_peak() {
+  Device& d = device();
+  std::lock_guard<std::mutex> lock(d.mutex);
+  d.peak = d.allocated;
+}
+
+void* allocate_pinned(size_t bytes) {
+  void* p = nullptr;
+  note("pinned memory", cudaHostAlloc(&p, bytes ? bytes : 1, cudaHostAllocDefault));
+  return p;
+}
+
+void deallocate_pinned(void* p) {
+  if (p) note("pinned memory", cudaFreeHost(p));
+}
+
+// A pinned buffer that the stream does not read any more, or null.
+Device::Staging* free_staging(Device& d) {
+  Device::Staging& s = d.staging[d.next_staging];
+  d.next_staging = 1 - d.next_staging;
+  if (!s.memory) {
+    note("pinned memory", cudaHostAlloc(&s.memory, kStagingBytes, cudaHostAllocDefault));
+    note("event", cudaEventCreateWithFlags(&s.done, cudaEventDisableTiming));
+  } else {
+    note("copy", cudaEventSynchronize(s.done));
+  }
+  return s.memory ? &s : nullptr;
+}
+
+// Piece by piece through pinned memory, so that the copy runs while the host goes on.
+void to_device(void* to, const void* from, size_t bytes) {
+  Device& d = device();
+  std::lock_guard<std::mutex> lock(d.staging_mutex);
+  for (size_t at = 0; at < bytes; at += kStagingBytes) {
+    Device::Staging* const s = free_staging(d);
+    if (!s) return;
+    const size_t n = bytes - at < kStagingBytes ? bytes - at : kStagingBytes;
+    std::memcpy(s->memory, static_cast<const char*>(from) + at, n);
+    note("copy", cudaMemcpyAsync(static_cast<char*>(to) + at, s->memory, n, cudaMemcpyHostToDevice, d.stream));
+    note("copy", cudaEventRecord(s->done, d.stream));
+  }
+}
+
+void pinned_to_device(void* to, const void* pinned, size_t bytes) {
+  if (bytes) note("copy", cudaMemcpyAsync(to, pinned, bytes, cudaMemcpyHostToDevice, stream()));
+}
+
+void to_host(void* to, const void* from, size_t bytes) {
+  Device& d = device();
+  std::lock_guard<std::mutex> lock(d.staging_mutex);
+  // One piece is on its way while the one before is copied out.
+  Device::Staging* before = nullptr;
+  size_t before_at = 0, before_n = 0;
+  const auto take = [&] {
+    note("copy", cudaEventSynchronize(before->done));
+    std::memcpy(static_cast<char*>(to) + before_at, before->memory, before_n);
+  };
+  for (size_t at = 0; at < bytes; at += kStagingBytes) {
+    Device::Staging* const s = free_staging(d);
+    if (!s) return;
+    const size_t n = bytes - at < kStagingBytes ? bytes - at : kStagingBytes;
+    note("copy", cudaMemcpyAsync(s->memory, static_cast<const char*>(from) + at, n, cudaMemcpyDeviceToHost, d.stream));
+    note("copy", cudaEventRecord(s->done, d.stream));
+    if (before) take();
+    before = s, before_at = at, before_n = n;
+  }
+  if (before) take();
+}
+
+void copy(void* to, const void* from, size_t bytes) {
+  if (bytes) note("copy", cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream()));
+}
+
+void zero(void* p, size_t bytes) {
+  if (bytes) note("zero", cudaMemsetAsync(p, 0, bytes, stream()));
+}
+
+void synchronize() { note("synchronize", cudaStreamSynchronize(device().stream)); }
+
+void graph_begin() {
+  Device& d = device();
+  if (!d.recording) note("graph", cudaStreamCreateWithFlags(&d.recording, cudaStreamNonBlocking));
+  recording_stream = d.recording;
+  note("graph", cudaStreamBeginCapture(recording_stream, cudaStreamCaptureModeThreadLocal));
+}
+
+void* graph_end() {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t ready = nullptr;
+  note("graph", cudaStreamEndCapture(recording_stream, &graph));
+  recording_stream = nullptr;
+  if (!graph) return nullptr;
+  note("graph", cudaGraphInstantiate(&ready, graph, 0));
+  note("graph", cudaGraphDestroy(graph));
+  return ready;
+}
+
+void graph_launch(void* graph) {
+  if (graph) note("graph", cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), stream()));
+}
+
+void graph_destroy(void* graph) {
+  synchronize();
+  if (graph) note("graph", cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)));
+}
+
+const char* error() {
+  if (!has_error) return nullptr;
+  has_error = false;
+  return last_error.c_str();
+}
+
+void info(CudaDeviceInfo* found) {
+  const cudaDeviceProp& p = device().properties;
+  std::snprintf(found->name, sizeof found->name, "%s", p.name);
+  found->major = p.major, found->minor = p.minor, found->multiprocessors = p.multiProcessorCount;
+  cudaMemGetInfo(&found->free_memory, &found->memory);
+  found->l2_bytes = static_cast<size_t>(p.l2CacheSize), found->shared_bytes = p.sharedMemPerBlockOptin;
+  int clock = 0, memory_clock = 0;
+  cudaDeviceGetAttribute(&clock, cudaDevAttrClockRate, 0);
+  cudaDeviceGetAttribute(&memory_clock, cudaDevAttrMemoryClockRate, 0);
+  found->clock_hz = 1e3 * clock, found->memory_clock_hz = 1e3 * memory_clock;
+  found->memory_bus_bits = p.memoryBusWidth;
+  cudaDriverGetVersion(&found->driver);
+  cudaRuntimeGetVersion(&found->runtime);
+  blas_version(found->blas, sizeof found->blas);
+}
+
+template <class T>
+__global__ void copy_strided_kernel(StridedCopyArgs a, int64_t n) {  // from and to: any strides
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
+    int64_t rest = i, from = 0, to = 0;
+    for (int k = a.ndim - 1; k >= 0; --k) {
+      const int64_t at = rest % a.shape[k];
+      rest /= a.shape[k];
+      from += at * a.from_stride[k], to += at * a.to_stride[k];
+    }
+    static_cast<T*>(a.to)[to] = static_cast<const T*>(a.from)[from];
+  }
+}
+
+void copy_strided(const StridedCopyArgs& given) {
+  StridedCopyArgs a = given;
+  int64_t n = 1;
+  // Neighbouring dimensions that lie as one in both become one.
+  int dims = 0;
+  for (int k = 0; k < given.ndim; ++k) {
+    n *= given.shape[k];
+    if (given.shape[k] == 1) continue;
+    const bool joined = dims > 0 && a.from_stride[dims - 1] == given.from_stride[k] * given.shape[k] &&
+                        a.to_stride[dims - 1] == given.to_stride[k] * given.shape[k];
+    const int64_t before = joined ? a.shape[dims - 1] : 1;
+    if (!joined) ++dims;
+    a.shape[dims - 1] = before * given.shape[k];
+    a.from_stride[dims - 1] = given.from_stride[k], a.to_stride[dims - 1] = given.to_stride[k];
+  }
+  a.ndim = dims;
+  // Rows of contiguous memory are moved 16 bytes at a time.
+  const auto whole = [](int64_t bytes) { return bytes % 16 == 0; };
+  bool wide = dims > 0 && a.item < 16 && a.from_stride[dims - 1] == 1 && a.to_stride[dims - 1] == 1 &&
+              whole(a.shape[dims - 1] * a.item) && whole(static_cast<int64_t>(reinterpret_cast<uintptr_t>(a.from))) &&
+              whole(static_cast<int64_t>(reinterpret_cast<uintptr_t>(a.to)));
+  for (int k = 0; k + 1 < dims; ++k) wide = wide && whole(a.from_stride[k] * a.item) && whole(a.to_stride[k] * a.item);
+  if (wide) {
+    const int64_t items = 16 / a.item;
+    a.shape[dims - 1] /= items, n /= items, a.item = 16;
+    for (int k = 0; k + 1 < dims; ++k) a.from_stride[k] /= items, a.to_stride[k] /= items;
+  }
+  const unsigned blocks = blocks_for(n, 256);
+  switch (a.item) {
+    case 1:
+      return launch("copy", copy_strided_kernel<uint8_t>, blocks, 256, 0, a, n);
+    case 2:
+      return launch("copy", copy_strided_kernel<uint16_t>, blocks, 256, 0, a, n);
+    case 4:
+      return launch("copy", copy_strided_kernel<uint32_t>, blocks, 256, 0, a, n);
+    case 8:
+      return launch("copy", copy_strided_kernel<uint64_t>, blocks, 256, 0, a, n);
+    default:
+      return launch("copy", copy_strided_kernel<uint4>, blocks, 256, 0, a, n);
+  }
+}
+
+CudaApi make_api() {
+  CudaApi api{};
+  api.layout = kCudaApiLayout;
+  KernelTable& t = api.kernels;
+  t.name = "cuda", t.fast_bf16 = true, t.row_panels = true, t.error = error;
+  register_attention(t);
+  register_cache(t);
+  register_elementwise(t);
+  register_embedding(t);
+  register_gemm(t);
+  register_loss(t);
+  register_norm(t);
+  register_optim(t);
+  register_quantized(t);
+  register_rope(t);
+  register_sample(t);
+  register_softmax(t);
+  api.info = info;
+  api.allocate = allocate, api.deallocate = deallocate, api.release_cached = release_cached;
+  api.memory_stats = memory_stats, api.reset_peak = reset_peak;
+  api.allocate_pinned = allocate_pinned, api.deallocate_pinned = deallocate_pinned;
+  api.to_device = to_device, api.pinned_to_device = pinned_to_device, api.to_host = to_host;
+  api.copy = copy, api.copy_strided = copy_strided, api.zero = zero, api.synchronize = synchronize;
+  api.graph_begin = graph_begin, api.graph_end = graph_end;
+  api.graph_launch = graph_launch, api.graph_destroy = graph_destroy;
+  return api;
+}
+
+// One line that says why there is no device, or an empty one.
+std::string opened(Device& d) {
+  int count = 0, driver = 0;
+  cudaDriverGetVersion(&driver);
+  if (driver == 0) return "no NVIDIA driver was found (is nvidia-smi there?)";
+  const cudaError_t e = cudaGetDeviceCount(&count);
+  if (e != cudaSuccess) return std::string("no device can be used: ") + cudaGetErrorString(e);
+  if (count == 0) return "the driver knows no device (CUDA_VISIBLE_DEVICES hides it?)";
+  for (const cudaError_t step : {cudaSetDevice(0), cudaGetDeviceProperties(&d.properties, 0),
+                                 cudaStreamCreateWithFlags(&d.stream, cudaStreamNonBlocking)})
+    if (step != cudaSuccess) return std::string("the device cannot be used: ") + cudaGetErrorString(step);
+  if (d.properties.major < 8)
+    return std::string(d.properties.name) + " has compute capability " + std::to_string(d.properties.major) + "." +
+           std::to_string(d.properties.minor) + "; 8.0 (Ampere) or newer is needed";
+  return "";
+}
+
+}  // namespace
+
+cudaStream_t stream() { return recording_stream ? recording_stream : device().stream; }
+
+int multiprocessors() { return device().properties.multiProcessorCount; }
+
+void note(const char* line) {
+  if (has_error) return;
+  has_error = true;
+  last_error = line;
+}
+
+void note(const char* what, cudaError_t e) {
+  if (e == cudaSuccess) return;
+  cudaGetLastError();
+  note((std::string(what) + ": " + cudaGetErrorString(e)).c_str());
+}
+
+void* blas_workspace(size_t* bytes) {
+  Device& d = device();
+  std::lock_guard<std::mutex> lock(d.mutex);
+  if (!d.workspace) note("workspace", cudaMalloc(&d.workspace, kBlasWorkspace));
+  *bytes = d.workspace ? kBlasWorkspace : 0;
+  return d.workspace;
+}
+
+}  // namespace cuda
+}  // namespace llmcore
+
+extern "C" __attribute__((visibility("default"))) const llmcore::CudaApi* llmcore_cuda_open(const char* blas_paths,
+                                                                                            char* message,
+                                                                                            size_t room) {
+  const std::string why = llmcore::cuda::opened(llmcore::cuda::device());
+  if (!why.empty()) {
+    std::snprintf(message, room, "%s", why.c_str());
+    return nullptr;
+  }
+  llmcore::cuda::set_blas_paths(blas_paths);
+  static const llmcore::CudaApi api = llmcore::cuda::make_api();
+  return &api;
+}
