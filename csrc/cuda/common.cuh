@@ -130,6 +130,7 @@ void register_elementwise(KernelTable&);  // elementwise.cu
 void register_embedding(KernelTable&);    // embedding.cu: embedding, gather, scatter, weighted sums
 void register_gemm(KernelTable&);         // gemm.cu: pack, gemm
 void register_loss(KernelTable&);         // loss.cu
+void register_muon(KernelTable&);         // muon.cu: what orthogonalisation needs besides products
 void register_norm(KernelTable&);         // norm.cu
 void register_optim(KernelTable&);        // optim.cu: updates, sums
 void register_quantized(KernelTable&);    // quantized.cu

@@ -385,6 +385,7 @@ CudaApi make_api() {
   register_embedding(t);
   register_gemm(t);
   register_loss(t);
+  register_muon(t);
   register_norm(t);
   register_optim(t);
   register_quantized(t);

@@ -10,8 +10,8 @@ import numpy as np
 
 from llmcore import _core, autograd
 from llmcore._core import Array, DType, try_numpy
-from llmcore.device import checked, on
-from llmcore.device import device as default_device
+from llmcore._device import checked, on
+from llmcore._device import device as default_device
 
 DTYPES = {
     "float32": DType.float32,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 
 from llmcore import _core
+from llmcore._device import cuda_info, device
 from llmcore._version import __version__
-from llmcore.device import cuda_info, device
 
 
 def num_threads() -> int:

@@ -4,7 +4,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from arrays import put
 from llmcore import _core, autograd, ops
+from llmcore._tensor import array_to_numpy
 from reference import attention as reference
 from threads import assert_same_bits
 from tolerances import assert_close
@@ -23,16 +25,16 @@ def scattered(B, capacity, heads, D, dtype, seed=0):
     tables = np.random.default_rng(seed).permutation(B * n + 3)[: B * n].astype(np.int32).reshape(B, n)
     shape = (B * n + 3, BLOCK, heads, D)
     if dtype == "int8":
-        pools = [np.full(shape, 255, np.uint8) for _ in "kv"]
-        scales = [np.full(shape[:3], np.nan, np.float32) for _ in "kv"]
+        pools = [put(np.full(shape, 255, np.uint8)) for _ in "kv"]
+        scales = [put(np.full(shape[:3], np.nan, np.float32)) for _ in "kv"]
         return pools, scales, tables
-    return [np.full(shape, np.nan, NUMPY[dtype]) for _ in "kv"], [None, None], tables
+    return [put(np.full(shape, np.nan, NUMPY[dtype])) for _ in "kv"], [None, None], tables
 
 
 def attend(q, k, v, pools, scales, tables, lengths, chunk, **options):
     """Everything through the blocks, chunk by chunk: the outputs of all queries."""
     T, out = q.shape[1], []
-    cache = _core.CacheBlocks(_core.from_numpy(tables), *(None if s is None else _core.from_numpy(s) for s in scales))
+    cache = _core.CacheBlocks(_core.from_numpy(tables), *scales)
     with autograd.no_grad():
         for start in range(0, T, chunk):
             end = min(start + chunk, T)
@@ -61,6 +63,7 @@ def test_rows_of_unequal_lengths_and_float32_into_bfloat16():
     for pool in pools:
         x = random((B, 1, H, D), "float32", seed=4)
         ops.cache_append(pool, x, lengths, tables)
+        pool = array_to_numpy(pool)
         for b, n in enumerate(lengths):
             at = pool[tables[b, (n - 1) // BLOCK], (n - 1) % BLOCK]
             np.testing.assert_array_equal(at, ops.cast(x[b, 0], "bfloat16").numpy())
@@ -98,9 +101,10 @@ def test_eight_bits_of_numbers_that_are_none():
     x[0, 1, 0, 3], x[0, 1, 1, 0] = np.nan, np.inf
     ops.cache_append(pools[0], x, np.array([2], np.int32), tables, scales[0])
     block = tables[0, 0]
-    assert np.isnan(scales[0][block, 1]).all()
-    np.testing.assert_allclose(scales[0][block, 0], 1 / 127)
-    assert (pools[0][block, 0] == 255).all()
+    scale = scales[0].numpy()
+    assert np.isnan(scale[block, 1]).all()
+    np.testing.assert_allclose(scale[block, 0], 1 / 127)
+    assert (pools[0].numpy()[block, 0] == 255).all()
 
 
 def test_threads_do_not_change_bits():
@@ -133,7 +137,7 @@ def test_bad_blocks():
         ops.cache_append(pool, x, lengths, table, np.zeros((2, 64, 1), np.float32))
     with pytest.raises(ValueError, match=r"\[attention\] expected lengths with a cache"):
         ops.attention(x, pool, pool, cache=_core.CacheBlocks(_core.from_numpy(table)))
-    one_scale = _core.CacheBlocks(_core.from_numpy(table), _core.from_numpy(np.zeros((2, 64, 1), np.float32)))
+    one_scale = _core.CacheBlocks(_core.from_numpy(table), put(np.zeros((2, 64, 1), np.float32)))
     numbers = pool.astype(np.uint8)
     with pytest.raises(ValueError, match=r"\[attention\] expected both scales or none"):
         ops.attention(x, numbers, numbers, lengths=lengths, cache=one_scale)
@@ -156,13 +160,18 @@ def test_turned_and_appended_in_one_pass(D, R, dtype, kept):
     for pool, scale, x in zip(pools, scales, (k, v), strict=True):
         ops.cache_append(pool, x, lengths, tables, scale)
     pools, scales, tables = together
-    cache = _core.CacheBlocks(_core.from_numpy(tables), *(None if s is None else _core.from_numpy(s) for s in scales))
-    assert_same_bits(lambda: [ops.rope_append(qkv, cos, sin, positions, *pools, lengths, cache, dtype).numpy(), *pools])
+    cache = _core.CacheBlocks(_core.from_numpy(tables), *scales)
+    assert_same_bits(
+        lambda: [
+            ops.rope_append(qkv, cos, sin, positions, *pools, lengths, cache, dtype).numpy(),
+            *map(array_to_numpy, pools),
+        ]
+    )
     got = ops.rope_append(qkv, cos, sin, positions, *pools, lengths, cache, dtype)
     np.testing.assert_array_equal(got.numpy(), q.numpy())
     for one, other in zip([*apart[0], *apart[1]], [*together[0], *together[1]], strict=True):
         if one is not None:
-            assert one.tobytes() == other.tobytes()
+            assert array_to_numpy(one).tobytes() == array_to_numpy(other).tobytes()
 
 
 def test_bad_input_of_the_one_pass_is_named():

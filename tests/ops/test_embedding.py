@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import llmcore
+from arrays import array
 from gradcheck import NUMPY, random
 from llmcore import _core, ops
 from threads import assert_same_bits
@@ -64,7 +65,7 @@ def test_bad_input():
         ops.embedding(np.array([0]), table[0])
     with pytest.raises(TypeError, match=r"\[embedding\] expected dtype float32 or bfloat16, got int32"):
         ops.embedding(np.array([0]), table, "int32")
-    dtable, ids = _core.zeros([3, 4], _core.DType.float32), _core.from_numpy(np.array([0, 1]))
+    dtable, ids = array(np.zeros((3, 4))), _core.from_numpy(np.array([0, 1]))
     with pytest.raises(ValueError, match=r"\[embedding_backward\] expected dout \(2, 4\), got \(3, 4\)"):
         _core.embedding_backward(dtable, ids, dtable)
     assert ops.embedding(np.zeros((0,), np.int32), table).shape == (0, 4)

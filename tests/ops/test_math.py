@@ -4,6 +4,7 @@ csrc/cpu/simd.h and gelu.inl state."""
 import numpy as np
 import pytest
 
+from arrays import array
 from llmcore import _core, ops
 from reference import elementwise as reference
 
@@ -15,7 +16,7 @@ X = np.concatenate([EVERY, SPECIAL, DENSE])
 
 
 def call(name, x):
-    return getattr(_core, name)(_core.from_numpy(x)).numpy()
+    return getattr(_core, name)(array(x)).numpy()
 
 
 def assert_within(got, want, ulp):
@@ -71,7 +72,7 @@ def test_gelu():
 
 def test_gelu_backward():
     x = X[~np.isinf(X)]
-    got = _core.activate_backward(_core.Activation.gelu, _core.from_numpy(np.ones_like(x)), _core.from_numpy(x)).numpy()
+    got = _core.activate_backward(_core.Activation.gelu, array(np.ones_like(x)), array(x)).numpy()
     assert_near(got, reference.gelu_derivative(np.clip(x.astype(np.float64), -20, 20)), 2.5e-6)
 
 

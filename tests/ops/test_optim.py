@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from arrays import array
 from gradcheck import random
 from llmcore import _core, nn, optim
 from reference import optim as reference
@@ -19,7 +20,7 @@ def state(n):
 
 def update(arrays, step=1, grad_scale=1.0, **settings):
     """p, m, v after one step; the inputs are left alone."""
-    p, g, m, v = (_core.from_numpy(np.array(a, np.float32)) for a in arrays)
+    p, g, m, v = (array(a) for a in arrays)
     _core.adamw(p, g, m, v, **(SETTINGS | settings), step=step, grad_scale=grad_scale)
     return p.numpy(), m.numpy(), v.numpy()
 
@@ -73,7 +74,7 @@ def test_panels_are_written_with_the_values(shape):
     if shape[0] % 64 == 0:
         keys += [(dtype, True, True) for dtype in (_core.DType.float32, _core.DType.bfloat16)]
     before = [p.panels(*key) for key in keys]
-    moments = [_core.from_numpy(np.array(a, np.float32)) for a in (g, m, v)]
+    moments = [array(a) for a in (g, m, v)]
     _core.adamw(p.array, *moments, **SETTINGS, step=3, grad_scale=0.5, panels=p.panels_in_use())
     for got, want in zip([p.numpy(), *(a.numpy() for a in moments[1:])], update((start, g, m, v), 3, 0.5), strict=True):
         np.testing.assert_array_equal(got, want)
@@ -92,7 +93,7 @@ def test_panels_that_are_not_used_are_not_written():
     old = np.array(panels.data.numpy())
     for written in (True, False):
         p.zero_grad()
-        p.accumulate_grad(_core.from_numpy(np.ones((5, 7), np.float32)))
+        p.accumulate_grad(array(np.ones((5, 7))))
         optimizer.step()
         kept = np.array(panels.data.numpy())
         assert np.array_equal(kept, old) != written
@@ -106,22 +107,22 @@ def test_panels_that_are_not_used_are_not_written():
 def test_global_norm(shapes):
     arrays = [random(s, seed=i).astype(np.float32) for i, s in enumerate(shapes)]
     want = np.sqrt(sum(np.sum(a.astype(np.float64) ** 2) for a in arrays))
-    assert abs(_core.global_norm([_core.from_numpy(a) for a in arrays]) / want - 1) < 1e-13
+    assert abs(_core.global_norm([array(a) for a in arrays]) / want - 1) < 1e-13
 
 
 def test_global_norm_of_extreme_numbers():
     huge = np.full(100, 1e30, np.float32)
-    assert abs(_core.global_norm([_core.from_numpy(huge)]) / (10 * float(huge[0])) - 1) < 1e-12
+    assert abs(_core.global_norm([array(huge)]) / (10 * float(huge[0])) - 1) < 1e-12
     tiny = np.full(100, 1e-30, np.float32)
-    assert abs(_core.global_norm([_core.from_numpy(tiny)]) / (10 * float(tiny[0])) - 1) < 1e-12
-    assert np.isnan(_core.global_norm([_core.from_numpy(np.array([1, np.nan], np.float32))]))
+    assert abs(_core.global_norm([array(tiny)]) / (10 * float(tiny[0])) - 1) < 1e-12
+    assert np.isnan(_core.global_norm([array([1, np.nan])]))
     assert _core.global_norm([]) == 0
 
 
 @pytest.mark.parametrize("n", [5, 100003])
 def test_threads_do_not_change_bits(n):
     arrays = state(n)
-    x = _core.from_numpy(np.array(arrays[1], np.float32))
+    x = array(arrays[1])
     assert_same_bits(lambda: [*update(arrays), _core.global_norm([x])])
 
 
@@ -129,7 +130,7 @@ def test_threads_do_not_change_bits_of_panels():
     arrays = [a.reshape(300, 257) for a in state(300 * 257)]
 
     def compute():
-        p, (_, g, m, v) = nn.Parameter(arrays[0]), (_core.from_numpy(np.array(a, np.float32)) for a in arrays)
+        p, (_, g, m, v) = nn.Parameter(arrays[0]), (array(a) for a in arrays)
         panels = [p.panels(*key) for key in PANELS]
         _core.adamw(p.array, g, m, v, **SETTINGS, step=1, grad_scale=1.0, panels=p.panels_in_use())
         return [p.numpy(), *(x.data.numpy() for x in panels)]
@@ -145,8 +146,8 @@ def test_bad_input():
         update(arrays, beta2=1.0)
     with pytest.raises(ValueError, match=r"\[adamw\] expected grad \(4,\), got \(3,\)"):
         update((arrays[0], arrays[1][:3], arrays[2], arrays[3]))
-    p, g, m, v = (_core.from_numpy(np.zeros((2, 2), np.float32)) for _ in range(4))
-    other = _core.pack(_core.from_numpy(np.zeros((3, 2), np.float32)), _core.DType.float32, True)
+    p, g, m, v = (array(np.zeros((2, 2))) for _ in range(4))
+    other = _core.pack(array(np.zeros((3, 2))), _core.DType.float32, True)
     with pytest.raises(ValueError, match=r"\[adamw\] expected param, as its panels are, \(3, 2\), got \(2, 2\)"):
         _core.adamw(p, g, m, v, **SETTINGS, step=1, grad_scale=1.0, panels=[other])
     with pytest.raises(TypeError, match=r"\[global_norm\] expected every tensor float32, got int32"):

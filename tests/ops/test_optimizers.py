@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from arrays import array
 from gradcheck import random
 from llmcore import _core, nn, optim
 from llmcore._core import DType
@@ -16,10 +17,6 @@ SIZES = [(7, 5), (64, 64), (40, 100), (100, 40), (96, 32)]
 
 def f32(shape, seed, scale=1.0):
     return (scale * random(shape, seed=seed)).astype(np.float32)
-
-
-def array(values):
-    return _core.from_numpy(np.array(values, np.float32))
 
 
 @pytest.mark.parametrize("n", [1, 33, 40001])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import llmcore
+from arrays import array
 from gradcheck import random
 from llmcore import _core, ops
 from reference import sample as reference
@@ -108,4 +109,4 @@ def test_bad_masks():
             ops.sample(logits, mask=mask)
     with pytest.raises(ValueError, match=r"\[sample\] expected typical_p in \(0, 1\], got 0"):
         ops.sample(logits, typical_p=0.0)
-    assert _core.sample(_core.from_numpy(logits), 0.0, 0, 1.0, 0.0, 0, 0)[0].numpy().tolist() == [0, 0]
+    assert _core.sample(array(logits), 0.0, 0, 1.0, 0.0, 0, 0)[0].numpy().tolist() == [0, 0]

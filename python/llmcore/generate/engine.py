@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from llmcore import _core, autograd, ops
+from llmcore._device import cuda_info
 from llmcore._tensor import Tensor
-from llmcore.device import cuda_info
 from llmcore.generate.prefix_cache import PrefixCache
 from llmcore.generate.sampler import Drawn, Sampler
 from llmcore.generate.sampling import SamplingParams

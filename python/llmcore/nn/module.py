@@ -11,9 +11,9 @@ import numpy as np
 
 from llmcore import _core
 from llmcore._core import DType
+from llmcore._device import checked
+from llmcore._device import device as default_device
 from llmcore._tensor import Tensor, array_to_numpy, fill, to_host_array
-from llmcore.device import checked
-from llmcore.device import device as default_device
 
 M = TypeVar("M", bound="Module")
 

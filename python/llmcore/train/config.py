@@ -6,64 +6,55 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from llmcore.device import DEVICES
-
-
-def _option(default, help: str, **metadata):
-    """A field with the sentence that `--help` shows."""
-    metadata["help"] = help
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+from llmcore._device import DEVICES
+from llmcore.train.fields import checked, one_of, option
 
 
 @dataclass
 class LoopConfig:
     """What every stage has: where to write, how long, how fast, how often."""
 
-    out: str = _option("run", "Directory of the run: model, tokenizer, log, checkpoints.")
-    steps: int = _option(1000, "Parameter updates.")
-    batch_size: int = _option(16, "Sequences in one micro-batch.")
-    accumulation: int = _option(1, "Micro-batches in one update; gradients are normalised by tokens.")
-    lr: float = _option(1e-3, "Peak learning rate.")
-    min_lr_ratio: float = _option(0.1, "Final learning rate as a part of the peak.")
-    warmup: int = _option(50, "Updates of linear warm-up before the schedule.")
-    schedule: str = _option("cosine", "Of the learning rate: cosine, linear, constant, or wsd (constant, then down).")
-    decay: float = _option(0.2, "Last part of all updates, in which wsd comes down.")
-    optimizer: str = _option("adamw", "adamw, muon (of matrices inside the blocks; adamw of the rest), lion or sgd.")
-    weight_decay: float = _option(0.1, "Decay of matrices, a learning rate of 1.")
-    beta1: float = _option(0.9, "AdamW's and Lion's first beta.")
-    beta2: float = _option(0.95, "AdamW's and Lion's second beta.")
-    momentum: float = _option(0.95, "Muon's and SGD's momentum.")
-    ema: float = _option(0.0, "Keep, measure and save weights averaged with this decay (0.999); 0 is off.")
-    recompute: bool = _option(
+    out: str = option("run", "Directory of the run: model, tokenizer, log, checkpoints.")
+    steps: int = option(1000, "Parameter updates.")
+    batch_size: int = option(16, "Sequences in one micro-batch.")
+    accumulation: int = option(1, "Micro-batches in one update; gradients are normalised by tokens.")
+    lr: float = option(1e-3, "Peak learning rate.")
+    min_lr_ratio: float = option(0.1, "Final learning rate as a part of the peak.")
+    warmup: int = option(50, "Updates of linear warm-up before the schedule.")
+    schedule: str = option("cosine", "Of the learning rate: cosine, linear, constant, or wsd (constant, then down).")
+    decay: float = option(0.2, "Last part of all updates, in which wsd comes down.")
+    optimizer: str = option("adamw", "adamw, muon (of matrices inside the blocks; adamw of the rest), lion or sgd.")
+    weight_decay: float = option(0.1, "Decay of matrices, a learning rate of 1.")
+    beta1: float = option(0.9, "AdamW's and Lion's first beta.")
+    beta2: float = option(0.95, "AdamW's and Lion's second beta.")
+    momentum: float = option(0.95, "Muon's and SGD's momentum.")
+    ema: float = option(0.0, "Keep, measure and save weights averaged with this decay (0.999); 0 is off.")
+    recompute: bool = option(
         False, "Keep only what goes into each block and compute the rest again for gradients: memory for time."
     )
-    grad_clip: float = _option(1.0, "Largest global gradient norm; 0 is off.")
-    max_minutes: float = _option(
+    grad_clip: float = option(1.0, "Largest global gradient norm; 0 is off.")
+    max_minutes: float = option(
         0.0, "Minutes after which training ends as if finished, its learning rate down; 0 is off."
     )
-    seed: int = _option(0, "Seed of weights, batches and samples.")
-    eval_every: int = _option(200, "Updates between evaluations on held-out text; 0 is at the end only.")
-    save_every: int = _option(200, "Updates between checkpoints; 0 is at the end only.")
-    keep: int = _option(2, "Checkpoints to keep.")
-    keep_best: bool = _option(False, "Keep the model of the lowest held-out loss in best/ too.")
-    log_to: list[str] = _option([], "tensorboard, wandb: where else the log goes.")
-    sample_every: int = _option(200, "Updates between samples of what the model writes; 0 is never.")
-    dtype: str | None = _option(None, "float32 or bfloat16 compute; by default what the processor is fast at.")
-    device: str | None = _option(None, "cpu or cuda; by default what LLMCORE_DEVICE says, else cpu.")
-    threads: int | None = _option(
-        None, "Threads; by default all that the process may use. Results do not depend on it."
-    )
+    seed: int = option(0, "Seed of weights, batches and samples.")
+    eval_every: int = option(200, "Updates between evaluations on held-out text; 0 is at the end only.")
+    save_every: int = option(200, "Updates between checkpoints; 0 is at the end only.")
+    keep: int = option(2, "Checkpoints to keep.")
+    keep_best: bool = option(False, "Keep the model of the lowest held-out loss in best/ too.")
+    log_to: list[str] = option([], "tensorboard, wandb: where else the log goes.")
+    sample_every: int = option(200, "Updates between samples of what the model writes; 0 is never.")
+    dtype: str | None = option(None, "float32 or bfloat16 compute; by default what the processor is fast at.")
+    device: str | None = option(None, "cpu or cuda; by default what LLMCORE_DEVICE says, else cpu.")
+    threads: int | None = option(None, "Threads; by default all that the process may use. Results do not depend on it.")
 
     def __post_init__(self):
         for f in dataclasses.fields(self):
-            setattr(self, f.name, _checked(f.name, getattr(self, f.name), f.type))
+            setattr(self, f.name, checked(f.name, getattr(self, f.name), f.type))
         self._derive()
         positive = ("steps", "batch_size", "accumulation", "keep", "layers", "width", "heads")
         for name in (f.name for f in dataclasses.fields(self)):
@@ -82,16 +73,16 @@ class LoopConfig:
                 raise ValueError(f"[config] expected {name} < 1, got {getattr(self, name)}")
         if self.decay > 1:
             raise ValueError(f"[config] expected decay in [0, 1], got {self.decay}")
-        _one_of("optimizer", self.optimizer, ("adamw", "muon", "lion", "sgd"))
-        _one_of("schedule", self.schedule, ("cosine", "linear", "constant", "wsd"))
+        one_of("optimizer", self.optimizer, ("adamw", "muon", "lion", "sgd"))
+        one_of("schedule", self.schedule, ("cosine", "linear", "constant", "wsd"))
         for name in self.log_to:
-            _one_of("log_to", name, ("tensorboard", "wandb"))
+            one_of("log_to", name, ("tensorboard", "wandb"))
         if self.min_lr_ratio > 1:
             raise ValueError(f"[config] expected min_lr_ratio <= 1, got {self.min_lr_ratio}")
         if self.dtype not in (None, "float32", "bfloat16"):
             raise ValueError(f"[config] expected dtype 'float32' or 'bfloat16', got {self.dtype!r}")
         if self.device is not None:
-            _one_of("device", self.device, DEVICES)
+            one_of("device", self.device, DEVICES)
         if self.threads is not None and not 1 <= self.threads <= 1024:
             raise ValueError(f"[config] expected threads from 1 to 1024, got {self.threads}")
 
@@ -128,32 +119,32 @@ class LoopConfig:
 class PretrainConfig(LoopConfig):
     """A language model from raw text."""
 
-    data: str | list[str] = _option(
+    data: str | list[str] = option(
         "python-docs",
         "python-docs, or a text file, JSONL, parquet, folder or glob, a directory that `llmcore tokenize --out` made, or "
         "nanoGPT's or llm.c's .bin.",
     )
-    weights: list[float] = _option(
+    weights: list[float] = option(
         [], "How often each of several --data comes, in any unit; by default they are one text."
     )
-    isolate: bool = _option(False, "Keep documents in a row apart: none sees another.")
-    field: str = _option("text", "The field of JSONL, or column of parquet, that holds the text.")
-    validation_fraction: float = _option(0.1, "Part of the text that is held out (of shards, at most 16 MB).")
-    tokenizer: str | None = _option(None, "A tokenizer.json to use; by default one is trained on the text.")
-    vocab_size: int = _option(4096, "Vocabulary of the tokenizer that is trained.")
-    pattern: str = _option("cl100k", "How that tokenizer cuts text into pieces.")
-    architecture: str = _option("gpt2", "gpt2 or llama.")
-    context: int = _option(256, "Tokens the model sees at once.")
-    depth: int = _option(6, "The size as one number: what is 0 below follows from it.")
-    layers: int = _option(0, "Transformer blocks; 0: depth.")
-    width: int = _option(0, "Size of the residual stream; 0: 64 x depth.")
-    heads: int = _option(0, "Attention heads; 0: width / 64.")
-    lr: float = _option(0.0, "Peak learning rate; 0: 1e-3 at depth 6, less for wider models.")
-    batch_size: int = _option(0, "Sequences in one micro-batch; 0: 16, more for deeper models.")
-    kv_heads: int | None = _option(None, "Key/value heads (llama); by default as many as heads.")
-    sample_prompts: list[str] = _option(["The function returns", "If the file"], "Prompts of the samples.")
-    sample_tokens: int = _option(40, "Length of a sample.")
-    watch: list[str] = _option(
+    isolate: bool = option(False, "Keep documents in a row apart: none sees another.")
+    field: str = option("text", "The field of JSONL, or column of parquet, that holds the text.")
+    validation_fraction: float = option(0.1, "Part of the text that is held out (of shards, at most 16 MB).")
+    tokenizer: str | None = option(None, "A tokenizer.json to use; by default one is trained on the text.")
+    vocab_size: int = option(4096, "Vocabulary of the tokenizer that is trained.")
+    pattern: str = option("cl100k", "How that tokenizer cuts text into pieces.")
+    architecture: str = option("gpt2", "gpt2 or llama.")
+    context: int = option(256, "Tokens the model sees at once.")
+    depth: int = option(6, "The size as one number: what is 0 below follows from it.")
+    layers: int = option(0, "Transformer blocks; 0: depth.")
+    width: int = option(0, "Size of the residual stream; 0: 64 x depth.")
+    heads: int = option(0, "Attention heads; 0: width / 64.")
+    lr: float = option(0.0, "Peak learning rate; 0: 1e-3 at depth 6, less for wider models.")
+    batch_size: int = option(0, "Sequences in one micro-batch; 0: 16, more for deeper models.")
+    kv_heads: int | None = option(None, "Key/value heads (llama); by default as many as heads.")
+    sample_prompts: list[str] = option(["The function returns", "If the file"], "Prompts of the samples.")
+    sample_tokens: int = option(40, "Length of a sample.")
+    watch: list[str] = option(
         [], 'Words whose vectors are recorded a hundred times, for `llmcore plot --words`: a group ("king queen").'
     )
 
@@ -190,27 +181,27 @@ class PretrainConfig(LoopConfig):
 class TuningConfig(LoopConfig):
     """What every stage has that begins with a model."""
 
-    model: str = _option("sft", "The model to begin with: a directory, a .gguf file or a pulled name.")
-    data: str | list[str] = _option("python-qa", "JSONL or parquet.")
-    epochs: float = _option(1.0, "How often all rows are learned, where --steps says nothing.")
-    steps: int = _option(0, "Parameter updates; 0: as many as the epochs take.")
-    context: int = _option(0, "Longest row in tokens; longer ones are cut. 0: as the model's, at most 512.")
-    validation_fraction: float = _option(0.05, "Part of the rows that is held out (of groups, where rows have one).")
-    bad_rows: str = _option("error", "What a row that cannot be used is: an error, or something to skip and count.")
-    sample_tokens: int = _option(60, "Length of a sample.")
-    lora_rank: int = _option(0, "Train adapters of this rank (LoRA) and leave the model as it is; 0 trains all of it.")
-    lora_alpha: float = _option(16.0, "What adapters learn counts alpha / rank.")
-    lora_dropout: float = _option(0.0, "Part of what adapters read that is left out while they are trained.")
-    lora_targets: list[str] = _option(
+    model: str = option("sft", "The model to begin with: a directory, a .gguf file or a pulled name.")
+    data: str | list[str] = option("python-qa", "JSONL or parquet.")
+    epochs: float = option(1.0, "How often all rows are learned, where --steps says nothing.")
+    steps: int = option(0, "Parameter updates; 0: as many as the epochs take.")
+    context: int = option(0, "Longest row in tokens; longer ones are cut. 0: as the model's, at most 512.")
+    validation_fraction: float = option(0.05, "Part of the rows that is held out (of groups, where rows have one).")
+    bad_rows: str = option("error", "What a row that cannot be used is: an error, or something to skip and count.")
+    sample_tokens: int = option(60, "Length of a sample.")
+    lora_rank: int = option(0, "Train adapters of this rank (LoRA) and leave the model as it is; 0 trains all of it.")
+    lora_alpha: float = option(16.0, "What adapters learn counts alpha / rank.")
+    lora_dropout: float = option(0.0, "Part of what adapters read that is left out while they are trained.")
+    lora_targets: list[str] = option(
         ["all-linear"], "Layers that get adapters, by the ends of their names (q_proj), or all-linear."
     )
-    quantize: str = _option(
+    quantize: str = option(
         "none",
         "Keep the frozen weights of a LoRA run small in memory (QLoRA): int8, int4, or stored (as they are in the file).",
     )
-    batch_size: int = _option(8, "Rows in one micro-batch.")
-    warmup: int = _option(10, "Updates of linear warm-up before the schedule.")
-    weight_decay: float = _option(0.0, "Decay of matrices, a learning rate of 1.")
+    batch_size: int = option(8, "Rows in one micro-batch.")
+    warmup: int = option(10, "Updates of linear warm-up before the schedule.")
+    weight_decay: float = option(0.0, "Decay of matrices, a learning rate of 1.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -236,32 +227,32 @@ class TuningConfig(LoopConfig):
 class SFTConfig(TuningConfig):
     """A model that answers, from one that continues texts: supervised fine-tuning."""
 
-    model: str = _option("run", "The model to begin with: a directory, a .gguf file or a pulled name.")
-    data: str | list[str] = _option(
+    model: str = option("run", "The model to begin with: a directory, a .gguf file or a pulled name.")
+    data: str | list[str] = option(
         "python-qa", "python-qa, or JSONL or parquet with messages, prompt and completion, or text."
     )
-    packing: bool = _option(True, "Put several examples in a row; they do not see each other.")
-    out: str = _option("sft", "Directory of the run: model, tokenizer, log, checkpoints.")
-    lr: float = _option(2e-5, "Peak learning rate (with LoRA, about ten times as much).")
+    packing: bool = option(True, "Put several examples in a row; they do not see each other.")
+    out: str = option("sft", "Directory of the run: model, tokenizer, log, checkpoints.")
+    lr: float = option(2e-5, "Peak learning rate (with LoRA, about ten times as much).")
 
 
 @dataclass
 class DPOConfig(TuningConfig):
     """A model that prefers better answers, from one that answers: direct preference optimisation and its relatives."""
 
-    model: str = _option("sft", "The model to begin with, and to stay near: a directory, .gguf file or pulled name.")
-    data: str | list[str] = _option("prefer.jsonl", "JSONL or parquet with prompt, chosen and rejected.")
-    loss_type: str = _option(
+    model: str = option("sft", "The model to begin with, and to stay near: a directory, .gguf file or pulled name.")
+    data: str | list[str] = option("prefer.jsonl", "JSONL or parquet with prompt, chosen and rejected.")
+    loss_type: str = option(
         "sigmoid",
         "sigmoid (DPO), hinge, ipo, robust, exo_pair, nca_pair, bco_pair, sppo_hard, apo_zero, apo_down, discopop, "
         "sigmoid_norm, simpo or orpo.",
     )
-    beta: float = _option(0.1, "How dear it is to leave the model to begin with.")
-    label_smoothing: float = _option(0.0, "How often a pair is thought to be the wrong way round.")
-    gamma: float = _option(0.5, "SimPO's margin.")
-    out: str = _option("dpo", "Directory of the run: model, tokenizer, log, checkpoints.")
-    batch_size: int = _option(8, "Pairs in one micro-batch.")
-    lr: float = _option(1e-6, "Peak learning rate (with LoRA, about ten times as much).")
+    beta: float = option(0.1, "How dear it is to leave the model to begin with.")
+    label_smoothing: float = option(0.0, "How often a pair is thought to be the wrong way round.")
+    gamma: float = option(0.5, "SimPO's margin.")
+    out: str = option("dpo", "Directory of the run: model, tokenizer, log, checkpoints.")
+    batch_size: int = option(8, "Pairs in one micro-batch.")
+    lr: float = option(1e-6, "Peak learning rate (with LoRA, about ten times as much).")
 
     def __post_init__(self):
         super().__post_init__()
@@ -275,14 +266,14 @@ class DPOConfig(TuningConfig):
 class KTOConfig(TuningConfig):
     """A model that prefers better answers, from single answers that are good or bad."""
 
-    model: str = _option("sft", "The model to begin with, and to stay near: a directory, .gguf file or pulled name.")
-    data: str | list[str] = _option("answers.jsonl", "JSONL or parquet with prompt, completion and label, or pairs.")
-    beta: float = _option(0.1, "How dear it is to leave the model to begin with.")
-    desirable_weight: float = _option(1.0, "What a good answer counts.")
-    undesirable_weight: float = _option(1.0, "What a bad answer counts.")
-    out: str = _option("kto", "Directory of the run: model, tokenizer, log, checkpoints.")
-    batch_size: int = _option(8, "Answers in one micro-batch.")
-    lr: float = _option(1e-6, "Peak learning rate (with LoRA, about ten times as much).")
+    model: str = option("sft", "The model to begin with, and to stay near: a directory, .gguf file or pulled name.")
+    data: str | list[str] = option("answers.jsonl", "JSONL or parquet with prompt, completion and label, or pairs.")
+    beta: float = option(0.1, "How dear it is to leave the model to begin with.")
+    desirable_weight: float = option(1.0, "What a good answer counts.")
+    undesirable_weight: float = option(1.0, "What a bad answer counts.")
+    out: str = option("kto", "Directory of the run: model, tokenizer, log, checkpoints.")
+    batch_size: int = option(8, "Answers in one micro-batch.")
+    lr: float = option(1e-6, "Peak learning rate (with LoRA, about ten times as much).")
 
     def __post_init__(self):
         super().__post_init__()
@@ -294,34 +285,34 @@ class KTOConfig(TuningConfig):
 class RewardConfig(TuningConfig):
     """A model that says how good an answer is, from pairs of which one is preferred."""
 
-    model: str = _option("sft", "The model to begin with: a directory, a .gguf file or a pulled name.")
-    data: str | list[str] = _option("prefer.jsonl", "JSONL or parquet with prompt, chosen, rejected, maybe margin.")
-    centering: float = _option(0.01, "What keeps the rewards of a pair around 0 together.")
-    out: str = _option("reward", "Directory of the run: model, tokenizer, log, checkpoints.")
-    batch_size: int = _option(8, "Pairs in one micro-batch.")
-    lr: float = _option(1e-5, "Peak learning rate (with LoRA, about ten times as much).")
+    model: str = option("sft", "The model to begin with: a directory, a .gguf file or a pulled name.")
+    data: str | list[str] = option("prefer.jsonl", "JSONL or parquet with prompt, chosen, rejected, maybe margin.")
+    centering: float = option(0.01, "What keeps the rewards of a pair around 0 together.")
+    out: str = option("reward", "Directory of the run: model, tokenizer, log, checkpoints.")
+    batch_size: int = option(8, "Pairs in one micro-batch.")
+    lr: float = option(1e-5, "Peak learning rate (with LoRA, about ten times as much).")
 
 
 @dataclass
 class PolicyConfig(TuningConfig):
     """What the stages have in which a model writes and is rewarded."""
 
-    model: str = _option("sft", "The model to begin with, and to stay near: a directory, .gguf file or pulled name.")
-    data: str | list[str] = _option("arithmetic", "arithmetic, python-qa, or JSONL or parquet with prompt.")
-    rewards: list[str] = _option(
+    model: str = option("sft", "The model to begin with, and to stay near: a directory, .gguf file or pulled name.")
+    data: str | list[str] = option("arithmetic", "arithmetic, python-qa, or JSONL or parquet with prompt.")
+    rewards: list[str] = option(
         ["arithmetic"],
         "What an answer is worth: arithmetic, valid_python, length, FILE.py:FUNCTION, or the folder of a reward model.",
     )
-    reward_weights: list[float] = _option([], "What each reward counts; by default 1.")
-    max_tokens: int = _option(64, "Tokens of an answer at most.")
-    temperature: float = _option(1.0, "Of the answers that are drawn.")
-    top_p: float = _option(1.0, "Of the answers that are drawn; 1 is off.")
-    top_k: int = _option(0, "Of the answers that are drawn; 0 is off.")
-    bad_rows: str = _option("error", "What rows, and rewards that fail, are: an error, or something to skip and count.")
-    lr: float = _option(1e-6, "Peak learning rate (with LoRA, about ten times as much).")
-    warmup: int = _option(5, "Updates of linear warm-up before the schedule.")
-    batch_size: int = _option(8, "Answers in one micro-batch.")
-    accumulation: int = _option(4, "Micro-batches in one update.")
+    reward_weights: list[float] = option([], "What each reward counts; by default 1.")
+    max_tokens: int = option(64, "Tokens of an answer at most.")
+    temperature: float = option(1.0, "Of the answers that are drawn.")
+    top_p: float = option(1.0, "Of the answers that are drawn; 1 is off.")
+    top_k: int = option(0, "Of the answers that are drawn; 0 is off.")
+    bad_rows: str = option("error", "What rows, and rewards that fail, are: an error, or something to skip and count.")
+    lr: float = option(1e-6, "Peak learning rate (with LoRA, about ten times as much).")
+    warmup: int = option(5, "Updates of linear warm-up before the schedule.")
+    batch_size: int = option(8, "Answers in one micro-batch.")
+    accumulation: int = option(4, "Micro-batches in one update.")
 
     @property
     def together(self) -> int:
@@ -347,13 +338,13 @@ class GRPOConfig(PolicyConfig):
     """A model that is rewarded for its answers, each against the others to the same prompt: group relative policy
     optimisation and its relatives."""
 
-    group: int = _option(8, "Answers to a prompt.")
-    updates: int = _option(1, "Updates from the same answers.")
-    loss_type: str = _option("dapo", "grpo, bnpo, dapo, dr_grpo, cispo or gspo.")
-    beta: float = _option(0.0, "How dear it is to leave the model to begin with; 0 keeps no copy of it.")
-    epsilon: float = _option(0.2, "How far a token's probability may move before the gain is cut.")
-    epsilon_high: float | None = _option(None, "The same upwards; by default epsilon (cispo: 5).")
-    out: str = _option("grpo", "Directory of the run: model, tokenizer, log, checkpoints.")
+    group: int = option(8, "Answers to a prompt.")
+    updates: int = option(1, "Updates from the same answers.")
+    loss_type: str = option("dapo", "grpo, bnpo, dapo, dr_grpo, cispo or gspo.")
+    beta: float = option(0.0, "How dear it is to leave the model to begin with; 0 keeps no copy of it.")
+    epsilon: float = option(0.2, "How far a token's probability may move before the gain is cut.")
+    epsilon_high: float | None = option(None, "The same upwards; by default epsilon (cispo: 5).")
+    out: str = option("grpo", "Directory of the run: model, tokenizer, log, checkpoints.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -374,17 +365,17 @@ class GRPOConfig(PolicyConfig):
 class PPOConfig(PolicyConfig):
     """A model that is rewarded for its answers and learns to foresee the reward: proximal policy optimisation."""
 
-    updates: int = _option(4, "Updates from the same answers.")
-    kl: float = _option(0.05, "How dear it is to leave the model to begin with, a token.")
-    kl_estimator: str = _option("k1", "k1, log p - log ref, or k3, which is never negative (Schulman 2020).")
-    clip: float = _option(0.2, "How far a token's probability may move before the gain is cut.")
-    value_clip: float = _option(0.2, "How far a value may move at a time.")
-    value_weight: float = _option(0.1, "What the loss of the values counts.")
-    gamma: float = _option(1.0, "What a reward counts a token earlier.")
-    lam: float = _option(0.95, "Lambda of the generalised advantages: 0 trusts the values, 1 the rewards.")
-    temperature: float = _option(0.7, "Of the answers that are drawn.")
-    lr: float = _option(3e-6, "Peak learning rate (with LoRA, about ten times as much).")
-    out: str = _option("ppo", "Directory of the run: model, tokenizer, log, checkpoints.")
+    updates: int = option(4, "Updates from the same answers.")
+    kl: float = option(0.05, "How dear it is to leave the model to begin with, a token.")
+    kl_estimator: str = option("k1", "k1, log p - log ref, or k3, which is never negative (Schulman 2020).")
+    clip: float = option(0.2, "How far a token's probability may move before the gain is cut.")
+    value_clip: float = option(0.2, "How far a value may move at a time.")
+    value_weight: float = option(0.1, "What the loss of the values counts.")
+    gamma: float = option(1.0, "What a reward counts a token earlier.")
+    lam: float = option(0.95, "Lambda of the generalised advantages: 0 trusts the values, 1 the rewards.")
+    temperature: float = option(0.7, "Of the answers that are drawn.")
+    lr: float = option(3e-6, "Peak learning rate (with LoRA, about ten times as much).")
+    out: str = option("ppo", "Directory of the run: model, tokenizer, log, checkpoints.")
 
     def __post_init__(self):
         super().__post_init__()
@@ -395,37 +386,3 @@ class PPOConfig(PolicyConfig):
         for name in ("gamma", "lam"):
             if getattr(self, name) > 1:
                 raise ValueError(f"[config] expected {name} in [0, 1], got {getattr(self, name)}")
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"[config] expected {name} {', '.join(known[:-1])} or {known[-1]}, got {value!r:.100}")
-
-
-def _checked(name: str, value, annotation: str):
-    """A value of the annotated type; whole floats serve as integers and integers as floats, as YAML writes them."""
-    kinds = {part.strip() for part in annotation.split("|")}
-    if value is None and "None" in kinds:
-        return None
-    if isinstance(value, bool):
-        if "bool" in kinds:
-            return value
-    elif "int" in kinds and (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
-        return int(value)
-    elif "float" in kinds and isinstance(value, (int, float)):
-        return math.inf if isinstance(value, int) and value >= 2**1023 else float(value)
-    elif "float" in kinds and isinstance(value, str):
-        try:
-            return float(value)  # YAML reads 1e-3 as text
-        except ValueError:
-            pass
-    elif "str" in kinds and isinstance(value, (str, os.PathLike)):
-        return os.fspath(value)
-    elif "list[float]" in kinds and isinstance(value, (list, tuple)):
-        return [_checked(name, v, "float") for v in value]
-    elif "list[str]" in kinds and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
-        return list(value)
-    wanted = " or ".join(sorted(kinds - {"None"}))
-    # Only what is short for sure: a few lines of YAML can mean a list of billions.
-    got = repr(value)[:100] if isinstance(value, (str, int, float)) else type(value).__name__
-    raise TypeError(f"[config] expected {name} of type {wanted}, got {got}")

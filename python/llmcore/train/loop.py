@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from llmcore import device, optim, runtime
+from llmcore import _device, optim, runtime
 from llmcore._files import alone_in
 from llmcore._tensor import array_to_numpy
 from llmcore.nn import Parameter
@@ -70,8 +70,8 @@ def on_its_device(train: Callable) -> Callable:
 
     @functools.wraps(train)
     def run(config, *args, **kwargs):
-        with device.on(config.device):
-            if device.device() != "cpu" and world().size > 1:
+        with _device.on(config.device):
+            if _device.device() != "cpu" and world().size > 1:
                 raise ValueError("[mpi] expected device cpu with several processes, got cuda: start it without mpiexec")
             return train(config, *args, **kwargs)
 

@@ -1,0 +1,28 @@
+"""One suite for every device: tests of ops, models, losses, training and generation run on the CPU, and with `-m gpu` on
+the GPU, where they are skipped when there is none."""
+
+from pathlib import Path
+
+import pytest
+
+from llmcore import _device
+
+ON_DEVICES = ("ops", "models", "losses", "train", "generate")
+
+
+def pytest_generate_tests(metafunc):
+    folder = Path(metafunc.definition.path).relative_to(Path(__file__).parent).parts[0]
+    if folder in ON_DEVICES and not any(metafunc.definition.iter_markers("host")):
+        devices = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+        metafunc.parametrize("device", devices, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def device(request):
+    """Where everything is put in this test."""
+    name = getattr(request, "param", "cpu")
+    try:
+        with _device.on(name):
+            yield name
+    except RuntimeError as error:
+        pytest.skip(str(error))
