@@ -92,8 +92,9 @@ py::capsule to_dlpack(const Tensor& t) {
 }
 
 Tensor from_dlpack(const py::capsule& capsule) {
+  if (!PyCapsule_IsValid(capsule.ptr(), "dltensor"))
+    fail("from_dlpack", "a capsule dltensor that nobody has taken yet", "another one");
   auto* const m = static_cast<DlManaged*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
-  if (!m) throw py::error_already_set();
   const DlTensor& t = m->tensor;
   if (t.device.type != kDlCpu && t.device.type != kDlCuda && t.device.type != kDlCudaHost)
     fail("from_dlpack", "a tensor of the CPU or of CUDA", "device type " + std::to_string(t.device.type));

@@ -128,7 +128,8 @@ struct NormArgs {
   float eps;
 };
 
-constexpr int64_t kNormBackwardChunks = 32;  // rows are cut into this many fixed pieces, whatever the threads
+// Rows are cut into at most so many fixed pieces, whatever the threads.
+constexpr int64_t kNormBackwardChunks = 32, kCudaNormBackwardChunks = 264;
 
 struct NormBackwardArgs {
   DType dtype;
@@ -142,7 +143,7 @@ struct NormBackwardArgs {
   void* dx;
   float* dweight;    // (C), added to
   float* dbias;      // (C), added to; may be null
-  float* workspace;  // kNormBackwardChunks * 2 * C floats
+  float* workspace;  // 2 * C floats for each of the device's pieces
 };
 
 // ---- elementwise (elementwise.inl) --------------------------------------------------------------
@@ -287,6 +288,8 @@ struct EmbeddingBackwardArgs {  // dtable[ids[m]] += dout[m], in order of m
   const void* dout;
   const int32_t* ids;
   float* dtable;  // (V,C)
+  int64_t V;
+  void* workspace;  // embedding_backward_workspace() bytes, 16-byte aligned; null where there is no such entry
 };
 
 // ---- losses (loss.inl) --------------------------------------------------------------------------
@@ -502,6 +505,7 @@ struct KernelTable {
   void (*rope)(const RopeArgs&);
   void (*rope_append)(const RopeAppendArgs&);
   void (*embedding_forward)(const EmbeddingArgs&);
+  size_t (*embedding_backward_workspace)(const EmbeddingBackwardArgs&);  // null: none is needed
   void (*embedding_backward)(const EmbeddingBackwardArgs&);
   void (*gather_rows)(const GatherRowsArgs&);
   void (*scatter_rows)(const ScatterRowsArgs&);

@@ -19,6 +19,51 @@ __device__ __forceinline__ void mma_16816(float (&d)[4], const uint32_t (&a)[4],
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// d (16,8) = a (16,32) · b (32,8) + c: bytes, in b signed, in a unsigned where kUnsigned, and exact integer sums. Lane l
+// holds of d what mma_16816 has; of a in fours rows l/4 (a[0], a[2]) and l/4 + 8 (a[1], a[3]), columns 4 (l%4) (a[0..1])
+// and 16 further (a[2..3]); of b column l/4, rows 4 (l%4) (b[0]) and 16 further (b[1]).
+template <bool kUnsigned>
+__device__ __forceinline__ void mma_16832(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], int c) {
+  if constexpr (kUnsigned)
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};\n"
+        : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(c));
+  else
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%10,%10,%10};\n"
+        : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(c));
+}
+// The same of the first or the last 16 columns of a and rows of b: a[0], a[1], b[0] or a[2], a[3], b[1].
+template <bool kUnsigned>
+__device__ __forceinline__ void mma_16816_bytes(int (&d)[4], uint32_t a0, uint32_t a1, uint32_t b, int c) {
+  if constexpr (kUnsigned)
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};\n"
+                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+                 : "r"(a0), "r"(a1), "r"(b), "r"(c));
+  else
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%7,%7,%7};\n"
+                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+                 : "r"(a0), "r"(a1), "r"(b), "r"(c));
+}
+
+// total + the product of four bytes, of a unsigned where kUnsigned, and four signed ones.
+template <bool kUnsigned>
+__device__ __forceinline__ int dot4(uint32_t a, int b, int total) {
+  if constexpr (!kUnsigned) return __dp4a(static_cast<int>(a), b, total);
+  int r;
+  asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(total));
+  return r;
+}
+
+// The float of a float16's bits.
+__device__ __forceinline__ float half_to_float(uint16_t bits) {
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(bits));
+  return y;
+}
+
 // Four 8x8 matrices of 16-bit elements from shared memory: lane l names the row l%8 (16 bytes, aligned) of matrix l/8;
 // r[i] holds of matrix i row l/4, columns 2 (l%4) and the next.
 __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void* row) {

@@ -176,8 +176,15 @@ void embedding_backward(const Tensor& dout_in, const Tensor& ids_in, Tensor& dta
   check_device(op, "dout", dout_in, dtable.device());
   const Tensor dout = dout_in.contiguous();
   const Tensor ids = checked_ids(op, "ids", ids_in, 0, dtable.dim(0), dtable.device());
-  kernel(op, dtable.device(), &KernelTable::embedding_backward)(
-      {dout.dtype(), ids.size(), dtable.dim(1), dout.data(), ids.data_as<int32_t>(), dtable.data_as<float>()});
+  EmbeddingBackwardArgs a{
+      dout.dtype(),  ids.size(), dtable.dim(1), dout.data(), ids.data_as<int32_t>(), dtable.data_as<float>(),
+      dtable.dim(0), nullptr};
+  Tensor workspace;
+  if (const auto bytes = kernels(dtable.device()).embedding_backward_workspace) {
+    workspace = Tensor::empty({static_cast<int64_t>(bytes(a))}, DType::kU8, dtable.device());
+    a.workspace = workspace.data();
+  }
+  kernel(op, dtable.device(), &KernelTable::embedding_backward)(a);
 }
 
 }  // namespace llmcore

@@ -82,7 +82,8 @@ Tensor norm_backward(const Tensor& dout_in, const Tensor& x_in, const Tensor& we
     residual = residual_in->contiguous();
     b.residual = residual.data();
   }
-  const Tensor workspace = Tensor::empty({kNormBackwardChunks * 2 * a.C}, DType::kF32, x.device());
+  const int64_t pieces = x.device() == Device::kCUDA ? kCudaNormBackwardChunks : kNormBackwardChunks;
+  const Tensor workspace = Tensor::empty({pieces * 2 * a.C}, DType::kF32, x.device());
   b.workspace = workspace.data_as<float>();
   kernel(op, x.device(), mean ? &KernelTable::layer_norm_backward : &KernelTable::rms_norm_backward)(b);
   return dx;

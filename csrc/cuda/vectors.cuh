@@ -1,0 +1,89 @@
+// Elements that are floats between memory and memory, up to 16 bytes of them at once.
+#pragma once
+#include "cuda/common.cuh"
+
+namespace llmcore {
+namespace cuda {
+
+template <int kCount>
+struct Floats {
+  float v[kCount];
+};
+
+template <class T, int kCount>
+__device__ __forceinline__ Floats<kCount> as_floats(const Vec<T, kCount>& x) {
+  Floats<kCount> y;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) y.v[i] = as_float(x.v[i]);
+  return y;
+}
+
+// kCount elements at p, which is aligned to all of them, or to 16 bytes where they are more.
+template <int kCount, class T>
+__device__ __forceinline__ Floats<kCount> load(const T* p) {
+  constexpr int kPart = kCount < kVec<T> ? kCount : kVec<T>;
+  Floats<kCount> x;
+#pragma unroll
+  for (int part = 0; part < kCount; part += kPart) {
+    const Vec<T, kPart> v = *reinterpret_cast<const Vec<T, kPart>*>(p + part);
+#pragma unroll
+    for (int i = 0; i < kPart; ++i) x.v[part + i] = as_float(v.v[i]);
+  }
+  return x;
+}
+
+template <int kCount>
+__device__ __forceinline__ void store(float* p, const Floats<kCount>& x) {
+  constexpr int kPart = kCount < 4 ? kCount : 4;
+#pragma unroll
+  for (int part = 0; part < kCount; part += kPart) {
+    Vec<float, kPart> v;
+#pragma unroll
+    for (int i = 0; i < kPart; ++i) v.v[i] = x.v[part + i];
+    *reinterpret_cast<Vec<float, kPart>*>(p + part) = v;
+  }
+}
+template <int kCount>
+__device__ __forceinline__ void store(bf16* p, const Floats<kCount>& x) {
+  constexpr int kPart = kCount < 8 ? kCount : 8;
+#pragma unroll
+  for (int part = 0; part < kCount; part += kPart) {
+    Vec<bf16, kPart> v;
+    if constexpr (kPart == 1) {
+      v.v[0] = rounded<bf16>(x.v[part]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kPart; i += 2) {  // one instruction rounds two
+        const uint32_t two = pack_bf16x2(x.v[part + i], x.v[part + i + 1]);
+        v.v[i] = {static_cast<uint16_t>(two & 0xffffu)}, v.v[i + 1] = {static_cast<uint16_t>(two >> 16)};
+      }
+    }
+    *reinterpret_cast<Vec<bf16, kPart>*>(p + part) = v;
+  }
+}
+
+// i = row * n + at. Division of 64 bits is slow, and seldom needed.
+struct Split {
+  int64_t row, at;
+};
+__device__ __forceinline__ Split split(int64_t i, int64_t n) {
+  if (((i | n) >> 32) == 0) {
+    const uint32_t q = static_cast<uint32_t>(i) / static_cast<uint32_t>(n);
+    return {q, static_cast<uint32_t>(i) - q * static_cast<uint32_t>(n)};
+  }
+  return {i / n, i % n};
+}
+
+// Threads of a block, and blocks for `items` pieces of work of which a thread has kEach, a block's side by side.
+constexpr int kItemThreads = 256;
+template <int kEach>
+unsigned blocks_of_items(int64_t items) {
+  return ceil_div(items, int64_t{kItemThreads} * kEach);
+}
+template <int kEach>
+__device__ __forceinline__ int64_t first_item() {  // the thread's others: kItemThreads further each
+  return int64_t{blockIdx.x} * (kItemThreads * kEach) + threadIdx.x;
+}
+
+}  // namespace cuda
+}  // namespace llmcore

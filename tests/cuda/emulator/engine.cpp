@@ -1,0 +1,538 @@
+#include "engine.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "memory.h"
+#include "symbols.h"
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+
+#if defined(__x86_64__) && !defined(LLMCORE_EMULATOR_INLINE_SWITCH)
+// Saves the registers that a function keeps for its caller, and the stack pointer in *from; goes on where `to` was
+// saved.
+extern "C" LLMCORE_EMULATOR_LOCAL void llmcore_emulator_switch(void** from, void* to);
+asm(R"(
+.text
+.p2align 4
+.globl llmcore_emulator_switch
+.hidden llmcore_emulator_switch
+.type llmcore_emulator_switch,@function
+llmcore_emulator_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+.size llmcore_emulator_switch, .-llmcore_emulator_switch
+)");
+#endif
+
+namespace llmcore_emulator {
+
+unsigned char* dynamic_shared = nullptr;
+unsigned current_thread = 0;
+
+namespace {
+
+constexpr unsigned kWarp = 32, kMostThreads = 1024, kMostWarps = kMostThreads / kWarp;
+constexpr size_t kPage = 4096, kStackBytes = size_t{64} << 10;
+constexpr size_t kMostShared = size_t{227} << 10, kRedZone = 1024;
+constexpr unsigned char kGarbage = 0xff, kRed = 0xa5;
+constexpr unsigned kNobody = ~0u;
+
+struct Stack {
+  char* low;  // its lowest byte, above a guard page
+  char* top;  // where it begins
+#if !defined(__x86_64__)
+  ucontext_t context;
+#endif
+};
+
+struct Thread {
+  void* at;      // where it goes on, if it has begun and does not run
+  Stack* stack;  // null before it begins
+  uint3 index;
+};
+
+struct Group {  // lanes that have come to one collective
+  const Collective* what;
+  uint32_t lanes, arrived;
+};
+
+struct Exchange {  // of a warp
+  unsigned groups_n;
+  Group groups[kWarp];
+  void* operands[kWarp];
+};
+
+struct Barrier {
+  unsigned arrived, votes, result;
+  Vote vote;
+};
+
+struct Copies {  // of one thread, oldest first
+  struct One {
+    void* to;
+    const void* from;
+    bool valid;
+  };
+  std::vector<One> copies;
+  std::vector<size_t> ends;  // of the groups, among the copies
+  size_t done = 0, groups_done = 0;
+};
+
+enum class Order { kForward, kReverse, kShuffle };
+
+// All of this belongs to the one launch that runs.
+Thread threads[kMostThreads];
+// Of each warp, a bit a lane: can run; has left the kernel, or never was; waits at the block's barrier.
+uint32_t ready[kMostWarps], gone[kMostWarps], at_barrier[kMostWarps];
+uint32_t ready_warps;  // that have a lane that can run
+Exchange exchanges[kMostWarps];
+Barrier barrier;
+Copies copies[kMostThreads];
+bool copies_used = false;
+unsigned threads_n, warps_n, live;
+Launch launch;
+Order order;
+void* caller;   // where run_block() goes on
+void* nowhere;  // of a fiber that ends
+Stack stacks[kMostThreads];
+Stack* free_stacks[kMostThreads];
+unsigned stacks_n = 0, free_stacks_n = 0;
+uint64_t random_state = 0x9e3779b97f4a7c15u;
+thread_local bool is_running = false;
+
+Order order_of_environment() {
+  const char* text = std::getenv("LLMCORE_EMULATOR_ORDER");
+  if (!text || !*text || !std::strcmp(text, "forward")) return Order::kForward;
+  if (!std::strcmp(text, "reverse")) return Order::kReverse;
+  if (!std::strcmp(text, "shuffle")) return Order::kShuffle;
+  fail("LLMCORE_EMULATOR_ORDER: forward, reverse or shuffle, not %s", text);
+}
+
+uint32_t random_number() {  // xorshift64, seeded once: a process repeats itself
+  random_state ^= random_state << 13, random_state ^= random_state >> 7, random_state ^= random_state << 17;
+  return static_cast<uint32_t>(random_state >> 32);
+}
+
+// ---- stacks -----------------------------------------------------------------------------------------
+
+void run_fiber();
+
+Stack* take_stack() {
+  if (free_stacks_n) return free_stacks[--free_stacks_n];
+  void* const p = mmap(nullptr, kPage + kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED || mprotect(p, kPage, PROT_NONE)) fail("no memory for the threads' stacks");
+  add_stack_guard(p, kPage);
+  Stack& s = stacks[stacks_n];
+  s.low = static_cast<char*>(p) + kPage;
+  // Not all at the same place of a page: they would share a few lines of the cache.
+  s.top = s.low + kStackBytes - stacks_n++ % 16 * 256;
+  return &s;
+}
+
+#if defined(__SANITIZE_ADDRESS__)
+const void* caller_low = nullptr;
+size_t caller_bytes = 0;
+bool from_caller = false;
+void begin_switch(void** fake, const Stack* to) {
+  __sanitizer_start_switch_fiber(fake, to ? to->low : caller_low, to ? kStackBytes : caller_bytes);
+}
+void end_switch(void* fake) {
+  const void* low = nullptr;
+  size_t bytes = 0;
+  __sanitizer_finish_switch_fiber(fake, &low, &bytes);
+  if (from_caller) caller_low = low, caller_bytes = bytes;
+  from_caller = false;
+}
+#endif
+
+#if defined(__x86_64__)
+#if defined(LLMCORE_EMULATOR_INLINE_SWITCH)
+constexpr int kRegisters = 0;
+LLMCORE_EMULATOR_INLINE void switch_to(void** from, void* to) { take_turns({from, to}); }
+#else
+constexpr int kRegisters = 6;
+inline void switch_to(void** from, void* to) { llmcore_emulator_switch(from, to); }
+#endif
+
+void* fresh(Stack* s) {  // as if it had given way before the first instruction of run_fiber
+  void** at = reinterpret_cast<void**>(s->top);
+  *--at = nullptr;  // where run_fiber would return to: the stack is aligned as after a call
+  *--at = reinterpret_cast<void*>(run_fiber);
+  for (int i = 0; i < kRegisters; ++i) *--at = nullptr;
+  return at;
+}
+#else
+void switch_to(void** from, void* to) {
+  ucontext_t here;
+  *from = &here;
+  swapcontext(&here, static_cast<ucontext_t*>(to));
+}
+
+void* fresh(Stack* s) {
+  getcontext(&s->context);
+  s->context.uc_stack.ss_sp = s->low;
+  s->context.uc_stack.ss_size = static_cast<size_t>(s->top - s->low);
+  s->context.uc_link = nullptr;
+  makecontext(&s->context, run_fiber, 0);
+  return &s->context;
+}
+#endif
+
+LLMCORE_EMULATOR_INLINE void go(void** from, void* to,
+                                [[maybe_unused]] const Stack* stack) {  // stack: null for the caller's
+#if defined(__SANITIZE_ADDRESS__)
+  void* fake = nullptr;
+  begin_switch(&fake, stack);
+  switch_to(from, to);
+  end_switch(fake);
+#else
+  switch_to(from, to);
+#endif
+}
+
+void* begin(Thread& t) {  // of a thread that gets its own stack
+  t.stack = take_stack();
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(t.stack->low, kStackBytes);
+#endif
+  return fresh(t.stack);
+}
+
+// ---- the schedule -----------------------------------------------------------------------------------
+
+inline unsigned lowest(uint32_t bits) { return static_cast<unsigned>(__builtin_ctz(bits)); }
+
+inline unsigned choose(uint32_t bits) {  // one that is set
+  if (order == Order::kForward) return lowest(bits);
+  if (order == Order::kReverse) return 31 - static_cast<unsigned>(__builtin_clz(bits));
+  for (auto skip = random_number() % static_cast<unsigned>(__builtin_popcount(bits)); skip; --skip) bits &= bits - 1;
+  return lowest(bits);
+}
+
+inline void set_ready(unsigned warp, uint32_t lanes) {
+  ready[warp] |= lanes;
+  ready_warps |= 1u << warp;
+}
+inline void unset_ready(unsigned warp, uint32_t lanes) {
+  if (!(ready[warp] &= ~lanes)) ready_warps &= ~(1u << warp);
+}
+
+// The thread to go on with: of the same warp as long as it has one, except in a shuffled order or when all begin anew.
+inline unsigned pick(bool anew) {
+  unsigned warp = current_thread / kWarp;
+  if (anew || !ready[warp] || order == Order::kShuffle) {
+    if (!ready_warps) return kNobody;
+    warp = choose(ready_warps);
+  }
+  return warp * kWarp + choose(ready[warp]);
+}
+
+inline void become(unsigned t) {
+  current_thread = t;
+  threadIdx = threads[t].index;
+}
+
+void release_barrier() {
+  barrier.result = barrier.vote == Vote::kAnd  ? barrier.votes == live
+                   : barrier.vote == Vote::kOr ? barrier.votes > 0
+                                               : barrier.votes;
+  barrier.arrived = barrier.votes = 0;
+  for (unsigned w = 0; w < warps_n; ++w)
+    if (at_barrier[w]) {
+      set_ready(w, at_barrier[w]);
+      at_barrier[w] = 0;
+    }
+}
+
+void finish_group(unsigned warp, unsigned at) {
+  Exchange& e = exchanges[warp];
+  const Group group = e.groups[at];
+  e.groups[at] = e.groups[--e.groups_n];
+  if (group.what->whole_warp && ~group.arrived)
+    fail("%s needs all lanes of the warp; only lanes %08x came", group.what->name, group.arrived);
+  if (group.what->run) group.what->run(e.operands, group.arrived);
+  set_ready(warp, group.arrived);
+}
+
+bool leave() {  // others may have waited for this thread only: true where the whole block did
+  const unsigned warp = current_thread / kWarp;
+  const uint32_t bit = 1u << current_thread % kWarp;
+  gone[warp] |= bit;
+  unset_ready(warp, bit);
+  --live;
+  Exchange& e = exchanges[warp];
+  for (unsigned i = e.groups_n; i-- > 0;)
+    if (e.groups[i].arrived == (e.groups[i].lanes & ~gone[warp])) finish_group(warp, i);
+  if (!barrier.arrived || barrier.arrived != live) return false;
+  release_barrier();
+  return true;
+}
+
+// Threads one after the other on this stack, as long as none of them waits.
+void run_fiber() {
+#if defined(__SANITIZE_ADDRESS__)
+  end_switch(nullptr);
+#endif
+  Stack* const stack = threads[current_thread].stack;
+  for (;;) {
+    launch.thread(launch.arguments);
+    const unsigned next = pick(leave());
+    if (next != kNobody && !threads[next].stack) {
+      become(next);
+      threads[next].stack = stack;
+      continue;
+    }
+    free_stacks[free_stacks_n++] = stack;
+    if (next == kNobody) go(&nowhere, caller, nullptr);
+    become(next);
+    go(&nowhere, threads[next].at, threads[next].stack);
+  }
+}
+
+[[noreturn]] __attribute__((noinline, cold)) void deadlock() {
+  std::string text;
+  char line[160];
+  for (unsigned w = 0; w < warps_n; ++w) {
+    const uint32_t left = gone[w] & ~0u >> (kWarp - std::min(threads_n - w * kWarp, kWarp));
+    if (at_barrier[w]) {
+      std::snprintf(line, sizeof line, "\n  warp %u: lanes %08x wait at __syncthreads", w, at_barrier[w]);
+      text += line;
+    }
+    for (unsigned i = 0; i < exchanges[w].groups_n; ++i) {
+      const Group& g = exchanges[w].groups[i];
+      std::snprintf(line, sizeof line, "\n  warp %u: lanes %08x wait in %s for lanes %08x", w, g.arrived, g.what->name,
+                    g.lanes & ~gone[w] & ~g.arrived);
+      text += line;
+    }
+    if (left) {
+      std::snprintf(line, sizeof line, "\n  warp %u: lanes %08x have left", w, left);
+      text += line;
+    }
+  }
+  fail("deadlock: every thread of the block waits for another%s", text.c_str());
+}
+
+inline Turn turn(bool anew) {
+  const unsigned next = pick(anew);
+  if (next == current_thread) return {nullptr, nullptr};
+  if (next == kNobody) deadlock();
+  Thread& from = threads[current_thread];
+  Thread& to = threads[next];
+  void* const at = to.stack ? to.at : begin(to);
+  become(next);
+  return {&from.at, at};
+}
+
+// ---- blocks -----------------------------------------------------------------------------------------
+
+unsigned char* shared_memory() {
+  alignas(1024) static unsigned char memory[kRedZone + kMostShared + kRedZone];
+  return memory + kRedZone;
+}
+
+void check_red_zones() {
+  const unsigned char* const p = dynamic_shared;
+  for (size_t i = 0; i < kRedZone; ++i) {
+    const size_t after = launch.shared_bytes + i, before = kRedZone - i;
+    if (p[after] != kRed) fail("dynamic shared memory: byte %zu of %zu was written", after, launch.shared_bytes);
+    if (*(p - before) != kRed) fail("dynamic shared memory: byte -%zu was written", before);
+  }
+}
+
+void run_block(uint3 at, const std::vector<SharedVariable>& shared) {
+  blockIdx = at;
+  live = threads_n;
+  ready_warps = ~0u >> (kMostWarps - warps_n);
+  barrier = {};
+  for (unsigned w = 0; w < warps_n; ++w) {
+    ready[w] = ~0u >> (kWarp - std::min(threads_n - w * kWarp, kWarp));
+    gone[w] = ~ready[w];
+    at_barrier[w] = 0;
+    exchanges[w].groups_n = 0;
+  }
+  for (unsigned t = 0; t < threads_n; ++t) threads[t].stack = nullptr;
+  if (copies_used)
+    for (Copies& c : copies) c.copies.clear(), c.ends.clear(), c.done = c.groups_done = 0;
+  copies_used = false;
+  if (launch.shared_bytes) std::memset(dynamic_shared, kGarbage, launch.shared_bytes);
+  for (const SharedVariable& v : shared) std::memset(v.at, kGarbage, v.bytes);
+  const unsigned first = pick(true);
+  become(first);
+#if defined(__SANITIZE_ADDRESS__)
+  from_caller = true;
+#endif
+  void* const start = begin(threads[first]);
+  go(&caller, start, threads[first].stack);
+  if (live) deadlock();
+  if (launch.shared_bytes) check_red_zones();
+}
+
+}  // namespace
+
+bool running() { return is_running; }
+
+void describe_place(char* text, size_t room) {
+  std::snprintf(text, room, "%s\n  block (%u, %u, %u), thread (%u, %u, %u)", function_name(launch.kernel).c_str(),
+                blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z);
+}
+
+void fail(const char* format, ...) {
+  char place[1000];
+  std::fprintf(stderr, "CUDA emulator: ");
+  va_list arguments;
+  va_start(arguments, format);
+  std::vfprintf(stderr, format, arguments);
+  va_end(arguments);
+  if (is_running) {
+    describe_place(place, sizeof place);
+    std::fprintf(stderr, "\n  kernel %s", place);
+  }
+  std::fprintf(stderr, "\n");
+  std::fflush(stderr);
+  std::abort();
+}
+
+void run(const Launch& what) {
+  static const Order wanted = order_of_environment();
+  order = wanted;
+  launch = what;
+  gridDim = launch.grid, blockDim = launch.block;
+  threads_n = launch.block.x * launch.block.y * launch.block.z;
+  warps_n = (threads_n + kWarp - 1) / kWarp;
+  unsigned t = 0;
+  for (unsigned z = 0; z < launch.block.z; ++z)
+    for (unsigned y = 0; y < launch.block.y; ++y)
+      for (unsigned x = 0; x < launch.block.x; ++x) threads[t++].index = {x, y, z};
+  dynamic_shared = shared_memory();
+  std::memset(dynamic_shared + launch.shared_bytes, kRed, kRedZone);
+  std::memset(dynamic_shared - kRedZone, kRed, kRedZone);
+  watch_faults();
+  SharedUse use(launch.kernel);
+  is_running = true;
+  const uint64_t nx = launch.grid.x, ny = launch.grid.y, n = nx * ny * launch.grid.z;
+  const auto run_at = [&](uint64_t i) {
+    run_block({static_cast<unsigned>(i % nx), static_cast<unsigned>(i / nx % ny), static_cast<unsigned>(i / nx / ny)},
+              use.variables());
+  };
+  if (order == Order::kForward) {
+    for (uint64_t i = 0; i < n; ++i) run_at(i);
+  } else if (order == Order::kReverse) {
+    for (uint64_t i = n; i-- > 0;) run_at(i);
+  } else {  // a step that has no divisor in common with n comes by every block
+    uint64_t step = 1 + random_number() % n, i = random_number() % n;
+    const auto common = [](uint64_t a, uint64_t b) {
+      while (b) a %= b, std::swap(a, b);
+      return a;
+    };
+    while (common(step, n) != 1) ++step;
+    for (uint64_t k = 0; k < n; ++k, i = (i + step) % n) run_at(i);
+  }
+  is_running = false;
+}
+
+Turn come_to(const Collective& what, uint32_t lanes, void* operand) {
+  const unsigned warp = current_thread / kWarp, lane = current_thread % kWarp;
+  const uint32_t bit = 1u << lane;
+  Exchange& e = exchanges[warp];
+  if (!(lanes & bit)) fail("%s: lane %u is not in its own mask %08x", what.name, lane, lanes);
+  unsigned at = 0;
+  while (at < e.groups_n && e.groups[at].lanes != lanes) ++at;
+  Group& group = e.groups[at];
+  if (at == e.groups_n) {
+    ++e.groups_n;
+    group = {&what, lanes, 0};
+  }
+  if (group.what != &what)
+    fail("lanes of one warp are at different places: %s (lanes %08x) and %s (lane %u)", group.what->name, group.arrived,
+         what.name, lane);
+  if (group.arrived & bit) fail("%s: lane %u comes twice", what.name, lane);
+  group.arrived |= bit;
+  e.operands[lane] = operand;
+  unset_ready(warp, bit);
+  if (group.arrived == (lanes & ~gone[warp])) finish_group(warp, at);
+  return turn(false);
+}
+
+Turn come_to_barrier(Vote vote, bool yes) {
+  const unsigned warp = current_thread / kWarp;
+  const uint32_t bit = 1u << current_thread % kWarp;
+  if (!barrier.arrived) barrier.vote = vote;
+  if (barrier.vote != vote) fail("threads of one block are at different kinds of __syncthreads");
+  if (at_barrier[warp] & bit) fail("__syncthreads: the thread comes twice");
+  at_barrier[warp] |= bit;
+  barrier.votes += yes;
+  unset_ready(warp, bit);
+  const bool last = ++barrier.arrived == live;
+  if (last) release_barrier();
+  return turn(last);
+}
+
+int votes() { return static_cast<int>(barrier.result); }
+
+#if !defined(LLMCORE_EMULATOR_INLINE_SWITCH)
+void take_turns(Turn turn) {
+  if (turn.to) go(turn.from, turn.to, threads[current_thread].stack);
+}
+#endif
+
+// ---- copies in the background -------------------------------------------------------------------------
+
+void copy_later(void* to, const void* from, bool valid) {
+  if (reinterpret_cast<uintptr_t>(to) % 16) fail("cp.async: the destination %p is not aligned to 16 bytes", to);
+  if (reinterpret_cast<uintptr_t>(from) % 16) fail("cp.async: the source %p is not aligned to 16 bytes", from);
+  copies_used = true;
+  copies[current_thread].copies.push_back({to, from, valid});
+  std::memset(to, kGarbage, 16);
+}
+
+void end_copy_group() {
+  copies_used = true;
+  copies[current_thread].ends.push_back(copies[current_thread].copies.size());
+}
+
+void wait_for_copies(int most_pending_groups) {
+  Copies& c = copies[current_thread];
+  const size_t most = static_cast<size_t>(most_pending_groups);
+  for (; c.groups_done + most < c.ends.size(); ++c.groups_done)
+    for (; c.done < c.ends[c.groups_done]; ++c.done) {
+      const Copies::One& one = c.copies[c.done];
+      if (one.valid)
+        std::memcpy(one.to, one.from, 16);
+      else
+        std::memset(one.to, 0, 16);
+    }
+  if (c.done == c.copies.size() && c.groups_done == c.ends.size())
+    c.copies.clear(), c.ends.clear(), c.done = c.groups_done = 0;
+}
+
+}  // namespace llmcore_emulator

@@ -1,0 +1,31 @@
+// Memory of the emulated device and pinned memory of the host, and what a crash means.
+#pragma once
+#include <cstddef>
+
+#include "engine.h"
+
+namespace llmcore_emulator {
+
+LLMCORE_EMULATOR_LOCAL void* allocate(size_t bytes);  // null where there is none left
+LLMCORE_EMULATOR_LOCAL bool deallocate(void*);        // false: nobody got it
+LLMCORE_EMULATOR_LOCAL void* allocate_pinned(size_t bytes);
+LLMCORE_EMULATOR_LOCAL bool deallocate_pinned(void*);
+LLMCORE_EMULATOR_LOCAL void memory_state(size_t* available, size_t* total);
+
+enum class Place { kDevice, kPinned, kElsewhere };
+LLMCORE_EMULATOR_LOCAL Place place_of(const void*);
+
+// LLMCORE_EMULATOR_APART: the host cannot touch the device's memory, except while one of these lives.
+class LLMCORE_EMULATOR_LOCAL DeviceAccess {
+ public:
+  DeviceAccess();
+  ~DeviceAccess();
+};
+// And kernels get no addresses of the host's: aborts where one is among the arguments.
+LLMCORE_EMULATOR_LOCAL void check_arguments(const void* kernel, const void* arguments, size_t bytes);
+
+LLMCORE_EMULATOR_LOCAL void watch_faults();  // of this thread of the process
+LLMCORE_EMULATOR_LOCAL void add_stack_guard(const void*, size_t bytes);
+LLMCORE_EMULATOR_LOCAL void describe_place(char* text, size_t room);  // kernel, block and thread that run
+
+}  // namespace llmcore_emulator

@@ -1,0 +1,30 @@
+// What the symbol table of this library tells: the names of kernels, and where their __shared__ variables are.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "engine.h"
+
+namespace llmcore_emulator {
+
+LLMCORE_EMULATOR_LOCAL std::string function_name(const void* function);
+
+struct SharedVariable {
+  unsigned char* at;
+  size_t bytes;
+};
+
+// The __shared__ variables of a kernel and of what it calls, to be filled with garbage before each block. Those of the
+// kernel itself are told by their names; of the others those are taken that a launch has written to.
+class LLMCORE_EMULATOR_LOCAL SharedUse {
+ public:
+  explicit SharedUse(const void* kernel);
+  ~SharedUse();
+  const std::vector<SharedVariable>& variables() const;
+
+ private:
+  struct Kernel* kernel_;
+};
+LLMCORE_EMULATOR_LOCAL size_t shared_bytes_of(const void* kernel);  // as far as is known
+
+}  // namespace llmcore_emulator
