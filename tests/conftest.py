@@ -1,6 +1,7 @@
 """One suite for every device: tests of ops, models, losses, training and generation run on the CPU, and with `-m gpu` on
 the GPU, where they are skipped when there is none."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,15 @@ def pytest_generate_tests(metafunc):
 @pytest.fixture(scope="module", autouse=True)
 def device(request):
     """Where everything is put in this test."""
-    name = getattr(request, "param", "cpu")
+    name, before = getattr(request, "param", "cpu"), os.environ.get("LLMCORE_DEVICE")
     try:
-        with _device.on(name):
-            yield name
+        _device.checked(name)
     except RuntimeError as error:
         pytest.skip(str(error))
+    os.environ["LLMCORE_DEVICE"] = name  # for the processes that a test starts
+    with _device.on(name):
+        yield name
+    if before is None:
+        del os.environ["LLMCORE_DEVICE"]
+    else:
+        os.environ["LLMCORE_DEVICE"] = before

@@ -107,9 +107,15 @@ Tensor from_dlpack(const py::capsule& capsule) {
   void* const data = static_cast<char*>(t.data) + t.byte_offset;
   if (reinterpret_cast<uintptr_t>(data) % size_of(dtype)) fail("from_dlpack", "an aligned tensor", "one that is not");
   PyCapsule_SetName(capsule.ptr(), "used_dltensor");
+  if (t.device.type == kDlCuda) {
+    py::gil_scoped_release release;
+    cuda().synchronize_all();  // its owner works on streams that ours does not wait for
+    check_cuda("from_dlpack");
+  }
   std::shared_ptr<void> owner(m, [](void* p) {
-    py::gil_scoped_acquire gil;  // the deleter may be Python's
     auto* const managed = static_cast<DlManaged*>(p);
+    if (managed->tensor.device.type == kDlCuda) cuda().synchronize();  // nor does its owner for ours
+    py::gil_scoped_acquire gil;                                        // the deleter may be Python's
     if (managed->deleter) managed->deleter(managed);
   });
   return Tensor::wrap(data, std::move(shape), std::move(strides), dtype, std::move(owner), true,

@@ -193,6 +193,15 @@ void register_losses(Binder& b) {
 }
 
 void register_optimizers(Binder& b) {
+  py::class_<UpdateBatch>(b.m, "UpdateBatch",
+                          "Updates in its `with` block go to the device together; on the CPU one by one.")
+      .def(py::init<>())
+      .def("__enter__", &UpdateBatch::begin)
+      .def("__exit__", [](UpdateBatch& batch, const py::object& error, const py::object&, const py::object&) {
+        const bool failed = !error.is_none();
+        py::gil_scoped_release release;
+        failed ? batch.cancel() : batch.end();
+      });
   const auto no_panels = std::vector<Panels>{};
   b.def(
       "adamw",

@@ -389,6 +389,7 @@ struct UpdateArgs {  // one update of a parameter; all float32
   const PackArgs* packs;           // (on the host) panels of p (rows, columns), which get its new values in this pass
   int64_t pack_count;
 };
+enum class UpdateRule : uint8_t { kAdamW, kLion, kSgd };
 struct MomentumArgs {  // m = beta m + (1 - beta) scale g; u = m, or looking ahead beta m + (1 - beta) scale g again
   int64_t n;
   const float* g;
@@ -522,6 +523,7 @@ struct KernelTable {
   void (*adamw)(const UpdateArgs&);
   void (*lion)(const UpdateArgs&);
   void (*sgd)(const UpdateArgs&);
+  void (*updates)(UpdateRule, const UpdateArgs*, int64_t count);  // of many parameters at once; null: one by one
   void (*momentum)(const MomentumArgs&);
   void (*sum_squares)(const SumSquaresArgs&);
   void (*sum)(const SumArgs&);

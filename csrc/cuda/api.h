@@ -57,7 +57,8 @@ struct CudaApi {
   void (*copy)(void* to, const void* from, size_t bytes);
   void (*copy_strided)(const StridedCopyArgs&);
   void (*zero)(void* p, size_t bytes);
-  void (*synchronize)();
+  void (*synchronize)();      // until all of this is done
+  void (*synchronize_all)();  // and all that others have given the device, who have streams of their own
 
   // What this thread launches between the two is recorded, not done. end: the graph, or null.
   void (*graph_begin)();

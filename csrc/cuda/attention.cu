@@ -83,13 +83,14 @@ size_t lay_out(const AttentionArgs& a, char* base, Prepared& p) {
 
 void prepare_backward(const AttentionBackwardArgs& args, const Prepared& prepared) {
   const AttentionArgs& a = args.forward;
-  launch("attention_backward", prepare_tiles_kernel, dim3(static_cast<unsigned>(a.B * prepared.tiles)), dim3(kQueryTile), 0,
-         a, prepared);
+  launch("attention_backward", prepare_tiles_kernel, dim3(static_cast<unsigned>(a.B * prepared.tiles)),
+         dim3(kQueryTile), 0, a, prepared);
   const unsigned blocks = ceil_div(a.B * a.H * prepared.tiles * kQueryTile, kPrepareThreads / kLanesOfRow);
   with_float(a.dtype, [&](auto x) {
     using T = decltype(x);
     const bool aligned = a.D % kVec<T> == 0 && multiple_of_8(a.out_stride) && aligned_to(16, {a.out, args.dout});
-    launch("attention_backward", prepare_rows_kernel<T>, dim3(blocks), dim3(kPrepareThreads), 0, args, prepared, aligned);
+    launch("attention_backward", prepare_rows_kernel<T>, dim3(blocks), dim3(kPrepareThreads), 0, args, prepared,
+           aligned);
   });
 }
 

@@ -16,23 +16,23 @@ constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 constexpr float kSlack = 8.0f;
 
 // ---- one entry per family of kernels ----------------------------------------------------------------
-void plain_forward(const AttentionArgs&);         // attention_plain.cu: everything
+void plain_forward(const AttentionArgs&);  // attention_plain.cu: everything
 size_t few_queries_workspace(const AttentionArgs&);
 bool takes_few_queries(const AttentionArgs&);
-void few_queries_forward(const AttentionArgs&);   // attention_decode.cu: a few queries, long caches
-bool takes_tiles(const AttentionArgs&);           // whether the kernels on tensor cores do this
-void tiles_forward(const AttentionArgs&);         // attention_forward.cu: bfloat16, D = 64 or 128
+void few_queries_forward(const AttentionArgs&);  // attention_decode.cu: a few queries, long caches
+bool takes_tiles(const AttentionArgs&);          // whether the kernels on tensor cores do this
+void tiles_forward(const AttentionArgs&);        // attention_forward.cu: bfloat16, D = 64 or 128
 
 // What the backward kernels read of every query, made once by prepare_backward(). Queries are padded to whole tiles,
 // T64 of them; those that are none, or see nothing, have lse2 = inf, so that their probabilities are 0.
 constexpr int kQueryTile = 64;
 struct Prepared {
-  float *lse2, *delta;      // (B,H,T64): lse in powers of two; rowsum(dO o O)
-  int32_t* low;             // (B,T64): the first key that the query sees
+  float *lse2, *delta;        // (B,H,T64): lse in powers of two; rowsum(dO o O)
+  int32_t* low;               // (B,T64): the first key that the query sees
   int32_t *lowest, *highest;  // (B,T64/64): the least and the greatest of these in a tile of queries
-  int64_t tiles;            // T64/64
+  int64_t tiles;              // T64/64
 };
-void plain_backward(const AttentionBackwardArgs&, const Prepared&);  // attention_plain_backward.cu: everything
+void plain_backward(const AttentionBackwardArgs&, const Prepared&);  // attention_plain.cu: everything
 bool takes_tiles(const AttentionBackwardArgs&);
 void tiles_backward(const AttentionBackwardArgs&, const Prepared&);  // attention_backward.cu
 
@@ -67,9 +67,7 @@ __device__ __forceinline__ const float* scale_at(const AttentionArgs& a, const f
 }
 
 // tanh within 1e-6 (absolute): what softcap multiplies by a few dozen.
-__device__ __forceinline__ float tanh_approx(float x) {
-  return 1.0f - 2.0f / (1.0f + exp2_approx(2.0f * kLog2e * x));
-}
+__device__ __forceinline__ float tanh_approx(float x) { return 1.0f - 2.0f / (1.0f + exp2_approx(2.0f * kLog2e * x)); }
 
 // ---- tiles of bfloat16 rows in shared memory, for ldmatrix ------------------------------------------
 // 16 bytes of a row lie where the row's last three bits put them, so that 8 rows at one column meet 8 groups of banks.

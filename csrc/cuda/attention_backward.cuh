@@ -65,8 +65,8 @@ __device__ __forceinline__ void rows_by_rows(float (&x)[kTiles][kOtherColumns][4
 }
 // sums (16 m, D) += x · other rows.
 template <int D, int kTiles>
-__device__ __forceinline__ void add_products(float (&sums)[kTiles][D / 8][4], const float (&x)[kTiles][kOtherColumns][4],
-                                             const bf16* other, int at) {
+__device__ __forceinline__ void add_products(float (&sums)[kTiles][D / 8][4],
+                                             const float (&x)[kTiles][kOtherColumns][4], const bf16* other, int at) {
 #pragma unroll
   for (int n = 0; n < kOtherColumns; n += 2) {
     uint32_t left[kTiles][4];
@@ -97,9 +97,9 @@ __global__ void __launch_bounds__(kBackwardThreads, 2)
   constexpr int kTiles = kOwnTiles<D>, kKeys = kOwnRows<D>;
   const AttentionArgs& a = args.forward;
   LLMCORE_DYNAMIC_SHARED(shared);
-  bf16* const keys = reinterpret_cast<bf16*>(shared);               // (kKeys,D)
-  bf16* const values = keys + kKeys * D;                            // (kKeys,D)
-  bf16* const queries_of_stage = values + kKeys * D;                // two stages of (64,D)
+  bf16* const keys = reinterpret_cast<bf16*>(shared);                  // (kKeys,D)
+  bf16* const values = keys + kKeys * D;                               // (kKeys,D)
+  bf16* const queries_of_stage = values + kKeys * D;                   // two stages of (64,D)
   bf16* const douts_of_stage = queries_of_stage + 2 * kOtherRows * D;  // likewise
   __shared__ __align__(16) float lse2_of_stage[2][kOtherRows], delta_of_stage[2][kOtherRows];
   __shared__ __align__(16) int low_of_stage[2][kOtherRows];
@@ -148,8 +148,10 @@ __global__ void __launch_bounds__(kBackwardThreads, 2)
   float dk[kTiles][D / 8][4] = {}, dv[kTiles][D / 8][4] = {};
   int at = next(-1), stage = 0;
   if (at < group * tiles) {
-    const bf16* const k = static_cast<const bf16*>(a.k) + b * a.k_stride.b + key0 * a.k_stride.t + kv_head * a.k_stride.h;
-    const bf16* const v = static_cast<const bf16*>(a.v) + b * a.v_stride.b + key0 * a.v_stride.t + kv_head * a.v_stride.h;
+    const bf16* const k =
+        static_cast<const bf16*>(a.k) + b * a.k_stride.b + key0 * a.k_stride.t + kv_head * a.k_stride.h;
+    const bf16* const v =
+        static_cast<const bf16*>(a.v) + b * a.v_stride.b + key0 * a.v_stride.t + kv_head * a.v_stride.h;
     copy_rows<D, kKeys, kBackwardThreads>(keys, k, a.k_stride.t, valid);
     copy_rows<D, kKeys, kBackwardThreads>(values, v, a.v_stride.t, valid);
     copy(at, 0);
@@ -165,7 +167,8 @@ __global__ void __launch_bounds__(kBackwardThreads, 2)
     const int first = past + at % tiles * kOtherRows - key0;  // position of the tile's first query; the first key has 0
     const bool all_low = prepared.highest[b * prepared.tiles + at % tiles] <= key0 + own;
     at = following;
-    const bf16 *const queries = queries_of_stage + stage * kOtherRows * D, *const douts = douts_of_stage + stage * kOtherRows * D;
+    const bf16 *const queries = queries_of_stage + stage * kOtherRows * D, *const douts =
+                                                                               douts_of_stage + stage * kOtherRows * D;
 #pragma unroll 1
     for (int part = 0; part < kOtherRows; part += kOtherStep) {
       if (a.causal && first + part + kOtherStep <= own) continue;  // all stand before the warp's keys
@@ -209,10 +212,10 @@ __global__ void __launch_bounds__(kBackwardThreads, 2)
       const int row = own + m * 16 + i * 8 + lane / 4;
       if (row >= valid) continue;
       const int64_t key = key0 + row;
-      store_row<D>(static_cast<bf16*>(args.dk) + b * a.k_stride.b + key * a.k_stride.t + kv_head * a.k_stride.h, dk[m], i,
-                   a.scale);
-      store_row<D>(static_cast<bf16*>(args.dv) + b * a.v_stride.b + key * a.v_stride.t + kv_head * a.v_stride.h, dv[m], i,
-                   1.0f);
+      store_row<D>(static_cast<bf16*>(args.dk) + b * a.k_stride.b + key * a.k_stride.t + kv_head * a.k_stride.h, dk[m],
+                   i, a.scale);
+      store_row<D>(static_cast<bf16*>(args.dv) + b * a.v_stride.b + key * a.v_stride.t + kv_head * a.v_stride.h, dv[m],
+                   i, 1.0f);
     }
 }
 
@@ -223,9 +226,9 @@ __global__ void __launch_bounds__(kBackwardThreads, 2)
   constexpr int kTiles = kOwnTiles<D>, kQueries = kOwnRows<D>;
   const AttentionArgs& a = args.forward;
   LLMCORE_DYNAMIC_SHARED(shared);
-  bf16* const queries = reinterpret_cast<bf16*>(shared);           // (kQueries,D)
-  bf16* const douts = queries + kQueries * D;                      // (kQueries,D)
-  bf16* const keys_of_stage = douts + kQueries * D;                // two stages of (64,D)
+  bf16* const queries = reinterpret_cast<bf16*>(shared);             // (kQueries,D)
+  bf16* const douts = queries + kQueries * D;                        // (kQueries,D)
+  bf16* const keys_of_stage = douts + kQueries * D;                  // two stages of (64,D)
   bf16* const values_of_stage = keys_of_stage + 2 * kOtherRows * D;  // likewise
   __shared__ int low[kQueries];
 
@@ -280,7 +283,9 @@ __global__ void __launch_bounds__(kBackwardThreads, 2)
     __syncthreads();  // the tile has come, and nobody reads the one before it any more
     if (tile + 1 < last) copy(tile + 1);
     cp_async_commit();
-    const bf16 *const keys_here = keys_of_stage + (tile & 1) * kOtherRows * D, *const values_here = values_of_stage + (tile & 1) * kOtherRows * D;
+    const bf16 *const keys_here = keys_of_stage + (tile & 1) * kOtherRows * D, *const values_here =
+                                                                                   values_of_stage +
+                                                                                   (tile & 1) * kOtherRows * D;
 #pragma unroll 1
     for (int part = 0; part < kOtherRows; part += kOtherStep) {
       const int key0 = tile * kOtherRows + part;
@@ -293,7 +298,8 @@ __global__ void __launch_bounds__(kBackwardThreads, 2)
 #pragma unroll
         for (int n = 0; n < kOtherColumns; ++n)
 #pragma unroll
-          for (int j = 0; j < 4; ++j) gradient<kCapped>(s[m][n][j], dp[m][n][j], lse2[m][j / 2], delta[m][j / 2], scale);
+          for (int j = 0; j < 4; ++j)
+            gradient<kCapped>(s[m][n][j], dp[m][n][j], lse2[m][j / 2], delta[m][j / 2], scale);
       if (key0 + kOtherStep > keys || highest > key0 || (a.causal && key0 + kOtherStep - 1 > first_position + own)) {
 #pragma unroll
         for (int m = 0; m < kTiles; ++m)
@@ -320,7 +326,8 @@ __global__ void __launch_bounds__(kBackwardThreads, 2)
       const int row = own + m * 16 + i * 8 + lane / 4;
       if (row >= rows) continue;
       const int64_t t = t0 + row;
-      store_row<D>(static_cast<bf16*>(args.dq) + b * a.q_stride.b + t * a.q_stride.t + h * a.q_stride.h, dq[m], i, a.scale);
+      store_row<D>(static_cast<bf16*>(args.dq) + b * a.q_stride.b + t * a.q_stride.t + h * a.q_stride.h, dq[m], i,
+                   a.scale);
     }
 }
 

@@ -46,7 +46,7 @@ void launch_plain(const AttentionArgs& a, const Splits& s) {
 }
 template <class T, class C>
 void launch_plain(const AttentionArgs& a, const Splits& s) {
-  a.T * (a.H / a.Hkv) == 1 ? launch_plain<T, C, 1>(a, s) : launch_plain<T, C, 4>(a, s);
+  a.T*(a.H / a.Hkv) == 1 ? launch_plain<T, C, 1>(a, s) : launch_plain<T, C, 4>(a, s);
 }
 
 }  // namespace

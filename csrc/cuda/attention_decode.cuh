@@ -9,8 +9,8 @@ namespace cuda {
 namespace {
 
 struct Splits {
-  int keys;        // in a split, whole tiles
-  int count;       // splits of the cache's capacity
+  int keys;         // in a split, whole tiles
+  int count;        // splits of the cache's capacity
   float* products;  // (B,H,T,count,D): sums of probabilities times values
   float* totals;    // (B,H,T,count,2): what was subtracted from the scores, and the sum of the probabilities
 };
@@ -35,8 +35,8 @@ struct FewPiece {
 
 // One element of out and, from whoever has the first, lse.
 template <class T>
-__device__ __forceinline__ void put_result(const AttentionArgs& a, int64_t b, int64_t h, int64_t t, int d, float product,
-                                           float base, float sum) {
+__device__ __forceinline__ void put_result(const AttentionArgs& a, int64_t b, int64_t h, int64_t t, int d,
+                                           float product, float base, float sum) {
   const bool none = seen_by(a, b, t).end <= 0;
   static_cast<T*>(a.out)[b * a.out_stride.b + t * a.out_stride.t + h * a.out_stride.h + d] =
       rounded<T>(none ? 0.0f : product / sum);
@@ -45,8 +45,8 @@ __device__ __forceinline__ void put_result(const AttentionArgs& a, int64_t b, in
 }
 // The same of a split, or the whole where there is one only.
 template <class T>
-__device__ __forceinline__ void put_split(const AttentionArgs& a, const Splits& s, const FewPiece& piece, int row, int d,
-                                          float product, float base, float sum) {
+__device__ __forceinline__ void put_split(const AttentionArgs& a, const Splits& s, const FewPiece& piece, int row,
+                                          int d, float product, float base, float sum) {
   if (s.count == 1) return put_result<T>(a, piece.b, piece.head(row), piece.query(row), d, product, base, sum);
   const int64_t at = piece.of_all(a, row) * s.count + piece.split;
   s.products[at * a.D + d] = product;
@@ -68,8 +68,7 @@ __global__ void __launch_bounds__(kMergeThreads) merge_splits_kernel(const Atten
   for (int d = threadIdx.x; d < a.D; d += kMergeThreads) {
     float product = 0.0f;
 #pragma unroll 4
-    for (int i = first; i < last; ++i)
-      product = fmaf(products[i * a.D + d], exp2f(totals[2 * i] - subtract), product);
+    for (int i = first; i < last; ++i) product = fmaf(products[i * a.D + d], exp2f(totals[2 * i] - subtract), product);
     put_result<T>(a, b, h, t, d, product, base, sum);
   }
 }
@@ -85,8 +84,8 @@ constexpr size_t few_shared() {
 
 // q (B,T,H,D), k, v (B,S,Hkv,D) or blocks, C their element.
 template <int D, class C, bool kCapped>
-__global__ void __launch_bounds__(kFewThreads) few_tiles_kernel(const AttentionArgs a, const Splits splits,
-                                                                const ScoreScale scale) {
+__global__ void __launch_bounds__(kFewThreads)
+    few_tiles_kernel(const AttentionArgs a, const Splits splits, const ScoreScale scale) {
   LLMCORE_DYNAMIC_SHARED(shared);
   bf16* const keys_of_stage = reinterpret_cast<bf16*>(shared);     // two stages of (64,D)
   bf16* const values_of_stage = keys_of_stage + 2 * kKeyTile * D;  // likewise
@@ -105,7 +104,8 @@ __global__ void __launch_bounds__(kFewThreads) few_tiles_kernel(const AttentionA
 
   const auto copy = [&](int tile) {
     const int stage = (tile & 1) * kKeyTile * D;
-    copy_tile<D, kFewThreads, C>(keys_of_stage + stage, a, a.k, a.k_stride, a.k_scale, piece.b, tile, piece.kv_head, keys);
+    copy_tile<D, kFewThreads, C>(keys_of_stage + stage, a, a.k, a.k_stride, a.k_scale, piece.b, tile, piece.kv_head,
+                                 keys);
     copy_tile<D, kFewThreads, C>(values_of_stage + stage, a, a.v, a.v_stride, a.v_scale, piece.b, tile, piece.kv_head,
                                  keys);
   };
@@ -127,8 +127,7 @@ __global__ void __launch_bounds__(kFewThreads) few_tiles_kernel(const AttentionA
     for (int d = 0; d < D / 16; ++d)
 #pragma unroll
       for (int j = 0; j < 2; ++j)
-        queries[d][2 * j + i] =
-            is ? *reinterpret_cast<const uint32_t*>(q + d * 16 + j * 8 + lane % 4 * 2) ^ turn : 0u;
+        queries[d][2 * j + i] = is ? *reinterpret_cast<const uint32_t*>(q + d * 16 + j * 8 + lane % 4 * 2) ^ turn : 0u;
   }
   float o[D / 8][4] = {}, base[2] = {-INFINITY, -INFINITY}, sum[2] = {};
   for (int tile = first; tile < last; ++tile) {
@@ -202,8 +201,8 @@ __global__ void __launch_bounds__(kFewThreads) few_tiles_kernel(const AttentionA
     const float less = base[i] == -INFINITY ? 1.0f : exp2_approx(base[i] - highest);
 #pragma unroll
     for (int n = 0; n < D / 8; ++n)
-      *reinterpret_cast<Vec<float, 2>*>(products + (warp * kFewRows + row) * D + n * 8 + lane % 4 * 2) = {
-          {o[n][2 * i] * less, o[n][2 * i + 1] * less}};
+      *reinterpret_cast<Vec<float, 2>*>(products + (warp * kFewRows + row) * D + n * 8 +
+                                        lane % 4 * 2) = {{o[n][2 * i] * less, o[n][2 * i + 1] * less}};
   }
   __syncthreads();
   for (int i = threadIdx.x; i < kFewRows * D; i += kFewThreads) {
@@ -256,11 +255,11 @@ __device__ __forceinline__ void load_run(float (&x)[kCount], const C* p, int cou
   }
 }
 
-// q (B,T,H,D), k, v (B,S,Hkv,D) or blocks, C their element; D at most 1024. A block has kRows rows. aligned: whether all
-// rows of k and v allow accesses of kRun elements.
+// q (B,T,H,D), k, v (B,S,Hkv,D) or blocks, C their element; D at most 1024. A block has kRows rows. aligned: whether
+// all rows of k and v allow accesses of kRun elements.
 template <class T, class C, int kRows>
-__global__ void __launch_bounds__(kPlainFewThreads, 2) few_plain_kernel(const AttentionArgs a, const Splits splits,
-                                                                     const bool aligned) {
+__global__ void __launch_bounds__(kPlainFewThreads, 2)
+    few_plain_kernel(const AttentionArgs a, const Splits splits, const bool aligned) {
   constexpr int kN = kRun<C>;
   LLMCORE_DYNAMIC_SHARED(shared);
   const int D = static_cast<int>(a.D), wide = (D + 7) / 8 * 8;
@@ -284,10 +283,11 @@ __global__ void __launch_bounds__(kPlainFewThreads, 2) few_plain_kernel(const At
 
   for (int i = tid; i < kRows * wide; i += kPlainFewThreads) {
     const int row = piece.row0 + i / wide, d = i % wide;
-    queries[i] = row < piece.rows && d < D
-                     ? as_float(static_cast<const T*>(a.q)[piece.b * a.q_stride.b + piece.query(row) * a.q_stride.t +
-                                                           piece.head(row) * a.q_stride.h + d])
-                     : 0.0f;
+    queries[i] =
+        row < piece.rows && d < D
+            ? as_float(static_cast<const T*>(
+                  a.q)[piece.b * a.q_stride.b + piece.query(row) * a.q_stride.t + piece.head(row) * a.q_stride.h + d])
+            : 0.0f;
   }
   const float factor = a.softcap > 0 ? 1.0f : a.scale * kLog2e;
   const int runs = (D + kN - 1) / kN, key_groups = min(kMostKeyGroups, kPlainFewThreads / runs);

@@ -93,8 +93,8 @@ __global__ void __launch_bounds__(kForwardThreads, 2) forward_kernel(const Atten
     const Seen seen = is ? seen_by(a, b, t0 + threadIdx.x) : Seen{INT_MAX, 0};
     shared.low[threadIdx.x] = seen.low, shared.end[threadIdx.x] = seen.end;
     const bool any = is && seen.low < seen.end;
-    const KeyRange range{warp_min(any ? seen.low : INT_MAX), warp_max(any ? seen.end : 0),
-                         warp_max(is ? seen.low : 0), warp_min(is ? seen.end : INT_MAX)};
+    const KeyRange range{warp_min(any ? seen.low : INT_MAX), warp_max(any ? seen.end : 0), warp_max(is ? seen.low : 0),
+                         warp_min(is ? seen.end : INT_MAX)};
     if (lane == 0) shared.ranges[warp] = range;
   }
   __syncthreads();
@@ -203,13 +203,16 @@ __global__ void __launch_bounds__(kForwardThreads, 2) forward_kernel(const Atten
       if (row >= rows_here) continue;
       const bool none = shared.end[row] <= 0;
       const float inverse = 1.0f / sum;
-      bf16* const to = static_cast<bf16*>(a.out) + b * a.out_stride.b + (t0 + row) * a.out_stride.t + h * a.out_stride.h;
+      bf16* const to =
+          static_cast<bf16*>(a.out) + b * a.out_stride.b + (t0 + row) * a.out_stride.t + h * a.out_stride.h;
 #pragma unroll
       for (int n = 0; n < D / 8; ++n)
         *reinterpret_cast<uint32_t*>(to + n * 8 + lane % 4 * 2) =
             none ? 0u : pack_bf16x2(o[m][n][2 * i] * inverse, o[m][n][2 * i + 1] * inverse);
       if (a.lse && lane % 4 == 0)
-        a.lse[(b * a.H + h) * a.T + t0 + row] = sum > 0 ? fmaf(rows.base[m][i], kLn2, logf(sum)) : none ? -INFINITY : logf(sum);
+        a.lse[(b * a.H + h) * a.T + t0 + row] = sum > 0 ? fmaf(rows.base[m][i], kLn2, logf(sum))
+                                                : none  ? -INFINITY
+                                                        : logf(sum);
     }
 }
 

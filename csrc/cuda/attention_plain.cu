@@ -19,7 +19,8 @@ void launch_backward(const AttentionBackwardArgs& args, const Prepared& prepared
   const AttentionArgs& a = args.forward;
   const unsigned parts = ceil_div(a.D, kColumns);
   const dim3 key_grid(parts * ceil_div(a.S, kTile) * static_cast<unsigned>(a.B * a.Hkv));
-  launch("attention_backward", plain_key_gradients_kernel<T, kColumns>, key_grid, dim3(kPlainThreads), 0, args, prepared);
+  launch("attention_backward", plain_key_gradients_kernel<T, kColumns>, key_grid, dim3(kPlainThreads), 0, args,
+         prepared);
   const dim3 query_grid(parts * ceil_div(a.T, kTile) * static_cast<unsigned>(a.B * a.H));
   launch("attention_backward", plain_query_gradients_kernel<T, kColumns>, query_grid, dim3(kPlainThreads), 0, args,
          prepared);

@@ -64,7 +64,8 @@ struct Sums {
 };
 // += sum over k of left[k][row] * right[k][column]
 template <int kColumns>
-__device__ __forceinline__ void add_outer(Sums<kColumns>& sums, const float* left, const float* right, int right_stride) {
+__device__ __forceinline__ void add_outer(Sums<kColumns>& sums, const float* left, const float* right,
+                                          int right_stride) {
   const int y = threadIdx.x / 16 * 4, x = threadIdx.x % 16 * 4;
 #pragma unroll 8
   for (int k = 0; k < kDepth; ++k) {
@@ -109,7 +110,8 @@ __device__ __forceinline__ void add_product(PlainShared& shared, Sums<kColumns>&
   __syncthreads();
 #pragma unroll
   for (int j = 0; j < 4; ++j)
-    *reinterpret_cast<Vec<float, 4>*>(shared.tile + (column + j) * kTileStride + y) = {{x[0][j], x[1][j], x[2][j], x[3][j]}};
+    *reinterpret_cast<Vec<float, 4>*>(shared.tile + (column + j) * kTileStride +
+                                      y) = {{x[0][j], x[1][j], x[2][j], x[3][j]}};
   for (int k = 0; k < kTile; k += kDepth) {
     __syncthreads();
     stage_rows<kColumns>(shared.operands, rows, k, count, first, D);
@@ -140,7 +142,7 @@ struct PlainScale {
 // q (B,T,H,D), k, v (B,S,Hkv,D) or blocks, C their element; out (B,T,H,D), lse (B,H,T). Blocks: columns, then query
 // tiles, then heads.
 template <class T, class C, int kColumns>
-__global__ void __launch_bounds__(kPlainThreads, 2) plain_forward_kernel(const AttentionArgs a) {
+__global__ void __launch_bounds__(kPlainThreads, sizeof(C) == 1 ? 1 : 2) plain_forward_kernel(const AttentionArgs a) {
   static_assert(kColumns <= 2 * kTileStride, "rows fit where two operands do");
   __shared__ PlainShared shared;
   __shared__ int lowest, last_end;
@@ -265,7 +267,8 @@ __global__ void __launch_bounds__(kPlainThreads, 1)
   const int64_t parts = (a.D + kColumns - 1) / kColumns, spans = (a.S + kTile - 1) / kTile, group = a.H / a.Hkv;
   const int64_t column0 = blockIdx.x % parts * kColumns, key0 = blockIdx.x / parts % spans * kTile;
   const int64_t b = blockIdx.x / parts / spans / a.Hkv, kv_head = blockIdx.x / parts / spans % a.Hkv;
-  const int rows = static_cast<int>(min(int64_t{kTile}, a.S - key0)), y = threadIdx.x / 16 * 4, x = threadIdx.x % 16 * 4;
+  const int rows = static_cast<int>(min(int64_t{kTile}, a.S - key0)), y = threadIdx.x / 16 * 4,
+            x = threadIdx.x % 16 * 4;
   const Strides3 dout_stride{a.T * a.H * a.D, a.H * a.D, a.D};
   const Rows<T> keys = rows_from<T>(a.k, a.k_stride, b, key0, kv_head);
   const Rows<T> values = rows_from<T>(a.v, a.v_stride, b, key0, kv_head);
@@ -307,7 +310,8 @@ __global__ void __launch_bounds__(kPlainThreads, 1)
   __shared__ PlainShared shared;
   const AttentionArgs& a = args.forward;
   const int64_t parts = (a.D + kColumns - 1) / kColumns, spans = prepared.tiles;
-  const int64_t column0 = blockIdx.x % parts * kColumns, tile = spans - 1 - blockIdx.x / parts % spans, t0 = tile * kTile;
+  const int64_t column0 = blockIdx.x % parts * kColumns, tile = spans - 1 - blockIdx.x / parts % spans,
+                t0 = tile * kTile;
   const int64_t b = blockIdx.x / parts / spans / a.H, h = blockIdx.x / parts / spans % a.H, kv_head = h / (a.H / a.Hkv);
   const int rows = static_cast<int>(min(int64_t{kTile}, a.T - t0)), y = threadIdx.x / 16 * 4, x = threadIdx.x % 16 * 4;
   const int64_t past = a.S - a.T + t0;

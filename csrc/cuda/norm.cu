@@ -216,6 +216,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, 16 / kWarps)
       if (own + j * step >= columns) continue;
 #pragma unroll
       for (int c = 0; c < kCount; ++c)
+#pragma unroll 1
         for (int group = 1; group < groups; ++group)
           total[k][j].v[c] += combined[((j * kCount + c) * groups + group) * at.threads + at.thread];
       store(a.workspace + (int64_t{blockIdx.x} * 2 + k) * a.C + own + j * step, total[k][j]);

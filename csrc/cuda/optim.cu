@@ -167,6 +167,17 @@ void update_one(const UpdateArgs& a) {
   update_all<Rule>(&a, 1);
 }
 
+void updates(UpdateRule rule, const UpdateArgs* a, int64_t count) {
+  switch (rule) {
+    case UpdateRule::kAdamW:
+      return update_all<AdamWRule>(a, count);
+    case UpdateRule::kLion:
+      return update_all<LionRule>(a, count);
+    case UpdateRule::kSgd:
+      return update_all<SgdRule>(a, count);
+  }
+}
+
 // ---- momentum -------------------------------------------------------------------------------------
 
 template <int kCount>
@@ -254,6 +265,7 @@ void sum(const SumArgs& a) { launch("sum", sum_kernel, 1, kSumThreads, 0, a); }
 }  // namespace
 
 void register_optim(KernelTable& t) {
+  t.updates = updates;
   t.adamw = update_one<AdamWRule>;
   t.lion = update_one<LionRule>;
   t.sgd = update_one<SgdRule>;

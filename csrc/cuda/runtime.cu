@@ -1,5 +1,6 @@
 // The device behind the kernels: its stream, memory that is kept for reuse, copies, graphs and errors.
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -54,6 +55,15 @@ Device& device() {
   return *instance;
 }
 
+// LLMCORE_CUDA_CACHE=0: every tensor has memory of its own, so that a sanitizer sees where one ends.
+bool caching() {
+  static const bool wanted = [] {
+    const char* given = std::getenv("LLMCORE_CUDA_CACHE");
+    return !given || std::strcmp(given, "0") != 0;
+  }();
+  return wanted;
+}
+
 size_t rounded_size(size_t bytes) {
   const size_t unit = bytes >= kLarge ? kLarge / 8 : kGranularity;
   return bytes ? (bytes + unit - 1) / unit * unit : unit;
@@ -90,7 +100,7 @@ void release(Device& d) {
 }
 
 bool add_segment(Device& d, size_t size) {
-  const size_t bytes = size >= kSegment / 2 ? size : kSegment;
+  const size_t bytes = size >= kSegment / 2 || !caching() ? size : kSegment;
   void* p = nullptr;
   for (const size_t wanted : {bytes, size}) {
     if (cudaMalloc(&p, wanted) == cudaSuccess) {
@@ -115,10 +125,10 @@ std::string megabytes(size_t bytes) {
 
 void* allocate(size_t bytes) {
   Device& d = device();
-  const size_t size = rounded_size(bytes);
+  const size_t size = caching() ? rounded_size(bytes) : bytes ? bytes : 1;
   std::lock_guard<std::mutex> lock(d.mutex);
   auto hole = d.holes.lower_bound(size);
-  if (hole == d.holes.end()) {
+  if (hole == d.holes.end() || !caching()) {
     if (!add_segment(d, size)) {
       cudaStreamSynchronize(d.stream);
       release(d);
@@ -176,6 +186,10 @@ void deallocate(void* memory, size_t) {
     }
   }
   add_hole(d, at->first, at->second.size);
+  if (!caching()) {
+    cudaStreamSynchronize(d.stream);
+    release(d);
+  }
 }
 
 void release_cached() {
@@ -269,6 +283,7 @@ void zero(void* p, size_t bytes) {
 }
 
 void synchronize() { note("synchronize", cudaStreamSynchronize(device().stream)); }
+void synchronize_all() { note("synchronize", cudaDeviceSynchronize()); }
 
 void graph_begin() {
   Device& d = device();
@@ -398,6 +413,7 @@ CudaApi make_api() {
   api.allocate_pinned = allocate_pinned, api.deallocate_pinned = deallocate_pinned;
   api.to_device = to_device, api.pinned_to_device = pinned_to_device, api.to_host = to_host;
   api.copy = copy, api.copy_strided = copy_strided, api.zero = zero, api.synchronize = synchronize;
+  api.synchronize_all = synchronize_all;
   api.graph_begin = graph_begin, api.graph_end = graph_end;
   api.graph_launch = graph_launch, api.graph_destroy = graph_destroy;
   return api;

@@ -7,7 +7,7 @@ namespace llmcore {
 namespace cuda {
 namespace {
 
-constexpr int kSamplePiece = 1 << 13;  // tokens of a block, which keeps them in registers
+constexpr int kSamplePiece = 1 << 13;  // tokens of a block
 constexpr int kPieceThreads = 256;
 constexpr int kPieceSteps = kSamplePiece / kPieceThreads / 4;  // of four tokens a thread
 constexpr int kMostCandidates = 1 << 12;

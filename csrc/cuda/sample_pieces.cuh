@@ -1,5 +1,5 @@
-// The two passes over the logits, in pieces that blocks keep in registers: a survey of the maxima, and a scan that
-// draws or finds the tokens that may survive the filters.
+// The two passes over the logits, a block for each piece of a row: a survey of the maxima, and a scan that draws or
+// finds the tokens that may survive the filters.
 #pragma once
 #include <type_traits>
 

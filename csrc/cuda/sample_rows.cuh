@@ -286,7 +286,7 @@ __device__ int32_t sample_row(const Tokens<T>& whole, int64_t b, int id_bits, co
 
 // token (B), logprob (B), probs (B,V); a block has a row.
 template <class T>
-__global__ void __launch_bounds__(kMostRowThreads) row_kernel(SampleArgs a, Space space, int id_bits) {
+__global__ void __launch_bounds__(kMostRowThreads, 1) row_kernel(SampleArgs a, Space space, int id_bits) {
   __shared__ RowShared shared;
   const int64_t b = blockIdx.x;
   const RowParameters p = row_parameters(a, b);

@@ -28,8 +28,16 @@ void check_betas(const char* op, float beta1, float beta2) {
     fail(op, "betas in [0, 1)", std::to_string(beta1) + ", " + std::to_string(beta2));
 }
 
-// `a` with what all rules have in common, run.
-void run(const char* op, void (*KernelTable::*rule)(const UpdateArgs&), UpdateArgs a, Tensor& param, const Tensor& grad,
+thread_local UpdateBatch* batch = nullptr;
+
+void (*KernelTable::* entry_of(UpdateRule rule))(const UpdateArgs&) {
+  return rule == UpdateRule::kAdamW  ? &KernelTable::adamw
+         : rule == UpdateRule::kLion ? &KernelTable::lion
+                                     : &KernelTable::sgd;
+}
+
+// `a` with what all rules have in common, run or collected. state: what a's m and v are.
+void run(const char* op, UpdateRule rule, UpdateArgs a, Tensor& param, const Tensor& grad, std::vector<Tensor> state,
          const Update& u) {
   a.n = param.size();
   a.p = param.data_as<float>(), a.g = grad.data_as<float>();
@@ -46,10 +54,51 @@ void run(const char* op, void (*KernelTable::*rule)(const UpdateArgs&), UpdateAr
     packs.push_back({param.data(), DType::kF32, a.columns, p.K, p.N, p.transposed, p.data.data(), p.dtype, p.paired});
   }
   a.packs = packs.data(), a.pack_count = static_cast<int64_t>(packs.size());
-  kernel(op, param.device(), rule)(a);
+  if (!UpdateBatch::collecting() || !kernels(param.device()).updates) {
+    kernel(op, param.device(), entry_of(rule))(a);
+    return;
+  }
+  state.insert(state.end(), {param, grad});
+  for (const Panels& p : u.panels) state.push_back(p.data);
+  UpdateBatch::collecting()->add(rule, param.device(), a, std::move(packs), std::move(state));
 }
 
 }  // namespace
+
+UpdateBatch* UpdateBatch::collecting() { return batch; }
+
+void UpdateBatch::begin() {
+  if (batch) throw std::runtime_error("[updates] expected one batch at a time, got a second");
+  batch = this;
+}
+
+void UpdateBatch::cancel() {
+  if (batch == this) batch = nullptr;
+  updates_.clear();
+}
+
+void UpdateBatch::add(UpdateRule rule, Device device, const UpdateArgs& a, std::vector<PackArgs> packs,
+                      std::vector<Tensor> kept) {
+  updates_.push_back({rule, device, a, std::move(packs), std::move(kept)});
+}
+
+void UpdateBatch::end() {
+  batch = nullptr;
+  const std::vector<Collected> all = std::move(updates_);
+  updates_.clear();
+  // Neighbours of one kind go together.
+  for (size_t first = 0; first < all.size();) {
+    std::vector<UpdateArgs> some;
+    size_t at = first;
+    for (; at < all.size() && all[at].rule == all[first].rule && all[at].device == all[first].device; ++at) {
+      some.push_back(all[at].args);
+      some.back().packs = all[at].packs.data();
+    }
+    kernels(all[first].device).updates(all[first].rule, some.data(), static_cast<int64_t>(some.size()));
+    check_cuda("updates");
+    first = at;
+  }
+}
 
 void adamw(Tensor& param, const Tensor& grad, Tensor& m, Tensor& v, float beta1, float beta2, float eps, int64_t step,
            const Update& update) {
@@ -62,7 +111,7 @@ void adamw(Tensor& param, const Tensor& grad, Tensor& m, Tensor& v, float beta1,
   a.beta1 = beta1, a.beta2 = beta2, a.eps = eps;
   a.correction1 = static_cast<float>(1.0 - std::pow(static_cast<double>(beta1), static_cast<double>(step)));
   a.correction2 = static_cast<float>(1.0 - std::pow(static_cast<double>(beta2), static_cast<double>(step)));
-  run(op, &KernelTable::adamw, a, param, grad, update);
+  run(op, UpdateRule::kAdamW, a, param, grad, {m, v}, update);
 }
 
 void lion(Tensor& param, const Tensor& grad, Tensor& m, float beta1, float beta2, const Update& update) {
@@ -71,7 +120,7 @@ void lion(Tensor& param, const Tensor& grad, Tensor& m, float beta1, float beta2
   check_betas(op, beta1, beta2);
   UpdateArgs a{};
   a.m = m.data_as<float>(), a.beta1 = beta1, a.beta2 = beta2;
-  run(op, &KernelTable::lion, a, param, grad, update);
+  run(op, UpdateRule::kLion, a, param, grad, {m}, update);
 }
 
 void sgd(Tensor& param, const Tensor& grad, Tensor* m, float momentum, bool nesterov, const Update& update) {
@@ -80,7 +129,7 @@ void sgd(Tensor& param, const Tensor& grad, Tensor* m, float momentum, bool nest
   check_betas(op, momentum, 0);
   UpdateArgs a{};
   a.m = m ? m->data_as<float>() : nullptr, a.beta1 = momentum, a.nesterov = nesterov;
-  run(op, &KernelTable::sgd, a, param, grad, update);
+  run(op, UpdateRule::kSgd, a, param, grad, m ? std::vector<Tensor>{*m} : std::vector<Tensor>{}, update);
 }
 
 Tensor momentum(const Tensor& grad, Tensor& m, float beta, bool nesterov, float grad_scale) {

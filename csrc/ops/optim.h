@@ -15,6 +15,30 @@ struct Update {
   const std::vector<Panels>& panels;
 };
 
+// Updates of many parameters at once, where the device has that: between begin() and end() this thread's updates are
+// collected, and end() does them. On the CPU they are done as they come.
+class UpdateBatch {
+ public:
+  ~UpdateBatch() { cancel(); }
+  void begin();  // std::runtime_error if this thread collects already
+  void end();
+  void cancel();  // forgets what was collected
+
+  static UpdateBatch* collecting();
+  // kept: what the pointers of a need; packs: in place of a.packs.
+  void add(UpdateRule rule, Device device, const UpdateArgs& a, std::vector<PackArgs> packs, std::vector<Tensor> kept);
+
+ private:
+  struct Collected {
+    UpdateRule rule;
+    Device device;
+    UpdateArgs args;
+    std::vector<PackArgs> packs;
+    std::vector<Tensor> kept;
+  };
+  std::vector<Collected> updates_;
+};
+
 // Loshchilov & Hutter 2019; step is 1 for the first update.
 void adamw(Tensor& param, const Tensor& grad, Tensor& m, Tensor& v, float beta1, float beta2, float eps, int64_t step,
            const Update& update);
@@ -29,8 +53,8 @@ Tensor momentum(const Tensor& grad, Tensor& m, float beta, bool nesterov, float 
 
 // sqrt of the sum of squares over all tensors, summed in float64 in a fixed order.
 double global_norm(const std::vector<Tensor>& tensors);
-// The matrix x (m, n) float32 with all its singular values moved near 1, float32: X <- (a + b A + c A^2) X, A = X X^T on
-// the shorter side, five times, from x / |x| (Newton-Schulz; a, b, c of Jordan et al. 2024). dtype: of the products.
+// The matrix x (m, n) float32 with all its singular values moved near 1, float32: X <- (a + b A + c A^2) X, A = X X^T
+// on the shorter side, five times, from x / |x| (Newton-Schulz; a, b, c of Jordan et al. 2024). dtype: of the products.
 Tensor orthogonalised(const Tensor& x, DType dtype);
 // factor times the sum of x float32, a tensor of no dimensions; added up in float64 in a fixed order.
 Tensor sum(const Tensor& x, double factor);

@@ -1,4 +1,5 @@
-// Draws tokens by the noise of core/noise.h from equal logits: one token for each step from 0 on. Arguments: seed, steps, V.
+// Draws tokens by the noise of core/noise.h from equal logits: one token for each step from 0 on. Arguments: seed,
+// steps, V.
 #include "core/noise.h"
 
 #include <cstdio>
@@ -16,7 +17,7 @@ int main(int, char** argv) {
     }
     std::printf("%u\n", best);
   }
-  // Numbers of the whole range, as bits: zero, the least and the largest that is cut.
-  for (uint32_t random : {0u, 1u, 0x7fffffffu, 0x80000000u, 0xfffffeffu, 0xffffffffu})
-    std::printf("%08x\n", llmcore::noise_bits(llmcore::gumbel_of(random)));
+  // Noise of the least and the largest words and some between, as bits.
+  constexpr uint32_t kWords[] = {0u, 1u, 0x7fffffffu, 0x80000000u, 0xfffffeffu, 0xffffffffu};
+  for (uint32_t random : kWords) std::printf("%08x\n", llmcore::noise_bits(llmcore::gumbel_of(random)));
 }

@@ -17,7 +17,7 @@ from llmcore.train import PretrainConfig, Report, pretrain
 from llmcore.train.checkpoint import latest_checkpoint, load_checkpoint
 from runs import assert_same_weights
 
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.host]
 pytest.importorskip("mpi4py")
 if shutil.which("mpiexec") is None:
     pytest.skip("no mpiexec", allow_module_level=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import ClassVar
 
 import numpy as np
@@ -45,12 +46,14 @@ class Optimizer:
         """One update of every parameter that has a gradient; gradients are multiplied by grad_scale first. done: is told
         the name of each parameter as soon as that is through."""
         self.steps += 1
-        for name, p in self.parameters.items():
-            if p.grad is not None:
-                decay = self.weight_decay if p.ndim >= 2 else 0.0
-                self.update(name, p, self._kept[name], self.lr if lr is None else lr, decay, grad_scale)
-            if done is not None:
-                done(name)
+        # A GPU takes all together, unless somebody waits for each.
+        with _core.UpdateBatch() if done is None else nullcontext():
+            for name, p in self.parameters.items():
+                if p.grad is not None:
+                    decay = self.weight_decay if p.ndim >= 2 else 0.0
+                    self.update(name, p, self._kept[name], self.lr if lr is None else lr, decay, grad_scale)
+                if done is not None:
+                    done(name)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Views of what is kept, of a GPU's copies, `m.<name>` and so on; `steps` is kept by the caller."""

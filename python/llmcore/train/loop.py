@@ -232,7 +232,7 @@ class Run:
                 f"checkpoints in {config.out} are untouched"
             )
         clip = min(1.0, config.grad_clip / norm) if config.grad_clip > 0 and norm > 0 else 1.0
-        self.optimizer.step(grad_scale=clip / terms, lr=lr, done=self.world.updated)
+        self.optimizer.step(grad_scale=clip / terms, lr=lr, done=self.world.updated if self.world.size > 1 else None)
         self.world.spread()
         if self.average is not None:
             self.average.update(step + 1)

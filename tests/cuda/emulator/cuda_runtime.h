@@ -238,7 +238,15 @@ __attribute__((visibility("default"))) void llmcore_emulator_enqueue(cudaStream_
 
 namespace llmcore_emulator {
 
-LLMCORE_EMULATOR_LOCAL void check_arguments(const void* kernel, const void* arguments, size_t bytes);
+LLMCORE_EMULATOR_LOCAL void check_argument(const void* kernel, int at, const void* value, size_t bytes);
+
+template <class T>
+inline T* clear_padding(T* value) {  // it holds whatever was there before
+#if __has_builtin(__builtin_clear_padding)
+  __builtin_clear_padding(value);
+#endif
+  return value;
+}
 
 // The arguments of a launch, which a recorded one keeps.
 struct Arguments {
@@ -262,7 +270,11 @@ struct ArgumentsOf final : Arguments {
     std::apply(a.kernel, a.values);
   }
   Arguments* copy() const override { return new ArgumentsOf(*this); }
-  void check(const void* name) const override { check_arguments(name, &values, sizeof values); }
+  void check(const void* name) const override {
+    int at = 0;
+    std::tuple<P...> copy = values;
+    std::apply([&](auto&... value) { (check_argument(name, at++, clear_padding(&value), sizeof value), ...); }, copy);
+  }
 };
 
 LLMCORE_EMULATOR_LOCAL cudaError_t launch(const cudaLaunchConfig_t&, const void* kernel, const Arguments&);

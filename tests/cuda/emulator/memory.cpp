@@ -156,9 +156,9 @@ DeviceAccess::~DeviceAccess() {
   for (const auto& [_, a] : m.device) protect(a, PROT_NONE);
 }
 
-void check_arguments(const void* kernel, const void* arguments, size_t bytes) {
+void check_argument(const void* kernel, int at, const void* value, size_t bytes) {
   if (!apart()) return;
-  const char* const first = static_cast<const char*>(arguments);
+  const char* const first = static_cast<const char*>(value);
   for (size_t i = 0; i + sizeof(void*) <= bytes; i += sizeof(void*)) {
     uintptr_t word;
     std::memcpy(&word, first + i, sizeof word);
@@ -167,7 +167,7 @@ void check_arguments(const void* kernel, const void* arguments, size_t bytes) {
     unsigned char resident;
     if (mincore(reinterpret_cast<void*>(word / kPage * kPage), 1, &resident)) continue;  // nothing is there
     if (place_of(p) == Place::kElsewhere && place_of(static_cast<const char*>(p) - 1) == Place::kElsewhere)
-      fail("byte %zu of the arguments is %p, an address of the host's memory\n  kernel %s", i, p,
+      fail("argument %d, byte %zu: %p is an address of the host's memory\n  kernel %s", at, i, p,
            function_name(kernel).c_str());
   }
 }

@@ -21,8 +21,8 @@ class LLMCORE_EMULATOR_LOCAL DeviceAccess {
   DeviceAccess();
   ~DeviceAccess();
 };
-// And kernels get no addresses of the host's: aborts where one is among the arguments.
-LLMCORE_EMULATOR_LOCAL void check_arguments(const void* kernel, const void* arguments, size_t bytes);
+// And kernels get no addresses of the host's: aborts where one is in an argument.
+LLMCORE_EMULATOR_LOCAL void check_argument(const void* kernel, int at, const void* value, size_t bytes);
 
 LLMCORE_EMULATOR_LOCAL void watch_faults();  // of this thread of the process
 LLMCORE_EMULATOR_LOCAL void add_stack_guard(const void*, size_t bytes);
