@@ -24,6 +24,7 @@ __all__: list[str] = [
     "Plan",
     "QuantizedMatrix",
     "SentencePieceBPE",
+    "UpdateBatch",
     "VocabularyParts",
     "activate",
     "activate_backward",
@@ -326,6 +327,14 @@ class CacheBlocks:
     Where the rows of a batch have their keys and values in a pool.
     """
     def __init__(self, blocks: Array, k_scale: Array | None = None, v_scale: Array | None = None) -> None: ...
+
+class UpdateBatch:
+    """
+    Updates in its `with` block go to the device together; on the CPU one by one.
+    """
+    def __enter__(self) -> None: ...
+    def __exit__(self, arg0: typing.Any, arg1: typing.Any, arg2: typing.Any) -> None: ...
+    def __init__(self) -> None: ...
 
 class VocabularyParts:
     """
