@@ -282,7 +282,7 @@ struct EmbeddingArgs {  // out (M,C) = table[ids]; the op has checked the ids
   const int32_t* ids;  // (M)
   void* out;
 };
-struct EmbeddingBackwardArgs {  // dtable[ids[m]] += dout[m], in order of m
+struct EmbeddingBackwardArgs {  // dtable[ids[m]] += dout[m], in an order that only the ids decide
   DType dtype;
   int64_t M, C;
   const void* dout;

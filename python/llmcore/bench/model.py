@@ -44,6 +44,7 @@ def measure_model(model: CausalLM, prompt: int = 512, tokens: int = 128, batches
         written[rows] = statistics.median(rates)
     return {
         "threads": runtime.num_threads(),
+        "device": model.device,
         "dtype": model.dtype,
         "prompt": prompt,
         "tokens": tokens,
@@ -54,8 +55,10 @@ def measure_model(model: CausalLM, prompt: int = 512, tokens: int = 128, batches
 
 
 def _seconds(work) -> float:
+    _core.synchronize()  # a GPU works on while the host looks at its clock
     began = time.perf_counter()
     work()
+    _core.synchronize()
     return time.perf_counter() - began
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from llmcore.cli import options, show
+from llmcore.cli.device_flag import on_device
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -53,6 +54,7 @@ def machine(json: options.Json = False) -> None:
 
 
 @app.command(short_help="How fast a model reads and writes.")
+@on_device
 def model(
     name: Annotated[
         str | None, typer.Argument(metavar="[MODEL]", help="Model directory, .gguf file or pulled name.")
@@ -75,7 +77,7 @@ def model(
     """
     from pathlib import Path
 
-    from llmcore import set_num_threads
+    from llmcore import _device, set_num_threads
     from llmcore.bench.machine import measure_machine
     from llmcore.bench.model import measure_model
 
@@ -83,7 +85,11 @@ def model(
         set_num_threads(threads)
     lm = options.load_model(None if name is None else Path(name))
     result = measure_model(lm.model, prompt, tokens, batch or [1, 8])
-    rate = measure_machine()["read_gb_s"]["1" if result["threads"] == 1 else "all"]
+    if result["device"] == "cuda":
+        gpu = _device.cuda_info()
+        rate = 2 * gpu["memory_clock_hz"] * gpu["memory_bus_bits"] / 8 / 1e9  # what the memory is made for
+    else:
+        rate = measure_machine()["read_gb_s"]["1" if result["threads"] == 1 else "all"]
     single = result["written_tokens_a_second"].get(1)
     if single is not None:
         result["of_read_bandwidth"] = single * result["weight_bytes"] / (rate * 1e9)
@@ -100,5 +106,6 @@ def model(
     ]
     if single is not None:
         rows.append(("of the memory's rate", f"{result['of_read_bandwidth']:.0%} ({rate:.1f} GB/s)"))
-    title = f"{result['threads']} threads, computing in {result['dtype']}"
+    where = gpu["name"] if result["device"] == "cuda" else f"{result['threads']} threads"
+    title = f"{where}, computing in {result['dtype']}"
     show.print_pairs(show.console(), rows, title)

@@ -140,7 +140,7 @@ class Run:
                 words.write({"step": 0, "groups": stage.watched()})
             if trackers is not None:
                 held.enter_context(trackers.opened(start))
-            flops = stage.flops_of_a_token()
+            flops = stage.flops_of_a_token() if stage.model.device == "cpu" else 0.0  # no GPU's peak is known here
             held.enter_context(self.report.running(stage.name, start, config.steps, flops, stage.model.dtype))
             interrupted = held.enter_context(_deferred_interrupt(self.report))
             batches: Callable = stage.batches
