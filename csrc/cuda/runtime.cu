@@ -16,8 +16,11 @@ namespace cuda {
 namespace {
 
 constexpr size_t kGranularity = 512, kLarge = size_t{1} << 20;
-constexpr size_t kSegment = size_t{64} << 20;      // that small and middling blocks are cut from
-constexpr size_t kStagingBytes = size_t{8} << 20;  // of one pinned buffer
+constexpr size_t kSegment = size_t{64} << 20;  // that small and middling blocks are cut from
+// Pinned buffers: a few for stretches of large copies, and many for small ones, so that tokens and positions of a step
+// can be sent long before the stream comes to them.
+constexpr size_t kStagingBytes = size_t{8} << 20, kSmallBytes = size_t{128} << 10;
+constexpr int kStagings = 2, kSmallStagings = 64;
 constexpr size_t kBlasWorkspace = size_t{32} << 20;
 
 thread_local cudaStream_t recording_stream = nullptr;  // of a thread that records a graph
@@ -44,8 +47,8 @@ struct Device {
   struct Staging {
     void* memory = nullptr;
     cudaEvent_t done = nullptr;
-  } staging[2];
-  int next_staging = 0;
+  } staging[kStagings], small[kSmallStagings];
+  int next_staging = 0, next_small = 0;
   std::mutex staging_mutex;
   void* workspace = nullptr;
 };
@@ -221,12 +224,14 @@ void deallocate_pinned(void* p) {
   if (p) note("pinned memory", cudaFreeHost(p));
 }
 
-// A pinned buffer that the stream does not read any more, or null.
-Device::Staging* free_staging(Device& d) {
-  Device::Staging& s = d.staging[d.next_staging];
-  d.next_staging = 1 - d.next_staging;
+// A pinned buffer for so much that the stream does not read any more, or null.
+Device::Staging* free_staging(Device& d, size_t bytes) {
+  const bool small = bytes <= kSmallBytes;
+  int& next = small ? d.next_small : d.next_staging;
+  Device::Staging& s = small ? d.small[next] : d.staging[next];
+  next = (next + 1) % (small ? kSmallStagings : kStagings);
   if (!s.memory) {
-    note("pinned memory", cudaHostAlloc(&s.memory, kStagingBytes, cudaHostAllocDefault));
+    note("pinned memory", cudaHostAlloc(&s.memory, small ? kSmallBytes : kStagingBytes, cudaHostAllocDefault));
     note("event", cudaEventCreateWithFlags(&s.done, cudaEventDisableTiming));
   } else {
     note("copy", cudaEventSynchronize(s.done));
@@ -239,9 +244,9 @@ void to_device(void* to, const void* from, size_t bytes) {
   Device& d = device();
   std::lock_guard<std::mutex> lock(d.staging_mutex);
   for (size_t at = 0; at < bytes; at += kStagingBytes) {
-    Device::Staging* const s = free_staging(d);
-    if (!s) return;
     const size_t n = bytes - at < kStagingBytes ? bytes - at : kStagingBytes;
+    Device::Staging* const s = free_staging(d, n);
+    if (!s) return;
     std::memcpy(s->memory, static_cast<const char*>(from) + at, n);
     note("copy", cudaMemcpyAsync(static_cast<char*>(to) + at, s->memory, n, cudaMemcpyHostToDevice, d.stream));
     note("copy", cudaEventRecord(s->done, d.stream));
@@ -263,9 +268,9 @@ void to_host(void* to, const void* from, size_t bytes) {
     std::memcpy(static_cast<char*>(to) + before_at, before->memory, before_n);
   };
   for (size_t at = 0; at < bytes; at += kStagingBytes) {
-    Device::Staging* const s = free_staging(d);
-    if (!s) return;
     const size_t n = bytes - at < kStagingBytes ? bytes - at : kStagingBytes;
+    Device::Staging* const s = free_staging(d, n);
+    if (!s) return;
     note("copy", cudaMemcpyAsync(s->memory, static_cast<const char*>(from) + at, n, cudaMemcpyDeviceToHost, d.stream));
     note("copy", cudaEventRecord(s->done, d.stream));
     if (before) take();

@@ -58,7 +58,10 @@ def to_host_array(x) -> _core.Array:
             if x.__dlpack_device__()[0] == _CUDA:
                 checked("cuda")
                 return _core.from_dlpack(x.__dlpack__(stream=_LEGACY_STREAM))
-            x = np.from_dlpack(x)
+            try:
+                x = np.from_dlpack(x)
+            except RuntimeError:  # bfloat16, which numpy does not know
+                return _core.from_dlpack(x.__dlpack__())
         else:
             x = np.asarray(x)
             if x.dtype == np.float64:  # python floats; a float64 *array* is refused below

@@ -81,7 +81,7 @@ class SecondHalf:
         count = min(len(pairs), steps * PAIRS)
         pairs = [pairs[i * len(pairs) // count] for i in range(count)]
         config = DPOConfig(model=str(self.out / "sft"), data=self._data("dpo", pairs), out=str(self.out / "dpo"),
-                           steps=steps, batch_size=PAIRS, context=CONTEXT, lr=5e-5, warmup=min(10, steps // 5),
+                           steps=steps, batch_size=PAIRS, context=CONTEXT, lr=5e-5, warmup=min(10, steps // 5), bad_rows="skip",
                            **self.common)  # fmt: skip
         lm = self._trained(dpo, config)
         self._measured("dpo", lm)
