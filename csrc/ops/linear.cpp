@@ -111,7 +111,10 @@ LinearResult linear(const Tensor& x_in, const Panels& w, const std::optional<Ten
   if (!fused) {
     LinearResult r = linear(x_in, w, bias, std::nullopt, Activation::kNone, false, out_dtype);
     r.pre_activation = r.out, r.out = activate(act, r.out);
-    if (residual) r.out = binary(op, &KernelTable::add, r.out, *residual);
+    if (residual) {
+      check_like(op, "residual", *residual, r.out);
+      r.out = binary(op, &KernelTable::add, r.out, *residual);
+    }
     return r;
   }
   const Tensor x = x_in.contiguous();

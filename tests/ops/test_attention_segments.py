@@ -154,6 +154,7 @@ def test_any_number_of_heads(heads, D, dtype):
     assert_same_bits(lambda: [ops.attention(q, k, v).numpy()])
 
 
+@pytest.mark.host  # the CPU cuts at these boundaries
 def test_rows_with_too_many_partial_results_are_not_split():
     """64 heads of 30 queries and 64 segments are over the limit, and one of the queries alone is not: the same bits."""
     rng = np.random.default_rng(2)
@@ -171,6 +172,7 @@ def test_rows_with_too_many_partial_results_are_not_split():
     np.testing.assert_array_equal(ops.attention(q, k[:, :1100], v[:, :1100], lengths=lengths).numpy(), short)
 
 
+@pytest.mark.host  # nobody has this memory on a GPU
 def test_more_keys_than_numbers_for_them():
     key = np.broadcast_to(np.zeros((1, 1, 1, 1), np.float32), (1, 2**31, 1, 1))
     with pytest.raises(ValueError, match=r"^\[attention\] expected fewer than 2\^31 keys, got 2147483648$"):

@@ -98,6 +98,7 @@ def test_split_sizes_are_integers():
         ops.split(np.ones((2, 2), np.float32), [1.0, 1.0])
 
 
+@pytest.mark.host  # of arrays of numpy
 def test_read_only_memory_stays_as_it_is():
     fixed = np.frombuffer(bytes(64), np.float32).reshape(1, 4, 2, 2)
     with pytest.raises(ValueError, match=r"^\[cache_append\] expected cache writable .*, got a read-only array$"):
