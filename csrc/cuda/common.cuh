@@ -20,7 +20,7 @@ cudaStream_t stream();                       // that this thread launches to
 int multiprocessors();                       // of the device
 void note(const char* what, cudaError_t e);  // keeps the first error, for KernelTable::error()
 void note(const char* line);
-void* blas_workspace(size_t* bytes);         // one for all products; null and 0 where there is no memory
+void* blas_workspace(size_t* bytes);  // one for all products; null and 0 where there is no memory
 
 // ---- of the host (blas.cu) -------------------------------------------------------------------------
 void set_blas_paths(const char* paths);      // where libcublasLt may lie, separated by colons; opened at first use

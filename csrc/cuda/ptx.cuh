@@ -19,9 +19,9 @@ __device__ __forceinline__ void mma_16816(float (&d)[4], const uint32_t (&a)[4],
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// d (16,8) = a (16,32) · b (32,8) + c: bytes, in b signed, in a unsigned where kUnsigned, and exact integer sums. Lane l
-// holds of d what mma_16816 has; of a in fours rows l/4 (a[0], a[2]) and l/4 + 8 (a[1], a[3]), columns 4 (l%4) (a[0..1])
-// and 16 further (a[2..3]); of b column l/4, rows 4 (l%4) (b[0]) and 16 further (b[1]).
+// d (16,8) = a (16,32) · b (32,8) + c: bytes, in b signed, in a unsigned where kUnsigned, and exact integer sums. Lane
+// l holds of d what mma_16816 has; of a in fours rows l/4 (a[0], a[2]) and l/4 + 8 (a[1], a[3]), columns 4 (l%4)
+// (a[0..1]) and 16 further (a[2..3]); of b column l/4, rows 4 (l%4) (b[0]) and 16 further (b[1]).
 template <bool kUnsigned>
 __device__ __forceinline__ void mma_16832(int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], int c) {
   if constexpr (kUnsigned)
