@@ -38,7 +38,7 @@ struct SamplePenalties {
 struct SampleResult {
   Tensor token, logprob;  // (B) int32, float32, on the host: log-probability under the unmodified distribution, NaN
                           // where the row holds NaN or +inf
-  Tensor probs;  // (B,V) float32, the distribution that was drawn from; only when asked for
+  Tensor probs;           // (B,V) float32, the distribution that was drawn from; only when asked for
 };
 // logits on any device, all else on the host. mask (B, ceil(V/32)) uint32: token i may be drawn where bit i % 32 of
 // word i / 32 is set.
