@@ -54,7 +54,7 @@ def assert_same_run(one, other):
     for name, values in tensors.items():
         assert values.tobytes() == tensors2[name].tobytes(), name
     for s in (state, state2):
-        s["totals"].pop("seconds")
+        s["totals"].pop("seconds"), s["totals"].pop("elapsed")
         for name in loop.RESUMABLE:
             s["config"].pop(name)
     assert state == state2
@@ -210,6 +210,36 @@ def test_max_minutes_ends_the_run_as_if_finished(corpus, tmp_path):
     assert "val/bpb" in rows[-1]
     weights, _ = safetensors.load_file(tmp_path / "run/model.safetensors")
     assert sum(w.size for w in weights.values()) == lm.num_parameters
+
+
+def test_the_minutes_of_a_resumed_run_are_all_that_it_had(corpus, tmp_path):
+    timed = config(corpus, tmp_path / "run", steps=10**6, max_minutes=0.005)
+    pretrain(timed, report=Report())
+    step = len(log_of(tmp_path / "run"))
+    pretrain(timed, report=Report(), resume=True)  # its time is up
+    assert len(log_of(tmp_path / "run")) == step
+    timed.max_minutes = 0.01
+    pretrain(timed, report=Report(), resume=True)
+    rates = [row["lr"] for row in log_of(tmp_path / "run")]
+    assert len(rates) > step
+    # Half of the new time is over: the rate goes on from there and does not begin at its highest again.
+    assert 4e-4 < rates[step] < 0.8 * max(rates)
+    assert rates[-1] < 4e-4
+
+
+class Shown(Report):
+    def __init__(self):
+        self.steps = []
+
+    def samples(self, step, samples):
+        self.steps.append(step)
+
+
+@pytest.mark.parametrize(("every", "shown"), [(0, []), (2, [2, 4, 5]), (5, [5])])
+def test_what_the_finished_model_writes_is_shown(corpus, tmp_path, every, shown):
+    report = Shown()
+    pretrain(config(corpus, tmp_path / "run", steps=5, sample_every=every), report=report)
+    assert report.steps == shown
 
 
 def test_a_run_is_not_replaced_by_accident(corpus, tmp_path):

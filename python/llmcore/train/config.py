@@ -39,7 +39,7 @@ class LoopConfig:
     )
     grad_clip: float = option(1.0, "Largest global gradient norm; 0 is off.")
     max_minutes: float = option(
-        0.0, "Minutes after which training ends as if finished, its learning rate down; 0 is off."
+        0.0, "Minutes, of a resumed run all of its, after which training ends, its learning rate down; 0 is off."
     )
     seed: int = option(0, "Seed of weights, batches and samples.")
     eval_every: int = option(200, "Updates between evaluations on held-out text; 0 is at the end only.")

@@ -111,7 +111,8 @@ class Run:
         self.out = Path(config.out)
         self.optimizer = build_optimizer(config, own.owned(stage.trained()))
         self.average = Average(stage.trained(), config.ema) if config.ema and own.rank == 0 else None
-        self.totals: dict[str, float] = {"tokens": 0, "seconds": 0.0, "rows": 0}
+        # seconds: of updates; elapsed: of everything, which max_minutes is about.
+        self.totals: dict[str, float] = {"tokens": 0, "seconds": 0.0, "elapsed": 0.0, "rows": 0}
         self.first = own.rank == 0  # who writes
         self.saver = Saver()
 
@@ -132,7 +133,7 @@ class Run:
             for name in _RUN_FILES:
                 (out / name).unlink(missing_ok=True)
             stage.begin(out)
-        began, limit = time.monotonic(), 60 * config.max_minutes or math.inf
+        began, limit = time.monotonic() - self.totals["elapsed"], 60 * config.max_minutes or math.inf
         with ExitStack() as held:
             log = held.enter_context(RunLog(out / "log.jsonl", start)) if self.first else None
             words = held.enter_context(RunLog(out / "words.jsonl", start)) if self.first and stage.watched() else None
@@ -147,15 +148,20 @@ class Run:
             if stage.ahead:
                 batches = held.enter_context(Ahead(stage.batches, config.steps))
             held.enter_context(self.saver)
-            step, saved, last = start, start, start == config.steps
+            step, saved = start, start
+            late = self.world.agreed(self.totals["elapsed"] >= limit)
+            if late and start < config.steps:
+                self.report.note(f"the time was up at step {start} of {config.steps}: give more --max-minutes to go on")
+            last = start == config.steps or late
             while not last:
                 # Where the time will end the run before the steps do, the learning rate comes down with the time.
-                elapsed = time.monotonic() - began
+                elapsed = time.monotonic() - began  # since the run first began, but for what was not saved
                 place = max(step, int(config.steps * elapsed / limit)) if step >= config.warmup else step
                 place = self.world.agreed(place)
                 row = self.update(step, place, batches)
                 step += 1
-                late = self.world.agreed(time.monotonic() - began >= limit)
+                self.totals["elapsed"] = time.monotonic() - began
+                late = self.world.agreed(self.totals["elapsed"] >= limit)
                 last = step == config.steps or late
                 if log is not None:
                     if last or _due(step, config.eval_every):
@@ -164,7 +170,7 @@ class Run:
                     if trackers is not None:
                         trackers.write(row)
                     self.report.update(row)
-                    if _due(step, config.sample_every) and not last:
+                    if _due(step, config.sample_every) or (last and config.sample_every):
                         with self._averaged():
                             self.report.samples(step, stage.samples(step))
                 stop = self.world.agreed(interrupted())
@@ -316,7 +322,10 @@ class Run:
         ours = dataclasses.asdict(config)
         for name, value in state["config"].items():
             if name not in (*RESUMABLE, *_LAYOUT, "steps") and ours.get(name) != value:
-                raise ValueError(f"[resume] expected {name} {value!r} as in {path}, got {ours.get(name)!r}")
+                raise ValueError(
+                    f"[resume] expected {name} {value!r} as in {path}, got {ours.get(name)!r}: go on with what it began "
+                    "with, or begin anew in another --out"
+                )
         for name, value in stage.state().items():
             if state["agree"].get(name) != value:
                 raise ValueError(
