@@ -1,6 +1,7 @@
-// Micro-kernels: a few rows times one panel of 64 columns (kernels.h), in registers or AMX tiles. An element of the
-// result is one chain of accumulations over k in an order that depends on k only: the same bits for any number of rows,
-// any position among them, and however a caller cuts k at multiples of kPanelDepth (the chain continues from c).
+// Micro-kernels: a few rows times one panel of 64 columns (core/kernels/gemm.h), in registers or AMX tiles. An element
+// of the result is one chain of accumulations over k in an order that depends on k only: the same bits for any number
+// of rows, any position among them, and however a caller cuts k at multiples of kPanelDepth (the chain continues from
+// c).
 
 static inline int64_t depth_of(const float*, int64_t k) { return k; }
 static inline int64_t depth_of(const bf16*, int64_t k) { return round_up(k, kPanelDepth); }
@@ -150,7 +151,7 @@ struct MatrixUnit {
 #endif
 
 // c (m,64) float, row stride ldc: c = a (m,k) · panel (k,64)   [+ c when accumulate]. a row-major, row stride lda, read
-// up to its k-th column only; panel in the layout of kernels.h. Call it where a MatrixUnit is alive.
+// up to its k-th column only; panel in the layout of core/kernels/gemm.h. Call it where a MatrixUnit is alive.
 template <class T>
 static void panel_product(int64_t m, int64_t k, const T* a, int64_t lda, const T* panel, float* c, int64_t ldc,
                           bool accumulate) {

@@ -1,6 +1,6 @@
-// Products with quantized weights (kernels.h: QuantLayout). Activations become int8 by blocks of 32 columns; a block's
-// products are summed in integers, exactly, and blocks are added in float32 in their order. So a result depends neither
-// on the number of threads nor on the other rows.
+// Products with quantized weights (core/kernels/quantized.h). Activations become int8 by blocks of 32 columns; a
+// block's products are summed in integers, exactly, and blocks are added in float32 in their order. So a result depends
+// neither on the number of threads nor on the other rows.
 
 typedef int16_t vs __attribute__((vector_size(LLMCORE_VECTOR_BYTES)));
 

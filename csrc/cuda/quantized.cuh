@@ -1,4 +1,4 @@
-// Kinds of quantized weights and how their blocks are taken apart. The layout stands in core/kernels.h (QuantLayout).
+// Kinds of quantized weights and how their blocks are taken apart. The layout stands in core/kernels/quantized.h.
 #pragma once
 #include "cuda/common.cuh"
 

@@ -1,0 +1,35 @@
+// Rotary positions (cpu/rope.inl, cuda/rope.cu, cuda/cache.cu). Conventions: core/kernels.h.
+#pragma once
+#include <cstdint>
+
+#include "core/dtype.h"
+#include "core/kernels/attention.h"
+
+namespace llmcore {
+
+struct RopeArgs {
+  // Rotate-half: (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin), halves of the first R of D dimensions; the first
+  // `rotated` of H heads are rotated, all else is copied. cos, sin: (P, R/2). inverse turns the other way (the backward
+  // pass).
+  DType dtype;
+  int64_t B, T, H, D, R, rotated;
+  const void* x;  // (B,T,H,D) contiguous
+  void* out;
+  const float* cos;
+  const float* sin;
+  const int32_t* positions;  // (B,T), or null for 0..T-1
+  bool inverse;
+};
+constexpr int64_t kMostHeadSize = 1024;  // of RopeAppendArgs
+struct RopeAppendArgs {  // of x (B,T,H+2Hkv,D): queries and keys turned, keys and values appended to their caches
+  int64_t H, D, R;
+  const void* x;
+  void* q;  // (B,T,H,D)
+  DType q_dtype;
+  const float* cos;
+  const float* sin;
+  const int32_t* positions;      // (B,T)
+  CacheAppendArgs keys, values;  // their x is not used
+};
+
+}  // namespace llmcore

@@ -1,0 +1,23 @@
+// Softmax of rows (cpu/softmax.inl, cuda/softmax.cu). Conventions: core/kernels.h.
+#pragma once
+#include <cstdint>
+
+#include "core/dtype.h"
+
+namespace llmcore {
+
+struct SoftmaxArgs {  // rows of x (M,N)
+  DType dtype;
+  int64_t M, N;
+  const void* x;
+  void* out;
+};
+struct SoftmaxBackwardArgs {  // dx = out * (dout - sum(dout * out))
+  DType dtype;
+  int64_t M, N;
+  const void* dout;
+  const void* out;
+  void* dx;
+};
+
+}  // namespace llmcore
