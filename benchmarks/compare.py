@@ -68,7 +68,8 @@ def main(workloads: Callable[[], Iterable[Workload]]) -> None:
     use_threads(args.threads)
     from environment import environment
 
-    title = (sys.modules["__main__"].__doc__ or "").partition("\n")[0]  # of the file that called us
+    about = sys.modules["__main__"].__doc__ or ""  # of the file that called us
+    title = " ".join(about.split()).partition(". ")[0]
     result = {"kind": "ops", "title": title, "environment": environment(args.threads), "rows": []}
     for workload in workloads():
         label = f"{workload.name}, {workload.dtype}"

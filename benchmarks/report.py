@@ -1,8 +1,8 @@
-"""Renders benchmark results as the tables between README's markers.
+"""Renders benchmark results: every figure into benchmarks/RESULTS.md, an overview between README's markers.
 
-    python benchmarks/report.py benchmarks/results/*.local.json [--readme README.md]
+    python benchmarks/report.py benchmarks/results/*.local.json [--write]
 
-Takes what compare.py and train_gpt.py write; without --readme the tables are printed.
+Takes what compare.py and train_gpt.py write; without --write both are printed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from train_gpt import roofline
 
+ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 PEAK = {"float32": "fp32_gflops", "bfloat16": "bf16_gflops", "int8": "bf16_gflops"}  # by bench_quantized's count
 RATES = (*dict.fromkeys(PEAK.values()), "read_gb_s")
@@ -23,29 +24,57 @@ RATES = (*dict.fromkeys(PEAK.values()), "read_gb_s")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="+", type=Path)
-    parser.add_argument("--readme", type=Path, help="replace what stands between its markers")
+    parser.add_argument("--write", action="store_true", help="replace what stands between the markers of both files")
     args = parser.parse_args()
-    text = render([json.loads(path.read_text()) for path in args.results])
-    if args.readme is None:
-        print(text)
-        return
-    readme = args.readme.read_text(encoding="utf-8")
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"{args.readme}: expected {BEGIN} and {END}")
-    args.readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
-
-
-def render(results: list[dict]) -> str:
-    """Markdown: training first, then the kernels, then where it ran."""
+    results = [json.loads(path.read_text()) for path in args.results]
     share_peaks([r["environment"] for r in results])
+    for path, text in ((ROOT / "README.md", overview(results)), (ROOT / "benchmarks/RESULTS.md", everything(results))):
+        if not args.write:
+            print(text, end="\n\n")
+            continue
+        before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+        _, end, after = rest.partition(END)
+        if not begin or not end:
+            raise SystemExit(f"{path}: expected {BEGIN} and {END}")
+        path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+def overview(results: list[dict]) -> str:
+    """Markdown: training, and one row for each family of workloads."""
     training = [r for r in results if r["kind"] == "train"]
+    rows = []
+    for family in families(results):
+        peers = dict.fromkeys(p for r in family for row in r["rows"] for p in row["seconds"] if p != "llmcore")
+        if found := ratios(family):
+            mean, least = statistics.geometric_mean(found), min(found)
+            rows.append([title(family)[0], ", ".join(peers), f"**{mean:.2f}x**", f"{least:.2f}x"])
+    header = ["beside peers, 1 and 2 threads", "peers", "times as fast as the best one, geometric mean", "at least"]
+    return "\n\n".join([*([train_table(training)] if training else []), table(header, rows)])
+
+
+def everything(results: list[dict]) -> str:
+    """Markdown: a section for each family, then where it ran."""
+    parts = []
+    for family in families(results):
+        name, about = title(family)
+        parts.append(f"## {name}\n\n{about}{family_table(family)}")
+    return "\n\n".join([*parts, "## Where\n\n" + places([r["environment"] for r in results])])
+
+
+def families(results: list[dict]) -> list[list[dict]]:
     workloads = [r for r in results if r["kind"] == "ops"]
-    parts = [train_table(training)] if training else []
-    for title in dict.fromkeys(r["title"] for r in workloads):
-        parts.append(family([r for r in workloads if r["title"] == title]))
-    return "\n\n".join([*parts, places([r["environment"] for r in results])])
+    return [[r for r in workloads if r["title"] == title] for title in dict.fromkeys(r["title"] for r in workloads)]
+
+
+def title(family: list[dict]) -> tuple[str, str]:
+    """(name, what else is said of it as a paragraph)."""
+    name, _, about = family[0]["title"].rstrip(".:").partition(": ")
+    return name, f"{about[:1].upper()}{about[1:]}.\n\n" if about else ""
+
+
+def ratios(family: list[dict]) -> list[float]:
+    """How many times as fast as the best peer."""
+    return [row["ratio"] for result in family for row in result["rows"] if row["ratio"]]
 
 
 def share_peaks(environments: list[dict]) -> None:
@@ -123,16 +152,17 @@ def train_table(results: list[dict]) -> str:
     return table(header, rows)
 
 
-def family(results: list[dict]) -> str:
-    """The table of one file, folded under a line that says what is in it."""
-    ratios = [row["ratio"] for result in results for row in result["rows"] if row["ratio"]]
-    summary = results[0]["title"].rstrip(".:")
-    if ratios:
-        summary += f": {statistics.geometric_mean(ratios):.2f}x the best peer in the geometric mean, {min(ratios):.2f}x at least"
-    # Work that has no floor: each peer gets a column.
-    of_peers = all(row["dtype"] in ("text", "model") for result in results for row in result["rows"])
-    rows = peer_table(results) if of_peers else workload_table(results)
-    return f"<details><summary>{summary}</summary>\n\n{rows}\n\n</details>"
+def family_table(family: list[dict]) -> str:
+    """Work that has no floor gives each peer a column."""
+    of_peers = all(row["dtype"] in ("text", "model") for result in family for row in result["rows"])
+    rows = peer_table(family) if of_peers else workload_table(family)
+    found = ratios(family)
+    if not found:
+        return rows
+    summary = (
+        f"{statistics.geometric_mean(found):.2f}x the best peer in the geometric mean, {min(found):.2f}x at least."
+    )
+    return f"{summary}\n\n{rows}"
 
 
 def peer_table(results: list[dict]) -> str:

@@ -1,4 +1,4 @@
-"""Runs every benchmark on one thread and on all, and writes the tables into README.md: about 45 minutes on two idle cores.
+"""Runs every benchmark on one thread and on all, and writes RESULTS.md and README.md's table: about 45 minutes on two idle cores.
 
 pip install '.[peers]' && python benchmarks/run.py
 python benchmarks/run.py attention train_gpt          # some of them; the others' last results are kept
@@ -34,7 +34,7 @@ def main() -> None:
         for threads in sorted({1, cores}):
             result = RESULTS / f"{name}-{threads}.local.json"
             run(HERE / f"bench_{name}.py", "--threads", threads, "--seconds", args.seconds, "--json", result)
-    run(HERE / "report.py", *sorted(RESULTS.glob("*.local.json")), "--readme", HERE.parent / "README.md")
+    run(HERE / "report.py", *sorted(RESULTS.glob("*.local.json")), "--write")
 
 
 def run(*arguments: object) -> None:
