@@ -13,12 +13,12 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmcore.formats.safetensors import DTYPES, load_file, save_file
+from llmcore.formats.safetensors import dtypes, load_file, save_file
 
 
 def examples():
     generator = np.random.default_rng(0)
-    tensors = {f"layer.{name}": generator.integers(0, 2, (3, 5)).astype(dtype) for name, dtype in DTYPES.items()}
+    tensors = {f"layer.{name}": generator.integers(0, 2, (3, 5)).astype(dtype) for name, dtype in dtypes().items()}
     tensors["scalar"] = np.float32(2.5)
     tensors["empty"] = np.zeros((0, 4), np.float32)
     tensors["transposed"] = generator.standard_normal((4, 6)).T
@@ -41,7 +41,7 @@ def test_what_we_write_the_package_reads(tmp_path):
     for name, array in tensors.items():
         entry = read[name]
         assert entry["shape"] == list(array.shape)
-        assert DTYPES[entry["dtype"]] == array.dtype.newbyteorder("<")
+        assert dtypes()[entry["dtype"]] == array.dtype.newbyteorder("<")
         assert bytes(entry["data"]) == array.astype(array.dtype.newbyteorder("<")).tobytes()
     with safetensors.safe_open(tmp_path / "x.safetensors", "np") as file:
         assert file.metadata() == {"format": "pt", "note": "ü"}

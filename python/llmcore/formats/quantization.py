@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import ml_dtypes
 import numpy as np
 
 from llmcore.formats.gguf import GGUFTensor
@@ -175,6 +174,8 @@ def _to_f16(x):
 
 def _to_bf16(x):
     """Rounded to nearest even; nan stays nan."""
+    import ml_dtypes
+
     return _bytes_of(x.astype(ml_dtypes.bfloat16))
 
 

@@ -8,6 +8,7 @@ names the file and the field in every error.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -15,32 +16,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, TypeGuard
 
-import ml_dtypes
 import numpy as np
 
-DTYPES: dict[str, np.dtype] = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
-    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
-    "I64": np.dtype("<i8"),
-    "I32": np.dtype("<i4"),
-    "I16": np.dtype("<i2"),
-    "I8": np.dtype("i1"),
-    "U64": np.dtype("<u8"),
-    "U32": np.dtype("<u4"),
-    "U16": np.dtype("<u2"),
-    "U8": np.dtype("u1"),
-    "BOOL": np.dtype("?"),
-}
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _METADATA = "__metadata__"
 # The format's own limit. A header is also never larger than its file, so a lying length allocates nothing.
 _MAX_HEADER_BYTES = 100_000_000
 _MAX_DIMENSIONS = 32
 _CHUNK_BYTES = 16 << 20
+
+
+@functools.cache
+def dtypes() -> dict[str, np.dtype]:
+    """Names in a file -> types. Late: what opens no file needs no ml_dtypes."""
+    import ml_dtypes
+
+    return {
+        "F64": np.dtype("<f8"),
+        "F32": np.dtype("<f4"),
+        "F16": np.dtype("<f2"),
+        "BF16": np.dtype(ml_dtypes.bfloat16),
+        "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+        "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+        "I64": np.dtype("<i8"),
+        "I32": np.dtype("<i4"),
+        "I16": np.dtype("<i2"),
+        "I8": np.dtype("i1"),
+        "U64": np.dtype("<u8"),
+        "U32": np.dtype("<u4"),
+        "U16": np.dtype("<u2"),
+        "U8": np.dtype("u1"),
+        "BOOL": np.dtype("?"),
+    }
 
 
 def save_file(
@@ -90,17 +96,18 @@ def write(file: Writer, tensors: Mapping[str, np.ndarray | Stored], metadata: Ma
             raise TypeError("[safetensors] expected metadata of strings only")
         header[_METADATA] = dict(metadata)
     arrays = {name: t if hasattr(t, "dtype") else np.asarray(t) for name, t in tensors.items()}
+    names = {dtype: name for name, dtype in dtypes().items()}
     for name, array in arrays.items():
         if not isinstance(name, str) or name == _METADATA:
             raise TypeError(f"[safetensors] expected a tensor name as a string, got {name!r}")
-        if array.dtype.newbyteorder("<") not in _NAMES:
+        if array.dtype.newbyteorder("<") not in names:
             raise TypeError(f"[safetensors] {name}: dtype {array.dtype} cannot be stored")
     order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
     position = 0
     for name in order:
         array = arrays[name]
         end = position + math.prod(array.shape) * array.dtype.itemsize
-        dtype = _NAMES[array.dtype.newbyteorder("<")]
+        dtype = names[array.dtype.newbyteorder("<")]
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [position, end]}
         position = end
     encoded = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
@@ -179,9 +186,9 @@ def _check_metadata(path: Path, metadata: object) -> dict[str, str]:
 def _read_entry(path: Path, name: str, entry: object, data: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     if not isinstance(entry, dict):
         raise _bad(path, name, f"expected an object, got {type(entry).__name__}")
-    dtype = DTYPES.get(entry["dtype"]) if isinstance(entry.get("dtype"), str) else None
+    dtype = dtypes().get(entry["dtype"]) if isinstance(entry.get("dtype"), str) else None
     if dtype is None:
-        raise _bad(path, f"{name}: dtype", f"expected one of {' '.join(DTYPES)}, got {str(entry.get('dtype'))[:40]}")
+        raise _bad(path, f"{name}: dtype", f"expected one of {' '.join(dtypes())}, got {str(entry.get('dtype'))[:40]}")
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
     if not _are_counts(shape) or len(shape) > _MAX_DIMENSIONS:
         raise _bad(path, f"{name}: shape", f"expected up to {_MAX_DIMENSIONS} sizes, got {str(shape)[:80]}")

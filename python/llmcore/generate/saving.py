@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ml_dtypes
 import numpy as np
 
 from llmcore._files import write_atomically
@@ -22,8 +21,6 @@ from llmcore.tokenizer.formats.gguf import gguf_metadata
 if TYPE_CHECKING:
     from llmcore.generate.language_model import LanguageModel
 
-_DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-
 
 def save_folder(
     lm: LanguageModel,
@@ -34,7 +31,7 @@ def save_folder(
 ) -> Path:
     """See `LanguageModel.save`. tensors, config: what else the files are to hold."""
     dtype = dtype or "float32"
-    if dtype not in _DTYPES:
+    if dtype not in ("float32", "bfloat16"):
         raise ValueError(f"[save] expected dtype 'float32' or 'bfloat16' for a folder, got {dtype!r}")
     folder.mkdir(parents=True, exist_ok=True)
     begin, ends = _begin(lm), list(lm.end_ids)
@@ -42,7 +39,8 @@ def save_folder(
     if ends:
         ids["eos_token_id"] = ends if len(ends) > 1 else ends[0]
     lm.tokenizer.save(folder)
-    converted = {part.hf: _Converted(part, values, _DTYPES[dtype]) for part, values in lm.model.parts()}
+    stored = safetensors.dtypes()["F32" if dtype == "float32" else "BF16"]
+    converted = {part.hf: _Converted(part, values, stored) for part, values in lm.model.parts()}
     safetensors.save_file(converted | dict(tensors or {}), folder / "model.safetensors", {"format": "pt"})
     if lm.chat_template is not None:
         write_atomically(folder / TEMPLATE_FILE, lm.chat_template.source.encode())

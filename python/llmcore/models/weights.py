@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from llmcore.formats.gguf import TYPES, GGUFFile, GGUFTensor
 from llmcore.formats.quantization import dequantize
 
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 BLOCK_TYPES = {t.name: t for t in TYPES.values()}
 
 
@@ -49,7 +47,7 @@ class Part:
             w = w[self.hf_rows]
         if self.hf_offset:
             return w.astype(np.float32) + np.float32(self.hf_offset)
-        return w if w.dtype in (np.float32, BFLOAT16) else w.astype(np.float32)
+        return w if w.dtype == np.float32 or w.dtype.name == "bfloat16" else w.astype(np.float32)
 
     def to_hf(self, w: np.ndarray) -> np.ndarray:
         """The reverse, for float32."""
@@ -196,7 +194,9 @@ def _values(part: Part, tensor: GGUFTensor) -> np.ndarray:
     if tensor.type.name == "F32":
         values = tensor.data.view("<f4").reshape(tensor.shape)
     elif tensor.type.name == "BF16":
-        values = tensor.data.view(BFLOAT16).reshape(tensor.shape)
+        import ml_dtypes
+
+        values = tensor.data.view(ml_dtypes.bfloat16).reshape(tensor.shape)
     else:
         values = dequantize(tensor)
     return part.from_gguf_rows(values)

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from llmcore._device import DEVICES
 from llmcore.train.fields import checked, one_of, option
 
@@ -101,6 +99,8 @@ class LoopConfig:
     @classmethod
     def read_yaml(cls, path: str | os.PathLike) -> dict[str, Any]:
         """The names and values of a YAML file; dashes in names count as underscores."""
+        import yaml
+
         try:
             with open(path, encoding="utf-8") as file:
                 values = yaml.safe_load(file) or {}
