@@ -35,6 +35,7 @@ extern "C" {
   X(cudaErrorInvalidConfiguration, "invalid configuration argument")                                                \
   X(cudaErrorInvalidMemcpyDirection, "invalid copy direction for memcpy")                                           \
   X(cudaErrorInvalidDeviceFunction, "invalid device function")                                                      \
+  X(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version")                    \
   X(cudaErrorNoDevice, "no CUDA-capable device is detected")                                                        \
   X(cudaErrorInvalidDevice, "invalid device ordinal")                                                               \
   X(cudaErrorInvalidResourceHandle, "invalid resource handle")                                                      \

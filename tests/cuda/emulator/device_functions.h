@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "engine.h"
+#include "races.h"
 
 namespace llmcore_emulator {
 
@@ -48,7 +49,7 @@ struct MatchOperand {
   uint64_t value;
   unsigned result;
 };
-extern LLMCORE_EMULATOR_LOCAL const Collective kBallot, kAny, kAll, kSyncWarp, kMatchAny;
+extern LLMCORE_EMULATOR_LOCAL const Collective kBallot, kAny, kAll, kMatchAny;
 extern LLMCORE_EMULATOR_LOCAL const Collective kReduceAdd, kReduceMin, kReduceMax, kReduceAnd, kReduceOr, kReduceXor;
 extern LLMCORE_EMULATOR_LOCAL const Collective kReduceMinSigned, kReduceMaxSigned;
 
@@ -149,30 +150,36 @@ LLMCORE_EMULATOR_INLINE int __syncthreads_or(int yes) {
   llmcore_emulator::block_barrier(llmcore_emulator::Vote::kOr, yes != 0);
   return llmcore_emulator::votes();
 }
-inline void __threadfence() { asm volatile("" ::: "memory"); }
+inline void __threadfence() {
+  asm volatile("" ::: "memory");
+  llmcore_emulator::fence();
+}
 inline void __threadfence_block() { asm volatile("" ::: "memory"); }
 inline void __threadfence_system() { asm volatile("" ::: "memory"); }
 [[noreturn]] inline void __trap() { llmcore_emulator::fail("__trap()"); }
 
 // ---- atomics: one thread runs at a time ---------------------------------------------------------------
 
-#define LLMCORE_EMULATOR_ATOMIC(name, type, expression)    \
-  inline type name(type* p, type x) {                      \
-    const type old = *reinterpret_cast<volatile type*>(p); \
-    *reinterpret_cast<volatile type*>(p) = expression;     \
-    return old;                                            \
+#define LLMCORE_EMULATOR_NOT_ANNOUNCED __attribute__((no_sanitize("thread")))
+#define LLMCORE_EMULATOR_ATOMIC(name, type, expression)              \
+  LLMCORE_EMULATOR_NOT_ANNOUNCED inline type name(type* p, type x) { \
+    llmcore_emulator::touch_atomically(p, sizeof *p);                \
+    const type old = *reinterpret_cast<volatile type*>(p);           \
+    *reinterpret_cast<volatile type*>(p) = expression;               \
+    return old;                                                      \
   }
-#define LLMCORE_EMULATOR_ATOMICS(type)                            \
-  LLMCORE_EMULATOR_ATOMIC(atomicMax, type, old > x ? old : x)     \
-  LLMCORE_EMULATOR_ATOMIC(atomicMin, type, old < x ? old : x)     \
-  LLMCORE_EMULATOR_ATOMIC(atomicOr, type, old | x)                \
-  LLMCORE_EMULATOR_ATOMIC(atomicAnd, type, old& x)                \
-  LLMCORE_EMULATOR_ATOMIC(atomicXor, type, old ^ x)               \
-  LLMCORE_EMULATOR_ATOMIC(atomicExch, type, x)                    \
-  inline type atomicCAS(type* p, type compare, type x) {          \
-    const type old = *reinterpret_cast<volatile type*>(p);        \
-    if (old == compare) *reinterpret_cast<volatile type*>(p) = x; \
-    return old;                                                   \
+#define LLMCORE_EMULATOR_ATOMICS(type)                                                  \
+  LLMCORE_EMULATOR_ATOMIC(atomicMax, type, old > x ? old : x)                           \
+  LLMCORE_EMULATOR_ATOMIC(atomicMin, type, old < x ? old : x)                           \
+  LLMCORE_EMULATOR_ATOMIC(atomicOr, type, old | x)                                      \
+  LLMCORE_EMULATOR_ATOMIC(atomicAnd, type, old& x)                                      \
+  LLMCORE_EMULATOR_ATOMIC(atomicXor, type, old ^ x)                                     \
+  LLMCORE_EMULATOR_ATOMIC(atomicExch, type, x)                                          \
+  LLMCORE_EMULATOR_NOT_ANNOUNCED inline type atomicCAS(type* p, type compare, type x) { \
+    llmcore_emulator::touch_atomically(p, sizeof *p);                                   \
+    const type old = *reinterpret_cast<volatile type*>(p);                              \
+    if (old == compare) *reinterpret_cast<volatile type*>(p) = x;                       \
+    return old;                                                                         \
   }
 LLMCORE_EMULATOR_ATOMICS(int)
 LLMCORE_EMULATOR_ATOMICS(unsigned)
@@ -256,6 +263,10 @@ inline T __ldcs(const T* p) {
 template <class T>
 inline T __ldcg(const T* p) {
   return *p;
+}
+template <class T>
+inline void __stwb(T* p, T x) {
+  *p = x;
 }
 template <class T>
 inline void __stcs(T* p, T x) {

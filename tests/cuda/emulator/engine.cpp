@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "memory.h"
+#include "races.h"
 #include "symbols.h"
 #if !defined(__x86_64__)
 #include <ucontext.h>
@@ -63,7 +64,7 @@ namespace {
 
 constexpr unsigned kWarp = 32, kMostThreads = 1024, kMostWarps = kMostThreads / kWarp;
 constexpr size_t kPage = 4096, kStackBytes = size_t{64} << 10;
-constexpr size_t kMostShared = size_t{227} << 10, kRedZone = 1024;
+constexpr size_t kRedZone = 1024;
 constexpr unsigned char kGarbage = 0xff, kRed = 0xa5;
 constexpr unsigned kNobody = ~0u;
 
@@ -149,11 +150,18 @@ void run_fiber();
 
 Stack* take_stack() {
   if (free_stacks_n) return free_stacks[--free_stacks_n];
-  void* const p = mmap(nullptr, kPage + kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (p == MAP_FAILED || mprotect(p, kPage, PROT_NONE)) fail("no memory for the threads' stacks");
+  static char* const all = [] {
+    constexpr size_t kBytes = kMostThreads * (kPage + kStackBytes);
+    void* const p = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) fail("no memory for the threads' stacks");
+    ignore_stacks(p, kBytes);
+    return static_cast<char*>(p);
+  }();
+  char* const p = all + stacks_n * (kPage + kStackBytes);
+  if (mprotect(p, kPage, PROT_NONE)) fail("no memory for the threads' stacks");
   add_stack_guard(p, kPage);
   Stack& s = stacks[stacks_n];
-  s.low = static_cast<char*>(p) + kPage;
+  s.low = p + kPage;
   // Not all at the same place of a page: they would share a few lines of the cache.
   s.top = s.low + kStackBytes - stacks_n++ % 16 * 256;
   return &s;
@@ -267,6 +275,7 @@ void release_barrier() {
                    : barrier.vote == Vote::kOr ? barrier.votes > 0
                                                : barrier.votes;
   barrier.arrived = barrier.votes = 0;
+  block_is_ordered();
   for (unsigned w = 0; w < warps_n; ++w)
     if (at_barrier[w]) {
       set_ready(w, at_barrier[w]);
@@ -281,6 +290,7 @@ void finish_group(unsigned warp, unsigned at) {
   if (group.what->whole_warp && ~group.arrived)
     fail("%s needs all lanes of the warp; only lanes %08x came", group.what->name, group.arrived);
   if (group.what->run) group.what->run(e.operands, group.arrived);
+  if (group.what == &kSyncWarp && group.arrived == ~gone[warp]) warp_is_ordered(warp);
   set_ready(warp, group.arrived);
 }
 
@@ -438,9 +448,11 @@ void run(const Launch& what) {
   std::memset(dynamic_shared - kRedZone, kRed, kRedZone);
   watch_faults();
   SharedUse use(launch.kernel);
+  launch_begins();
   is_running = true;
   const uint64_t nx = launch.grid.x, ny = launch.grid.y, n = nx * ny * launch.grid.z;
   const auto run_at = [&](uint64_t i) {
+    block_begins(static_cast<unsigned>(i));
     run_block({static_cast<unsigned>(i % nx), static_cast<unsigned>(i / nx % ny), static_cast<unsigned>(i / nx / ny)},
               use.variables());
   };
@@ -513,6 +525,8 @@ void copy_later(void* to, const void* from, bool valid) {
   copies_used = true;
   copies[current_thread].copies.push_back({to, from, valid});
   std::memset(to, kGarbage, 16);
+  if (valid) touch(current_thread, from, 16, Access::kRead);
+  touch(current_thread, to, 16, Access::kWrite);
 }
 
 void end_copy_group() {
@@ -526,6 +540,7 @@ void wait_for_copies(int most_pending_groups) {
   for (; c.groups_done + most < c.ends.size(); ++c.groups_done)
     for (; c.done < c.ends[c.groups_done]; ++c.done) {
       const Copies::One& one = c.copies[c.done];
+      touch(current_thread, one.to, 16, Access::kWrite);
       if (one.valid)
         std::memcpy(one.to, one.from, 16);
       else

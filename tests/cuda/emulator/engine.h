@@ -100,6 +100,7 @@ LLMCORE_EMULATOR_LOCAL Turn come_to_barrier(Vote, bool vote);
 LLMCORE_EMULATOR_LOCAL int votes();  // of the last barrier
 LLMCORE_EMULATOR_INLINE void block_barrier(Vote kind, bool vote) { take_turns(come_to_barrier(kind, vote)); }
 
+constexpr size_t kMostShared = size_t{227} << 10;
 extern LLMCORE_EMULATOR_LOCAL unsigned char* dynamic_shared;  // exactly the launch's bytes, then a red zone
 
 // Copies that are on their way until their thread waits for them.
@@ -115,6 +116,6 @@ struct RowOperand {
   uint32_t* r;
   const void* row;
 };
-extern LLMCORE_EMULATOR_LOCAL const Collective kMultiply, kLoadMatrix, kLoadMatrixTransposed;
+extern LLMCORE_EMULATOR_LOCAL const Collective kSyncWarp, kMultiply, kLoadMatrix, kLoadMatrixTransposed;
 
 }  // namespace llmcore_emulator

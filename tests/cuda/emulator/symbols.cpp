@@ -156,6 +156,14 @@ SharedUse::~SharedUse() {
 
 const std::vector<SharedVariable>& SharedUse::variables() const { return kernel_->variables; }
 
+bool is_shared(const void* p) {
+  const unsigned char* const at = static_cast<const unsigned char*>(p);
+  if (at >= dynamic_shared && at < dynamic_shared + kMostShared) return true;
+  for (const Variable& v : symbols().shared)
+    if (at >= v.place.at && at < v.place.at + v.place.bytes) return true;
+  return false;
+}
+
 size_t shared_bytes_of(const void* kernel) {
   size_t bytes = 0;
   for (const SharedVariable& v : kernel_of(kernel).variables) bytes += v.bytes;

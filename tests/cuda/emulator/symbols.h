@@ -25,6 +25,7 @@ class LLMCORE_EMULATOR_LOCAL SharedUse {
  private:
   struct Kernel* kernel_;
 };
+LLMCORE_EMULATOR_LOCAL bool is_shared(const void*);                 // of any kernel
 LLMCORE_EMULATOR_LOCAL size_t shared_bytes_of(const void* kernel);  // as far as is known
 
 }  // namespace llmcore_emulator

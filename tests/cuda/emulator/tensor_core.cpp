@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "engine.h"
+#include "races.h"
 
 namespace llmcore_emulator {
 namespace {
@@ -55,6 +56,7 @@ void load(void* const (&operands)[32], uint32_t) {
     const void* const row = static_cast<const RowOperand*>(operands[lane])->row;
     if (reinterpret_cast<uintptr_t>(row) % 16)
       fail("ldmatrix: row %p of lane %d is not aligned to 16 bytes", row, lane);
+    touch(current_thread / 32 * 32 + static_cast<unsigned>(lane), row, 16, Access::kRead);
     std::memcpy(rows[lane], row, 16);
   }
   for (int lane = 0; lane < 32; ++lane)

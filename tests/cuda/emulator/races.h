@@ -1,0 +1,31 @@
+// Two threads at one byte, one of them writing, and nothing between them that orders them: what compute-sanitizer's
+// racecheck and memcheck look for. With -DLLMCORE_RACES=ON the compiler announces every access of the kernels, as it
+// does for ThreadSanitizer, to races.cpp; without, nothing here costs anything.
+#pragma once
+#include "engine.h"
+
+namespace llmcore_emulator {
+
+enum class Access { kRead, kWrite, kAtomic };
+
+#if defined(LLMCORE_EMULATOR_RACES)
+LLMCORE_EMULATOR_LOCAL void touch(unsigned thread, const void* at, size_t bytes, Access);
+LLMCORE_EMULATOR_LOCAL void launch_begins();
+LLMCORE_EMULATOR_LOCAL void block_begins(unsigned at);       // its number in the grid
+LLMCORE_EMULATOR_LOCAL void block_is_ordered();              // __syncthreads
+LLMCORE_EMULATOR_LOCAL void warp_is_ordered(unsigned warp);  // __syncwarp; no other exchange orders memory
+LLMCORE_EMULATOR_LOCAL void fence();                         // __threadfence
+LLMCORE_EMULATOR_LOCAL void ignore_stacks(const void* low, size_t bytes);
+#else
+inline void touch(unsigned, const void*, size_t, Access) {}
+inline void launch_begins() {}
+inline void block_begins(unsigned) {}
+inline void block_is_ordered() {}
+inline void warp_is_ordered(unsigned) {}
+inline void fence() {}
+inline void ignore_stacks(const void*, size_t) {}
+#endif
+
+inline void touch_atomically(const void* at, size_t bytes) { touch(current_thread, at, bytes, Access::kAtomic); }
+
+}  // namespace llmcore_emulator
