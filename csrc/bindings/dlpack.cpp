@@ -82,7 +82,19 @@ py::capsule to_dlpack(const Tensor& t) {
                        e->strides.data(),
                        0};
   e->managed.context = e;
-  e->managed.deleter = [](DlManaged* m) { delete static_cast<Exported*>(m->context); };
+  e->managed.deleter = [](DlManaged* m) {
+    // Its consumer's kernels may still read it, on a stream that ours does not wait for; freed memory is reused at
+    // once.
+    if (m->tensor.device.type == kDlCuda) {
+      if (PyGILState_Check()) {
+        py::gil_scoped_release release;
+        cuda().synchronize_all();
+      } else {
+        cuda().synchronize_all();
+      }
+    }
+    delete static_cast<Exported*>(m->context);
+  };
   // Whoever takes the tensor renames the capsule; else it is still ours to free.
   return py::reinterpret_steal<py::capsule>(PyCapsule_New(&e->managed, "dltensor", [](PyObject* capsule) {
     if (!PyCapsule_IsValid(capsule, "dltensor")) return;
@@ -106,12 +118,12 @@ Tensor from_dlpack(const py::capsule& capsule) {
   Shape strides = t.strides ? Shape(t.strides, t.strides + t.ndim) : contiguous_strides(shape);
   void* const data = static_cast<char*>(t.data) + t.byte_offset;
   if (reinterpret_cast<uintptr_t>(data) % size_of(dtype)) fail("from_dlpack", "an aligned tensor", "one that is not");
-  PyCapsule_SetName(capsule.ptr(), "used_dltensor");
   if (t.device.type == kDlCuda) {
     py::gil_scoped_release release;
     cuda().synchronize_all();  // its owner works on streams that ours does not wait for
     check_cuda("from_dlpack");
   }
+  PyCapsule_SetName(capsule.ptr(), "used_dltensor");
   std::shared_ptr<void> owner(m, [](void* p) {
     auto* const managed = static_cast<DlManaged*>(p);
     if (managed->tensor.device.type == kDlCuda) cuda().synchronize();  // nor does its owner for ours

@@ -128,7 +128,8 @@ void register_tensor(py::module_& m) {
       .def("narrow", &Tensor::narrow, py::arg("dim"), py::arg("start"), py::arg("length"))
       .def("zero", &Tensor::zero)
       .def(
-          "copy_from", [](Tensor& t, const Tensor& src) { copy_into(src, t); }, py::arg("src"))
+          "copy_from", [](Tensor& t, const Tensor& src) { copy_into(src, t); }, py::arg("src"),
+          py::call_guard<py::gil_scoped_release>())
       .def(
           "to", [](const Tensor& t, const std::string& device) { return t.to(device_named(device)); },
           py::arg("device"), py::call_guard<py::gil_scoped_release>(), "Itself, or a copy on another device.")

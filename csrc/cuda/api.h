@@ -67,7 +67,20 @@ struct CudaApi {
   void (*graph_destroy)(void* graph);
 };
 
-constexpr uint64_t kCudaApiLayout = 1 + 1000 * sizeof(CudaApi) + 1000000 * sizeof(SampleArgs);
+template <class... T>
+constexpr uint64_t hash_of_sizes() {
+  uint64_t hash = 14695981039346656037u;  // FNV-1a
+  for (const size_t size : {sizeof(T)...}) hash = (hash ^ size) * 1099511628211u;
+  return hash;
+}
+constexpr uint64_t kCudaApiLayout =
+    hash_of_sizes<CudaApi, CudaDeviceInfo, StridedCopyArgs, PackArgs, GemmArgs, AttentionArgs, AttentionBackwardArgs,
+                  CacheAppendArgs, NormArgs, NormBackwardArgs, UnaryArgs, UnaryBackwardArgs, BinaryArgs, GatedArgs,
+                  GatedBackwardArgs, ScaleArgs, SoftcapArgs, CastArgs, ColumnSumArgs, SoftmaxArgs, SoftmaxBackwardArgs,
+                  RopeArgs, RopeAppendArgs, GatherRowsArgs, ScatterRowsArgs, WeightedSumArgs, WeightedSumBackwardArgs,
+                  EmbeddingArgs, EmbeddingBackwardArgs, CrossEntropyArgs, CrossEntropyBackwardArgs,
+                  QuantizeActivationsArgs, QuantizedGemmArgs, DequantizeRowsArgs, UpdateArgs, MomentumArgs,
+                  SumSquaresArgs, DivideByNormArgs, AddDiagonalArgs, SumArgs, SampleArgs>();
 
 // The one symbol of the library. Null where there is no device: `message` says why, in one line. blas_paths: where
 // libcublasLt may lie besides the loader's own places, separated by colons.

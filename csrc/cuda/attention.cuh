@@ -67,7 +67,9 @@ __device__ __forceinline__ const float* scale_at(const AttentionArgs& a, const f
 }
 
 // tanh within 1e-6 (absolute): what softcap multiplies by a few dozen.
-__device__ __forceinline__ float tanh_approx(float x) { return 1.0f - 2.0f / (1.0f + exp2_approx(2.0f * kLog2e * x)); }
+__device__ __forceinline__ float tanh_approx(float x) {
+  return 1.0f - __fdividef(2.0f, 1.0f + exp2_approx(2.0f * kLog2e * x));
+}
 
 // ---- tiles of bfloat16 rows in shared memory, for ldmatrix ------------------------------------------
 // 16 bytes of a row lie where the row's last three bits put them, so that 8 rows at one column meet 8 groups of banks.

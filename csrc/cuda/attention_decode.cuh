@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kMergeThreads) merge_splits_kernel(const Atten
   for (int i = first; i < last; ++i) sum = fmaf(totals[2 * i + 1], exp2f(totals[2 * i] - subtract), sum);
   for (int d = threadIdx.x; d < a.D; d += kMergeThreads) {
     float product = 0.0f;
-#pragma unroll 4
+#pragma unroll 8
     for (int i = first; i < last; ++i) product = fmaf(products[i * a.D + d], exp2f(totals[2 * i] - subtract), product);
     put_result<T>(a, b, h, t, d, product, base, sum);
   }
@@ -109,8 +109,11 @@ __global__ void __launch_bounds__(kFewThreads)
     copy_tile<D, kFewThreads, C>(values_of_stage + stage, a, a.v, a.v_stride, a.v_scale, piece.b, tile, piece.kv_head,
                                  keys);
   };
-  if (first < last) copy(first);
-  cp_async_commit();
+  // Two tiles are on their way from the start: a split has few, and each has come far.
+  for (int tile = first; tile < first + 2; ++tile) {
+    if (tile < last) copy(tile);
+    cp_async_commit();
+  }
 
   uint32_t queries[D / 16][4];  // left operands
   int low[2], end[2];
@@ -131,10 +134,13 @@ __global__ void __launch_bounds__(kFewThreads)
   }
   float o[D / 8][4] = {}, base[2] = {-INFINITY, -INFINITY}, sum[2] = {};
   for (int tile = first; tile < last; ++tile) {
-    cp_async_wait<0>();
-    __syncthreads();  // the tile has come, and nobody reads the one before it any more
-    if (tile + 1 < last) copy(tile + 1);
-    cp_async_commit();
+    if (tile > first) {
+      __syncthreads();  // nobody reads the tile before any more
+      if (tile + 1 < last) copy(tile + 1);
+      cp_async_commit();
+    }
+    cp_async_wait<1>();
+    __syncthreads();  // the tile has come
     const int stage = ((tile & 1) * kKeyTile + warp * 16) * D, key0 = tile * kKeyTile + warp * 16;
     if (key0 >= to || key0 + 16 <= from) continue;
 
@@ -343,6 +349,7 @@ __global__ void __launch_bounds__(kPlainFewThreads, 2)
       const float p1 = shown1 ? exp2f(fmaf(x1, factor, -subtract)) : 0.0f;
       const float total = warp_sum(p0 + p1);
       x[lane] = p0, x[lane + kWarp] = p1;
+      __syncwarp();  // all lanes have read the base
       if (lane == 0) bases[r] = base, factors[r] = less, sums[r] = fmaf(sums[r], less, total);
     }
     __syncthreads();

@@ -123,13 +123,13 @@ uint32_t alignment(const void* p) {  // 256 bytes are all that cuBLASLt asks abo
   return static_cast<uint32_t>(address & (~address + 1));
 }
 
-Key key_of(const BlasProduct& g) {
+Key key_of(const BlasProduct& g, const void* bias) {  // bias: as cuBLASLt is given it
   int64_t kind = 0, alignments = 0;
   for (bool bit : {g.a_transposed, g.b_transposed, g.dtype == DType::kBF16, g.out_dtype == DType::kBF16,
-                   g.bias != nullptr, g.gelu, g.pre_activation != nullptr})
+                   bias != nullptr, g.gelu, g.pre_activation != nullptr})
     kind = 2 * kind + bit;
   for (const void* p :
-       {g.a, g.b, static_cast<const void*>(g.out), g.added, g.bias, static_cast<const void*>(g.pre_activation)})
+       {g.a, g.b, static_cast<const void*>(g.out), g.added, bias, static_cast<const void*>(g.pre_activation)})
     alignments = 512 * alignments + alignment(p);
   return {g.M, g.N, g.K, g.lda, g.ldo, kind, alignments};
 }
@@ -144,7 +144,7 @@ bool set(Status (*function)(Owner*, Attribute, const void*, size_t), Owner* owne
 
 // cuBLASLt's columns are our rows: it computes out^T (N,M) = b^T a^T, where what is row-major for us needs no
 // transpose. A stride that no second column uses may be anything; cuBLASLt wants it as long as a column.
-bool describe(const Functions& call, const BlasProduct& g, Plan& plan) {
+bool describe(const Functions& call, const BlasProduct& g, const void* bias, Plan& plan) {
   using A = DescriptionAttribute;
   const uint64_t M = static_cast<uint64_t>(g.M), N = static_cast<uint64_t>(g.N), K = static_cast<uint64_t>(g.K);
   const int type = type_of(g.dtype), out_type = type_of(g.out_dtype);
@@ -156,7 +156,7 @@ bool describe(const Functions& call, const BlasProduct& g, Plan& plan) {
     return set(call.cublasLtMatmulDescSetAttribute, plan.description, attribute, value);
   };
   uint32_t epilogue = 0;
-  if (g.bias) epilogue |= kEpilogueBias;
+  if (bias) epilogue |= kEpilogueBias;
   if (g.gelu) epilogue |= kEpilogueGelu;
   if (g.pre_activation) epilogue |= kEpilogueAux;
   bool ok =
@@ -167,7 +167,7 @@ bool describe(const Functions& call, const BlasProduct& g, Plan& plan) {
       set_description(A::kTransA, g.b_transposed ? kTransposed : kAsStored) &&
       set_description(A::kTransB, g.a_transposed ? kTransposed : kAsStored) &&
       set_description(A::kEpilogue, epilogue ? epilogue : kEpilogueDefault);
-  if (g.bias) ok = ok && set_description(A::kBias, g.bias) && set_description(A::kBiasType, int32_t{out_type});
+  if (bias) ok = ok && set_description(A::kBias, bias) && set_description(A::kBiasType, int32_t{out_type});
   if (g.pre_activation)
     ok = ok && set_description(A::kAux, g.pre_activation) && set_description(A::kAuxLd, ldo) &&
          set_description(A::kAuxType, int32_t{out_type});
@@ -204,9 +204,9 @@ void destroy(const Functions& call, Plan& plan) {
   plan.description = nullptr, plan.a = plan.b = plan.out = nullptr;
 }
 
-Plan& plan_of(const Library& lib, const BlasProduct& g, size_t workspace_bytes) {
+Plan& plan_of(const Library& lib, const BlasProduct& g, const void* bias, size_t workspace_bytes) {
   static auto* plans = new std::unordered_map<Key, Plan, KeyHash>;
-  const Key key = key_of(g);
+  const Key key = key_of(g, bias);
   const auto found = plans->find(key);
   if (found != plans->end()) return found->second;
   if (plans->size() >= kMostPlans) {
@@ -214,7 +214,7 @@ Plan& plan_of(const Library& lib, const BlasProduct& g, size_t workspace_bytes) 
     plans->clear();
   }
   Plan& plan = (*plans)[key];
-  plan.supported = describe(lib.call, g, plan) && choose_algorithm(lib, g, workspace_bytes, plan);
+  plan.supported = describe(lib.call, g, bias, plan) && choose_algorithm(lib, g, workspace_bytes, plan);
   if (!plan.supported) destroy(lib.call, plan);
   return plan;
 }
@@ -245,14 +245,9 @@ void blas_version(char* text, size_t room) {
   snprintf(text, room, "%zu.%zu.%zu", version / 10000, version / 100 % 100, version % 100);
 }
 
-void* blas_scratch(size_t bytes) {
-  size_t before = 0;
-  char* p = workspace(&before);
-  return p && before && bytes <= kScratchBytes ? p + before : nullptr;
-}
-
 BlasResult blas_product(const BlasProduct& g) {
-  std::lock_guard<std::mutex> lock(state().mutex);  // of plans, whose pointers change with every call
+  // Of plans, whose pointers change with every call, and of the rounded bias, which waits for its product.
+  std::lock_guard<std::mutex> lock(state().mutex);
   const Library& lib = library();
   char line[160];
   if (lib.missing) {
@@ -261,8 +256,15 @@ BlasResult blas_product(const BlasProduct& g) {
     return BlasResult::kFailed;
   }
   size_t bytes = 0;
-  void* work = workspace(&bytes);
-  const Plan& plan = plan_of(lib, g, bytes);
+  char* work = workspace(&bytes);
+  const void* bias = g.bias;
+  if (g.bias && g.out_dtype == DType::kBF16) {
+    bf16* const rounded = reinterpret_cast<bf16*>(work + bytes);
+    if (!bytes || static_cast<size_t>(g.N) * sizeof(bf16) > kScratchBytes) return BlasResult::kUnsupported;
+    round_bias(g.bias, g.N, rounded);
+    bias = rounded;
+  }
+  const Plan& plan = plan_of(lib, g, bias, bytes);
   if (!plan.supported) return BlasResult::kUnsupported;
   const float one = 1.0f, beta = g.added ? 1.0f : 0.0f;
   using A = DescriptionAttribute;
@@ -271,7 +273,7 @@ BlasResult blas_product(const BlasProduct& g) {
   };
   const void* added = g.added ? g.added : g.out;
   Status status = kInvalidValue;
-  if (set_description(A::kBias, g.bias) && set_description(A::kAux, g.pre_activation))
+  if (set_description(A::kBias, bias) && set_description(A::kAux, g.pre_activation))
     status = lib.call.cublasLtMatmul(lib.context, plan.description, &one, g.b, plan.b, g.a, plan.a, &beta, added,
                                      plan.out, g.out, plan.out, &plan.algorithm, work, bytes, stream());
   if (status == kSuccess) return BlasResult::kDone;

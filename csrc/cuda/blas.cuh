@@ -18,7 +18,7 @@ struct BlasProduct {
   int64_t ldo;
   DType out_dtype;
   const void* added;     // (M,N), as out; may be out; or null
-  const void* bias;      // (N), out_dtype; or null
+  const float* bias;     // (N), or null
   bool gelu;             // tanh approximation
   void* pre_activation;  // (M,N), as out: what GELU was given; or null
 };
@@ -27,9 +27,8 @@ enum class BlasResult { kDone, kUnsupported, kFailed };
 // kUnsupported: the library has no kernel for this epilogue with these shapes and alignments. kFailed is noted.
 BlasResult blas_product(const BlasProduct&);
 
-// Memory beside what cuBLASLt works in, for one bias that waits for the next product; null where there is none so
-// large.
-void* blas_scratch(size_t bytes);
+// gemm.cu: what cuBLASLt wants of a bias beside a bfloat16 result.
+void round_bias(const float* bias, int64_t n, bf16* out);
 
 }  // namespace cuda
 }  // namespace llmcore

@@ -41,8 +41,8 @@ struct Head {
   __device__ __forceinline__ float turned(int64_t i) const {
     const float own = as_float(x[i]);
     if (!cos || i >= 2 * half) return own;
-    return i < half ? own * cos[i] - as_float(x[i + half]) * sin[i]
-                    : own * cos[i - half] + as_float(x[i - half]) * sin[i - half];
+    return i < half ? turned_first(own, as_float(x[i + half]), cos[i], sin[i])
+                    : turned_second(as_float(x[i - half]), own, cos[i - half], sin[i - half]);
   }
   __device__ __forceinline__ float operator[](int64_t i) const { return as_float(rounded<T>(turned(i))); }
 };

@@ -20,6 +20,8 @@ cudaStream_t stream();                       // that this thread launches to
 int multiprocessors();                       // of the device
 void note(const char* what, cudaError_t e);  // keeps the first error, for KernelTable::error()
 void note(const char* line);
+// With what is static, more than 48 KB of shared memory are had only on request.
+cudaError_t allow_shared(const void* kernel, size_t bytes);
 void* blas_workspace(size_t* bytes);  // one for all products; null and 0 where there is no memory
 
 // ---- of the host (blas.cu) -------------------------------------------------------------------------
@@ -32,9 +34,7 @@ void launch(const char* op, void (*kernel)(P...), dim3 grid, dim3 block, size_t 
   if (!grid.x || !grid.y || !grid.z) return;
   cudaLaunchConfig_t config{};
   config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = shared_bytes, config.stream = stream();
-  if (shared_bytes > 32 * 1024)  // with what is static, more than 48 KB are had only on request
-    note(op, cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  static_cast<int>(shared_bytes)));
+  if (shared_bytes > 32 * 1024) note(op, allow_shared(reinterpret_cast<const void*>(kernel), shared_bytes));
   note(op, cudaLaunchKernelEx(&config, kernel, static_cast<P>(arguments)...));
 }
 
@@ -73,6 +73,20 @@ template <class T, int kCount>
 struct alignas(sizeof(T) * kCount) Vec {
   T v[kCount];
 };
+// v to p, at once: the compiler takes an assignment apart where it stands in a loop or behind a condition.
+template <class T, int kCount>
+__device__ __forceinline__ void put(T* p, const Vec<T, kCount>& v) {
+  const auto as = [&](auto word) {
+    memcpy(&word, &v, sizeof word);
+    __stwb(reinterpret_cast<decltype(word)*>(p), word);
+  };
+  if constexpr (sizeof v == 16)
+    as(uint4{});
+  else if constexpr (sizeof v == 8)
+    as(uint2{});
+  else
+    *reinterpret_cast<Vec<T, kCount>*>(p) = v;
+}
 template <class T>
 constexpr int kVec = 16 / static_cast<int>(sizeof(T));  // elements of 16 bytes
 

@@ -9,9 +9,6 @@ constexpr int kThreads = kItemThreads;
 
 // ---- functions ------------------------------------------------------------------------------------
 
-// x / (1 + e^-s), within 4 ulp where that is a normal float. __fdividef: 2 ulp, and 0 where the divisor is above 2^126,
-// in a third of the instructions of a division.
-__device__ __forceinline__ float times_sigmoid(float x, float s) { return __fdividef(x, 1.0f + expf(-s)); }
 __device__ __forceinline__ float sigmoid(float x) { return times_sigmoid(1.0f, x); }
 __device__ __forceinline__ float bounded(float x, float most) {  // NaN passes, as it does not through fminf
   return x < -most ? -most : x > most ? most : x;

@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int j = 0; j < kEach; ++j)
     if (const int64_t i = first + j * kThreads; i < M * columns) {
       if constexpr (sizeof(S) == sizeof(O))
-        *reinterpret_cast<Vec<S, kCount>*>(out + i * kCount) = x[j];  // bits as they are
+        put(out + i * kCount, x[j]);  // bits as they are
       else
         store(out + i * kCount, as_floats(x[j]));
     }

@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(kThreads) pack_kernel(const S* src, int64_t ld
       Vec<T, kCount> y;
 #pragma unroll
       for (int i = 0; i < kCount; ++i) y.v[i] = rounded<T>(as_float(x.v[i]));
-      *reinterpret_cast<Vec<T, kCount>*>(out + r * C + c) = y;
+      put(out + r * C + c, y);
     }
 }
 
@@ -73,8 +73,8 @@ __global__ void __launch_bounds__(kThreads) epilogue_kernel(Epilogue<O> e, int64
         if (e.gelu) x = gelu_of_sum(x);
         product.v[i] = rounded<O>(x + as_float(residual.v[i]));
       }
-      if (e.pre_activation) *reinterpret_cast<Vec<O, kCount>*>(e.pre_activation + at) = before;
-      *reinterpret_cast<Vec<O, kCount>*>(e.out + at) = product;
+      if (e.pre_activation) put(e.pre_activation + at, before);
+      put(e.out + at, product);
     }
 }
 
@@ -139,12 +139,6 @@ BlasResult gemm_fused(const GemmArgs& g, BlasProduct product) {
   product.gelu = gelu, product.pre_activation = g.pre_activation;
   product.added = g.accumulate ? g.out : g.residual;
   product.bias = g.bias;
-  if (g.bias && half) {
-    bf16* rounded_bias = static_cast<bf16*>(blas_scratch(static_cast<size_t>(g.N) * sizeof(bf16)));
-    if (!rounded_bias) return BlasResult::kUnsupported;
-    convert(g.bias, g.N, 1, g.N, rounded_bias);
-    product.bias = rounded_bias;
-  }
   return blas_product(product);
 }
 
@@ -168,6 +162,8 @@ void gemm(const GemmArgs& g) {
 }
 
 }  // namespace
+
+void round_bias(const float* bias, int64_t n, bf16* out) { convert(bias, n, 1, n, out); }
 
 void register_gemm(KernelTable& t) {
   t.pack = pack;

@@ -1,5 +1,7 @@
 // LayerNorm (Ba et al. 2016) and RMSNorm (Zhang & Sennrich 2019). A row is read from memory once; statistics are
 // float32, the variance from the differences to the mean (no cancellation).
+#include <algorithm>
+
 #include "cuda/rows.cuh"
 
 namespace llmcore {
@@ -284,7 +286,8 @@ int64_t norm_backward_pieces(const NormBackwardArgs& a, int64_t rows) {
 
 template <class T, bool kRms, int kCount>
 void run_norm_backward(const NormBackwardArgs& a) {
-  const int64_t rows = (a.M + kCudaNormBackwardChunks - 1) / kCudaNormBackwardChunks;
+  const int64_t wanted = std::min<int64_t>(kCudaNormBackwardChunks, int64_t{2} * multiprocessors());  // in one wave
+  const int64_t rows = (a.M + wanted - 1) / wanted;
   int64_t pieces = 0;
   if constexpr (kCount == 1) {
     if (a.C <= 8 * kMostThreads) pieces = norm_backward_pieces<T, kRms, 1, 8, 1, kMostRowWarps>(a, rows);

@@ -91,17 +91,17 @@ __device__ __forceinline__ void update(const Rule& rule, const Parameter& a, flo
   if (Rule::kHasV) v = load(a.v);
 #pragma unroll
   for (int j = 0; j < kCount; ++j) p.v[j] = rule(p.v[j] * a.keep, g.v[j] * grad_scale, m.v[j], v.v[j], has_m);
-  *reinterpret_cast<Floats*>(a.p + i) = p;
-  if (has_m) *reinterpret_cast<Floats*>(a.m + i) = m;
-  if (Rule::kHasV) *reinterpret_cast<Floats*>(a.v + i) = v;
+  put(a.p + i, p);
+  if (has_m) put(a.m + i, m);
+  if (Rule::kHasV) put(a.v + i, v);
   for (int c = 0; c < a.copy_count; ++c) {
     if (a.half >> c & 1) {
       Vec<bf16, kCount> rounded_p;
 #pragma unroll
       for (int j = 0; j < kCount; ++j) rounded_p.v[j] = rounded<bf16>(p.v[j]);
-      *reinterpret_cast<Vec<bf16, kCount>*>(static_cast<bf16*>(a.copies[c]) + i) = rounded_p;
+      put(static_cast<bf16*>(a.copies[c]) + i, rounded_p);
     } else {
-      *reinterpret_cast<Floats*>(static_cast<float*>(a.copies[c]) + i) = p;
+      put(static_cast<float*>(a.copies[c]) + i, p);
     }
   }
 }
@@ -194,8 +194,8 @@ __global__ void __launch_bounds__(kThreads) momentum_kernel(MomentumArgs a) {
       m.v[j] = fmaf(m.v[j], a.beta, part);
       u.v[j] = a.nesterov ? fmaf(m.v[j], a.beta, part) : m.v[j];
     }
-    *reinterpret_cast<Floats*>(a.m + i) = m;
-    *reinterpret_cast<Floats*>(a.u + i) = u;
+    put(a.m + i, m);
+    put(a.u + i, u);
   }
 }
 

@@ -53,24 +53,26 @@ __device__ __forceinline__ void quantize_columns(const Floats<4>& x, ActivationB
 #pragma unroll
   for (int step = kGroup / 4; step; step /= 2) sum += __shfl_xor_sync(kAllLanes, sum, step);
   const int other = __shfl_xor_sync(kAllLanes, sum, kGroup / 2);
-  const int sums[2] = {lane < kGroup / 2 ? sum : other, lane < kGroup / 2 ? other : sum};
+  const int low = lane < kGroup / 2 ? sum : other, high = lane < kGroup / 2 ? other : sum;
   if (!out) return;
   // Each lane stores a word of q and one of the rest.
   reinterpret_cast<uint32_t*>(out->q)[lane] = word;
-  const int total = sums[0] + sums[1];
+  const int total = low + high;
   if (lane == 0) out->scale = finite ? scale : NAN;
   if (lane == 1) out->total = total;
-  if (lane == 2 || lane == 3) out->sums[lane - 2] = sums[lane - 2];
+  if (lane == 2) out->sums[0] = low;
+  if (lane == 3) out->sums[1] = high;
   if (lane == 4) out->scaled_total = __fmul_rn(scale, static_cast<float>(total));
-  if (lane == 5 || lane == 6) out->scaled[lane - 5] = __fmul_rn(scale, static_cast<float>(sums[lane - 5]));
+  if (lane == 5) out->scaled[0] = __fmul_rn(scale, static_cast<float>(low));
+  if (lane == 6) out->scaled[1] = __fmul_rn(scale, static_cast<float>(high));
 }
 
 // silu(gate) * up and gelu(gate) * up, as elementwise.cu has them.
 template <ActivationSource kSource>
 __device__ __forceinline__ float gated(float gate, float up) {
   constexpr float kLinear = 2.0f * 0.7978845608f, kCubic = kLinear * 0.044715f;
-  if (kSource == ActivationSource::kSwiglu) return gate / (1.0f + expf(-gate)) * up;
-  return gate / (1.0f + expf(-gate * fmaf(gate * gate, kCubic, kLinear))) * up;
+  if (kSource == ActivationSource::kSwiglu) return times_sigmoid(gate, gate) * up;
+  return times_sigmoid(gate, gate * fmaf(gate * gate, kCubic, kLinear)) * up;
 }
 
 // x (M,K), or gates and what they let through (M,2K); out (M,K/32).

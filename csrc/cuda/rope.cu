@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(kItemThreads) rope_kernel(RopeArgs a, int64_t 
   T* out = static_cast<T*>(a.out) + in_head.row * a.D;
   if (in_head.at >= pairs) {
     const int64_t at = a.R + (in_head.at - pairs) * kCount;
-    if (x != out) *reinterpret_cast<Vec<T, kCount>*>(out + at) = *reinterpret_cast<const Vec<T, kCount>*>(x + at);
+    if (x != out) put(out + at, *reinterpret_cast<const Vec<T, kCount>*>(x + at));
     return;
   }
   const int64_t at = in_head.at * kCount, token = in_token.row;
@@ -29,8 +29,8 @@ __global__ void __launch_bounds__(kItemThreads) rope_kernel(RopeArgs a, int64_t 
 #pragma unroll
     for (int c = 0; c < kCount; ++c) {
       const float s = sine.v[c] * sign, before = x1.v[c];
-      x1.v[c] = before * cosine.v[c] - x2.v[c] * s;
-      x2.v[c] = x2.v[c] * cosine.v[c] + before * s;
+      x1.v[c] = turned_first(before, x2.v[c], cosine.v[c], s);
+      x2.v[c] = turned_second(before, x2.v[c], cosine.v[c], s);
     }
   } else if (x == out) {
     return;

@@ -49,7 +49,7 @@ struct Device {
     cudaEvent_t done = nullptr;
   } staging[kStagings], small[kSmallStagings];
   int next_staging = 0, next_small = 0;
-  std::mutex staging_mutex;
+  std::mutex staging_mutex, recording_mutex;
   void* workspace = nullptr;
 };
 
@@ -292,16 +292,20 @@ void synchronize_all() { note("synchronize", cudaDeviceSynchronize()); }
 
 void graph_begin() {
   Device& d = device();
+  d.recording_mutex.lock();  // until graph_end: a capture takes all that comes to its stream
   if (!d.recording) note("graph", cudaStreamCreateWithFlags(&d.recording, cudaStreamNonBlocking));
   recording_stream = d.recording;
-  note("graph", cudaStreamBeginCapture(recording_stream, cudaStreamCaptureModeThreadLocal));
+  const cudaError_t e = cudaStreamBeginCapture(recording_stream, cudaStreamCaptureModeThreadLocal);
+  note("graph", e);
+  if (e != cudaSuccess) recording_stream = nullptr;
 }
 
 void* graph_end() {
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t ready = nullptr;
-  note("graph", cudaStreamEndCapture(recording_stream, &graph));
+  if (recording_stream) note("graph", cudaStreamEndCapture(recording_stream, &graph));
   recording_stream = nullptr;
+  device().recording_mutex.unlock();
   if (!graph) return nullptr;
   note("graph", cudaGraphInstantiate(&ready, graph, 0));
   note("graph", cudaGraphDestroy(graph));
@@ -424,12 +428,17 @@ CudaApi make_api() {
   return api;
 }
 
+std::string version_of(int cuda) { return std::to_string(cuda / 1000) + "." + std::to_string(cuda / 10 % 100); }
+
 // One line that says why there is no device, or an empty one.
 std::string opened(Device& d) {
   int count = 0, driver = 0;
   cudaDriverGetVersion(&driver);
-  if (driver == 0) return "no NVIDIA driver was found (is nvidia-smi there?)";
+  if (driver == 0) return "no NVIDIA driver was found (is nvidia-smi there?): leave out cuda, or take cpu";
   const cudaError_t e = cudaGetDeviceCount(&count);
+  if (e == cudaErrorInsufficientDriver)
+    return "the NVIDIA driver knows CUDA " + version_of(driver) + " and the kernels are of " +
+           version_of(CUDART_VERSION) + ": a newer driver is needed";
   if (e != cudaSuccess) return std::string("no device can be used: ") + cudaGetErrorString(e);
   if (count == 0) return "the driver knows no device (CUDA_VISIBLE_DEVICES hides it?)";
   for (const cudaError_t step : {cudaSetDevice(0), cudaGetDeviceProperties(&d.properties, 0),
@@ -457,6 +466,18 @@ void note(const char* what, cudaError_t e) {
   if (e == cudaSuccess) return;
   cudaGetLastError();
   note((std::string(what) + ": " + cudaGetErrorString(e)).c_str());
+}
+
+cudaError_t allow_shared(const void* kernel, size_t bytes) {
+  static auto* const mutex = new std::mutex;
+  static auto* const most = new std::unordered_map<const void*, size_t>;  // asked for so far
+  std::lock_guard<std::mutex> lock(*mutex);
+  size_t& allowed = (*most)[kernel];
+  if (bytes <= allowed) return cudaSuccess;
+  const cudaError_t e =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  if (e == cudaSuccess) allowed = bytes;
+  return e;
 }
 
 void* blas_workspace(size_t* bytes) {

@@ -7,7 +7,7 @@ namespace llmcore {
 namespace cuda {
 namespace {
 
-constexpr int kChangeThreads = 256, kBoundThreads = 256, kMostRowThreads = 1024;
+constexpr int kChangeThreads = 256, kMostRowThreads = 1024;
 
 // ---- mask, bias and penalties ---------------------------------------------------------------------
 // changed (B,stride) = logits (B,V) where the mask allows, else -inf.
@@ -33,20 +33,20 @@ __global__ void __launch_bounds__(kChangeThreads) change_kernel(SampleArgs a, Sp
   uint32_t* count = space.count + b * space.stride;
   if (a.bias_offsets) {
     const int64_t begin = a.bias_offsets[b], end = a.bias_offsets[b + 1];
-    for (int64_t i = begin + threadIdx.x; i < end; i += threads) count[a.bias_ids[i]] = 0;
+    for (int64_t i = begin + threadIdx.x; i < end; i += threads) atomicExch(&count[a.bias_ids[i]], 0u);
     __syncthreads();
     for (int64_t i = begin + threadIdx.x; i < end; i += threads) atomicAdd(&count[a.bias_ids[i]], 1u);
     __syncthreads();
     for (int64_t i = begin + threadIdx.x; i < end; i += threads) {
       const int32_t id = a.bias_ids[i];
-      float x = __fadd_rn(out[id], a.bias_values[i]);
-      if (count[id] > 1) {  // the first of them adds all, in their order
-        bool first = true;
+      bool first = true;  // of several with one id the first adds all, in their order
+      if (count[id] > 1)
         for (int64_t j = begin; j < i && first; ++j) first = a.bias_ids[j] != id;
-        if (!first) continue;
+      if (!first) continue;
+      float x = __fadd_rn(out[id], a.bias_values[i]);
+      if (count[id] > 1)
         for (int64_t j = i + 1; j < end; ++j)
           if (a.bias_ids[j] == id) x = __fadd_rn(x, a.bias_values[j]);
-      }
       out[id] = x;
     }
     __syncthreads();
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kChangeThreads) change_kernel(SampleArgs a, Sp
   const int32_t* tokens = a.history + b * a.history_size;
   const int n = a.history_lengths[b];
   constexpr uint32_t kDone = 1u << 31;
-  for (int i = threadIdx.x; i < n; i += threads) count[tokens[i]] = 0;
+  for (int i = threadIdx.x; i < n; i += threads) atomicExch(&count[tokens[i]], 0u);
   __syncthreads();
   for (int i = a.prompt_lengths[b] + static_cast<int>(threadIdx.x); i < n; i += threads)
     atomicAdd(&count[tokens[i]], 1u);
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kChangeThreads) change_kernel(SampleArgs a, Sp
 
 // ---- between the passes ---------------------------------------------------------------------------
 // Log sum exp and maximum of the row, and a bound below which no token survives the filters.
-__global__ void __launch_bounds__(kBoundThreads) bound_kernel(SampleArgs a, Space space) {
+__global__ void __launch_bounds__(kMostRowThreads) bound_kernel(SampleArgs a, Space space) {
   __shared__ Bins bins;
   __shared__ float shared[kWarp];
   const int64_t b = blockIdx.x, pieces = space.pieces_of_row;

@@ -27,13 +27,13 @@ int64_t chunk_rows(int64_t V, Device device) {
 struct Sweep {
   const char* op;
   Tensor x, targets, loss, lse;
-  int64_t M, C, V;
+  int64_t M, C, V, ld;  // ld: from row to row of the logits, which begin on cache lines
 
   Sweep(const char* name, const Tensor& x_in, const Panels& forward, const Tensor& targets_in) : op(name) {
     check_float(op, "x", x_in);
     check_ndim(op, "x", x_in, 1);
     check_dtype(op, "x", x_in, forward.dtype);
-    C = forward.K, V = forward.N;
+    C = forward.K, V = forward.N, ld = round_up(V, 64);
     if (x_in.dim(-1) != C) fail(op, "x (..., " + std::to_string(C) + ")", to_string(x_in.shape()));
     check_device(op, "x, as the weight is,", x_in, forward.data.device());
     targets = checked_targets(op, targets_in, Shape(x_in.shape().begin(), x_in.shape().end() - 1), V, x_in.device());
@@ -46,10 +46,15 @@ struct Sweep {
 
   // Logits of rows [start, start + n) in float32, whatever the compute dtype; fills loss and lse of these rows.
   Tensor chunk(const Panels& forward, int64_t start, int64_t n) {
-    Tensor logits =
-        linear(x.narrow(0, start, n), forward, std::nullopt, std::nullopt, Activation::kNone, false, DType::kF32).out;
+    const Tensor logits = Tensor::empty({n, ld}, DType::kF32, x.device());
+    GemmArgs g{};
+    g.M = n, g.N = V, g.K = C;
+    g.a = x.narrow(0, start, n).data(), g.lda = C;
+    g.panels = forward.data.data(), g.panels_transposed = forward.transposed, g.dtype = forward.dtype;
+    g.out = logits.data(), g.ldo = ld, g.out_dtype = DType::kF32;
+    kernel(op, x.device(), &KernelTable::gemm)(g);
     kernel(op, x.device(), &KernelTable::cross_entropy_forward)(
-        {DType::kF32, n, V, V, logits.data(), targets.data_as<int32_t>() + start, loss.data_as<float>() + start,
+        {DType::kF32, n, V, ld, logits.data(), targets.data_as<int32_t>() + start, loss.data_as<float>() + start,
          lse.data_as<float>() + start});
     return logits;
   }
@@ -118,10 +123,10 @@ LinearCrossEntropyGrad linear_cross_entropy_grad(const Tensor& x, const Panels& 
     const int64_t n = std::min(rows, s.M - start);
     const Tensor logits = s.chunk(forward, start, n);
     // In the memory of the logits: with bfloat16, the first half of each row.
-    const Tensor dlogits = Tensor::wrap(logits.data(), {n, s.V}, {forward.dtype == DType::kF32 ? s.V : 2 * s.V, 1},
+    const Tensor dlogits = Tensor::wrap(logits.data(), {n, s.V}, {forward.dtype == DType::kF32 ? s.ld : 2 * s.ld, 1},
                                         forward.dtype, logits.storage(), true, logits.device());
     kernel(s.op, x.device(), &KernelTable::cross_entropy_backward)(
-        {DType::kF32, n, s.V, s.V, logits.data(), s.targets.data_as<int32_t>() + start, s.lse.data_as<float>() + start,
+        {DType::kF32, n, s.V, s.ld, logits.data(), s.targets.data_as<int32_t>() + start, s.lse.data_as<float>() + start,
          dloss.data_as<float>() + start, dlogits.data(), dlogits.stride(0), dlogits.dtype()});
     GemmArgs g{};
     g.M = n, g.N = s.C, g.K = s.V;

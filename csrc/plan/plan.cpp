@@ -1,5 +1,6 @@
 #include "plan/plan.h"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
@@ -9,6 +10,7 @@ namespace llmcore {
 namespace {
 
 thread_local Plan* current = nullptr;
+constexpr size_t kParcelBytes = size_t{64} << 10, kUploadAlignment = 256;
 
 }  // namespace
 
@@ -40,18 +42,34 @@ Tensor Plan::uploaded(const Tensor& given) {
   const CudaApi& api = cuda();
   const Tensor host = given.contiguous();
   const size_t bytes = static_cast<size_t>(host.size()) * size_of(host.dtype());
-  const Tensor there = Tensor::empty(host.shape(), host.dtype(), Device::kCUDA);
-  // Through memory that the graph may read whenever it runs.
-  const std::shared_ptr<void> pinned(api.allocate_pinned(bytes), api.deallocate_pinned);
-  check_cuda("plan");
-  const auto fill = [host, pinned, bytes] { std::memcpy(pinned.get(), host.data(), bytes); };
-  const auto send = [there, pinned, bytes, &api] { api.pinned_to_device(there.data(), pinned.get(), bytes); };
+  const std::shared_ptr<Parcel> parcel = parcel_for(bytes);
+  char* const pinned = static_cast<char*>(parcel->pinned.get()) + parcel->used;
+  char* const data = static_cast<char*>(parcel->there.data()) + parcel->used;
+  const Tensor there =
+      Tensor::wrap(data, host.shape(), contiguous_strides(host.shape()), host.dtype(), parcel, true, Device::kCUDA);
+  parcel->used += (bytes + kUploadAlignment - 1) / kUploadAlignment * kUploadAlignment;
+  const auto fill = [host, pinned, bytes] { std::memcpy(pinned, host.data(), bytes); };
   fill();
-  send();
+  api.pinned_to_device(data, pinned, bytes);
   add(Device::kCPU, fill);
-  add(Device::kCUDA, send);
   uploads_.emplace_back(given, there);
   return there;
+}
+
+// Memory that the graph may read whenever it runs, and where it goes on the device.
+std::shared_ptr<Plan::Parcel> Plan::parcel_for(size_t bytes) {
+  if (parcel_ && parcel_->used + bytes <= kParcelBytes) return parcel_;
+  const CudaApi& api = cuda();
+  const size_t size = std::max(bytes, kParcelBytes);
+  auto parcel = std::make_shared<Parcel>();
+  parcel->pinned = std::shared_ptr<void>(api.allocate_pinned(size), api.deallocate_pinned);
+  parcel->there = Tensor::empty({static_cast<int64_t>(size)}, DType::kU8, Device::kCUDA);
+  check_cuda("plan");
+  // In the graph the parcel is sent when its first user comes, with all that was put into it until then and after.
+  add(Device::kCUDA,
+      [parcel, &api] { api.pinned_to_device(parcel->there.data(), parcel->pinned.get(), parcel->used); });
+  if (size == kParcelBytes) parcel_ = parcel;
+  return parcel;
 }
 
 void Plan::run() {

@@ -54,6 +54,14 @@ class Plan {
   };
   std::vector<Kept> kept_;
   std::vector<std::pair<Tensor, Tensor>> uploads_;  // of the host, on the device
+  // Small ones lie side by side, so that a replay sends them all at once.
+  struct Parcel {
+    std::shared_ptr<void> pinned;
+    Tensor there;
+    size_t used = 0;
+  };
+  std::shared_ptr<Parcel> parcel_;
+  std::shared_ptr<Parcel> parcel_for(size_t bytes);
   void* graph_ = nullptr;
 };
 

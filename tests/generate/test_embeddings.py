@@ -29,6 +29,7 @@ def test_pooling(lm):
         np.testing.assert_allclose(lm.embed(text, pooling), expected / np.linalg.norm(expected), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.host
 def test_a_vector_never_depends_on_other_texts(lm):
     texts = ["the cat", "a", "the dog sat too, the mat"]
     together = lm.embed(texts)

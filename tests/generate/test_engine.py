@@ -86,6 +86,7 @@ def free_blocks(engine):
     return engine.pool.free == engine.pool.blocks - 1
 
 
+@pytest.mark.host
 def test_sixteen_with_random_neighbours_are_as_alone(model):
     """Unequal prompts, parameters and lengths; requests come while others write."""
     rng = np.random.default_rng(1)
@@ -111,6 +112,7 @@ def test_sixteen_with_random_neighbours_are_as_alone(model):
     assert free_blocks(engine)
 
 
+@pytest.mark.host
 @pytest.mark.parametrize("cache_dtype", ["bfloat16", "int8"])
 def test_same_tokens_for_any_threads_and_company(model, cache_dtype):
     def tokens(alone):

@@ -48,6 +48,7 @@ def test_greedy_follows_the_largest_logit(lm):
     assert c.prompt_tokens == len(lm.tokenizer.encode_ordinary("the cat"))
 
 
+@pytest.mark.host
 def test_same_seed_same_text_alone_and_in_a_batch(lm):
     prompts = ["the cat", "the dog sat on the log. the", "", "日本語"]
     options = {"max_tokens": 20, "temperature": 1.2, "top_k": 50, "top_p": 0.95, "ignore_eos": True}
