@@ -67,9 +67,7 @@ __device__ __forceinline__ const float* scale_at(const AttentionArgs& a, const f
 }
 
 // tanh within 1e-6 (absolute): what softcap multiplies by a few dozen.
-__device__ __forceinline__ float tanh_approx(float x) {
-  return 1.0f - __fdividef(2.0f, 1.0f + exp2_approx(2.0f * kLog2e * x));
-}
+__device__ __forceinline__ float tanh_approx(float x) { return 1.0f - 2.0f / (1.0f + exp2_approx(2.0f * kLog2e * x)); }
 
 // ---- tiles of bfloat16 rows in shared memory, for ldmatrix ------------------------------------------
 // 16 bytes of a row lie where the row's last three bits put them, so that 8 rows at one column meet 8 groups of banks.
@@ -175,14 +173,14 @@ __device__ __forceinline__ int warp_max(int x) {
   return x;
 }
 
-// Scores to powers of two: q·k * factor, or, capped, cap * tanh(q·k * inner) with factor 1. The factor is not negative
+// Scores to powers of two: q·k * factor, or, capped, tanh(q·k * inner) * factor. The factor is not negative
 // (queries are turned around instead), and not 0, so that a hidden key's -inf stays what it is.
 struct ScoreScale {
-  float factor, inner, cap;
+  float factor, inner;
 };
 inline ScoreScale score_scale(const AttentionArgs& a) {
   const float scale = fmaxf(fabsf(a.scale), 1e-30f);
-  return a.softcap > 0 ? ScoreScale{1.0f, scale / a.softcap, a.softcap * kLog2e} : ScoreScale{scale * kLog2e, 0, 0};
+  return a.softcap > 0 ? ScoreScale{a.softcap * kLog2e, scale / a.softcap} : ScoreScale{scale * kLog2e, 0};
 }
 // Turns the signs of the bfloat16 elements.
 template <int kThreads>

@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(kFewThreads)
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
           float& x = s[n][2 * i + j];
-          if constexpr (kCapped) x = scale.cap * tanh_approx(x * scale.inner);
+          if constexpr (kCapped) x = tanh_approx(x * scale.inner);
           const int key = key0 + n * 8 + lane % 4 * 2 + j;
           if (key < low[i] || key >= end[i]) x = -INFINITY;
           highest = fmaxf(highest, x);

@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(kForwardThreads, 2) forward_kernel(const Atten
 #pragma unroll
           for (int n = 0; n < kColumns; ++n)
 #pragma unroll
-            for (int j = 0; j < 4; ++j) s[m][n][j] = scale.cap * tanh_approx(s[m][n][j] * scale.inner);
+            for (int j = 0; j < 4; ++j) s[m][n][j] = tanh_approx(s[m][n][j] * scale.inner);
       }
       if (key0 < range.whole_from || key0 + kStep > range.whole_to) {
 #pragma unroll

@@ -66,7 +66,7 @@ void sample_typed(const SampleArgs& a) {
   if (space.changed) launch(kOp, mask_kernel<T>, pieces, space.threads, 0, a, space);
   if (space.count) launch(kOp, change_kernel, rows, kChangeThreads, 0, a, space);
   launch(kOp, survey_kernel<T>, pieces, space.threads, 0, a, space, aligned);
-  launch(kOp, bound_kernel, rows, threads, 0, a, space);
+  launch(kOp, bound_kernel, rows, threads < kBoundThreads ? threads : kBoundThreads, 0, a, space);
   launch(kOp, scan_kernel<T>, pieces, space.threads, 0, a, space, aligned);
   launch(kOp, row_kernel<T>, rows, threads, 0, a, space, id_bits);
 }

@@ -7,7 +7,7 @@ namespace llmcore {
 namespace cuda {
 namespace {
 
-constexpr int kChangeThreads = 256, kMostRowThreads = 1024;
+constexpr int kChangeThreads = 256, kBoundThreads = 512, kMostRowThreads = 1024;
 
 // ---- mask, bias and penalties ---------------------------------------------------------------------
 // changed (B,stride) = logits (B,V) where the mask allows, else -inf.
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kChangeThreads) change_kernel(SampleArgs a, Sp
 
 // ---- between the passes ---------------------------------------------------------------------------
 // Log sum exp and maximum of the row, and a bound below which no token survives the filters.
-__global__ void __launch_bounds__(kMostRowThreads) bound_kernel(SampleArgs a, Space space) {
+__global__ void __launch_bounds__(kBoundThreads) bound_kernel(SampleArgs a, Space space) {
   __shared__ Bins bins;
   __shared__ float shared[kWarp];
   const int64_t b = blockIdx.x, pieces = space.pieces_of_row;

@@ -22,7 +22,8 @@ DTYPES = {
     "uint8": DType.uint8,
 }
 FLOATS = (DType.float32, DType.bfloat16)
-_CUDA, _LEGACY_STREAM = 2, 1  # DLPack's number of the device, and of its default stream
+_CPU, _CUDA = (1, 0), (2, 0)  # DLPack's devices
+_LEGACY_STREAM = 1  # and its default stream
 
 
 def to_dtype(dtype) -> DType:
@@ -55,7 +56,7 @@ def to_host_array(x) -> _core.Array:
     """The same, where it is already, or on the host."""
     if not isinstance(x, np.ndarray):
         if hasattr(x, "__dlpack__") and not np.isscalar(x):
-            if x.__dlpack_device__()[0] == _CUDA:
+            if x.__dlpack_device__()[0] == _CUDA[0]:
                 checked("cuda")
                 return _core.from_dlpack(x.__dlpack__(stream=_LEGACY_STREAM))
             try:
@@ -125,11 +126,20 @@ class Tensor:
         return array_to_numpy(self.array)
 
     def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
-        """The same memory for other libraries (https://dmlc.github.io/dlpack). A GPU's work on it is waited for."""
-        return _core.to_dlpack(self.array)
+        """The same memory for other libraries (https://dmlc.github.io/dlpack), or a copy where `copy` or another device asks
+        for one; BufferError where that cannot be. A GPU's work on it is waited for."""
+        array, here = self.array, self.__dlpack_device__()
+        if dl_device is not None and tuple(dl_device) != here:
+            if tuple(dl_device) != _CPU or copy is False:
+                raise BufferError(f"[dlpack] expected device {here}, got {tuple(dl_device)}")
+            array = array.to("cpu")
+        elif copy:
+            array = _core.empty(list(array.shape), array.dtype, array.device)
+            array.copy_from(self.array)
+        return _core.to_dlpack(array)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (_CUDA, 0) if self.device == "cuda" else (1, 0)
+        return _CUDA if self.device == "cuda" else _CPU
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         a = self.numpy()

@@ -101,6 +101,16 @@ def test_dlpack_keeps_memory_and_capsules_serve_once():
         _core.to_dlpack(_core.from_numpy(fixed))
 
 
+def test_dlpack_copies_where_it_is_asked_to():
+    x = llmcore.tensor(numbers((5,)))
+    there = np.from_dlpack(x, copy=True)
+    np.testing.assert_array_equal(there, x.numpy())
+    assert there.ctypes.data != x.numpy().ctypes.data
+    assert np.from_dlpack(x, device="cpu").ctypes.data == x.numpy().ctypes.data
+    with pytest.raises(BufferError, match=r"\[dlpack\] expected device \(1, 0\), got \(2, 0\)"):
+        x.__dlpack__(dl_device=(2, 0))
+
+
 @pytest.mark.peers
 def test_dlpack_with_torch():
     import torch
