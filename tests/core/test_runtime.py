@@ -5,12 +5,13 @@ import subprocess
 import sys
 import threading
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 import llmcore
 from llmcore import _core, ops
+
+ml_dtypes = pytest.importorskip("ml_dtypes")
 
 
 @pytest.fixture(autouse=True)

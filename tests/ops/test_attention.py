@@ -1,18 +1,17 @@
 """Attention and the key/value cache against the float64 twin, and the promises that the kernels make."""
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 import llmcore
 from arrays import assert_repeats, put
+from gradcheck import NUMPY
 from llmcore import _core, ops
 from llmcore._tensor import array_to_numpy, to_array
 from reference import attention as reference
 from tolerances import GRADCHECK, assert_close
 
 DTYPES = ["float32", "bfloat16"]
-NUMPY = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 
 
 def random(shape, dtype, seed=0):
@@ -364,7 +363,7 @@ def z(*shape, dtype=F32):
     [
         ((z(2, 3, 8), z(2, 3, 8), z(2, 3, 8)), ValueError, r"\[attention\] expected q \(B, T, H, D\)"),
         (
-            (z(1, 3, 2, 8), z(1, 3, 2, 8, dtype=ml_dtypes.bfloat16), z(1, 3, 2, 8)),
+            (z(1, 3, 2, 8), z(1, 3, 2, 8, dtype=NUMPY["bfloat16"]), z(1, 3, 2, 8)),
             TypeError,
             r"\[attention\] .*k",
         ),

@@ -1,11 +1,11 @@
 """Sliding windows and packed documents: attention that does not see all keys before it."""
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 import llmcore
 from arrays import assert_repeats
+from gradcheck import NUMPY
 from llmcore import _core, ops
 from llmcore._tensor import array_to_numpy, to_array
 from reference import attention as reference
@@ -13,7 +13,6 @@ from threads import assert_same_bits
 from tolerances import GRADCHECK, assert_close
 
 DTYPES = ["float32", "bfloat16"]
-NUMPY = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 
 
 def random(shape, dtype, seed=0):

@@ -1,10 +1,10 @@
 """Caches longer than a segment (512 keys): a few queries are cut along the keys, and keep the bits of the whole prompt."""
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 from arrays import assert_repeats
+from gradcheck import NUMPY
 from llmcore import _core, ops
 from llmcore._tensor import array_to_numpy, to_array
 from reference import attention as reference
@@ -12,7 +12,6 @@ from threads import assert_same_bits
 from tolerances import assert_close
 
 DTYPES = ["float32", "bfloat16"]
-NUMPY = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 SEGMENT = 512
 B, S, H, HKV = 3, 2 * SEGMENT + 150, 6, 2
 LIMITS = {"all keys": {}, "window": {"window": SEGMENT + 70}, "documents": {"starts": True}}

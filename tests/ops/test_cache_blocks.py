@@ -1,10 +1,10 @@
 """Attention to a cache in blocks: the bits of keys that lie side by side, and 8-bit numbers as they are documented."""
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 from arrays import array, assert_repeats, put
+from gradcheck import NUMPY
 from llmcore import _core, autograd, ops
 from llmcore._tensor import array_to_numpy
 from reference import attention as reference
@@ -12,7 +12,6 @@ from threads import assert_same_bits
 from tolerances import assert_close
 
 BLOCK = 64
-NUMPY = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 
 
 def random(shape, dtype, seed=0):

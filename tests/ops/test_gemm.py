@@ -4,8 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import llmcore
 from gradcheck import NUMPY, gradcheck, gradients, random
@@ -45,9 +43,7 @@ def test_matmul_above_one_block(shape, dtype):
     check_matmul(*shape, dtype)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 200), st.integers(1, 200), st.integers(1, 200), st.sampled_from(DTYPES), st.booleans())
-def test_products_of_any_size(M, N, K, dtype, gelu):
+def check_products(M, N, K, dtype, gelu):
     check_matmul(M, N, K, dtype)
     x, weight, bias, residual = (
         random((M, K), dtype),
@@ -62,6 +58,14 @@ def test_products_of_any_size(M, N, K, dtype, gelu):
         tensor(x, dtype), weight.astype(np.float32), bias.astype(np.float32), tensor(residual, dtype), activation
     )
     assert_close(out.numpy(), reference.linear(x, weight, bias, residual, activation), dtype)
+
+
+def test_products_of_any_size():
+    hypothesis = pytest.importorskip("hypothesis")
+    st = hypothesis.strategies
+    size = st.integers(1, 200)
+    of_any = hypothesis.given(size, size, size, st.sampled_from(DTYPES), st.booleans())
+    hypothesis.settings(max_examples=40, deadline=None)(of_any(check_products))()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -4,12 +4,11 @@ do not hold it."""
 
 from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 import llmcore
-from gradcheck import random
+from gradcheck import NUMPY, random
 from llmcore import ops
 from reference import attention as attention_twin
 from reference import elementwise, gemm, loss, norm, rope, softmax
@@ -81,7 +80,7 @@ def arrays_of(case, dtype):
 
 def as_given(case, arrays, dtype):
     kinds = ["float32" if i in case.float32 else dtype for i in range(len(arrays))]
-    return [a.astype(ml_dtypes.bfloat16 if k == "bfloat16" else k) for a, k in zip(arrays, kinds, strict=True)]
+    return [a.astype(NUMPY.get(k, k)) for a, k in zip(arrays, kinds, strict=True)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -9,13 +9,13 @@ import sys
 import time
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import pytest
-import safetensors
 
 from llmcore.train import checkpoint as module
 from llmcore.train.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, save_checkpoint
+
+ml_dtypes = pytest.importorskip("ml_dtypes")
 
 
 def tensors_of(step):
@@ -48,6 +48,7 @@ def test_round_trip(tmp_path):
     path = save(tmp_path / "run", 100)
     assert path == tmp_path / "run/checkpoints/step-00000100"
     assert_is(path, 100)
+    safetensors = pytest.importorskip("safetensors")
     with safetensors.safe_open(path / "tensors.safetensors", "np") as file:
         np.testing.assert_array_equal(file.get_tensor("weight"), tensors_of(100)["weight"])
 

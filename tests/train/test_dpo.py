@@ -158,6 +158,7 @@ def test_bad_options(base, pairs, tmp_path):
 
 
 def test_the_command(base, pairs, tmp_path):
+    pytest.importorskip("typer")
     command = [sys.executable, "-m", "llmcore", "dpo", "--model", str(base), "--data", str(pairs), "--out"]
     done = subprocess.run(
         [*command, str(tmp_path / "run"), "--steps", "2", "--context", "64"],

@@ -286,7 +286,7 @@ def test_two_runs_do_not_share_a_directory(corpus, tmp_path):
         def update(self, row):
             if self.error is None:
                 with pytest.raises(FileExistsError, match="another run is writing to") as caught:
-                    pretrain(config(corpus, tmp_path / "run", steps=1))
+                    pretrain(config(corpus, tmp_path / "run", steps=1), report=Report())
                 self.error = caught.value
 
     report = Second()

@@ -318,6 +318,8 @@ def test_a_context_that_the_model_does_not_have(base, facts, tmp_path):
 
 
 def test_the_command(base, facts, tmp_path):
+    pytest.importorskip("typer")
+
     def run(*arguments):
         command = [sys.executable, "-m", "llmcore", "sft", "--model", str(base), "--data", str(facts), *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=120)
