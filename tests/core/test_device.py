@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 import llmcore
 from llmcore import _core, _device, nn, ops
 from llmcore._tensor import array_to_numpy, to_array
+
+ml_dtypes = pytest.importorskip("ml_dtypes")
 
 DTYPES = [np.float32, ml_dtypes.bfloat16, np.int32, np.int64, np.uint32, np.uint8]
 
@@ -268,6 +269,7 @@ def test_dlpack_with_torch_on_the_gpu(device):
     there = torch.from_dlpack(x)
     assert there.is_cuda
     there += 1
+    torch.cuda.synchronize()  # torch has a stream of its own
     np.testing.assert_array_equal(x.numpy().astype(np.float32), numbers((3, 4)) + 1)
     mine = ops.mul(torch.ones(5, 6, device="cuda").t(), 3.0)
     np.testing.assert_array_equal(mine.numpy(), np.full((6, 5), 3, np.float32))
