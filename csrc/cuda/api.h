@@ -29,7 +29,7 @@ struct CudaDeviceInfo {
   double clock_hz, memory_clock_hz;  // 0 where the driver does not say
   int memory_bus_bits;
   int driver, runtime;  // CUDA versions, 1000 major + 10 minor
-  char blas[64];        // version of cuBLASLt, or why there is none
+  char blas[256];       // version of cuBLASLt, or why there is none
 };
 
 struct CudaApi {

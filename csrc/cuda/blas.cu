@@ -1,6 +1,7 @@
 #include "cuda/blas.cuh"
 
 #include <dlfcn.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
@@ -26,8 +27,7 @@ constexpr size_t kMostPlans = 4096;                // prompts of any length woul
 struct Library {
   Functions call{};
   Context* context = nullptr;
-  const char* missing = nullptr;  // or why there is none
-  const char* advice = "";
+  std::string missing;  // or why there is none
 
   explicit Library(const std::string& paths);
   bool load(void* handle);
@@ -57,19 +57,25 @@ bool Library::load(void* handle) {
   return all;
 }
 
-// A path may name the file or its folder.
-void* open_in(const std::string& path) {
-  for (const char* name : kNames)
-    if (void* handle = dlopen((path + "/" + name).c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
-  return dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+// Null where it cannot be opened; why, where there is a file, is added to `why`.
+void* open_file(const std::string& path, std::string& why) {
+  if (void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
+  const char* const reason = dlerror();
+  struct stat found{};
+  if (reason && !stat(path.c_str(), &found) && S_ISREG(found.st_mode)) why = reason;
+  return nullptr;
 }
 
-void* open_library(const std::string& paths) {
+// A path may name the file or its folder.
+void* open_library(const std::string& paths, std::string& why) {
   for (size_t begin = 0; begin < paths.size();) {
     const size_t end = std::min(paths.find(':', begin), paths.size());
-    if (end > begin)
-      if (void* handle = open_in(paths.substr(begin, end - begin))) return handle;
+    const std::string path = paths.substr(begin, end - begin);
     begin = end + 1;
+    if (path.empty()) continue;
+    for (const char* name : kNames)
+      if (void* handle = open_file(path + "/" + name, why)) return handle;
+    if (void* handle = open_file(path, why)) return handle;
   }
   for (const char* name : kNames)
     if (void* handle = dlopen(name, RTLD_NOW | RTLD_LOCAL)) return handle;
@@ -77,10 +83,14 @@ void* open_library(const std::string& paths) {
 }
 
 Library::Library(const std::string& paths) {
-  void* handle = open_library(paths);
-  if (!handle)
-    missing = "cuBLASLt was not found: pip install nvidia-cublas",
-    advice = ", or put the folder of libcublasLt.so.13 into LD_LIBRARY_PATH";
+  std::string why;
+  void* handle = open_library(paths, why);
+  if (!handle && !why.empty())
+    missing = "cuBLASLt cannot be opened: " + why;
+  else if (!handle)
+    missing =
+        "cuBLASLt was not found: pip install nvidia-cublas, or put the folder of libcublasLt.so.13 into "
+        "LD_LIBRARY_PATH";
   else if (!load(handle))
     missing = "the library found as cuBLASLt lacks its functions";
   else if (call.cublasLtCreate(&context) != kSuccess)
@@ -237,8 +247,8 @@ void set_blas_paths(const char* paths) {
 void blas_version(char* text, size_t room) {
   std::lock_guard<std::mutex> lock(state().mutex);
   const Library& lib = library();
-  if (lib.missing) {
-    snprintf(text, room, "%s", lib.missing);
+  if (!lib.missing.empty()) {
+    snprintf(text, room, "%s", lib.missing.c_str());
     return;
   }
   const size_t version = lib.call.cublasLtGetVersion();
@@ -250,9 +260,8 @@ BlasResult blas_product(const BlasProduct& g) {
   std::lock_guard<std::mutex> lock(state().mutex);
   const Library& lib = library();
   char line[160];
-  if (lib.missing) {
-    snprintf(line, sizeof line, "[matmul] %s%s", lib.missing, lib.advice);
-    note(line);
+  if (!lib.missing.empty()) {
+    note(lib.missing.c_str());
     return BlasResult::kFailed;
   }
   size_t bytes = 0;
@@ -277,7 +286,7 @@ BlasResult blas_product(const BlasProduct& g) {
     status = lib.call.cublasLtMatmul(lib.context, plan.description, &one, g.b, plan.b, g.a, plan.a, &beta, added,
                                      plan.out, g.out, plan.out, &plan.algorithm, work, bytes, stream());
   if (status == kSuccess) return BlasResult::kDone;
-  snprintf(line, sizeof line, "[matmul] cuBLASLt failed with status %d for (%lld, %lld) x (%lld, %lld)", status,
+  snprintf(line, sizeof line, "cuBLASLt failed with status %d for (%lld, %lld) x (%lld, %lld)", status,
            static_cast<long long>(g.M), static_cast<long long>(g.K), static_cast<long long>(g.K),
            static_cast<long long>(g.N));
   note(line);

@@ -158,7 +158,7 @@ void gemm(const GemmArgs& g) {
   // The residual, which is not out, is added after the activation.
   const BlasResult plain = blas_product(product);
   if (plain == BlasResult::kDone) return finish_product(g, false);
-  if (plain == BlasResult::kUnsupported) note("[matmul] cuBLASLt has no kernel for a product of these strides");
+  if (plain == BlasResult::kUnsupported) note("cuBLASLt has no kernel for a product of these strides");
 }
 
 }  // namespace
