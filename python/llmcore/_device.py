@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 DEVICES = ("cpu", "cuda")
+VARIABLE = "LLMCORE_DEVICE"
 LIBRARY = "libllmcore_cuda.so"  # beside the core, where the build had nvcc
 
 _default: str | None = None  # until somebody sets or asks: LLMCORE_DEVICE, else the CPU
@@ -17,10 +19,15 @@ _cuda_ready = False
 
 def device() -> str:
     """Where parameters, caches and arrays from numpy are put when nothing else is said: "cpu" unless `set_device` or the
-    environment variable LLMCORE_DEVICE says otherwise."""
+    environment variable LLMCORE_DEVICE says otherwise. ValueError or RuntimeError, one line, for a variable that names
+    none, or one that is not there."""
+    global _default
     if _default is None:
-        set_device(os.environ.get("LLMCORE_DEVICE") or "cpu")
-        assert _default is not None
+        name = named(os.environ.get(VARIABLE) or "cpu", VARIABLE)
+        try:
+            _default = checked(name)
+        except RuntimeError as error:
+            raise RuntimeError(f"[cuda] {VARIABLE}={name}, but {str(error).removeprefix('[cuda] ')}") from None
     return _default
 
 
@@ -35,7 +42,8 @@ def set_device(name: str) -> None:
 def on(name: str | None) -> Iterator[None]:
     """A block in which `device()` is another one; None changes nothing."""
     global _default
-    before = device()
+    # Where a name is given, LLMCORE_DEVICE counts for nothing and may say anything.
+    before = device() if name is None else _default
     _default = before if name is None else checked(name)
     try:
         yield
@@ -43,10 +51,22 @@ def on(name: str | None) -> Iterator[None]:
         _default = before
 
 
+def named(name: str, source: str = "") -> str:
+    """The device that a name means, there or not: "cpu" or "cuda", which is also "cuda:0". ValueError for another, with the
+    source of the name if there is one."""
+    if name in DEVICES:
+        return name
+    if name == "cuda:0":
+        return "cuda"
+    where = f"{source} " if source else ""
+    if isinstance(name, str) and re.fullmatch(r"cuda:\d+", name):
+        raise ValueError(f"[device] expected {where}'cuda', as one GPU is used, the first, got {name!r}")
+    raise ValueError(f"[device] expected {where}'cpu' or 'cuda', got {name!r:.100}")
+
+
 def checked(name: str) -> str:
-    """The name of a device that is there."""
-    if name not in DEVICES:
-        raise ValueError(f"[device] expected 'cpu' or 'cuda', got {name!r}")
+    """The same, of a device that is there."""
+    name = named(name)
     if name == "cuda":
         cuda_info()
     return name

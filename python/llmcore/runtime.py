@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 
 from llmcore import _core
 from llmcore._device import cuda_info, device
@@ -24,9 +25,13 @@ def set_num_threads(n: int) -> None:
 
 
 def build_info() -> dict:
-    """Version, instruction sets (compiled, supported here, in use), threads, default compute dtype, and the GPU or why
-    there is none."""
+    """Version, instruction sets (compiled, supported here, in use), threads, default device (or what is wrong with
+    LLMCORE_DEVICE, which stops nothing here) and compute dtype, and the GPU or why there is none."""
     isas = _core.compiled_isas()
+    try:
+        where = default = device()
+    except (ValueError, RuntimeError) as error:
+        where, default = "cpu", re.sub(r"^\[\w+\] ", "", str(error))
     return {
         "version": __version__,
         "python": platform.python_version(),
@@ -35,7 +40,8 @@ def build_info() -> dict:
         "isas_compiled": [name for name, _ in isas],
         "isas_supported": [name for name, supported in isas if supported],
         "threads": _core.num_threads(),
-        "dtype": default_dtype(),
+        "device": default,
+        "dtype": _fast_dtype(where),
         "cuda": _cuda(),
     }
 
@@ -45,9 +51,13 @@ def _cuda() -> dict | str:
     try:
         return cuda_info()
     except RuntimeError as error:
-        return str(error)
+        return str(error).removeprefix("[cuda] ")
 
 
 def default_dtype() -> str:
     """bfloat16 where the device has dot products for it, else float32."""
-    return "bfloat16" if _core.fast_bf16(device()) else "float32"
+    return _fast_dtype(device())
+
+
+def _fast_dtype(where: str) -> str:
+    return "bfloat16" if _core.fast_bf16(where) else "float32"

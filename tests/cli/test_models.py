@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from llmcore import _device
 from llmcore.cli import show
 
 PROMPT = "The function"
@@ -251,6 +252,27 @@ def test_convert(run, tiny, model_dir, tmp_path):
 
 def test_info_without_a_model_shows_the_build(run):
     assert data_of(run("info", "--json"))["model"] is None
+
+
+@pytest.mark.parametrize("name", ["cuda", "tpu"])
+def test_a_device_that_is_not_there_stops_only_what_needs_it(run, model_dir, monkeypatch, name):
+    def none():
+        raise RuntimeError("[cuda] no GPU")
+
+    monkeypatch.setenv("LLMCORE_DEVICE", name)
+    monkeypatch.setattr(_device, "_default", None)
+    monkeypatch.setattr(_device, "cuda_info", none)
+    line = {"cuda": "LLMCORE_DEVICE=cuda, but no GPU", "tpu": "expected LLMCORE_DEVICE 'cpu' or 'cuda', got 'tpu'"}[
+        name
+    ]
+    got = data_of(run("info", model_dir, "--json"))
+    assert got["model"]["parameters"] > 0
+    assert got["build"]["device"] == line
+    assert f"device          {line}" in run("info")[1]
+    assert run("convert", model_dir, "copy")[0] == 0
+    code, out, err = run("next", "x", "-m", model_dir)
+    assert (code, out, err) == ({"cuda": 1, "tpu": 2}[name], "", f"error: {line}\n")
+    assert run("next", "x", "-m", model_dir, "--device", "cpu")[0] == 0
 
 
 def test_which_model_is_taken(run, tiny, model_dir, tmp_path):

@@ -1,6 +1,7 @@
 """Devices: what is said where there is none, and what a tensor on one can do."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import llmcore
 from llmcore import _core, _device, nn, ops
 from llmcore._tensor import array_to_numpy, to_array
+from llmcore.train import PretrainConfig
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
 
@@ -62,6 +64,51 @@ def test_unknown_devices_are_named():
             use("tpu")
     with pytest.raises(ValueError, match=r"\[device\] expected 'cpu' or 'cuda', got 'tpu'"):
         _core.zeros([1], _core.DType.float32, "tpu")
+
+
+def test_the_first_gpu_has_a_number():
+    assert [_device.named(name) for name in ("cpu", "cuda", "cuda:0")] == ["cpu", "cuda", "cuda"]
+    for use in (llmcore.set_device, lambda name: nn.Linear(2, 3).to(name), lambda name: PretrainConfig(device=name)):
+        with pytest.raises(
+            ValueError, match=r"\[device\] expected 'cuda', as one GPU is used, the first, got 'cuda:1'"
+        ):
+            use("cuda:1")
+        with pytest.raises(ValueError, match=r"\[device\] expected 'cpu' or 'cuda', got 'tpu'"):
+            use("tpu")
+    assert PretrainConfig(device="cuda:0").device == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("tpu", "[device] expected LLMCORE_DEVICE 'cpu' or 'cuda', got 'tpu'"),
+        ("cuda:1", "[device] expected LLMCORE_DEVICE 'cuda', as one GPU is used, the first, got 'cuda:1'"),
+        ("cuda", "[cuda] LLMCORE_DEVICE=cuda, but this build of llmcore has no CUDA kernels"),
+        ("cuda:0", "[cuda] LLMCORE_DEVICE=cuda, but this build of llmcore has no CUDA kernels"),
+    ],
+)
+def test_the_variable_is_named_and_gives_way(monkeypatch, name, line):
+    """What it says cannot be had: that is said where it counts, and nowhere else."""
+    monkeypatch.setenv("LLMCORE_DEVICE", name)
+    monkeypatch.setattr(_device, "_default", None)
+    monkeypatch.setattr(_device, "cuda_info", no_kernels)
+    with pytest.raises((ValueError, RuntimeError), match=re.escape(line)):
+        llmcore.device()
+    with pytest.raises((ValueError, RuntimeError), match=re.escape(line)), _device.on(None):
+        pass
+    with _device.on("cpu"):
+        assert llmcore.device() == llmcore.tensor([1.0]).device == "cpu"
+    with pytest.raises((ValueError, RuntimeError), match=re.escape(line)):
+        llmcore.device()  # as it was before
+    build = llmcore.build_info()
+    assert line.endswith(build["device"])
+    assert build["dtype"] in ("float32", "bfloat16")
+    llmcore.set_device("cpu")
+    assert llmcore.build_info()["device"] == llmcore.device() == "cpu"
+
+
+def no_kernels():
+    raise RuntimeError("[cuda] this build of llmcore has no CUDA kernels")
 
 
 def test_the_cpu_is_the_default_and_a_module_stays():

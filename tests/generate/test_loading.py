@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import llmcore
-from llmcore import hub, models
+from llmcore import _device, hub, models
 from llmcore.formats import safetensors
 from llmcore.generate import LanguageModel
 from llmcore.generate.chat_template import ChatTemplate
@@ -47,6 +47,20 @@ def test_in_parts(lm, folder):
     in_parts(folder)
     ids = np.array([[1, 2, 3]])
     np.testing.assert_array_equal(llmcore.load(folder, dtype="float32").model(ids).numpy(), lm.model(ids).numpy())
+
+
+def test_a_device_for_one_model(lm, folder, device):
+    """Where nothing else is said, all stays as it was."""
+    with _device.on("cpu"):
+        there = llmcore.load(folder, dtype="float32", device=device)
+        assert llmcore.device() == "cpu"
+        assert {p.device for p in there.model.parameters()} == {there.model.device} == {device}
+        assert len(there.generate("the cat", 3, temperature=0).tokens) == 3
+        assert there.next_tokens("the", k=1)[0][2] > 0
+    assert llmcore.load(folder).model.device == device
+    assert llmcore.load(folder, device="cpu").model.device == "cpu"
+    with pytest.raises(ValueError, match=r"^\[device\] expected 'cpu' or 'cuda', got 'tpu'$"):
+        llmcore.load(folder, device="tpu")
 
 
 @pytest.mark.parametrize(

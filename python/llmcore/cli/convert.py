@@ -27,10 +27,12 @@ def convert(
     \b
     Example: llmcore convert run run.gguf --dtype Q8_0
     """
+    from llmcore import _device
     from llmcore.generate import load
 
     if target.exists() and not overwrite and (target.is_file() or any(target.iterdir())):
         raise UsageError(f"expected a new OUT, got {target}, which exists (--overwrite replaces it)")
-    written = load(source, quantize="none").merged().save(target, dtype)
+    with _device.on("cpu"):  # wherever LLMCORE_DEVICE points: nothing is computed that a GPU would help with
+        written = load(source, quantize="none").merged().save(target, dtype)
     size = sum(f.stat().st_size for f in ([written] if written.is_file() else written.iterdir()))
     typer.echo(f"{written}: {size / 1e6:,.1f} MB", err=True)

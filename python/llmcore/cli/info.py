@@ -32,6 +32,7 @@ def info(
     \b
     Example: llmcore info smollm2-135m-instruct
     """
+    from llmcore._device import DEVICES
     from llmcore.runtime import build_info
 
     if directory is not None and model is not None:
@@ -45,7 +46,9 @@ def info(
         from llmcore import hub
 
         where = hub.resolve(where)
-    described = None if where is None else describe(options.load_model(where), where)
+    # A model can be looked at where LLMCORE_DEVICE cannot be had, which build["device"] says.
+    device = build["device"] if build["device"] in DEVICES else "cpu"
+    described = None if where is None else describe(options.load_model(where, device), where)
     if json:
         options.print_json({"model": described, "build": build})
         return

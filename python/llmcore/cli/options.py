@@ -64,10 +64,10 @@ def last_model() -> Path | None:
     return None
 
 
-def load_model(given: Path | None) -> LanguageModel:
+def load_model(given: Path | None, device: str | None = None) -> LanguageModel:
     from llmcore.generate import load
 
-    return load(model_directory(given))
+    return load(model_directory(given), device=device)
 
 
 def read_text(text: str) -> str:

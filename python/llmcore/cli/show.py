@@ -140,12 +140,13 @@ def print_distributions(out: Console, columns: Mapping[str, Sequence[tuple[str, 
 def print_pairs(out: Console, rows: Sequence[tuple[str, str]], title: str | None = None) -> None:
     """Names and values in two columns; long values are wrapped within theirs."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(Text(name), Text(value))  # as they are: [INST] is a token, and no markup
     if title:
         out.print(title, style="bold", markup=False)
     out.print(table)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from llmcore import hub, models
+from llmcore import _device, hub, models
 from llmcore.formats import safetensors
 from llmcore.formats.gguf import GGUFFile, load_gguf
 from llmcore.generate.chat import read_chat_template
@@ -23,7 +23,9 @@ from llmcore.tokenizer import Tokenizer
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
-def load(path: str | os.PathLike, dtype: str | None = None, quantize: str | None = None) -> LanguageModel:
+def load(
+    path: str | os.PathLike, dtype: str | None = None, quantize: str | None = None, device: str | None = None
+) -> LanguageModel:
     """Open a model: a folder of config.json, model.safetensors (or its parts and their index) and tokenizer.json (or
     tokenizer.model), a single `.gguf` file, the name of a model that `llmcore pull` has fetched, or a folder with an
     adapter in PEFT's format, which names its base.
@@ -31,14 +33,20 @@ def load(path: str | os.PathLike, dtype: str | None = None, quantize: str | None
     dtype: "float32" or "bfloat16" to compute in; by default float32 beside quantized weights, whose products take
     integers, else bfloat16 where the processor has instructions for it.
     quantize: "int8" or "int4" keeps matrices so in memory; "none" makes float32 of those that are quantized in the file;
-    by default they stay as they are there. Files are mapped and read as their parts are used. FileNotFoundError or
-    ValueError, one line, for what is missing, broken or not supported.
+    by default they stay as they are there. Files are mapped and read as their parts are used.
+    device: "cpu" or "cuda", where the model lies and computes; by default `llmcore.device()`.
+    FileNotFoundError or ValueError, one line, for what is missing, broken or not supported; RuntimeError where "cuda" is
+    not there.
     """
     if dtype not in (None, "float32", "bfloat16"):
         raise ValueError(f"[load] expected dtype 'float32' or 'bfloat16', got {dtype!r}")
     if quantize not in (None, "none", "int8", "int4"):
         raise ValueError(f"[load] expected quantize None, 'none', 'int8' or 'int4', got {quantize!r}")
-    path = hub.resolve(path)
+    with _device.on(device):
+        return _load(hub.resolve(path), dtype, quantize)
+
+
+def _load(path: Path, dtype: str | None, quantize: str | None) -> LanguageModel:
     if _is_adapter(path):
         return _with_base(path, dtype, quantize)
     read = _from_gguf if path.suffix == ".gguf" and path.is_file() else _from_folder
@@ -66,7 +74,7 @@ def _with_base(folder: Path, dtype: str | None, quantize: str | None) -> Languag
         raise FileNotFoundError(f"{where}: {error}") from None
     if _is_adapter(base):
         raise ValueError(f"{where}: expected a whole model, got an adapter, {name}")
-    lm = load(base, dtype, quantize).with_adapter(folder)
+    lm = _load(base, dtype, quantize).with_adapter(folder)
     lm.chat_template = read_chat_template(folder) or lm.chat_template
     return lm
 

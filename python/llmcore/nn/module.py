@@ -129,7 +129,8 @@ class Parameter(Tensor):
 
     def move(self, device: str) -> None:
         """To another device, with the gradient."""
-        if checked(device) == self._device:
+        device = checked(device)
+        if device == self._device:
             return
         if self._array is not None:
             self._array = self._array.to(device)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmcore._device import DEVICES
+from llmcore import _device
 from llmcore.train.fields import checked, one_of, option
 
 
@@ -80,7 +80,7 @@ class LoopConfig:
         if self.dtype not in (None, "float32", "bfloat16"):
             raise ValueError(f"[config] expected dtype 'float32' or 'bfloat16', got {self.dtype!r}")
         if self.device is not None:
-            one_of("device", self.device, DEVICES)
+            self.device = _device.named(self.device)
         if self.threads is not None and not 1 <= self.threads <= 1024:
             raise ValueError(f"[config] expected threads from 1 to 1024, got {self.threads}")
 
