@@ -7,6 +7,8 @@ from formats.gguf_files import gguf
 from llmcore.tokenizer import Tokenizer
 from llmcore.tokenizer.formats.byte_level import byte_alphabet
 from llmcore.tokenizer.formats.gguf import PATTERNS as _GGUF_PATTERNS
+from llmcore.tokenizer.formats.gguf import gguf_metadata
+from llmcore.tokenizer.vocabulary import Vocabulary
 
 NORMAL, CONTROL, UNUSED = 1, 3, 5
 
@@ -93,3 +95,39 @@ def test_two_tokens_of_one_spelling(tmp_path, small):
     fields["tokenizer.ggml.tokens"][3] = fields["tokenizer.ggml.tokens"][4]
     with pytest.raises(ValueError, match=r"tokenizer.ggml.tokens\[4\]: expected a string that no other token has"):
         load(tmp_path, fields)
+
+
+def written(tokenizer: Tokenizer) -> dict:
+    fields = gguf_metadata(tokenizer, None, None)
+    return fields | {"tokenizer.ggml.token_type": np.array(fields["tokenizer.ggml.token_type"], np.int32)}
+
+
+def test_cl100k_is_written_as_llama3(tmp_path, corpus):
+    """GGUF has no name for it, and they cut alike but for line breaks in the blanks at the end."""
+    trained = Tokenizer.train(iter([corpus[:50_000]]), 1000)
+    assert trained.pattern == "cl100k"
+    fields = written(trained)
+    assert fields["tokenizer.ggml.pre"] == "llama-bpe"
+    loaded = load(tmp_path, fields)
+    assert loaded.vocabulary == trained.vocabulary._replace(pattern="llama3", whole_piece_first=True)
+    for text in (corpus, "", "a  b\n\n  c", "it's 12345 \u4e2d\u6587 !?\r\n\r\n x ", "x" * 100):
+        assert loaded.encode(text) == trained.encode(text)
+
+
+def test_cl100k_with_tokens_that_merges_do_not_reach(tmp_path):
+    """abc is made of a and bc only, but ab is merged first: llama-bpe would take it whole."""
+    alphabet = [bytes([b]) for b in range(256)]
+    merges = [(97, 98), (98, 99), (97, 257)]
+    tokenizer = Tokenizer(Vocabulary([*alphabet, b"ab", b"bc", b"abc"], merges, "cl100k"))
+    assert tokenizer.encode("abc") == [256, 99]
+    loaded = load(tmp_path, written(tokenizer))
+    assert loaded.pattern == "llama3"
+    assert loaded.encode("abc") == [256, 99]
+    whole = Tokenizer(tokenizer.vocabulary._replace(whole_piece_first=True))
+    assert load(tmp_path, written(whole)).encode("abc") == whole.encode("abc") == [258]
+
+
+def test_patterns_without_a_name_are_refused(small):
+    other = Tokenizer(small.vocabulary._replace(pattern=r"\p{L}+|\s"))
+    with pytest.raises(ValueError, match=r"\[save\] expected a pattern that GGUF has a name for \(cl100k, .*, got '"):
+        gguf_metadata(other, None, None)

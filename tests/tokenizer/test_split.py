@@ -25,6 +25,19 @@ def test_split_agrees_with_the_expression(pattern, data):
     assert b"".join(pieces) == data
 
 
+# As much as GGUF files with a tokenizer of the one pattern, under the name of the other, ask for.
+@given(
+    st.lists(
+        st.sampled_from([*"aé中1 .'\n\r\t\u3000\u2028\x85", "'LL", "'\u017f", "  ", "\r\n", "!?"]), max_size=14
+    ).map("".join)
+)
+@example("a \n  ")
+@example("a\n\n \r\nb\n ")
+def test_cl100k_is_llama3_but_for_line_breaks_in_the_blanks_at_the_end(text):
+    same = _core.split("cl100k", text) == _core.split("llama3", text)
+    assert same or set(text[len(text.rstrip()) :]) & set("\r\n")
+
+
 # Runs about as long as the 64 bytes that are cut at a time, and what each pattern treats apart.
 RUNS = st.builds(
     lambda unit, times: unit * times,

@@ -292,7 +292,8 @@ class LanguageModel:
 
         dtype: of the matrices: "float32" (the default for a folder: nothing is lost) or "bfloat16"; for GGUF "F32",
         "F16", "BF16", "Q8_0", "Q4_0" or "Q4_1", by default what they are stored in where the model came from GGUF, else
-        "F32". ValueError for what the format cannot express.
+        "F32". ValueError for what the format cannot express. A tokenizer of the pattern cl100k is written to GGUF, which has
+        no name for it, as one of llama3: they give other ids only in blanks with a line break at the end of a text.
         """
         from llmcore.generate import saving
 

@@ -36,6 +36,8 @@ PATTERNS = {
     "gpt-4o": ("o200k", False),
     "llama4": ("o200k", False),
 }
+# Patterns without a name there -> (the pattern that they are written as, where alone the two cut differently).
+NEAREST = {"cl100k": ("llama3", "in blanks with a line break at the end of a text, which cl100k leaves in one piece")}
 
 
 def read_gguf(path: Path) -> Vocabulary | SentencePieceVocabulary:
@@ -123,9 +125,9 @@ def _read_sentencepiece(read: Reader, fields: dict[str, Any]) -> SentencePieceVo
 
 def gguf_metadata(tokenizer: Tokenizer, begin: int | None, end: int | None) -> dict[str, Any]:
     """The fields `tokenizer.ggml.*` of a file, with the ids that begin and end a text. ValueError for a vocabulary that
-    GGUF's readers would take for another."""
+    GGUF's readers would take for another; what differs for a pattern in `NEAREST` is let pass."""
     v = tokenizer.vocabulary
-    fields = _byte_level_fields(v) if isinstance(v, Vocabulary) else _sentencepiece_fields(v)
+    fields = _byte_level_fields(tokenizer, v) if isinstance(v, Vocabulary) else _sentencepiece_fields(v)
     if v.flags or v.end:
         raise ValueError("[save] expected no flags of added tokens and nothing behind a text for GGUF, got some")
     fields |= {"bos_token_id": begin, "eos_token_id": end, "add_bos_token": bool(v.begin), "add_eos_token": False}
@@ -134,12 +136,19 @@ def gguf_metadata(tokenizer: Tokenizer, begin: int | None, end: int | None) -> d
     return {f"tokenizer.ggml.{name}": value for name, value in fields.items() if value is not None}
 
 
-def _byte_level_fields(v: Vocabulary) -> dict[str, Any]:
+def _byte_level_fields(tokenizer: Tokenizer, v: Vocabulary) -> dict[str, Any]:
     kinds = {pattern: pre for pre, pattern in reversed(PATTERNS.items())}
     pre = kinds.get((v.pattern, v.whole_piece_first)) if isinstance(v.pattern, str) else None
+    if v.pattern in NEAREST:
+        # A learned vocabulary has every token back from its own bytes, so that taking pieces whole changes nothing: then
+        # it gets llama-bpe, the name that most readers know.
+        whole = v.whole_piece_first or all(
+            len(ids) == 1 for ids in tokenizer.encode_ordinary_batch(filter(None, v.tokens))
+        )
+        pre = kinds[NEAREST[v.pattern][0], whole]
     if pre is None or v.normalizer or v.merges is None:
         what = v.normalizer or ("no merges" if v.merges is None else f"{v.pattern!r:.100}")
-        names = ", ".join(sorted({pattern for pattern, _ in PATTERNS.values()}))
+        names = ", ".join(sorted({pattern for pattern, _ in PATTERNS.values()} | NEAREST.keys()))
         raise ValueError(f"[save] expected a pattern that GGUF has a name for ({names}), got {what}")
     text = [spell(token) for token in v.tokens] + [""] * (
         max([*v.special_tokens.values(), *v.added_tokens.values()], default=-1) + 1 - len(v.tokens)
