@@ -1,7 +1,5 @@
 #include "engine.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstdarg>
 #include <cstdio>
@@ -11,49 +9,13 @@
 #include <utility>
 #include <vector>
 
+#include "fibers.h"
 #include "memory.h"
 #include "races.h"
 #include "symbols.h"
-#if !defined(__x86_64__)
-#include <ucontext.h>
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
-#include <sanitizer/common_interface_defs.h>
-#endif
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
-
-#if defined(__x86_64__) && !defined(LLMCORE_EMULATOR_INLINE_SWITCH)
-// Saves the registers that a function keeps for its caller, and the stack pointer in *from; goes on where `to` was
-// saved.
-extern "C" LLMCORE_EMULATOR_LOCAL void llmcore_emulator_switch(void** from, void* to);
-asm(R"(
-.text
-.p2align 4
-.globl llmcore_emulator_switch
-.hidden llmcore_emulator_switch
-.type llmcore_emulator_switch,@function
-llmcore_emulator_switch:
-  pushq %rbp
-  pushq %rbx
-  pushq %r12
-  pushq %r13
-  pushq %r14
-  pushq %r15
-  movq %rsp, (%rdi)
-  movq %rsi, %rsp
-  popq %r15
-  popq %r14
-  popq %r13
-  popq %r12
-  popq %rbx
-  popq %rbp
-  ret
-.size llmcore_emulator_switch, .-llmcore_emulator_switch
-)");
-#endif
 
 namespace llmcore_emulator {
 
@@ -62,19 +24,10 @@ unsigned current_thread = 0;
 
 namespace {
 
-constexpr unsigned kWarp = 32, kMostThreads = 1024, kMostWarps = kMostThreads / kWarp;
-constexpr size_t kPage = 4096, kStackBytes = size_t{64} << 10;
+constexpr unsigned kWarp = 32, kMostWarps = kMostThreads / kWarp;
 constexpr size_t kRedZone = 1024;
 constexpr unsigned char kGarbage = 0xff, kRed = 0xa5;
 constexpr unsigned kNobody = ~0u;
-
-struct Stack {
-  char* low;  // its lowest byte, above a guard page
-  char* top;  // where it begins
-#if !defined(__x86_64__)
-  ucontext_t context;
-#endif
-};
 
 struct Thread {
   void* at;      // where it goes on, if it has begun and does not run
@@ -125,9 +78,6 @@ Launch launch;
 Order order;
 void* caller;   // where run_block() goes on
 void* nowhere;  // of a fiber that ends
-Stack stacks[kMostThreads];
-Stack* free_stacks[kMostThreads];
-unsigned stacks_n = 0, free_stacks_n = 0;
 uint64_t random_state = 0x9e3779b97f4a7c15u;
 thread_local bool is_running = false;
 
@@ -144,96 +94,11 @@ uint32_t random_number() {  // xorshift64, seeded once: a process repeats itself
   return static_cast<uint32_t>(random_state >> 32);
 }
 
-// ---- stacks -----------------------------------------------------------------------------------------
-
 void run_fiber();
-
-Stack* take_stack() {
-  if (free_stacks_n) return free_stacks[--free_stacks_n];
-  static char* const all = [] {
-    constexpr size_t kBytes = kMostThreads * (kPage + kStackBytes);
-    void* const p = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) fail("no memory for the threads' stacks");
-    ignore_stacks(p, kBytes);
-    return static_cast<char*>(p);
-  }();
-  char* const p = all + stacks_n * (kPage + kStackBytes);
-  if (mprotect(p, kPage, PROT_NONE)) fail("no memory for the threads' stacks");
-  add_stack_guard(p, kPage);
-  Stack& s = stacks[stacks_n];
-  s.low = p + kPage;
-  // Not all at the same place of a page: they would share a few lines of the cache.
-  s.top = s.low + kStackBytes - stacks_n++ % 16 * 256;
-  return &s;
-}
-
-#if defined(__SANITIZE_ADDRESS__)
-const void* caller_low = nullptr;
-size_t caller_bytes = 0;
-bool from_caller = false;
-void begin_switch(void** fake, const Stack* to) {
-  __sanitizer_start_switch_fiber(fake, to ? to->low : caller_low, to ? kStackBytes : caller_bytes);
-}
-void end_switch(void* fake) {
-  const void* low = nullptr;
-  size_t bytes = 0;
-  __sanitizer_finish_switch_fiber(fake, &low, &bytes);
-  if (from_caller) caller_low = low, caller_bytes = bytes;
-  from_caller = false;
-}
-#endif
-
-#if defined(__x86_64__)
-#if defined(LLMCORE_EMULATOR_INLINE_SWITCH)
-constexpr int kRegisters = 0;
-LLMCORE_EMULATOR_INLINE void switch_to(void** from, void* to) { take_turns({from, to}); }
-#else
-constexpr int kRegisters = 6;
-inline void switch_to(void** from, void* to) { llmcore_emulator_switch(from, to); }
-#endif
-
-void* fresh(Stack* s) {  // as if it had given way before the first instruction of run_fiber
-  void** at = reinterpret_cast<void**>(s->top);
-  *--at = nullptr;  // where run_fiber would return to: the stack is aligned as after a call
-  *--at = reinterpret_cast<void*>(run_fiber);
-  for (int i = 0; i < kRegisters; ++i) *--at = nullptr;
-  return at;
-}
-#else
-void switch_to(void** from, void* to) {
-  ucontext_t here;
-  *from = &here;
-  swapcontext(&here, static_cast<ucontext_t*>(to));
-}
-
-void* fresh(Stack* s) {
-  getcontext(&s->context);
-  s->context.uc_stack.ss_sp = s->low;
-  s->context.uc_stack.ss_size = static_cast<size_t>(s->top - s->low);
-  s->context.uc_link = nullptr;
-  makecontext(&s->context, run_fiber, 0);
-  return &s->context;
-}
-#endif
-
-LLMCORE_EMULATOR_INLINE void go(void** from, void* to,
-                                [[maybe_unused]] const Stack* stack) {  // stack: null for the caller's
-#if defined(__SANITIZE_ADDRESS__)
-  void* fake = nullptr;
-  begin_switch(&fake, stack);
-  switch_to(from, to);
-  end_switch(fake);
-#else
-  switch_to(from, to);
-#endif
-}
 
 void* begin(Thread& t) {  // of a thread that gets its own stack
   t.stack = take_stack();
-#if defined(__SANITIZE_ADDRESS__)
-  __asan_unpoison_memory_region(t.stack->low, kStackBytes);
-#endif
-  return fresh(t.stack);
+  return fresh(t.stack, run_fiber);
 }
 
 // ---- the schedule -----------------------------------------------------------------------------------
@@ -310,9 +175,7 @@ bool leave() {  // others may have waited for this thread only: true where the w
 
 // Threads one after the other on this stack, as long as none of them waits.
 void run_fiber() {
-#if defined(__SANITIZE_ADDRESS__)
-  end_switch(nullptr);
-#endif
+  arrived();
   Stack* const stack = threads[current_thread].stack;
   for (;;) {
     launch.thread(launch.arguments);
@@ -322,7 +185,7 @@ void run_fiber() {
       threads[next].stack = stack;
       continue;
     }
-    free_stacks[free_stacks_n++] = stack;
+    give_back(stack);
     if (next == kNobody) go(&nowhere, caller, nullptr);
     become(next);
     go(&nowhere, threads[next].at, threads[next].stack);
@@ -398,11 +261,8 @@ void run_block(uint3 at, const std::vector<SharedVariable>& shared) {
   for (const SharedVariable& v : shared) std::memset(v.at, kGarbage, v.bytes);
   const unsigned first = pick(true);
   become(first);
-#if defined(__SANITIZE_ADDRESS__)
-  from_caller = true;
-#endif
   void* const start = begin(threads[first]);
-  go(&caller, start, threads[first].stack);
+  go(&caller, start, threads[first].stack, true);
   if (live) deadlock();
   if (launch.shared_bytes) check_red_zones();
 }
