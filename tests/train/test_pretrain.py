@@ -17,7 +17,7 @@ from llmcore.data import read_corpus
 from llmcore.formats import safetensors
 from llmcore.generate import load
 from llmcore.tokenizer import Tokenizer
-from llmcore.train import Interrupted, PretrainConfig, Report, TrainingError, loop, pretrain
+from llmcore.train import GRPOConfig, Interrupted, PretrainConfig, Report, SFTConfig, TrainingError, loop, pretrain
 from llmcore.train.checkpoint import latest_checkpoint, load_checkpoint
 from llmcore.train.log import RunLog
 from llmcore.train.pretraining import Pretraining
@@ -151,6 +151,38 @@ def test_ctrl_c_saves_and_resumes_bitwise(corpus, tmp_path):
     assert not Path(stopped.out, "model.safetensors").exists()
     pretrain(stopped, resume=True, report=Report())
     assert_same_run(tmp_path / "straight", tmp_path / "stopped")
+
+
+class Warned(Report):
+    def __init__(self):
+        self.lines = []
+
+    def warn(self, line):
+        self.lines.append(line)
+
+
+def test_the_warm_up_of_a_short_run(corpus, tmp_path):
+    """By default at most half of it, the same when it is continued; one that was given is kept, and warned of."""
+    report, short = Warned(), {"steps": 12, "save_every": 5, "warmup": None, "lr": 1e-2}
+    pretrain(config(corpus, tmp_path / "straight", **short), report=report)
+    assert report.lines == []
+    rates = [r["lr"] for r in log_of(tmp_path / "straight")]
+    np.testing.assert_allclose(rates[:6], [1e-2 * (i + 1) / 6 for i in range(6)])
+    assert rates[6] == max(rates) == 1e-2
+    assert rates[-1] < 3e-3
+    stopped = config(corpus, tmp_path / "stopped", **short)
+    with pytest.raises(Interrupted):
+        pretrain(stopped, report=Pressing(3))
+    pretrain(stopped, resume=True, report=Report())
+    assert_same_run(tmp_path / "straight", tmp_path / "stopped")
+    pretrain(config(corpus, tmp_path / "given", steps=3, warmup=3, lr=1e-2), report=report)
+    line = "the learning rate rises for 3 updates (warmup) and the run has 3: it never comes to 0.01"
+    assert report.lines == [line]
+    defaults = [
+        (c(), c(steps=1000).warmup_updates(), c(steps=7).warmup_updates())
+        for c in (PretrainConfig, SFTConfig, GRPOConfig)
+    ]
+    assert [(c.warmup, long, few) for c, long, few in defaults] == [(None, 50, 3), (None, 10, 3), (None, 5, 3)]
 
 
 def test_second_ctrl_c_stops_at_once(corpus, tmp_path):

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from llmcore import _device
 from llmcore.train.fields import checked, one_of, option
@@ -17,13 +17,18 @@ from llmcore.train.fields import checked, one_of, option
 class LoopConfig:
     """What every stage has: where to write, how long, how fast, how often."""
 
+    default_warmup: ClassVar[int] = 50
     out: str = option("run", "Directory of the run: model, tokenizer, log, checkpoints.")
     steps: int = option(1000, "Parameter updates.")
     batch_size: int = option(16, "Sequences in one micro-batch.")
     accumulation: int = option(1, "Micro-batches in one update; gradients are normalised by tokens.")
     lr: float = option(1e-3, "Peak learning rate.")
     min_lr_ratio: float = option(0.1, "Final learning rate as a part of the peak.")
-    warmup: int = option(50, "Updates of linear warm-up before the schedule.")
+    warmup: int | None = option(
+        None,
+        "Updates of linear warm-up before the schedule; by default 50 in pretraining, 5 with rewards, else 10, and at most "
+        "half of a short run.",
+    )
     schedule: str = option("cosine", "Of the learning rate: cosine, linear, constant, or wsd (constant, then down).")
     decay: float = option(0.2, "Last part of all updates, in which wsd comes down.")
     optimizer: str = option("adamw", "adamw, muon (of matrices inside the blocks; adamw of the rest), lion or sgd.")
@@ -86,6 +91,10 @@ class LoopConfig:
 
     def _derive(self) -> None:
         """Give what follows from other fields."""
+
+    def warmup_updates(self) -> int:
+        """`warmup`, or what it is by default for as many steps as there are now."""
+        return min(self.default_warmup, self.steps // 2) if self.warmup is None else self.warmup
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]):
@@ -181,6 +190,8 @@ class PretrainConfig(LoopConfig):
 class TuningConfig(LoopConfig):
     """What every stage has that begins with a model."""
 
+    default_warmup: ClassVar[int] = 10
+
     model: str = option("sft", "The model to begin with: a directory, a .gguf file or a pulled name.")
     data: str | list[str] = option("python-qa", "JSONL or parquet.")
     epochs: float = option(1.0, "How often all rows are learned, where --steps says nothing.")
@@ -200,7 +211,6 @@ class TuningConfig(LoopConfig):
         "Keep the frozen weights of a LoRA run small in memory (QLoRA): int8, int4, or stored (as they are in the file).",
     )
     batch_size: int = option(8, "Rows in one micro-batch.")
-    warmup: int = option(10, "Updates of linear warm-up before the schedule.")
     weight_decay: float = option(0.0, "Decay of matrices, a learning rate of 1.")
 
     def __post_init__(self):
@@ -297,6 +307,8 @@ class RewardConfig(TuningConfig):
 class PolicyConfig(TuningConfig):
     """What the stages have in which a model writes and is rewarded."""
 
+    default_warmup: ClassVar[int] = 5
+
     model: str = option("sft", "The model to begin with, and to stay near: a directory, .gguf file or pulled name.")
     data: str | list[str] = option("arithmetic", "arithmetic, python-qa, or JSONL or parquet with prompt.")
     rewards: list[str] = option(
@@ -310,7 +322,6 @@ class PolicyConfig(TuningConfig):
     top_k: int = option(0, "Of the answers that are drawn; 0 is off.")
     bad_rows: str = option("error", "What rows, and rewards that fail, are: an error, or something to skip and count.")
     lr: float = option(1e-6, "Peak learning rate (with LoRA, about ten times as much).")
-    warmup: int = option(5, "Updates of linear warm-up before the schedule.")
     batch_size: int = option(8, "Answers in one micro-batch.")
     accumulation: int = option(4, "Micro-batches in one update.")
 

@@ -121,10 +121,10 @@ class Run:
         start = self._restore() if resume else 0
         trackers = Trackers(config, stage.name) if self.first else None  # refuses in time what is not installed
         self.world.check_same(self._what(start))
-        if 0 < config.steps <= config.warmup:
+        if 0 < config.steps <= config.warmup_updates():
             self.report.warn(
-                f"the learning rate rises for {config.warmup} updates and the run has {config.steps}: it never comes to "
-                f"{config.lr:g}; give --warmup"
+                f"the learning rate rises for {config.warmup} updates (warmup) and the run has {config.steps}: it never comes "
+                f"to {config.lr:g}"
             )
         if not resume and self.first:
             # A later --resume must not find the checkpoints of another run.
@@ -156,7 +156,7 @@ class Run:
             while not last:
                 # Where the time will end the run before the steps do, the learning rate comes down with the time.
                 elapsed = time.monotonic() - began  # since the run first began, but for what was not saved
-                place = max(step, int(config.steps * elapsed / limit)) if step >= config.warmup else step
+                place = max(step, int(config.steps * elapsed / limit)) if step >= config.warmup_updates() else step
                 place = self.world.agreed(place)
                 row = self.update(step, place, batches)
                 step += 1
@@ -206,9 +206,8 @@ class Run:
         """One parameter update with the learning rate of step `place`; returns its line of the log."""
         began = time.perf_counter()
         stage, config = self.stage, self.config
-        lr = learning_rate(
-            config.schedule, place, config.steps, config.lr, config.warmup, config.min_lr_ratio, config.decay
-        )
+        warmup = config.warmup_updates()
+        lr = learning_rate(config.schedule, place, config.steps, config.lr, warmup, config.min_lr_ratio, config.decay)
         first, mine = self.world.dealt(batches(step))
         waited = time.perf_counter() - began
         trained = stage.trained().values()
