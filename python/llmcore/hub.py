@@ -71,10 +71,10 @@ def resolve(name: str | os.PathLike) -> Path:
             f"[load] expected a folder or a model that was pulled, got {text}, which is not there; run "
             f"`llmcore pull {text}` if it is a model of the hub"
         )
-    names = ", ".join(PACKAGED)
+    known = " or ".join(f"`llmcore pull {name}`" for name in PACKAGED)
     raise FileNotFoundError(
-        f"[load] expected a model folder, a .gguf file or a name that `llmcore pull` knows ({names}, or ORG/NAME of the "
-        f"hub), got {text}, which is not there"
+        f"[load] expected a model folder, a .gguf file or a pulled name, got {text}, which is not there: make a model with "
+        f"`llmcore demo`, or fetch one with {known} (or ORG/NAME of the hub)"
     )
 
 

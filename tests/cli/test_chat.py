@@ -55,4 +55,27 @@ def test_a_model_that_does_not_chat(run, model_dir, monkeypatch):
     type_in(monkeypatch, "hi\n")
     code, out, err = run("chat", "-m", model_dir)
     assert (code, out) == (2, "")
-    assert err == "error: expected a model with a chat template, got one without\n"
+    assert err == (
+        f"error: expected a model with a chat template, got {model_dir} without: teach it with `llmcore sft --model "
+        f"{model_dir}`, or take one that chats (`llmcore pull smollm2-135m-instruct`)\n"
+    )
+
+
+def test_an_answer_that_is_cut_is_said_on_a_terminal(run, chat_dir, monkeypatch):
+    command = ("chat", "-m", chat_dir, "--max-tokens", 3, "--temperature", 0)
+    type_in(monkeypatch, "The\n")
+    assert "cut" not in run(*command)[2]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    type_in(monkeypatch, "The\n")
+    code, out, err = run(*command)
+    assert code == 0
+    assert "cut" not in out
+    first, rate = err.splitlines()
+    assert first == "(cut at --max-tokens 3)"
+    assert rate.startswith("3 tokens, ")
+    lm = load(chat_dir)
+    end = lm.chat([{"role": "user", "content": "The"}], max_tokens=3, temperature=0).tokens[2]
+    config = json.loads((chat_dir / "generation_config.json").read_text())
+    (chat_dir / "generation_config.json").write_text(json.dumps(config | {"eos_token_id": end}))
+    type_in(monkeypatch, "The\n")
+    assert "cut" not in run(*command)[2]

@@ -116,7 +116,10 @@ BAD = {
     "unknown key in config": (("pretrain", "--config", "bad.yaml"), "got 'lerning_rate'"),
     "config that is no YAML": (("pretrain", "--config", "broken.yaml"), "broken.yaml: expected YAML"),
     "nothing to resume": (("pretrain", "--resume", "--out", "nowhere"), "expected a checkpoint in nowhere, got none"),
-    "no such model": (("next", "x", "-m", "nowhere"), "got nowhere, which is not there"),
+    "no such model": (
+        ("next", "x", "-m", "nowhere"),
+        "got nowhere, which is not there: make a model with `llmcore demo`",
+    ),
     "a directory that is no model": (("next", "x", "-m", "."), "config.json, which is not there"),
     "no such tokenizer": (("tokenize", "x", "-t", "absent.json"), "absent.json, which is not there"),
     "two texts": (("tokenize", "x", "--file", "text.txt"), "expected a TEXT or --file FILE, got both"),

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,9 +211,13 @@ def test_bench_model(run, tiny, model_dir):
     assert min(got["read_tokens_a_second"], *got["written_tokens_a_second"].values()) > 0
     matrices = sum(p.size for _, p in tiny.model.named_parameters() if p.ndim == 2)
     assert got["weight_bytes"] == matrices * (2 if got["dtype"] == "bfloat16" else 4)
-    code, out, _ = run("bench", "model", model_dir, "--prompt", "5", "--tokens", "3")
+    code, out, _ = run("bench", "model", "-m", model_dir, "--prompt", "5", "--tokens", "3")
     assert code == 0
     assert "writing 8 at a time" in out
+    assert run("bench", "model", model_dir, "-m", model_dir) == (2, "", "error: expected one model, got two\n")
+    code, out, _ = run("bench", "model", "-m", model_dir, "--prompt", "1", "--tokens", "1", "--threads", "1")
+    assert out.startswith("1 thread, computing in ")
+    assert "tok/s (1 token)" in out
 
 
 def test_embed(run, tiny, model_dir):
@@ -334,3 +339,15 @@ def test_next_shows_words(run, tiny, model_dir):
         (w, pytest.approx(p, rel=1e-4)) for w, p in tiny.suggest("the ", 2)
     ]
     assert "the  …" in run("next", "the ", "-m", model_dir, "--words")[1]
+
+
+def test_adapters_are_called_so(run, model_dir):
+    rows = [{"prompt": "The", "completion": " function"}] * 4
+    Path("rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    flags = ("--data", "rows.jsonl", "--validation-fraction", "0", "--steps", "1", "--sample-every", "0")
+    code, out, err = run("sft", "--model", model_dir, *flags, "--lora-rank", "4", "--lr", "0.1")
+    assert code == 0
+    assert "warning" not in err
+    said = out.splitlines()[-2]
+    assert said.startswith("saved an adapter of 0.0")
+    assert said.endswith(f"M parameters (of {model_dir}) in sft")

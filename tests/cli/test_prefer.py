@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 
 import pytest
 
@@ -88,12 +89,20 @@ def test_the_command(run, tiny, model_dir, tmp_path, monkeypatch):
     assert "expected 1-3 the best" in text
     answers = [str(c) for c in tiny.generate("the cat", 6, n=3, temperature=1.0, top_p=0.95, seed=4)]
     assert [(r["chosen"], r["rejected"]) for r in rows(out)] == [(answers[1], a) for a in answers if a != answers[1]]
+    assert f"2 pairs in {out}, 2 prompts left\n" in text
+    assert text.endswith(f"next: llmcore dpo --model {model_dir} --data {out}\n")
     monkeypatch.setattr("sys.stdin", io.StringIO("u\ns\nt\n1\n"))
     code, text, _ = run(*command)
     assert code == 0
     assert "2 of 3" in text
     assert {r["prompt"] for r in rows(out)} <= {"the mat"}
     assert "0 prompts left" in text
+    out.with_suffix(".jsonl.progress").unlink(), out.unlink()
+    shutil.copytree(model_dir, "sft")  # what dpo takes by itself
+    monkeypatch.setattr("sys.stdin", io.StringIO("2\n2\nq\n"))
+    _, text, _ = run(*("sft" if a == model_dir else a for a in command))
+    assert ", 1 prompt left\n" in text
+    assert text.endswith(f"next: llmcore dpo --data {out}\n")
 
 
 @pytest.mark.parametrize(("content", "message"), [("\n", "expected prompts in"), ("{}\n", "expected prompts in")])

@@ -189,6 +189,9 @@ def test_demo(run, monkeypatch):
     for name, bits in data.compressed_bits_per_byte(b"".join(corpus.validation)).items():
         line = next(line for line in out.splitlines() if line.startswith(name))
         assert line.endswith(f" {bits:.3f}")
+    assert "A run this short does not beat gzip yet; the full demo, without --quick, usually does." in " ".join(
+        out.split()
+    )
     final = json.loads(Path("shown/log.jsonl").read_text().splitlines()[-1])
     assert next(line for line in out.splitlines() if line.startswith("this model")).endswith(f" {final['val/bpb']:.3f}")
     assert "temperature 0.2" in out

@@ -46,19 +46,18 @@ def machine(json: options.Json = False) -> None:
     out.print(f"{result['cpu']}, {result['isa']}", style="bold", markup=False)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
-    for title in ("1 thread", f"{threads} threads"):
+    for title in ("1 thread", show.counted(threads, "thread")):
         table.add_column(title, justify="right")
     for name, (label, unit) in _ROWS.items():
         table.add_row(label, *(f"{result[name][key]:,.1f} {unit}" for key in ("1", "all")))
     out.print(table)
 
 
-@app.command(short_help="How fast a model reads and writes.")
+@app.command("model", short_help="How fast a model reads and writes.")
 @on_device
-def model(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="Model directory, .gguf file or pulled name.")
-    ] = None,
+def measure(
+    directory: options.ModelArgument = None,
+    model: options.Model = None,
     prompt: Annotated[int, typer.Option("--prompt", metavar="N", min=1, help="Tokens to read.")] = 512,
     tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="Tokens to write.")] = 128,
     batch: Annotated[
@@ -75,15 +74,13 @@ def model(
     \b
     Example: llmcore bench model smollm2-135m-instruct
     """
-    from pathlib import Path
-
     from llmcore import _device, set_num_threads
     from llmcore.bench.machine import measure_machine
     from llmcore.bench.model import measure_model
 
     if threads is not None:
         set_num_threads(threads)
-    lm = options.load_model(None if name is None else Path(name))
+    lm = options.load_model(options.named(directory, model))
     result = measure_model(lm.model, prompt, tokens, batch or [1, 8])
     if result["device"] == "cuda":
         gpu = _device.cuda_info()
@@ -97,7 +94,10 @@ def model(
         options.print_json(result)
         return
     rows = [
-        ("reading a prompt", f"{result['read_tokens_a_second']:,.1f} tok/s ({result['prompt']} tokens)"),
+        (
+            "reading a prompt",
+            f"{result['read_tokens_a_second']:,.1f} tok/s ({show.counted(result['prompt'], 'token')})",
+        ),
         *(
             (f"writing {rows} at a time", f"{rate:,.1f} tok/s")
             for rows, rate in result["written_tokens_a_second"].items()
@@ -106,6 +106,6 @@ def model(
     ]
     if single is not None:
         rows.append(("of the memory's rate", f"{result['of_read_bandwidth']:.0%} ({rate:.1f} GB/s)"))
-    where = gpu["name"] if result["device"] == "cuda" else f"{result['threads']} threads"
+    where = gpu["name"] if result["device"] == "cuda" else show.counted(result["threads"], "thread")
     title = f"{where}, computing in {result['dtype']}"
     show.print_pairs(show.console(), rows, title)

@@ -17,6 +17,8 @@ from llmcore.cli import options, show
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from llmcore.generate import Completion
+
 HELP = "Ctrl-D or /quit leaves, /reset begins a new conversation, /save FILE writes it as JSON."
 
 
@@ -49,6 +51,11 @@ def chat(
     if sys.stdin.isatty():
         show.write(f"{HELP}\n")
     seconds, written = 0.0, 0
+    seen: list[Completion] = []  # the answer that is being written, when it has a token
+
+    def look(completion: Completion, _: str) -> None:
+        seen[:] = [completion]
+
     for turn, text in enumerate(_lines()):
         if text == "/quit":
             break
@@ -60,18 +67,21 @@ def chat(
             continue
         messages.append({"role": "user", "content": text})
         answer = ""
+        seen.clear()
         began = time.perf_counter()
-        for piece in lm.chat_stream(
-            messages, max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed + turn
-        ):
+        sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed + turn}
+        for piece in lm.chat_stream(messages, max_tokens, on_token=look, **sampling):
             answer += piece
             show.write(piece)
         seconds += time.perf_counter() - began
-        written += lm.tokenizer.count(answer, allowed_special="all")
+        tokens = len(seen[0].tokens) if seen else 0
+        written += tokens
         show.write("\n")
+        if tokens == max_tokens and seen[0].finish_reason == "length" and sys.stderr.isatty():
+            print(f"(cut at --max-tokens {max_tokens})", file=sys.stderr)
         messages.append({"role": "assistant", "content": answer})
     if written and sys.stderr.isatty():
-        print(f"{written} tokens, {written / seconds:,.1f} tok/s, prompts included", file=sys.stderr)
+        print(f"{show.counted(written, 'token')}, {written / seconds:,.1f} tok/s, prompts included", file=sys.stderr)
 
 
 def _save(name: str, messages: list[dict[str, str]]) -> None:

@@ -54,7 +54,7 @@ def demo(
     with console.status("timing a few steps"):
         config = base.planned(config, corpus, tokenizer, steps)
     lm, bpb, seconds = base.training(console, config, corpus, tokenizer)
-    base.compression(console, corpus, bpb)
+    base.compression(console, corpus, bpb, quick)
     base.writing(console, lm, seed)
     rates = [json.loads(line)["tok/s"] for line in (out / "log.jsonl").read_text().splitlines()]
     half = SecondHalf(

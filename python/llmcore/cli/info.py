@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from llmcore.cli import options, show
 from llmcore.cli.errors import UsageError
@@ -19,9 +17,7 @@ _BYTES = {"float32": 4, "bfloat16": 2, "int8": 34 / 32, "int4": 20 / 32}
 
 
 def info(
-    directory: Annotated[
-        Path | None, typer.Argument(metavar="[MODEL]", help="Model directory, .gguf file or pulled name.")
-    ] = None,
+    directory: options.ModelArgument = None,
     model: options.Model = None,
     json: options.Json = False,
 ) -> None:
@@ -35,10 +31,9 @@ def info(
     from llmcore._device import DEVICES
     from llmcore.runtime import build_info
 
-    if directory is not None and model is not None:
-        raise UsageError("expected one model directory, got two")
+    given = options.named(directory, model)
     try:
-        where = options.model_directory(directory or model)
+        where = options.model_directory(given)
     except UsageError:
         where = None
     build = build_info()

@@ -24,6 +24,9 @@ Model = Annotated[
         help="Model directory, .gguf file or pulled name; by default the one made or pulled last, else ./run.",
     ),
 ]
+ModelArgument = Annotated[
+    Path | None, typer.Argument(metavar="[MODEL]", help="Model directory, .gguf file or pulled name.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
 TopK = Annotated[int, typer.Option("--top-k", metavar="N", help="Keep the N most likely tokens; 0 is off.")]
 TopP = Annotated[
@@ -50,6 +53,13 @@ def model_directory(given: Path | None) -> Path:
     if directory is None:
         raise UsageError("expected a model: name one with --model MODEL, or make one with `llmcore demo`")
     return directory
+
+
+def named(argument: Path | None, option: Path | None) -> Path | None:
+    """The model of a command that takes it as an argument and as --model. UsageError if both are given."""
+    if argument is not None and option is not None:
+        raise UsageError("expected one model, got two")
+    return argument or option
 
 
 def last_model() -> Path | None:

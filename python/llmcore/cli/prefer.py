@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,6 +38,7 @@ def prefer(
     Example: llmcore prefer --model chat --prompts questions.txt -n 4
     """
     from llmcore.data.choices import ChoiceFile
+    from llmcore.train.config import DPOConfig
 
     texts = read_prompts(prompts)
     file = ChoiceFile(out, texts)
@@ -50,10 +52,14 @@ def prefer(
         if not _ask(file, answers, keys):
             break
     terminal.print(
-        f"{file.pairs:,} pairs in {out}, {len(texts) - file.next:,} prompts left", markup=False, soft_wrap=True
+        f"{show.counted(file.pairs, 'pair')} in {out}, {show.counted(len(texts) - file.next, 'prompt')} left",
+        markup=False,
+        soft_wrap=True,
     )
     if file.pairs:
-        terminal.print(f"next: llmcore dpo --data {out}", markup=False, soft_wrap=True)
+        own = options.model_directory(model)
+        named = "" if own.resolve() == Path(DPOConfig().model).resolve() else f" --model {quote(str(own))}"
+        terminal.print(f"next: llmcore dpo{named} --data {quote(str(out))}", markup=False, soft_wrap=True)
 
 
 def read_prompts(path: Path) -> list[str]:

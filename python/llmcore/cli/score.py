@@ -41,7 +41,7 @@ def score(text: options.Text, model: options.Model = None, json: options.Json = 
     show.print_tokens(out, pieces, [f"{b:.1f}" for b in bits], styles)
     if rows.bytes:
         out.print(
-            f"{total['bits']:.1f} bits for {len(rows)} tokens and {rows.bytes} bytes: {total['bits_per_byte']:.3f} bits per byte, "
-            f"perplexity {rows.perplexity or math.inf:.1f}",
+            f"{total['bits']:.1f} bits for {show.counted(len(rows), 'token')} and {show.counted(rows.bytes, 'byte')}: "
+            f"{total['bits_per_byte']:.3f} bits per byte, perplexity {rows.perplexity or math.inf:.1f}",
             style="dim",
         )

@@ -59,6 +59,11 @@ def progress(what: str, quiet: bool = False) -> Iterator[Callable[..., None]]:
         yield update
 
 
+def counted(n: int, what: str) -> str:
+    """A number of things: "1 token", "2,000 tokens"."""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
+
+
 def visible(text: str) -> str:
     """A text on one line with its blanks to be seen: ␣ ⏎ ⇥, other control characters escaped."""
     marks = {" ": "␣", "\n": "⏎", "\t": "⇥"}

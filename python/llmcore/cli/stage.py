@@ -31,6 +31,7 @@ def settings(config_class: type[TuningConfig], stage: str, given: Mapping, confi
 
 def run(train: Callable, config: TuningConfig, resume: bool, overwrite: bool, quiet: bool, next_step: str) -> None:
     """Train and say what to do next."""
+    from llmcore.models import adapters
     from llmcore.train import Report, TerminalReport
     from llmcore.train.world import world
 
@@ -40,5 +41,8 @@ def run(train: Callable, config: TuningConfig, resume: bool, overwrite: bool, qu
         options.remember_model(Path(config.out))
     if not quiet and world().rank == 0:
         out = show.console()
-        out.print(f"saved a model of {lm.num_parameters / 1e6:.2f}M parameters in {config.out}", markup=False)
+        what, n, of = "a model", lm.num_parameters, ""
+        if lm is trained and adapters.is_adapted(lm.model):  # a reward model is saved whole
+            what, n, of = "an adapter", sum(p.size for p in lm.model.trained().values()), f" (of {config.model})"
+        out.print(f"saved {what} of {n / 1e6:.2f}M parameters{of} in {config.out}", markup=False, soft_wrap=True)
         out.print(f"next: {next_step}", markup=False)

@@ -101,7 +101,7 @@ def tokenize(
         console = show.console()
         show.print_tokens(console, [show.token_text(tok.token_bytes(i)) for i in ids], [str(i) for i in ids])
         each = f", {len(data) / len(ids):.2f} bytes a token" if ids else ""
-        console.print(f"{len(ids)} tokens for {len(data)} bytes{each}", style="dim")
+        console.print(f"{show.counted(len(ids), 'token')} for {show.counted(len(data), 'byte')}{each}", style="dim")
 
 
 def _known_tokenizer(given: Path | None, pattern: str | None) -> Tokenizer:
@@ -204,8 +204,8 @@ def _write_shards(
     elif not quiet:
         console = show.console()
         console.print(
-            f"{index['tokens']:,} tokens of {index['documents']:,} documents ({index['bytes'] / 1e6:.2f} MB) in "
-            f"{len(index['shards'])} shards of {index['dtype']} in {out}",
+            f"{show.counted(index['tokens'], 'token')} of {show.counted(index['documents'], 'document')} "
+            f"({index['bytes'] / 1e6:.2f} MB) in {show.counted(len(index['shards']), 'shard')} of {index['dtype']} in {out}",
             markup=False,
         )
         console.print(f"next: llmcore pretrain --data {out}", markup=False)

@@ -149,7 +149,7 @@ def training(console: Console, config: PretrainConfig, corpus: Corpus, tokenizer
     return lm, report.last["val/bpb"], time.perf_counter() - began
 
 
-def compression(console: Console, corpus: Corpus, bpb: float) -> None:
+def compression(console: Console, corpus: Corpus, bpb: float, quick: bool) -> None:
     from llmcore import data
 
     heading(
@@ -164,6 +164,9 @@ def compression(console: Console, corpus: Corpus, bpb: float) -> None:
         style = "bold green" if name == "this model" else None
         line = f"{name:<12}{show.bar(bits / max(rows.values()), 50, console.encoding)} {bits:.3f}"
         console.print(line, style=style, soft_wrap=True)
+    if bpb > rows["gzip -9"]:
+        longer = "; the full demo, without --quick, usually does" if quick else ""
+        console.print(f"A run this short does not beat gzip yet{longer}.", style="dim")
 
 
 def writing(console: Console, lm, seed: int) -> None:

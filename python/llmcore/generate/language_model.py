@@ -125,7 +125,11 @@ class LanguageModel:
         """The ids of messages as the template puts them. Special tokens of the template are special; those in what
         users, tools and the system say are plain text, so that nobody's text can pose as the template's."""
         if self.chat_template is None:
-            raise ValueError("[chat] expected a model with a chat template, got one without")
+            name = self.source or "MODEL"
+            raise ValueError(
+                f"[chat] expected a model with a chat template, got {self.source or 'one'} without: teach it with `llmcore "
+                f"sft --model {name}`, or take one that chats (`llmcore pull smollm2-135m-instruct`)"
+            )
         return chat_prompt(self.chat_template, self.tokenizer, messages, add_generation_prompt, tools)
 
     # ---- typing ----
