@@ -115,26 +115,25 @@ __device__ __forceinline__ float warp_max(float x) {
   return x;
 }
 
-// Over all threads of a block of whole warps (blockDim.y = z = 1); the result in every thread. `shared`: room for 32.
-// All threads must come here; between two uses of the same room is one barrier already.
+// Over all threads of a block of whole warps (blockDim.y = z = 1), by `over_warp` and from `none` on; the result in
+// every thread. `shared`: room for 32. All threads must come here; between two uses of the same room is one barrier
+// already.
+template <class T, class OverWarp>
+__device__ __forceinline__ T over_block(T x, T* shared, T none, OverWarp over_warp) {
+  const int warps = blockDim.x / kWarp, lane = threadIdx.x % kWarp;
+  x = over_warp(x);
+  if (warps == 1) return x;
+  __syncthreads();
+  if (lane == 0) shared[threadIdx.x / kWarp] = x;
+  __syncthreads();
+  return over_warp(lane < warps ? shared[lane] : none);
+}
 template <class T>
 __device__ __forceinline__ T block_sum(T x, T* shared) {
-  const int warps = blockDim.x / kWarp, lane = threadIdx.x % kWarp;
-  x = warp_sum(x);
-  if (warps == 1) return x;
-  __syncthreads();
-  if (lane == 0) shared[threadIdx.x / kWarp] = x;
-  __syncthreads();
-  return warp_sum(lane < warps ? shared[lane] : T{});
+  return over_block(x, shared, T{}, [](T v) { return warp_sum(v); });
 }
 __device__ __forceinline__ float block_max(float x, float* shared) {
-  const int warps = blockDim.x / kWarp, lane = threadIdx.x % kWarp;
-  x = warp_max(x);
-  if (warps == 1) return x;
-  __syncthreads();
-  if (lane == 0) shared[threadIdx.x / kWarp] = x;
-  __syncthreads();
-  return warp_max(lane < warps ? shared[lane] : -INFINITY);
+  return over_block(x, shared, -INFINITY, [](float v) { return warp_max(v); });
 }
 
 // ---- one per family -------------------------------------------------------------------------------
