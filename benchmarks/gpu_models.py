@@ -1,4 +1,4 @@
-"""The GPU's rows of whole models: training steps beside torch.compile, decoding beside transformers."""
+"""The GPU's rows of whole models: training steps beside torch.compile, decoding beside transformers and torch alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from bench_generate import Llmcore
 from gpu_timing import Row, difference, where
-from gpu_torch import BETAS, CLIP, DECAY, LR, ROWS, SIZES, TINY, TorchTraining
+from gpu_torch import BETAS, CLIP, DECAY, LR, ROWS, SIZES, TINY, Decoder, Model, TorchTraining, loaded
 from llmcore import models
 from llmcore.bench.model import _weight_bytes
 from llmcore.generate import Engine
@@ -45,15 +45,13 @@ def rows() -> Iterator[tuple[str, Callable[[], Row]]]:
     for kind, (name, *_) in TRAINED.items():
         B, T = (2, TINY["context"]) if where.tiny else (ROWS[kind], SIZES[kind]["context"])
         yield f"training step {name}, B={B} T={T}", lambda k=kind, n=B: training(k, n)
-    for compiled in (False, True):
+    for compiled in (False, True) if importlib.util.find_spec("transformers") and not where.tiny else (False,):
         for name, (model, config) in DECODED.items():
             for batch in (1, 3) if where.tiny else (1, 64):
-                beside = ", beside compiled transformers" if compiled else ""
-                if not (compiled and where.tiny):
-                    yield (
-                        f"decode {name}, batch {batch}{beside}",
-                        lambda m=model, c=config, b=batch, x=compiled: decoding(m, c, b, x),
-                    )
+                yield (
+                    f"decode {name}, batch {batch}{', beside compiled transformers' if compiled else ''}",
+                    lambda m=model, c=config, b=batch, x=compiled: decoding(m, c, b, x),
+                )
 
 
 # ---- training ----
@@ -107,12 +105,14 @@ def training(kind: str, B: int) -> Row:
         done["torch"] += 1
         return loss
 
-    def check() -> float:
+    def check(row: Row) -> float:
         apart = 0.0
         for step in range(4):
-            a, b = own_step(), their_step().item()
-            apart = max(apart, abs(a - b) / b)
-            assert apart < AGREEMENT, f"losses of step {step} are {a:.4f} and {b:.4f}"
+            a = own_step()
+            b = row.of("torch compiled", lambda: their_step().item()) if "torch compiled" in row.sides else None
+            if b is not None:
+                apart = max(apart, abs(a - b) / b)
+                assert apart < AGREEMENT, f"losses of step {step} are {a:.4f} and {b:.4f}"
         return apart
 
     def several(step: Callable) -> Callable[[int], None]:
@@ -174,6 +174,18 @@ class Theirs:
         return time.perf_counter() - began
 
 
+def torch_decoder(model, batch: int) -> Decoder:
+    """Torch's model with the same weights in bfloat16."""
+    config, kind = model.config, "gpt2" if isinstance(model, models.GPT2) else "llama"
+    sizes = {name: getattr(config, name) for name in SIZES[kind]}
+    if kind == "llama":
+        sizes |= {"kv_heads": config.kv_heads, "rope_base": config.rope_base}
+    theirs = loaded(Model(kind, **sizes), model.state_dict()).to(where.torch_device)
+    for p in theirs.parameters():  # alone: the tables of rotation stay float32
+        p.data = p.data.to(torch.bfloat16)
+    return Decoder(theirs, batch, -(-(PROMPT + WRITTEN) // 64) * 64)
+
+
 def decoding(make, config, batch: int, compiled: bool) -> Row:
     """Seconds of a step that writes a token of every sequence. The floor reads the weights once, and the keys and values
     of the sequences."""
@@ -184,30 +196,37 @@ def decoding(make, config, batch: int, compiled: bool) -> Row:
     def prompts() -> np.ndarray:
         return rng.integers(0, config.vocab_size, (batch, PROMPT), np.int64)
 
-    sides: dict[str, Callable] = {"llmcore": lambda i: ours.write(prompts().tolist(), WRITTEN)}
-    peer, notes = None, {"peer_is": "transformers is not installed: without a peer"}
-    if importlib.util.find_spec("transformers"):
-        peer = Theirs(model, compiled)
-        name = f"transformers, static cache, {'compiled' if compiled else 'eager'}"
-        notes = {"peer_is": name}
-        sides[name] = lambda i: peer.seconds(prompts(), WRITTEN)
-
-    def check() -> float:
-        """The recorded step's logits behind a prompt, against those of the whole text, and that all sides run."""
+    def check(row: Row) -> float:
+        """The recorded step's logits behind a prompt, against every peer's, and that all sides run."""
         ids = prompts()
         cache = model.new_cache(batch, PROMPT + 8)
         step, got = DecodeStep(model, cache), None
         for t in range(PROMPT):
             got = step(ids[:, t : t + 1].astype(np.int32))
-        # A float32 logit is a sum over the width of what dozens of blocks have rounded to bfloat16.
-        apart = 0.0 if peer is None else difference(got.reshape([batch, -1]), peer.logits(ids), "bfloat16", 4.0)
-        for side in sides.values():
-            side(0)
+        apart = 0.0
+        for name in [name for name in peers if name in row.sides]:
+            theirs = row.of(name, peers[name].logits, ids)
+            if theirs is not None:
+                # A float32 logit is a sum over the width of what dozens of blocks have rounded to bfloat16.
+                apart = max(apart, difference(got.reshape([batch, -1]), theirs, "bfloat16", 4.0))
+        for name, side in list(row.sides.items()):
+            row.of(name, side, 0)
         return apart
 
     head = config.head_size * getattr(config, "kv_heads", config.heads)
     kept = 4 * config.layers * head * batch * (PROMPT + WRITTEN / 2)
     traffic = WRITTEN * (_weight_bytes(model) + kept)
     asked, share = (None, None) if compiled else (3.0, 0.5 if batch == 1 else None)
-    return Row(sides, "bfloat16", traffic=traffic, asked=asked, share=share, check=check, clocked=True, units=WRITTEN,
-               notes=notes)  # fmt: skip
+    named = f"transformers, static cache, {'compiled' if compiled else 'eager'}"
+    row = Row({"llmcore": lambda i: ours.write(prompts().tolist(), WRITTEN)}, "bfloat16", traffic=traffic, asked=asked,
+              asked_of=named, share=share, check=check, clocked=True, units=WRITTEN)  # fmt: skip
+    made: dict[str, Callable] = {named: lambda: Theirs(model, compiled)}
+    if not compiled:
+        made[f"torch, static cache, {'CUDA graph' if where.torch_device == 'cuda' else 'eager'}"] = lambda: (
+            torch_decoder(model, batch)
+        )
+    peers = {}
+    for name, start in made.items():
+        row.sides[name] = lambda i, n=name: peers[n].seconds(prompts(), WRITTEN)
+        peers[name] = row.of(name, start)
+    return row

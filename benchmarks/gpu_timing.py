@@ -41,21 +41,37 @@ where = Where()
 
 @dataclass
 class Row:
-    """sides: library -> call(number) -> what is compared, llmcore's first, then the peer that `asked` is about. flops and
-    traffic (bytes that must move) give the floor. asked: times that peer's speed; share: of the floor's. clocked: a call
+    """sides: library -> call(number) -> what is compared, llmcore's first. flops and traffic (bytes that must move) give the
+    floor. asked: times the speed of asked_of, by default the first peer's; share: of the floor's. clocked: a call
     returns its seconds itself, behind a `check` of its own. units: what the seconds are divided by."""
 
-    sides: Mapping[str, Callable[[int], Any]]
+    sides: dict[str, Callable[[int], Any]]
     dtype: str = "bfloat16"
     flops: float = 0
     traffic: float = 0
     asked: float | None = None
+    asked_of: str | None = None
     share: float | None = None
     factor: float = 2.0  # both sides have the dtype's rounding errors
-    check: Callable[[], float] | None = None  # instead of comparing: asserts, and returns the largest difference
+    check: Callable[[Row], float] | None = None  # instead of comparing: asserts, and returns the largest difference
     clocked: bool = False
     units: int = 1
     notes: dict = field(default_factory=dict)
+
+    def of(self, side: str, call: Callable, *args) -> Any:
+        """call(*args). A peer that raises leaves the row, which says so and goes on: None."""
+        try:
+            return call(*args)
+        except Exception as error:
+            if side == "llmcore":
+                raise
+            del self.sides[side]
+            self.without(side, error)
+            return None
+
+    def without(self, side: str, why: object) -> None:
+        said = f"{side}: {(str(why).strip().splitlines() or [type(why).__name__])[0]:.200}"
+        self.notes["without"] = "; ".join(filter(None, [self.notes.get("without"), said]))
 
 
 def synchronize() -> None:
@@ -121,23 +137,25 @@ def _pieces(x: torch.Tensor):
 def compared(row: Row) -> float:
     """The largest difference of any side to llmcore's."""
     if row.check is not None:
-        return row.check()
-    ours, *others = row.sides.values()
+        return row.check(row)
+    (_, ours), *others = row.sides.items()
     got, worst = ours(0), 0.0
-    for other in others:
-        for a, b in zip(got, other(0), strict=True):
-            worst = max(worst, difference(a, b, row.dtype, row.factor))
+    for name, other in others:
+        theirs = row.of(name, other, 0)
+        if theirs is not None:
+            worst = max(worst, *(difference(a, b, row.dtype, row.factor) for a, b in zip(got, theirs, strict=True)))
     return worst
 
 
 def measured(row: Row) -> dict:
     """Check the sides, then time them in turns: medians in seconds of each, and the median over the turns of the peer's
     time to llmcore's."""
-    found = {"dtype": row.dtype, "flops": row.flops, "traffic": row.traffic, "asked": row.asked, "asked_share": row.share,
-             **row.notes, "difference": compared(row)}  # fmt: skip
+    asked_of = row.asked_of or next((name for name in row.sides if name != "llmcore"), None)
+    found = {"dtype": row.dtype, "flops": row.flops, "traffic": row.traffic, "asked": row.asked, "asked_of": asked_of,
+             "asked_share": row.share, "difference": compared(row)}  # fmt: skip
     if where.tiny:
-        return found
-    repeats = {name: 1 if row.clocked else _repeats(side) for name, side in row.sides.items()}
+        return found | row.notes
+    repeats = {name: 1 if row.clocked else row.of(name, _repeats, side) for name, side in list(row.sides.items())}
     times: dict[str, list[float]] = {name: [] for name in row.sides}
     began, number = time.perf_counter(), 0
     gc.collect()
@@ -146,23 +164,26 @@ def measured(row: Row) -> dict:
         while len(times["llmcore"]) < 3 or (
             time.perf_counter() - began < where.seconds and len(times["llmcore"]) < 100
         ):
-            for name, side in row.sides.items():
-                if row.clocked:
-                    times[name].append(side(number) / row.units)
-                else:
-                    side(number)  # the other library has had the caches
-                    times[name].append(_seconds(side, repeats[name], number + 1) / row.units)
+            for name, side in list(row.sides.items()):
+                times[name].append(row.of(name, _turn, row, side, repeats[name], number))
                 number += repeats[name] + 1
     finally:
         gc.enable()
+    times = {name: times[name] for name in row.sides}
     seconds = {name: statistics.median(t) for name, t in times.items()}
     peer = next((name for name in row.sides if name != "llmcore"), None)
     ratio = peer and statistics.median(b / a for a, b in zip(times["llmcore"], times[peer], strict=True))
     return (
         found
+        | row.notes
         | {"seconds": seconds, "peer": peer, "ratio": ratio, "rounds": len(times["llmcore"])}
         | _floor(row, seconds)
     )
+
+
+def _turn(row: Row, side: Callable, repeats: int, number: int) -> float:
+    first = side(number)  # untimed where it is not clocked: the other library has had the caches
+    return (first if row.clocked else _seconds(side, repeats, number + 1)) / row.units
 
 
 def _floor(row: Row, seconds: Mapping[str, float]) -> dict:

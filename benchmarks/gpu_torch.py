@@ -1,4 +1,4 @@
-"""The models that torch trains beside llmcore, in torch alone: nanoGPT's GPT-2, and a Llama.
+"""The models that torch trains beside llmcore, and decodes with, in torch alone: nanoGPT's GPT-2, and a Llama.
 
     python benchmarks/gpu_torch.py      # compiles both, so that the benchmarks find in torch's cache what takes longest
 
@@ -30,17 +30,22 @@ TINY = {"vocab_size": 96, "context": 16, "width": 64, "layers": 2, "heads": 2}
 
 
 class Attention(nn.Module):
-    def __init__(self, width: int, heads: int, bias: bool):
+    def __init__(self, width: int, heads: int, kv_heads: int, bias: bool):
         super().__init__()
-        self.heads = heads
-        self.qkv, self.out = nn.Linear(width, 3 * width, bias), nn.Linear(width, width, bias)
+        self.size, self.kv_heads = width // heads, kv_heads
+        self.widths = [width, kv_heads * self.size, kv_heads * self.size]
+        self.qkv, self.out = nn.Linear(width, sum(self.widths), bias), nn.Linear(width, width, bias)
 
-    def forward(self, x, turned=None):
+    def forward(self, x, turned=None, cache=None):
         B, T, C = x.shape
-        q, k, v = self.qkv(x).view(B, T, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = (t.view(B, T, -1, self.size).transpose(1, 2) for t in self.qkv(x).split(self.widths, -1))
         if turned is not None:
             q, k = rotated(q, *turned), rotated(k, *turned)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        if cache is None:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != self.kv_heads)
+        else:  # of one position: the heads that share keys are rows of one product
+            y = F.scaled_dot_product_attention(q.reshape(B, self.kv_heads, -1, self.size), *cache.put(k, v))
+            y = y.reshape(B, -1, T, self.size)
         return self.out(y.transpose(1, 2).reshape(B, T, C))
 
 
@@ -50,14 +55,14 @@ def rotated(x, cos, sin):
 
 
 class GPT2Block(nn.Module):
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, kv_heads: int):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, 1e-5), nn.LayerNorm(width, 1e-5)
-        self.attention = Attention(width, heads, bias=True)
+        self.attention = Attention(width, heads, kv_heads, bias=True)
         self.mlp_in, self.mlp_out = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
-    def forward(self, x, turned):
-        x = x + self.attention(self.norm1(x))
+    def forward(self, x, turned, cache=None):
+        x = x + self.attention(self.norm1(x), None, cache)
         return x + self.mlp_out(F.gelu(self.mlp_in(self.norm2(x)), approximate="tanh"))
 
 
@@ -72,41 +77,62 @@ class SwiGLU(nn.Module):
 
 
 class LlamaBlock(nn.Module):
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, kv_heads: int):
         super().__init__()
         self.norm1, self.norm2 = nn.RMSNorm(width, 1e-5), nn.RMSNorm(width, 1e-5)
-        self.attention = Attention(width, heads, bias=False)
+        self.attention = Attention(width, heads, kv_heads, bias=False)
         self.mlp = SwiGLU(width, -(-8 * width // (3 * 64)) * 64)
 
-    def forward(self, x, turned):
-        x = x + self.attention(self.norm1(x), turned)
+    def forward(self, x, turned, cache=None):
+        x = x + self.attention(self.norm1(x), turned, cache)
         return x + self.mlp(self.norm2(x))
 
 
 class Model(nn.Module):
     """ids and targets (B, T) -> mean loss."""
 
-    def __init__(self, kind: str, vocab_size: int, context: int, width: int, layers: int, heads: int):
+    def __init__(
+        self,
+        kind: str,
+        vocab_size: int,
+        context: int,
+        width: int,
+        layers: int,
+        heads: int,
+        kv_heads: int | None = None,
+        rope_base: float = 10000.0,
+    ):
         super().__init__()
         self.tokens = nn.Embedding(vocab_size, width)
         self.positions = nn.Embedding(context, width) if kind == "gpt2" else None
         block = GPT2Block if kind == "gpt2" else LlamaBlock
-        self.blocks = nn.ModuleList(block(width, heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(block(width, heads, kv_heads or heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width, 1e-5) if kind == "gpt2" else nn.RMSNorm(width, 1e-5)
         size = width // heads
-        angle = torch.arange(context)[:, None] * 10000.0 ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
+        angle = torch.arange(context)[:, None] * rope_base ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
         angle = torch.cat((angle, angle), dim=1)
         self.register_buffer("cos", angle.cos().float(), persistent=False)
         self.register_buffer("sin", angle.sin().float(), persistent=False)
 
     def forward(self, ids, targets):
+        return F.cross_entropy(self.logits(ids).flatten(0, 1).float(), targets.flatten())
+
+    def logits(self, ids):
         x, T = self.tokens(ids), ids.shape[1]
         if self.positions is not None:
             x = x + self.positions.weight[:T]
         for block in self.blocks:
             x = block(x, (self.cos[:T], self.sin[:T]))
-        logits = F.linear(self.norm(x), self.tokens.weight)
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        return F.linear(self.norm(x), self.tokens.weight)
+
+
+def loaded(model: Model, weights: dict[str, np.ndarray]) -> Model:
+    """With weights by llmcore's names."""
+    model.load_state_dict({name: torch.from_numpy(w.copy()) for name, w in weights.items()})
+    return model
+
+
+# ---- training ----
 
 
 class TorchTraining:
@@ -117,7 +143,7 @@ class TorchTraining:
         torch.set_float32_matmul_precision("high")
         self.device, self.model = device, Model(kind, **sizes)
         if weights is not None:
-            self.model.load_state_dict({name: torch.from_numpy(w.copy()) for name, w in weights.items()})
+            loaded(self.model, weights)
         self.model.to(device)
         groups = [
             {"params": [p for p in self.model.parameters() if p.ndim >= 2], "weight_decay": DECAY},
@@ -136,6 +162,87 @@ class TorchTraining:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return loss.detach()
+
+
+# ---- decoding ----
+
+
+class Cache:
+    """Of a layer: room for `length` keys and values, of which the steps before have written their positions."""
+
+    def __init__(self, decoder: Decoder, B: int, heads: int, length: int, size: int):
+        weight = decoder.model.tokens.weight
+        self.decoder = decoder
+        self.keys, self.values = (weight.new_zeros(B, heads, length, size) for _ in range(2))
+
+    def put(self, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """All keys, all values, and what is added to the scores: -inf for the positions that are still empty."""
+        position = self.decoder.position
+        return self.keys.index_copy_(2, position, k), self.values.index_copy_(2, position, v), self.decoder.mask
+
+
+class Decoder:
+    """Writes greedily, a token of B sequences a step. Everything that changes between steps lies on the device, so that on a
+    GPU a step is one CUDA graph."""
+
+    def __init__(self, model: Model, B: int, length: int):
+        self.model = model
+        device, attention = model.cos.device, model.blocks[0].attention
+        self.ids = torch.zeros(B, 1, dtype=torch.int64, device=device)
+        self.position = torch.zeros(1, dtype=torch.int64, device=device)
+        self.positions, self.seen = torch.arange(length, device=device), model.tokens.weight.new_zeros(1, 1, 1, length)
+        self.caches = [Cache(self, B, attention.kv_heads, length, attention.size) for _ in model.blocks]
+        self.graph = None
+        if device.type == "cuda":  # as torch.cuda.graph's documentation has it: first some steps on another stream
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(3):
+                    self._step()
+            torch.cuda.current_stream().wait_stream(stream)
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self._step()
+
+    @torch.no_grad()
+    def _step(self) -> None:
+        model, at = self.model, self.position
+        self.mask = self.seen.masked_fill(self.positions > at, float("-inf"))
+        x = model.tokens(self.ids)
+        if model.positions is not None:
+            x = x + model.positions(at)
+        turned = model.cos[at], model.sin[at]
+        for block, cache in zip(model.blocks, self.caches, strict=True):
+            x = block(x, turned, cache)
+        self.scores = F.linear(model.norm(x), model.tokens.weight)
+        self.ids.copy_(self.scores.argmax(-1))
+        self.position += 1
+
+    def step(self) -> None:
+        """Write the next token into `ids`, behind those that are there."""
+        self.graph.replay() if self.graph is not None else self._step()
+
+    def read(self, prompt: np.ndarray) -> None:
+        """(B, T): the text from its beginning, a position at a time."""
+        self.position.zero_()
+        for t in range(prompt.shape[1]):
+            self.ids.copy_(torch.from_numpy(prompt[:, t : t + 1]))
+            self.step()
+
+    def logits(self, prompt: np.ndarray) -> torch.Tensor:
+        """Of the last position."""
+        self.read(prompt)
+        return self.scores[:, -1].float()
+
+    def seconds(self, prompt: np.ndarray, tokens: int) -> float:
+        """For so many of every sequence; each is fetched when it is written, as a program needs it."""
+        self.read(prompt)
+        self.ids.tolist()
+        began = time.perf_counter()
+        for _ in range(tokens):
+            self.step()
+            self.ids.tolist()
+        return time.perf_counter() - began
 
 
 def keep_compiled() -> None:
