@@ -45,6 +45,8 @@ def test_help_has_an_example(run, command):
     assert (code, err) == (0, "")
     assert f"Example: llmcore {command}" in out
     assert max(map(len, out.splitlines())) <= 80
+    for leaked in ("<str", "<path", "<list", "<int", "<float", "x>=", "<=x", "[[", "...]...", "  /"):
+        assert leaked not in out
 
 
 def test_all_commands_are_listed(run):

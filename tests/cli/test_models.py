@@ -295,6 +295,30 @@ def test_a_device_that_is_not_there_stops_only_what_needs_it(run, model_dir, mon
     assert run("next", "x", "-m", model_dir, "--device", "cpu")[0] == 0
 
 
+def test_threads_and_quantization_of_the_commands(run, tiny, model_dir):
+    """Results do not depend on the threads; those of int8 are the library's of int8."""
+    import llmcore
+
+    before = llmcore.num_threads()
+    try:
+        quantized = llmcore.load(model_dir, quantize="int8")
+        got = data_of(run("next", PROMPT, "-m", model_dir, "--quantize", "int8", "--threads", "1", "--json"))
+        assert llmcore.num_threads() == 1
+        expected = quantized.next_tokens(PROMPT)
+        assert [(t["id"], t["probability"]) for t in got["next"][0]["tokens"]] == [(i, p) for _, i, p in expected]
+        got = data_of(run("score", PROMPT, "-m", model_dir, "--quantize", "int8", "--threads", "2", "--json"))
+        assert llmcore.num_threads() == 2
+        assert got["bits"] == quantized.score(PROMPT).bits != tiny.score(PROMPT).bits
+        flags = ("--max-tokens", "4", "--temperature", "0", "--threads", "1", "--json")
+        got = data_of(run("generate", PROMPT, "-m", model_dir, *flags))
+        assert got["completions"][0]["tokens"] == tiny.generate(PROMPT, 4, temperature=0).tokens
+        assert llmcore.num_threads() == 1
+    finally:
+        llmcore.set_num_threads(before)
+    code, _, err = run("chat", "-m", model_dir, "--quantize", "int9")
+    assert (code, err) == (2, "error: expected quantize None, 'none', 'int8' or 'int4', got 'int9'\n")
+
+
 def test_which_model_is_taken(run, tiny, model_dir, tmp_path):
     """The one named, else the one made last, else ./run."""
     from llmcore.cli.options import remember_model

@@ -32,6 +32,7 @@ from llmcore.cli import (
 )
 from llmcore.cli import next as next_tokens
 from llmcore.cli.device_flag import on_device
+from llmcore.cli.help import PlainHelp
 
 app = typer.Typer(
     name="llmcore",
@@ -82,5 +83,7 @@ for name, function, short_help in (
     ("convert", convert.convert, "Write a model in another format."),
     ("info", info.info, "Show what a model is made of."),
 ):
-    app.command(name, short_help=short_help, cls=next_tokens.ManyTemperatures if name == "next" else None)(function)
+    app.command(name, short_help=short_help, cls=next_tokens.ManyTemperatures if name == "next" else PlainHelp)(
+        function
+    )
 app.add_typer(bench.app, name="bench")

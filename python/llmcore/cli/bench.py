@@ -8,6 +8,7 @@ import typer
 
 from llmcore.cli import options, show
 from llmcore.cli.device_flag import on_device
+from llmcore.cli.help import PlainHelp
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -26,7 +27,7 @@ def bench(context: typer.Context) -> None:
         print(context.get_help())
 
 
-@app.command(short_help="Peak arithmetic and read bandwidth.")
+@app.command(cls=PlainHelp, short_help="Peak arithmetic and read bandwidth.")
 def machine(json: options.Json = False) -> None:
     """Measure peak arithmetic and read bandwidth: no kernel can be faster than these.
 
@@ -53,7 +54,7 @@ def machine(json: options.Json = False) -> None:
     out.print(table)
 
 
-@app.command("model", short_help="How fast a model reads and writes.")
+@app.command("model", cls=PlainHelp, short_help="How fast a model reads and writes.")
 @on_device
 def measure(
     directory: options.ModelArgument = None,
@@ -74,13 +75,11 @@ def measure(
     \b
     Example: llmcore bench model smollm2-135m-instruct
     """
-    from llmcore import _device, set_num_threads
+    from llmcore import _device
     from llmcore.bench.machine import measure_machine
     from llmcore.bench.model import measure_model
 
-    if threads is not None:
-        set_num_threads(threads)
-    lm = options.load_model(options.named(directory, model))
+    lm = options.load_model(options.named(directory, model), threads=threads)
     result = measure_model(lm.model, prompt, tokens, batch or [1, 8])
     if result["device"] == "cuda":
         gpu = _device.cuda_info()

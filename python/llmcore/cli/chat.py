@@ -35,6 +35,8 @@ def chat(
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", help="The same seed gives the same answers.")
     ] = None,
+    quantize: options.Quantize = None,
+    threads: options.Threads = None,
 ) -> None:
     """Talk with a model that has a chat template. Each line that you type is a message; lines from a pipe too.
 
@@ -42,7 +44,7 @@ def chat(
     Example: llmcore chat --model smollm2-135m-instruct
              echo "Why is the sky blue?" | llmcore chat
     """
-    lm = options.load_model(model)
+    lm = options.load_model(model, quantize=quantize, threads=threads)
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "little")
     beginning = [{"role": "system", "content": system}] if system is not None else []

@@ -19,7 +19,7 @@ class Pooling(str, Enum):
 
 def embed(
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="TEXT...", help="Texts; - for lines of standard input.")
+        list[str] | None, typer.Argument(metavar="TEXT", help="Texts; - for lines of standard input.")
     ] = None,
     model: options.Model = None,
     pooling: Annotated[

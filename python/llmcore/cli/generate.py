@@ -66,6 +66,8 @@ def generate(
         ),
     ] = None,
     n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many completions.")] = 1,
+    quantize: options.Quantize = None,
+    threads: options.Threads = None,
     echo: Annotated[bool, typer.Option("--echo/--no-echo", help="Print the text before its completion.")] = True,
     json: options.Json = False,
 ) -> None:
@@ -77,7 +79,7 @@ def generate(
     """
     biases = dict(_bias(b) for b in logit_bias or ())
     prompt = options.read_text(text)
-    lm = options.load_model(model)
+    lm = options.load_model(model, quantize=quantize, threads=threads)
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "little")
     sampling = {
@@ -96,7 +98,7 @@ def generate(
         "json_schema": _schema(json_schema),
         "regex": regex,
         "choices": choice or None,
-        "draft": draft if draft in (None, "lookup") else options.load_model(Path(draft)),
+        "draft": draft if draft in (None, "lookup") else options.load_model(Path(draft), quantize=quantize),
     }
     if json or beams > 1:
         done = lm.generate(

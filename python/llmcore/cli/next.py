@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from llmcore.cli import options, show
 from llmcore.cli.errors import UsageError
+from llmcore.cli.help import PlainHelp
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llmcore.generate.suggest import Suggestion
 
 
-class ManyTemperatures(TyperCommand):
+class ManyTemperatures(PlainHelp):
     """Lets one --temperature take several numbers."""
 
     def parse_args(self, ctx, args):
@@ -46,6 +46,8 @@ def next_tokens(
     top_k: options.TopK = 0,
     top_p: options.TopP = 1.0,
     min_p: options.MinP = 0.0,
+    quantize: options.Quantize = None,
+    threads: options.Threads = None,
     words: Annotated[
         bool, typer.Option("--words", help="Show whole words, also for one that is not finished, as a keyboard does.")
     ] = False,
@@ -67,7 +69,7 @@ def next_tokens(
         raise UsageError("expected --words without --trace, --temperature and filters")
     if trace and len(temperature or [1.0]) > 1:
         raise UsageError("expected one --temperature with --trace, got several")
-    lm = options.load_model(model)
+    lm = options.load_model(model, quantize=quantize, threads=threads)
     if words:
         _show_words(prompt, lm.suggest(prompt, k), json)
         return

@@ -25,7 +25,7 @@ Model = Annotated[
     ),
 ]
 ModelArgument = Annotated[
-    Path | None, typer.Argument(metavar="[MODEL]", help="Model directory, .gguf file or pulled name.")
+    Path | None, typer.Argument(metavar="MODEL", help="Model directory, .gguf file or pulled name.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
 TopK = Annotated[int, typer.Option("--top-k", metavar="N", help="Keep the N most likely tokens; 0 is off.")]
@@ -37,6 +37,10 @@ Field = Annotated[
     str, typer.Option("--field", metavar="NAME", help="The field of JSONL, or column of parquet, that holds the text.")
 ]
 Threads = Annotated[int | None, typer.Option("--threads", metavar="N", help="Threads; by default all.")]
+Quantize = Annotated[
+    str | None,
+    typer.Option("--quantize", metavar="TYPE", help="Keep matrices as int8 or int4 in memory; none: as float32."),
+]
 Text = Annotated[str, typer.Argument(metavar="TEXT", help="A text, or - for standard input.")]
 
 _POINTER = "last_model"
@@ -74,10 +78,16 @@ def last_model() -> Path | None:
     return None
 
 
-def load_model(given: Path | None, device: str | None = None) -> LanguageModel:
+def load_model(
+    given: Path | None, device: str | None = None, quantize: str | None = None, threads: int | None = None
+) -> LanguageModel:
+    """The model to use, on as many threads from now on."""
+    from llmcore import set_num_threads
     from llmcore.generate import load
 
-    return load(model_directory(given), device=device)
+    if threads is not None:
+        set_num_threads(threads)
+    return load(model_directory(given), quantize=quantize, device=device)
 
 
 def read_text(text: str) -> str:

@@ -11,7 +11,13 @@ _STYLES = ((1, "black on bright_green"), (4, "black on bright_cyan"), (8, "black
 _MOST = "black on bright_red"
 
 
-def score(text: options.Text, model: options.Model = None, json: options.Json = False) -> None:
+def score(
+    text: options.Text,
+    model: options.Model = None,
+    quantize: options.Quantize = None,
+    threads: options.Threads = None,
+    json: options.Json = False,
+) -> None:
     """Show how surprising a model finds each token of a text, in bits.
 
     A token of probability 1/2 costs 1 bit, one of 1/1024 costs 10. All of them over the bytes of the text are its
@@ -21,7 +27,7 @@ def score(text: options.Text, model: options.Model = None, json: options.Json = 
     Example: llmcore score "The function returns a list."
     """
     content = options.read_text(text)
-    lm = options.load_model(model)
+    lm = options.load_model(model, quantize=quantize, threads=threads)
     rows = lm.score(content)
     total = {
         "tokens": len(rows),

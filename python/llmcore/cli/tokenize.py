@@ -53,7 +53,7 @@ def tokenize(
         int, typer.Option("--shard-tokens", metavar="N", help="A shard ends with the document that gives it so many.")
     ] = 1 << 27,
     end_of_text: Annotated[
-        bool, typer.Option(" /--no-end-of-text", help="Leave out the end-of-text token behind each document.")
+        bool, typer.Option("--end-of-text/--no-end-of-text", help="Put the end-of-text token behind each document.")
     ] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
     threads: options.Threads = None,
