@@ -6,7 +6,8 @@
 #
 # Leaves gpu.json (everything), gpu.md (a table) and the logs in OUT_DIR. Every part has a limit; what did not run or did not
 # finish is named so. Exit status 1 unless all parts are done. Environment:
-#   PYTHON                 the interpreter that has torch, numpy, pytest, pybind11, scikit-build-core (python3)
+#   PYTHON                 the interpreter that has torch, numpy, pytest, pybind11, scikit-build-core (python3); no other
+#                          package is needed, and tests that want one are counted as skipped
 #   LLMCORE_GPU_SECONDS    for everything (520)
 #   LLMCORE_GPU_SITE       a folder that holds a built llmcore: nothing is built
 #   LLMCORE_GPU_TINY       1: the benchmarks compare small shapes and time nothing
@@ -14,7 +15,10 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 out=${1:-build/gpu}
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
-rm -f "$out"/{gpu,rows}.json "$out"/gpu.md "$out"/parts.tsv "$out"/*.log "$out"/*.xml
+rm -f "$out"/{gpu,rows}.json "$out"/gpu.md "$out"/parts.tsv "$out"/*.log "$out"/*.jsonl
+# Programs of the CUDA toolkit, compute-sanitizer among them, need not be on the path.
+if nvcc=$(command -v nvcc); then PATH=$PATH:$(dirname "$(readlink -f "$nvcc")"); fi
+export PATH=$PATH:/usr/local/cuda/bin
 python=${PYTHON:-python3}
 total=${LLMCORE_GPU_SECONDS:-520}
 failed=0
@@ -46,7 +50,7 @@ part() {
   case $status in
     0) note "$name" "done" $((SECONDS - began)) "" ;;
     124 | 137) note "$name" "did not finish" $((SECONDS - began)) "stopped after ${limit} s" ;;
-    *) note "$name" "failed" $((SECONDS - began)) "exit status $status; $(tail -n 1 "$out/$name.log" | tr '\t' ' ' | cut -c -160)" ;;
+    *) note "$name" "failed" $((SECONDS - began)) "exit status $status; $(tail -n 1 "$out/$name.log" | tr '\t\r' '  ' | cut -c -160)" ;;
   esac
   return $status
 }
@@ -96,12 +100,21 @@ status=$?
 
 # ---- tests ----
 has() { "$python" -c "import $1" 2>/dev/null; }
-pytest=("$python" -m pytest -p gpu_pytest -v -ra -p no:cacheprovider --continue-on-collection-errors)
+if ! has ml_dtypes; then # of which tests need numpy's bfloat16 alone
+  mkdir -p "$out/stand-in"
+  # shellcheck disable=SC2046
+  part ml_dtypes-stand-in 60 0 "${CXX:-c++}" -std=c++17 -O1 -shared -fPIC \
+    $("$python" -c 'import numpy, sysconfig; print("-I" + sysconfig.get_path("include"), "-I" + numpy.get_include())') \
+    benchmarks/gpu_bfloat16.cpp -o "$out/stand-in/ml_dtypes.so" && PYTHONPATH=$PYTHONPATH:$out/stand-in
+fi
+folders=(tests/{ops,core,losses,models,generate,train}) # the most telling first
+workers=$(nproc)
+((workers > 6)) && workers=6
+pytest=(-v -ra -p no:cacheprovider --continue-on-collection-errors)
 has pytest_timeout || pytest+=(-o "addopts=--import-mode=importlib --strict-markers" -W ignore::pytest.PytestConfigWarning)
-beside=()
-has xdist && beside=(-n 4 --dist loadfile)
 gpu_tests() { # NAME LIMIT RESERVE MARKS
-  OMP_NUM_THREADS=4 part "$1" "$2" "$3" "${pytest[@]}" "${beside[@]}" -m "$4" --junitxml="$out/$1.xml" tests
+  OMP_NUM_THREADS=4 part "$1" "$2" "$3" "$python" benchmarks/gpu_pytest.py "$workers" "$out/$1.jsonl" "${pytest[@]}" -m "$4" \
+    "${folders[@]}"
 }
 gpu_tests tests 130 200 "gpu and not slow and not peers"
 
@@ -113,13 +126,17 @@ tiny=()
 part benchmarks "$limit" 0 "$python" benchmarks/gpu.py "${tiny[@]}" --budget $((limit - 25)) --json "$out/rows.json"
 
 # ---- sanitizers: as many tests of ops, from everywhere, as there is time for ----
+# Each tensor has memory of its own there, so that memcheck knows where it ends.
 for tool in memcheck racecheck; do
   if ! command -v compute-sanitizer >/dev/null; then
     note $tool "not run" 0 "compute-sanitizer is not installed"
     continue
   fi
-  LLMCORE_TESTS_SECONDS=28 part $tool 45 0 compute-sanitizer --tool $tool --target-processes all --error-exitcode 9 \
-    "${pytest[@]}" -m "gpu and not slow and not peers" tests/ops
+  cache=1
+  [[ $tool == memcheck ]] && cache=0
+  LLMCORE_CUDA_CACHE=$cache LLMCORE_TESTS_SECONDS=28 LLMCORE_TESTS_RESULTS=$out/$tool.jsonl part $tool 45 0 compute-sanitizer \
+    --tool $tool --target-processes all --error-exitcode 9 "$python" -m pytest -p gpu_pytest "${pytest[@]}" \
+    -m "gpu and not slow and not peers" tests/ops
 done
 
 gpu_tests tests-slow 300 0 "gpu and (slow or peers)"

@@ -3,7 +3,7 @@
     python benchmarks/gpu_report.py needs          # one line for everything that is missing
     python benchmarks/gpu_report.py OUT_DIR
 
-What did not run, or did not finish, is never counted as passed: every verdict is made of what the log shows.
+What did not run, was skipped or did not finish is never counted as passed: every verdict is made of what the logs show.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
-import xml.etree.ElementTree
+from collections import Counter
 from pathlib import Path
 
 # Module -> who needs it.
@@ -26,8 +26,7 @@ NEEDS = {
     "tests of the command line": ("rich", "typer"),
     "the tests": ("pytest",),
     "the limit of a test's time": ("pytest_timeout",),
-    "tests/ops/test_gemm.py": ("hypothesis",),
-    "running tests side by side": ("xdist",),
+    "a test of products": ("hypothesis",),
     "the benchmarks": ("torch",),
     "torch.compile": ("triton",),
     "the peer in decoding": ("transformers",),
@@ -43,8 +42,9 @@ def main() -> None:
     out = Path(sys.argv[1])
     report = collected(out)
     (out / "gpu.json").write_text(json.dumps(report, indent=1) + "\n")
-    (out / "gpu.md").write_text(rendered(report) + "\n")
-    print(rendered(report))
+    (out / "gpu.md").write_text(rendered(report) + "\n", encoding="utf-8", errors="replace")
+    checked = {**report["tests"], **report["sanitizers"]}
+    sys.exit(any(check.get("verdict") != "passed" for check in checked.values()))
 
 
 def missing() -> list[str]:
@@ -63,7 +63,7 @@ def collected(out: Path) -> dict:
         "environment": bench.get("environment", {}),
         "missing": missing(),
         "parts": parts,
-        "tests": {name: tests(out, name, parts) for name in ("tests", "tests-slow")},
+        "tests": {name: tests(out, name, parts, False) for name in ("tests", "tests-slow")},
         "sanitizers": {tool: sanitizer(out, tool, parts) for tool in ("memcheck", "racecheck")},
         "peaks": bench.get("peaks", {}),
         "tiny": bench.get("tiny", False),
@@ -73,12 +73,18 @@ def collected(out: Path) -> dict:
 
 def read_parts(path: Path) -> list[dict]:
     """What gpu.sh writes: name, status, seconds, note; one a line."""
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return [dict(zip(("name", "status", "seconds", "note"), line.split("\t"), strict=True)) for line in lines]
+    lines = [line for line in read_text(path).split("\n") if line]
+    return [
+        dict(zip(("name", "status", "seconds", "note"), [*line.split("\t"), "", "", ""], strict=False))
+        for line in lines
+    ]
 
 
 def read_json(path: Path) -> dict:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        return json.loads(read_text(path) or "{}")
+    except ValueError:
+        return {}
 
 
 def device() -> dict:
@@ -94,7 +100,7 @@ def device() -> dict:
     )
     command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        said = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return {}
     return dict(zip(fields, (v.strip() for v in said.splitlines()[0].split(",")), strict=False)) if said.strip() else {}
@@ -117,94 +123,69 @@ def versions() -> dict:
 # ---- tests ----
 
 
-def status_of(name: str, parts: list[dict]) -> tuple[str, str]:
-    return next(((p["status"], p["note"]) for p in parts if p["name"] == name), ("not run", ""))
-
-
-def tests(out: Path, name: str, parts: list[dict]) -> dict:
-    """Counts by outcome: of pytest's own report where it came to write one, else of the lines in the log."""
-    status, note = status_of(name, parts)
-    found = {"status": status, "note": note}
-    if status == "not run":
-        return found
-    counts = counts_of(out / f"{name}.xml")
-    if counts is None:
-        found["status"] = "did not finish"
-        counts = counts_in_log(read_text(out / f"{name}.log"))
-    found |= counts | {"of": selected(read_text(out / f"{name}.log"))}
-    ran = counts["passed"] + counts["failed"] + counts["errors"]
-    found["verdict"] = "nothing ran" if not ran else "passed" if verdict(found) else "failed"
-    if found["status"] == "did not finish" and found["verdict"] != "failed":
-        found["verdict"] = "did not finish"
+def outcomes(path: Path) -> dict:
+    """tests: name -> the last word on it, or "began"; why: of those that did not pass; of: how many were to run."""
+    found: dict = {"tests": {}, "why": {}, "of": 0}
+    for line in read_text(path).split("\n"):
+        try:
+            said = json.loads(line)
+        except ValueError:  # the last one, of a process that was stopped
+            continue
+        if "selected" in said:
+            found["of"] = max(found["of"], said["selected"])
+        elif found["tests"].get(said["id"]) not in ("failed", "errors"):
+            found["tests"][said["id"]] = said["outcome"]
+            if said.get("why"):
+                found["why"][said["id"]] = said["why"]
     return found
 
 
-def verdict(counts: dict) -> bool:
-    return counts["passed"] > 0 and not counts["failed"] and not counts["errors"]
-
-
-def counts_of(path: Path) -> dict | None:
-    try:
-        suites = xml.etree.ElementTree.parse(path).getroot().iter("testsuite")
-        total = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
-        names = []
-        for suite in suites:
-            for key in total:
-                total[key] += int(suite.get(key, 0))
-            names += [f"{case.get('classname')}::{case.get('name')}" for case in suite.iter("testcase")
-                      if case.find("failure") is not None or case.find("error") is not None]  # fmt: skip
-    except (OSError, xml.etree.ElementTree.ParseError):
-        return None
-    bad = total["failures"] + total["errors"]
-    return {"passed": total["tests"] - bad - total["skipped"], "failed": total["failures"], "errors": total["errors"],
-            "skipped": total["skipped"], "names_failed": names[:200]}  # fmt: skip
-
-
-def counts_in_log(text: str) -> dict:
-    """Of the lines that -v writes, also with pytest-xdist; the summary at the end has none of their form."""
-    said = re.findall(r"^(?:\[gw\d+\] \[ *\d+%\] (\w+) \S+::.*|\S+::.* (\w+) +\[ *\d+%\])$", text, re.MULTILINE)
-    words = [a or b for a, b in said]
-    return {"passed": words.count("PASSED"), "failed": words.count("FAILED"), "errors": words.count("ERROR"),
-            "skipped": words.count("SKIPPED") + words.count("XFAIL"), "names_failed": []}  # fmt: skip
-
-
-def selected(text: str) -> int | None:
-    """How many tests pytest would run."""
-    said = re.search(
-        r"(?:^|\D)(\d+) selected|^collected (\d+) items?$|^\d+ workers \[(\d+) items?\]", text, re.MULTILINE
-    )
-    return int(said[1] or said[2] or said[3]) if said else None
-
-
-def read_text(path: Path) -> str:
-    return path.read_text(errors="replace") if path.is_file() else ""
-
-
-# ---- sanitizers ----
+def tests(out: Path, name: str, parts: list[dict], some: bool) -> dict:
+    """passed: tests passed, and none failed, ended its process or is missing, unless `some` are enough."""
+    status, note = next(((p["status"], p["note"]) for p in parts if p["name"] == name), ("not run", ""))
+    found: dict = {"status": status, "note": note}
+    if status == "not run":
+        return found
+    said = outcomes(out / f"{name}.jsonl")
+    last, why = said["tests"], said["why"]
+    if status != "did not finish":  # nobody stopped them
+        last = {test: "errors" if word == "began" else word for test, word in last.items()}
+    counts = Counter(last.values())
+    bad = [test for test, word in last.items() if word in ("failed", "errors")]
+    heard = sum("::" in test and word != "began" for test, word in last.items())  # the others are whole files
+    if bad or (status == "failed" and counts["passed"]):
+        found["verdict"] = "failed"
+    elif status == "did not finish" or (heard < said["of"] and not some):
+        found["verdict"] = "did not finish"
+    else:
+        found["verdict"] = "passed" if counts["passed"] else "nothing ran"
+    return found | {
+        "of": said["of"],
+        **{word: counts[word] for word in ("passed", "failed", "errors", "skipped")},
+        "names_failed": [f"{test}: {why.get(test, 'ended the process')}" for test in bad[:200]],
+        "why_skipped": Counter(why.get(test, "") for test, word in last.items() if word == "skipped"),
+    }
 
 
 def sanitizer(out: Path, tool: str, parts: list[dict]) -> dict:
     """passed: the tool summed up without an error, and tests passed under it."""
-    status, note = status_of(tool, parts)
-    found = {"status": status, "note": note}
-    if status == "not run":
+    found = tests(out, tool, parts, True)
+    if found["status"] == "not run":
         return found
     log = read_text(out / f"{tool}.log")
-    found |= counts_in_log(log) | {"of": selected(log)}
-    summary = re.search(r"=+ (?:ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard)", log)
-    if summary is None:
-        said = next((s for s in log.splitlines() if "Error:" in s or "not supported" in s), "no summary")
-        found["status"] = "did not finish"
-        found["verdict"] = f"did not finish: {said.lstrip('= ').strip():.200}"
-        return found
-    found["reported"] = int(summary[1] or summary[2])
-    found["first"] = [
-        s.lstrip("= ") for s in log.splitlines() if re.match(r"=+ (Invalid|Error|Warning|Program hit)", s)
-    ][:5]
-    ran = found["passed"] + found["failed"] + found["errors"]
-    clean = not found["reported"] and verdict(found)
-    found["verdict"] = "nothing ran" if not ran else "passed" if clean else "failed"
+    summaries = re.findall(r"=+ (?:ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard)", log)
+    if not summaries:
+        said = next((s for s in log.split("\n") if "Error:" in s or "not supported" in s), "no summary")
+        return found | {"status": "did not finish", "verdict": f"did not finish: {said.lstrip('= ').strip():.200}"}
+    found["reported"] = sum(int(errors or hazards) for errors, hazards in summaries)
+    found["first"] = [s.lstrip("= ") for s in re.findall(r"^=+ (?:Invalid|Error|Warning|Program hit).*", log, re.M)[:5]]
+    if found["reported"]:
+        found["verdict"] = "failed"
     return found
+
+
+def read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 # ---- the table ----
@@ -244,8 +225,14 @@ def rendered(report: dict) -> str:
             work(report),
         )
     ]
-    failed = [n for t in report["tests"].values() for n in t.get("names_failed", [])]
-    lines += ["", *(f"- failed: {name}" for name in failed[:40]), *(f"- {line}" for line in report["missing"])]
+    checked = {**report["tests"], **report["sanitizers"]}
+    lines += [""]
+    lines += [f"- failed in {name}: {test}" for name, t in checked.items() for test in t.get("names_failed", [])[:40]]
+    lines += [f"- {name}: {first}" for name, t in checked.items() for first in t.get("first", [])]
+    lines += [
+        f"- skipped in {name}: {n}, {why}" for name, t in checked.items() for why, n in t.get("why_skipped", {}).items()
+    ]
+    lines += [f"- {line}" for line in report["missing"]]
     return "\n".join(lines).rstrip()
 
 
@@ -270,15 +257,15 @@ def work(report: dict) -> list[list[str]]:
             continue
         apart = f"{row['difference']:.1e}"
         if "seconds" not in row:
-            found.append([row["name"], "not timed", *[""] * 6, apart, ""])
+            found.append([row["name"], "not timed", *[""] * 6, apart, row.get("without", "")])
             continue
         seconds, peer, ratio, asked = row["seconds"], row["peer"], row["ratio"], row["asked"]
         share, asked_share = row.get("share"), row["asked_share"]
         others = [f"{n} {duration(s)}" for n, s in seconds.items() if n not in ("llmcore", peer)]
-        others += [row[key] for key in ("without",) if key in row] + ([] if peer else [row.get("peer_is", "no peer")])
+        others += [f"without {row['without']}"] if "without" in row else []
         found.append([
             row["name"], duration(seconds["llmcore"]), peer or "", duration(seconds[peer]) if peer else "",
-            f"{ratio:.2f}x" if ratio else "", met(ratio, asked, f"{asked or 0:g}x"),
+            f"{ratio:.2f}x" if ratio else "", met(ratio if peer == row["asked_of"] else None, asked, f"{asked or 0:g}x"),
             f"{share:.0%} ({row['bound']})" if share else "", met(share, asked_share, f"{asked_share or 0:.0%}"), apart,
             "; ".join(others),
         ])  # fmt: skip
