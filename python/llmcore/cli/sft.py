@@ -50,7 +50,7 @@ def _preview(settings: SFTConfig) -> None:
     from llmcore.train.tuning import prepare
 
     rows = read_rows(settings.data)
-    lm = load(settings.model)
+    lm = load(settings.model, device="cpu")  # of which the tokenizer alone is used
     prepare(lm)
     out = show.console()
     for row in rows[:3]:
