@@ -115,7 +115,7 @@ class Tensor:
 
     def to(self, device: str) -> Tensor:
         """This tensor on "cpu" or "cuda": itself when it is there, else a copy, to which gradients do not flow."""
-        checked(device)
+        device = checked(device)
         if self.device == device:
             return self
         return Tensor(self.array.to(device), self.requires_grad and self._node is None)
