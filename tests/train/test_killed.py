@@ -25,12 +25,15 @@ STAGES = {
     "ppo": train.PPOConfig,
 }
 KILLED = """
-import json, os, sys
+import json, os, sys, time
 from llmcore import train
+from llmcore.train.checkpoint import latest_checkpoint
 
 class Killed(train.Report):
     def update(self, row):
         if row["step"] == 5:
+            while latest_checkpoint(config["out"]) is None:  # the one of step 3 is written in the background
+                time.sleep(0.01)
             os.kill(os.getpid(), 9)
 
 stage, config = sys.argv[1], json.loads(sys.argv[2])
