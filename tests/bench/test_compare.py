@@ -46,16 +46,17 @@ def test_table_has_the_floor_and_both_thread_counts():
         }
         for n, seconds in ((1, {"llmcore": 4.0, "peer": 12.0}), (2, {"llmcore": 2.0, "peer": 6.0}))
     ]
-    text = report.render(results)
+    text = report.everything(results)
     assert "| ones | float32 | 1 s | 2 s | 50% | peer 6 s | **3.00x** | **3.00x** |" in text
-    assert "<summary>Ones: 3.00x the best peer in the geometric mean, 3.00x at least</summary>" in text
+    assert "## Ones\n\n3.00x the best peer in the geometric mean, 3.00x at least.\n" in text
+    assert "| Ones | peer | **3.00x** | 3.00x |" in report.overview(results)
     assert "2 threads: float32 2 GFLOP/s" in text
 
 
 def test_table_of_texts_has_every_peer():
     row = {"name": "encode", "dtype": "text", "flops": 0, "traffic": 0, "ratio": 2.0, "threads": 1}
     row["seconds"] = {"llmcore": 1.0, "quick": 2.0, "slow": 30.0}
-    text = report.render(
+    text = report.everything(
         [{"kind": "ops", "title": "Encoding", "environment": ENVIRONMENT | {"threads": 1}, "rows": [row]}]
     )
     assert "| work | threads | llmcore | quick | slow |" in text
