@@ -10,6 +10,9 @@
 #include "cuda/ptx.cuh"
 
 namespace llmcore {
+
+struct StridedCopyArgs;  // api.h
+
 namespace cuda {
 
 constexpr int kWarp = 32;
@@ -23,6 +26,8 @@ void note(const char* line);
 // With what is static, more than 48 KB of shared memory are had only on request.
 cudaError_t allow_shared(const void* kernel, size_t bytes);
 void* blas_workspace(size_t* bytes);  // one for all products; null and 0 where there is no memory
+
+void copy_strided(const StridedCopyArgs&);  // copy.cu
 
 // ---- of the host (blas.cu) -------------------------------------------------------------------------
 void set_blas_paths(const char* paths);      // where libcublasLt may lie, separated by colons; opened at first use
