@@ -1,4 +1,4 @@
-# The CUDA kernels: a shared library of their own with a C interface (csrc/cuda/api.h), which _core opens at run time. It
+# The CUDA kernels: a shared library of their own with a C interface (csrc/core/cuda_api.h), which _core opens at run time. It
 # links the runtime statically and opens cuBLASLt itself, so that the build needs nvcc and nothing else.
 set(LLMCORE_CUDA AUTO CACHE STRING "CUDA kernels: AUTO (where nvcc is found), ON, OFF")
 set(LLMCORE_CUDA_TARGETS "80-real;89-real;90a-real;90-virtual" CACHE STRING

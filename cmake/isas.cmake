@@ -1,5 +1,5 @@
 # Which instruction sets the kernels are compiled for, and with which flags. One object library per ISA;
-# csrc/cpu/dispatch.cpp picks a table at run time, so every flag here must be gated by its own cpuid check there.
+# csrc/cpu/isas.cpp picks a table at run time, so every flag here must be gated by its own cpuid check there.
 set(LLMCORE_FLAGS_baseline "")
 set(LLMCORE_FLAGS_avx2 -mavx2 -mfma -mf16c -mprefer-vector-width=256)
 set(LLMCORE_FLAGS_avx512 ${LLMCORE_FLAGS_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
@@ -27,7 +27,7 @@ function(llmcore_add_isa_kernels)
       set(LLMCORE_HAVE_${ISA} TRUE)
     endif()
     if(LLMCORE_HAVE_${ISA})
-      add_library(kernels_${isa} OBJECT csrc/cpu/kernels.cpp)
+      add_library(kernels_${isa} OBJECT csrc/cpu/isa_kernels.cpp)
       # GCC 12's _mm512_undefined_ps trips its own -Wmaybe-uninitialized (GCC bug 105593).
       # -fno-math-errno lets sqrt inline; contraction is what FMA kernels want and is the same for every thread count.
       # GCC 12 warns about its own AVX-512 headers (bug 105593), hence -Wno-uninitialized.

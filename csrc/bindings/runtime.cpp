@@ -4,10 +4,10 @@
 #include "core/allocator.h"
 #include "core/check.h"
 #include "core/device.h"
-#include "core/kernels.h"
 #include "core/philox.h"
 #include "core/thread_pool.h"
-#include "cpu/dispatch.h"
+#include "cpu/isas.h"
+#include "ops/dispatch.h"
 #include "ops/machine.h"
 
 namespace py = pybind11;

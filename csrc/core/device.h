@@ -3,8 +3,8 @@
 #pragma once
 #include <string>
 
+#include "core/cuda_api.h"
 #include "core/dtype.h"
-#include "cuda/api.h"
 
 namespace llmcore {
 

@@ -5,7 +5,7 @@
 #include "core/allocator.h"
 #include "core/check.h"
 #include "core/device.h"
-#include "plan/plan.h"
+#include "core/plan.h"
 
 namespace llmcore {
 namespace {

@@ -1,4 +1,5 @@
-// Loops over vectors with a tail, inside the namespace of the ISA (see kernels.cpp), and how rows are cut into pieces.
+// Loops over vectors with a tail, inside the namespace of the ISA (see isa_kernels.cpp), and how rows are cut into
+// pieces.
 
 // Lanes in use in a step of for_lanes: all of them (known when compiling), or the first n of a tail.
 struct All {};

@@ -1,4 +1,4 @@
-// One vector type for any width, inside the namespace of the ISA being compiled (see kernels.cpp): GCC/Clang vector
+// One vector type for any width, inside the namespace of the ISA being compiled (see isa_kernels.cpp): GCC/Clang vector
 // extensions and the few intrinsics that they cannot express. Everything is static or a template of this namespace.
 
 #if defined(LLMCORE_ISA_AVX512) || defined(LLMCORE_ISA_AVX512BF16) || defined(LLMCORE_ISA_AMX)

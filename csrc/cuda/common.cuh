@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <initializer_list>
 
-#include "core/kernels.h"
+#include "core/kernel_table.h"
 #include "cuda/ptx.cuh"
 
 namespace llmcore {

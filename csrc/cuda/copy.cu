@@ -1,5 +1,5 @@
 // Copies between layouts of any strides.
-#include "cuda/api.h"
+#include "core/cuda_api.h"
 #include "cuda/common.cuh"
 
 namespace llmcore {

@@ -8,7 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "cuda/api.h"
+#include "core/cuda_api.h"
 #include "cuda/common.cuh"
 
 namespace llmcore {

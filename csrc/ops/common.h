@@ -2,9 +2,10 @@
 #pragma once
 #include "core/check.h"
 #include "core/device.h"
-#include "core/kernels.h"
+#include "core/kernel_table.h"
+#include "core/plan.h"
 #include "core/tensor.h"
-#include "plan/plan.h"
+#include "ops/dispatch.h"
 
 namespace llmcore {
 
@@ -52,7 +53,7 @@ Function* kernel(const char* op, Device device, Function* KernelTable::* entry) 
   return find_kernel(op, device, entry);
 }
 
-// What works on tensors is also recorded, where a plan is (plan/plan.h): its arguments are plain pointers and numbers.
+// What works on tensors is also recorded, where a plan is (core/plan.h): its arguments are plain pointers and numbers.
 template <class Args>
 struct RecordedKernel {
   const char* op;

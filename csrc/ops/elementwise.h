@@ -2,7 +2,7 @@
 #pragma once
 #include <optional>
 
-#include "core/kernels.h"
+#include "core/kernel_table.h"
 #include "core/tensor.h"
 
 namespace llmcore {

@@ -3,7 +3,7 @@
 #include <optional>
 #include <utility>
 
-#include "core/kernels.h"
+#include "core/kernel_table.h"
 #include "core/tensor.h"
 
 namespace llmcore {

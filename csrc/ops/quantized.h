@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "core/kernels.h"
+#include "core/kernel_table.h"
 #include "core/tensor.h"
 
 namespace llmcore {

@@ -1,4 +1,4 @@
-// Activations, sums and casts (cpu/elementwise.inl, cuda/elementwise.cu). Conventions: core/kernels.h.
+// Activations, sums and casts (cpu/elementwise.inl, cuda/elementwise.cu). Conventions: core/kernel_table.h.
 #pragma once
 #include <cstdint>
 

@@ -1,5 +1,5 @@
 // Rows by their numbers: embedding, and what experts gather, scatter and weigh (cpu/embedding.inl, cuda/embedding.cu).
-// Conventions: core/kernels.h.
+// Conventions: core/kernel_table.h.
 #pragma once
 #include <cstdint>
 

@@ -1,5 +1,5 @@
 // Updates of parameters and what they need to know (cpu/optim.inl, cuda/optim.cu, cuda/muon.cu). Conventions:
-// core/kernels.h.
+// core/kernel_table.h.
 #pragma once
 #include <cstdint>
 

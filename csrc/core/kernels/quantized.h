@@ -1,4 +1,4 @@
-// Quantized weights and their products (cpu/quantized.inl, cuda/quantized.cu). Conventions: core/kernels.h.
+// Quantized weights and their products (cpu/quantized.inl, cuda/quantized.cu). Conventions: core/kernel_table.h.
 #pragma once
 #include <cstdint>
 

@@ -1,4 +1,4 @@
-// Rotary positions (cpu/rope.inl, cuda/rope.cu, cuda/cache.cu). Conventions: core/kernels.h.
+// Rotary positions (cpu/rope.inl, cuda/rope.cu, cuda/cache.cu). Conventions: core/kernel_table.h.
 #pragma once
 #include <cstdint>
 

@@ -1,4 +1,4 @@
-// Softmax of rows (cpu/softmax.inl, cuda/softmax.cu). Conventions: core/kernels.h.
+// Softmax of rows (cpu/softmax.inl, cuda/softmax.cu). Conventions: core/kernel_table.h.
 #pragma once
 #include <cstdint>
 

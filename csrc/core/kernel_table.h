@@ -103,8 +103,4 @@ struct KernelTable {
   uint32_t (*machine_read)(const uint32_t* words, int64_t count);
 };
 
-// The table of the device: on the CPU the best instruction set of this machine, or the one named by LLMCORE_CPU_ISA.
-// Throws where there is none.
-const KernelTable& kernels(Device device);
-
 }  // namespace llmcore

@@ -7,7 +7,7 @@
 #include <initializer_list>
 
 #include "core/allocator.h"
-#include "core/kernels.h"
+#include "core/kernel_table.h"
 
 namespace llmcore {
 

@@ -1,11 +1,8 @@
-#include "cpu/dispatch.h"
+#include "cpu/isas.h"
 
 #include <cstdlib>
-#include <mutex>
 
 #include "core/check.h"
-#include "core/device.h"
-#include "core/kernels.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -121,12 +118,12 @@ KernelTable make_cpu_table() {
   return table;
 }
 
-const KernelTable& cpu_table() {
+}  // namespace
+
+const KernelTable& cpu_kernels() {
   static const KernelTable table = make_cpu_table();
   return table;
 }
-
-}  // namespace
 
 std::vector<IsaInfo> compiled_isas() {
   std::vector<IsaInfo> out;
@@ -134,8 +131,6 @@ std::vector<IsaInfo> compiled_isas() {
   return out;
 }
 
-std::string current_isa() { return cpu_table().name; }
-
-const KernelTable& kernels(Device device) { return device == Device::kCPU ? cpu_table() : cuda().kernels; }
+std::string current_isa() { return cpu_kernels().name; }
 
 }  // namespace llmcore

@@ -3,6 +3,8 @@
 #include <string>
 #include <vector>
 
+#include "core/kernel_table.h"
+
 namespace llmcore {
 
 struct IsaInfo {
@@ -11,5 +13,6 @@ struct IsaInfo {
 };
 std::vector<IsaInfo> compiled_isas();  // slowest first
 std::string current_isa();             // chosen at the first call: the fastest supported, or LLMCORE_CPU_ISA
+const KernelTable& cpu_kernels();      // of that one; throws where LLMCORE_CPU_ISA names no supported one
 
 }  // namespace llmcore

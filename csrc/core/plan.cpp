@@ -1,4 +1,4 @@
-#include "plan/plan.h"
+#include "core/plan.h"
 
 #include <algorithm>
 #include <cstring>

@@ -2,7 +2,7 @@
 // after the ISA; the only symbol that leaves this file is fill_table. The linker may merge weak symbols (inline
 // functions, templates) of different objects and keep the AVX-512 copy, so nothing from outside this namespace may be
 // instantiated here: no STL, no static initialisers. tests/test_symbols.py guards this.
-#include "core/kernels.h"
+#include "core/kernel_table.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
