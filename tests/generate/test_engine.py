@@ -417,7 +417,7 @@ def test_what_may_not_be_drawn(model):
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_guesses_change_no_token(model, temperature):
-    from llmcore.generate.speculate import Draft, PromptLookup
+    from llmcore.generate.engine.speculate import Draft, PromptLookup
 
     small = models.Llama(models.LlamaConfig(vocab_size=120, context=400, width=16, layers=1, heads=2), seed=2)
     prompt = [1, 2, 3, 4, 5, 6, 7, 8] * 6

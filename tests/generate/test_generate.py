@@ -7,7 +7,7 @@ import pytest
 
 import llmcore
 from llmcore import models
-from llmcore.generate.sampling import SamplingParams
+from llmcore.generate.engine.params import SamplingParams
 from llmcore.generate.text import TextStream
 from reference import sample as reference
 

@@ -1,9 +1,9 @@
 """From a model to text: sampling, the engine, stop texts, and `LanguageModel` on top."""
 
-from llmcore.generate.engine import Engine, QueueFull, Request
+from llmcore.generate.engine.engine import Engine, QueueFull, Request
+from llmcore.generate.engine.params import SamplingParams
 from llmcore.generate.language_model import LanguageModel
 from llmcore.generate.loading import load
-from llmcore.generate.sampling import SamplingParams
 from llmcore.generate.text import Completion
 
 __all__ = ["Completion", "Engine", "LanguageModel", "QueueFull", "Request", "SamplingParams", "load"]

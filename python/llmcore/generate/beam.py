@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmcore import _core, autograd
-from llmcore.generate.sampling import SamplingParams
+from llmcore.generate.engine.params import SamplingParams
 from llmcore.generate.text import Completion, TextStream
 from llmcore.models import DecodeStep, KVCache
 from llmcore.models.cache import BLOCK, BlockPool, blocks_for

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmcore.generate import beam
-from llmcore.generate.engine import Request
-from llmcore.generate.sampling import SamplingParams
-from llmcore.generate.speculate import Draft, PromptLookup
+from llmcore.generate.engine.engine import Request
+from llmcore.generate.engine.params import SamplingParams
+from llmcore.generate.engine.speculate import Draft, PromptLookup
 from llmcore.generate.text import Completion, CompletionWriter
 
 if TYPE_CHECKING:
-    from llmcore.generate.constrain import Grammar
+    from llmcore.generate.engine.constrain import Grammar
+    from llmcore.generate.engine.speculate import Proposer
     from llmcore.generate.language_model import LanguageModel, Prompt
-    from llmcore.generate.speculate import Proposer
 
 MOST = 1024  # completions of a prompt
 

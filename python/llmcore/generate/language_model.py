@@ -17,10 +17,10 @@ from llmcore._tensor import Tensor
 from llmcore.generate import completing
 from llmcore.generate.chat import chat_prompt
 from llmcore.generate.chat_template import ChatTemplate
-from llmcore.generate.constrain import Vocabulary
 from llmcore.generate.embeddings import embed, nearest
-from llmcore.generate.engine import Engine
-from llmcore.generate.sampling import SamplingParams
+from llmcore.generate.engine.constrain import Vocabulary
+from llmcore.generate.engine.engine import Engine
+from llmcore.generate.engine.params import SamplingParams
 from llmcore.generate.score import Score, TokenScore
 from llmcore.generate.suggest import Suggester, Suggestion
 from llmcore.generate.text import Completion

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from llmcore.generate.sampler import Drawn
-from llmcore.generate.sampling import SamplingParams
+from llmcore.generate.engine.params import SamplingParams
+from llmcore.generate.engine.sampler import Drawn
 from llmcore.tokenizer import Tokenizer
 
 

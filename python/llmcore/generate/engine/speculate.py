@@ -14,7 +14,7 @@ import numpy as np
 from llmcore.models import CausalLM, DecodeStep, KVCache
 
 if TYPE_CHECKING:
-    from llmcore.generate.engine import Request
+    from llmcore.generate.engine.engine import Request
 
 
 class Proposer(Protocol):
@@ -78,7 +78,7 @@ class Draft(_Adaptive):
 
     def propose(self, request: Request, limit: int) -> Sequence[int]:
         from llmcore import autograd
-        from llmcore.generate.sampler import Sampler
+        from llmcore.generate.engine.sampler import Sampler
 
         count = min(limit, self._count, self._model.config.context - len(request.tokens))
         if count < 1 or request.params.masks or request.constraint is not None:

@@ -23,16 +23,16 @@ import numpy as np
 from llmcore import _core, autograd, ops
 from llmcore._device import cuda_info
 from llmcore._tensor import Tensor
-from llmcore.generate.prefix_cache import PrefixCache
-from llmcore.generate.sampler import Drawn, Sampler
-from llmcore.generate.sampling import SamplingParams
-from llmcore.generate.steps import LARGEST, RecordedSteps
+from llmcore.generate.engine.params import SamplingParams
+from llmcore.generate.engine.prefix_cache import PrefixCache
+from llmcore.generate.engine.recorded_steps import LARGEST, RecordedSteps
+from llmcore.generate.engine.sampler import Drawn, Sampler
 from llmcore.models import CausalLM, KVCache
 from llmcore.models.cache import BLOCK, BlockPool, NoBlocks, blocks_for
 
 if TYPE_CHECKING:
-    from llmcore.generate.constrain import Constraint
-    from llmcore.generate.speculate import Proposer
+    from llmcore.generate.engine.constrain import Constraint
+    from llmcore.generate.engine.speculate import Proposer
 
 _SIZES = (
     1,

@@ -11,7 +11,7 @@ from llmcore import _core
 from llmcore.ops.sample import bias_arrays
 
 if TYPE_CHECKING:
-    from llmcore.generate.engine import Request
+    from llmcore.generate.engine.engine import Request
 
 _NAMES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
