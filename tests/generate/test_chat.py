@@ -8,8 +8,8 @@ import pytest
 import llmcore
 from llmcore import models
 from llmcore.generate import LanguageModel
-from llmcore.generate.chat import chat_prompt, read_chat_template
-from llmcore.generate.chat_template import ChatTemplate
+from llmcore.generate.chat.prompt import chat_prompt, read_chat_template
+from llmcore.generate.chat.template import ChatTemplate
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"

@@ -9,7 +9,7 @@ import llmcore
 from llmcore import _device, hub, models
 from llmcore.formats import safetensors
 from llmcore.generate import LanguageModel
-from llmcore.generate.chat_template import ChatTemplate
+from llmcore.generate.chat.template import ChatTemplate
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from llmcore import models
 from llmcore.data.errors import CorpusError
 from llmcore.data.rows import Row
 from llmcore.generate import LanguageModel, load
-from llmcore.generate.chat_template import ChatTemplate
+from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import DPOConfig, Report, dpo
 from llmcore.train.pairs import pair_of
 from llmcore.train.preference import LOSSES, Preference

@@ -10,7 +10,7 @@ import llmcore
 from llmcore import models
 from llmcore.data.errors import CorpusError
 from llmcore.generate import LanguageModel, load
-from llmcore.generate.chat_template import ChatTemplate
+from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import GRPOConfig, Report, SFTConfig, grpo, sft
 from llmcore.train.group_relative import GroupRelative
 from llmcore.train.rewards import BUILT_IN, Rewards, open_rewards

@@ -11,7 +11,7 @@ import pytest
 import llmcore
 from llmcore import models, train
 from llmcore.generate import LanguageModel
-from llmcore.generate.chat_template import ChatTemplate
+from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import Report
 from llmcore.train.checkpoint import latest_checkpoint, load_checkpoint
 from runs import CHATML, SPECIALS

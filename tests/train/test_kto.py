@@ -9,7 +9,7 @@ import llmcore
 from llmcore import models
 from llmcore.data.errors import CorpusError
 from llmcore.generate import LanguageModel, load
-from llmcore.generate.chat_template import ChatTemplate
+from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import KTOConfig, Report, kto
 from llmcore.train.unpaired import Unpaired
 from runs import CHATML, SPECIALS, assert_same_weights

@@ -8,7 +8,7 @@ import pytest
 import llmcore
 from llmcore import models
 from llmcore.generate import LanguageModel, load
-from llmcore.generate.chat_template import ChatTemplate
+from llmcore.generate.chat.template import ChatTemplate
 from llmcore.models import adapters
 from llmcore.train import DPOConfig, Report, SFTConfig, dpo, sft
 from llmcore.train.checkpoint import latest_checkpoint, load_checkpoint

@@ -9,7 +9,7 @@ import pytest
 import llmcore
 from llmcore import models
 from llmcore.generate import LanguageModel, load
-from llmcore.generate.chat_template import ChatTemplate
+from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import PPOConfig, Report, SFTConfig, ppo, sft
 from llmcore.train.proximal import Proximal
 from runs import CHATML, SPECIALS, assert_same_weights

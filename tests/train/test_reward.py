@@ -9,7 +9,7 @@ import llmcore
 from arrays import assert_repeats
 from llmcore import models
 from llmcore.generate import LanguageModel, load
-from llmcore.generate.chat_template import ChatTemplate
+from llmcore.generate.chat.template import ChatTemplate
 from llmcore.generate.reward_model import RewardModel
 from llmcore.train import Report, RewardConfig, reward
 from runs import CHATML, SPECIALS, assert_same_weights

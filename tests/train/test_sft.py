@@ -15,7 +15,7 @@ from llmcore.data.examples import Example, ExampleBatches, is_held_out
 from llmcore.data.python_qa import first_sentence, python_qa
 from llmcore.data.rows import Row, read_rows
 from llmcore.generate import LanguageModel, load
-from llmcore.generate.chat_template import ChatTemplate
+from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import Report, SFTConfig, sft
 from llmcore.train.supervised import example_of, token_figures
 from llmcore.train.tuning import prepare

@@ -15,8 +15,8 @@ import numpy as np
 from llmcore import autograd, models, ops
 from llmcore._tensor import Tensor
 from llmcore.generate import completing
-from llmcore.generate.chat import chat_prompt
-from llmcore.generate.chat_template import ChatTemplate
+from llmcore.generate.chat.prompt import chat_prompt
+from llmcore.generate.chat.template import ChatTemplate
 from llmcore.generate.embeddings import embed, nearest
 from llmcore.generate.engine.constrain import Vocabulary
 from llmcore.generate.engine.engine import Engine

@@ -13,8 +13,8 @@ import numpy as np
 from llmcore import _device, hub, models
 from llmcore.formats import safetensors
 from llmcore.formats.gguf import GGUFFile, load_gguf
-from llmcore.generate.chat import read_chat_template
-from llmcore.generate.chat_template import ChatTemplate
+from llmcore.generate.chat.prompt import read_chat_template
+from llmcore.generate.chat.template import ChatTemplate
 from llmcore.generate.language_model import LanguageModel
 from llmcore.models import adapters
 from llmcore.runtime import default_dtype

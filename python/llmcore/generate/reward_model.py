@@ -12,7 +12,7 @@ import numpy as np
 from llmcore import autograd, nn, ops
 from llmcore._tensor import Tensor
 from llmcore.generate import loading, saving
-from llmcore.generate.chat import supervised_chat
+from llmcore.generate.chat.prompt import supervised_chat
 from llmcore.generate.language_model import LanguageModel
 
 SCORE = "score.weight"  # as transformers' models for sequence classification name it

@@ -12,7 +12,7 @@ import numpy as np
 
 from llmcore._files import write_atomically
 from llmcore.formats import gguf_writer, safetensors
-from llmcore.generate.chat import TEMPLATE_FILE
+from llmcore.generate.chat.prompt import TEMPLATE_FILE
 from llmcore.models import adapters
 from llmcore.models.base import PartOfModel
 from llmcore.models.weights import Part

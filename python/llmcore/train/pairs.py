@@ -10,7 +10,7 @@ import numpy as np
 from llmcore.data.examples import Example, ExampleBatch, ExampleBatches
 from llmcore.data.rows import Row
 from llmcore.generate import LanguageModel
-from llmcore.generate.chat import supervised_chat
+from llmcore.generate.chat.prompt import supervised_chat
 from llmcore.train.config import TuningConfig
 
 

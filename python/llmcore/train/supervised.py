@@ -12,7 +12,7 @@ from llmcore.data.examples import Example, ExampleBatch, ExampleBatches
 from llmcore.data.rows import Row
 from llmcore.evaluate.likelihood import target_logprobs
 from llmcore.generate import LanguageModel
-from llmcore.generate.chat import supervised_chat
+from llmcore.generate.chat.prompt import supervised_chat
 from llmcore.train import loop, tuning
 from llmcore.train.config import SFTConfig
 from llmcore.train.report import Report

@@ -14,7 +14,7 @@ from llmcore.data.errors import CorpusError
 from llmcore.data.examples import is_held_out
 from llmcore.data.rows import Row, read_rows
 from llmcore.generate import LanguageModel, load
-from llmcore.generate.chat_template import ChatTemplate
+from llmcore.generate.chat.template import ChatTemplate
 from llmcore.models import CausalLM, adapters
 from llmcore.runtime import default_dtype
 from llmcore.train.config import TuningConfig

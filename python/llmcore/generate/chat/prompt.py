@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmcore.generate.chat_template import ChatTemplate
+from llmcore.generate.chat.template import ChatTemplate
 from llmcore.tokenizer import Tokenizer
 
 TEMPLATE_FILE = "chat_template.jinja"

@@ -1,0 +1,1 @@
+"""Conversations: chat templates in a sandbox, and messages to token ids."""
