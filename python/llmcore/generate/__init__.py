@@ -3,7 +3,7 @@
 from llmcore.generate.engine.engine import Engine, QueueFull, Request
 from llmcore.generate.engine.params import SamplingParams
 from llmcore.generate.language_model import LanguageModel
-from llmcore.generate.loading import load
+from llmcore.generate.load import load
 from llmcore.generate.text import Completion
 
 __all__ = ["Completion", "Engine", "LanguageModel", "QueueFull", "Request", "SamplingParams", "load"]

@@ -14,7 +14,7 @@ import numpy as np
 
 from llmcore import autograd, models, ops
 from llmcore._tensor import Tensor
-from llmcore.generate import completing
+from llmcore.generate import completion
 from llmcore.generate.chat.prompt import chat_prompt
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.generate.embeddings import embed, nearest
@@ -94,14 +94,14 @@ class LanguageModel:
         many = not isinstance(prompt, str) and not (len(prompt) and isinstance(prompt[0], (int, np.integer)))
         prompts = cast("list[Prompt]", list(prompt) if many else [prompt])
         params, asked = _split(max_tokens, options)
-        found = completing.generate(self, prompts, params, asked)
+        found = completion.generate(self, prompts, params, asked)
         each = found if "n" in options else [c[0] for c in found]
         return each if many else each[0]
 
     def stream(self, prompt: Prompt, max_tokens: int = 128, **options) -> Iterator[str]:
         """The completion of one prompt, piece by piece as it is written: joined, the text of `generate`. Closing the
         iterator ends the request."""
-        return completing.stream(self, prompt, *_split(max_tokens, options))
+        return completion.stream(self, prompt, *_split(max_tokens, options))
 
     # ---- chat ----
 
@@ -299,22 +299,22 @@ class LanguageModel:
         "F32". ValueError for what the format cannot express. A tokenizer of the pattern cl100k is written to GGUF, which has
         no name for it, as one of llama3: they give other ids only in blanks with a line break at the end of a text.
         """
-        from llmcore.generate import saving
+        from llmcore.generate import save
 
         path = Path(path)
         if path.suffix == ".gguf":
-            return saving.save_gguf(self.merged(), path, dtype)
-        save = saving.save_adapter if adapters.is_adapted(self.model) else saving.save_folder
+            return save.save_gguf(self.merged(), path, dtype)
+        save = save.save_adapter if adapters.is_adapted(self.model) else save.save_folder
         return save(self, path, dtype)
 
 
-_ASKED = {f.name for f in dataclasses.fields(completing.Asked)}
+_ASKED = {f.name for f in dataclasses.fields(completion.Asked)}
 
 
-def _split(max_tokens: int, options: Mapping[str, Any]) -> tuple[SamplingParams, completing.Asked]:
+def _split(max_tokens: int, options: Mapping[str, Any]) -> tuple[SamplingParams, completion.Asked]:
     asked = {name: value for name, value in options.items() if name in _ASKED}
     sampling = {name: value for name, value in options.items() if name not in _ASKED}
-    return SamplingParams(max_tokens=max_tokens, **sampling), completing.Asked(**asked)
+    return SamplingParams(max_tokens=max_tokens, **sampling), completion.Asked(**asked)
 
 
 def _check_prompt(prompt) -> None:

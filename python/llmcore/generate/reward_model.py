@@ -11,7 +11,7 @@ import numpy as np
 
 from llmcore import autograd, nn, ops
 from llmcore._tensor import Tensor
-from llmcore.generate import loading, saving
+from llmcore.generate import load, save
 from llmcore.generate.chat.prompt import supervised_chat
 from llmcore.generate.language_model import LanguageModel
 
@@ -74,7 +74,7 @@ class RewardModel(nn.Module):
         """To a folder, as transformers' models for sequence classification with one label are kept."""
         architecture = type(self.lm.config).hf_class.removesuffix("ForCausalLM").removesuffix("LMHeadModel")
         pad = self.lm.end_ids[0] if self.lm.end_ids else 0
-        return saving.save_folder(
+        return save.save_folder(
             self.lm.merged(),
             Path(path),
             None,
@@ -90,8 +90,8 @@ class RewardModel(nn.Module):
     @classmethod
     def load(cls, path: str | os.PathLike, dtype: str | None = None, quantize: str | None = None) -> RewardModel:
         """From such a folder; options as of `llmcore.load`. ValueError for a model without a score."""
-        lm = loading.load(path, dtype, quantize)
-        weights = loading.read_weights(lm.source) if lm.source is not None and lm.source.is_dir() else {}
+        lm = load.load(path, dtype, quantize)
+        weights = load.read_weights(lm.source) if lm.source is not None and lm.source.is_dir() else {}
         if SCORE not in weights or weights[SCORE].shape != (1, lm.config.width):
             raise ValueError(
                 f"[load] {path}: expected a reward model with a tensor {SCORE} (1, {lm.config.width}), got "
@@ -106,4 +106,4 @@ def ended(ids: np.ndarray, learned: np.ndarray) -> np.ndarray:
 
 
 def is_reward_model(path: Path) -> bool:
-    return (path / "config.json").is_file() and SCORE in loading.read_weights(path)
+    return (path / "config.json").is_file() and SCORE in load.read_weights(path)
