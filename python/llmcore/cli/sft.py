@@ -46,7 +46,7 @@ def _preview(settings: SFTConfig) -> None:
 
     from llmcore.data.rows import read_rows
     from llmcore.generate import load
-    from llmcore.train.supervised import example_of
+    from llmcore.train.stages.sft import example_of
     from llmcore.train.tuning import prepare
 
     rows = read_rows(settings.data)

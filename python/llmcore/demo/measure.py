@@ -16,7 +16,7 @@ from llmcore.data.rows import Row
 from llmcore.train import rewards, tuning
 from llmcore.train.pairs import pair_of
 from llmcore.train.preference import logps
-from llmcore.train.supervised import example_of, token_figures
+from llmcore.train.stages.sft import example_of, token_figures
 
 if TYPE_CHECKING:
     from llmcore.generate import LanguageModel

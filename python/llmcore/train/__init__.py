@@ -22,7 +22,7 @@ _LAZY = {
     "ppo": "llmcore.train.proximal",
     "pretrain": "llmcore.train.pretraining",
     "reward": "llmcore.train.rewarding",
-    "sft": "llmcore.train.supervised",
+    "sft": "llmcore.train.stages.sft",
 }
 
 __all__ = list(_LAZY)

@@ -17,7 +17,7 @@ from llmcore.train import loop, tuning
 from llmcore.train.config import KTOConfig
 from llmcore.train.preference import logps
 from llmcore.train.report import Report
-from llmcore.train.supervised import example_of
+from llmcore.train.stages.sft import example_of
 
 
 @loop.on_its_device
