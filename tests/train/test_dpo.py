@@ -15,7 +15,7 @@ from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import DPOConfig, Report, dpo
 from llmcore.train.pairs import pair_of
-from llmcore.train.preference import LOSSES, Preference
+from llmcore.train.stages.dpo import LOSSES, Preference
 from runs import CHATML, SPECIALS, assert_same_weights
 
 QUESTIONS = [f"What is {a} and {b}?" for a in "abcdef" for b in "uvwxyz"]

@@ -15,7 +15,7 @@ from llmcore.data.python_qa import python_qa, python_qa_pairs
 from llmcore.data.rows import Row
 from llmcore.train import rewards, tuning
 from llmcore.train.pairs import pair_of
-from llmcore.train.preference import logps
+from llmcore.train.stages.dpo import logps
 from llmcore.train.stages.sft import example_of, token_figures
 
 if TYPE_CHECKING:

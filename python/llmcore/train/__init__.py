@@ -16,7 +16,7 @@ _LAZY = {
     "SFTConfig": "llmcore.train.config",
     "TerminalReport": "llmcore.train.report",
     "TrainingError": "llmcore.train.errors",
-    "dpo": "llmcore.train.preference",
+    "dpo": "llmcore.train.stages.dpo",
     "grpo": "llmcore.train.group_relative",
     "kto": "llmcore.train.unpaired",
     "ppo": "llmcore.train.proximal",

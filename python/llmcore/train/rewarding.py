@@ -16,8 +16,8 @@ from llmcore.nn import Parameter
 from llmcore.train import loop, tuning
 from llmcore.train.config import RewardConfig
 from llmcore.train.pairs import PairBatches, pair_of
-from llmcore.train.preference import means
 from llmcore.train.report import Report
+from llmcore.train.stages.dpo import means
 
 
 @loop.on_its_device

@@ -15,8 +15,8 @@ from llmcore.generate import LanguageModel
 from llmcore.losses.pointwise import total
 from llmcore.train import loop, tuning
 from llmcore.train.config import KTOConfig
-from llmcore.train.preference import logps
 from llmcore.train.report import Report
+from llmcore.train.stages.dpo import logps
 from llmcore.train.stages.sft import example_of
 
 
