@@ -18,7 +18,7 @@ _LAZY = {
     "TrainingError": "llmcore.train.errors",
     "dpo": "llmcore.train.stages.dpo",
     "grpo": "llmcore.train.group_relative",
-    "kto": "llmcore.train.unpaired",
+    "kto": "llmcore.train.stages.kto",
     "ppo": "llmcore.train.proximal",
     "pretrain": "llmcore.train.pretraining",
     "reward": "llmcore.train.rewarding",
