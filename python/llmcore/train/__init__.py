@@ -21,7 +21,7 @@ _LAZY = {
     "kto": "llmcore.train.stages.kto",
     "ppo": "llmcore.train.proximal",
     "pretrain": "llmcore.train.pretraining",
-    "reward": "llmcore.train.rewarding",
+    "reward": "llmcore.train.stages.reward",
     "sft": "llmcore.train.stages.sft",
 }
 
