@@ -11,7 +11,7 @@ from llmcore import models
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import PPOConfig, Report, SFTConfig, ppo, sft
-from llmcore.train.proximal import Proximal
+from llmcore.train.stages.ppo import Proximal
 from runs import CHATML, SPECIALS, assert_same_weights
 
 TARGET = ["up", "down", "down", "up", "down"]

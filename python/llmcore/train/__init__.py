@@ -19,7 +19,7 @@ _LAZY = {
     "dpo": "llmcore.train.stages.dpo",
     "grpo": "llmcore.train.group_relative",
     "kto": "llmcore.train.stages.kto",
-    "ppo": "llmcore.train.proximal",
+    "ppo": "llmcore.train.stages.ppo",
     "pretrain": "llmcore.train.pretraining",
     "reward": "llmcore.train.stages.reward",
     "sft": "llmcore.train.stages.sft",
