@@ -17,7 +17,7 @@ _LAZY = {
     "TerminalReport": "llmcore.train.report",
     "TrainingError": "llmcore.train.errors",
     "dpo": "llmcore.train.stages.dpo",
-    "grpo": "llmcore.train.group_relative",
+    "grpo": "llmcore.train.stages.grpo",
     "kto": "llmcore.train.stages.kto",
     "ppo": "llmcore.train.stages.ppo",
     "pretrain": "llmcore.train.pretraining",
