@@ -11,9 +11,10 @@ import numpy as np
 
 from llmcore import autograd, nn, ops
 from llmcore._tensor import Tensor
-from llmcore.generate import load, save
+from llmcore.generate import save
 from llmcore.generate.chat.prompt import supervised_chat
 from llmcore.generate.language_model import LanguageModel
+from llmcore.generate.load import load, read_weights
 
 SCORE = "score.weight"  # as transformers' models for sequence classification name it
 _ROWS = 16  # answers that are read at a time
@@ -90,8 +91,8 @@ class RewardModel(nn.Module):
     @classmethod
     def load(cls, path: str | os.PathLike, dtype: str | None = None, quantize: str | None = None) -> RewardModel:
         """From such a folder; options as of `llmcore.load`. ValueError for a model without a score."""
-        lm = load.load(path, dtype, quantize)
-        weights = load.read_weights(lm.source) if lm.source is not None and lm.source.is_dir() else {}
+        lm = load(path, dtype, quantize)
+        weights = read_weights(lm.source) if lm.source is not None and lm.source.is_dir() else {}
         if SCORE not in weights or weights[SCORE].shape != (1, lm.config.width):
             raise ValueError(
                 f"[load] {path}: expected a reward model with a tensor {SCORE} (1, {lm.config.width}), got "
@@ -103,7 +104,3 @@ class RewardModel(nn.Module):
 def ended(ids: np.ndarray, learned: np.ndarray) -> np.ndarray:
     """A conversation to the last token of its last answer."""
     return ids[: int(np.flatnonzero(learned)[-1]) + 1]
-
-
-def is_reward_model(path: Path) -> bool:
-    return (path / "config.json").is_file() and SCORE in load.read_weights(path)
