@@ -28,8 +28,8 @@ from environment import environment
 from llmcore import data, models
 from llmcore.data.shards import DOCUMENT
 from llmcore.train import PretrainConfig, Report, loop
-from llmcore.train.pretraining import Pretraining
 from llmcore.train.report import resident_bytes
+from llmcore.train.stages.pretrain import Pretraining
 from llmcore.train.world import Alone
 
 PARTS = ("loader", "ahead", "recompute", "mpi")

@@ -280,22 +280,22 @@ def test_another_number_of_rows_goes_on_in_the_data(corpus, tmp_path):
     first = config(corpus, tmp_path / "run")
     with pytest.raises(RuntimeError, match="enough"):
         pretrain(first, report=Stopping(12))
-    from llmcore.train import pretraining
+    from llmcore.train.stages import pretrain as stage
 
     seen = []
 
-    class Seeing(pretraining.Pretraining):
+    class Seeing(stage.Pretraining):
         def batches(self, step):
             rows = self.config.batch_size * self.config.accumulation
             seen.append((step, self.first_row + step * rows))
             return super().batches(step)
 
-    said, before = Notes(), pretraining.Pretraining
-    pretraining.Pretraining = Seeing
+    said, before = Notes(), stage.Pretraining
+    stage.Pretraining = Seeing
     try:
         pretrain(dataclasses.replace(first, batch_size=6), resume=True, report=said)
     finally:
-        pretraining.Pretraining = before
+        stage.Pretraining = before
     assert (10, 40) in seen  # ten updates of four rows
     assert (11, 46) in seen
     assert any("the data goes on at the row where it stopped" in n for n in said.notes)
@@ -356,7 +356,7 @@ def test_what_is_not_installed_is_said_before_a_run_is_replaced(corpus, tmp_path
 
 def test_a_best_model_that_cannot_be_written_leaves_the_one_before(corpus, tmp_path, monkeypatch):
     run = config(corpus, tmp_path / "run", steps=20, eval_every=5, keep_best=True, lr=5e-3)
-    from llmcore.train.pretraining import Pretraining
+    from llmcore.train.stages.pretrain import Pretraining
 
     whole, saves = Pretraining.save, []
 

@@ -101,7 +101,7 @@ def planned(config: PretrainConfig, corpus: Corpus, tokenizer: Tokenizer, steps:
     from dataclasses import replace
 
     from llmcore.train import loop
-    from llmcore.train.pretraining import Pretraining
+    from llmcore.train.stages.pretrain import Pretraining
 
     if steps is None:
         trial = Pretraining(config, [corpus], tokenizer)

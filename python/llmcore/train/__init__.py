@@ -20,7 +20,7 @@ _LAZY = {
     "grpo": "llmcore.train.stages.grpo",
     "kto": "llmcore.train.stages.kto",
     "ppo": "llmcore.train.stages.ppo",
-    "pretrain": "llmcore.train.pretraining",
+    "pretrain": "llmcore.train.stages.pretrain",
     "reward": "llmcore.train.stages.reward",
     "sft": "llmcore.train.stages.sft",
 }
