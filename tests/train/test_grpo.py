@@ -12,8 +12,8 @@ from llmcore.data.errors import CorpusError
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import GRPOConfig, Report, SFTConfig, grpo, sft
-from llmcore.train.rewards import BUILT_IN, Rewards, open_rewards
 from llmcore.train.stages.grpo import GroupRelative
+from llmcore.train.stages.rewards import BUILT_IN, Rewards, open_rewards
 from runs import CHATML, SPECIALS, assert_same_weights
 
 ARMS = ("left", "right")

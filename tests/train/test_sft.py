@@ -17,8 +17,8 @@ from llmcore.data.rows import Row, read_rows
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import Report, SFTConfig, sft
+from llmcore.train.stages.finetune import prepare
 from llmcore.train.stages.sft import example_of, token_figures
-from llmcore.train.tuning import prepare
 from models.small import CONFIGS
 from runs import CHATML, SPECIALS, assert_same_weights
 

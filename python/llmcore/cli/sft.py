@@ -46,8 +46,8 @@ def _preview(settings: SFTConfig) -> None:
 
     from llmcore.data.rows import read_rows
     from llmcore.generate import load
+    from llmcore.train.stages.finetune import prepare
     from llmcore.train.stages.sft import example_of
-    from llmcore.train.tuning import prepare
 
     rows = read_rows(settings.data)
     lm = load(settings.model, device="cpu")  # of which the tokenizer alone is used

@@ -13,9 +13,9 @@ from llmcore import autograd
 from llmcore.data.examples import ExampleBatches, is_held_out
 from llmcore.data.python_qa import python_qa, python_qa_pairs
 from llmcore.data.rows import Row
-from llmcore.train import rewards, tuning
-from llmcore.train.pairs import pair_of
+from llmcore.train.stages import finetune, rewards
 from llmcore.train.stages.dpo import logps
+from llmcore.train.stages.pairs import pair_of
 from llmcore.train.stages.sft import example_of, token_figures
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def measure(lm: LanguageModel, questions: Questions) -> dict[str, Any]:
     """The figures of `COLUMNS`, and `answers`, (question, answer) pairs. loss: nats a token of the right answer. f1: of the
     words of the model's own answer against the right one's. ends: the part of its answers that it ends itself. short: the
     reward for answers of three words. margins: of the log-probabilities of the better and the worse answer of each pair."""
-    tuning.prepare(lm)
+    finetune.prepare(lm)
     examples = [example_of(lm, Row(r, "held out")).cut(CONTEXT + 1) for r in questions.rows]
     nats = count = 0.0
     for batch in ExampleBatches(examples, 16, CONTEXT, False, 0).in_order(16):

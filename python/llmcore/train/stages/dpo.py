@@ -13,10 +13,11 @@ from llmcore.data.evaluation import IGNORED
 from llmcore.data.examples import ExampleBatch
 from llmcore.generate import LanguageModel
 from llmcore.losses.pointwise import sequence_logps, total
-from llmcore.train import loop, tuning
+from llmcore.train import loop
 from llmcore.train.config import DPOConfig
-from llmcore.train.pairs import PairBatches, pair_of
 from llmcore.train.report import Report
+from llmcore.train.stages import finetune
+from llmcore.train.stages.pairs import PairBatches, pair_of
 
 LOSSES = (
     "sigmoid", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down",
@@ -39,13 +40,13 @@ def dpo(
         raise ValueError(f"[dpo] expected loss_type one of {', '.join(LOSSES)}, got {config.loss_type!r}")
     report = loop.prepared(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
-        lm = tuning.open_model(config)
+        lm = finetune.open_model(config)
     with report.working("reading pairs, and what the model thinks of them"):
         stage = Preference(config, lm, report)
-    tuning.set_steps(config, stage.train.steps_per_epoch)
+    finetune.set_steps(config, stage.train.steps_per_epoch)
     report.note(
         f"{len(stage.train.pairs):,} pairs to learn from, {len(stage.held_out.pairs):,} held out; "
-        f"{tuning.described(lm)}"
+        f"{finetune.described(lm)}"
     )
     loop.run(stage, config, report, resume)
     return lm
@@ -63,7 +64,7 @@ def logps(lm: LanguageModel, batch: ExampleBatch) -> Tensor:
     return sequence_logps(lm.model.loss(batch.inputs, batch.targets, "none", batch.starts))
 
 
-class Preference(tuning.Tuning):
+class Preference(finetune.Tuning):
     """The stage: pairs, the loss of each."""
 
     name = "dpo"
@@ -71,7 +72,7 @@ class Preference(tuning.Tuning):
     def __init__(self, config: DPOConfig, lm: LanguageModel, report: Report):
         super().__init__(config, lm)
         self.config = config
-        rows = tuning.read(config, self.name, lambda row: pair_of(lm, row, config.context), report)
+        rows = finetune.read(config, self.name, lambda row: pair_of(lm, row, config.context), report)
         self.digest = rows.digest
         self.train, self.held_out = PairBatches(rows.train, config), PairBatches(rows.held_out, config)
         self.prompts = [p.chosen.prompt for p in rows.held_out]

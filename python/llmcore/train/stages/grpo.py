@@ -12,12 +12,13 @@ from llmcore import losses, ops
 from llmcore._tensor import Tensor
 from llmcore.generate import LanguageModel
 from llmcore.models import CausalLM
-from llmcore.train import loop, tuning
+from llmcore.train import loop
 from llmcore.train.config import GRPOConfig
-from llmcore.train.policy import Policy
 from llmcore.train.report import Report
-from llmcore.train.rewards import RewardFunction
-from llmcore.train.rollouts import Task, Written, agreement, fixed_logps, token_logps, written
+from llmcore.train.stages import finetune
+from llmcore.train.stages.policy import Policy
+from llmcore.train.stages.rewards import RewardFunction
+from llmcore.train.stages.rollouts import Task, Written, agreement, fixed_logps, token_logps, written
 
 _SEQUENCES = ("grpo", "gspo", "dr_grpo")  # are means over answers, the others over tokens
 _CISPO_HIGH = 5.0
@@ -39,11 +40,11 @@ def grpo(
     """
     report = loop.prepared(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
-        lm = tuning.open_model(config)
-        reference = tuning.reference_of(config, lm) if config.beta else None
+        lm = finetune.open_model(config)
+        reference = finetune.reference_of(config, lm) if config.beta else None
     with report.working("reading prompts"):
         stage = GroupRelative(config, lm, reference, report, rewards)
-    tuning.set_steps(config, stage.train.steps_per_epoch * config.updates)
+    finetune.set_steps(config, stage.train.steps_per_epoch * config.updates)
     report.note(stage.described())
     loop.run(stage, config, report, resume)
     return lm

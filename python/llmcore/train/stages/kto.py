@@ -13,9 +13,10 @@ from llmcore.data.examples import Example, ExampleBatch, ExampleBatches
 from llmcore.data.rows import Row
 from llmcore.generate import LanguageModel
 from llmcore.losses.pointwise import total
-from llmcore.train import loop, tuning
+from llmcore.train import loop
 from llmcore.train.config import KTOConfig
 from llmcore.train.report import Report
+from llmcore.train.stages import finetune
 from llmcore.train.stages.dpo import logps
 from llmcore.train.stages.sft import example_of
 
@@ -31,13 +32,13 @@ def kto(
     """
     report = loop.prepared(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
-        lm = tuning.open_model(config)
+        lm = finetune.open_model(config)
     with report.working("reading answers, and what the model thinks of them"):
         stage = Unpaired(config, lm, report)
-    tuning.set_steps(config, stage.train.steps_per_epoch)
+    finetune.set_steps(config, stage.train.steps_per_epoch)
     report.note(
         f"{len(stage.train.examples):,} answers to learn from ({stage.train.good.mean():.0%} good), "
-        f"{len(stage.held_out.examples):,} held out; {tuning.described(lm)}"
+        f"{len(stage.held_out.examples):,} held out; {finetune.described(lm)}"
     )
     loop.run(stage, config, report, resume)
     return lm
@@ -108,7 +109,7 @@ class Batch(NamedTuple):
     kl: float
 
 
-class Unpaired(tuning.Tuning):
+class Unpaired(finetune.Tuning):
     """The stage: answers, the loss of each."""
 
     name = "kto"
@@ -116,7 +117,7 @@ class Unpaired(tuning.Tuning):
     def __init__(self, config: KTOConfig, lm: LanguageModel, report: Report):
         super().__init__(config, lm)
         self.config = config
-        rows = tuning.read(config, self.name, self._labelled, report)
+        rows = finetune.read(config, self.name, self._labelled, report)
         self.digest = rows.digest
         train, held_out = ([a for answers in part for a in answers] for part in (rows.train, rows.held_out))
         self.train, self.held_out = Answers(lm, train, config), Answers(lm, held_out, config)

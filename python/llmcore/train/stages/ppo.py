@@ -14,12 +14,13 @@ from llmcore.data.evaluation import IGNORED
 from llmcore.generate import LanguageModel
 from llmcore.models import CausalLM
 from llmcore.nn import Parameter
-from llmcore.train import loop, tuning
+from llmcore.train import loop
 from llmcore.train.config import PPOConfig
-from llmcore.train.policy import Policy
 from llmcore.train.report import Report
-from llmcore.train.rewards import RewardFunction
-from llmcore.train.rollouts import Task, Written, fixed_logps, token_logps, written
+from llmcore.train.stages import finetune
+from llmcore.train.stages.policy import Policy
+from llmcore.train.stages.rewards import RewardFunction
+from llmcore.train.stages.rollouts import Task, Written, fixed_logps, token_logps, written
 
 
 @loop.on_its_device
@@ -34,11 +35,11 @@ def ppo(
     in checkpoints only."""
     report = loop.prepared(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
-        lm = tuning.open_model(config)
-        reference = tuning.reference_of(config, lm)
+        lm = finetune.open_model(config)
+        reference = finetune.reference_of(config, lm)
     with report.working("reading prompts"):
         stage = Proximal(config, lm, reference, report, rewards)
-    tuning.set_steps(config, stage.train.steps_per_epoch * config.updates)
+    finetune.set_steps(config, stage.train.steps_per_epoch * config.updates)
     report.note(stage.described())
     loop.run(stage, config, report, resume)
     return lm

@@ -13,11 +13,12 @@ from llmcore.generate import LanguageModel
 from llmcore.generate.reward_model import RewardModel, ended
 from llmcore.losses.pointwise import total
 from llmcore.nn import Parameter
-from llmcore.train import loop, tuning
+from llmcore.train import loop
 from llmcore.train.config import RewardConfig
-from llmcore.train.pairs import PairBatches, pair_of
 from llmcore.train.report import Report
+from llmcore.train.stages import finetune
 from llmcore.train.stages.dpo import means
+from llmcore.train.stages.pairs import PairBatches, pair_of
 
 
 @loop.on_its_device
@@ -30,18 +31,18 @@ def reward(
     """
     report = loop.prepared(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
-        lm = tuning.open_model(config)
+        lm = finetune.open_model(config)
     with report.working("reading pairs"):
         stage = Rewarding(config, lm, report)
-    tuning.set_steps(config, stage.train.steps_per_epoch)
+    finetune.set_steps(config, stage.train.steps_per_epoch)
     report.note(
-        f"{len(stage.train.pairs):,} pairs to learn from, {len(stage.held_out.pairs):,} held out; {tuning.described(lm)}"
+        f"{len(stage.train.pairs):,} pairs to learn from, {len(stage.held_out.pairs):,} held out; {finetune.described(lm)}"
     )
     loop.run(stage, config, report, resume)
     return stage.reward_model
 
 
-class Rewarding(tuning.Tuning):
+class Rewarding(finetune.Tuning):
     """The stage: pairs, the loss of each."""
 
     name = "reward"
@@ -52,7 +53,7 @@ class Rewarding(tuning.Tuning):
         rng = np.random.Generator(np.random.Philox(key=config.seed))
         width = lm.config.width
         self.reward_model = RewardModel(lm, rng.standard_normal((1, width), np.float32) / np.float32(np.sqrt(width)))
-        rows = tuning.read(config, self.name, lambda row: pair_of(lm, row, config.context), report)
+        rows = finetune.read(config, self.name, lambda row: pair_of(lm, row, config.context), report)
         self.digest = rows.digest
         self.train, self.held_out = PairBatches(rows.train, config), PairBatches(rows.held_out, config)
         self._seen: list[dict[str, np.ndarray]] = []
@@ -109,7 +110,7 @@ class Rewarding(tuning.Tuning):
         """Rewards of held-out answers."""
         found = []
         with autograd.no_grad():
-            for numbers in self.held_out.in_order(1)[: tuning.SAMPLES]:
+            for numbers in self.held_out.in_order(1)[: finetune.SAMPLES]:
                 rows = self._rows(self.held_out, numbers)
                 for row, value in zip(rows, self.reward_model.forward(rows).numpy(), strict=True):
                     found.append((self.language_model.tokenizer.decode(row.tolist()), f" → {value:.2f}"))

@@ -13,9 +13,10 @@ from llmcore.data.rows import Row
 from llmcore.evaluate.likelihood import target_logprobs
 from llmcore.generate import LanguageModel
 from llmcore.generate.chat.prompt import supervised_chat
-from llmcore.train import loop, tuning
+from llmcore.train import loop
 from llmcore.train.config import SFTConfig
 from llmcore.train.report import Report
+from llmcore.train.stages import finetune
 
 _ROWS = 256  # of hidden states whose logits exist at a time
 
@@ -34,14 +35,14 @@ def sft(
     """
     report = loop.prepared(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
-        lm = tuning.open_model(config)
+        lm = finetune.open_model(config)
     with report.working("reading examples"):
         stage = SupervisedFineTuning(config, lm, report)
-    tuning.set_steps(config, stage.train.steps_per_epoch)
+    finetune.set_steps(config, stage.train.steps_per_epoch)
     report.note(
         f"{stage.train_count:,} examples in {len(stage.train.bins):,} rows to learn from, {stage.held_out_count:,} held out"
         + (f", {stage.cut:,} cut to {config.context} tokens" if stage.cut else "")
-        + f"; {tuning.described(lm)}"
+        + f"; {finetune.described(lm)}"
     )
     loop.run(stage, config, report, resume)
     return lm
@@ -77,7 +78,7 @@ def _tokens_of(lm: LanguageModel, fields: Mapping[str, Any]) -> tuple[list[int],
     raise ValueError(f"expected messages, prompt and completion, or text; the fields are: {names}"[:200])
 
 
-class SupervisedFineTuning(tuning.Tuning):
+class SupervisedFineTuning(finetune.Tuning):
     """The stage: rows of examples, the loss of the tokens that are learned."""
 
     name = "sft"
@@ -85,7 +86,7 @@ class SupervisedFineTuning(tuning.Tuning):
     def __init__(self, config: SFTConfig, lm: LanguageModel, report: Report):
         super().__init__(config, lm)
         self.config, self.cut = config, 0
-        train, held_out, self.digest = tuning.read(config, self.name, self._example, report)
+        train, held_out, self.digest = finetune.read(config, self.name, self._example, report)
         self.prompts = [e.prompt for e in held_out]
         self.train_count, self.held_out_count = len(train), len(held_out)
         together = config.batch_size * config.accumulation

@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from llmcore.generate import LanguageModel
-from llmcore.train import rollouts, tuning
 from llmcore.train.config import PolicyConfig
 from llmcore.train.report import Report
-from llmcore.train.rewards import RewardFunction, Rewards, open_rewards
-from llmcore.train.rollouts import Answer, Task, TaskBatches
+from llmcore.train.stages import finetune, rollouts
+from llmcore.train.stages.rewards import RewardFunction, Rewards, open_rewards
+from llmcore.train.stages.rollouts import Answer, Task, TaskBatches
 
 
-class Policy(tuning.Tuning):
+class Policy(finetune.Tuning):
     """Answers, their rewards, and the figures that the log has of both. `experience`: the answers that updates are made
     from, arrays in a named tuple of `experience_type`; they are kept where they serve several updates, `updates`."""
 
@@ -36,7 +36,7 @@ class Policy(tuning.Tuning):
         self.config, self.report = config, report
         functions = open_rewards(config.rewards) if rewards is None else dict(rewards)
         self._rewards = Rewards(functions, config.reward_weights, config.bad_rows, report)
-        rows = tuning.read(config, self.name, lambda row: rollouts.task_of(lm, row, config), report)
+        rows = finetune.read(config, self.name, lambda row: rollouts.task_of(lm, row, config), report)
         self.digest = rows.digest
         self.train = TaskBatches(rows.train, prompts, config.seed)
         self.held_out: list[Task] = rows.held_out
@@ -46,7 +46,7 @@ class Policy(tuning.Tuning):
     def described(self) -> str:
         return (
             f"{len(self.train.tasks):,} prompts to learn from, {len(self.held_out):,} held out, rewards: "
-            f"{', '.join(self._rewards.functions)}; {tuning.described(self.language_model)}"
+            f"{', '.join(self._rewards.functions)}; {finetune.described(self.language_model)}"
         )
 
     def answered(self, tasks: Sequence[Task], n: int, number: int) -> tuple[list[Answer], np.ndarray]:
@@ -68,7 +68,7 @@ class Policy(tuning.Tuning):
         self.note("completions/clipped_ratio", float(np.mean([not a.ended for a in found])))
         decode = self.language_model.tokenizer.decode
         self._shown = [(decode(owners[i].ids), f"{found[i].text} → {rewards[i]:.2f}") for i in range(0, len(found), n)][
-            : tuning.SAMPLES
+            : finetune.SAMPLES
         ]
         return found, rewards
 
