@@ -18,8 +18,8 @@ from llmcore.bench.model import _weight_bytes
 from llmcore.generate import Engine
 from llmcore.models import DecodeStep
 from llmcore.train import PretrainConfig, Report, loop
+from llmcore.train.distributed.group import Alone
 from llmcore.train.stage import Stage
-from llmcore.train.world import Alone
 
 # Of the loss at every step: products summed in different orders, amplified by every update.
 AGREEMENT = 0.01

@@ -28,9 +28,9 @@ from environment import environment
 from llmcore import data, models
 from llmcore.data.shards import DOCUMENT
 from llmcore.train import PretrainConfig, Report, loop
+from llmcore.train.distributed.group import Alone
 from llmcore.train.report import resident_bytes
 from llmcore.train.stages.pretrain import Pretraining
-from llmcore.train.world import Alone
 
 PARTS = ("loader", "ahead", "recompute", "mpi")
 SHARD_TOKENS = 1 << 29  # a gigabyte
@@ -134,7 +134,7 @@ def gpt2_stage(rows: int, context: int, accumulation: int):
 
 def processes(threads: str, updates: str) -> dict:
     """Seconds of updates of GPT-2 124M, 8 rows of 1024 tokens in two micro-batches, in as many processes as there are."""
-    from llmcore.train.world import world
+    from llmcore.train.distributed.group import world
 
     llmcore.set_num_threads(int(threads))
     stage, config = gpt2_stage(rows=4, context=1024, accumulation=2)

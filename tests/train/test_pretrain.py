@@ -19,9 +19,9 @@ from llmcore.generate import load
 from llmcore.tokenizer import Tokenizer
 from llmcore.train import GRPOConfig, Interrupted, PretrainConfig, Report, SFTConfig, TrainingError, loop, pretrain
 from llmcore.train.checkpoint import latest_checkpoint, load_checkpoint
+from llmcore.train.distributed.group import Alone
 from llmcore.train.log import RunLog
 from llmcore.train.stages.pretrain import Pretraining
-from llmcore.train.world import Alone
 
 SIZES = {"vocab_size": 300, "context": 16, "layers": 1, "width": 32, "heads": 2, "batch_size": 4, "warmup": 5}
 

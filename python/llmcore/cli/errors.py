@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 
-from llmcore.train.world import several
+from llmcore.train.distributed.group import several
 
 FAILED, WRONG_USE, STOPPED = 1, 2, 130
 # What the system says when the work cannot go on although nothing was asked wrongly.
@@ -23,7 +23,7 @@ def tell(error: BaseException, debug: bool = False) -> int:
     code, line = describe(error)
     line = re.sub(r"\s*\n\s*", " ", line).strip()
     if several():
-        from llmcore.train.mpi import processes
+        from llmcore.train.distributed.mpi import processes
 
         processes().failed(lambda: _print(line), code)
     else:

@@ -41,7 +41,7 @@ def pretrain(
 
     from llmcore.train import Report, TerminalReport
     from llmcore.train import pretrain as train
-    from llmcore.train.world import world
+    from llmcore.train.distributed.group import world
 
     out = show.console()
     lm = train(settings, resume=resume, report=Report() if quiet else TerminalReport(), overwrite=overwrite)

@@ -33,7 +33,7 @@ def run(train: Callable, config: TuningConfig, resume: bool, overwrite: bool, qu
     """Train and say what to do next."""
     from llmcore.models import adapters
     from llmcore.train import Report, TerminalReport
-    from llmcore.train.world import world
+    from llmcore.train.distributed.group import world
 
     trained = train(config, resume=resume, report=Report() if quiet else TerminalReport(), overwrite=overwrite)
     lm = getattr(trained, "lm", trained)

@@ -30,13 +30,13 @@ from llmcore.train import checkpoint
 from llmcore.train.average import Average
 from llmcore.train.background import Ahead, Saver
 from llmcore.train.config import LoopConfig
+from llmcore.train.distributed.group import Alone, world
 from llmcore.train.errors import Interrupted, TrainingError
 from llmcore.train.log import RunLog
 from llmcore.train.report import Report, TerminalReport
 from llmcore.train.schedule import learning_rate
 from llmcore.train.stage import Stage
 from llmcore.train.trackers import Trackers
-from llmcore.train.world import Alone, world
 
 # Fields that may differ when a run is resumed: they change what is seen and kept, not what is computed.
 RESUMABLE = (

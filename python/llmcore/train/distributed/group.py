@@ -1,4 +1,4 @@
-"""The processes that train one model: `Alone` is one, `llmcore.train.mpi.Processes` several. The loop is the same.
+"""The processes that train one model: `Alone` is one, `llmcore.train.distributed.mpi.Processes` several. The loop is the same.
 
 Every process has the model. An update's micro-batches are dealt out; gradients are summed while backward runs, each to the
 process that owns the parameter; the owner updates it and sends the new values to all (ZeRO-1, Rajbhandari et al. 2020).
@@ -86,7 +86,7 @@ class Alone:
 def world() -> Any:
     """Of this process: several if it was started by mpiexec."""
     if several():
-        from llmcore.train.mpi import processes
+        from llmcore.train.distributed.mpi import processes
 
         return processes()
     return Alone()

@@ -1,4 +1,4 @@
-"""Several processes under mpiexec train one model (extra `mpi`): see `llmcore.train.world`.
+"""Several processes under mpiexec train one model (extra `mpi`): see `llmcore.train.distributed.group`.
 
 Gradients are reduced by a thread of their own, in the order in which backward makes them, while backward goes on; each to the
 process that owns its parameter. New values go round the same way while others are still computed. The order is the same
