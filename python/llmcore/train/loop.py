@@ -27,10 +27,10 @@ from llmcore.nn import Parameter
 from llmcore.nn.module import assign
 from llmcore.runtime import default_dtype
 from llmcore.train import checkpoint
-from llmcore.train.average import Average
 from llmcore.train.background import Ahead, Saver
 from llmcore.train.config import LoopConfig
 from llmcore.train.distributed.group import Alone, world
+from llmcore.train.ema import Average
 from llmcore.train.errors import Interrupted, TrainingError
 from llmcore.train.log import RunLog
 from llmcore.train.report import Report, TerminalReport
