@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from llmcore.data.choices import ChoiceFile
-from llmcore.data.errors import CorpusError
+from llmcore.documents.errors import CorpusError
 
 PROMPTS = ["one", "two", "three"]
 

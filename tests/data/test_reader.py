@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmcore.data import CorpusError, reader
-from llmcore.data.reader import read_parts
-from llmcore.data.sources import read_documents
+from llmcore.data import CorpusError
+from llmcore.documents import reader
+from llmcore.documents.reader import read_parts
+from llmcore.documents.sources import read_documents
 
 TEXTS = ["plain", "ünïcode 😀", "two\nlines", "  ", "", "x" * 5000]
 KEPT = [text.encode() for text in TEXTS if text.strip()]
@@ -156,7 +157,7 @@ def test_long_lines_are_refused(tmp_path, monkeypatch):
 BOMB = """
 import re, resource, sys
 from pathlib import Path
-from llmcore.data.reader import read_parts
+from llmcore.documents.reader import read_parts
 import llmcore.tokenizer
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 try:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from llmcore import runtime
-from llmcore.data import CorpusError, ShardSet, TokenBatches, read_corpus, reader, shards, tokenize_files
+from llmcore.data import CorpusError, ShardSet, TokenBatches, read_corpus, shards, tokenize_files
+from llmcore.documents import reader
 from llmcore.tokenizer import Tokenizer
 from llmcore.train import PretrainConfig, Report, pretrain
 
@@ -102,7 +103,8 @@ def test_threads_and_batches_change_no_byte(tok, files, tmp_path, monkeypatch):
 
 SLOWLY = """
 import json, sys, time
-from llmcore.data import reader, tokenize_files, tokenizing
+from llmcore.data import tokenize_files, tokenizing
+from llmcore.documents import reader
 from llmcore.tokenizer import Tokenizer
 source, tokenizer, out, part, pause = sys.argv[1:]
 reader.PART_BYTES, tokenizing._BATCH_BYTES = int(part), 2000

@@ -9,8 +9,8 @@ import pytest
 
 import llmcore
 from llmcore import models
-from llmcore.data.errors import CorpusError
 from llmcore.data.rows import Row
+from llmcore.documents.errors import CorpusError
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import DPOConfig, Report, dpo

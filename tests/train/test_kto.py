@@ -7,7 +7,7 @@ import pytest
 
 import llmcore
 from llmcore import models
-from llmcore.data.errors import CorpusError
+from llmcore.documents.errors import CorpusError
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import KTOConfig, Report, kto

@@ -10,10 +10,10 @@ import pytest
 
 import llmcore
 from llmcore import models
-from llmcore.data.errors import CorpusError
 from llmcore.data.examples import Example, ExampleBatches, is_held_out
 from llmcore.data.python_qa import first_sentence, python_qa
 from llmcore.data.rows import Row, read_rows
+from llmcore.documents.errors import CorpusError
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import Report, SFTConfig, sft

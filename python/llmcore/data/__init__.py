@@ -2,7 +2,6 @@
 
 from llmcore.data.batches import MixedBatches, TokenBatches, document_starts, encode_documents
 from llmcore.data.corpus import Corpus, read_corpus, stream_documents
-from llmcore.data.errors import CorpusError
 from llmcore.data.evaluation import (
     EvaluationWindows,
     bits_per_byte,
@@ -12,6 +11,7 @@ from llmcore.data.evaluation import (
 from llmcore.data.shards import ShardSet, is_shard_set
 from llmcore.data.token_file import TokenFile, is_token_file
 from llmcore.data.tokenizing import tokenize_files
+from llmcore.documents.errors import CorpusError
 
 __all__ = [
     "Corpus",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llmcore._files import write_atomically
-from llmcore.data.errors import CorpusError
+from llmcore.documents.errors import CorpusError
 
 
 class ChoiceFile:

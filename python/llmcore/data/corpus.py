@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 
 from llmcore.data.batches import DocumentTokenizer, encode_documents
-from llmcore.data.errors import CorpusError
-from llmcore.data.reader import read_parts
-from llmcore.data.sources import find_files, read_documents
+from llmcore.documents.errors import CorpusError
+from llmcore.documents.reader import read_parts
+from llmcore.documents.sources import find_files, read_documents
 
 PYTHON_DOCS = "python-docs"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llmcore._cache import cache_folder, write_cache
 from llmcore.data.docstrings import library_modules, standard_library_docstrings
-from llmcore.data.errors import CorpusError
+from llmcore.documents.errors import CorpusError
 
 # Raised whenever the documents come out differently, so that an older cache is not taken.
 _FORMAT = 1

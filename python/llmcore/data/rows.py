@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llmcore.data.arithmetic import arithmetic
-from llmcore.data.decompress import open_decompressed
-from llmcore.data.errors import CorpusError
 from llmcore.data.python_qa import python_qa, python_qa_pairs
-from llmcore.data.reader import LONGEST_LINE, PARQUET_ENDING, kind_of
-from llmcore.data.sources import find_files
+from llmcore.documents.decompress import open_decompressed
+from llmcore.documents.errors import CorpusError
+from llmcore.documents.reader import LONGEST_LINE, PARQUET_ENDING, kind_of
+from llmcore.documents.sources import find_files
 
 # Rows that are made at run time, by name.
 MADE: dict[str, Callable[[], list[dict[str, str]]]] = {

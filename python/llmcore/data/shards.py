@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from llmcore.data.corpus import check_fraction, held_out_documents
-from llmcore.data.errors import CorpusError
+from llmcore.documents.errors import CorpusError
 from llmcore.tokenizer import Tokenizer
 
 FORMAT, VERSION = "llmcore-shards", 1

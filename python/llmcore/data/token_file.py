@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from llmcore.data.corpus import check_fraction
-from llmcore.data.errors import CorpusError
 from llmcore.data.shards import MOST_HELD_OUT, TokenStream
+from llmcore.documents.errors import CorpusError
 from llmcore.tokenizer import Tokenizer
 
 ENDING = ".bin"

@@ -21,9 +21,9 @@ import numpy as np
 from llmcore._files import alone_in, sync_folder, write_atomically
 from llmcore.data import shards
 from llmcore.data.corpus import document_key, new_document_digest
-from llmcore.data.errors import CorpusError
-from llmcore.data.reader import Part, read_parts
-from llmcore.data.sources import find_files
+from llmcore.documents.errors import CorpusError
+from llmcore.documents.reader import Part, read_parts
+from llmcore.documents.sources import find_files
 from llmcore.tokenizer import Tokenizer
 from llmcore.tokenizer.tokenizer import FILE_NAME
 

@@ -35,7 +35,7 @@ def replace_surrogates(text: str | bytes) -> str | bytes:
 
 
 def _files(path: Any) -> list[Path]:
-    from llmcore.data.sources import find_files  # here, so that importing llmcore stays quick
+    from llmcore.documents.sources import find_files  # here, so that importing llmcore stays quick
 
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"[train] expected paths in a list, got {type(path).__name__}; pass texts as iter(texts)")
@@ -48,7 +48,7 @@ def _files(path: Any) -> list[Path]:
 
 
 def _feed_file(trainer: Any, path: Path, field: str) -> None:
-    from llmcore.data.reader import is_plain_text, read_parts
+    from llmcore.documents.reader import is_plain_text, read_parts
 
     if not is_plain_text(path):
         _feed_texts(trainer, (part.data for part in read_parts(path, field, whole=not trainer.ends_at_line_ends)))

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from llmcore.data.errors import CorpusError
 from llmcore.data.examples import is_held_out
 from llmcore.data.rows import Row, read_rows
+from llmcore.documents.errors import CorpusError
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.models import CausalLM, adapters

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from llmcore.data.errors import CorpusError
+from llmcore.documents.errors import CorpusError
 from llmcore.train.report import Report
 
 RewardFunction = Callable[..., Sequence[float]]

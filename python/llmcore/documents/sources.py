@@ -5,9 +5,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from llmcore.data.decompress import COMPRESSED_ENDINGS
-from llmcore.data.errors import CorpusError
-from llmcore.data.reader import JSONL_ENDINGS, PARQUET_ENDING, read_parts
+from llmcore.documents.decompress import COMPRESSED_ENDINGS
+from llmcore.documents.errors import CorpusError
+from llmcore.documents.reader import JSONL_ENDINGS, PARQUET_ENDING, read_parts
 
 # What a folder contributes. A file that is named directly, or matched by a glob, is read whatever its ending.
 _PLAIN_ENDINGS = (".txt", ".md", ".rst", ".tex", ".py", *JSONL_ENDINGS, PARQUET_ENDING)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from llmcore.data.decompress import COMPRESSED_ENDINGS, open_decompressed
-from llmcore.data.errors import CorpusError
+from llmcore.documents.decompress import COMPRESSED_ENDINGS, open_decompressed
+from llmcore.documents.errors import CorpusError
 
 JSONL_ENDINGS = (".jsonl", ".ndjson")
 PARQUET_ENDING = ".parquet"

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from llmcore.data.errors import CorpusError
+from llmcore.documents.errors import CorpusError
 
 COMPRESSED_ENDINGS = (".gz", ".zst")
 # A frame may spell 128 KiB with four bytes: so little is given to the decompressor at a time.
