@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmcore import _device
-from llmcore.cli import show
+from llmcore import _device, terminal
 
 PROMPT = "The function"
 
@@ -59,11 +58,11 @@ def test_next_draws_bars_of_the_right_length_within_the_width(run, model_dir):
 
 @pytest.mark.parametrize(("fraction", "cells"), [(0, 0), (1, 10), (0.5, 5), (0.31, 3.1), (0.999, 10), (2, 10)])
 def test_bars_are_as_long_as_the_probability(fraction, cells):
-    drawn = show.bar(fraction, 10)
+    drawn = terminal.bar(fraction, 10)
     assert len(drawn) == 10
     eighths = {" ": 0, **{c: i for i, c in enumerate("▏▎▍▌▋▊▉█", 1)}}
     assert sum(eighths[c] for c in drawn) / 8 == pytest.approx(cells, abs=1 / 16)
-    assert show.bar(fraction, 10, "ascii") == ("#" * round(cells)).ljust(10)
+    assert terminal.bar(fraction, 10, "ascii") == ("#" * round(cells)).ljust(10)
 
 
 def test_next_takes_a_text_that_is_a_number(run, model_dir):

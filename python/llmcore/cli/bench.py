@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from llmcore.cli import options, show
+from llmcore import terminal
+from llmcore.cli import options
 from llmcore.cli.device_flag import on_device
 from llmcore.cli.help import PlainHelp
 
@@ -42,12 +43,12 @@ def machine(json: options.Json = False) -> None:
     if json:
         options.print_json(result)
         return
-    out = show.console()
+    out = terminal.console()
     threads = result["threads"]
     out.print(f"{result['cpu']}, {result['isa']}", style="bold", markup=False)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
-    for title in ("1 thread", show.counted(threads, "thread")):
+    for title in ("1 thread", terminal.counted(threads, "thread")):
         table.add_column(title, justify="right")
     for name, (label, unit) in _ROWS.items():
         table.add_row(label, *(f"{result[name][key]:,.1f} {unit}" for key in ("1", "all")))
@@ -95,7 +96,7 @@ def measure(
     rows = [
         (
             "reading a prompt",
-            f"{result['read_tokens_a_second']:,.1f} tok/s ({show.counted(result['prompt'], 'token')})",
+            f"{result['read_tokens_a_second']:,.1f} tok/s ({terminal.counted(result['prompt'], 'token')})",
         ),
         *(
             (f"writing {rows} at a time", f"{rate:,.1f} tok/s")
@@ -105,6 +106,6 @@ def measure(
     ]
     if single is not None:
         rows.append(("of the memory's rate", f"{result['of_read_bandwidth']:.0%} ({rate:.1f} GB/s)"))
-    where = gpu["name"] if result["device"] == "cuda" else show.counted(result["threads"], "thread")
+    where = gpu["name"] if result["device"] == "cuda" else terminal.counted(result["threads"], "thread")
     title = f"{where}, computing in {result['dtype']}"
-    show.print_pairs(show.console(), rows, title)
+    terminal.print_pairs(terminal.console(), rows, title)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmcore import terminal
 from llmcore._files import write_atomically
-from llmcore.cli import options, show
+from llmcore.cli import options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +52,7 @@ def chat(
     messages = list(beginning)
     lm.chat_prompt([*messages, {"role": "user", "content": ""}])  # what is wrong shows before anybody types
     if sys.stdin.isatty():
-        show.write(f"{HELP}\n")
+        terminal.write(f"{HELP}\n")
     seconds, written = 0.0, 0
     seen: list[Completion] = []  # the answer that is being written, when it has a token
 
@@ -74,26 +75,28 @@ def chat(
         sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed + turn}
         for piece in lm.chat_stream(messages, max_tokens, on_token=look, **sampling):
             answer += piece
-            show.write(piece)
+            terminal.write(piece)
         seconds += time.perf_counter() - began
         tokens = len(seen[0].tokens) if seen else 0
         written += tokens
-        show.write("\n")
+        terminal.write("\n")
         if tokens == max_tokens and seen[0].finish_reason == "length" and sys.stderr.isatty():
             print(f"(cut at --max-tokens {max_tokens})", file=sys.stderr)
         messages.append({"role": "assistant", "content": answer})
     if written and sys.stderr.isatty():
-        print(f"{show.counted(written, 'token')}, {written / seconds:,.1f} tok/s, prompts included", file=sys.stderr)
+        print(
+            f"{terminal.counted(written, 'token')}, {written / seconds:,.1f} tok/s, prompts included", file=sys.stderr
+        )
 
 
 def _save(name: str, messages: list[dict[str, str]]) -> None:
     if not name:
-        show.write("/save needs the name of a file\n")
+        terminal.write("/save needs the name of a file\n")
         return
     try:
         write_atomically(Path(name).expanduser(), json.dumps(messages, ensure_ascii=False, indent=1).encode() + b"\n")
     except OSError as error:
-        show.write(f"{name} cannot be written: {error.strerror}\n")
+        terminal.write(f"{name} cannot be written: {error.strerror}\n")
 
 
 def _lines() -> Iterator[str]:
@@ -105,7 +108,7 @@ def _lines() -> Iterator[str]:
             line = input("> " if sys.stdin.isatty() else "")
         except EOFError:
             if sys.stdin.isatty():
-                show.write("\n")
+                terminal.write("\n")
             return
         if line.strip():
             yield line.strip()

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from llmcore.cli import options, show
+from llmcore import terminal
+from llmcore.cli import options
 
 # Of the time, by stage; what is left is for measuring and showing.
 SHARES = {"pretrain": 0.5, "sft": 0.17, "dpo": 0.09, "grpo": 0.09}
@@ -43,7 +44,7 @@ def demo(
     from llmcore.demo import base, page
     from llmcore.demo.second_half import SecondHalf
 
-    console = show.console()
+    console = terminal.console()
     config = base.settings(out, SHARES["pretrain"] * minutes, seed, threads)
     base.check_out(out)
     if threads is not None:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from llmcore.cli import options, show
+from llmcore import terminal
+from llmcore.cli import options
 from llmcore.cli.errors import UsageError
 
 
@@ -47,8 +48,8 @@ def embed(
         if json:
             options.print_json([{"text": text, "id": i, "cosine": cosine} for text, i, cosine in found])
             return
-        rows = [(show.token_text(text.encode()), f"{cosine:.3f}") for text, _, cosine in found]
-        show.print_pairs(show.console(), rows, f"nearest to {nearest!r}")
+        rows = [(terminal.token_text(text.encode()), f"{cosine:.3f}") for text, _, cosine in found]
+        terminal.print_pairs(terminal.console(), rows, f"nearest to {nearest!r}")
         return
     vectors = lm.embed(lines, pooling.value)
     if json:
@@ -56,4 +57,4 @@ def embed(
             [{"text": t, "embedding": [float(x) for x in v]} for t, v in zip(lines, vectors, strict=True)]
         )
         return
-    show.print_similarities(show.console(), lines, vectors @ vectors.T)
+    terminal.print_similarities(terminal.console(), lines, vectors @ vectors.T)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from llmcore.cli import options, show
+from llmcore import terminal
+from llmcore.cli import options
 from llmcore.cli.errors import UsageError
 
 
@@ -53,19 +54,19 @@ def evaluate(
         documents = list(stream_documents([source], field))
         if not documents:
             raise UsageError(f"expected some text in {source}, got none")
-        with show.progress(source) as progress:
+        with terminal.progress(source) as progress:
             found[source] = evaluate_texts(lm, documents, context or None, batch_size, progress)
     for path in tasks or ():
         rows = read_rows(path)
-        with show.progress(path.name) as progress:
+        with terminal.progress(path.name) as progress:
             found[str(path)] = evaluate_task(lm, rows[:limit] if limit else rows, batch_size, progress)
     if json:
         options.print_json(found)
         return
-    out = show.console()
+    out = terminal.console()
     for name, figures in found.items():
         out.print(name, style="bold", markup=False)
-        show.print_pairs(out, [(key, _shown(key, figures)) for key in figures if not key.endswith("_stderr")])
+        terminal.print_pairs(out, [(key, _shown(key, figures)) for key in figures if not key.endswith("_stderr")])
 
 
 def _shown(key: str, figures: dict[str, float]) -> str:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from llmcore.cli import options, show
+from llmcore import terminal
+from llmcore.cli import options
 from llmcore.cli.errors import UsageError
 
 
@@ -124,20 +125,20 @@ def generate(
         return
     if beams > 1:
         for c in done:
-            show.write(prompt * echo, bold=True)
-            show.write(f"{c}\n")
+            terminal.write(prompt * echo, bold=True)
+            terminal.write(f"{c}\n")
         return
     # Several completions are written one after the other, which gives the same texts as in one batch.
     for i in range(n):
         pieces = lm.stream(prompt, max_tokens, seed=seed + i, **sampling)
         first = next(pieces, "")  # what is wrong with the request shows before anything is printed
-        show.write("\n" * (i > 0))
+        terminal.write("\n" * (i > 0))
         if echo:
-            show.write(prompt, bold=True)
-        show.write(first)
+            terminal.write(prompt, bold=True)
+        terminal.write(first)
         for piece in pieces:
-            show.write(piece)
-        show.write("\n")
+            terminal.write(piece)
+        terminal.write("\n")
 
 
 def _schema(given: str | None) -> str | None:

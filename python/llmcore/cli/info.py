@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmcore.cli import options, show
+from llmcore import terminal
+from llmcore.cli import options
 from llmcore.cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,12 +48,12 @@ def info(
     if json:
         options.print_json({"model": described, "build": build})
         return
-    out = show.console()
+    out = terminal.console()
     if described:
         _print_model(out, described)
         out.print()
     rows = [(name.replace("_", " "), _text(value)) for name, value in build.items()]
-    show.print_pairs(out, rows, "this build")
+    terminal.print_pairs(out, rows, "this build")
 
 
 def describe(lm: LanguageModel, where: Path) -> dict:
@@ -147,7 +148,7 @@ def _print_model(out, d: dict) -> None:
         ("chat template", f"{template['characters']:,} characters; knows {', '.join(template['uses']) or 'messages only'}"
          if template else "none"),
     ]  # fmt: skip
-    show.print_pairs(out, rows, d["directory"])
+    terminal.print_pairs(out, rows, d["directory"])
 
 
 def _text(value: object) -> str:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmcore.cli import options, show
+from llmcore import terminal
+from llmcore.cli import options
 from llmcore.cli.errors import UsageError
 from llmcore.cli.help import PlainHelp
 
@@ -95,9 +96,9 @@ def next_tokens(
             }
         )
         return
-    out = show.console()
+    out = terminal.console()
     out.print(f"{prompt} …", style="bold", markup=False)
-    show.print_distributions(out, {f"temperature {t:g}": rows for t, rows in columns.items()})
+    terminal.print_distributions(out, {f"temperature {t:g}": rows for t, rows in columns.items()})
 
 
 def _show_words(prompt: str, found: list[Suggestion], json: bool) -> None:
@@ -105,9 +106,9 @@ def _show_words(prompt: str, found: list[Suggestion], json: bool) -> None:
         words = [{"word": word, "probability": p} for word, p in found]
         options.print_json({"prompt": prompt, "words": words})
         return
-    out = show.console()
+    out = terminal.console()
     out.print(f"{prompt} …", style="bold", markup=False)
-    show.print_distributions(out, {"words": [(word, i, p) for i, (word, p) in enumerate(found, 1)]})
+    terminal.print_distributions(out, {"words": [(word, i, p) for i, (word, p) in enumerate(found, 1)]})
 
 
 def _show_stages(lm: LanguageModel, prompt: str, stages: list[tuple[str, np.ndarray]], k: int, json: bool) -> None:
@@ -129,9 +130,9 @@ def _show_stages(lm: LanguageModel, prompt: str, stages: list[tuple[str, np.ndar
             }
         )
         return
-    out = show.console()
+    out = terminal.console()
     out.print(f"{prompt} …", style="bold", markup=False)
-    show.print_distributions(out, columns)
+    terminal.print_distributions(out, columns)
     steps = ", ".join(f"{left[name]:,} after {name}" if i else f"{left[name]:,} tokens" for i, name in enumerate(left))
     out.print(steps, style="dim", markup=False)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llmcore.cli import show
+from llmcore import terminal
 
 
 def plot(
@@ -40,4 +40,4 @@ def plot(
         path = draw_drift(runs[0], out or "words.gif")
     else:
         path = draw_curves(runs, out or "curves.png", smooth)
-    show.console().print(f"drawn in {path}", markup=False)
+    terminal.console().print(f"drawn in {path}", markup=False)

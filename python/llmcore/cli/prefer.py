@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmcore.cli import options, show
+from llmcore import terminal
+from llmcore.cli import options
 from llmcore.cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,23 +44,23 @@ def prefer(
     texts = read_prompts(prompts)
     file = ChoiceFile(out, texts)
     lm = options.load_model(model)
-    terminal = show.console()
+    screen = terminal.console()
     keys = f"1-{n} the best, t a tie, s skip, u undo, q quit"
     while file.next < len(texts):
         number = file.next
         answers = [str(c) for c in _answers(lm, texts[number], n, max_tokens, temperature, top_p, seed + number * n)]
-        _show(terminal, texts[number], answers, f"{number + 1} of {len(texts)}")
+        _show(screen, texts[number], answers, f"{number + 1} of {len(texts)}")
         if not _ask(file, answers, keys):
             break
-    terminal.print(
-        f"{show.counted(file.pairs, 'pair')} in {out}, {show.counted(len(texts) - file.next, 'prompt')} left",
+    screen.print(
+        f"{terminal.counted(file.pairs, 'pair')} in {out}, {terminal.counted(len(texts) - file.next, 'prompt')} left",
         markup=False,
         soft_wrap=True,
     )
     if file.pairs:
         own = options.model_directory(model)
         named = "" if own.resolve() == Path(DPOConfig().model).resolve() else f" --model {quote(str(own))}"
-        terminal.print(f"next: llmcore dpo{named} --data {quote(str(out))}", markup=False, soft_wrap=True)
+        screen.print(f"next: llmcore dpo{named} --data {quote(str(out))}", markup=False, soft_wrap=True)
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -97,7 +98,7 @@ def _show(out: Console, prompt: str, answers: list[str], place: str) -> None:
     table = Table(expand=True, show_lines=True)
     for i in range(len(answers)):
         table.add_column(str(i + 1), ratio=1, overflow="fold")
-    table.add_row(*(Text(show.visible(a) if not a.strip() else a.strip()) for a in answers))
+    table.add_row(*(Text(terminal.visible(a) if not a.strip() else a.strip()) for a in answers))
     out.print(table)
 
 
@@ -113,7 +114,7 @@ def _ask(file: ChoiceFile, answers: list[str], keys: str) -> bool:
         if key == "u":
             if file.undo():
                 return True
-            show.write("there is nothing to undo\n")
+            terminal.write("there is nothing to undo\n")
         elif key in ("t", "s"):
             file.pass_over()
             return True
@@ -121,4 +122,4 @@ def _ask(file: ChoiceFile, answers: list[str], keys: str) -> bool:
             file.choose(answers, int(key) - 1)
             return True
         else:
-            show.write(f"expected {keys}\n")
+            terminal.write(f"expected {keys}\n")

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from llmcore.cli import options, show
+from llmcore import terminal
+from llmcore.cli import options
 from llmcore.cli.config_flags import Config, config_flags
 from llmcore.train.config import PretrainConfig
 
@@ -43,7 +44,7 @@ def pretrain(
     from llmcore.train import pretrain as train
     from llmcore.train.distributed.group import world
 
-    out = show.console()
+    out = terminal.console()
     lm = train(settings, resume=resume, report=Report() if quiet else TerminalReport(), overwrite=overwrite)
     options.remember_model(Path(settings.out))
     if not quiet and world().rank == 0:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from llmcore.cli import options, show
+from llmcore import terminal
+from llmcore.cli import options
 
 # From bits of surprise to a background: at most this many bits -> style.
 _STYLES = ((1, "black on bright_green"), (4, "black on bright_cyan"), (8, "black on bright_yellow"))
@@ -40,14 +41,14 @@ def score(
         scored = [t._asdict() for t in rows]
         options.print_json({**total, "scores": scored})
         return
-    out = show.console()
+    out = terminal.console()
     bits = [-logprob / math.log(2) for _, _, logprob in rows]
-    pieces = [show.token_text(lm.tokenizer.token_bytes(i)) for _, i, _ in rows]
+    pieces = [terminal.token_text(lm.tokenizer.token_bytes(i)) for _, i, _ in rows]
     styles = [next((style for most, style in _STYLES if b <= most), _MOST) for b in bits]
-    show.print_tokens(out, pieces, [f"{b:.1f}" for b in bits], styles)
+    terminal.print_tokens(out, pieces, [f"{b:.1f}" for b in bits], styles)
     if rows.bytes:
         out.print(
-            f"{total['bits']:.1f} bits for {show.counted(len(rows), 'token')} and {show.counted(rows.bytes, 'byte')}: "
+            f"{total['bits']:.1f} bits for {terminal.counted(len(rows), 'token')} and {terminal.counted(rows.bytes, 'byte')}: "
             f"{total['bits_per_byte']:.3f} bits per byte, perplexity {rows.perplexity or math.inf:.1f}",
             style="dim",
         )

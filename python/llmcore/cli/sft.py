@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from llmcore.cli import show, stage
+from llmcore import terminal
+from llmcore.cli import stage
 from llmcore.cli.config_flags import Config, config_flags
 from llmcore.train.config import SFTConfig
 
@@ -52,7 +53,7 @@ def _preview(settings: SFTConfig) -> None:
     rows = read_rows(settings.data)
     lm = load(settings.model, device="cpu")  # of which the tokenizer alone is used
     prepare(lm)
-    out = show.console()
+    out = terminal.console()
     for row in rows[:3]:
         example = example_of(lm, row)
         line = Text()

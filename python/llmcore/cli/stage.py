@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from llmcore.cli import options, show
+from llmcore import terminal
+from llmcore.cli import options
 from llmcore.cli.pretrain import stored_config
 from llmcore.train.config import TuningConfig
 
@@ -40,7 +41,7 @@ def run(train: Callable, config: TuningConfig, resume: bool, overwrite: bool, qu
     if lm is trained:
         options.remember_model(Path(config.out))
     if not quiet and world().rank == 0:
-        out = show.console()
+        out = terminal.console()
         what, n, of = "a model", lm.num_parameters, ""
         if lm is trained and adapters.is_adapted(lm.model):  # a reward model is saved whole
             what, n, of = "an adapter", sum(p.size for p in lm.model.trained().values()), f" (of {config.model})"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmcore.cli import options, show
+from llmcore import terminal
+from llmcore.cli import options
 from llmcore.cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -98,10 +99,12 @@ def tokenize(
     elif count:
         print(len(ids))
     else:
-        console = show.console()
-        show.print_tokens(console, [show.token_text(tok.token_bytes(i)) for i in ids], [str(i) for i in ids])
+        console = terminal.console()
+        terminal.print_tokens(console, [terminal.token_text(tok.token_bytes(i)) for i in ids], [str(i) for i in ids])
         each = f", {len(data) / len(ids):.2f} bytes a token" if ids else ""
-        console.print(f"{show.counted(len(ids), 'token')} for {show.counted(len(data), 'byte')}{each}", style="dim")
+        console.print(
+            f"{terminal.counted(len(ids), 'token')} for {terminal.counted(len(data), 'byte')}{each}", style="dim"
+        )
 
 
 def _known_tokenizer(given: Path | None, pattern: str | None) -> Tokenizer:
@@ -138,7 +141,7 @@ def _show_merges(tok: Tokenizer, data: bytes, json: bool) -> None:
     from rich.text import Text
 
     def spelled(id: int) -> str:
-        return show.token_text(tok.token_bytes(id))
+        return terminal.token_text(tok.token_bytes(id))
 
     pieces = tok.explain_merges(data)
     if json:
@@ -154,7 +157,7 @@ def _show_merges(tok: Tokenizer, data: bytes, json: bool) -> None:
             for p in pieces
         ]
         return options.print_json({"pieces": rows, "tokens": {str(i): name for i, name in sorted(names.items())}})
-    out = show.console()
+    out = terminal.console()
     for number, p in enumerate(pieces):
         table = Table.grid(padding=(0, 2))
         for justify in ("right", "left", "right", "left"):
@@ -164,7 +167,7 @@ def _show_merges(tok: Tokenizer, data: bytes, json: bool) -> None:
         def parts(ids: list[int]) -> Text:
             text = Text()
             for i, id in enumerate(ids):
-                text.append(spelled(id), show.TOKEN_STYLES[i % len(show.TOKEN_STYLES)]).append(" ")
+                text.append(spelled(id), terminal.TOKEN_STYLES[i % len(terminal.TOKEN_STYLES)]).append(" ")
             return text
 
         table.add_row("", Text("bytes", "dim"), "", parts(p.start))
@@ -173,7 +176,7 @@ def _show_merges(tok: Tokenizer, data: bytes, json: bool) -> None:
             table.add_row(str(m.rank), pair, str(m.id), parts(m.tokens))
         if number:
             out.print()
-        out.print(Text(show.token_text(p.piece), "bold"))
+        out.print(Text(terminal.token_text(p.piece), "bold"))
         out.print(table)
         if p.whole:
             out.print(f"a token as it is ({p.tokens[0]}), which goes before all merges", style="dim")
@@ -192,7 +195,7 @@ def _write_shards(
 ) -> None:
     from llmcore.data import tokenize_files
 
-    with show.progress("tokenizing", quiet or json) as update:
+    with terminal.progress("tokenizing", quiet or json) as update:
 
         def progress(done: int, total: int, tokens: int) -> None:
             update(done, total, f"{tokens / 1e6:,.1f}M tokens")
@@ -202,10 +205,10 @@ def _write_shards(
     if json:
         options.print_json({**figures, "shards": len(index["shards"])})
     elif not quiet:
-        console = show.console()
+        console = terminal.console()
         console.print(
-            f"{show.counted(index['tokens'], 'token')} of {show.counted(index['documents'], 'document')} "
-            f"({index['bytes'] / 1e6:.2f} MB) in {show.counted(len(index['shards']), 'shard')} of {index['dtype']} in {out}",
+            f"{terminal.counted(index['tokens'], 'token')} of {terminal.counted(index['documents'], 'document')} "
+            f"({index['bytes'] / 1e6:.2f} MB) in {terminal.counted(len(index['shards']), 'shard')} of {index['dtype']} in {out}",
             markup=False,
         )
         console.print(f"next: llmcore pretrain --data {out}", markup=False)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from llmcore.cli import options, show
+from llmcore import terminal
+from llmcore.cli import options
 
 
 def train_tokenizer(
@@ -74,14 +75,14 @@ def train_tokenizer(
             yield document
 
     began = time.perf_counter()
-    with show.progress("learning tokens", quiet) as progress:
+    with terminal.progress("learning tokens", quiet) as progress:
         tok = Tokenizer.train(texts(), vocab_size, pattern, specials, progress)
     seconds = time.perf_counter() - began
     path.parent.mkdir(parents=True, exist_ok=True)
     tok.save(path)
     if quiet:
         return
-    out_ = show.console()
+    out_ = terminal.console()
     out_.print(
         f"{tok.vocab_size} tokens from {learned / 1e6:.2f} MB in {seconds:.2f} s, saved as {path}",
         markup=False,
@@ -96,6 +97,6 @@ def train_tokenizer(
         out_.print(f"held-out text takes {corpus.validation_bytes / tokens:.2f} bytes a token", style="dim")
     if longest:
         out_.print(
-            "the longest tokens: " + "  ".join(map(show.token_text, reversed(longest))), style="dim", markup=False
+            "the longest tokens: " + "  ".join(map(terminal.token_text, reversed(longest))), style="dim", markup=False
         )
     out_.print(f'next: llmcore tokenize "I love pizza!" --tokenizer {path}', markup=False)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmcore.cli import show
+from llmcore import terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,7 +91,7 @@ def tokens(console: Console, corpus: Corpus) -> Tokenizer:
         f"{seconds:.1f} s. A sentence in tokens, with their numbers:"
     )
     ids = tokenizer.encode_ordinary(SENTENCE)
-    show.print_tokens(console, [show.token_text(tokenizer.token_bytes(i)) for i in ids], [str(i) for i in ids])
+    terminal.print_tokens(console, [terminal.token_text(tokenizer.token_bytes(i)) for i in ids], [str(i) for i in ids])
     return tokenizer
 
 
@@ -162,7 +162,7 @@ def compression(console: Console, corpus: Corpus, bpb: float, quick: bool) -> No
     rows = {**data.compressed_bits_per_byte(b"".join(corpus.validation)), "this model": bpb}
     for name, bits in rows.items():
         style = "bold green" if name == "this model" else None
-        line = f"{name:<12}{show.bar(bits / max(rows.values()), 50, console.encoding)} {bits:.3f}"
+        line = f"{name:<12}{terminal.bar(bits / max(rows.values()), 50, console.encoding)} {bits:.3f}"
         console.print(line, style=style, soft_wrap=True)
     if bpb > rows["gzip -9"]:
         longer = "; the full demo, without --quick, usually does" if quick else ""
@@ -180,7 +180,7 @@ def writing(console: Console, lm, seed: int) -> None:
     prompt = PROMPTS[0]
     console.print(f"{prompt} …", style="bold")
     columns = {f"temperature {t:g}": lm.next_tokens(prompt, 8, temperature=t) for t in TEMPERATURES}
-    show.print_distributions(console, columns)
+    terminal.print_distributions(console, columns)
     console.print()
     console.print("Three completions at temperature 0.7:")
     from rich.text import Text

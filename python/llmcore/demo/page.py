@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmcore import autograd
+from llmcore import autograd, terminal
 from llmcore._files import write_atomically
-from llmcore.cli import show
 from llmcore.demo import base
 from llmcore.demo.measure import COLUMNS, WORDS
 from llmcore.demo.second_half import shown
@@ -36,12 +35,12 @@ def write(out: Path, lm: LanguageModel, figures: Mapping[str, Mapping[str, Any]]
     prompt = base.PROMPTS[0]
     tokens, weights = attention(lm, base.SENTENCE)
     page = template.render(
-        sentence=[(show.token_text(lm.tokenizer.token_bytes(i)), i) for i in ids],
+        sentence=[(terminal.token_text(lm.tokenizer.token_bytes(i)), i) for i in ids],
         map=word_map(lm),
         curves=[c for c in _curves(out) if c.points],
         prompt=prompt,
         bars={t: lm.next_tokens(prompt, 8, temperature=t) for t in base.TEMPERATURES},
-        attention={"tokens": [show.visible(t) for t in tokens], "weights": weights.tolist()},
+        attention={"tokens": [terminal.visible(t) for t in tokens], "weights": weights.tolist()},
         stages={name: STAGES[name] for name in figures},
         questions=_side_by_side(figures),
         columns=COLUMNS,
