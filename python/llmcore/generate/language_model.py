@@ -304,8 +304,8 @@ class LanguageModel:
         path = Path(path)
         if path.suffix == ".gguf":
             return save.save_gguf(self.merged(), path, dtype)
-        save = save.save_adapter if adapters.is_adapted(self.model) else save.save_folder
-        return save(self, path, dtype)
+        write = save.save_adapter if adapters.is_adapted(self.model) else save.save_folder
+        return write(self, path, dtype)
 
 
 _ASKED = {f.name for f in dataclasses.fields(completion.Asked)}
