@@ -10,11 +10,11 @@ if(LLMCORE_CUDA)
   if(CMAKE_CUDA_COMPILER)
     set(CMAKE_CUDA_ARCHITECTURES ${LLMCORE_CUDA_TARGETS})
     enable_language(CUDA)
-    file(GLOB LLMCORE_CUDA_SOURCES CONFIGURE_DEPENDS csrc/cuda/*.cu)
+    file(GLOB LLMCORE_CUDA_SOURCES CONFIGURE_DEPENDS cuda/*.cu)
     add_library(llmcore_cuda SHARED ${LLMCORE_CUDA_SOURCES})
     set_target_properties(llmcore_cuda PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_VISIBILITY_PRESET hidden
-      CUDA_RUNTIME_LIBRARY Static)
-    target_include_directories(llmcore_cuda PRIVATE csrc)
+      CUDA_RUNTIME_LIBRARY Static LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR})
+    target_include_directories(llmcore_cuda PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
     # -v: registers and spills of every kernel, for tools/ptxas_report.py; the compiler's host warnings as for the core.
     target_compile_options(llmcore_cuda PRIVATE -Xptxas=-v --compress-mode=size -Xcompiler=-Wall,-Wextra
       $<$<BOOL:${LLMCORE_WERROR}>:-Xcompiler=-Werror -Werror=all-warnings>)

@@ -27,7 +27,7 @@ function(llmcore_add_isa_kernels)
       set(LLMCORE_HAVE_${ISA} TRUE)
     endif()
     if(LLMCORE_HAVE_${ISA})
-      add_library(kernels_${isa} OBJECT csrc/cpu/isa_kernels.cpp)
+      add_library(kernels_${isa} OBJECT cpu/isa_kernels.cpp)
       # GCC 12's _mm512_undefined_ps trips its own -Wmaybe-uninitialized (GCC bug 105593).
       # -fno-math-errno lets sqrt inline; contraction is what FMA kernels want and is the same for every thread count.
       # GCC 12 warns about its own AVX-512 headers (bug 105593), hence -Wno-uninitialized.
