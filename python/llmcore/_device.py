@@ -11,7 +11,7 @@ from pathlib import Path
 
 DEVICES = ("cpu", "cuda")
 VARIABLE = "LLMCORE_DEVICE"
-LIBRARY = "libllmcore_cuda.so"  # beside the core, where the build had nvcc
+LIBRARY = "libllmcore_cuda.so"  # beside the core, where the build made it
 
 _default: str | None = None  # until somebody sets or asks: LLMCORE_DEVICE, else the CPU
 _cuda_ready = False
