@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llmcore import __version__
+from llmcore._version import __version__
 from llmcore.cli import (
     bench,
     chat,

@@ -25,7 +25,7 @@ def on_device(command: Callable) -> Callable:
     def run(**values: Any) -> None:
         given = values.pop("device")
         if given is not None:
-            from llmcore import set_device
+            from llmcore._device import set_device
 
             set_device(given)
         command(**values)

@@ -82,8 +82,8 @@ def load_model(
     given: Path | None, device: str | None = None, quantize: str | None = None, threads: int | None = None
 ) -> LanguageModel:
     """The model to use, on as many threads from now on."""
-    from llmcore import set_num_threads
     from llmcore.generate import load
+    from llmcore.runtime import set_num_threads
 
     if threads is not None:
         set_num_threads(threads)
