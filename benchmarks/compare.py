@@ -114,7 +114,7 @@ def compare(workload: Workload, seconds: float) -> dict:
     """Check every side, then time them in turns. Returns medians in seconds, and the median over the turns of the best
     peer's time to llmcore's (None without a peer)."""
     from peers import as_numpy
-    from tolerances import assert_close
+    from support.tolerances import assert_close
 
     expected = None if workload.check else workload.expected()
     repeats = {}

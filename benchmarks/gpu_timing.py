@@ -18,7 +18,7 @@ import torch
 
 import llmcore
 from llmcore import _core
-from tolerances import tolerance
+from support.tolerances import tolerance
 
 SLICE = 0.03  # seconds of a turn at least
 

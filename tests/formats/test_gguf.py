@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats.gguf_files import gguf, string, value
 from llmcore.formats.gguf import TYPES, load_gguf
+from support.gguf_files import gguf, string, value
 
 METADATA = {
     "general.architecture": "llama",

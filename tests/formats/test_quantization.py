@@ -5,23 +5,10 @@ import struct
 import numpy as np
 import pytest
 
-from llmcore.formats.gguf import TYPES, GGUFTensor
+from llmcore.formats.gguf import GGUFTensor
 from llmcore.formats.quantization import ENCODERS, dequantize, encode
 from llmcore.models.weights import Part
-
-NAMES = {kind.name: (number, kind) for number, kind in TYPES.items()}
-
-
-def tensor(name: str, rows: int = 3, width: int = 512, seed: int = 0) -> GGUFTensor:
-    """Random bytes; floats where they are floats."""
-    kind = NAMES[name][1]
-    rng = np.random.default_rng(seed)
-    if kind.elements == 1:
-        values = rng.standard_normal(rows * width).astype("<f2" if name == "F16" else "<f4")
-        data = values.view(np.uint8) if name != "BF16" else (values.view("<u4") >> 16).astype("<u2").view(np.uint8)
-    else:
-        data = rng.integers(0, 256, rows * width // kind.elements * kind.bytes, np.uint8)
-    return GGUFTensor("w", (rows, width), kind, data)
+from support.quantized import NAMES, random_tensor
 
 
 def one_by_one(name: str, block: bytes) -> list[float]:
@@ -39,7 +26,7 @@ def one_by_one(name: str, block: bytes) -> list[float]:
 
 @pytest.mark.parametrize("name", ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
 def test_blocks_of_32(name):
-    t = tensor(name)
+    t = random_tensor(name)
     blocks = [b.tobytes() for b in t.data.reshape(-1, t.type.bytes)]
     expected = np.array([one_by_one(name, b) for b in blocks]).reshape(t.shape)
     np.testing.assert_allclose(dequantize(t), expected, rtol=1e-6)
@@ -48,7 +35,7 @@ def test_blocks_of_32(name):
 @pytest.mark.parametrize("name", ["F32", "F16", "BF16"])
 def test_floats(name):
     expected = np.random.default_rng(0).standard_normal((3, 512))
-    got = dequantize(tensor(name))
+    got = dequantize(random_tensor(name))
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, expected, rtol={"F32": 1e-6, "F16": 1e-3, "BF16": 8e-3}[name], atol=1e-6)
 
@@ -59,13 +46,13 @@ def test_floats(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_type_as_the_package_does(name, seed):
     package = pytest.importorskip("gguf", reason="gguf is not installed")
-    t = tensor(name, rows=5, width=1024, seed=seed)
+    t = random_tensor(name, rows=5, width=1024, seed=seed)
     theirs = package.quants.dequantize(t.data.reshape(5, -1), package.GGMLQuantizationType(NAMES[name][0]))
     assert np.array_equal(dequantize(t), theirs, equal_nan=True)
 
 
 def test_longer_than_a_chunk():
-    t = tensor("Q8_0", rows=2049, width=544)
+    t = random_tensor("Q8_0", rows=2049, width=544)
     first = GGUFTensor("w", (1, 544), t.type, t.data[: t.data.size // 2049])
     last = GGUFTensor("w", (1, 544), t.type, t.data[-(t.data.size // 2049) :])
     whole = dequantize(t)

@@ -71,13 +71,12 @@ def good_file(kind: str) -> bytes:
         tokens = enumerate(tokenizer.vocabulary.tokens)
         return b"".join(base64.b64encode(token) + b" %d\n" % id for id, token in tokens if token)
     if kind == "model":
-        from tokenizer import sentencepiece_files
+        from support import sentencepiece_files
 
         return sentencepiece_files.model(sentencepiece_files.llama_pieces(["ab", "abc", "\u2581ab", "\u2581abc"]))
-    from formats.gguf_files import gguf
-    from tokenizer.test_gguf_vocabulary import metadata
+    from support.gguf_files import gguf, vocabulary_metadata
 
-    return gguf(metadata(tokenizer, "llama-bpe"))
+    return gguf(vocabulary_metadata(tokenizer, "llama-bpe"))
 
 
 def target(kind: str) -> Callable[[bytes], None]:

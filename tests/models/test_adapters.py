@@ -11,8 +11,8 @@ from llmcore import models, nn
 from llmcore.formats import safetensors
 from llmcore.generate import LanguageModel, load
 from llmcore.models import adapters
-from models.small import CONFIGS
-from tolerances import assert_close
+from support.small_models import CONFIGS
+from support.tolerances import assert_close
 
 TOKENIZER = llmcore.Tokenizer.train(iter(["some text"]), 260, pattern="gpt2")
 

@@ -9,8 +9,8 @@ import pytest
 import llmcore
 from llmcore import _core, autograd, models
 from llmcore.models import DecodeStep
-from models.small import CONFIGS
-from threads import assert_same_bits
+from support.small_models import CONFIGS
+from support.threads import assert_same_bits
 
 
 def make(name, dtype="float32", quantize=None):

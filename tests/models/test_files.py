@@ -8,7 +8,7 @@ import pytest
 import llmcore
 from llmcore import models
 from llmcore.generate import LanguageModel
-from models.small import CONFIGS
+from support.small_models import CONFIGS
 
 
 @pytest.fixture(scope="module")

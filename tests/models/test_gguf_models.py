@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 import llmcore
-from formats.gguf_files import gguf
 from llmcore import models
-from tokenizer.test_gguf_vocabulary import metadata as vocabulary_fields
+from support.gguf_files import gguf, vocabulary_metadata
 
 WIDTH, LAYERS, HEADS, KV_HEADS, FFN, CONTEXT = 32, 2, 4, 2, 64, 64
 
@@ -36,7 +35,7 @@ def fields(tokenizer) -> dict:
         "llama.rope.freq_base": np.float32(5000.0),
         "llama.rope.dimension_count": np.uint32(WIDTH // HEADS),
         "tokenizer.ggml.eos_token_id": np.uint32(tokenizer.end_of_text),
-        **vocabulary_fields(tokenizer, "gpt-2"),
+        **vocabulary_metadata(tokenizer, "gpt-2"),
     }
 
 

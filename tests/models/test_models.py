@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 import llmcore
-from arrays import assert_repeats
 from llmcore import models
 from llmcore._tensor import array_to_numpy
-from models.reference import gpt2_logits, llama_logits, weights_of
-from tolerances import GRADCHECK, assert_close
+from support.arrays import assert_repeats
+from support.model_twins import gpt2_logits, llama_logits, weights_of
+from support.tolerances import GRADCHECK, assert_close
 
 CASES = {
     "gpt2": (models.GPT2, models.GPT2Config(vocab_size=101, context=40, width=48, layers=2, heads=3), gpt2_logits),

@@ -11,8 +11,8 @@ import pytest
 from llmcore import models
 from llmcore._tensor import array_to_numpy
 from llmcore.formats import safetensors
-from models.small import CONFIGS
-from tolerances import assert_close
+from support.small_models import CONFIGS
+from support.tolerances import assert_close
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("default")]
 

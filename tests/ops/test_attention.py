@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 import llmcore
-from arrays import assert_repeats, put
-from gradcheck import NUMPY
 from llmcore import _core, ops
 from llmcore._tensor import array_to_numpy, to_array
 from reference import attention as reference
-from tolerances import GRADCHECK, assert_close
+from support.arrays import assert_repeats, put
+from support.gradcheck import NUMPY
+from support.tolerances import GRADCHECK, assert_close
 
 DTYPES = ["float32", "bfloat16"]
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 import llmcore
-from arrays import assert_repeats
-from gradcheck import NUMPY
 from llmcore import _core, ops
 from llmcore._tensor import array_to_numpy, to_array
 from reference import attention as reference
-from threads import assert_same_bits
-from tolerances import GRADCHECK, assert_close
+from support.arrays import assert_repeats
+from support.gradcheck import NUMPY
+from support.threads import assert_same_bits
+from support.tolerances import GRADCHECK, assert_close
 
 DTYPES = ["float32", "bfloat16"]
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from arrays import array, assert_repeats, put
-from gradcheck import NUMPY
 from llmcore import _core, autograd, ops
 from llmcore._tensor import array_to_numpy
 from reference import attention as reference
-from threads import assert_same_bits
-from tolerances import assert_close
+from support.arrays import array, assert_repeats, put
+from support.gradcheck import NUMPY
+from support.threads import assert_same_bits
+from support.tolerances import assert_close
 
 BLOCK = 64
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import llmcore
-from arrays import array
-from gradcheck import NUMPY, gradcheck, gradients, random, representable
 from llmcore import _core, ops
 from reference import elementwise as reference
-from threads import assert_same_bits
-from tolerances import assert_close
+from support.arrays import array
+from support.gradcheck import NUMPY, gradcheck, gradients, random, representable
+from support.threads import assert_same_bits
+from support.tolerances import assert_close
 
 DTYPES = ["float32", "bfloat16"]
 SHAPES = [(), (1,), (15,), (3, 17), (2, 3, 64), (70000,)]

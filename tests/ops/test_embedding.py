@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 import llmcore
-from arrays import array
-from gradcheck import NUMPY, random
 from llmcore import _core, ops
-from threads import assert_same_bits
-from tolerances import assert_close
+from support.arrays import array
+from support.gradcheck import NUMPY, random
+from support.threads import assert_same_bits
+from support.tolerances import assert_close
 
 DTYPES = ["float32", "bfloat16"]
 

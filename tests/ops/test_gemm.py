@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import llmcore
-from gradcheck import NUMPY, gradcheck, gradients, random
 from llmcore import ops
 from reference import gemm as reference
-from threads import assert_same_bits
-from tolerances import assert_close
+from support.gradcheck import NUMPY, gradcheck, gradients, random
+from support.threads import assert_same_bits
+from support.tolerances import assert_close
 
 DTYPES = ["float32", "bfloat16"]
 # Rows of a micro-kernel are 6 or 16 and 48, a panel is 64 columns of two halves, k is taken in 32s.

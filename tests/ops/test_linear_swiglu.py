@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 import llmcore
-from gradcheck import NUMPY, gradcheck, gradients, random
 from llmcore import _core, nn, ops, optim
 from reference import gemm as reference
-from threads import assert_same_bits
-from tolerances import assert_close
+from support.gradcheck import NUMPY, gradcheck, gradients, random
+from support.threads import assert_same_bits
+from support.tolerances import assert_close
 
 DTYPES = ["float32", "bfloat16"]
 # Rows, columns that are left, k: around the blocks of rows, 32 columns of a pair, k in 32s and the passes over long k.

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from gradcheck import gradcheck, gradients, random
 from llmcore import ops
 from reference import loss as reference
-from threads import assert_same_bits
-from tolerances import assert_close
+from support.gradcheck import gradcheck, gradients, random
+from support.threads import assert_same_bits
+from support.tolerances import assert_close
 
 DTYPES = ["float32", "bfloat16"]
 SHAPES = [(1, 1), (3, 2), (2, 3, 17), (5, 1000), (4, 2049), (2, 50304), (300, 65)]

@@ -4,9 +4,9 @@ csrc/cpu/simd.h and gelu.inl state."""
 import numpy as np
 import pytest
 
-from arrays import array
 from llmcore import _core, ops
 from reference import elementwise as reference
+from support.arrays import array
 
 TINY, HUGE = np.finfo(np.float32).tiny, np.finfo(np.float32).max  # the normal numbers
 EVERY = np.arange(0, 2**32, 1009, dtype=np.uint64).astype(np.uint32).view(np.float32)  # 4 million bit patterns

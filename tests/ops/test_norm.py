@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 import llmcore
-from gradcheck import gradcheck, gradients, random
 from llmcore import _core, ops
 from reference import norm as reference
-from threads import assert_same_bits
-from tolerances import assert_close
+from support.gradcheck import gradcheck, gradients, random
+from support.threads import assert_same_bits
+from support.tolerances import assert_close
 
 DTYPES = ["float32", "bfloat16"]
 SHAPES = [(1, 1), (3, 2), (2, 3, 7), (5, 16), (4, 33), (130, 64), (9, 768), (2, 1030), (600, 96)]

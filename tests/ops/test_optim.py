@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from arrays import array
-from gradcheck import random
 from llmcore import _core, nn, optim
 from reference import optim as reference
-from threads import assert_same_bits
-from tolerances import assert_close
+from support.arrays import array
+from support.gradcheck import random
+from support.threads import assert_same_bits
+from support.tolerances import assert_close
 
 SETTINGS = {"lr": 3e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1}
 

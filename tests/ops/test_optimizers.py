@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from arrays import array
-from gradcheck import random
 from llmcore import _core, nn, optim
 from llmcore._core import DType
 from llmcore.optim.muon import orthogonalised
 from reference import optim as reference
-from threads import assert_same_bits
-from tolerances import assert_close
+from support.arrays import array
+from support.gradcheck import random
+from support.threads import assert_same_bits
+from support.tolerances import assert_close
 
 SIZES = [(7, 5), (64, 64), (40, 100), (100, 40), (96, 32)]
 

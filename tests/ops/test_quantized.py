@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 
 import llmcore
-from formats.test_quantization import tensor
-from gradcheck import random
 from llmcore import _core, nn, ops
 from llmcore._tensor import Tensor, array_to_numpy
 from llmcore.formats.gguf import TYPES, GGUFTensor
@@ -13,8 +11,10 @@ from llmcore.formats.quantization import dequantize, encode
 from llmcore.models.weights import Encoded, Piece, Stored
 from llmcore.ops.deferred import Deferred
 from reference import quantized as reference
-from threads import assert_same_bits
-from tolerances import assert_close
+from support.gradcheck import random
+from support.quantized import random_tensor
+from support.threads import assert_same_bits
+from support.tolerances import assert_close
 
 DTYPES = ["float32", "bfloat16"]
 KINDS = {t.name: t for t in TYPES.values() if t.elements > 1}
@@ -178,7 +178,7 @@ def test_hostile_numbers_do_no_harm():
         out = ops.linear(x, w).numpy()
         assert np.isfinite(out[1]).all()
         assert np.isfinite(out[0]).all() == np.isfinite(bad)
-    noise = tensor("Q6_K", rows=16, width=256)
+    noise = random_tensor("Q6_K", rows=16, width=256)
     matrix = _core.QuantizedMatrix([("Q6_K", _core.from_numpy(noise.data.reshape(16, -1)))], 256)
     assert matrix.shape == (16, 256)
 

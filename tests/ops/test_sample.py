@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import llmcore
-from gradcheck import random, representable
 from llmcore import ops
 from reference import sample as reference
-from threads import assert_same_bits
+from support.gradcheck import random, representable
+from support.threads import assert_same_bits
 
 FILTERS = [
     {},

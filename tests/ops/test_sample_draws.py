@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import llmcore
-from arrays import array
-from gradcheck import random
 from llmcore import _core, ops
 from reference import sample as reference
+from support.arrays import array
+from support.gradcheck import random
 
 SAMPLERS = {
     "greedy": {"temperature": 0.0},

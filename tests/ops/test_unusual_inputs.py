@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import llmcore
-from gradcheck import NUMPY, random
 from llmcore import ops
 from reference import attention as attention_twin
 from reference import elementwise, gemm, loss, norm, rope, softmax
-from tolerances import tolerance
+from support.gradcheck import NUMPY, random
+from support.tolerances import tolerance
 
 
 class Case(NamedTuple):

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 import llmcore
 from llmcore.tokenizer import Tokenizer, Vocabulary
 from llmcore.tokenizer.patterns import NAMES
-from tokenizer import reference
+from support import plain_tokenizer
 
 
 @pytest.fixture(scope="session")
 def twin(tokenizer):
-    return reference.Encoder(tokenizer.vocabulary.tokens, tokenizer.merges, tokenizer.pattern)
+    return plain_tokenizer.Encoder(tokenizer.vocabulary.tokens, tokenizer.merges, tokenizer.pattern)
 
 
-@given(data=reference.DATA)
+@given(data=plain_tokenizer.DATA)
 def test_agrees_with_the_twin_and_loses_nothing(tokenizer, twin, data):
     ids = tokenizer.encode_ordinary(data)
     assert ids == twin.encode(data)
@@ -54,10 +54,10 @@ def vocabularies(draw):
 
 @given(vocabularies(), st.text("ab", max_size=200))
 def test_any_merge_list_short_and_long_pieces(vocabulary, text):
-    encoder = reference.Encoder(vocabulary.tokens, vocabulary.merges, "gpt2")
+    encoder = plain_tokenizer.Encoder(vocabulary.tokens, vocabulary.merges, "gpt2")
     assert Tokenizer(vocabulary).encode(text) == encoder.encode(text.encode())
     by_rank = Vocabulary(vocabulary.tokens, None, "gpt2")
-    encoder = reference.Encoder(vocabulary.tokens, None, "gpt2")
+    encoder = plain_tokenizer.Encoder(vocabulary.tokens, None, "gpt2")
     assert Tokenizer(by_rank).encode(text) == encoder.encode(text.encode())
 
 
@@ -72,9 +72,9 @@ def test_any_merge_list_of_one_letter(data, n):
     merges = cuts if in_order else data.draw(st.permutations(cuts))
     merges = [m for m in merges if data.draw(st.integers(0, 3))] if data.draw(st.booleans()) else merges
     text = "a" * n
-    expected = reference.Encoder(tokens, merges, "gpt2").encode(text.encode())
+    expected = plain_tokenizer.Encoder(tokens, merges, "gpt2").encode(text.encode())
     assert Tokenizer(Vocabulary(tokens, merges, "gpt2")).encode(text) == expected
-    expected = reference.Encoder(tokens, None, "gpt2").encode(text.encode())
+    expected = plain_tokenizer.Encoder(tokens, None, "gpt2").encode(text.encode())
     assert Tokenizer(Vocabulary(tokens, None, "gpt2")).encode(text) == expected
 
 
@@ -206,7 +206,7 @@ def test_many_special_tokens_are_found_in_linear_time():
     assert tokenizer.encode(text * 3, allowed_special=list(special_ids)) == [*special_ids.values()] * 3
 
 
-@given(data=reference.DATA, text=reference.TEXTS)
+@given(data=plain_tokenizer.DATA, text=plain_tokenizer.TEXTS)
 def test_offsets_are_where_tokens_begin(tokenizer, data, text):
     ids, starts = tokenizer.encode_offsets(data, allowed_special="all")
     assert ids.tolist() == tokenizer.encode(data, allowed_special="all")
@@ -290,7 +290,7 @@ def test_ids_of_the_wrong_type(tokenizer, bad):
         tokenizer.decode(bad)
 
 
-@given(data=st.lists(st.one_of(reference.DATA, st.just("\ufffd😀".encode()))).map(b"".join), whole=st.booleans())
+@given(data=st.lists(st.one_of(plain_tokenizer.DATA, st.just("\ufffd😀".encode()))).map(b"".join), whole=st.booleans())
 def test_stream_decoder(tokenizer, data, whole):
     """Against Python's own incremental decoder, byte by byte, and its decoder of the whole."""
     ids = tokenizer.encode_ordinary(data) if whole else list(data)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llmcore import _core
 from llmcore.tokenizer import Tokenizer, Vocabulary
 from llmcore.tokenizer.patterns import NAMES
-from tokenizer.changes import put
+from support.changes import put
 
 
 @pytest.fixture

@@ -3,31 +3,11 @@
 import numpy as np
 import pytest
 
-from formats.gguf_files import gguf
 from llmcore.tokenizer import Tokenizer
-from llmcore.tokenizer.formats.byte_level import byte_alphabet
 from llmcore.tokenizer.formats.gguf import PATTERNS as _GGUF_PATTERNS
 from llmcore.tokenizer.formats.gguf import gguf_metadata
 from llmcore.tokenizer.vocabulary import Vocabulary
-
-NORMAL, CONTROL, UNUSED = 1, 3, 5
-
-
-def metadata(tokenizer: Tokenizer, pre: str) -> dict:
-    """What a converter writes for this tokenizer."""
-    alphabet = byte_alphabet()
-    v = tokenizer.vocabulary
-    spelled = ["".join(alphabet[b] for b in token) for token in v.tokens]
-    kinds = [NORMAL if token else UNUSED for token in v.tokens]
-    for text, id in v.special_tokens.items():
-        spelled[id], kinds[id] = text, CONTROL
-    return {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": pre,
-        "tokenizer.ggml.tokens": spelled,
-        "tokenizer.ggml.token_type": np.array(kinds, np.int32),
-        "tokenizer.ggml.merges": [f"{spelled[a]} {spelled[b]}" for a, b in v.merges],
-    }
+from support.gguf_files import UNUSED, gguf, vocabulary_metadata
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +25,14 @@ def load(tmp_path, fields) -> Tokenizer:
 def test_same_tokenizer(tmp_path, corpus, pre):
     pattern, whole_piece_first = _GGUF_PATTERNS[pre]
     trained = Tokenizer.train(iter([corpus[:20_000]]), 500, pattern=pattern)
-    loaded = load(tmp_path, metadata(trained, pre))
+    loaded = load(tmp_path, vocabulary_metadata(trained, pre))
     assert loaded.vocabulary == trained.vocabulary._replace(whole_piece_first=whole_piece_first)
     assert loaded.encode("The cat 123 <|endoftext|>", "all") == trained.encode("The cat 123 <|endoftext|>", "all")
 
 
 def test_bytes_without_a_token(tmp_path, small):
     """SmolLM2's own vocabulary lacks 21 bytes: text with them is refused, never lost."""
-    fields = metadata(small, "gpt-2")
+    fields = vocabulary_metadata(small, "gpt-2")
     missing = (0x7A, 0xFF)  # z
     for byte in missing:
         fields["tokenizer.ggml.tokens"][byte] = f"[PAD{byte}]"
@@ -87,11 +67,11 @@ def test_bytes_without_a_token(tmp_path, small):
 )
 def test_broken_vocabularies(tmp_path, small, change, message):
     with pytest.raises(ValueError, match=rf"\[load\] .*model.gguf: {message}"):
-        load(tmp_path, metadata(small, "gpt-2") | change)
+        load(tmp_path, vocabulary_metadata(small, "gpt-2") | change)
 
 
 def test_two_tokens_of_one_spelling(tmp_path, small):
-    fields = metadata(small, "gpt-2")
+    fields = vocabulary_metadata(small, "gpt-2")
     fields["tokenizer.ggml.tokens"][3] = fields["tokenizer.ggml.tokens"][4]
     with pytest.raises(ValueError, match=r"tokenizer.ggml.tokens\[4\]: expected a string that no other token has"):
         load(tmp_path, fields)

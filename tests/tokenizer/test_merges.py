@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from llmcore.tokenizer import Tokenizer, Vocabulary
-from tokenizer.reference import DATA, TEXTS
+from support.plain_tokenizer import DATA, TEXTS
 
 BY_RANK = [*(bytes([b]) for b in range(256)), b"ab", b"bc", b"abc", b"cd", b" ab", b"abcd", b"  "]
 

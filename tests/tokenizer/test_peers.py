@@ -19,7 +19,7 @@ from llmcore.tokenizer import Tokenizer
 from llmcore.tokenizer.formats.byte_level import byte_alphabet
 from llmcore.tokenizer.normalize import nfc
 from llmcore.tokenizer.patterns import NAMES, REGEX
-from tokenizer import reference
+from support import plain_tokenizer
 
 pytestmark = pytest.mark.peers
 
@@ -113,7 +113,7 @@ def test_every_code_point_alone(trained, theirs):
                 assert ours == encode(text), f"{name}, U+{ord(c):04X}, {text!r}"
 
 
-@given(text=reference.TEXTS)
+@given(text=plain_tokenizer.TEXTS)
 def test_random_unicode(trained, theirs, text):
     ours = trained.encode_ordinary(text)
     for name, encode in theirs.items():
@@ -146,7 +146,7 @@ def offset_encoders(trained, tmp_path_factory):
     return hugging_face, as_tiktoken(trained) if trained.pattern in TIKTOKEN_REGEX else None
 
 
-@given(text=reference.TEXTS)
+@given(text=plain_tokenizer.TEXTS)
 def test_offsets_as_tiktoken_and_hugging_face(trained, offset_encoders, text):
     ids, starts = trained.encode_offsets(text)
     hugging_face, tiktoken = offset_encoders

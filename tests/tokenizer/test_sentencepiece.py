@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llmcore
-from formats.gguf_files import gguf
 from llmcore.tokenizer import SentencePieceVocabulary, Tokenizer
-from tokenizer import reference
-from tokenizer import sentencepiece_files as files
-from tokenizer.changes import put
+from support import plain_tokenizer
+from support import sentencepiece_files as files
+from support.changes import put
+from support.gguf_files import gguf
 
 MERGES = [
     "\u2581t",
@@ -48,7 +48,8 @@ def llama(pieces, tmp_path_factory) -> Tokenizer:
 
 TEXT = st.lists(
     st.one_of(
-        st.sampled_from([*"ab é.\n\x00", "the ", "  ", "cat", "<s>", "<0x41>", "\u4e2d", "\U0001f600"]), reference.KNOWN
+        st.sampled_from([*"ab é.\n\x00", "the ", "  ", "cat", "<s>", "<0x41>", "\u4e2d", "\U0001f600"]),
+        plain_tokenizer.KNOWN,
     ),
     max_size=30,
 ).map("".join)
@@ -94,7 +95,7 @@ def test_any_vocabulary_as_the_twin(vocabulary, text):
     data = text if isinstance(text, bytes) else text.encode()
     tokenizer = Tokenizer(vocabulary)
     ids = tokenizer.encode_ordinary(data)
-    assert ids == reference.SentencePieceEncoder(vocabulary).encode(data)
+    assert ids == plain_tokenizer.SentencePieceEncoder(vocabulary).encode(data)
     assert ids == tokenizer.encode_ordinary(data)  # from the cache
     plain = data.replace("\u2581".encode(), b" ")
     loses_space = vocabulary.prefix_unless_space and plain[:1] == b" "
@@ -170,7 +171,10 @@ def test_any_number_of_threads_gives_the_same_ids(llama, pieces):
         llmcore.set_num_threads(before)
     for other in results[1:]:
         assert all(map(np.array_equal, results[0], other))
-    assert results[0][0].tolist() == reference.SentencePieceEncoder(llama.vocabulary).encode(sentence.encode()) * 20_000
+    assert (
+        results[0][0].tolist()
+        == plain_tokenizer.SentencePieceEncoder(llama.vocabulary).encode(sentence.encode()) * 20_000
+    )
 
 
 @pytest.mark.parametrize("unit", ["a", " ", "an", "\u00e9", "\U0001f600", "\u2581", "\xff"])

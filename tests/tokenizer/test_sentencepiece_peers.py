@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from llmcore.tokenizer import Tokenizer
-from tokenizer import reference
+from support import plain_tokenizer
 
 pytestmark = pytest.mark.peers
 
@@ -48,7 +48,7 @@ TRICKY = st.sampled_from(
         "\u2581\u2581",
     ]
 )
-TEXTS = st.lists(st.one_of(TRICKY, TRICKY, st.just(" "), reference.KNOWN), max_size=40).map("".join)
+TEXTS = st.lists(st.one_of(TRICKY, TRICKY, st.just(" "), plain_tokenizer.KNOWN), max_size=40).map("".join)
 
 
 def peer(name):

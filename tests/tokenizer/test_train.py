@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llmcore import num_threads, set_num_threads
 from llmcore.tokenizer import Tokenizer
 from llmcore.tokenizer.patterns import NAMES
-from tokenizer import reference
+from support import plain_tokenizer
 
 SMALL = st.lists(st.text(st.sampled_from("aabbc \n1'"), max_size=60), min_size=1, max_size=4).filter(any)
 
@@ -18,7 +18,7 @@ SMALL = st.lists(st.text(st.sampled_from("aabbc \n1'"), max_size=60), min_size=1
 @given(SMALL, st.integers(256, 320), st.sampled_from(NAMES))
 def test_training_agrees_with_the_naive_one(texts, vocab_size, pattern):
     tokenizer = Tokenizer.train(iter(texts), vocab_size, pattern=pattern, special_tokens=[])
-    tokens, merges = reference.train([text.encode() for text in texts], vocab_size, pattern)
+    tokens, merges = plain_tokenizer.train([text.encode() for text in texts], vocab_size, pattern)
     assert tokenizer.vocabulary.tokens == tokens
     assert tokenizer.merges == merges
 
@@ -36,14 +36,14 @@ def test_training_agrees_where_most_pairs_are_rare(words, vocab_size):
     """More words than merges: the trainer leaves rare pairs out, and has to count them after all."""
     text = " ".join(f"{word} " * count for word, count in words)
     tokenizer = Tokenizer.train(iter([text]), vocab_size, special_tokens=[])
-    tokens, merges = reference.train([text.encode()], vocab_size, "cl100k")
+    tokens, merges = plain_tokenizer.train([text.encode()], vocab_size, "cl100k")
     assert (tokenizer.vocabulary.tokens, tokenizer.merges) == (tokens, merges)
 
 
 def test_training_agrees_on_real_text(corpus):
     text = corpus[:20_000]
     tokenizer = Tokenizer.train(iter([text]), 256 + 300, special_tokens=[])
-    tokens, merges = reference.train([text.encode()], 256 + 300, "cl100k")
+    tokens, merges = plain_tokenizer.train([text.encode()], 256 + 300, "cl100k")
     assert tokenizer.vocabulary.tokens == tokens
     assert tokenizer.merges == merges
 
@@ -53,7 +53,7 @@ def test_runs_may_spell_a_token_twice():
     it."""
     runs = [("a" * length + " ") * count for length, count in zip(range(2, 40), range(60, 20, -1), strict=False)]
     tokenizer = Tokenizer.train(iter(runs), 300, special_tokens=[])
-    tokens, merges = reference.train([run.encode() for run in runs], 300, "cl100k")
+    tokens, merges = plain_tokenizer.train([run.encode() for run in runs], 300, "cl100k")
     assert (tokenizer.vocabulary.tokens, tokenizer.merges) == (tokens, merges)
     assert len(set(tokens)) == len(tokens)
 

@@ -11,7 +11,7 @@ import pytest
 from llmcore import _device
 from llmcore.train import PretrainConfig, Report, pretrain
 from llmcore.train.checkpoint import latest_checkpoint
-from runs import assert_same_weights
+from support.runs import assert_same_weights
 
 # host: every test says itself what runs where.
 pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.host]

@@ -16,7 +16,7 @@ from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import DPOConfig, Report, dpo
 from llmcore.train.stages.dpo import LOSSES, Preference
 from llmcore.train.stages.pairs import pair_of
-from runs import CHATML, SPECIALS, assert_same_weights
+from support.runs import CHATML, SPECIALS, assert_same_weights
 
 QUESTIONS = [f"What is {a} and {b}?" for a in "abcdef" for b in "uvwxyz"]
 

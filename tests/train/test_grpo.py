@@ -14,7 +14,7 @@ from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import GRPOConfig, Report, SFTConfig, grpo, sft
 from llmcore.train.stages.grpo import GroupRelative
 from llmcore.train.stages.rewards import BUILT_IN, Rewards, open_rewards
-from runs import CHATML, SPECIALS, assert_same_weights
+from support.runs import CHATML, SPECIALS, assert_same_weights
 
 ARMS = ("left", "right")
 

@@ -14,7 +14,7 @@ from llmcore.generate import LanguageModel
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import Report
 from llmcore.train.checkpoint import latest_checkpoint, load_checkpoint
-from runs import CHATML, SPECIALS
+from support.runs import CHATML, SPECIALS
 
 STAGES = {
     "sft": train.SFTConfig,

@@ -12,7 +12,7 @@ from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import KTOConfig, Report, kto
 from llmcore.train.stages.kto import Unpaired
-from runs import CHATML, SPECIALS, assert_same_weights
+from support.runs import CHATML, SPECIALS, assert_same_weights
 
 QUESTIONS = [f"What is {a} and {b}?" for a in "abcdef" for b in "uvwxyz"]
 

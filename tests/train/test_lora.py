@@ -12,7 +12,7 @@ from llmcore.generate.chat.template import ChatTemplate
 from llmcore.models import adapters
 from llmcore.train import DPOConfig, Report, SFTConfig, dpo, sft
 from llmcore.train.checkpoint import latest_checkpoint, load_checkpoint
-from runs import CHATML, SPECIALS
+from support.runs import CHATML, SPECIALS
 
 FACTS = [(f"What is {a} plus {b}?", f"It is {a + b}.") for a in range(4) for b in range(4)]
 

@@ -15,7 +15,7 @@ import pytest
 
 from llmcore.train import PretrainConfig, Report, pretrain
 from llmcore.train.checkpoint import latest_checkpoint, load_checkpoint
-from runs import assert_same_weights
+from support.runs import assert_same_weights
 
 pytestmark = [pytest.mark.peers, pytest.mark.host]
 pytest.importorskip("mpi4py")

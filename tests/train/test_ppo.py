@@ -12,7 +12,7 @@ from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import PPOConfig, Report, SFTConfig, ppo, sft
 from llmcore.train.stages.ppo import Proximal
-from runs import CHATML, SPECIALS, assert_same_weights
+from support.runs import CHATML, SPECIALS, assert_same_weights
 
 TARGET = ["up", "down", "down", "up", "down"]
 

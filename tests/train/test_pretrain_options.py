@@ -21,7 +21,7 @@ from llmcore.train.checkpoint import CheckpointSaveError, latest_checkpoint, loa
 from llmcore.train.ema import Average
 from llmcore.train.report import sparkline
 from llmcore.train.schedule import learning_rate
-from runs import assert_same_weights
+from support.runs import assert_same_weights
 
 SIZES = {"vocab_size": 300, "context": 16, "layers": 1, "width": 32, "heads": 2, "batch_size": 4, "warmup": 5}
 QUIET = {"save_every": 10, "eval_every": 0, "sample_every": 0}

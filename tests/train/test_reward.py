@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import llmcore
-from arrays import assert_repeats
 from llmcore import models
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.generate.reward_model import RewardModel
 from llmcore.train import Report, RewardConfig, reward
-from runs import CHATML, SPECIALS, assert_same_weights
+from support.arrays import assert_repeats
+from support.runs import CHATML, SPECIALS, assert_same_weights
 
 QUESTIONS = [f"What is {a} and {b}?" for a in "abcdef" for b in "uvwxyz"]
 

@@ -19,8 +19,8 @@ from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import Report, SFTConfig, sft
 from llmcore.train.stages.finetune import prepare
 from llmcore.train.stages.sft import example_of, token_figures
-from models.small import CONFIGS
-from runs import CHATML, SPECIALS, assert_same_weights
+from support.runs import CHATML, SPECIALS, assert_same_weights
+from support.small_models import CONFIGS
 
 FACTS = [(f"What is {a} plus {b}?", f"It is {a + b}.") for a in range(4) for b in range(4)]
 

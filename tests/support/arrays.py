@@ -5,7 +5,7 @@ import numpy as np
 import llmcore
 from llmcore import _core
 from llmcore._tensor import to_host_array
-from tolerances import assert_close
+from support.tolerances import assert_close
 
 
 def put(values: np.ndarray) -> _core.Array:

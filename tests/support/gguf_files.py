@@ -7,6 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from llmcore.tokenizer import Tokenizer
+from llmcore.tokenizer.formats.byte_level import byte_alphabet
+
+NORMAL, CONTROL, UNUSED = 1, 3, 5
 NUMBERS = {"u1": 0, "i1": 1, "u2": 2, "i2": 3, "u4": 4, "i4": 5, "f4": 6, "b1": 7, "u8": 10, "i8": 11, "f8": 12}
 
 
@@ -47,3 +51,20 @@ def gguf(
         head += struct.pack("<IQ", kind, len(body))
         body += data
     return head + b"\0" * (-len(head) % alignment) + body
+
+
+def vocabulary_metadata(tokenizer: Tokenizer, pre: str) -> dict:
+    """What a converter writes for this tokenizer."""
+    alphabet = byte_alphabet()
+    v = tokenizer.vocabulary
+    spelled = ["".join(alphabet[b] for b in token) for token in v.tokens]
+    kinds = [NORMAL if token else UNUSED for token in v.tokens]
+    for text, id in v.special_tokens.items():
+        spelled[id], kinds[id] = text, CONTROL
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.tokens": spelled,
+        "tokenizer.ggml.token_type": np.array(kinds, np.int32),
+        "tokenizer.ggml.merges": [f"{spelled[a]} {spelled[b]}" for a, b in v.merges],
+    }

@@ -5,7 +5,7 @@ import pytest
 
 import llmcore
 from llmcore._tensor import array_to_numpy
-from tolerances import GRADCHECK
+from support.tolerances import GRADCHECK
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
 

@@ -1,0 +1,1 @@
+"""What the tests share: twins, tolerances, checks of gradients and of bits, and files written byte by byte."""
