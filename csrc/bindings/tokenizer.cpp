@@ -7,14 +7,14 @@
 #include <optional>
 
 #include "bindings/register.h"
-#include "tokenizer/bpe.h"
-#include "tokenizer/json_vocabulary.h"
-#include "tokenizer/offsets.h"
-#include "tokenizer/ranks.h"
-#include "tokenizer/sentencepiece.h"
-#include "tokenizer/splitter.h"
-#include "tokenizer/trainer.h"
-#include "tokenizer/unicode_tables.h"
+#include "tokenizer/bpe/bpe.h"
+#include "tokenizer/bpe/offsets.h"
+#include "tokenizer/bpe/sentencepiece.h"
+#include "tokenizer/files/json_vocabulary.h"
+#include "tokenizer/files/ranks.h"
+#include "tokenizer/split/splitter.h"
+#include "tokenizer/train/trainer.h"
+#include "tokenizer/unicode/tables.h"
 
 namespace py = pybind11;
 
@@ -429,7 +429,7 @@ void register_tokenizer(py::module_& m) {
   m.def(
       "unicode_class",
       [](uint32_t code_point) { return code_point < 0x110000 ? tok::char_class(code_point) : uint8_t{0}; },
-      py::arg("code_point"), "The class bits of a code point, as in csrc/tokenizer/unicode_tables.h.");
+      py::arg("code_point"), "The class bits of a code point, as in csrc/tokenizer/unicode/tables.h.");
   m.def("read_ranks", &read_ranks, py::arg("data"),
         "The tokens and ids in the lines of a .tiktoken file, or None if there are other lines.");
   m.def("unspell", &unspell, py::arg("spellings"), py::arg("alphabet"),

@@ -29,7 +29,7 @@ void* blas_workspace(size_t* bytes);  // one for all products; null and 0 where 
 
 void copy_strided(const StridedCopyArgs&);  // copy.cu
 
-// ---- of the host (blas.cu) -------------------------------------------------------------------------
+// ---- of the host (gemm/blas.cu) --------------------------------------------------------------------------
 void set_blas_paths(const char* paths);      // where libcublasLt may lie, separated by colons; opened at first use
 void blas_version(char* text, size_t room);  // opens it; its version, or one line that says why there is none
 
@@ -142,18 +142,18 @@ __device__ __forceinline__ float block_max(float x, float* shared) {
 }
 
 // ---- one per family -------------------------------------------------------------------------------
-void register_attention(KernelTable&);    // attention.cu
+void register_attention(KernelTable&);    // attention/attention.cu
 void register_cache(KernelTable&);        // cache.cu: cache_append, rope_append
 void register_elementwise(KernelTable&);  // elementwise.cu
 void register_embedding(KernelTable&);    // embedding.cu: embedding, gather, scatter, weighted sums
-void register_gemm(KernelTable&);         // gemm.cu: pack, gemm
+void register_gemm(KernelTable&);         // gemm/gemm.cu: pack, gemm
 void register_loss(KernelTable&);         // loss.cu
-void register_muon(KernelTable&);         // muon.cu: what orthogonalisation needs besides products
+void register_muon(KernelTable&);         // optim/muon.cu: what orthogonalisation needs besides products
 void register_norm(KernelTable&);         // norm.cu
-void register_optim(KernelTable&);        // optim.cu: updates, sums
-void register_quantized(KernelTable&);    // quantized.cu
+void register_optim(KernelTable&);        // optim/optim.cu: updates, sums
+void register_quantized(KernelTable&);    // quantized/quantized.cu
 void register_rope(KernelTable&);         // rope.cu
-void register_sample(KernelTable&);       // sample.cu
+void register_sample(KernelTable&);       // sample/sample.cu
 void register_softmax(KernelTable&);      // softmax.cu
 
 }  // namespace cuda

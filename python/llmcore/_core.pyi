@@ -739,7 +739,7 @@ def to_dlpack(array: Array) -> typing_extensions.CapsuleType:
 def try_numpy(x: typing.Any) -> Array | None: ...
 def unicode_class(code_point: typing.SupportsInt | typing.SupportsIndex) -> int:
     """
-    The class bits of a code point, as in csrc/tokenizer/unicode_tables.h.
+    The class bits of a code point, as in csrc/tokenizer/unicode/tables.h.
     """
 
 def unspell(spellings: collections.abc.Sequence[str], alphabet: str) -> list[bytes]:

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "tokenizer/json_vocabulary.h"
+#include "tokenizer/files/json_vocabulary.h"
 
 namespace {
 

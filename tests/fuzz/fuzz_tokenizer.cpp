@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "tokenizer/bpe.h"
-#include "tokenizer/offsets.h"
+#include "tokenizer/bpe/bpe.h"
+#include "tokenizer/bpe/offsets.h"
 
 namespace {
 

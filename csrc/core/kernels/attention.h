@@ -1,5 +1,5 @@
-// Attention and the cache of keys and values (cpu/attention.inl, cuda/attention.cu, cuda/cache.cu). Conventions:
-// core/kernel_table.h.
+// Attention and the cache of keys and values (cpu/attention.inl, cuda/attention/attention.cu, cuda/cache.cu).
+// Conventions: core/kernel_table.h.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Matrix multiplication and its packed operands (cpu/gemm.inl, cuda/gemm.cu). Conventions: core/kernel_table.h.
+// Matrix multiplication and its packed operands (cpu/gemm.inl, cuda/gemm/gemm.cu). Conventions: core/kernel_table.h.
 #pragma once
 #include <cstdint>
 

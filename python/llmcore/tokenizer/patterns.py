@@ -1,6 +1,6 @@
 r"""The named split patterns as regular expressions, for the files that other libraries read.
 
-The scanners in csrc/tokenizer/scanner.h cut the same pieces. Each expression is written so that Oniguruma
+The scanners in csrc/tokenizer/split/scanner.h cut the same pieces. Each expression is written so that Oniguruma
 (Hugging Face tokenizers), fancy-regex, PyPI `regex` and JavaScript read it alike: no possessive `{1,3}+`,
 which Oniguruma takes for a repeated group, and `\s+(?![\s\S])` where tiktoken has `\s++$`, because `$` also
 matches before a line's end in some of them.

@@ -1,8 +1,8 @@
-// A libcublasLt that computes on the CPU: the functions of NVIDIA's C interface that csrc/cuda/blas.cu calls, with the
-// semantics and the checks of its documentation (https://docs.nvidia.com/cuda/cublas/#using-the-cublaslt-api). Where
-// the real library is free to have no kernel, this one has none: an epilogue wants every pointer and stride aligned to
-// 16 bytes. The numbers below are the interface's, written down apart from csrc/cuda/cublaslt.h, so that one checks the
-// other.
+// A libcublasLt that computes on the CPU: the functions of NVIDIA's C interface that csrc/cuda/gemm/blas.cu calls, with
+// the semantics and the checks of its documentation (https://docs.nvidia.com/cuda/cublas/#using-the-cublaslt-api).
+// Where the real library is free to have no kernel, this one has none: an epilogue wants every pointer and stride
+// aligned to 16 bytes. The numbers below are the interface's, written down apart from csrc/cuda/gemm/cublaslt.h, so
+// that one checks the other.
 #include <dlfcn.h>
 
 #include <algorithm>

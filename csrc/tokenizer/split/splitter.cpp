@@ -1,0 +1,51 @@
+#include "tokenizer/split/splitter.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace llmcore::tok {
+namespace {
+
+constexpr size_t kMaxStages = 16;
+
+// Words alone are taken for a name that is not known: hardly anyone wants to cut at one word.
+bool looks_like_name(const std::string& text) {
+  return text.size() != 1 && text.size() <= 40 && std::all_of(text.begin(), text.end(), [](char c) {
+           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == '-' ||
+                  c == '.';
+         });
+}
+
+}  // namespace
+
+Splitter::Splitter(std::vector<std::string> stages) : names_(std::move(stages)) {
+  if (names_.empty() || names_.size() > kMaxStages) {
+    throw std::invalid_argument("[tokenizer] expected a pattern of 1 to 16 stages, got " +
+                                std::to_string(names_.size()));
+  }
+  for (const std::string& name : names_) {
+    const auto known = pattern_from_name(name);
+    if (known) {
+      stages_.push_back({*known, nullptr});
+    } else if (looks_like_name(name)) {
+      throw std::invalid_argument("[tokenizer] expected pattern to be one of " + pattern_names() +
+                                  ", or a regular expression, got '" + name + "'");
+    } else {
+      stages_.push_back({Pattern::kGpt2, std::make_shared<const Regex>(name)});
+    }
+  }
+  const Stage& only = stages_[0];
+  ends_at_line_ends_ = stages_.size() == 1 && (!only.regex || only.regex->ends_at_line_ends());
+}
+
+void Splitter::scan_stages(size_t stage, const uint8_t* p, const uint8_t* end, Visitor visitor) const {
+  stages_[stage].scan(p, end, [&](const uint8_t* begin, const uint8_t* piece_end) {
+    if (stage + 1 == stages_.size()) {
+      visitor.call(visitor.context, begin, piece_end);
+    } else {
+      scan_stages(stage + 1, begin, piece_end, visitor);
+    }
+  });
+}
+
+}  // namespace llmcore::tok
