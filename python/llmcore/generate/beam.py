@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmcore import _core, autograd
+from llmcore._sequences import largest
 from llmcore.generate.engine.params import SamplingParams
 from llmcore.generate.text import Completion, TextStream
 from llmcore.models import DecodeStep, KVCache
@@ -89,10 +90,8 @@ def _best(logits: _core.Array, live: Sequence[_Beam], count: int) -> list[tuple[
     top = rows.max(axis=1, keepdims=True)
     logprobs = rows - top - np.log(np.exp(rows - top).sum(axis=1, keepdims=True))
     sums = (logprobs + np.array([[b.total] for b in live])).reshape(-1)
-    count = min(count, len(sums))
-    found = np.flatnonzero(sums >= np.partition(sums, -count)[-count])
-    order = found[np.lexsort((found, -sums[found]))][:count]
-    return [(int(at // rows.shape[1]), int(at % rows.shape[1]), float(logprobs.reshape(-1)[at])) for at in order]
+    best = largest(sums, count)
+    return [(int(i // rows.shape[1]), int(i % rows.shape[1]), float(logprobs.reshape(-1)[i])) for i in best]
 
 
 def _apart(pool: BlockPool, before: Sequence[_Beam], grown: list[_Beam], length: int) -> list[_Beam]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmcore import autograd, ops
+from llmcore._sequences import largest
 
 if TYPE_CHECKING:
     from llmcore.generate.language_model import LanguageModel
@@ -52,7 +53,7 @@ def nearest(lm: LanguageModel, word: str, k: int) -> list[tuple[str, int, float]
             cosines[start : start + _ROWS] = rows @ wanted / np.maximum(np.linalg.norm(rows, axis=1), 1e-30)
     excluded = {i for form in own if len(form) == 1 for i in form} | set(ids)
     cosines[list(excluded)] = -np.inf
-    order = np.lexsort((np.arange(size), -cosines))[: min(k, size - len(excluded))]
+    order = largest(cosines, min(k, size - len(excluded)))
     return [(lm.token_text(int(i)), int(i), float(cosines[i])) for i in order]
 
 

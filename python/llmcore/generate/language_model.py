@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from llmcore import autograd, models, ops
+from llmcore._sequences import largest
 from llmcore._tensor import Tensor
 from llmcore.generate import completion
 from llmcore.generate.chat.prompt import chat_prompt
@@ -171,8 +172,7 @@ class LanguageModel:
         drawn = ops.sample(rows, temperature, top_k, top_p, min_p, return_probs=True)
         assert drawn.probs is not None
         probs = drawn.probs.numpy()[0]
-        order = np.lexsort((np.arange(len(probs)), -probs))[:k]
-        return [(self.token_text(int(i)), int(i), float(probs[i])) for i in order if probs[i] > 0]
+        return [(self.token_text(int(i)), int(i), float(probs[i])) for i in largest(probs, k) if probs[i] > 0]
 
     def trace_filters(
         self, prompt: Prompt, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from llmcore import autograd
+from llmcore._sequences import common_prefix
 from llmcore.models import DecodeStep, KVCache
 from llmcore.models.cache import BLOCK, BlockPool, blocks_for
 
@@ -149,7 +150,7 @@ class Suggester:
 
     def _after(self, context: tuple[int, ...]) -> np.ndarray:
         """The probabilities (V) of what follows a context; all rows have read it then."""
-        same = _common(self._read, context)
+        same = common_prefix(self._read, context)
         known = self._known.get(context)
         if same == len(context) and known is not None:
             self._read = list(context)
@@ -221,12 +222,3 @@ def _is_letter(spelled: bytes, at: int) -> bool:
 def _softmax(logits: np.ndarray) -> np.ndarray:
     e = np.exp(logits - logits.max(axis=1, keepdims=True))
     return e / e.sum(axis=1, keepdims=True)
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    n = 0
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            break
-        n += 1
-    return n

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from llmcore._sequences import common_prefix
 from llmcore.models.cache import BLOCK, BlockPool
 
 _LOOKED_AT = 256  # of the newest beginnings that share their first token
@@ -46,7 +47,7 @@ class PrefixCache:
             part = tuple(tokens[start : start + BLOCK])
             best, same = None, 0
             for child in itertools.islice(reversed(node.children.get(part[0], ())), _LOOKED_AT):
-                n = _common(child.tokens, part)
+                n = common_prefix(child.tokens, part)
                 if n > same:
                     best, same = child, n
                     if n == len(part):
@@ -70,7 +71,7 @@ class PrefixCache:
             found = None
             for child in siblings:
                 if child.block == blocks[i] or len(child.tokens) >= len(part):
-                    same = _common(child.tokens, part)
+                    same = common_prefix(child.tokens, part)
                     if same == len(part) or (child.block == blocks[i] and same == len(child.tokens)):
                         found = child
                         break
@@ -125,11 +126,3 @@ class PrefixCache:
             del node.parent.children[node.tokens[0]]
         self._pool.give_back(node.block)
         self._size -= 1
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two sequences begin with alike."""
-    n = min(len(a), len(b))
-    if a[:n] == b[:n]:
-        return n
-    return next(i for i in range(n) if a[i] != b[i])

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from llmcore._sequences import common_prefix
 from llmcore.data.examples import Example, ExampleBatch, ExampleBatches
 from llmcore.data.rows import Row
 from llmcore.generate import LanguageModel
@@ -58,11 +59,7 @@ def _messages_of(fields: Mapping[str, Any]) -> tuple[list, list[list]]:
     if not all(isinstance(a, list) for a in answers) or not isinstance(prompt, (list, type(None))):
         raise ValueError("expected prompt, chosen and rejected as texts, or as lists of messages")
     if prompt is None:  # two conversations that begin alike
-        same = 0
-        for a, b in zip(*answers, strict=False):
-            if a != b:
-                break
-            same += 1
+        same = common_prefix(*answers)
         prompt, answers = answers[0][:same], [a[same:] for a in answers]
     if not prompt:
         raise ValueError("expected a prompt, got none")
