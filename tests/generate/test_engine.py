@@ -108,7 +108,7 @@ def test_sixteen_with_random_neighbours_are_as_alone(model):
             engine.step()
     engine.run(all_of_them, submit=False)
     for r in all_of_them:
-        assert r.writer.tokens == drawn_plainly(model, r.tokens[: r.prompt_length], r.params, r.params.max_tokens)
+        assert r.sink.tokens == drawn_plainly(model, r.tokens[: r.prompt_length], r.params, r.params.max_tokens)
     assert free_blocks(engine)
 
 
@@ -125,7 +125,7 @@ def test_same_tokens_for_any_threads_and_company(model, cache_dtype):
                 fresh.run([r])
         else:
             engine.run(group)
-        found += [r.writer.tokens for r in group]
+        found += [r.sink.tokens for r in group]
         return found
 
     before = llmcore.num_threads()
@@ -143,18 +143,18 @@ def test_what_was_read_is_not_read_again(model):
     system = list(range(100)) * 2  # three blocks and eight positions more
     first = request([*system, 5], max_tokens=3)
     engine.run([first])
-    assert first.reused == 0
+    assert first.cached_tokens == 0
     second = request([*system, 7, 8], seed=3, max_tokens=20)
     engine.run([second])
-    assert second.reused == 200
-    assert second.writer.tokens == drawn_plainly(model, [*system, 7, 8], second.params, 20)
+    assert second.cached_tokens == 200
+    assert second.sink.tokens == drawn_plainly(model, [*system, 7, 8], second.params, 20)
     again = request([*system, 7, 8], seed=3, max_tokens=20)
     engine.run([again])
-    assert again.reused == 201  # all but the token whose logits are wanted
-    assert again.writer.tokens == second.writer.tokens
-    follow = request([*system, 7, 8, *second.writer.tokens, 9], max_tokens=2)
+    assert again.cached_tokens == 201  # all but the token whose logits are wanted
+    assert again.sink.tokens == second.sink.tokens
+    follow = request([*system, 7, 8, *second.sink.tokens, 9], max_tokens=2)
     engine.run([follow])
-    assert follow.reused == 202 + 19  # the last token that was drawn was never read
+    assert follow.cached_tokens == 202 + 19  # the last token that was drawn was never read
     assert free_blocks(engine)
 
 
@@ -162,8 +162,8 @@ def test_the_same_prompt_many_times_is_read_once(model):
     engine = Engine(model)
     group = [request(list(range(90)), seed=i, max_tokens=4) for i in range(6)]
     engine.run(group)
-    assert [r.reused for r in group] == [0, 89, 89, 89, 89, 89]
-    assert len({tuple(r.writer.tokens) for r in group}) > 1
+    assert [r.cached_tokens for r in group] == [0, 89, 89, 89, 89, 89]
+    assert len({tuple(r.sink.tokens) for r in group}) > 1
 
 
 def engine_of(model, blocks, **options):
@@ -178,10 +178,10 @@ def test_known_beginnings_make_room_the_oldest_first(model):
     assert engine.pool.free == 0
     newest = request([4] * 70, max_tokens=1)
     engine.run([newest])
-    assert newest.reused == 69
+    assert newest.cached_tokens == 69
     oldest = request([0] * 70, max_tokens=1)
     engine.run([oldest])
-    assert oldest.reused == 0
+    assert oldest.cached_tokens == 0
     assert free_blocks(engine)
 
 
@@ -191,7 +191,7 @@ def test_too_little_room_for_all_at_once(model):
     group = [request(p, seed=i, max_tokens=90) for i, p in enumerate(prompts(5, seed=6, longest=60))]
     engine.run(group)
     for r in group:
-        assert r.writer.tokens == drawn_plainly(model, r.tokens[: r.prompt_length], r.params, 90)
+        assert r.sink.tokens == drawn_plainly(model, r.tokens[: r.prompt_length], r.params, 90)
     assert free_blocks(engine)
 
 
@@ -203,11 +203,11 @@ def test_too_little_room_for_one_is_its_own_error(model):
     while not all(r.done.is_set() for r in (small, large, late)):
         engine.step()
     assert small.error is None
-    assert len(small.writer.tokens) == 100
+    assert len(small.sink.tokens) == 100
     for r in (large, late):
         assert isinstance(r.error, MemoryError)
         assert "expected at most 192 tokens at a time (what cache_bytes has room for)" in str(r.error)
-    assert 0 < len(large.writer.tokens) < 100
+    assert 0 < len(large.sink.tokens) < 100
     assert free_blocks(engine)
 
 
@@ -242,7 +242,7 @@ def test_a_reader_that_breaks_ends_its_own_request_only(model):
     with pytest.raises(RuntimeError, match="the reader broke"):
         engine.run([fine, broken])
     assert fine.error is None
-    assert len(fine.writer.tokens) == 10
+    assert len(fine.sink.tokens) == 10
     assert free_blocks(engine)
 
 
@@ -250,16 +250,16 @@ def test_a_reader_may_cancel_and_not_generate(model):
     engine = Engine(model)
     victim = request([4, 5], max_tokens=50)
     killer = request(
-        [1], Keeper(at_token=lambda: engine.cancel(victim) if len(victim.writer.tokens) > 3 else None), max_tokens=9
+        [1], Keeper(at_token=lambda: engine.cancel(victim) if len(victim.sink.tokens) > 3 else None), max_tokens=9
     )
     engine.run([killer, victim])
-    assert len(killer.writer.tokens) == 9
-    assert 3 < len(victim.writer.tokens) < 9
+    assert len(killer.sink.tokens) == 9
+    assert 3 < len(victim.sink.tokens) < 9
     nested = request([1], Keeper(at_token=lambda: engine.run([request([2])])), max_tokens=3)
     beside = request([3], max_tokens=6)
     with pytest.raises(RuntimeError, match="nothing to be generated from inside of on_token"):
         engine.run([nested, beside])
-    assert beside.writer.tokens == drawn_plainly(model, [3], beside.params, 6)
+    assert beside.sink.tokens == drawn_plainly(model, [3], beside.params, 6)
     assert free_blocks(engine)
 
 
@@ -272,7 +272,7 @@ def test_a_row_that_cannot_be_drawn_fails_alone(model):
     while not (nothing.done.is_set() and fine.done.is_set()):
         engine.step()
     assert "expected a finite logit" in str(nothing.error)
-    assert len(fine.writer.tokens) == 5
+    assert len(fine.sink.tokens) == 5
     assert free_blocks(engine)
 
 
@@ -301,7 +301,7 @@ def test_a_batch_may_be_longer_than_the_queue(model):
     engine = Engine(model, max_waiting=3, max_batch=2)
     group = [request([i], seed=i, max_tokens=4) for i in range(20)]
     engine.run(group)
-    assert [len(r.writer.tokens) for r in group] == [4] * 20
+    assert [len(r.sink.tokens) for r in group] == [4] * 20
     assert free_blocks(engine)
 
 
@@ -309,7 +309,7 @@ def test_an_interrupted_step_is_taken_again(model):
     engine = Engine(model)
 
     def interrupt():
-        if len(r.writer.tokens) == 3:
+        if len(r.sink.tokens) == 3:
             raise KeyboardInterrupt
 
     r, beside = request([1, 2], Keeper(at_token=interrupt), max_tokens=6), request([3], max_tokens=9)
@@ -318,7 +318,7 @@ def test_an_interrupted_step_is_taken_again(model):
     with pytest.raises(KeyboardInterrupt):
         engine.run([r], submit=False)
     engine.run([beside], submit=False)
-    assert beside.writer.tokens == drawn_plainly(model, [3], beside.params, 9)
+    assert beside.sink.tokens == drawn_plainly(model, [3], beside.params, 9)
     assert free_blocks(engine)
 
 
@@ -328,9 +328,9 @@ def test_deadlines(model):
     waits = request([3], max_tokens=5)
     engine.run([slow, waits])
     assert slow.timed_out
-    assert 0 < len(slow.writer.tokens) < 200
+    assert 0 < len(slow.sink.tokens) < 200
     assert not waits.timed_out
-    assert len(waits.writer.tokens) == 5
+    assert len(waits.sink.tokens) == 5
     assert free_blocks(engine)
 
 
@@ -340,7 +340,7 @@ def test_several_threads_at_once(model):
     def ask(i):
         r = request([i, i + 1, i + 2], seed=i, max_tokens=15)
         engine.run([r])
-        found[i] = r.writer.tokens
+        found[i] = r.sink.tokens
 
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(12)]
     for t in threads:
@@ -365,9 +365,9 @@ def test_new_weights_are_noticed():
             p.assign(rng.normal(0, 0.3, p.shape))
     after = request([1, 2, 3], max_tokens=10)
     engine.run([after])
-    assert after.reused == 0
-    assert after.writer.tokens != before.writer.tokens
-    assert after.writer.tokens == drawn_plainly(model, [1, 2, 3], after.params, 10)
+    assert after.cached_tokens == 0
+    assert after.sink.tokens != before.sink.tokens
+    assert after.sink.tokens == drawn_plainly(model, [1, 2, 3], after.params, 10)
 
 
 def test_a_fresh_model_is_recorded_at_its_first_token():
@@ -381,7 +381,7 @@ def test_a_fresh_model_is_recorded_at_its_first_token():
             Engine(model, cache_dtype="bfloat16").run([r])
             twin = models.Llama(config, "bfloat16", seed=seed)
             twin.quantize(quantize)
-            assert r.writer.tokens == drawn_plainly(twin, [seed], r.params, 6)
+            assert r.sink.tokens == drawn_plainly(twin, [seed], r.params, 6)
 
 
 def test_log_probabilities(model):
@@ -393,8 +393,8 @@ def test_log_probabilities(model):
     logprobs = logits - logits.max(1, keepdims=True)
     logprobs -= np.log(np.exp(logprobs).sum(1, keepdims=True))
     n = len(prompt)
-    np.testing.assert_allclose(r.writer.prompt_logprobs, logprobs[np.arange(n - 1), prompt[1:]], atol=1e-4)
-    for i, (token, own, top) in enumerate(zip(r.writer.tokens, r.writer.logprobs, r.writer.tops, strict=True)):
+    np.testing.assert_allclose(r.sink.prompt_logprobs, logprobs[np.arange(n - 1), prompt[1:]], atol=1e-4)
+    for i, (token, own, top) in enumerate(zip(r.sink.tokens, r.sink.logprobs, r.sink.tops, strict=True)):
         row = logprobs[n - 1 + i]
         assert own == pytest.approx(row[token], abs=1e-4)
         assert [t for t, _ in top] == np.argsort(-row, kind="stable")[:4].tolist()
@@ -428,7 +428,7 @@ def test_guesses_change_no_token(model, temperature):
         r = request(prompt, seed=4, temperature=temperature, max_tokens=80, repetition_penalty=1.05, proposer=proposer)
         others = [request([i], seed=i, max_tokens=20) for i in range(3)]
         engine.run([r, *others])
-        assert r.writer.tokens == plain.writer.tokens
+        assert r.sink.tokens == plain.sink.tokens
         assert free_blocks(engine)
     assert proposer.right == proposer.proposed > 40  # the model itself is never wrong
 

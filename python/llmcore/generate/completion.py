@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmcore.generate import beam
-from llmcore.generate.engine.engine import Request
 from llmcore.generate.engine.params import SamplingParams
+from llmcore.generate.engine.request import Proposer, Request
 from llmcore.generate.engine.speculate import Draft, PromptLookup
-from llmcore.generate.text import Completion, CompletionWriter
+from llmcore.generate.text import Completion, CompletionSink
 
 if TYPE_CHECKING:
     from llmcore.generate.engine.constrain import Grammar
-    from llmcore.generate.engine.speculate import Proposer
     from llmcore.generate.language_model import LanguageModel, Prompt
 
 MOST = 1024  # completions of a prompt
@@ -67,16 +66,16 @@ def generate(
     ranked = each > asked.n
     assert params.seed is not None
     grammar = _grammar(lm, asked)
-    requests, writers = [], []
+    requests, sinks = [], []
     for i, prompt in enumerate(prompts):
         for j in range(each):
             changed = {"seed": params.seed + i * each + j, "logprobs": params.logprobs or ranked}
             own = SamplingParams(**{**vars(params), **changed})
-            request, writer = _request(lm, lm.prompt_ids(prompt), own, asked, grammar)
+            request, sink = _request(lm, lm.prompt_ids(prompt), own, asked, grammar)
             requests.append(request)
-            writers.append(writer)
+            sinks.append(sink)
     lm.engine.run(requests)
-    done = [_completion(r, w) for r, w in zip(requests, writers, strict=True)]
+    done = [_completion(r, w) for r, w in zip(requests, sinks, strict=True)]
     groups = [done[i : i + each] for i in range(0, len(done), each)]
     if not ranked:
         return groups
@@ -87,16 +86,16 @@ def stream(lm: LanguageModel, prompt: Prompt, params: SamplingParams, asked: Ask
     """One completion, piece by piece."""
     if asked.samples > 1 or asked.beams > 1:
         raise ValueError("[generate] expected one completion to stream, got several or beams")
-    request, writer = _request(lm, lm.prompt_ids(prompt), params, asked, _grammar(lm, asked))
+    request, sink = _request(lm, lm.prompt_ids(prompt), params, asked, _grammar(lm, asked))
     lm.engine.submit(request)
 
     def pieces() -> Iterator[str]:
         try:
             while not request.done.is_set():
                 lm.engine.step_for(request)
-                yield from _taken(writer)
-            _completion(request, writer)
-            yield from _taken(writer)
+                yield from _taken(sink)
+            _completion(request, sink)
+            yield from _taken(sink)
             if request.error is not None:
                 raise request.error
         finally:
@@ -105,28 +104,28 @@ def stream(lm: LanguageModel, prompt: Prompt, params: SamplingParams, asked: Ask
     return pieces()
 
 
-def _taken(writer: CompletionWriter) -> Iterator[str]:
-    while writer.settled:
-        yield writer.settled.pop(0)
+def _taken(sink: CompletionSink) -> Iterator[str]:
+    while sink.settled:
+        yield sink.settled.pop(0)
 
 
 def _request(
     lm: LanguageModel, ids: Sequence[int], params: SamplingParams, asked: Asked, grammar: Grammar | None
-) -> tuple[Request, CompletionWriter]:
+) -> tuple[Request, CompletionSink]:
     end_ids = (*(() if params.ignore_eos else lm.end_ids), *params.stop_ids)
-    writer = CompletionWriter(lm.tokenizer, params, end_ids, len(ids), asked.on_token)
+    sink = CompletionSink(lm.tokenizer, params, end_ids, len(ids), asked.on_token)
     constraint = None if grammar is None else grammar.constraint()
     request = Request(
-        ids, params, writer, end_ids, constraint, _proposer(lm, asked), asked.priority, asked.timeout
+        ids, params, sink, end_ids, constraint, _proposer(lm, asked), asked.priority, asked.timeout
     )  # fmt: skip
-    return request, writer
+    return request, sink
 
 
-def _completion(request: Request, writer: CompletionWriter) -> Completion:
-    c = writer.completion
+def _completion(request: Request, sink: CompletionSink) -> Completion:
+    c = sink.completion
     if request.timed_out:
-        writer.end("timeout")
-    c.reused_tokens = request.reused
+        sink.end("timeout")
+    c.cached_tokens = request.cached_tokens
     return c
 
 

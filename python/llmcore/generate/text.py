@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from llmcore.generate.engine.params import SamplingParams
-from llmcore.generate.engine.sampler import Drawn
+from llmcore.generate.engine.request import SampledToken
 from llmcore.tokenizer import Tokenizer
 
 
@@ -16,7 +16,7 @@ class Completion:
 
     finish_reason: "stop" (end of text, a stop text, or a form that is complete), "length", or "timeout". logprobs: one
     for each token under the unmodified distribution, or None when not asked for; top_logprobs: for each token the likeliest
-    ones as (id, log-probability); prompt_logprobs: of the prompt's tokens from the second on. reused_tokens: those of the
+    ones as (id, log-probability); prompt_logprobs: of the prompt's tokens from the second on. cached_tokens: those of the
     prompt that were known from before. seed: what gives this completion again. end_id: the token that ended it, which is
     not among its tokens, or None.
     """
@@ -28,7 +28,7 @@ class Completion:
     logprobs: list[float] | None = field(default=None, repr=False)
     top_logprobs: list[list[tuple[int, float]]] | None = field(default=None, repr=False)
     prompt_logprobs: list[float] | None = field(default=None, repr=False)
-    reused_tokens: int = 0
+    cached_tokens: int = 0
     seed: int | None = None
     end_id: int | None = None
 
@@ -74,8 +74,8 @@ class TextStream:
         return 0
 
 
-class CompletionWriter:
-    """Makes a Completion of the tokens that the engine draws (`engine.Writer`). on_token: called with the Completion and
+class CompletionSink:
+    """Makes a Completion of the tokens that the engine draws (`request.TokenSink`). on_token: called with the Completion and
     the text that each token settles; what it raises ends the request."""
 
     def __init__(
@@ -102,7 +102,7 @@ class CompletionWriter:
     def prompt(self, logprobs: list[float]) -> None:
         self.completion.prompt_logprobs = logprobs
 
-    def write(self, drawn: Drawn, last: str | None) -> bool:
+    def write(self, drawn: SampledToken, last: str | None) -> bool:
         c, stream = self.completion, self._stream
         is_end = drawn.token in self._end_ids
         if is_end:

@@ -6,12 +6,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from llmcore.tokenizer import Tokenizer
+from llmcore.tokenizer import Tokenizer
 
 
 class Grammar:

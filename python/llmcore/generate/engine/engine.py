@@ -16,95 +16,22 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from llmcore import _core, autograd, ops
 from llmcore._device import cuda_info
 from llmcore._tensor import Tensor
-from llmcore.generate.engine.params import SamplingParams
 from llmcore.generate.engine.prefix_cache import PrefixCache
 from llmcore.generate.engine.recorded_steps import LARGEST, RecordedSteps
-from llmcore.generate.engine.sampler import Drawn, Sampler
+from llmcore.generate.engine.request import QueueFull, Request, SampledToken
+from llmcore.generate.engine.sampler import Sampler
 from llmcore.models import CausalLM, KVCache
 from llmcore.models.cache import BLOCK, BlockPool, NoBlocks, blocks_for
 
-if TYPE_CHECKING:
-    from llmcore.generate.engine.constrain import Constraint
-    from llmcore.generate.engine.speculate import Proposer
-
-_SIZES = (
-    1,
-    2,
-    3,
-    4,
-    6,
-    8,
-    12,
-    16,
-    20,
-    24,
-    28,
-    32,
-    40,
-    48,
-    64,
-    96,
-    128,
-)  # of recorded steps: a batch takes the next larger one
 _FEW = 32  # tokens that are read by a recorded step
 _LOGIT_ROWS = 64  # of a prompt, at a time, where its log-probabilities are wanted
-
-
-class QueueFull(RuntimeError):
-    """More requests wait than the engine takes."""
-
-
-class Writer(Protocol):
-    """Who gets a request's tokens."""
-
-    def prompt(self, logprobs: list[float]) -> None:
-        """Log-probabilities of the prompt's tokens from the second on, where they were asked for."""
-
-    def write(self, drawn: Drawn, last: str | None) -> bool:
-        """One token; `last`: why no other will come ("length" or "stop"), or None. Returns True to end the request."""
-
-
-class Request:
-    """What the engine knows of a sequence. Written by the engine only, but for `priority` and `deadline`."""
-
-    def __init__(
-        self,
-        prompt: Sequence[int],
-        params: SamplingParams,
-        writer: Writer,
-        end_ids: Sequence[int] = (),
-        constraint: Constraint | None = None,
-        proposer: Proposer | None = None,
-        priority: int = 0,
-        timeout: float | None = None,
-    ):
-        """end_ids: what ends it, kept from being drawn before params.min_tokens. priority: higher ones come first.
-        timeout: seconds from now on."""
-        self.tokens = [int(i) for i in prompt]
-        self.prompt_length = len(self.tokens)
-        self.params, self.writer, self.end_ids = params, writer, tuple(end_ids)
-        self.constraint, self.proposer = constraint, proposer
-        self.priority = priority
-        self.deadline = None if timeout is None else time.monotonic() + timeout
-        self.done = threading.Event()
-        self.error: BaseException | None = None
-        self.timed_out = False
-        self.cancelled = False
-        self.reused = 0  # positions that others had computed
-        self.blocks: list[int] = []
-        self.computed = 0  # positions in the cache
-        self.prompt_logprobs: list[float] = []
-
-    @property
-    def written(self) -> int:
-        return len(self.tokens) - self.prompt_length
 
 
 def _cache_bytes(device: str) -> int:
@@ -274,7 +201,7 @@ class Engine:
         reusable = 0 if r.params.prompt_logprobs and not r.written else len(r.tokens) - 1
         blocks, more = self.prefixes.find(r.tokens[:reusable])
         r.blocks = [self.pool.share(b) for b in blocks]
-        r.computed = r.reused = BLOCK * len(blocks)
+        r.computed = r.cached_tokens = BLOCK * len(blocks)
         self._reading = r
         if more is not None:
             block, positions = more
@@ -283,7 +210,7 @@ class Engine:
                 own = self._take()
                 self.pool.copy(block, own, positions)
                 r.blocks.append(own)
-                r.computed = r.reused = r.computed + positions
+                r.computed = r.cached_tokens = r.computed + positions
             except NoBlocks:
                 pass  # it is read again
             finally:
@@ -378,7 +305,7 @@ class Engine:
         self._reading = None
         self.prefixes.add(r.tokens[: r.computed], r.blocks)
         if ask:
-            r.writer.prompt(r.prompt_logprobs)
+            r.sink.prompt(r.prompt_logprobs)
         if r.params.max_tokens == 0:
             self._finish(r)
             return
@@ -430,7 +357,7 @@ class Engine:
             if not r.done.is_set():  # cancelled by one before
                 self._guarded(self._deliver, r, d)
 
-    def _draw_alone(self, r: Request, row: _core.Array) -> Drawn:
+    def _draw_alone(self, r: Request, row: _core.Array) -> SampledToken:
         return Sampler([r], self.model.config.vocab_size).draw(row)[0]
 
     def _write_proposed(self, r: Request) -> None:
@@ -453,11 +380,11 @@ class Engine:
                 r.proposer.judged(i, len(guesses))
                 return
 
-    def _deliver(self, r: Request, drawn: Drawn) -> None:
+    def _deliver(self, r: Request, drawn: SampledToken) -> None:
         r.tokens.append(drawn.token)
         last = "length" if r.written >= r.params.max_tokens or len(r.tokens) >= self.model.config.context else None
         if r.constraint is not None:
             r.constraint.accept(drawn.token)
             last = "stop" if r.constraint.complete else last
-        if r.writer.write(drawn, last) or last:
+        if r.sink.write(drawn, last) or last:
             self._finish(r)

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from llmcore import _core
+from llmcore._sequences import continuations, largest
+from llmcore.generate.engine.request import Request, SampledToken
 from llmcore.ops.sample import bias_arrays
 
-if TYPE_CHECKING:
-    from llmcore.generate.engine.engine import Request
-
 _NAMES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
-
-
-class Drawn(NamedTuple):
-    """A token, its log-probability under the model's own distribution, and the likeliest tokens with theirs."""
-
-    token: int
-    logprob: float
-    top: list[tuple[int, float]] | None
 
 
 class Sampler:
@@ -56,7 +46,7 @@ class Sampler:
             a is b and a.written == n for a, b, n in zip(requests, self._requests, self._steps.tolist(), strict=True)
         )
 
-    def draw(self, logits: _core.Array) -> list[Drawn]:
+    def draw(self, logits: _core.Array) -> list[SampledToken]:
         """From logits (B, V), in memory that the caller may write over afterwards."""
         if self._mask is not None:
             for i in self._masked:
@@ -68,7 +58,7 @@ class Sampler:
         self._steps += 1
         if self._history is not None:
             self._remember(tokens)
-        found = [Drawn(t, p, None) for t, p in zip(tokens.tolist(), logprobs.numpy().tolist(), strict=True)]
+        found = [SampledToken(t, p, None) for t, p in zip(tokens.tolist(), logprobs.numpy().tolist(), strict=True)]
         for i, k in self._tops:
             found[i] = found[i]._replace(top=top_logprobs(logits.narrow(0, i, 1).numpy()[0], found[i], k))
         return found
@@ -93,14 +83,11 @@ class Sampler:
         self._lengths += 1
 
 
-def top_logprobs(logits: np.ndarray, drawn: Drawn, k: int) -> list[tuple[int, float]]:
+def top_logprobs(logits: np.ndarray, drawn: SampledToken, k: int) -> list[tuple[int, float]]:
     """The k likeliest tokens of a row, the likeliest first, the lower id first where they are alike."""
     top = logits.astype(np.float64)
     log_sum = top[drawn.token] - drawn.logprob
-    k = min(k, len(top))
-    found = np.flatnonzero(top >= np.partition(top, -k)[-k])
-    order = found[np.lexsort((found, -top[found]))][:k]
-    return [(int(i), float(top[i] - log_sum)) for i in order]
+    return [(int(i), float(top[i] - log_sum)) for i in largest(top, k)]
 
 
 def allow(request: Request, vocab_size: int, mask: np.ndarray) -> None:
@@ -118,7 +105,8 @@ def allow(request: Request, vocab_size: int, mask: np.ndarray) -> None:
     if request.written < p.min_tokens:
         banned += request.end_ids
     if p.no_repeat_ngram:
-        banned += _repeated(request.tokens, p.no_repeat_ngram)
+        # What would make the last n tokens a sequence that was there before.
+        banned += [request.tokens[i] for i in continuations(request.tokens, p.no_repeat_ngram - 1)]
     _set(mask, [i for i in banned if i < vocab_size], False)
 
 
@@ -126,14 +114,3 @@ def _set(mask: np.ndarray, ids: Sequence[int], value: bool) -> None:
     for i in ids:
         bit = np.uint32(1 << (i % 32))
         mask[i // 32] = mask[i // 32] | bit if value else mask[i // 32] & ~bit
-
-
-def _repeated(tokens: Sequence[int], n: int) -> list[int]:
-    """What would make the last n tokens a sequence that was there before."""
-    if len(tokens) < n:
-        return []
-    a, last = np.asarray(tokens), tokens[len(tokens) - n + 1 :]
-    at = np.ones(len(a) - n + 1, bool)
-    for i, token in enumerate(last):
-        at &= a[i : i + len(at)] == token
-    return a[np.flatnonzero(at) + n - 1].tolist()

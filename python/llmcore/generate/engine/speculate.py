@@ -7,25 +7,14 @@ had alone, and a guess is right when it is that token. So guesses change the spe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from llmcore import autograd
+from llmcore._sequences import common_prefix, continuations
+from llmcore.generate.engine.request import Request
+from llmcore.generate.engine.sampler import Sampler
 from llmcore.models import CausalLM, DecodeStep, KVCache
-
-if TYPE_CHECKING:
-    from llmcore.generate.engine.engine import Request
-
-
-class Proposer(Protocol):
-    """One for each request."""
-
-    def propose(self, request: Request, limit: int) -> Sequence[int]:
-        """Up to `limit` tokens that may come next."""
-        ...
-
-    def judged(self, right: int, proposed: int) -> None:
-        """How many of the last ones were right."""
 
 
 class _Adaptive:
@@ -54,14 +43,9 @@ class PromptLookup(_Adaptive):
     def propose(self, request: Request, limit: int) -> Sequence[int]:
         tokens = np.asarray(request.tokens)
         for n in range(min(self._longest, len(tokens) - 1), 1, -1):
-            last, starts = tokens[-n:], len(tokens) - n
-            at = np.ones(starts, bool)
-            for i, token in enumerate(last):
-                at &= tokens[i : i + starts] == token
-            found = np.flatnonzero(at)
+            found = continuations(tokens, n)
             if len(found):
-                begin = int(found[-1]) + n
-                return tokens[begin : begin + min(limit, self._count)].tolist()
+                return tokens[found[-1] : found[-1] + min(limit, self._count)].tolist()
         return []
 
 
@@ -77,9 +61,6 @@ class Draft(_Adaptive):
         self._known: list[int] = []
 
     def propose(self, request: Request, limit: int) -> Sequence[int]:
-        from llmcore import autograd
-        from llmcore.generate.engine.sampler import Sampler
-
         count = min(limit, self._count, self._model.config.context - len(request.tokens))
         if count < 1 or request.params.masks or request.constraint is not None:
             return []
@@ -89,11 +70,7 @@ class Draft(_Adaptive):
             self._step = DecodeStep(self._model, self._cache)
         assert self._step is not None
         tokens, cache = request.tokens, self._cache
-        same = 0
-        for a, b in zip(self._known, tokens[:-1], strict=False):
-            if a != b:
-                break
-            same += 1
+        same = common_prefix(self._known, tokens[:-1])
         vocab = self._model.config.vocab_size
         cache.lengths[0] = same
         with autograd.no_grad():
