@@ -9,8 +9,7 @@ The C++ core does the arithmetic; everything here is thin. Heavy imports are laz
 
 from __future__ import annotations
 
-import importlib
-
+from llmcore._lazy import lazy
 from llmcore._version import __version__
 
 # Public name -> module that defines it (None: the submodule of that name).
@@ -39,15 +38,4 @@ _LAZY = {
 
 __all__ = ["__version__", *_LAZY]
 
-
-def __getattr__(name: str):
-    if name not in _LAZY:
-        raise AttributeError(f"module 'llmcore' has no attribute {name!r}")
-    home = _LAZY[name]
-    value = importlib.import_module(f"llmcore.{name}") if home is None else getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return sorted(__all__)
+__getattr__, __dir__ = lazy(__name__, _LAZY)

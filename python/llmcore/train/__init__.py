@@ -1,7 +1,7 @@
 """Training stages, each a small file on one loop (`loop.py`). Loaded when first used, so that the command line shows a
 stage's options without loading what trains it."""
 
-import importlib
+from llmcore._lazy import lazy
 
 _LAZY = {
     "DPOConfig": "llmcore.train.config",
@@ -26,15 +26,4 @@ _LAZY = {
 }
 
 __all__ = list(_LAZY)
-
-
-def __getattr__(name: str):
-    if name not in _LAZY:
-        raise AttributeError(f"module 'llmcore.train' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return sorted(__all__)
+__getattr__, __dir__ = lazy(__name__, _LAZY)
