@@ -6,9 +6,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING
-
-from llmcore.train.report import harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 # Backgrounds that alternate, so that neighbours can be told apart; the text stays black on all of them.
 TOKEN_STYLES = ("black on bright_cyan", "black on bright_yellow", "black on bright_green", "black on bright_magenta")
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
+_BARS = "▁▂▃▄▅▆▇█"
 
 
 def console() -> Console:
@@ -23,6 +23,11 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+def harmless(text: str) -> str:
+    """A text without control characters other than line ends and tabs: each is shown as U+FFFD."""
+    return "".join(c if c.isprintable() or c in "\n\t" or ord(c) > 0x9F else "\ufffd" for c in text)
 
 
 def write(text: str, bold: bool = False) -> None:
@@ -110,6 +115,17 @@ def bar(fraction: float, width: int, encoding: str = "utf-8") -> str:
         return ("#" * round(fraction * width)).ljust(width)
     whole, eighth = divmod(round(fraction * width * 8), 8)
     return ("█" * whole + (_EIGHTHS[eighth] if eighth else "")).ljust(width)
+
+
+def sparkline(values: Sequence[float], width: int = 16) -> str:
+    """A line of bars, the means of as many stretches of the values, between their lowest and highest."""
+    if len(values) < 2:
+        return ""
+    n = min(width, len(values))
+    cuts = [round(i * len(values) / n) for i in range(n + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(cuts)]
+    low, high = min(means), max(means)
+    return "".join(_BARS[round((len(_BARS) - 1) * (m - low) / ((high - low) or 1))] for m in means)
 
 
 def print_distributions(out: Console, columns: Mapping[str, Sequence[tuple[str, int, float]]]) -> None:

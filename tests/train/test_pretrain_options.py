@@ -15,11 +15,11 @@ import pytest
 import llmcore
 from llmcore import models
 from llmcore.generate import load
+from llmcore.terminal import sparkline
 from llmcore.train import PretrainConfig, Report, pretrain
 from llmcore.train.background import Ahead, Saver
 from llmcore.train.checkpoint import CheckpointSaveError, latest_checkpoint, load_checkpoint
 from llmcore.train.ema import Average
-from llmcore.train.report import sparkline
 from llmcore.train.schedule import learning_rate
 from support.runs import assert_same_weights
 

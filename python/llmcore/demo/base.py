@@ -185,9 +185,9 @@ def writing(console: Console, lm, seed: int) -> None:
     console.print("Three completions at temperature 0.7:")
     from rich.text import Text
 
-    from llmcore.train.report import harmless
-
     for p, completion in zip(
         PROMPTS, lm.generate(list(PROMPTS), 40, temperature=0.7, top_p=0.95, seed=seed), strict=True
     ):
-        console.print(Text.assemble("• ", (p, "bold"), (re.sub(r"\s+", " ", harmless(str(completion))), "green")))
+        console.print(
+            Text.assemble("• ", (p, "bold"), (re.sub(r"\s+", " ", terminal.harmless(str(completion))), "green"))
+        )

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmcore import terminal
 from llmcore.data.examples import is_held_out
 from llmcore.data.python_qa import python_qa, python_qa_pairs
 from llmcore.demo import base
@@ -147,11 +148,9 @@ class SecondHalf:
     def _shown(self, stage: str, title: str, which: str = "answers") -> None:
         from rich.text import Text
 
-        from llmcore.train.report import harmless
-
         self.console.print(title)
         for question, answer in self.figures[stage][which][:3]:
-            line = " ".join(harmless(answer).split()) or "(nothing)"
+            line = " ".join(terminal.harmless(answer).split()) or "(nothing)"
             self.console.print(Text.assemble("? ", (question, "bold"), " ", (line, "green")))
 
     def _table(self) -> None:

@@ -6,8 +6,9 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import pairwise
 from pathlib import Path
+
+from llmcore.terminal import harmless, sparkline
 
 
 class Report:
@@ -33,25 +34,6 @@ class Report:
 
     def warn(self, text: str) -> None:
         """Something that went wrong and was handled."""
-
-
-def harmless(text: str) -> str:
-    """A text without control characters other than line ends and tabs: each is shown as U+FFFD."""
-    return "".join(c if c.isprintable() or c in "\n\t" or ord(c) > 0x9F else "\ufffd" for c in text)
-
-
-def sparkline(values: Sequence[float], width: int = 16) -> str:
-    """A line of bars, the means of as many stretches of the values, between their lowest and highest."""
-    if len(values) < 2:
-        return ""
-    n = min(width, len(values))
-    cuts = [round(i * len(values) / n) for i in range(n + 1)]
-    means = [sum(values[a:b]) / (b - a) for a, b in pairwise(cuts)]
-    low, high = min(means), max(means)
-    return "".join(_BARS[round((len(_BARS) - 1) * (m - low) / ((high - low) or 1))] for m in means)
-
-
-_BARS = "▁▂▃▄▅▆▇█"
 
 
 def resident_bytes() -> int | None:
