@@ -18,7 +18,7 @@ from llmcore.bench.model import _weight_bytes
 from llmcore.generate import Engine
 from llmcore.models import DecodeStep
 from llmcore.train import PretrainConfig, Report, loop
-from llmcore.train.distributed.group import Alone
+from llmcore.train.distributed.group import SingleProcess
 from llmcore.train.stage import Stage
 
 # Of the loss at every step: products summed in different orders, amplified by every update.
@@ -92,7 +92,7 @@ def training(kind: str, B: int) -> Row:
         torch_made = [tuple(t.pin_memory() for t in batch) for batch in torch_made]
     theirs = TorchTraining(kind, sizes, where.torch_device, not where.tiny, model.state_dict())
     stage = Batches(model, made)
-    run = loop.Run(stage, config, Report(), Alone())
+    run = loop.Run(stage, config, Report(), SingleProcess())
     done = {"llmcore": 0, "torch": 0}
 
     def own_step() -> float:

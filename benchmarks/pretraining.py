@@ -28,7 +28,7 @@ from environment import environment
 from llmcore import data, models
 from llmcore.data.shards import DOCUMENT
 from llmcore.train import PretrainConfig, Report, loop
-from llmcore.train.distributed.group import Alone
+from llmcore.train.distributed.group import SingleProcess
 from llmcore.train.report import resident_bytes
 from llmcore.train.stages.pretrain import Pretraining
 
@@ -111,7 +111,7 @@ def gpt2(recompute: str) -> dict:
     """Three updates of GPT-2 124M at T=1024, B=8: the median of the last two, and the peak of memory."""
     stage, config = gpt2_stage(rows=8, context=1024, accumulation=1)
     stage.model.recompute = recompute == "yes"
-    own = loop.Run(stage, config, Report(), Alone())
+    own = loop.Run(stage, config, Report(), SingleProcess())
     rows = [own.update(step, step, stage.batches) for step in range(3)]
     status = Path("/proc/self/status").read_text()
     return {
@@ -134,11 +134,11 @@ def gpt2_stage(rows: int, context: int, accumulation: int):
 
 def processes(threads: str, updates: str) -> dict:
     """Seconds of updates of GPT-2 124M, 8 rows of 1024 tokens in two micro-batches, in as many processes as there are."""
-    from llmcore.train.distributed.group import world
+    from llmcore.train.distributed.group import process_group
 
     llmcore.set_num_threads(int(threads))
     stage, config = gpt2_stage(rows=4, context=1024, accumulation=2)
-    own = world()
+    own = process_group()
     rows = []
     with own.training(stage.trained(), "a process was killed"):
         run = loop.Run(stage, config, Report(), own)
@@ -192,7 +192,7 @@ def ahead(scratch: Path) -> dict:
     config = PretrainConfig(out="unused", steps=10**6)
     text = data.ShardSet(folder)
     stage = Pretraining(config, [text], text.tokenizer)
-    run, fixed = loop.Run(stage, config, Report(), Alone()), stage.batches(0)
+    run, fixed = loop.Run(stage, config, Report(), SingleProcess()), stage.batches(0)
     times: dict[str, list[float]] = {"ahead": [], "fixed": []}
     with Ahead(stage.batches, config.steps) as made:
         for step in range(60):

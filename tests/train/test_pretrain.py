@@ -19,7 +19,7 @@ from llmcore.generate import load
 from llmcore.tokenizer import Tokenizer
 from llmcore.train import GRPOConfig, Interrupted, PretrainConfig, Report, SFTConfig, TrainingError, loop, pretrain
 from llmcore.train.checkpoint import latest_checkpoint, load_checkpoint
-from llmcore.train.distributed.group import Alone
+from llmcore.train.distributed.group import SingleProcess
 from llmcore.train.log import RunLog
 from llmcore.train.stages.pretrain import Pretraining
 
@@ -200,7 +200,7 @@ def test_accumulation_is_one_large_batch(corpus):
         sizes = {"batch_size": batch_size, "accumulation": accumulation}
         settings = config(corpus, "unused", dtype="float32", grad_clip=0.0, lr=0.0, **sizes)
         stage = Masked(settings, [text], tokenizer)
-        rows.append(loop.Run(stage, settings, Report(), Alone()).update(0, 0, stage.batches))
+        rows.append(loop.Run(stage, settings, Report(), SingleProcess()).update(0, 0, stage.batches))
         gradients.append({name: p.grad.numpy().astype(np.float64) for name, p in stage.model.named_parameters()})
     for key in ("train/loss", "grad_norm", "tokens"):
         assert rows[0][key] == pytest.approx(rows[1][key], rel=1e-6)

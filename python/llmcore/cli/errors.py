@@ -9,7 +9,7 @@ import re
 import sys
 import traceback
 
-from llmcore.train.distributed.group import several
+from llmcore.train.distributed.group import is_distributed
 
 FAILED, WRONG_USE, STOPPED = 1, 2, 130
 # What the system says when the work cannot go on although nothing was asked wrongly.
@@ -22,10 +22,10 @@ def tell(error: BaseException, debug: bool = False) -> int:
         traceback.print_exception(error)
     code, line = describe(error)
     line = re.sub(r"\s*\n\s*", " ", line).strip()
-    if several():
-        from llmcore.train.distributed.mpi import processes
+    if is_distributed():
+        from llmcore.train.distributed.mpi import mpi_group
 
-        processes().failed(lambda: _print(line), code)
+        mpi_group().failed(lambda: _print(line), code)
     else:
         _print(line)
     return code

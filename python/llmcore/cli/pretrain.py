@@ -42,12 +42,12 @@ def pretrain(
 
     from llmcore.train import Report, TerminalReport
     from llmcore.train import pretrain as train
-    from llmcore.train.distributed.group import world
+    from llmcore.train.distributed.group import process_group
 
     out = terminal.console()
     lm = train(settings, resume=resume, report=Report() if quiet else TerminalReport(), overwrite=overwrite)
     options.remember_model(Path(settings.out))
-    if not quiet and world().rank == 0:
+    if not quiet and process_group().rank == 0:
         out.print(f"saved a model of {lm.num_parameters / 1e6:.2f}M parameters in {settings.out}", markup=False)
         out.print('next: llmcore next "The" --temperature 0.2 0.7 1.5', markup=False)
 

@@ -34,13 +34,13 @@ def run(train: Callable, config: TuningConfig, resume: bool, overwrite: bool, qu
     """Train and say what to do next."""
     from llmcore.models import adapters
     from llmcore.train import Report, TerminalReport
-    from llmcore.train.distributed.group import world
+    from llmcore.train.distributed.group import process_group
 
     trained = train(config, resume=resume, report=Report() if quiet else TerminalReport(), overwrite=overwrite)
     lm = getattr(trained, "lm", trained)
     if lm is trained:
         options.remember_model(Path(config.out))
-    if not quiet and world().rank == 0:
+    if not quiet and process_group().rank == 0:
         out = terminal.console()
         what, n, of = "a model", lm.num_parameters, ""
         if lm is trained and adapters.is_adapted(lm.model):  # a reward model is saved whole

@@ -29,7 +29,7 @@ from llmcore.runtime import default_dtype
 from llmcore.train import checkpoint
 from llmcore.train.background import Ahead, Saver
 from llmcore.train.config import LoopConfig
-from llmcore.train.distributed.group import Alone, world
+from llmcore.train.distributed.group import ProcessGroup, SingleProcess, process_group
 from llmcore.train.ema import Average
 from llmcore.train.errors import Interrupted, TrainingError
 from llmcore.train.log import RunLog
@@ -53,14 +53,14 @@ _RUN_FILES = ("config.json", "adapter_config.json", *_MODEL_FILES, "tokenizer.js
 def prepared(config: LoopConfig, report: Report | None, resume: bool, overwrite: bool) -> Report:
     """Before anything is read: who is told what happens, which of several processes only the first does. FileExistsError if
     config.out holds a model or checkpoints that a new run would destroy."""
-    own, out = world(), Path(config.out)
+    group, out = process_group(), Path(config.out)
     held = any((out / name).exists() for name in _MODEL_FILES) or any((out / "checkpoints").glob("step-*"))
     if held and not resume and not overwrite:
         raise FileExistsError(
             f"[train] {out} already holds a run: continue it with --resume, give another --out, or replace it with "
             "--overwrite"
         )
-    if own.rank:
+    if group.rank:
         return Report()
     return TerminalReport() if report is None else report
 
@@ -71,7 +71,7 @@ def on_its_device(train: Callable) -> Callable:
     @functools.wraps(train)
     def run(config, *args, **kwargs):
         with _device.on(config.device):
-            if _device.device() != "cpu" and world().size > 1:
+            if _device.device() != "cpu" and process_group().size > 1:
                 raise ValueError("[mpi] expected device cpu with several processes, got cuda: start it without mpiexec")
             return train(config, *args, **kwargs)
 
@@ -85,42 +85,43 @@ def run(stage: Stage, config: LoopConfig, report: Report, resume: bool = False) 
     (`prepared` refuses it in time). FileExistsError if another process is training into config.out. Started by mpiexec,
     the processes share the work.
     """
-    own = world()
-    if config.threads is not None or own.size > 1:
-        runtime.set_num_threads(config.threads or own.threads)
-    if config.accumulation % own.size:
+    group = process_group()
+    threads = config.threads or group.threads
+    if threads is not None:
+        runtime.set_num_threads(threads)
+    if config.accumulation % group.size:
         raise ValueError(
-            f"[mpi] expected accumulation a multiple of {own.size}, the number of processes, got {config.accumulation}: with "
-            f"--accumulation {own.size} and a batch size as much smaller an update has the same rows"
+            f"[mpi] expected accumulation a multiple of {group.size}, the number of processes, got {config.accumulation}: with "
+            f"--accumulation {group.size} and a batch size as much smaller an update has the same rows"
         )
     stage.model.recompute = config.recompute
     with ExitStack() as held:
         killed = f"llmcore: a process of the run was killed; continue with --resume --out {config.out}"
-        held.enter_context(own.training(stage.trained(), killed))
-        if own.rank == 0:
+        held.enter_context(group.training(stage.trained(), killed))
+        if group.rank == 0:
             where = "[train] another run is writing to {}: wait for it, or give another --out"
             held.enter_context(alone_in(Path(config.out), where))
-        Run(stage, config, report if own.rank == 0 else Report(), own).run(resume)
+        Run(stage, config, report if group.rank == 0 else Report(), group).run(resume)
 
 
 class Run:
     """What belongs to one run: see `run`."""
 
-    def __init__(self, stage: Stage, config: LoopConfig, report: Report, own: Any):
-        self.stage, self.config, self.report, self.world = stage, config, report, own
+    def __init__(self, stage: Stage, config: LoopConfig, report: Report, group: ProcessGroup):
+        self.stage, self.config, self.report, self.group = stage, config, report, group
         self.out = Path(config.out)
-        self.optimizer = build_optimizer(config, own.owned(stage.trained()))
-        self.average = Average(stage.trained(), config.ema) if config.ema and own.rank == 0 else None
+        self.optimizer = build_optimizer(config, group.owned(stage.trained()))
+        self.average = Average(stage.trained(), config.ema) if config.ema and group.rank == 0 else None
         # seconds: of updates; elapsed: of everything, which max_minutes is about.
         self.totals: dict[str, float] = {"tokens": 0, "seconds": 0.0, "elapsed": 0.0, "rows": 0}
-        self.first = own.rank == 0  # who writes
+        self.first = group.rank == 0  # who writes
         self.saver = Saver()
 
     def run(self, resume: bool) -> None:
         stage, config, out = self.stage, self.config, self.out
         start = self._restore() if resume else 0
         trackers = Trackers(config, stage.name) if self.first else None  # refuses in time what is not installed
-        self.world.check_same(self._what(start))
+        self.group.check_same(self._what(start))
         if 0 < config.steps <= config.warmup_updates():
             self.report.warn(
                 f"the learning rate rises for {config.warmup} updates (warmup) and the run has {config.steps}: it never comes "
@@ -149,7 +150,7 @@ class Run:
                 batches = held.enter_context(Ahead(stage.batches, config.steps))
             held.enter_context(self.saver)
             step, saved = start, start
-            late = self.world.agreed(self.totals["elapsed"] >= limit)
+            late = self.group.broadcast(self.totals["elapsed"] >= limit)
             if late and start < config.steps:
                 self.report.note(f"the time was up at step {start} of {config.steps}: give more --max-minutes to go on")
             last = start == config.steps or late
@@ -157,11 +158,11 @@ class Run:
                 # Where the time will end the run before the steps do, the learning rate comes down with the time.
                 elapsed = time.monotonic() - began  # since the run first began, but for what was not saved
                 place = max(step, int(config.steps * elapsed / limit)) if step >= config.warmup_updates() else step
-                place = self.world.agreed(place)
+                place = self.group.broadcast(place)
                 row = self.update(step, place, batches)
                 step += 1
                 self.totals["elapsed"] = time.monotonic() - began
-                late = self.world.agreed(self.totals["elapsed"] >= limit)
+                late = self.group.broadcast(self.totals["elapsed"] >= limit)
                 last = step == config.steps or late
                 if log is not None:
                     if last or _due(step, config.eval_every):
@@ -173,7 +174,7 @@ class Run:
                     if _due(step, config.sample_every) or (last and config.sample_every):
                         with self._averaged():
                             self.report.samples(step, stage.samples(step))
-                stop = self.world.agreed(interrupted())
+                stop = self.group.broadcast(interrupted())
                 if words is not None and (last or _due(step, max(1, config.steps // 100))):
                     words.write({"step": step, "groups": stage.watched()})
                 if (last or _due(step, config.save_every) or stop) and step > saved:
@@ -189,13 +190,13 @@ class Run:
         if self.average is not None:
             assign(stage.trained(), {k.removeprefix("ema."): v for k, v in self.average.state_dict().items()})
         if config.ema:
-            self.world.take_over(stage.trained())
+            self.group.broadcast_parameters(stage.trained())
         if self.first:
             stage.save(out)
             if config.keep_best and "best_step" in self.totals:
                 best, at = self.totals["best"], int(self.totals["best_step"])
                 self.report.note(f"the lowest held-out loss, {best:.3f} at step {at}, is that of {out / 'best'}")
-        self.world.wait()  # nobody leaves before the model is there
+        self.group.barrier()  # nobody leaves before the model is there
 
     def _what(self, start: int) -> dict[str, Any]:
         """All that must be the same in every process."""
@@ -208,25 +209,26 @@ class Run:
         stage, config = self.stage, self.config
         warmup = config.warmup_updates()
         lr = learning_rate(config.schedule, place, config.steps, config.lr, warmup, config.min_lr_ratio, config.decay)
-        first, mine = self.world.dealt(batches(step))
+        first, mine = self.group.shard(batches(step))
         waited = time.perf_counter() - began
         trained = stage.trained().values()
         for p in trained:
             p.zero_grad()
-        losses, terms, tokens = [], 0, 0
+        losses = []
+        terms = tokens = 0.0
         for i, batch in enumerate(mine):
             stage.before(step, first + i)
             loss, count = stage.loss(batch)
             losses.append(loss)
             terms += count
             tokens += stage.tokens(batch)
-            loss.backward(done=self.world.gradient if i == len(mine) - 1 else None)
-        self.world.summed()
+            loss.backward(done=self.group.on_gradient if i == len(mine) - 1 else None)
+        self.group.finish_reduce()
         # A GPU is waited for here, once an update: losses and norm are looked at before the weights change.
         nats = sum(loss.item() for loss in losses)
         owned = self.optimizer.parameters
         square = optim.global_norm(owned.values()) ** 2
-        nats, terms, tokens, square = self.world.total([nats, terms, tokens, square])
+        nats, terms, tokens, square = self.group.all_reduce([nats, terms, tokens, square])
         if terms == 0:
             raise TrainingError(f"[train] expected something to learn from in step {step + 1}, got no supervised token")
         mean = nats / terms
@@ -237,8 +239,8 @@ class Run:
                 f"checkpoints in {config.out} are untouched"
             )
         clip = min(1.0, config.grad_clip / norm) if config.grad_clip > 0 and norm > 0 else 1.0
-        self.optimizer.step(grad_scale=clip / terms, lr=lr, done=self.world.updated if self.world.size > 1 else None)
-        self.world.spread()
+        self.optimizer.step(grad_scale=clip / terms, lr=lr, done=self.group.on_updated if self.group.size > 1 else None)
+        self.group.finish_broadcast()
         if self.average is not None:
             self.average.update(step + 1)
         seconds = time.perf_counter() - began
@@ -254,8 +256,8 @@ class Run:
             "dt": seconds,
             "tok/s": tokens / seconds,
             "data/wait": waited,
-            **self.world.figures(),
-            **self.world.mean(stage.figures()),
+            **self.group.figures(),
+            **self.group.mean(stage.figures()),
         }
 
     def _averaged(self):
@@ -291,7 +293,7 @@ class Run:
 
     def _save(self, step: int) -> None:
         """In the background: the arrays are copied."""
-        kept = self.world.gathered(self.optimizer.state_dict())
+        kept = self.group.gather(self.optimizer.state_dict())
         if not self.first:
             return
         stage, config = self.stage, self.config
@@ -383,8 +385,8 @@ class Run:
 
 def seconds_per_update(stage: Stage, config: LoopConfig, updates: int = 6) -> float:
     """Median time of one update, the first ones left out. The stage's model is changed: use one to throw away."""
-    own = Run(stage, config, Report(), Alone())
-    times = [own.update(step, step, stage.batches)["dt"] for step in range(updates)]
+    trial = Run(stage, config, Report(), SingleProcess())
+    times = [trial.update(step, step, stage.batches)["dt"] for step in range(updates)]
     return sorted(times[updates // 3 :])[(updates - updates // 3) // 2]
 
 

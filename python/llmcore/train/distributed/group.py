@@ -1,98 +1,161 @@
-"""The processes that train one model: `Alone` is one, `llmcore.train.distributed.mpi.Processes` several. The loop is the same.
+"""The processes that train one model: `SingleProcess`, or `llmcore.train.distributed.mpi.MPIGroup` for several. The loop is
+the same for both.
 
-Every process has the model. An update's micro-batches are dealt out; gradients are summed while backward runs, each to the
-process that owns the parameter; the owner updates it and sends the new values to all (ZeRO-1, Rajbhandari et al. 2020).
+Every process holds the whole model. The micro-batches of an update are sharded. While backward runs, gradients are reduced,
+each to the process that owns its parameter; the owner updates the parameter and broadcasts the new values (ZeRO-1,
+Rajbhandari et al. 2020).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-if TYPE_CHECKING:  # the command line asks here whether it is alone, before it has loaded anything
+if TYPE_CHECKING:  # the command line asks `is_distributed` before it has loaded anything
     import numpy as np
 
+    from llmcore._tensor import Tensor
     from llmcore.nn import Parameter
 
 T = TypeVar("T")
 
-# What the launchers of MPI tell the processes they start.
+# Environment variables in which the launchers of MPI pass the number of processes.
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS")
 
 
-class Alone:
-    """One process, which owns all parameters."""
+class ProcessGroup(Protocol):
+    """All processes of a run, as seen by one of them."""
 
-    rank, size = 0, 1
-    threads = None  # as many as are set
+    rank: int
+    size: int
+    threads: int | None  # threads for each process; None: as many as are set
 
-    @contextmanager
-    def training(self, parameters: Mapping[str, Parameter], killed: str):
-        """Around a run that changes these parameters. killed: what is to be said if a process is."""
-        yield
+    def training(self, parameters: Mapping[str, Parameter], killed: str) -> AbstractContextManager[None]:
+        """Surround a run that changes these parameters. killed: the message to print if a process is killed."""
+        ...
 
     def owned(self, parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
-        """Those that this process updates."""
+        """Return the parameters that this process updates."""
+        ...
+
+    def check_same(self, what: Mapping[str, Any]) -> None:
+        """Raise ValueError unless all processes give the same values."""
+        ...
+
+    def shard(self, batches: Sequence[T]) -> tuple[int, Sequence[T]]:
+        """Return the index of this process's first micro-batch, and its micro-batches."""
+        ...
+
+    def broadcast(self, value: T) -> T:
+        """Return the value of rank 0, which JSON must be able to hold."""
+        ...
+
+    def all_reduce(self, values: Sequence[float]) -> list[float]:
+        """Return the sums over all processes, added in the order of their ranks."""
+        ...
+
+    def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """Return the means over all processes of the figures that rank 0 has."""
+        ...
+
+    def broadcast_parameters(self, parameters: Mapping[str, Parameter]) -> None:
+        """Broadcast the parameters of rank 0."""
+        ...
+
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
+        ...
+
+    def on_gradient(self, parameter: Tensor) -> None:
+        """Take note that this process's gradient of a parameter is complete: its reduction can start."""
+        ...
+
+    def finish_reduce(self) -> None:
+        """Wait until the gradients of the parameters that this process owns have been reduced."""
+        ...
+
+    def on_updated(self, name: str) -> None:
+        """Take note that a parameter has its new values: their broadcast can start."""
+        ...
+
+    def finish_broadcast(self) -> None:
+        """Wait until every process has the new values of all parameters."""
+        ...
+
+    def gather(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return, on rank 0, the arrays of all processes together."""
+        ...
+
+    def figures(self) -> dict[str, float]:
+        """Return what the log records about the communication of the last update."""
+        ...
+
+
+class SingleProcess:
+    """One process, which owns all parameters."""
+
+    rank: int = 0
+    size: int = 1
+    threads: int | None = None
+
+    def training(self, parameters: Mapping[str, Parameter], killed: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def owned(self, parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
         return dict(parameters)
 
     def check_same(self, what: Mapping[str, Any]) -> None:
-        """ValueError where processes would not do the same."""
+        pass
 
-    def dealt(self, batches: Sequence[T]) -> tuple[int, Sequence[T]]:
-        """The micro-batches of this process, and the number of the first among all."""
+    def shard(self, batches: Sequence[T]) -> tuple[int, Sequence[T]]:
         return 0, batches
 
-    def agreed(self, value: T) -> T:
-        """What the first process says."""
+    def broadcast(self, value: T) -> T:
         return value
 
-    def total(self, values: Sequence[float]) -> list[float]:
-        """Sums over the processes, in their order."""
+    def all_reduce(self, values: Sequence[float]) -> list[float]:
         return list(values)
 
     def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
-        """Of figures of all processes, in the first one."""
         return dict(figures)
 
-    def take_over(self, parameters: Mapping[str, Parameter]) -> None:
-        """The values that the first process has."""
+    def broadcast_parameters(self, parameters: Mapping[str, Parameter]) -> None:
+        pass
 
-    def wait(self) -> None:
-        """Until all processes are here."""
+    def barrier(self) -> None:
+        pass
 
-    def gradient(self, parameter: Parameter) -> None:
-        """The gradient is complete here."""
+    def on_gradient(self, parameter: Tensor) -> None:
+        pass
 
-    def summed(self) -> None:
-        """Until the gradients of what this process owns are those of all processes."""
+    def finish_reduce(self) -> None:
+        pass
 
-    def updated(self, name: str) -> None:
-        """A parameter has its new values here."""
+    def on_updated(self, name: str) -> None:
+        pass
 
-    def spread(self) -> None:
-        """Until all parameters have their new values everywhere."""
+    def finish_broadcast(self) -> None:
+        pass
 
-    def gathered(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Of all processes, in the first one."""
+    def gather(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return arrays
 
     def figures(self) -> dict[str, float]:
-        """What the log is to hold of the last update."""
         return {}
 
 
-def world() -> Any:
-    """Of this process: several if it was started by mpiexec."""
-    if several():
-        from llmcore.train.distributed.mpi import processes
+def process_group() -> ProcessGroup:
+    """Return the group that this process belongs to: one of several processes if mpiexec started it."""
+    if is_distributed():
+        from llmcore.train.distributed.mpi import mpi_group
 
-        return processes()
-    return Alone()
+        return mpi_group()
+    return SingleProcess()
 
 
-def several() -> bool:
-    """Whether this process was started as one of several."""
+def is_distributed() -> bool:
+    """Return whether this process was started as one of several."""
     sizes = [os.environ.get(name, "") for name in _SIZES]
     return any(size.isdecimal() and int(size) > 1 for size in sizes)

@@ -1,9 +1,9 @@
 """Several processes under mpiexec train one model (extra `mpi`): see `llmcore.train.distributed.group`.
 
-Gradients are reduced by a thread of their own, in the order in which backward makes them, while backward goes on; each to the
-process that owns its parameter. New values go round the same way while others are still computed. The order is the same
-everywhere and in every update, so a run is the same to the bit for a number of processes. Arrays travel from where they
-lie: the matrices are large messages, and what is small costs little.
+A thread of its own reduces gradients in the order in which backward produces them, while backward goes on, each to the
+process that owns its parameter. It broadcasts new values the same way while others are still being computed. The order is
+the same everywhere and in every update, so runs with the same number of processes are equal to the bit. Arrays are sent
+from where they lie: the matrices are large messages, and the small arrays cost little.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ from typing import Any, TypeVar
 import numpy as np
 
 from llmcore import runtime
-from llmcore._tensor import array_to_numpy
+from llmcore._tensor import Tensor, array_to_numpy
 from llmcore.nn import Parameter
 
 T = TypeVar("T")
 
-PATIENCE = 2.0  # seconds in which the others may fail too
+PATIENCE = 2.0  # seconds to wait for the other processes to fail too
 
 
 @cache
-def processes() -> Processes:
-    """All that mpiexec has started. ValueError where mpi4py is not installed."""
+def mpi_group() -> MPIGroup:
+    """Return the group of all processes that mpiexec started. Raises ValueError if mpi4py is not installed."""
     try:
         from mpi4py import MPI
     except ImportError:
         raise ValueError("[mpi] several processes need mpi4py: pip install 'llmcore[mpi]'") from None
     if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
         raise ValueError("[mpi] expected an MPI that several threads of a process may call, got one that refuses it")
-    return Processes(MPI)
+    return MPIGroup(MPI)
 
 
-class Processes:
-    """This one among them."""
+class MPIGroup:
+    """The group of all processes, as seen by this one; see `ProcessGroup` for what its methods do."""
 
     def __init__(self, mpi: Any):
         self._mpi = mpi
         self._comm, self._data, self._ends = mpi.COMM_WORLD, mpi.COMM_WORLD.Dup(), mpi.COMM_WORLD.Dup()
         self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
         here = self._comm.Split_type(mpi.COMM_TYPE_SHARED).Get_size()  # on this machine
-        self.threads = max(1, runtime.num_threads() // here)
+        self.threads: int | None = max(1, runtime.num_threads() // here)
         self._uncaught, sys.excepthook = sys.excepthook, self._end_all
         self._shared: dict[str, _Shared] = {}
         self._of: dict[int, _Shared] = {}  # by the id of a parameter
@@ -59,7 +59,7 @@ class Processes:
         self._waited = self._busy = 0.0
 
     def _end_all(self, kind, error, traceback) -> None:
-        """Of an exception that nobody caught."""
+        """Handle an exception that nobody caught."""
         self.failed(lambda: self._uncaught(kind, error, traceback))
 
     @contextmanager
@@ -74,8 +74,8 @@ class Processes:
             self._worker.end()
 
     def failed(self, tell: Callable[[], object], code: int = 1) -> None:
-        """This process cannot go on. Where all fail the first one tells; where one does, it tells and ends all: the others
-        wait for it, and would for ever."""
+        """End this process, which cannot go on. If all processes fail, rank 0 alone tells; if only this one does, it tells
+        and aborts the others, which would wait for it for ever."""
         everyone, deadline = self._ends.Ibarrier(), time.monotonic() + PATIENCE
         while not (together := everyone.Test()) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -88,7 +88,7 @@ class Processes:
 
     def check_same(self, what: Mapping[str, Any]) -> None:
         mine = json.loads(json.dumps(dict(what)))
-        first = self.agreed(mine)
+        first = self.broadcast(mine)
         for name, value in first.items():
             if mine.get(name) != value:
                 raise ValueError(
@@ -98,60 +98,60 @@ class Processes:
     def owned(self, parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
         return {name: p for name, p in parameters.items() if self._shared[name].owner == self.rank}
 
-    def dealt(self, batches: Sequence[T]) -> tuple[int, Sequence[T]]:
+    def shard(self, batches: Sequence[T]) -> tuple[int, Sequence[T]]:
         start, end = (rank * len(batches) // self.size for rank in (self.rank, self.rank + 1))
         return start, batches[start:end]
 
-    def agreed(self, value: T) -> T:
-        return json.loads(self._broadcast(json.dumps(value).encode() if self.rank == 0 else b""))
+    def broadcast(self, value: T) -> T:
+        return json.loads(self._broadcast_bytes(json.dumps(value).encode() if self.rank == 0 else b""))
 
-    def total(self, values: Sequence[float]) -> list[float]:
+    def all_reduce(self, values: Sequence[float]) -> list[float]:
         mine = np.array(values, np.float64)
         everyone = np.empty((self.size, len(values)), np.float64)
         self._comm.Allgather(mine, everyone)
-        return [sum(column) for column in everyone.T.tolist()]  # in the order of processes
+        return [sum(column) for column in everyone.T.tolist()]  # in the order of ranks
 
     def mean(self, figures: Mapping[str, float]) -> dict[str, float]:
-        names = self.agreed(list(figures))
-        totals = self.total([float(figures.get(name, math.nan)) for name in names])
+        names = self.broadcast(list(figures))
+        totals = self.all_reduce([float(figures.get(name, math.nan)) for name in names])
         return {name: total / self.size for name, total in zip(names, totals, strict=True)}
 
-    def take_over(self, parameters: Mapping[str, Parameter]) -> None:
+    def broadcast_parameters(self, parameters: Mapping[str, Parameter]) -> None:
         for p in parameters.values():
             self._comm.Bcast(array_to_numpy(p.array))
             p.updated()
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         self._comm.Barrier()
 
     # ---- while backward runs ----
 
-    def gradient(self, parameter: Parameter) -> None:
+    def on_gradient(self, parameter: Tensor) -> None:
         item = self._of.get(id(parameter))
         if item is not None:
             item.ready = True
             self._send_ready(self._reduce)
 
-    def summed(self) -> None:
-        self._finish(self._reduce)  # some parameters may have had no gradient here
+    def finish_reduce(self) -> None:
+        self._finish(self._reduce)  # some parameters may have no gradient here
         for item in self._shared.values():  # what others own only has to be received
             item.ready = item.owner != self.rank
 
-    def updated(self, name: str) -> None:
+    def on_updated(self, name: str) -> None:
         self._shared[name].ready = True
-        self._send_ready(self._spread)
+        self._send_ready(self._send)
 
-    def spread(self) -> None:
-        self._finish(self._spread)
+    def finish_broadcast(self) -> None:
+        self._finish(self._send)
 
     def figures(self) -> dict[str, float]:
-        """comm/seconds: of the last update's communication; comm/hidden: the part of it during which this process went on
-        computing."""
+        """Return comm/seconds, the time that the last update's communication took, and comm/hidden, the fraction of it
+        during which this process went on computing."""
         busy, waited = self._busy, self._waited
         self._busy = self._waited = 0.0
         return {"comm/seconds": busy, "comm/hidden": max(0.0, 1 - waited / busy) if busy else 1.0}
 
-    def gathered(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def gather(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self.rank:
             head = np.frombuffer(json.dumps([(k, a.shape) for k, a in arrays.items()]).encode(), np.uint8)
             self._comm.Send(np.array([len(head)], np.int64), 0)
@@ -174,7 +174,7 @@ class Processes:
     # ---- the thread that communicates ----
 
     def _send_ready(self, work: Callable[[_Shared], None]) -> None:
-        """They go in their order, the same everywhere: one that is ready waits for those before it."""
+        """Start what is ready, in the order that is the same everywhere: a parameter waits for those before it."""
         for item in self._shared.values():
             if not item.sent:
                 if not item.ready:
@@ -184,7 +184,7 @@ class Processes:
                 self._worker.do(work, item)
 
     def _finish(self, work: Callable[[_Shared], None]) -> None:
-        """Until all are through, and on to the next phase."""
+        """Wait until all parameters are done, and prepare the next phase."""
         for item in self._shared.values():
             item.ready = True
         self._send_ready(work)
@@ -196,17 +196,19 @@ class Processes:
             item.ready = item.sent = False
 
     def _reduce(self, item: _Shared) -> None:
-        """The sum of the gradients to the owner; the others need theirs no longer."""
-        grad = array_to_numpy(item.parameter.grad_buffer())  # zeros where there is none, its own where others hold it
+        """Sum the gradients into the owner's; the others no longer need theirs."""
+        grad = array_to_numpy(
+            item.parameter.grad_buffer()
+        )  # zeros if it has no gradient; its own copy if others hold it
         mine = self.rank == item.owner
         self._data.Reduce(self._mpi.IN_PLACE if mine else grad, grad if mine else None, root=item.owner)
 
-    def _spread(self, item: _Shared) -> None:
+    def _send(self, item: _Shared) -> None:
         self._data.Bcast(array_to_numpy(item.parameter.array), root=item.owner)
         if self.rank != item.owner:
             item.parameter.updated()
 
-    def _broadcast(self, data: bytes) -> bytes:
+    def _broadcast_bytes(self, data: bytes) -> bytes:
         size = np.array([len(data)], np.int64)
         self._comm.Bcast(size)
         buffer = np.frombuffer(data, np.uint8).copy() if self.rank == 0 else np.empty(int(size[0]), np.uint8)
@@ -216,7 +218,7 @@ class Processes:
 
 @contextmanager
 def _last_words(text: str):
-    """Say the text if this process is killed within: mpiexec kills all with one, and only says that it did."""
+    """Print the text if this process is killed meanwhile: mpiexec then kills all others and says no more than that."""
     shell = subprocess.Popen(
         ["sh", "-c", 'read -r ended || printf "%s\\n" "$1" >&2', "sh", text],
         stdin=subprocess.PIPE,
@@ -229,7 +231,7 @@ def _last_words(text: str):
 
 
 class _Shared:
-    """A parameter, who updates it, and whether its turn has come in this phase."""
+    """A parameter, the rank that owns it, and how far it is in this phase."""
 
     def __init__(self, parameter: Parameter, owner: int):
         self.parameter, self.owner = parameter, owner
@@ -237,8 +239,8 @@ class _Shared:
 
 
 def _shared(parameters: Mapping[str, Parameter], size: int) -> dict[str, _Shared]:
-    """The parameters in the order in which backward comes to them, the last ones first, cut into one stretch an owner, all
-    about as large."""
+    """Return the parameters in the order in which backward reaches them, the last ones first, cut into one stretch per
+    owner, all of about the same size."""
     whole, seen = sum(p.size for p in parameters.values()), 0
     made: dict[str, _Shared] = {}
     for name, p in reversed(list(parameters.items())):
@@ -254,7 +256,7 @@ class _Worker:
         self._work: queue.SimpleQueue = queue.SimpleQueue()
         self._done = threading.Event()
         self._busy = 0.0
-        self.pending = 0  # things that are not done yet
+        self.pending = 0  # tasks that are not done yet
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="mpi", daemon=True)
         self._thread.start()
@@ -264,7 +266,7 @@ class _Worker:
         self._work.put((work, args))
 
     def wait(self) -> float:
-        """Until all is done; returns the seconds that it took. Raises what went wrong."""
+        """Wait until all is done, and return the seconds that the work took. Raises what went wrong."""
         self._done.clear()
         self.do(self._done.set)
         self._done.wait()
@@ -283,7 +285,7 @@ class _Worker:
             began = time.perf_counter()
             try:
                 work(*args)
-            except BaseException as error:  # told by wait()
+            except BaseException as error:  # raised by wait()
                 self._error = error
             self._busy += time.perf_counter() - began
             self.pending -= 1
