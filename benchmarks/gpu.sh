@@ -58,13 +58,13 @@ part() {
 finish() {
   local name
   for name in "$@"; do note "$name" "not run" 0 "$why"; done
-  "$python" benchmarks/gpu_report.py "$out" >/dev/null || failed=1
+  "$python" -m benchmarks.gpu.report "$out" >/dev/null || failed=1
   printf '\n'
   cat "$out/gpu.md"
   exit $failed
 }
 
-"$python" benchmarks/gpu_report.py needs
+"$python" -m benchmarks.gpu.report needs
 later=(tests benchmarks memcheck racecheck tests-slow)
 capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1)
 if [[ -z $capability ]]; then
@@ -76,7 +76,7 @@ fi
 target=${capability/./}
 [[ $target == 90 ]] && target=90a
 began=$SECONDS
-timeout -k 5 150 env PYTHONPATH=benchmarks "$python" benchmarks/gpu_torch.py >"$out/torch-compile.log" 2>&1 &
+timeout -k 5 150 "$python" -m benchmarks.gpu.torch_models >"$out/torch-compile.log" 2>&1 &
 compiling=$!
 if [[ -n ${LLMCORE_GPU_SITE:-} ]]; then
   site=$(cd "$LLMCORE_GPU_SITE" && pwd) || exit 1
@@ -92,7 +92,7 @@ else
     finish "${later[@]}"
   fi
 fi
-export PYTHONPATH=$site:$PWD/tests:$PWD/benchmarks
+export PYTHONPATH=$site:$PWD
 wait "$compiling"
 status=$?
 ((status)) && note torch-compile "did not finish" $((SECONDS - began)) "torch compiles in the benchmarks instead" ||
@@ -105,7 +105,7 @@ if ! has ml_dtypes; then # of which tests need numpy's bfloat16 alone
   # shellcheck disable=SC2046
   part ml_dtypes-stand-in 60 0 "${CXX:-c++}" -std=c++17 -O1 -shared -fPIC \
     $("$python" -c 'import numpy, sysconfig; print("-I" + sysconfig.get_path("include"), "-I" + numpy.get_include())') \
-    benchmarks/gpu_bfloat16.cpp -o "$out/stand-in/ml_dtypes.so" && PYTHONPATH=$PYTHONPATH:$out/stand-in
+    benchmarks/gpu/bfloat16.cpp -o "$out/stand-in/ml_dtypes.so" && PYTHONPATH=$PYTHONPATH:$out/stand-in
 fi
 folders=(tests/{ops,core,losses,models,generate,train}) # the most telling first
 workers=$(nproc)
@@ -113,7 +113,7 @@ workers=$(nproc)
 pytest=(-v -ra -p no:cacheprovider --continue-on-collection-errors)
 has pytest_timeout || pytest+=(-o "addopts=--import-mode=importlib --strict-markers" -W ignore::pytest.PytestConfigWarning)
 gpu_tests() { # NAME LIMIT RESERVE MARKS
-  OMP_NUM_THREADS=4 part "$1" "$2" "$3" "$python" benchmarks/gpu_pytest.py "$workers" "$out/$1.jsonl" "${pytest[@]}" -m "$4" \
+  OMP_NUM_THREADS=4 part "$1" "$2" "$3" "$python" -m benchmarks.gpu.pytest_workers "$workers" "$out/$1.jsonl" "${pytest[@]}" -m "$4" \
     "${folders[@]}"
 }
 gpu_tests tests 130 200 "gpu and not slow and not peers"
@@ -123,7 +123,7 @@ limit=$(left 85)
 ((limit > 230)) && limit=230
 tiny=()
 [[ ${LLMCORE_GPU_TINY:-} == 1 ]] && tiny=(--tiny)
-part benchmarks "$limit" 0 "$python" benchmarks/gpu.py "${tiny[@]}" --budget $((limit - 25)) --json "$out/rows.json"
+part benchmarks "$limit" 0 "$python" -m benchmarks.gpu.run "${tiny[@]}" --budget $((limit - 25)) --json "$out/rows.json"
 
 # ---- sanitizers: as many tests of ops, from everywhere, as there is time for ----
 # Each tensor has memory of its own there, so that memcheck knows where it ends.
@@ -135,7 +135,7 @@ for tool in memcheck racecheck; do
   cache=1
   [[ $tool == memcheck ]] && cache=0
   LLMCORE_CUDA_CACHE=$cache LLMCORE_TESTS_SECONDS=28 LLMCORE_TESTS_RESULTS=$out/$tool.jsonl part $tool 45 0 compute-sanitizer \
-    --tool $tool --target-processes all --error-exitcode 9 "$python" -m pytest -p gpu_pytest "${pytest[@]}" \
+    --tool $tool --target-processes all --error-exitcode 9 "$python" -m pytest -p benchmarks.gpu.pytest_workers "${pytest[@]}" \
     -m "gpu and not slow and not peers" tests/ops
 done
 

@@ -47,7 +47,6 @@ NOT_OURS = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"}
 KNOWN: set[str] = {
     "_tensor <-> autograd",
     "autograd -> _tensor",
-    "benchmarks: 34 files",
     "csrc/cpu/sample.inl: 530 lines",
     "csrc/cuda: 42 files",
     "csrc/tokenizer: 44 files",

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SOURCE = Path(__file__).parents[2] / "benchmarks/gpu_bfloat16.cpp"
+SOURCE = Path(__file__).parents[2] / "benchmarks/gpu/bfloat16.cpp"
 
 
 @pytest.fixture(scope="module")

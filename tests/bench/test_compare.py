@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-import compare
-import report
+from benchmarks.harness import compare, report
 
 MACHINE = {
     "cpu": "a processor",

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import gpu_report
 import llmcore
+from benchmarks.gpu import report as gpu_report
 
-BENCHMARKS = Path(gpu_report.__file__).parent
+ROOT = Path(__file__).parents[2]
 FILES = {
     "test_a.py": """
 import os, pytest
@@ -35,8 +35,8 @@ def run_tests(folder, out):
     for name, text in FILES.items():
         (folder / name).write_text(text)
     (folder / "pytest.ini").write_text("[pytest]\n")
-    paths = [str(BENCHMARKS), str(Path(llmcore.__file__).parents[1])]
-    command = [sys.executable, str(BENCHMARKS / "gpu_pytest.py"), "2", str(out), "-v", "-p", "no:cacheprovider"]
+    paths = [str(ROOT), str(Path(llmcore.__file__).parents[1])]
+    command = [sys.executable, "-m", "benchmarks.gpu.pytest_workers", "2", str(out), "-v", "-p", "no:cacheprovider"]
     command += ["--continue-on-collection-errors", str(folder)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=folder)
@@ -122,7 +122,7 @@ def test_odd_bytes_do_not_lose_the_report(tmp_path):
 @pytest.mark.parametrize(("kind", "more"), [("gpt2", {}), ("llama", {"kv_heads": 2, "rope_base": 500.0})])
 def test_torch_decodes_by_steps_what_it_computes_at_once(kind, more):
     torch = pytest.importorskip("torch")
-    import gpu_torch
+    from benchmarks.gpu import torch_models as gpu_torch
 
     torch.manual_seed(0)
     model = gpu_torch.Model(kind, 90, 64, 48, 2, 4, **more)
@@ -146,7 +146,7 @@ def test_torch_decodes_by_steps_what_it_computes_at_once(kind, more):
 @pytest.mark.parametrize("calls", [0, 1, 4])
 def test_a_peer_that_fails_leaves_llmcores_figure(calls, monkeypatch):
     pytest.importorskip("torch")
-    import gpu_timing
+    from benchmarks.gpu import timing as gpu_timing
 
     for name, value in {"device": "cpu", "torch_device": "cpu", "tiny": False, "seconds": 0.0}.items():
         monkeypatch.setattr(gpu_timing.where, name, value)
@@ -179,7 +179,7 @@ def test_the_stand_in_for_ml_dtypes():
         "no:cacheprovider",
         str(Path(__file__).with_name("stand_in.py")),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=BENCHMARKS.parent)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
     if "2 skipped" in done.stdout:
         pytest.skip(done.stdout)
     assert "2 passed" in done.stdout, done.stdout + done.stderr

@@ -1,0 +1,1 @@
+"""llmcore on an NVIDIA GPU beside torch, and what `gpu.sh` needs besides."""

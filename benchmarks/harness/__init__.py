@@ -1,0 +1,1 @@
+"""How workloads are defined, checked, timed and reported."""

@@ -1,0 +1,1 @@
+"""Single operations on the CPU, one file per family."""

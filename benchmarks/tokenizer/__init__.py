@@ -1,0 +1,1 @@
+"""Encoding text and training a vocabulary."""

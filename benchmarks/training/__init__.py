@@ -1,0 +1,1 @@
+"""Whole trainings: speed, memory, and what is learned."""

@@ -1,0 +1,260 @@
+"""What surrounds the updates of pretraining: text that is larger than memory, batches made ahead, memory for time, processes.
+
+    python -m benchmarks.training.pretraining --json benchmarks/results/pretraining.local.json
+
+loader: tokens a second of batches from shards of 20 GB (made under --scratch), beside those of training; what the process
+holds in memory with a small shard set and with the large one. ahead: updates with batches that are made beside them, over
+updates with one batch that lies in memory. recompute: peak memory and time of GPT-2 124M at T=1024, B=8, with and without.
+mpi: tokens a second of two processes of one thread, over one of two threads, on GPT-2 124M.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import llmcore
+from benchmarks.harness.environment import environment
+from llmcore import data, models
+from llmcore.data.shards import DOCUMENT
+from llmcore.train import PretrainConfig, Report, loop
+from llmcore.train.distributed.group import SingleProcess
+from llmcore.train.report import resident_bytes
+from llmcore.train.stages.pretrain import Pretraining
+
+PARTS = ("loader", "ahead", "recompute", "mpi")
+SHARD_TOKENS = 1 << 29  # a gigabyte
+DOCUMENT_TOKENS = 2000
+
+
+def make_shards(folder: Path, count: int, shard_tokens: int) -> None:
+    """Random ids in `count` shards: what `llmcore tokenize` would have made of as much text."""
+    tokenizer = llmcore.Tokenizer.train(iter(["a synthetic text"] * 3), 300)
+    folder.mkdir(parents=True)
+    tokenizer.save(folder)
+    rng, shards = np.random.default_rng(0), []
+    stretch = rng.integers(0, 256, 1 << 22, np.uint16)
+    for number in range(count):
+        array = np.lib.format.open_memmap(
+            folder / f"shard-{number:05}.npy", mode="w+", dtype=np.uint16, shape=(shard_tokens,)
+        )
+        for start in range(0, shard_tokens, len(stretch)):
+            array[start : start + len(stretch)] = stretch[: shard_tokens - start]
+        array.flush()
+        del array
+        documents = np.zeros(shard_tokens // DOCUMENT_TOKENS, DOCUMENT)
+        documents["start"] = number * shard_tokens + DOCUMENT_TOKENS * np.arange(len(documents))
+        documents["bytes"] = 4 * DOCUMENT_TOKENS
+        documents["key"] = rng.integers(0, 1 << 63, len(documents), np.uint64)
+        np.save(folder / f"shard-{number:05}.documents.npy", documents)
+        shards.append({"tokens": shard_tokens, "documents": len(documents), "source": 0, "after": number})
+    shards[-1] |= {"source": 1, "after": 0}
+    total = count * shard_tokens
+    documents = sum(s["documents"] for s in shards)
+    index = {"format": "llmcore-shards", "version": 1, "complete": True, "tokenizer": tokenizer.digest,
+             "vocab_size": tokenizer.vocab_size, "dtype": "uint16", "end_of_text": tokenizer.end_of_text, "field": "text",
+             "shard_tokens": shard_tokens, "sources": [{"path": "made up", "bytes": 4 * total}], "shards": shards,
+             "tokens": total, "documents": documents, "bytes": 4 * documents * DOCUMENT_TOKENS}  # fmt: skip
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+def child(code: str, *args: str, before: tuple[str, ...] = ()) -> dict:
+    """What a process of its own prints last, as JSON."""
+    command = [*before, sys.executable, "-m", __spec__.name, "--child", code, *args]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads([line for line in done.stdout.splitlines() if line.startswith("{") and line != "{}"][-1])
+
+
+# ---- in processes of their own ----
+
+
+def train_on_shards(folder: str, steps: str) -> dict:
+    """Of a small model: memory once it runs, and at the end."""
+    held = []
+
+    class Watching(Report):
+        def update(self, row):
+            held.append(resident_bytes())
+
+    config = PretrainConfig(data=folder, out=tempfile.mkdtemp(), steps=int(steps), layers=1, width=64, heads=1, save_every=0,
+                            eval_every=0, sample_every=0, batch_size=16, context=256)  # fmt: skip
+    texts = [data.ShardSet(folder)]
+    stage = Pretraining(config, texts, texts[0].tokenizer)
+    stage.evaluate = lambda: {}  # type: ignore[method-assign]  # 16 MB held out would take longer than all else
+    loop.run(stage, config, Watching())
+    shutil.rmtree(config.out)
+    return {"resident": held[len(held) // 2 :][0], "at_the_end": held[-1]}
+
+
+def load_only(folder: str, seconds: str) -> dict:
+    """Tokens a second of batches alone, from places all over the shards."""
+    stream, _ = data.ShardSet(folder).encode(llmcore.Tokenizer.load(folder))
+    batches = data.TokenBatches(stream, 16, 256, seed=1)
+    began, step = time.perf_counter(), 0
+    while time.perf_counter() - began < float(seconds):
+        batches.batch(step)
+        step += 1
+    return {"tokens_a_second": step * 16 * 256 / (time.perf_counter() - began)}
+
+
+def gpt2(recompute: str) -> dict:
+    """Three updates of GPT-2 124M at T=1024, B=8: the median of the last two, and the peak of memory."""
+    stage, config = gpt2_stage(rows=8, context=1024, accumulation=1)
+    stage.model.recompute = recompute == "yes"
+    own = loop.Run(stage, config, Report(), SingleProcess())
+    rows = [own.update(step, step, stage.batches) for step in range(3)]
+    status = Path("/proc/self/status").read_text()
+    return {
+        "seconds": min(r["dt"] for r in rows[1:]),
+        "peak": int(status.split("VmHWM:")[1].split()[0]) * 1024,
+        "loss": rows[-1]["train/loss"],
+    }
+
+
+def gpt2_stage(rows: int, context: int, accumulation: int):
+    config = PretrainConfig(out="unused", steps=100, layers=12, width=768, heads=12, context=context, batch_size=rows,
+                            accumulation=accumulation, lr=1e-4, warmup=0)  # fmt: skip
+    text = data.read_corpus("python-docs")
+    tokenizer = llmcore.Tokenizer.train(iter(text.train), 4096)
+    stage = Pretraining(config, [text], tokenizer)
+    stage.model = models.GPT2(models.GPT2Config(context=context))  # all of its vocabulary
+    stage.model.dtype = config.dtype or llmcore.build_info()["dtype"]
+    return stage, config
+
+
+def processes(threads: str, updates: str) -> dict:
+    """Seconds of updates of GPT-2 124M, 8 rows of 1024 tokens in two micro-batches, in as many processes as there are."""
+    from llmcore.train.distributed.group import process_group
+
+    llmcore.set_num_threads(int(threads))
+    stage, config = gpt2_stage(rows=4, context=1024, accumulation=2)
+    own = process_group()
+    rows = []
+    with own.training(stage.trained(), "a process was killed"):
+        run = loop.Run(stage, config, Report(), own)
+        for step in range(int(updates)):
+            rows.append(run.update(step, step, stage.batches))
+    if own.rank:
+        return {}
+    hidden = [r["comm/hidden"] for r in rows[1:] if "comm/hidden" in r]
+    return {
+        "seconds": statistics.median(r["dt"] for r in rows[1:]),
+        "loss": rows[-1]["train/loss"],
+        "hidden": statistics.median(hidden) if hidden else None,
+        "communicating": statistics.median([r["comm/seconds"] for r in rows[1:] if "comm/seconds" in r] or [0.0]),
+    }
+
+
+CHILDREN = {f.__name__: f for f in (train_on_shards, load_only, gpt2, processes)}
+
+# ---- the parts ----
+
+
+def loader(scratch: Path, gigabytes: int) -> dict:
+    small, large = scratch / "small-shards", scratch / "large-shards"
+    for folder, count, tokens in ((small, 1, SHARD_TOKENS), (large, gigabytes, SHARD_TOKENS)):
+        shutil.rmtree(folder, ignore_errors=True)
+        make_shards(folder, count, tokens)
+    found = {
+        "loader": child("load_only", str(large), "5")["tokens_a_second"],
+        "small": child("train_on_shards", str(small), "400"),
+        "large": child("train_on_shards", str(large), "400"),
+    }
+    shutil.rmtree(large)
+    config = PretrainConfig(out="unused")
+    text = data.read_corpus("python-docs")
+    stage = Pretraining(config, [text], llmcore.Tokenizer.train(iter(text.train), 4096))
+    found["training"] = config.batch_size * config.context / loop.seconds_per_update(stage, config, 12)
+    mb = {k: f"{v['at_the_end'] / 1e6:,.0f} MB" for k, v in found.items() if isinstance(v, dict)}
+    print(f"loader {found['loader']:,.0f} tokens/s, {found['loader'] / found['training']:.0f}x training at depth 6 "
+          f"({found['training']:,.0f} tokens/s); resident {mb['small']} with 1 GB of shards, {mb['large']} with "
+          f"{gigabytes} GB", flush=True)  # fmt: skip
+    return found
+
+
+def ahead(scratch: Path) -> dict:
+    """Rounds of updates in turns: each batch made ahead, against one that lies in memory."""
+    from llmcore.train.background import Ahead
+
+    folder = scratch / "small-shards"
+    if not folder.is_dir():
+        make_shards(folder, 1, 1 << 22)
+    config = PretrainConfig(out="unused", steps=10**6)
+    text = data.ShardSet(folder)
+    stage = Pretraining(config, [text], text.tokenizer)
+    run, fixed = loop.Run(stage, config, Report(), SingleProcess()), stage.batches(0)
+    times: dict[str, list[float]] = {"ahead": [], "fixed": []}
+    with Ahead(stage.batches, config.steps) as made:
+        for step in range(60):
+            for name, batches in (("ahead", made), ("fixed", lambda _: fixed)):
+                times[name].append(run.update(step, step, batches)["dt"])
+    medians = {name: statistics.median(t[5:]) for name, t in times.items()}
+    print(f"updates with batches made ahead take {medians['ahead'] / medians['fixed']:.3f} of those with a fixed one",
+          flush=True)  # fmt: skip
+    return medians
+
+
+def recompute() -> dict:
+    found = {name: child("gpt2", name) for name in ("no", "yes")}
+    assert abs(found["no"]["loss"] - found["yes"]["loss"]) < 1e-6
+    print(f"recompute, GPT-2 124M, T=1024, B=8: {found['yes']['peak'] / 1e9:.2f} GB instead of "
+          f"{found['no']['peak'] / 1e9:.2f} ({found['yes']['peak'] / found['no']['peak']:.2f}x), "
+          f"{found['yes']['seconds'] / found['no']['seconds']:.2f}x the time", flush=True)  # fmt: skip
+    return found
+
+
+def mpi() -> dict:
+    mpiexec = shutil.which("mpiexec")
+    if mpiexec is None:
+        print("mpi: no mpiexec here")
+        return {}
+    turns: dict[str, list[dict]] = {"one": [], "two": []}
+    for _ in range(2):
+        turns["one"].append(child("processes", "2", "4"))
+        turns["two"].append(child("processes", "1", "4", before=(mpiexec, "-n", "2")))
+    found = {name: min(r["seconds"] for r in runs) for name, runs in turns.items()}
+    two = turns["two"][-1]
+    assert abs(turns["one"][0]["loss"] - two["loss"]) < 1e-2
+    print(f"mpi, GPT-2 124M: 2 processes x 1 thread at {found['one'] / found['two']:.2f}x the rate of 1 x 2; {two['hidden']:.0%} "
+          f"of {two['communicating']:.2f} s of communication hidden", flush=True)  # fmt: skip
+    return {**found, "hidden": two["hidden"], "communicating": two["communicating"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", default=list(PARTS), help="some of: " + ", ".join(PARTS))
+    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()), help="room for the shards")
+    parser.add_argument("--gigabytes", type=int, default=20)
+    parser.add_argument("--json", type=Path, help="where to write the result")
+    parser.add_argument("--child", nargs="*", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        print(json.dumps(CHILDREN[args.child[0]](*args.child[1:])))
+        return
+    os.environ["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+    found = {}
+    if "loader" in args.only:
+        found["loader"] = loader(args.scratch, args.gigabytes)
+    if "ahead" in args.only:
+        found["ahead"] = ahead(args.scratch)
+    if "recompute" in args.only:
+        found["recompute"] = recompute()
+    if "mpi" in args.only:
+        found["mpi"] = mpi()
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps({**found, "environment": environment(llmcore.num_threads())}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
