@@ -18,7 +18,7 @@ PACKAGE = "llmcore"
 
 # From the ground up. What stands in one row does not know each other.
 PYTHON_FLOORS = (
-    "_version errors _lazy",
+    "_version errors _lazy _sequences",
     "_files _cache formats",
     "_core documents hub terminal",
     "_device",
@@ -40,20 +40,13 @@ CPP_FLOORS = ("core", "cpu cuda tokenizer", "ops", "bindings")
 MOST_FILES, MOST_LINES = 30, 500
 FOLDERS = ("python", "csrc", "tests", "benchmarks", "docs", "tools", "cmake", ".ci")
 HAND_WRITTEN = {".py", ".pyi", ".h", ".cpp", ".cu", ".cuh", ".inl", ".sh", ".cmake", ".md", ""}
-GENERATED = {"python/llmcore/_core.pyi", "csrc/tokenizer/unicode_tables.cpp"}
+GENERATED = {"python/llmcore/_core.pyi", "csrc/tokenizer/unicode/generated/tables.cpp"}
 NOT_OURS = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"}
 
 # What is still to be mended. An entry that is not needed any more is an error too, so the list only gets shorter.
 KNOWN: set[str] = {
-    "_tensor <-> autograd",
-    "autograd -> _tensor",
     "csrc/cpu/sample.inl: 530 lines",
-    "csrc/cuda: 42 files",
-    "csrc/tokenizer: 44 files",
-    "generate.beam <-> generate.completion <-> generate.embeddings <-> generate.language_model <-> generate.save"
-    " <-> generate.suggest",
-    "generate.engine.engine <-> generate.engine.sampler <-> generate.engine.speculate",
-    "terminal -> train.report",
+    "generate.beam <-> generate.completion <-> generate.embeddings <-> generate.language_model <-> generate.save <-> generate.suggest",
     "tokenizer.formats <-> tokenizer.formats.gguf <-> tokenizer.merges <-> tokenizer.stream <-> tokenizer.tokenizer",
     "train.stages.rollouts takes _mix of data.batches",
 }

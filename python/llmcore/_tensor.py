@@ -2,77 +2,15 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llmcore import _core, autograd
-from llmcore._core import Array, DType, try_numpy
+from llmcore._arrays import CPU, CUDA, array_to_numpy, to_array, to_default_device, to_dtype
+from llmcore._core import DType
 from llmcore._device import checked, on
-from llmcore._device import device as default_device
-
-DTYPES = {
-    "float32": DType.float32,
-    "bfloat16": DType.bfloat16,
-    "int32": DType.int32,
-    "int64": DType.int64,
-    "uint32": DType.uint32,
-    "uint8": DType.uint8,
-}
-FLOATS = (DType.float32, DType.bfloat16)
-_CPU, _CUDA = (1, 0), (2, 0)  # DLPack's devices
-_LEGACY_STREAM = 1  # and its default stream
-
-
-def to_dtype(dtype) -> DType:
-    """A core dtype from a name, a numpy dtype or a core dtype."""
-    if isinstance(dtype, DType):
-        return dtype
-    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
-    if name not in DTYPES:
-        raise TypeError(f"[tensor] expected a dtype of {', '.join(DTYPES)}, got {name}")
-    return DTYPES[name]
-
-
-def to_array(x) -> _core.Array:
-    """A core array from a Tensor, a numpy array, anything with DLPack, or numbers. Aligned numpy input is not copied, but
-    floats go to the default device; integers (tokens, positions) stay on the host, which checks them."""
-    if isinstance(x, Tensor):
-        return x.array
-    if isinstance(x, Array):
-        return x
-    array = try_numpy(x)
-    return _placed(to_host_array(x) if array is None else array)
-
-
-def _placed(array: _core.Array) -> _core.Array:
-    where = default_device()
-    return array if where == "cpu" or array.dtype not in FLOATS else array.to(where)
-
-
-def to_host_array(x) -> _core.Array:
-    """The same, where it is already, or on the host."""
-    if not isinstance(x, np.ndarray):
-        if hasattr(x, "__dlpack__") and not np.isscalar(x):
-            if x.__dlpack_device__()[0] == _CUDA[0]:
-                checked("cuda")
-                return _core.from_dlpack(x.__dlpack__(stream=_LEGACY_STREAM))
-            try:
-                x = np.from_dlpack(x)
-            except RuntimeError:  # bfloat16, which numpy does not know
-                return _core.from_dlpack(x.__dlpack__())
-        else:
-            x = np.asarray(x)
-            if x.dtype == np.float64:  # python floats; a float64 *array* is refused below
-                x = x.astype(np.float32)
-    name = x.dtype.type.__name__ if x.dtype.kind == "V" else x.dtype.name  # the latter takes microseconds
-    if name not in DTYPES:
-        raise TypeError(f"[tensor] expected an array of {', '.join(DTYPES)}, got {name}")
-    if not x.flags.aligned or not x.dtype.isnative or any(s % x.itemsize for s in x.strides):
-        x = np.array(x, x.dtype.newbyteorder("="), order="C")
-    return _core.from_numpy(x, name == "bfloat16")
 
 
 class Tensor:
@@ -114,23 +52,23 @@ class Tensor:
         return self.array.device
 
     def to(self, device: str) -> Tensor:
-        """This tensor on "cpu" or "cuda": itself when it is there, else a copy, to which gradients do not flow."""
+        """Return this tensor on "cpu" or "cuda": itself if it is there, else a copy, through which no gradient flows."""
         device = checked(device)
         if self.device == device:
             return self
         return Tensor(self.array.to(device), self.requires_grad and self._node is None)
 
     def numpy(self) -> np.ndarray:
-        """A numpy view of the same memory (bfloat16 as `ml_dtypes.bfloat16`); of a tensor on a GPU a read-only copy, for
-        which all its work is waited for."""
+        """Return a numpy view of the same memory (bfloat16 as `ml_dtypes.bfloat16`); of a tensor on a GPU, wait for its work
+        and return a read-only copy."""
         return array_to_numpy(self.array)
 
     def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
-        """The same memory for other libraries (https://dmlc.github.io/dlpack), or a copy where `copy` or another device asks
-        for one; BufferError where that cannot be. A GPU's work on it is waited for."""
+        """Share the memory with another library (https://dmlc.github.io/dlpack), or give a copy where `copy` or another device
+        asks for one; BufferError where that cannot be done. Waits for a GPU's work on it."""
         array, here = self.array, self.__dlpack_device__()
         if dl_device is not None and tuple(dl_device) != here:
-            if tuple(dl_device) != _CPU or copy is False:
+            if tuple(dl_device) != CPU or copy is False:
                 raise BufferError(f"[dlpack] expected device {here}, got {tuple(dl_device)}")
             array = array.to("cpu")
         elif copy:
@@ -139,14 +77,14 @@ class Tensor:
         return _core.to_dlpack(array)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return _CUDA if self.device == "cuda" else _CPU
+        return CUDA if self.device == "cuda" else CPU
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         a = self.numpy()
         return a if dtype is None else a.astype(dtype)
 
     def item(self) -> float:
-        """The only element as a Python number; ValueError when there is not exactly one."""
+        """Return the only element as a Python number; ValueError when there is not exactly one."""
         return self.numpy().item()
 
     def __len__(self) -> int:
@@ -161,7 +99,7 @@ class Tensor:
     # ---- gradients ----
 
     def grad_buffer(self) -> _core.Array:
-        """The float32 gradient of a leaf, made of zeros at first use, for ops that add to it in place."""
+        """Return the float32 gradient of a leaf, zeros at first use, for ops that add to it in place."""
         if self.grad is None or self._grad_shared:
             mine = _core.zeros(self.shape, DType.float32, self.device)
             if self.grad is not None:
@@ -177,8 +115,8 @@ class Tensor:
             self.grad, self._grad_shared = _core.add(self.grad, grad), False
 
     def panels(self, dtype: DType, transposed: bool, paired: bool = False) -> _core.Panels:
-        """This matrix packed for the kernels: as (N, K) transposed, or as (K, N); paired: as [gate, up] of a swiglu.
-        Packed anew at every call; parameters keep theirs until the next update."""
+        """Pack this matrix for the kernels: as (N, K) transposed, or as (K, N); paired: as [gate, up] of a swiglu.
+        A plain tensor is packed again at every call; parameters keep their panels until the next update."""
         return _core.pack(self.array, dtype, transposed, paired=paired)
 
     def zero_grad(self) -> None:
@@ -186,8 +124,8 @@ class Tensor:
         self.grad = None
 
     def backward(self, grad=None, done: Callable[[Tensor], object] | None = None) -> None:
-        """Fill `.grad` of every leaf this tensor was computed from. `grad` defaults to 1 for a single element. done: is
-        told each leaf when its gradient is complete, while others are still computed."""
+        """Fill `.grad` of every leaf this tensor was computed from. `grad` defaults to 1 for a single element. `done` is
+        called with each leaf when its gradient is complete, while others are still being computed."""
         if not self.requires_grad:
             raise RuntimeError("[backward] expected a tensor computed from one that requires gradients, got a constant")
         if grad is None:
@@ -212,28 +150,11 @@ class Tensor:
         def reshape(self, *shape) -> Tensor: ...
 
 
-def array_to_numpy(array: _core.Array) -> np.ndarray:
-    a = array.numpy()
-    if array.dtype is DType.bfloat16:
-        import ml_dtypes
-
-        return a.view(ml_dtypes.bfloat16)
-    return a
-
-
-def fill(array: _core.Array, values: np.ndarray) -> None:
-    """Overwrite a float32 array, wherever it is, by values of its shape."""
-    if array.device == "cpu":
-        array.numpy()[...] = values
-    else:
-        array.copy_from(_core.from_numpy(np.ascontiguousarray(values, np.float32)))
-
-
 def tensor(array, dtype=None, device=None, requires_grad: bool = False) -> Tensor:
-    """A Tensor from numbers, numpy, or anything with DLPack.
+    """Make a Tensor from numbers, numpy, or anything with DLPack.
 
     dtype: "float32", "bfloat16", "int32", "int64", "uint32" or "uint8"; by default what the array has (float64 becomes
-    float32). device: "cpu" or "cuda"; by default where the array is, of numbers and numpy `llmcore.device()`. Raises
+    float32). device: "cpu" or "cuda"; by default where the array is, and for numbers and numpy `llmcore.device()`. Raises
     TypeError for other dtypes, ValueError for other devices, RuntimeError for one that is not there.
     """
     if device is not None:
@@ -248,28 +169,14 @@ def tensor(array, dtype=None, device=None, requires_grad: bool = False) -> Tenso
             return Tensor(to_array(array), requires_grad)
         source = np.asarray(array_to_numpy(to_array(array)) if isinstance(array, (Tensor, _core.Array)) else array)
         if wanted == DType.bfloat16:
-            out = _placed(_core.cast(_core.from_numpy(np.asarray(source, np.float32, order="C")), wanted))
+            out = to_default_device(_core.cast(_core.from_numpy(np.asarray(source, np.float32, order="C")), wanted))
         else:
-            out = _placed(_core.from_numpy(np.asarray(source, wanted.name, order="C")))
+            out = to_default_device(_core.from_numpy(np.asarray(source, wanted.name, order="C")))
     else:
         out = to_array(array)
     return Tensor(out, requires_grad)
 
 
 def as_tensor(x) -> Tensor:
-    """What ops do with their inputs: a Tensor stays itself, everything else becomes a constant."""
+    """Return a Tensor as it is and anything else as a constant Tensor: what ops do with their inputs."""
     return x if isinstance(x, Tensor) else Tensor(to_array(x))
-
-
-def number(op: str, name: str, value) -> float:
-    """A parameter of an op as a float: what the core would say of another type is not one line."""
-    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
-        raise TypeError(f"[{op}] expected {name} a number, got {value!r}")
-    return float(value)
-
-
-def integer(op: str, name: str, value) -> int:
-    """The same for counts."""
-    if type(value) is not int and (isinstance(value, bool) or not isinstance(value, numbers.Integral)):
-        raise TypeError(f"[{op}] expected {name} an integer, got {value!r}")
-    return int(value)

@@ -1,6 +1,6 @@
-"""A small tape: every op that needs gradients leaves one `Node` behind, and `backward` walks them newest first.
+"""A small tape: every op that needs gradients leaves one `Node`, and `backward` walks them newest first.
 
-A node's `backward` takes the gradients of its outputs (arrays, or None for outputs nobody used) and returns one gradient
+The tape knows nothing of tensors but what `Differentiable` says; `_tensor.Tensor` is one. A node's `backward` takes the gradients of its outputs (arrays, or None for outputs nobody used) and returns one gradient
 per input (an array, or None). Gradients of parameters are written by the op straight into `Tensor.grad_buffer()`, so
 that accumulation over several uses and several micro-batches costs no extra pass.
 """
@@ -12,12 +12,30 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any, Protocol, TypeVar
 
 from llmcore import _core
 
-if TYPE_CHECKING:
-    from llmcore._tensor import Tensor
+
+class Differentiable(Protocol):
+    """What the tape needs of a tensor. A leaf has no `_node`; a computed tensor is output `_index` of its `_node`."""
+
+    grad: _core.Array | None
+    requires_grad: bool
+    _node: Node | None
+    _index: int
+
+    @property
+    def array(self) -> _core.Array: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def device(self) -> str: ...
+    def accumulate_grad(self, grad: _core.Array, shared: bool = True) -> None: ...
+    def grad_buffer(self) -> _core.Array: ...
+
+
+D = TypeVar("D", bound=Differentiable)
 
 
 class _State(threading.local):
@@ -29,7 +47,7 @@ _counter = itertools.count()
 
 
 def grad_enabled() -> bool:
-    """Whether ops on this thread record themselves."""
+    """Say whether ops on this thread record themselves."""
     return _state.enabled
 
 
@@ -45,50 +63,50 @@ def no_grad():
 
 
 class Node:
-    """One recorded op. Of what it read it knows leaves, and of computed tensors the op and the number of its output: what
-    no op saved for its backward is freed as soon as nobody else has it."""
+    """One recorded op. It keeps references to leaf inputs; for computed inputs it keeps only (producer, output index), so
+    activations that no backward needs are freed early."""
 
     __slots__ = ("backward", "grads", "inputs", "order", "within")
 
-    def __init__(self, inputs: Sequence[Tensor | None], outputs: int, backward: Callable | None):
-        self.inputs: Sequence[Tensor | tuple[Node, int] | None] = [_source(t) for t in inputs]
+    def __init__(self, inputs: Sequence[Differentiable | None], outputs: int, backward: Callable | None):
+        self.inputs: Sequence[Differentiable | tuple[Node, int] | None] = [_source(t) for t in inputs]
         self.backward = backward
         self.grads: list = [None] * outputs
         self.order = next(_counter)
-        self.within: Sequence[Tensor] = ()  # leaves that its backward comes to besides
+        self.within: Sequence[Differentiable] = ()  # leaves that its backward reaches besides its inputs
 
-    def leaves(self) -> list[Tensor]:
-        """That it gives gradients to."""
+    def leaves(self) -> list[Differentiable]:
+        """Return the leaves that it gives gradients to."""
         return [t for t in (*self.inputs, *self.within) if t is not None and not isinstance(t, tuple)]
 
 
-def _source(t: Tensor | None) -> Tensor | tuple[Node, int] | None:
-    """Where the gradient of an input goes."""
+def _source(t: Differentiable | None) -> Differentiable | tuple[Node, int] | None:
+    """Return where the gradient of an input goes: to a leaf, or to an output of an earlier op."""
     if t is None or not t.requires_grad:
         return None
     return t if t._node is None else (t._node, t._index)
 
 
 def needs_grad(*inputs) -> bool:
-    """Whether an op on these inputs has to record itself."""
+    """Say whether an op on these inputs has to record itself."""
     for t in inputs:  # a loop: any() would cost as much as the rest of a small op
         if t is not None and t.requires_grad:
             return _state.enabled
     return False
 
 
-def record(outputs: Sequence[Tensor], inputs: Sequence[Tensor | None], backward: Callable) -> None:
-    """Attach one node to `outputs`; the caller has asked `needs_grad(*inputs)`."""
+def record(outputs: Sequence[Differentiable], inputs: Sequence[Differentiable | None], backward: Callable) -> None:
+    """Attach one node to `outputs`. The caller has asked `needs_grad(*inputs)`."""
     node = Node(inputs, len(outputs), backward)
     for i, out in enumerate(outputs):
         out.requires_grad = True
         out._node, out._index = node, i
 
 
-def recomputed(function: Callable, x: Tensor, *others, parameters: Sequence[Tensor] = ()) -> Tensor:
-    """function(x, *others) whose intermediate results are not kept but computed once more when gradients are wanted (Chen
-    et al. 2016): memory for time. The function must do the same each time; `parameters` are what it reads besides x and
-    gives gradients to."""
+def recomputed(function: Callable, x: D, *others, parameters: Sequence[D] = ()) -> D:
+    """Return function(x, *others) without keeping its intermediate results: they are computed again when gradients are
+    wanted (Chen et al. 2016), which trades time for memory. The function must do the same each time; `parameters` are the
+    leaves besides x that it reads and gives gradients to."""
     if not _state.enabled:
         return function(x, *others)
     with no_grad():
@@ -111,9 +129,9 @@ def _add(a, b):
     return b if a is None else _core.add(a, b.to(a.device))
 
 
-def run_backward(root: Tensor, grad, done: Callable[[Tensor], object] | None = None) -> None:
-    """Propagate `grad` from `root` to every leaf that requires gradients. A graph can be walked once. done: is told each
-    leaf when its gradient is complete."""
+def run_backward(root: Differentiable, grad, done: Callable[[Any], object] | None = None) -> None:
+    """Propagate `grad` from `root` to every leaf that requires gradients. A graph can be walked once. `done` is called with
+    each leaf when its gradient is complete."""
     if root._node is None:
         if root.requires_grad:
             root.accumulate_grad(grad)
@@ -152,10 +170,10 @@ def run_backward(root: Tensor, grad, done: Callable[[Tensor], object] | None = N
                     done(leaf)
 
 
-def write_grad(t: Tensor | None, write: Callable):
-    """The gradient of a matrix by an op that adds to a buffer, `write(buffer)`, or, without one, makes it: `write(None)`
+def write_grad(t: Differentiable | None, write: Callable):
+    """Write the gradient of a matrix with an op that adds to a buffer, `write(buffer)`, or makes one, `write(None)`, which
     spares the first gradient of an update the zeros and their addition. Returns the result for the tape, as `grad_slot`
-    has it."""
+    does."""
     if t is None or not t.requires_grad:
         return None
     if t._node is not None:
@@ -167,17 +185,17 @@ def write_grad(t: Tensor | None, write: Callable):
     return None
 
 
-def take_grad(t: Tensor):
-    """The gradient that has come for a computed tensor so far, or None. The op that takes it must add it to the gradient
-    that it returns for t, and saves a pass over memory; it may not write to it, others may hold the same array."""
+def take_grad(t: Differentiable):
+    """Take the gradient that has arrived for a computed tensor so far, or None. The op that takes it must add it to the
+    gradient that it returns for t, which saves a pass over memory. It must not write to it: others may hold the array."""
     if t._node is None:
         return None
     grad, t._node.grads[t._index] = t._node.grads[t._index], None
     return grad
 
 
-def grad_slot(t: Tensor | None):
-    """Where an op adds the float32 gradient of a parameter-like input: (buffer, result for the tape).
+def grad_slot(t: Differentiable | None):
+    """Return where an op adds the float32 gradient of a parameter-like input: (buffer, result for the tape).
 
     A leaf's own buffer is written in place and the tape gets None; for a computed tensor the buffer itself is the result.
     An input that needs no gradient gets (None, None).

@@ -5,7 +5,7 @@ import pytest
 
 import llmcore
 from llmcore import ops
-from llmcore._tensor import array_to_numpy
+from llmcore._arrays import array_to_numpy
 
 
 def leaf(*shape, seed=0):

@@ -10,7 +10,7 @@ import pytest
 
 import llmcore
 from llmcore import _core, _device, nn, ops
-from llmcore._tensor import array_to_numpy, to_array
+from llmcore._arrays import array_to_numpy, to_array
 from llmcore.train import PretrainConfig
 
 ml_dtypes = pytest.importorskip("ml_dtypes")

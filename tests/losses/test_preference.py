@@ -7,7 +7,7 @@ import pytest
 
 import llmcore
 from llmcore import losses
-from llmcore._tensor import array_to_numpy
+from llmcore._arrays import array_to_numpy
 
 
 def S(x):

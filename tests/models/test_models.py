@@ -5,7 +5,7 @@ import pytest
 
 import llmcore
 from llmcore import models
-from llmcore._tensor import array_to_numpy
+from llmcore._arrays import array_to_numpy
 from support.arrays import assert_repeats
 from support.model_twins import gpt2_logits, llama_logits, weights_of
 from support.tolerances import GRADCHECK, assert_close

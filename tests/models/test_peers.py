@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llmcore import models
-from llmcore._tensor import array_to_numpy
+from llmcore._arrays import array_to_numpy
 from llmcore.formats import safetensors
 from support.small_models import CONFIGS
 from support.tolerances import assert_close

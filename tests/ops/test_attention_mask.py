@@ -5,7 +5,7 @@ import pytest
 
 import llmcore
 from llmcore import _core, ops
-from llmcore._tensor import array_to_numpy, to_array
+from llmcore._arrays import array_to_numpy, to_array
 from reference import attention as reference
 from support.arrays import assert_repeats
 from support.gradcheck import NUMPY

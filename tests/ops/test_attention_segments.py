@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llmcore import _core, ops
-from llmcore._tensor import array_to_numpy, to_array
+from llmcore._arrays import array_to_numpy, to_array
 from reference import attention as reference
 from support.arrays import assert_repeats
 from support.gradcheck import NUMPY

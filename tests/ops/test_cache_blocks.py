@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from llmcore import _core, autograd, ops
-from llmcore._tensor import array_to_numpy
+from llmcore._arrays import array_to_numpy
 from reference import attention as reference
 from support.arrays import array, assert_repeats, put
 from support.gradcheck import NUMPY

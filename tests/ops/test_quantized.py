@@ -5,7 +5,8 @@ import pytest
 
 import llmcore
 from llmcore import _core, nn, ops
-from llmcore._tensor import Tensor, array_to_numpy
+from llmcore._arrays import array_to_numpy
+from llmcore._tensor import Tensor
 from llmcore.formats.gguf import TYPES, GGUFTensor
 from llmcore.formats.quantization import dequantize, encode
 from llmcore.models.weights import Encoded, Piece, Stored

@@ -4,7 +4,7 @@ import numpy as np
 
 import llmcore
 from llmcore import _core
-from llmcore._tensor import to_host_array
+from llmcore._arrays import to_host_array
 from support.tolerances import assert_close
 
 

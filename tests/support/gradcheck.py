@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import llmcore
-from llmcore._tensor import array_to_numpy
+from llmcore._arrays import array_to_numpy
 from support.tolerances import GRADCHECK
 
 ml_dtypes = pytest.importorskip("ml_dtypes")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 
 from llmcore import autograd, nn, ops
-from llmcore._tensor import Tensor, to_host_array
+from llmcore._arrays import to_host_array
+from llmcore._tensor import Tensor
 from llmcore.formats.quantization import encode
 from llmcore.models.cache import BlockPool, KVCache, blocks_for
 from llmcore.models.config import Config

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmcore import _core, ops
+from llmcore._arrays import to_dtype
 from llmcore._core import DType
-from llmcore._tensor import Tensor, to_dtype
+from llmcore._tensor import Tensor
 from llmcore.runtime import default_dtype
 
 BLOCK = 64  # positions

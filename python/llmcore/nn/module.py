@@ -10,10 +10,11 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from llmcore import _core
+from llmcore._arrays import array_to_numpy, fill, to_host_array
 from llmcore._core import DType
 from llmcore._device import checked
 from llmcore._device import device as default_device
-from llmcore._tensor import Tensor, array_to_numpy, fill, to_host_array
+from llmcore._tensor import Tensor
 
 M = TypeVar("M", bound="Module")
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from llmcore import _core
+from llmcore._arrays import fill
 from llmcore._core import DType
-from llmcore._tensor import fill
 from llmcore.nn.module import Parameter, Source
 
 Blocks = list[tuple[str, np.ndarray]]  # (GGUF's name of a type, uint8 (rows, bytes of a row)), one below the other

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from llmcore import _core, autograd
+from llmcore._arrays import check_number
 from llmcore._core import Activation
-from llmcore._tensor import Tensor, as_tensor, number
+from llmcore._tensor import Tensor, as_tensor
 
 ACTIVATIONS = {
     None: Activation.none,
@@ -47,7 +48,7 @@ def geglu(x) -> Tensor:
 
 def softcap(x, cap: float) -> Tensor:
     """cap · tanh(x / cap): x where it is small, never beyond ±cap (Gemma 2)."""
-    x, cap = as_tensor(x), number("softcap", "cap", cap)
+    x, cap = as_tensor(x), check_number("softcap", "cap", cap)
     out = Tensor(_core.softcap(x.array, cap))
     if autograd.needs_grad(x):
         saved = x.array

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from llmcore import _core, autograd
-from llmcore._tensor import Tensor, as_tensor, integer, to_dtype
+from llmcore._arrays import check_integer, to_dtype
+from llmcore._tensor import Tensor, as_tensor
 
 
 def add(a, b) -> Tensor:
@@ -50,7 +51,7 @@ def cast(x, dtype) -> Tensor:
 def reshape(x, shape: Sequence[int]) -> Tensor:
     """x with another shape of as many elements; one -1 is inferred."""
     x = as_tensor(x)
-    out = Tensor(x.array.reshape([integer("reshape", "sizes", n) for n in shape]))
+    out = Tensor(x.array.reshape([check_integer("reshape", "sizes", n) for n in shape]))
     if autograd.needs_grad(x):
         before = list(x.shape)
         autograd.record([out], [x], lambda dy: (dy.reshape(before),))
@@ -85,7 +86,7 @@ def split(x, sizes: Sequence[int], dim: int = -1) -> list[Tensor]:
 def join(parts: Sequence[Tensor], dim: int = -1) -> Tensor:
     """The tensors one after the other along `dim`; their other sizes and dtypes agree."""
     tensors = [as_tensor(p) for p in parts]
-    out = Tensor(_core.join([t.array for t in tensors], integer("join", "dim", dim)))
+    out = Tensor(_core.join([t.array for t in tensors], check_integer("join", "dim", dim)))
     if autograd.needs_grad(*tensors):
         dim %= out.ndim
         ends = np.cumsum([t.shape[dim] for t in tensors]).tolist()

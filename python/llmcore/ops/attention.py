@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from llmcore import _core, autograd
-from llmcore._tensor import Tensor, as_tensor, integer, number, to_array, to_dtype
+from llmcore._arrays import check_integer, check_number, to_array, to_dtype
+from llmcore._tensor import Tensor, as_tensor
 
 
 def attention(
@@ -39,11 +40,11 @@ def attention(
     """
     q, k, v = as_tensor(q), as_tensor(k), as_tensor(v)
     if scale is not None:
-        scale = number("attention", "scale", scale)
+        scale = check_number("attention", "scale", scale)
     if window is not None:
-        window = integer("attention", "window", window)
+        window = check_integer("attention", "window", window)
     if softcap is not None:
-        softcap = number("attention", "softcap", softcap)
+        softcap = check_number("attention", "softcap", softcap)
     taped = autograd.needs_grad(q, k, v)
     if lengths is not None and taped:
         raise ValueError("[attention] expected lengths=None where gradients are needed, got lengths")

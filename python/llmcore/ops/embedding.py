@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from llmcore import _core, autograd
-from llmcore._tensor import Tensor, as_tensor, integer, to_array, to_dtype
+from llmcore._arrays import check_integer, to_array, to_dtype
+from llmcore._tensor import Tensor, as_tensor
 
 
 def embedding(ids, table, dtype="float32") -> Tensor:
@@ -34,7 +35,7 @@ def rope(x, cos, sin, positions=None, heads: int | None = None) -> Tensor:
     x, cos, sin = as_tensor(x), to_array(cos), to_array(sin)
     where = None if positions is None else to_array(positions)
     if heads is not None:
-        heads = integer("rope", "heads", heads)
+        heads = check_integer("rope", "heads", heads)
     out = Tensor(_core.rope(x.array, cos, sin, where, heads, False))
     if autograd.needs_grad(x):
         autograd.record([out], [x], lambda dy: (_core.rope(dy, cos, sin, where, heads, True),))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from llmcore import _core, autograd
-from llmcore._tensor import Tensor, as_tensor, to_array
+from llmcore._arrays import to_array
+from llmcore._tensor import Tensor, as_tensor
 
 
 def gather_rows(x, ids) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from llmcore import _core, autograd
+from llmcore._arrays import FLOATS, to_dtype
 from llmcore._core import ActivationSource
-from llmcore._tensor import FLOATS, Tensor, as_tensor, to_dtype
+from llmcore._tensor import Tensor, as_tensor
 from llmcore.ops.activation import ACTIVATIONS, activate
 from llmcore.ops.arithmetic import add
 from llmcore.ops.deferred import Deferred

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from llmcore import _core, autograd
+from llmcore._arrays import check_number
 from llmcore._core import ActivationSource
-from llmcore._tensor import Tensor, as_tensor, number
+from llmcore._tensor import Tensor, as_tensor
 from llmcore.ops.deferred import Deferred
 
 
@@ -16,7 +17,7 @@ def layer_norm(x, weight, bias=None, eps: float = 1e-5) -> Tensor:
     x, weight = as_tensor(x), as_tensor(weight)
     bias = None if bias is None else as_tensor(bias)
     y, mean, rstd = _core.layer_norm(
-        x.array, weight.array, None if bias is None else bias.array, number("layer_norm", "eps", eps)
+        x.array, weight.array, None if bias is None else bias.array, check_number("layer_norm", "eps", eps)
     )
     return _record(Tensor(y), x, weight, bias, mean, rstd)
 
@@ -31,7 +32,7 @@ def rms_norm(x, weight, eps: float = 1e-6, deferred: bool = False) -> Tensor:
     if deferred and not autograd.needs_grad(x, weight):
         given, w = x.array, weight.array
         return Deferred(given, x.shape, lambda: _core.rms_norm(given, w, eps)[0], ActivationSource.rms_norm, w, eps)
-    y, rstd = _core.rms_norm(x.array, weight.array, number("rms_norm", "eps", eps))
+    y, rstd = _core.rms_norm(x.array, weight.array, check_number("rms_norm", "eps", eps))
     return _record(Tensor(y), x, weight, None, None, rstd)
 
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from llmcore import _core
-from llmcore._tensor import Tensor, to_array
+from llmcore._arrays import to_array
+from llmcore._tensor import Tensor
 
 _NAMES = ("temperature", "top_k", "top_p", "min_p", "seed", "step")
 _TYPES = (np.float32, np.int32, np.float32, np.float32, np.int64, np.int64)

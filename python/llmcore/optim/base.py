@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from llmcore import _core
+from llmcore._arrays import array_to_numpy, fill
 from llmcore._core import DType
-from llmcore._tensor import array_to_numpy, fill
 from llmcore.nn import Parameter
 
 

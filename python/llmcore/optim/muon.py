@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from llmcore import _core
-from llmcore._tensor import to_dtype
+from llmcore._arrays import to_dtype
 from llmcore.nn import Parameter
 from llmcore.optim.base import Optimizer
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from llmcore import _core
-from llmcore._tensor import fill
+from llmcore._arrays import fill
 from llmcore.nn import Parameter
 
 

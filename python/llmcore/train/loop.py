@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from llmcore import _device, optim, runtime
+from llmcore._arrays import array_to_numpy
 from llmcore._files import alone_in
-from llmcore._tensor import array_to_numpy
 from llmcore.nn import Parameter
 from llmcore.nn.module import assign
 from llmcore.runtime import default_dtype

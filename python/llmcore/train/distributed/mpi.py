@@ -23,7 +23,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from llmcore import runtime
-from llmcore._tensor import Tensor, array_to_numpy
+from llmcore._arrays import array_to_numpy
+from llmcore._tensor import Tensor
 from llmcore.nn import Parameter
 
 T = TypeVar("T")
