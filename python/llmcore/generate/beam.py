@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,11 +11,9 @@ from llmcore import _core, autograd
 from llmcore._sequences import largest
 from llmcore.generate.engine.params import SamplingParams
 from llmcore.generate.text import Completion, TextStream
+from llmcore.generate.text_model import TextModel
 from llmcore.models import DecodeStep, KVCache
 from llmcore.models.cache import BLOCK, BlockPool, blocks_for
-
-if TYPE_CHECKING:
-    from llmcore.generate.language_model import LanguageModel
 
 
 @dataclass
@@ -34,7 +31,7 @@ class _Beam:
 
 
 def search(
-    lm: LanguageModel, prompt: Sequence[int], params: SamplingParams, beams: int, length_penalty: float
+    lm: TextModel, prompt: Sequence[int], params: SamplingParams, beams: int, length_penalty: float
 ) -> list[Completion]:
     """The best completions, at most `beams`, the best first: by the sum of their tokens' log-probabilities over
     length ** length_penalty (Wu et al. 2016 have another power; transformers has this one). Of params, max_tokens, stop,
@@ -109,7 +106,7 @@ def _apart(pool: BlockPool, before: Sequence[_Beam], grown: list[_Beam], length:
     return grown
 
 
-def _stopped(lm: LanguageModel, b: _Beam, params: SamplingParams) -> bool:
+def _stopped(lm: TextModel, b: _Beam, params: SamplingParams) -> bool:
     if not params.stop:
         return False
     stream = TextStream(lm.tokenizer, params.stop)
@@ -118,7 +115,7 @@ def _stopped(lm: LanguageModel, b: _Beam, params: SamplingParams) -> bool:
     return stream.stopped
 
 
-def _completion(lm: LanguageModel, b: _Beam, reason: str, prompt_tokens: int, params: SamplingParams) -> Completion:
+def _completion(lm: TextModel, b: _Beam, reason: str, prompt_tokens: int, params: SamplingParams) -> Completion:
     stream = TextStream(lm.tokenizer, params.stop)
     text = "".join(stream.push(t) for t in b.tokens if t < lm.tokenizer.vocab_size) + stream.finish()
     logprobs = b.logprobs[: len(b.tokens)] if params.logprobs else None

@@ -6,17 +6,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llmcore.generate import beam
+from llmcore.generate.engine.constrain import Grammar
 from llmcore.generate.engine.params import SamplingParams
 from llmcore.generate.engine.request import Proposer, Request
 from llmcore.generate.engine.speculate import Draft, PromptLookup
 from llmcore.generate.text import Completion, CompletionSink
-
-if TYPE_CHECKING:
-    from llmcore.generate.engine.constrain import Grammar
-    from llmcore.generate.language_model import LanguageModel, Prompt
+from llmcore.generate.text_model import Prompt, TextModel
 
 MOST = 1024  # completions of a prompt
 
@@ -32,7 +30,7 @@ class Asked:
     json_schema: Mapping[str, Any] | str | bool | None = None
     regex: str | None = None
     choices: Sequence[str] | None = None
-    draft: str | LanguageModel | None = None
+    draft: str | TextModel | None = None
     draft_tokens: int | None = None
     on_token: Callable[[Completion, str], object] | None = None
     priority: int = 0
@@ -54,9 +52,7 @@ class Asked:
         return self.best_of or self.n
 
 
-def generate(
-    lm: LanguageModel, prompts: Sequence[Prompt], params: SamplingParams, asked: Asked
-) -> list[list[Completion]]:
+def generate(lm: TextModel, prompts: Sequence[Prompt], params: SamplingParams, asked: Asked) -> list[list[Completion]]:
     """n completions of each prompt, the best first where there were more."""
     if asked.beams > 1:
         return [
@@ -82,7 +78,7 @@ def generate(
     return [sorted(g, key=lambda c: -statistics.fmean(c.logprobs or [0.0]))[: asked.n] for g in groups]
 
 
-def stream(lm: LanguageModel, prompt: Prompt, params: SamplingParams, asked: Asked) -> Iterator[str]:
+def stream(lm: TextModel, prompt: Prompt, params: SamplingParams, asked: Asked) -> Iterator[str]:
     """One completion, piece by piece."""
     if asked.samples > 1 or asked.beams > 1:
         raise ValueError("[generate] expected one completion to stream, got several or beams")
@@ -110,7 +106,7 @@ def _taken(sink: CompletionSink) -> Iterator[str]:
 
 
 def _request(
-    lm: LanguageModel, ids: Sequence[int], params: SamplingParams, asked: Asked, grammar: Grammar | None
+    lm: TextModel, ids: Sequence[int], params: SamplingParams, asked: Asked, grammar: Grammar | None
 ) -> tuple[Request, CompletionSink]:
     end_ids = (*(() if params.ignore_eos else lm.end_ids), *params.stop_ids)
     sink = CompletionSink(lm.tokenizer, params, end_ids, len(ids), asked.on_token)
@@ -129,13 +125,13 @@ def _completion(request: Request, sink: CompletionSink) -> Completion:
     return c
 
 
-def _grammar(lm: LanguageModel, asked: Asked) -> Grammar | None:
+def _grammar(lm: TextModel, asked: Asked) -> Grammar | None:
     if asked.json_schema is None and asked.regex is None and asked.choices is None:
         return None
     return lm.vocabulary.grammar(asked.json_schema, asked.regex, asked.choices)
 
 
-def _proposer(lm: LanguageModel, asked: Asked) -> Proposer | None:
+def _proposer(lm: TextModel, asked: Asked) -> Proposer | None:
     counts = {} if asked.draft_tokens is None else {"most": asked.draft_tokens}
     if asked.draft is None:
         return None

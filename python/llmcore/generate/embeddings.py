@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llmcore import autograd, ops
 from llmcore._sequences import largest
-
-if TYPE_CHECKING:
-    from llmcore.generate.language_model import LanguageModel
+from llmcore.generate.text_model import TextModel
 
 _ROWS = 8192  # of the token embedding, at a time
 
 
-def embed(lm: LanguageModel, texts: Sequence[str], pooling: str, normalize: bool) -> np.ndarray:
+def embed(lm: TextModel, texts: Sequence[str], pooling: str, normalize: bool) -> np.ndarray:
     """See `LanguageModel.embed`. Every text by itself: its vector never depends on the others."""
     if pooling not in ("mean", "last"):
         raise ValueError(f"[embed] expected pooling 'mean' or 'last', got {pooling!r}")
@@ -34,7 +31,7 @@ def embed(lm: LanguageModel, texts: Sequence[str], pooling: str, normalize: bool
     return out
 
 
-def nearest(lm: LanguageModel, word: str, k: int) -> list[tuple[str, int, float]]:
+def nearest(lm: TextModel, word: str, k: int) -> list[tuple[str, int, float]]:
     """See `LanguageModel.nearest`."""
     if k < 1:
         raise ValueError(f"[nearest] expected k >= 1, got {k}")
@@ -57,5 +54,5 @@ def nearest(lm: LanguageModel, word: str, k: int) -> list[tuple[str, int, float]
     return [(lm.token_text(int(i)), int(i), float(cosines[i])) for i in order]
 
 
-def _rows(lm: LanguageModel, ids: np.ndarray) -> np.ndarray:
+def _rows(lm: TextModel, ids: np.ndarray) -> np.ndarray:
     return ops.embedding(ids.astype(np.int32), lm.model.tokens.weight).numpy()

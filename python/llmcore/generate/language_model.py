@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,25 +15,20 @@ from llmcore import autograd, models, ops
 from llmcore._sequences import largest
 from llmcore._tensor import Tensor
 from llmcore.generate import completion
-from llmcore.generate.chat.prompt import chat_prompt
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.generate.embeddings import embed, nearest
-from llmcore.generate.engine.constrain import Vocabulary
-from llmcore.generate.engine.engine import Engine
 from llmcore.generate.engine.params import SamplingParams
+from llmcore.generate.save import save_adapter, save_folder, save_gguf
 from llmcore.generate.score import Score, TokenScore
 from llmcore.generate.suggest import Suggester, Suggestion
 from llmcore.generate.text import Completion
+from llmcore.generate.text_model import Prompt, TextModel, check_prompt
 from llmcore.models import adapters
 from llmcore.tokenizer import Tokenizer
 
-Prompt = str | Sequence[int]
 
-
-class LanguageModel:
-    """A `model`, its `tokenizer` and its `config`. A prompt is a text or a list of token ids; the empty text begins a
-    new document. `end_ids`: the tokens that end a completion, by default the tokenizer's end of text. `chat_template`:
-    how messages become a prompt, or None for a model that was not made to chat."""
+class LanguageModel(TextModel):
+    """A `TextModel` that generates, chats, suggests, scores, embeds, takes adapters and is saved."""
 
     def __init__(
         self,
@@ -43,36 +37,11 @@ class LanguageModel:
         end_ids: Iterable[int] | None = None,
         chat_template: ChatTemplate | None = None,
     ):
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise ValueError(
-                f"[LanguageModel] expected a tokenizer of at most {model.config.vocab_size} tokens (the model's "
-                f"vocabulary), got {tokenizer.vocab_size}"
-            )
-        self.model, self.tokenizer, self.config = model, tokenizer, model.config
-        if end_ids is None:
-            end_ids = () if tokenizer.end_of_text is None else (tokenizer.end_of_text,)
-        self.end_ids = tuple(end_ids)
-        self.chat_template = chat_template
-        self.source: Path | None = None  # what it was loaded from
+        super().__init__(model, tokenizer, end_ids, chat_template)
         self._suggester: Suggester | None = None
         self._suggesting = threading.Lock()
 
-    @property
-    def num_parameters(self) -> int:
-        return self.model.num_parameters
-
     # ---- generation ----
-
-    @functools.cached_property
-    def engine(self) -> Engine:
-        """What runs this model's requests, those of several threads together, and knows what it has read. Set another one
-        (`Engine(lm.model, ...)`) before the first request for a larger cache, an 8-bit one, or other limits."""
-        return Engine(self.model)
-
-    @functools.cached_property
-    def vocabulary(self) -> Vocabulary:
-        """The tokens as `generate.constrain` wants them."""
-        return Vocabulary(self.tokenizer, self.config.vocab_size, self.end_ids)
 
     def generate(self, prompt: Prompt | Sequence[Prompt], max_tokens: int = 128, **options):
         """Complete one prompt, or a list of them in one batch: a Completion, or a list of Completions; lists of n of them
@@ -91,7 +60,7 @@ class LanguageModel:
         Completion j of prompt i draws with seed + i · n + j (best_of instead of n): the same tokens as alone with that
         seed. MemoryError for a request that the cache has no room for, QueueFull where too many wait.
         """
-        _check_prompt(prompt)
+        check_prompt(prompt)
         many = not isinstance(prompt, str) and not (len(prompt) and isinstance(prompt[0], (int, np.integer)))
         prompts = cast("list[Prompt]", list(prompt) if many else [prompt])
         params, asked = _split(max_tokens, options)
@@ -116,22 +85,6 @@ class LanguageModel:
     def chat_stream(self, messages: Sequence[Mapping[str, Any]], max_tokens: int = 256, **options) -> Iterator[str]:
         """The same answer, piece by piece."""
         return self.stream(self.chat_prompt(messages), max_tokens, **options)
-
-    def chat_prompt(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        add_generation_prompt: bool = True,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-    ) -> list[int]:
-        """The ids of messages as the template puts them. Special tokens of the template are special; those in what
-        users, tools and the system say are plain text, so that nobody's text can pose as the template's."""
-        if self.chat_template is None:
-            name = self.source or "MODEL"
-            raise ValueError(
-                f"[chat] expected a model with a chat template, got {self.source or 'one'} without: teach it with `llmcore "
-                f"sft --model {name}`, or take one that chats (`llmcore pull smollm2-135m-instruct`)"
-            )
-        return chat_prompt(self.chat_template, self.tokenizer, messages, add_generation_prompt, tools)
 
     # ---- typing ----
 
@@ -204,7 +157,7 @@ class LanguageModel:
         to: perplexity, bits, bits_per_byte. The first token
         follows what the tokenizer puts before a text, or else an end-of-text token; where it has neither, it is left
         out. In a text longer than the context, every token is given at least half a context of those before it."""
-        ids = self._ids(text)
+        ids = self.ids(text)
         end_of_text = self.tokenizer.end_of_text
         start = list(self.tokenizer.begin) or ([] if end_of_text is None else [end_of_text])
         row = np.asarray(start + ids)
@@ -234,34 +187,6 @@ class LanguageModel:
         """The k tokens whose embeddings have the smallest angle to the word's: (text, id, cosine), nearest first, without
         its own. A word of several tokens is the mean of them."""
         return nearest(self, word, k)
-
-    def _ids(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, str):
-            return self.tokenizer.encode_ordinary(prompt)
-        _check_prompt(prompt)
-        if not all(isinstance(i, (int, np.integer)) for i in prompt):
-            raise TypeError(f"[prompt] expected a text or token ids, got {prompt!r}")
-        ids = [int(i) for i in prompt]
-        for i in ids:
-            if not 0 <= i < self.config.vocab_size:
-                raise ValueError(f"[prompt] expected token ids in [0, {self.config.vocab_size}), got {i}")
-        return ids
-
-    def prompt_ids(self, prompt: Prompt) -> list[int]:
-        """The ids of a prompt, behind what the tokenizer puts before a text."""
-        ids = self._ids(prompt)
-        if isinstance(prompt, str):
-            ids = [*self.tokenizer.begin, *ids]
-        if not ids and self.tokenizer.end_of_text is not None:
-            ids = [self.tokenizer.end_of_text]  # what precedes every document
-        if not ids:
-            raise ValueError("[prompt] expected at least one token (this tokenizer has no end-of-text), got none")
-        return ids
-
-    def token_text(self, i: int) -> str:
-        """What a token spells; bytes that are no whole character become U+FFFD."""
-        known = i < self.tokenizer.vocab_size
-        return self.tokenizer.token_bytes(i).decode(errors="replace") if known else f"<unused {i}>"
 
     # ---- adapters ----
 
@@ -299,12 +224,10 @@ class LanguageModel:
         "F32". ValueError for what the format cannot express. A tokenizer of the pattern cl100k is written to GGUF, which has
         no name for it, as one of llama3: they give other ids only in blanks with a line break at the end of a text.
         """
-        from llmcore.generate import save
-
         path = Path(path)
         if path.suffix == ".gguf":
-            return save.save_gguf(self.merged(), path, dtype)
-        write = save.save_adapter if adapters.is_adapted(self.model) else save.save_folder
+            return save_gguf(self.merged(), path, dtype)
+        write = save_adapter if adapters.is_adapted(self.model) else save_folder
         return write(self, path, dtype)
 
 
@@ -315,8 +238,3 @@ def _split(max_tokens: int, options: Mapping[str, Any]) -> tuple[SamplingParams,
     asked = {name: value for name, value in options.items() if name in _ASKED}
     sampling = {name: value for name, value in options.items() if name not in _ASKED}
     return SamplingParams(max_tokens=max_tokens, **sampling), completion.Asked(**asked)
-
-
-def _check_prompt(prompt) -> None:
-    if isinstance(prompt, (bytes, bytearray)) or not (isinstance(prompt, Sequence) or np.ndim(prompt)):
-        raise TypeError(f"[prompt] expected a text or token ids, got {prompt!r}")

@@ -6,24 +6,22 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from llmcore._files import write_atomically
 from llmcore.formats import gguf_writer, safetensors
 from llmcore.generate.chat.prompt import TEMPLATE_FILE
+from llmcore.generate.text_model import TextModel
 from llmcore.models import adapters
 from llmcore.models.base import PartOfModel
 from llmcore.models.weights import Part
 from llmcore.tokenizer.formats.gguf import gguf_metadata
 
-if TYPE_CHECKING:
-    from llmcore.generate.language_model import LanguageModel
-
 
 def save_folder(
-    lm: LanguageModel,
+    lm: TextModel,
     folder: Path,
     dtype: str | None,
     tensors: Mapping[str, np.ndarray] | None = None,
@@ -50,7 +48,7 @@ def save_folder(
     return folder
 
 
-def save_adapter(lm: LanguageModel, folder: Path, dtype: str | None) -> Path:
+def save_adapter(lm: TextModel, folder: Path, dtype: str | None) -> Path:
     """The adapter of a model, with its tokenizer and chat template: see `LanguageModel.save`."""
     if dtype not in (None, "float32"):
         raise ValueError(f"[save] expected dtype 'float32' for an adapter, got {dtype!r}")
@@ -80,11 +78,11 @@ class _Converted:
         return self.part.to_hf(np.asarray(self.values)).astype(self.dtype, copy=False)
 
 
-def _begin(lm: LanguageModel) -> int | None:
+def _begin(lm: TextModel) -> int | None:
     return lm.tokenizer.begin[0] if lm.tokenizer.begin else lm.tokenizer.end_of_text
 
 
-def _named_tokens(lm: LanguageModel) -> dict[str, str]:
+def _named_tokens(lm: TextModel) -> dict[str, str]:
     """bos_token and eos_token, as the chat template knows them."""
     names = {id: text for text, id in lm.tokenizer.special_tokens.items()}
     template, begin = lm.chat_template, _begin(lm)
@@ -99,7 +97,7 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def save_gguf(lm: LanguageModel, path: Path, type_name: str | None) -> Path:
+def save_gguf(lm: TextModel, path: Path, type_name: str | None) -> Path:
     """See `LanguageModel.save`."""
     if type_name is not None and type_name not in gguf_writer.TYPES:
         raise ValueError(

@@ -11,17 +11,15 @@ import bisect
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from llmcore import autograd
 from llmcore._sequences import common_prefix
+from llmcore.generate.text_model import TextModel
 from llmcore.models import DecodeStep, KVCache
 from llmcore.models.cache import BLOCK, BlockPool, blocks_for
-
-if TYPE_CHECKING:
-    from llmcore.generate.language_model import LanguageModel
 
 _PATHS = 5  # looked at side by side
 _ROUNDS = 3  # of looking one token further
@@ -49,7 +47,7 @@ class _Path:
 class Suggester:
     """Of one text at a time; the one that `LanguageModel.suggest` keeps."""
 
-    def __init__(self, lm: LanguageModel):
+    def __init__(self, lm: TextModel):
         self._lm = lm
         size = lm.tokenizer.vocab_size
         spelled = [lm.tokenizer.token_bytes(i) for i in range(size)]

@@ -1,0 +1,111 @@
+"""`TextModel`: a model and its tokenizer, and how texts, ids and chats become one another."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmcore.generate.chat.prompt import chat_prompt
+from llmcore.generate.chat.template import ChatTemplate
+from llmcore.generate.engine.constrain import Vocabulary
+from llmcore.generate.engine.engine import Engine
+from llmcore.models import CausalLM
+from llmcore.tokenizer import Tokenizer
+
+Prompt = str | Sequence[int]
+
+
+class TextModel:
+    """A `model`, its `tokenizer` and its `config`. A prompt is a text or a list of token ids; the empty text begins a
+    new document. `end_ids`: the tokens that end a completion, by default the tokenizer's end of text. `chat_template`:
+    how messages become a prompt, or None for a model that was not trained to chat. `source`: the path it was loaded from,
+    or None."""
+
+    def __init__(
+        self,
+        model: CausalLM,
+        tokenizer: Tokenizer,
+        end_ids: Iterable[int] | None = None,
+        chat_template: ChatTemplate | None = None,
+    ):
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise ValueError(
+                f"[LanguageModel] expected a tokenizer of at most {model.config.vocab_size} tokens (the model's "
+                f"vocabulary), got {tokenizer.vocab_size}"
+            )
+        self.model, self.tokenizer, self.config = model, tokenizer, model.config
+        if end_ids is None:
+            end_ids = () if tokenizer.end_of_text is None else (tokenizer.end_of_text,)
+        self.end_ids = tuple(end_ids)
+        self.chat_template = chat_template
+        self.source: Path | None = None
+
+    @property
+    def num_parameters(self) -> int:
+        return self.model.num_parameters
+
+    @functools.cached_property
+    def engine(self) -> Engine:
+        """Runs this model's requests, those of several threads in one batch, and keeps what it has computed. Assign another
+        (`Engine(lm.model, ...)`) before the first request for a larger cache, an 8-bit one, or other limits."""
+        return Engine(self.model)
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens in the form that constrained generation needs."""
+        return Vocabulary(self.tokenizer, self.config.vocab_size, self.end_ids)
+
+    def ids(self, prompt: Prompt) -> list[int]:
+        """Return the ids of a text, or token ids themselves, checked, with nothing put before them."""
+        if isinstance(prompt, str):
+            return self.tokenizer.encode_ordinary(prompt)
+        check_prompt(prompt)
+        if not all(isinstance(i, (int, np.integer)) for i in prompt):
+            raise TypeError(f"[prompt] expected a text or token ids, got {prompt!r}")
+        ids = [int(i) for i in prompt]
+        for i in ids:
+            if not 0 <= i < self.config.vocab_size:
+                raise ValueError(f"[prompt] expected token ids in [0, {self.config.vocab_size}), got {i}")
+        return ids
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """Return the ids of a prompt. A text follows the tokens that the tokenizer puts before every text."""
+        ids = self.ids(prompt)
+        if isinstance(prompt, str):
+            ids = [*self.tokenizer.begin, *ids]
+        if not ids and self.tokenizer.end_of_text is not None:
+            ids = [self.tokenizer.end_of_text]  # precedes every document
+        if not ids:
+            raise ValueError("[prompt] expected at least one token (this tokenizer has no end-of-text), got none")
+        return ids
+
+    def token_text(self, i: int) -> str:
+        """Return the text of a token; bytes that are not a whole character become U+FFFD."""
+        known = i < self.tokenizer.vocab_size
+        return self.tokenizer.token_bytes(i).decode(errors="replace") if known else f"<unused {i}>"
+
+    def chat_prompt(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[int]:
+        """Return the ids of messages as the chat template renders them. Special tokens of the template are special; those
+        in what users, tools and the system say are plain text, so that nobody's text can pose as the template's."""
+        if self.chat_template is None:
+            name = self.source or "MODEL"
+            raise ValueError(
+                f"[chat] expected a model with a chat template, got {self.source or 'one'} without: teach it with `llmcore "
+                f"sft --model {name}`, or take one that chats (`llmcore pull smollm2-135m-instruct`)"
+            )
+        return chat_prompt(self.chat_template, self.tokenizer, messages, add_generation_prompt, tools)
+
+
+def check_prompt(prompt: Any) -> None:
+    """Raise TypeError unless this is a text or a sequence."""
+    if isinstance(prompt, (bytes, bytearray)) or not (isinstance(prompt, Sequence) or np.ndim(prompt)):
+        raise TypeError(f"[prompt] expected a text or token ids, got {prompt!r}")
