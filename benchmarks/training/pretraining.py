@@ -30,7 +30,7 @@ from llmcore.data.shards import DOCUMENT
 from llmcore.train import PretrainConfig, Report, loop
 from llmcore.train.distributed.group import SingleProcess
 from llmcore.train.report import resident_bytes
-from llmcore.train.stages.pretrain import Pretraining
+from llmcore.train.stages.pretrain import PretrainStage
 
 PARTS = ("loader", "ahead", "recompute", "mpi")
 SHARD_TOKENS = 1 << 29  # a gigabyte
@@ -89,7 +89,7 @@ def train_on_shards(folder: str, steps: str) -> dict:
     config = PretrainConfig(data=folder, out=tempfile.mkdtemp(), steps=int(steps), layers=1, width=64, heads=1, save_every=0,
                             eval_every=0, sample_every=0, batch_size=16, context=256)  # fmt: skip
     texts = [data.ShardSet(folder)]
-    stage = Pretraining(config, texts, texts[0].tokenizer)
+    stage = PretrainStage(config, texts, texts[0].tokenizer)
     stage.evaluate = lambda: {}  # type: ignore[method-assign]  # 16 MB held out would take longer than all else
     loop.run(stage, config, Watching())
     shutil.rmtree(config.out)
@@ -126,7 +126,7 @@ def gpt2_stage(rows: int, context: int, accumulation: int):
                             accumulation=accumulation, lr=1e-4, warmup=0)  # fmt: skip
     text = data.read_corpus("python-docs")
     tokenizer = llmcore.Tokenizer.train(iter(text.train), 4096)
-    stage = Pretraining(config, [text], tokenizer)
+    stage = PretrainStage(config, [text], tokenizer)
     stage.model = models.GPT2(models.GPT2Config(context=context))  # all of its vocabulary
     stage.model.dtype = config.dtype or llmcore.build_info()["dtype"]
     return stage, config
@@ -173,7 +173,7 @@ def loader(scratch: Path, gigabytes: int) -> dict:
     shutil.rmtree(large)
     config = PretrainConfig(out="unused")
     text = data.read_corpus("python-docs")
-    stage = Pretraining(config, [text], llmcore.Tokenizer.train(iter(text.train), 4096))
+    stage = PretrainStage(config, [text], llmcore.Tokenizer.train(iter(text.train), 4096))
     found["training"] = config.batch_size * config.context / loop.seconds_per_update(stage, config, 12)
     mb = {k: f"{v['at_the_end'] / 1e6:,.0f} MB" for k, v in found.items() if isinstance(v, dict)}
     print(f"loader {found['loader']:,.0f} tokens/s, {found['loader'] / found['training']:.0f}x training at depth 6 "
@@ -184,17 +184,17 @@ def loader(scratch: Path, gigabytes: int) -> dict:
 
 def ahead(scratch: Path) -> dict:
     """Rounds of updates in turns: each batch made ahead, against one that lies in memory."""
-    from llmcore.train.background import Ahead
+    from llmcore.train.background import Prefetcher
 
     folder = scratch / "small-shards"
     if not folder.is_dir():
         make_shards(folder, 1, 1 << 22)
     config = PretrainConfig(out="unused", steps=10**6)
     text = data.ShardSet(folder)
-    stage = Pretraining(config, [text], text.tokenizer)
+    stage = PretrainStage(config, [text], text.tokenizer)
     run, fixed = loop.Run(stage, config, Report(), SingleProcess()), stage.batches(0)
     times: dict[str, list[float]] = {"ahead": [], "fixed": []}
-    with Ahead(stage.batches, config.steps) as made:
+    with Prefetcher(stage.batches, config.steps) as made:
         for step in range(60):
             for name, batches in (("ahead", made), ("fixed", lambda _: fixed)):
                 times[name].append(run.update(step, step, batches)["dt"])

@@ -14,7 +14,7 @@ from llmcore.documents.errors import CorpusError
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import DPOConfig, Report, dpo
-from llmcore.train.stages.dpo import LOSSES, Preference
+from llmcore.train.stages.dpo import LOSSES, DPOStage
 from llmcore.train.stages.pairs import pair_of
 from support.runs import CHATML, SPECIALS, assert_same_weights
 
@@ -73,7 +73,7 @@ def test_the_first_loss_is_that_of_a_policy_that_is_its_reference(base, pairs, t
 
 def test_log_probabilities_are_those_of_the_answers(base, pairs, tmp_path):
     lm = load(base, "float32")
-    stage = Preference(config(base, pairs, tmp_path / "x"), lm, Report())
+    stage = DPOStage(config(base, pairs, tmp_path / "x"), lm, Report())
     for number, pair in enumerate(stage.train.pairs[:4]):
         for k, e in enumerate(pair[:2]):
             logits = lm.model(e.ids[None, :-1]).numpy()[0].astype(np.float64)

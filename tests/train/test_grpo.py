@@ -12,7 +12,7 @@ from llmcore.documents.errors import CorpusError
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import GRPOConfig, Report, SFTConfig, grpo, sft
-from llmcore.train.stages.grpo import GroupRelative
+from llmcore.train.stages.grpo import GRPOStage
 from llmcore.train.stages.rewards import BUILT_IN, Rewards, open_rewards
 from support.runs import CHATML, SPECIALS, assert_same_weights
 
@@ -250,6 +250,6 @@ def test_bad_prompts_are_named(base, tmp_path):
 
 def test_every_prompt_comes_once_in_an_epoch(base, prompts, tmp_path):
     lm = load(base, "float32")
-    stage = GroupRelative(config(base, prompts, tmp_path / "x"), lm, None, Report(), {"better": better})
+    stage = GRPOStage(config(base, prompts, tmp_path / "x"), lm, None, Report(), {"better": better})
     seen = [t.where for number in range(2) for t in stage.train.batch(number)]
     assert len(set(seen)) == 4

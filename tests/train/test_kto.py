@@ -11,7 +11,7 @@ from llmcore.documents.errors import CorpusError
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import KTOConfig, Report, kto
-from llmcore.train.stages.kto import Unpaired
+from llmcore.train.stages.kto import KTOStage
 from support.runs import CHATML, SPECIALS, assert_same_weights
 
 QUESTIONS = [f"What is {a} and {b}?" for a in "abcdef" for b in "uvwxyz"]
@@ -61,7 +61,7 @@ def test_it_learns_what_is_good(base, answers, tmp_path):
 def test_what_the_distance_is_estimated_from(base, answers, tmp_path):
     """Answers behind the prompts of others, of which each is the policy's log-ratio."""
     lm = load(base, "float32")
-    stage = Unpaired(config(base, answers, tmp_path / "x"), lm, Report())
+    stage = KTOStage(config(base, answers, tmp_path / "x"), lm, Report())
     train = stage.train
     assert len(train.examples) == len(train.strangers)
     for own, other in zip(train.examples, train.strangers, strict=True):
@@ -83,7 +83,7 @@ def test_pairs_are_two_answers(base, tmp_path):
     path = tmp_path / "pairs.jsonl"
     rows = [{"prompt": q, "chosen": "yes it is", "rejected": "no it is not"} for q in QUESTIONS]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    stage = Unpaired(config(base, path, tmp_path / "x", validation_fraction=0.0), load(base, "float32"), Report())
+    stage = KTOStage(config(base, path, tmp_path / "x", validation_fraction=0.0), load(base, "float32"), Report())
     assert stage.train.good.tolist() == [True, False] * len(QUESTIONS)
     for own, other in zip(stage.train.examples, stage.train.strangers, strict=True):
         assert other.prompt == own.prompt

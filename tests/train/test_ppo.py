@@ -11,7 +11,7 @@ from llmcore import models
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import PPOConfig, Report, SFTConfig, ppo, sft
-from llmcore.train.stages.ppo import Proximal
+from llmcore.train.stages.ppo import PPOStage
 from support.runs import CHATML, SPECIALS, assert_same_weights
 
 TARGET = ["up", "down", "down", "up", "down"]
@@ -75,7 +75,7 @@ def test_what_is_stored_of_answers(base, prompts, tmp_path, estimator):
     """Against plain loops in float64, of a policy and values that have moved from where they began."""
     lm = load(base, "float32")
     c = config(base, prompts, tmp_path / "x", kl=0.3, kl_estimator=estimator, temperature=0.8, gamma=0.9, lam=0.7)
-    stage = Proximal(c, lm, load(base, "float32").model, Report(), {"near": near})
+    stage = PPOStage(c, lm, load(base, "float32").model, Report(), {"near": near})
     rng = np.random.default_rng(1)
     for p in stage.trained().values():
         p.assign(p.array.numpy() + rng.normal(0, 0.02, p.shape).astype(np.float32))
@@ -154,7 +154,7 @@ def test_answers_whose_rewards_fail_teach_nothing(base, prompts, tmp_path):
         return [float("nan")] * (len(completions) - 1) + [1.0]
 
     lm = load(base, "float32")
-    stage = Proximal(config(base, prompts, tmp_path / "x", bad_rows="skip"), lm, lm.model, Report(), {"never": never})
+    stage = PPOStage(config(base, prompts, tmp_path / "x", bad_rows="skip"), lm, lm.model, Report(), {"never": never})
     batches = stage.batches(0)
     assert sum(int(b.rows.mask.any(axis=1).sum()) for b in batches) == 1
     assert stage.figures()["rewards/failed"] == 15

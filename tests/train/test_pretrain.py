@@ -21,7 +21,7 @@ from llmcore.train import GRPOConfig, Interrupted, PretrainConfig, Report, SFTCo
 from llmcore.train.checkpoint import latest_checkpoint, load_checkpoint
 from llmcore.train.distributed.group import SingleProcess
 from llmcore.train.log import RunLog
-from llmcore.train.stages.pretrain import Pretraining
+from llmcore.train.stages.pretrain import PretrainStage
 
 SIZES = {"vocab_size": 300, "context": 16, "layers": 1, "width": 32, "heads": 2, "batch_size": 4, "warmup": 5}
 
@@ -208,7 +208,7 @@ def test_accumulation_is_one_large_batch(corpus):
         assert np.abs(g - gradients[1][name]).max() <= 1e-5 * np.abs(g).max(), name
 
 
-class Masked(Pretraining):
+class Masked(PretrainStage):
     """Row i of an update loses its last i targets."""
 
     def batches(self, step):

@@ -17,9 +17,9 @@ from llmcore import models
 from llmcore.generate import load
 from llmcore.terminal import sparkline
 from llmcore.train import PretrainConfig, Report, pretrain
-from llmcore.train.background import Ahead, Saver
+from llmcore.train.background import AsyncSaver, Prefetcher
 from llmcore.train.checkpoint import CheckpointSaveError, latest_checkpoint, load_checkpoint
-from llmcore.train.ema import Average
+from llmcore.train.ema import EMA
 from llmcore.train.schedule import learning_rate
 from support.runs import assert_same_weights
 
@@ -123,7 +123,7 @@ def test_averaged_weights_are_measured_and_saved(corpus, tmp_path):
 
 def test_the_average_is_what_it_says():
     p = llmcore.nn.Parameter(np.zeros(5))
-    average, twin = Average({"p": p}, 0.9), np.zeros(5)
+    average, twin = EMA({"p": p}, 0.9), np.zeros(5)
     for t in range(1, 40):
         p.assign(np.full(5, float(t)))
         average.update(t)
@@ -284,18 +284,18 @@ def test_another_number_of_rows_goes_on_in_the_data(corpus, tmp_path):
 
     seen = []
 
-    class Seeing(stage.Pretraining):
+    class Seeing(stage.PretrainStage):
         def batches(self, step):
             rows = self.config.batch_size * self.config.accumulation
             seen.append((step, self.first_row + step * rows))
             return super().batches(step)
 
-    said, before = Notes(), stage.Pretraining
-    stage.Pretraining = Seeing
+    said, before = Notes(), stage.PretrainStage
+    stage.PretrainStage = Seeing
     try:
         pretrain(dataclasses.replace(first, batch_size=6), resume=True, report=said)
     finally:
-        stage.Pretraining = before
+        stage.PretrainStage = before
     assert (10, 40) in seen  # ten updates of four rows
     assert (11, 46) in seen
     assert any("the data goes on at the row where it stopped" in n for n in said.notes)
@@ -356,9 +356,9 @@ def test_what_is_not_installed_is_said_before_a_run_is_replaced(corpus, tmp_path
 
 def test_a_best_model_that_cannot_be_written_leaves_the_one_before(corpus, tmp_path, monkeypatch):
     run = config(corpus, tmp_path / "run", steps=20, eval_every=5, keep_best=True, lr=5e-3)
-    from llmcore.train.stages.pretrain import Pretraining
+    from llmcore.train.stages.pretrain import PretrainStage
 
-    whole, saves = Pretraining.save, []
+    whole, saves = PretrainStage.save, []
 
     def failing(self, directory):
         saves.append(directory)
@@ -368,7 +368,7 @@ def test_a_best_model_that_cannot_be_written_leaves_the_one_before(corpus, tmp_p
             raise OSError(28, "No space left on device")
         whole(self, directory)
 
-    monkeypatch.setattr(Pretraining, "save", failing)
+    monkeypatch.setattr(PretrainStage, "save", failing)
     with pytest.raises(OSError, match="No space"):
         pretrain(run, report=Report())
     assert [p.name for p in Path(run.out).iterdir() if p.name.startswith(".best")] == []
@@ -423,7 +423,7 @@ def test_batches_are_made_ahead():
             raise ValueError("no three")
         return step * step
 
-    with Ahead(make, 5) as ahead:
+    with Prefetcher(make, 5) as ahead:
         assert [ahead(0), ahead(1), ahead(2)] == [0, 1, 4]
         with pytest.raises(ValueError, match="no three"):
             ahead(3)
@@ -436,7 +436,7 @@ def test_what_goes_wrong_in_the_background_is_told():
         raise OSError("full")
 
     values = np.array([1, 2])
-    saver = Saver()
+    saver = AsyncSaver()
     saver.save(write, {"a": values})
     values[:] = 0  # it has its own copy
     with pytest.raises(OSError, match="full"):

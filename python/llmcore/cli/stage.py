@@ -11,7 +11,7 @@ import typer
 from llmcore import terminal
 from llmcore.cli import options
 from llmcore.cli.pretrain import stored_config
-from llmcore.train.config import TuningConfig
+from llmcore.train.config import FinetuneConfig
 
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in --out where it stopped, with the options it began with.")
@@ -20,7 +20,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run th
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 
 
-def settings(config_class: type[TuningConfig], stage: str, given: Mapping, config: Path | None, resume: bool) -> Any:
+def settings(config_class: type[FinetuneConfig], stage: str, given: Mapping, config: Path | None, resume: bool) -> Any:
     """The configuration that flags, a YAML file and a run to resume come to."""
     values = {} if config is None else config_class.read_yaml(config)
     values |= given
@@ -30,7 +30,7 @@ def settings(config_class: type[TuningConfig], stage: str, given: Mapping, confi
     return config_class.from_mapping(values)
 
 
-def run(train: Callable, config: TuningConfig, resume: bool, overwrite: bool, quiet: bool, next_step: str) -> None:
+def run(train: Callable, config: FinetuneConfig, resume: bool, overwrite: bool, quiet: bool, next_step: str) -> None:
     """Train and say what to do next."""
     from llmcore.models import adapters
     from llmcore.train import Report, TerminalReport

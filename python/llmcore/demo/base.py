@@ -101,10 +101,10 @@ def planned(config: PretrainConfig, corpus: Corpus, tokenizer: Tokenizer, steps:
     from dataclasses import replace
 
     from llmcore.train import loop
-    from llmcore.train.stages.pretrain import Pretraining
+    from llmcore.train.stages.pretrain import PretrainStage
 
     if steps is None:
-        trial = Pretraining(config, [corpus], tokenizer)
+        trial = PretrainStage(config, [corpus], tokenizer)
         each = loop.seconds_per_update(trial, config)
         began = time.perf_counter()
         trial.samples(0)

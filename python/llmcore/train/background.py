@@ -11,7 +11,7 @@ import numpy as np
 T = TypeVar("T")
 
 
-class Ahead(Generic[T]):
+class Prefetcher(Generic[T]):
     """The values of a function of 0, 1, 2, ..., each made while the one before is used."""
 
     def __init__(self, make: Callable[[int], T], end: int):
@@ -32,7 +32,7 @@ class Ahead(Generic[T]):
         self._thread.shutdown(cancel_futures=True)
 
 
-class Saver:
+class AsyncSaver:
     """Writes one thing at a time while training goes on: `save` copies what it is given and comes back, what went wrong is
     raised by the next `save` or by `wait`."""
 

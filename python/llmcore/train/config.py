@@ -187,7 +187,7 @@ class PretrainConfig(LoopConfig):
 
 
 @dataclass
-class TuningConfig(LoopConfig):
+class FinetuneConfig(LoopConfig):
     """What every stage has that begins with a model."""
 
     default_warmup: ClassVar[int] = 10
@@ -234,7 +234,7 @@ class TuningConfig(LoopConfig):
 
 
 @dataclass
-class SFTConfig(TuningConfig):
+class SFTConfig(FinetuneConfig):
     """A model that answers, from one that continues texts: supervised fine-tuning."""
 
     model: str = option("run", "The model to begin with: a directory, a .gguf file or a pulled name.")
@@ -247,7 +247,7 @@ class SFTConfig(TuningConfig):
 
 
 @dataclass
-class DPOConfig(TuningConfig):
+class DPOConfig(FinetuneConfig):
     """A model that prefers better answers, from one that answers: direct preference optimisation and its relatives."""
 
     model: str = option("sft", "The model to begin with, and to stay near: a directory, .gguf file or pulled name.")
@@ -273,7 +273,7 @@ class DPOConfig(TuningConfig):
 
 
 @dataclass
-class KTOConfig(TuningConfig):
+class KTOConfig(FinetuneConfig):
     """A model that prefers better answers, from single answers that are good or bad."""
 
     model: str = option("sft", "The model to begin with, and to stay near: a directory, .gguf file or pulled name.")
@@ -292,7 +292,7 @@ class KTOConfig(TuningConfig):
 
 
 @dataclass
-class RewardConfig(TuningConfig):
+class RewardConfig(FinetuneConfig):
     """A model that says how good an answer is, from pairs of which one is preferred."""
 
     model: str = option("sft", "The model to begin with: a directory, a .gguf file or a pulled name.")
@@ -304,7 +304,7 @@ class RewardConfig(TuningConfig):
 
 
 @dataclass
-class PolicyConfig(TuningConfig):
+class PolicyConfig(FinetuneConfig):
     """What the stages have in which a model writes and is rewarded."""
 
     default_warmup: ClassVar[int] = 5

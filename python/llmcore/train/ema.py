@@ -12,7 +12,7 @@ from llmcore._arrays import fill
 from llmcore.nn import Parameter
 
 
-class Average:
+class EMA:
     """An exponential moving average of parameters, e ← e + (1 − d)(p − e), with d = min(decay, (1 + t) / (10 + t)) after t
     updates: the first weights are soon forgotten."""
 

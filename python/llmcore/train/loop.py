@@ -27,10 +27,10 @@ from llmcore.nn import Parameter
 from llmcore.nn.module import assign
 from llmcore.runtime import default_dtype
 from llmcore.train import checkpoint
-from llmcore.train.background import Ahead, Saver
+from llmcore.train.background import AsyncSaver, Prefetcher
 from llmcore.train.config import LoopConfig
 from llmcore.train.distributed.group import ProcessGroup, SingleProcess, process_group
-from llmcore.train.ema import Average
+from llmcore.train.ema import EMA
 from llmcore.train.errors import Interrupted, TrainingError
 from llmcore.train.log import RunLog
 from llmcore.train.report import Report, TerminalReport
@@ -111,11 +111,11 @@ class Run:
         self.stage, self.config, self.report, self.group = stage, config, report, group
         self.out = Path(config.out)
         self.optimizer = build_optimizer(config, group.owned(stage.trained()))
-        self.average = Average(stage.trained(), config.ema) if config.ema and group.rank == 0 else None
+        self.average = EMA(stage.trained(), config.ema) if config.ema and group.rank == 0 else None
         # seconds: of updates; elapsed: of everything, which max_minutes is about.
         self.totals: dict[str, float] = {"tokens": 0, "seconds": 0.0, "elapsed": 0.0, "rows": 0}
         self.first = group.rank == 0  # who writes
-        self.saver = Saver()
+        self.saver = AsyncSaver()
 
     def run(self, resume: bool) -> None:
         stage, config, out = self.stage, self.config, self.out
@@ -147,7 +147,7 @@ class Run:
             interrupted = held.enter_context(_deferred_interrupt(self.report))
             batches: Callable = stage.batches
             if stage.ahead:
-                batches = held.enter_context(Ahead(stage.batches, config.steps))
+                batches = held.enter_context(Prefetcher(stage.batches, config.steps))
             held.enter_context(self.saver)
             step, saved = start, start
             late = self.group.broadcast(self.totals["elapsed"] >= limit)

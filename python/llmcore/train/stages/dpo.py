@@ -42,7 +42,7 @@ def dpo(
     with report.working(f"loading {config.model}"):
         lm = finetune.open_model(config)
     with report.working("reading pairs, and what the model thinks of them"):
-        stage = Preference(config, lm, report)
+        stage = DPOStage(config, lm, report)
     finetune.set_steps(config, stage.train.steps_per_epoch)
     report.note(
         f"{len(stage.train.pairs):,} pairs to learn from, {len(stage.held_out.pairs):,} held out; "
@@ -64,7 +64,7 @@ def logps(lm: LanguageModel, batch: ExampleBatch) -> Tensor:
     return sequence_logps(lm.model.loss(batch.inputs, batch.targets, "none", batch.starts))
 
 
-class Preference(finetune.Tuning):
+class DPOStage(finetune.FinetuneStage):
     """The stage: pairs, the loss of each."""
 
     name = "dpo"

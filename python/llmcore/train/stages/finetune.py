@@ -17,7 +17,7 @@ from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.models import CausalLM, adapters
 from llmcore.runtime import default_dtype
-from llmcore.train.config import TuningConfig
+from llmcore.train.config import FinetuneConfig
 from llmcore.train.report import Report
 from llmcore.train.stage import Stage
 
@@ -33,7 +33,7 @@ PLAIN_TEMPLATE = (
 )
 
 
-def open_model(config: TuningConfig) -> LanguageModel:
+def open_model(config: FinetuneConfig) -> LanguageModel:
     """The model that a run begins with. With `lora_rank`, its weights are frozen, maybe quantized, and adapters are on;
     those that it had are merged. ValueError or FileNotFoundError, one line."""
     if config.lora_rank:
@@ -48,7 +48,7 @@ def open_model(config: TuningConfig) -> LanguageModel:
     return lm
 
 
-def reference_of(config: TuningConfig, lm: LanguageModel) -> CausalLM:
+def reference_of(config: FinetuneConfig, lm: LanguageModel) -> CausalLM:
     """The model that a run begins with, as it stays: with adapters the same weights without them, else a copy."""
     if adapters.is_adapted(lm.model):
         return adapters.without(lm.model)
@@ -71,7 +71,7 @@ class Rows(NamedTuple):
     digest: str
 
 
-def read(config: TuningConfig, stage: str, parse: Callable[[Row], T], report: Report) -> Rows:
+def read(config: FinetuneConfig, stage: str, parse: Callable[[Row], T], report: Report) -> Rows:
     """The rows of config.data, each parsed. One that `parse` refuses (ValueError) is named: an error, or, as
     config.bad_rows says, skipped and counted."""
     rows = read_rows(config.data)
@@ -105,7 +105,7 @@ def digest_of(rows: Sequence[Row]) -> str:
     return digest.hexdigest()
 
 
-def set_steps(config: TuningConfig, steps_per_epoch: float) -> None:
+def set_steps(config: FinetuneConfig, steps_per_epoch: float) -> None:
     """What the number of epochs comes to."""
     if not config.steps:
         config.steps = max(1, math.ceil(config.epochs * steps_per_epoch))
@@ -118,13 +118,13 @@ def described(lm: LanguageModel) -> str:
     return whole if trained == lm.num_parameters else f"{trained / 1e6:.2f}M of {whole}"
 
 
-class Tuning(Stage):
+class FinetuneStage(Stage):
     """A stage that begins with a model. `prompts`: tokens before what is learned, of held-out rows, for samples."""
 
     prompts: Sequence[Sequence[int]] = ()
     digest: str
 
-    def __init__(self, config: TuningConfig, lm: LanguageModel):
+    def __init__(self, config: FinetuneConfig, lm: LanguageModel):
         self.language_model, self.model = lm, lm.model
         self.sample_tokens = config.sample_tokens
         if config.context > lm.config.context:

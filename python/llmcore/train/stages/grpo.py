@@ -16,9 +16,9 @@ from llmcore.train import loop
 from llmcore.train.config import GRPOConfig
 from llmcore.train.report import Report
 from llmcore.train.stages import finetune
-from llmcore.train.stages.policy import Policy
+from llmcore.train.stages.policy import PolicyStage
 from llmcore.train.stages.rewards import RewardFunction
-from llmcore.train.stages.rollouts import Task, Written, agreement, fixed_logps, token_logps, written
+from llmcore.train.stages.rollouts import Rollouts, Task, agreement, fixed_logps, rollouts_of, token_logps
 
 _SEQUENCES = ("grpo", "gspo", "dr_grpo")  # are means over answers, the others over tokens
 _CISPO_HIGH = 5.0
@@ -43,7 +43,7 @@ def grpo(
         lm = finetune.open_model(config)
         reference = finetune.reference_of(config, lm) if config.beta else None
     with report.working("reading prompts"):
-        stage = GroupRelative(config, lm, reference, report, rewards)
+        stage = GRPOStage(config, lm, reference, report, rewards)
     finetune.set_steps(config, stage.train.steps_per_epoch * config.updates)
     report.note(stage.described())
     loop.run(stage, config, report, resume)
@@ -63,14 +63,14 @@ class Experience(NamedTuple):
 class Batch(NamedTuple):
     """Some of them. fresh: the policy is still the one that wrote them."""
 
-    rows: Written
+    rows: Rollouts
     advantages: np.ndarray
     old: np.ndarray
     reference: np.ndarray
     fresh: bool
 
 
-class GroupRelative(Policy):
+class GRPOStage(PolicyStage):
     """The stage: every `updates` updates, prompts are answered anew."""
 
     name = "grpo"
@@ -96,7 +96,7 @@ class GroupRelative(Policy):
             self.experience = self._answered(self.train.batch(step // self.config.updates), step)
         e = self.experience
         assert e is not None
-        rows, n, found = Written(e.inputs, e.targets), self.config.batch_size, []
+        rows, n, found = Rollouts(e.inputs, e.targets), self.config.batch_size, []
         for start in range(0, len(e.inputs), n):
             part, at = rows.part(start, start + n), slice(start, start + n)
             T = part.inputs.shape[1]
@@ -106,7 +106,7 @@ class GroupRelative(Policy):
     def _answered(self, tasks: Sequence[Task], step: int) -> Experience:
         c = self.config
         found, rewards = self.answered(tasks, c.group, step)
-        rows = written(tasks, found, c.group)
+        rows = rollouts_of(tasks, found, c.group)
         groups = rewards.reshape(-1, c.group)
         advantages = np.zeros(len(found))
         spread = np.array([np.nanstd(g[~np.isnan(g)]) if (~np.isnan(g)).any() else 0.0 for g in groups])

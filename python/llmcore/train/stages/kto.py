@@ -34,7 +34,7 @@ def kto(
     with report.working(f"loading {config.model}"):
         lm = finetune.open_model(config)
     with report.working("reading answers, and what the model thinks of them"):
-        stage = Unpaired(config, lm, report)
+        stage = KTOStage(config, lm, report)
     finetune.set_steps(config, stage.train.steps_per_epoch)
     report.note(
         f"{len(stage.train.examples):,} answers to learn from ({stage.train.good.mean():.0%} good), "
@@ -51,7 +51,7 @@ class Labelled(NamedTuple):
     good: bool
 
 
-class Answers:
+class KTOBatches:
     """Answers in batches, and every answer behind another one's prompt, by which the distance from the reference is
     estimated."""
 
@@ -109,7 +109,7 @@ class Batch(NamedTuple):
     kl: float
 
 
-class Unpaired(finetune.Tuning):
+class KTOStage(finetune.FinetuneStage):
     """The stage: answers, the loss of each."""
 
     name = "kto"
@@ -120,7 +120,7 @@ class Unpaired(finetune.Tuning):
         rows = finetune.read(config, self.name, self._labelled, report)
         self.digest = rows.digest
         train, held_out = ([a for answers in part for a in answers] for part in (rows.train, rows.held_out))
-        self.train, self.held_out = Answers(lm, train, config), Answers(lm, held_out, config)
+        self.train, self.held_out = KTOBatches(lm, train, config), KTOBatches(lm, held_out, config)
         self.prompts = [a.example.prompt for a in held_out]
         self._seen: list[dict[str, tuple[float, int]]] = []
 
@@ -155,7 +155,7 @@ class Unpaired(finetune.Tuning):
         n = self.config.batch_size
         return [self._batch(self.train, numbers[i : i + n], kl) for i in range(0, len(numbers), n)]
 
-    def _batch(self, answers: Answers, numbers: Sequence[int], kl: float) -> Batch:
+    def _batch(self, answers: KTOBatches, numbers: Sequence[int], kl: float) -> Batch:
         at = list(numbers)
         return Batch(answers.batches.of([[i] for i in at]), answers.good[at], answers.reference[at], kl)
 

@@ -12,7 +12,7 @@ from llmcore.data.examples import Example, ExampleBatch, ExampleBatches
 from llmcore.data.rows import Row
 from llmcore.generate import LanguageModel
 from llmcore.generate.chat.prompt import supervised_chat
-from llmcore.train.config import TuningConfig
+from llmcore.train.config import FinetuneConfig
 
 
 class Pair(NamedTuple):
@@ -69,7 +69,7 @@ def _messages_of(fields: Mapping[str, Any]) -> tuple[list, list[list]]:
 class PairBatches:
     """Pairs in batches, each a function of its number. The examples are numbered chosen, rejected, chosen, rejected, ..."""
 
-    def __init__(self, pairs: Sequence[Pair], config: TuningConfig):
+    def __init__(self, pairs: Sequence[Pair], config: FinetuneConfig):
         self.pairs, self._together = pairs, config.batch_size * config.accumulation
         self._accumulation = config.accumulation
         self.examples = ExampleBatches([e for p in pairs for e in p[:2]], 1, config.context, False, config.seed)

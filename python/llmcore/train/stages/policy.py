@@ -15,7 +15,7 @@ from llmcore.train.stages.rewards import RewardFunction, Rewards, open_rewards
 from llmcore.train.stages.rollouts import Answer, Task, TaskBatches
 
 
-class Policy(finetune.Tuning):
+class PolicyStage(finetune.FinetuneStage):
     """Answers, their rewards, and the figures that the log has of both. `experience`: the answers that updates are made
     from, arrays in a named tuple of `experience_type`; they are kept where they serve several updates, `updates`."""
 

@@ -18,9 +18,9 @@ from llmcore.train import loop
 from llmcore.train.config import PPOConfig
 from llmcore.train.report import Report
 from llmcore.train.stages import finetune
-from llmcore.train.stages.policy import Policy
+from llmcore.train.stages.policy import PolicyStage
 from llmcore.train.stages.rewards import RewardFunction
-from llmcore.train.stages.rollouts import Task, Written, fixed_logps, token_logps, written
+from llmcore.train.stages.rollouts import Rollouts, Task, fixed_logps, rollouts_of, token_logps
 
 
 @loop.on_its_device
@@ -38,7 +38,7 @@ def ppo(
         lm = finetune.open_model(config)
         reference = finetune.reference_of(config, lm)
     with report.working("reading prompts"):
-        stage = Proximal(config, lm, reference, report, rewards)
+        stage = PPOStage(config, lm, reference, report, rewards)
     finetune.set_steps(config, stage.train.steps_per_epoch * config.updates)
     report.note(stage.described())
     loop.run(stage, config, report, resume)
@@ -59,14 +59,14 @@ class Experience(NamedTuple):
 class Batch(NamedTuple):
     """Some of them."""
 
-    rows: Written
+    rows: Rollouts
     old: np.ndarray
     values: np.ndarray
     advantages: np.ndarray
     returns: np.ndarray
 
 
-class Proximal(Policy):
+class PPOStage(PolicyStage):
     """The stage: every `updates` updates, prompts are answered anew."""
 
     name = "ppo"
@@ -95,7 +95,7 @@ class Proximal(Policy):
             self.experience = self._answered(self.train.batch(step // self.config.updates), step)
         e, n, found = self.experience, self.config.batch_size, []
         assert e is not None
-        rows = Written(e.inputs, e.targets)
+        rows = Rollouts(e.inputs, e.targets)
         for start in range(0, len(e.inputs), n):
             part = rows.part(start, start + n)
             at = slice(start, start + n), slice(part.inputs.shape[1])
@@ -105,7 +105,7 @@ class Proximal(Policy):
     def _answered(self, tasks: Sequence[Task], step: int) -> Experience:
         c = self.config
         found, scores = self.answered(tasks, 1, step)
-        rows = written(tasks, found, 1)
+        rows = rollouts_of(tasks, found, 1)
         rows.targets[np.isnan(scores)] = IGNORED  # teaches nothing
         mask = rows.mask
         old = fixed_logps(self.model, rows, c.temperature, c.batch_size)
@@ -135,7 +135,7 @@ class Proximal(Policy):
         values = ops.linear(hidden, self._head.weight, self._head.bias, out_dtype="float32")
         return values.reshape(hidden.shape[0], hidden.shape[1])
 
-    def _fixed_values(self, rows: Written) -> np.ndarray:
+    def _fixed_values(self, rows: Rollouts) -> np.ndarray:
         found = np.zeros(rows.inputs.shape, np.float32)
         size = self.config.batch_size
         with autograd.no_grad():

@@ -36,7 +36,7 @@ def pretrain(
         texts = _texts(config, resume)
     tokenizer = _tokenizer(config, texts, resume, report)
     with report.working("encoding text"):
-        stage = Pretraining(config, texts, tokenizer)
+        stage = PretrainStage(config, texts, tokenizer)
     c = stage.model.config
     report.note(
         f"{', '.join(t.name for t in texts)}: {sum(t.train_bytes for t in texts) / 1e6:.2f} MB to learn from "
@@ -109,7 +109,7 @@ class Batch(NamedTuple):
     starts: np.ndarray | None
 
 
-class Pretraining(Stage):
+class PretrainStage(Stage):
     """The stage (see `Stage`): windows of token streams, each token's loss given those before it."""
 
     name = "pretrain"

@@ -33,7 +33,7 @@ def reward(
     with report.working(f"loading {config.model}"):
         lm = finetune.open_model(config)
     with report.working("reading pairs"):
-        stage = Rewarding(config, lm, report)
+        stage = RewardStage(config, lm, report)
     finetune.set_steps(config, stage.train.steps_per_epoch)
     report.note(
         f"{len(stage.train.pairs):,} pairs to learn from, {len(stage.held_out.pairs):,} held out; {finetune.described(lm)}"
@@ -42,7 +42,7 @@ def reward(
     return stage.reward_model
 
 
-class Rewarding(finetune.Tuning):
+class RewardStage(finetune.FinetuneStage):
     """The stage: pairs, the loss of each."""
 
     name = "reward"

@@ -81,7 +81,7 @@ def answers(lm: LanguageModel, tasks: Sequence[Task], n: int, config: PolicyConf
     return out
 
 
-class Written(NamedTuple):
+class Rollouts(NamedTuple):
     """Prompts with answers as the model reads them, (N, T) int32 each: inputs, and targets, −1 but for what it wrote."""
 
     inputs: np.ndarray
@@ -91,14 +91,14 @@ class Written(NamedTuple):
     def mask(self) -> np.ndarray:
         return self.targets != IGNORED
 
-    def part(self, start: int, end: int) -> Written:
+    def part(self, start: int, end: int) -> Rollouts:
         """Some rows, no longer than they must be."""
         written = np.flatnonzero((self.targets[start:end] != IGNORED).any(axis=0))
         T = int(written[-1]) + 1 if len(written) else 1
-        return Written(self.inputs[start:end, :T], self.targets[start:end, :T])
+        return Rollouts(self.inputs[start:end, :T], self.targets[start:end, :T])
 
 
-def written(tasks: Sequence[Task], found: Sequence[Answer], n: int) -> Written:
+def rollouts_of(tasks: Sequence[Task], found: Sequence[Answer], n: int) -> Rollouts:
     """Of n answers to each task."""
     rows = [(tasks[i // n].ids, a.tokens) for i, a in enumerate(found)]
     T = max(len(p) + len(a) for p, a in rows) - 1
@@ -107,16 +107,16 @@ def written(tasks: Sequence[Task], found: Sequence[Answer], n: int) -> Written:
         ids = np.array([*prompt, *answer], np.int32)
         inputs[r, : len(ids) - 1] = ids[:-1]
         targets[r, len(prompt) - 1 : len(ids) - 1] = ids[len(prompt) :]
-    return Written(inputs, targets)
+    return Rollouts(inputs, targets)
 
 
-def token_logps(model: CausalLM, rows: Written, temperature: float, hidden: Tensor | None = None) -> Tensor:
+def token_logps(model: CausalLM, rows: Rollouts, temperature: float, hidden: Tensor | None = None) -> Tensor:
     """The log-probability (N, T) of every written token, 0 elsewhere."""
     h = model.hidden(rows.inputs) if hidden is None else hidden
     return ops.mul(model.loss_of(h, rows.targets, "none", temperature), -1.0)
 
 
-def fixed_logps(model: CausalLM, rows: Written, temperature: float, size: int) -> np.ndarray:
+def fixed_logps(model: CausalLM, rows: Rollouts, temperature: float, size: int) -> np.ndarray:
     """The same without gradients, so many rows at a time."""
     found = np.zeros(rows.inputs.shape, np.float32)
     with autograd.no_grad():

@@ -37,7 +37,7 @@ def sft(
     with report.working(f"loading {config.model}"):
         lm = finetune.open_model(config)
     with report.working("reading examples"):
-        stage = SupervisedFineTuning(config, lm, report)
+        stage = SFTStage(config, lm, report)
     finetune.set_steps(config, stage.train.steps_per_epoch)
     report.note(
         f"{stage.train_count:,} examples in {len(stage.train.bins):,} rows to learn from, {stage.held_out_count:,} held out"
@@ -78,7 +78,7 @@ def _tokens_of(lm: LanguageModel, fields: Mapping[str, Any]) -> tuple[list[int],
     raise ValueError(f"expected messages, prompt and completion, or text; the fields are: {names}"[:200])
 
 
-class SupervisedFineTuning(finetune.Tuning):
+class SFTStage(finetune.FinetuneStage):
     """The stage: rows of examples, the loss of the tokens that are learned."""
 
     name = "sft"
