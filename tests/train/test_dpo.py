@@ -114,7 +114,7 @@ def test_conversations_that_begin_alike(base):
     explicit = {"prompt": start, **{k: v[3:] for k, v in fields.items()}}
     for a, b in zip(pair_of(lm, Row(fields, "x"), 90)[:2], pair_of(lm, Row(explicit, "x"), 90)[:2], strict=True):
         np.testing.assert_array_equal(a.ids, b.ids)
-        np.testing.assert_array_equal(a.learned, b.learned)
+        np.testing.assert_array_equal(a.mask, b.mask)
 
 
 @pytest.mark.parametrize(

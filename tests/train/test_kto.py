@@ -66,7 +66,7 @@ def test_what_the_distance_is_estimated_from(base, answers, tmp_path):
     assert len(train.examples) == len(train.strangers)
     for own, other in zip(train.examples, train.strangers, strict=True):
         assert other.prompt == own.prompt
-        assert other.ids[other.learned].tolist() != own.ids[own.learned].tolist()
+        assert other.ids[other.mask].tolist() != own.ids[own.mask].tolist()
     rng = np.random.default_rng(0)
     for p in lm.model.parameters():
         p.assign(p.numpy() + rng.normal(0, 0.02, p.shape).astype(np.float32))

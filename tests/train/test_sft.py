@@ -57,7 +57,7 @@ def config(base, facts, out, **values):
 def spelled(lm, example):
     """What is learned between brackets."""
     text, inside = "", False
-    for i, learned in zip(example.ids.tolist(), example.learned.tolist(), strict=True):
+    for i, learned in zip(example.ids.tolist(), example.mask.tolist(), strict=True):
         text += "[" * (learned and not inside) + "]" * (inside and not learned) + lm.token_text(i)
         inside = learned
     return text + "]" * inside

@@ -57,8 +57,8 @@ def _preview(settings: SFTConfig) -> None:
     for row in rows[:3]:
         example = example_of(lm, row)
         line = Text()
-        for i, learned in zip(example.ids.tolist(), example.learned.tolist(), strict=True):
-            line.append(lm.token_text(i), "bold green" if learned else "dim")
+        for i, is_target in zip(example.ids.tolist(), example.mask.tolist(), strict=True):
+            line.append(lm.token_text(i), "bold green" if is_target else "dim")
         out.print(row.where, style="bold", markup=False)
         out.print(line, soft_wrap=True)
-        out.print(f"{int(example.learned.sum())} of {len(example.ids)} tokens are learned", style="dim")
+        out.print(f"{int(example.mask.sum())} of {len(example.ids)} tokens are learned", style="dim")

@@ -108,9 +108,9 @@ class TokenBatches:
         starts = np.empty(len(numbers), np.int64)
         for epoch in np.unique(epochs).tolist():
             rows = np.flatnonzero(epochs == epoch)
-            key = _mix(_mix(_mix(0, self.seed), epoch), 1)
+            key = mix(mix(mix(0, self.seed), epoch), 1)
             order = permute(places[rows].astype(np.uint64), self.windows_per_epoch, key)
-            cut = _mix(key, 2) % len(self.tokens)
+            cut = mix(key, 2) % len(self.tokens)
             starts[rows] = (order.astype(np.int64) * self.context + cut) % len(self.tokens)
         return starts
 
@@ -163,7 +163,7 @@ class MixedBatches:
         """Of each row of a period: its text, and how many rows of that text stand before it."""
         kept = self._kept
         if kept is None or kept[0] != period:
-            key = _mix(_mix(_mix(0, self.seed), period), 4)
+            key = mix(mix(mix(0, self.seed), period), 4)
             order = permute(np.arange(self.PERIOD, dtype=np.uint64), self.PERIOD, key).astype(np.int64)
             texts = np.searchsorted(np.cumsum(self._counts), order, side="right")
             ranks = np.empty(self.PERIOD, np.int64)
@@ -189,7 +189,7 @@ _MASK = (1 << 64) - 1
 _ROUNDS = 10
 
 
-def _mix(state: int, value: int) -> int:
+def mix(state: int, value: int) -> int:
     """A 64-bit hash of two integers: SplitMix64's output function (Steele, Lea, Flood 2014)."""
     z = (state * 0x9E3779B97F4A7C15 + value + 0x9E3779B97F4A7C15) & _MASK
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
@@ -205,7 +205,7 @@ def permute(indices: np.ndarray, size: int, key: int) -> np.ndarray:
     """
     half = max(1, ((size - 1).bit_length() + 1) // 2)
     shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
-    keys = [np.uint64(_mix(key, 16 + number)) for number in range(_ROUNDS)]
+    keys = [np.uint64(mix(key, 16 + number)) for number in range(_ROUNDS)]
     result = indices.astype(np.uint64)
     outside = np.arange(result.size)
     while outside.size:

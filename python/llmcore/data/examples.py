@@ -1,4 +1,4 @@
-"""Examples to learn from: tokens, which of them are learned, and how several fill the rows of a batch."""
+"""Examples to learn from: tokens, their loss masks, and how several examples fill the rows of a batch."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import NamedTuple
 
 import numpy as np
 
-from llmcore.data.batches import _mix, permute
+from llmcore.data.batches import mix, permute
 from llmcore.data.evaluation import IGNORED
 
 
 @dataclass(frozen=True)
 class Example:
-    """`ids` (N) int32, and of each whether it is learned, (N) bool; the first never is, nothing precedes it."""
+    """Token ids (N) int32 and the loss mask (N) bool: whether each is a target. The first never is: nothing precedes it."""
 
     ids: np.ndarray
-    learned: np.ndarray
+    mask: np.ndarray
 
     @property
     def targets(self) -> np.ndarray:
-        """(N−1) int32: the next token of each but the last, −1 where it is not learned."""
-        return np.where(self.learned[1:], self.ids[1:], IGNORED).astype(np.int32)
+        """The targets (N−1) int32: the next token of each but the last, −1 where the mask leaves it out."""
+        return np.where(self.mask[1:], self.ids[1:], IGNORED).astype(np.int32)
 
     @property
     def prompt(self) -> list[int]:
-        """What stands before the first token that is learned."""
-        return self.ids[: int(np.flatnonzero(self.learned)[0])].tolist()
+        """The tokens before the first target."""
+        return self.ids[: int(np.flatnonzero(self.mask)[0])].tolist()
 
     def cut(self, length: int) -> Example:
         """Its first tokens."""
-        return self if len(self.ids) <= length else Example(self.ids[:length], self.learned[:length])
+        return self if len(self.ids) <= length else Example(self.ids[:length], self.mask[:length])
 
 
 class ExampleBatch(NamedTuple):
@@ -43,7 +43,7 @@ class ExampleBatch(NamedTuple):
     starts: np.ndarray
 
     @property
-    def learned(self) -> int:
+    def target_count(self) -> int:
         return int(np.count_nonzero(self.targets != IGNORED))
 
 
@@ -77,7 +77,7 @@ class ExampleBatches:
         chosen = []
         for row in range(self.rows):
             epoch, place = divmod(step * self.rows + row, len(self.bins))
-            key = _mix(_mix(_mix(0, self.seed), epoch), 3)
+            key = mix(mix(mix(0, self.seed), epoch), 3)
             at = permute(np.array([place], np.uint64), len(self.bins), key)
             chosen.append(self.bins[int(at[0])])
         return chosen

@@ -50,8 +50,8 @@ class RewardModel(nn.Module):
             raise ValueError("[reward] expected a model with a chat template, got one without")
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         whole = [*messages, {"role": "assistant", "content": answer}]
-        ids, learned = supervised_chat(lm.chat_template, lm.tokenizer, whole, lm.end_ids, len(messages))
-        row = ended(np.array(ids, np.int32), np.array(learned))
+        ids, mask = supervised_chat(lm.chat_template, lm.tokenizer, whole, lm.end_ids, len(messages))
+        row = ended(np.array(ids, np.int32), np.array(mask))
         if len(row) > lm.config.context:
             raise ValueError(f"[reward] expected at most {lm.config.context} tokens, got {len(row)}")
         return row
@@ -101,6 +101,6 @@ class RewardModel(nn.Module):
         return cls(lm, weights[SCORE])
 
 
-def ended(ids: np.ndarray, learned: np.ndarray) -> np.ndarray:
+def ended(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """A conversation to the last token of its last answer."""
-    return ids[: int(np.flatnonzero(learned)[-1]) + 1]
+    return ids[: int(np.flatnonzero(mask)[-1]) + 1]

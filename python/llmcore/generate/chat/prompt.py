@@ -79,19 +79,19 @@ def supervised_chat(
     """
     _check_messages(messages)
     ids: list[int] = []
-    learned: list[bool] = []
+    loss_mask: list[bool] = []
     before = ""
 
     def add(text: str, learn: bool) -> None:
-        nonlocal ids, learned
+        nonlocal ids, loss_mask
         new = _encoded(tokenizer, text)
         if learn:
             last = max((i for i, token in enumerate(new) if token in end_ids), default=None)
             if last is None:
                 raise ValueError(f"[chat] {template.name}: expected an answer that ends with a token that ends texts")
-            learned += [True] * (last + 1) + [False] * (len(new) - last - 1)
+            loss_mask += [True] * (last + 1) + [False] * (len(new) - last - 1)
         else:
-            learned += [False] * len(new)
+            loss_mask += [False] * len(new)
         ids += new
 
     for i, message in enumerate(messages):
@@ -110,7 +110,7 @@ def supervised_chat(
     rest = _rendered(template, tokenizer, messages, False)
     if rest.startswith(before):
         add(rest[len(before) :], False)
-    return ids, learned
+    return ids, loss_mask
 
 
 def _parts(text: str, specials: Sequence[str]) -> list[tuple[str, bool]]:

@@ -85,8 +85,8 @@ def behind(prompt: Sequence[int], other: Example, context: int) -> Example:
     """Another example's answer behind a prompt."""
     first = len(other.prompt)
     ids = np.array([*prompt, *other.ids[first:]], np.int32)
-    learned = np.concatenate([np.zeros(len(prompt), bool), other.learned[first:]])
-    return Example(ids, learned).cut(context + 1)
+    mask = np.concatenate([np.zeros(len(prompt), bool), other.mask[first:]])
+    return Example(ids, mask).cut(context + 1)
 
 
 def _known(lm: LanguageModel, batches: ExampleBatches, size: int, numbers: Sequence[int] | None = None) -> np.ndarray:
@@ -142,7 +142,7 @@ class KTOStage(finetune.FinetuneStage):
         for each, good in answers:
             kept: dict[str, Any] = {name: each[name] for name in ("prompt", "completion", "messages") if name in each}
             example = example_of(self.language_model, Row(kept, row.where)).cut(self.config.context + 1)
-            if not example.learned[1:].any():
+            if not example.mask[1:].any():
                 raise ValueError(
                     f"expected an answer that begins in the first {self.config.context} tokens, got one behind them"
                 )

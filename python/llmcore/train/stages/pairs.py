@@ -29,12 +29,12 @@ def pair_of(lm: LanguageModel, row: Row, context: int) -> Pair:
     assert lm.chat_template is not None
     both = []
     for name, answer in zip(("chosen", "rejected"), answers, strict=True):
-        ids, learned = supervised_chat(lm.chat_template, lm.tokenizer, prompt + answer, lm.end_ids, len(prompt))
-        whole = Example(np.array(ids, np.int32), np.array(learned, bool))
+        ids, mask = supervised_chat(lm.chat_template, lm.tokenizer, prompt + answer, lm.end_ids, len(prompt))
+        whole = Example(np.array(ids, np.int32), np.array(mask, bool))
         short = whole.cut(context + 1)
-        if not whole.learned[1:].any():
+        if not whole.mask[1:].any():
             raise ValueError(f"expected an answer of the assistant in {name}, got none")
-        if not short.learned[1:].any():
+        if not short.mask[1:].any():
             raise ValueError(f"expected {name} to begin in the first {context} tokens, got it behind them")
         both.append(short)
     if both[0].ids.tolist() == both[1].ids.tolist():

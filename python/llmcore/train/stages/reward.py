@@ -67,7 +67,7 @@ class RewardStage(finetune.FinetuneStage):
     def _rows(self, pairs: PairBatches, numbers: Sequence[int]) -> list[np.ndarray]:
         """The chosen answers, then the rejected ones."""
         examples = [pairs.examples.examples[i] for i in pairs.rows(numbers)]
-        return [ended(e.ids, e.learned) for e in examples]
+        return [ended(e.ids, e.mask) for e in examples]
 
     def tokens(self, batch: list[int]) -> int:
         return sum(map(len, self._rows(self.train, batch)))

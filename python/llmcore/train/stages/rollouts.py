@@ -10,7 +10,7 @@ import numpy as np
 
 from llmcore import autograd, ops
 from llmcore._tensor import Tensor
-from llmcore.data.batches import _mix
+from llmcore.data.batches import mix
 from llmcore.data.evaluation import IGNORED
 from llmcore.data.examples import Example, ExampleBatches
 from llmcore.data.rows import Row
@@ -71,7 +71,7 @@ class Answer(NamedTuple):
 
 def answers(lm: LanguageModel, tasks: Sequence[Task], n: int, config: PolicyConfig, number: int) -> list[Answer]:
     """n answers to each task, those of one together: the same for one number and seed."""
-    seed = _mix(_mix(_mix(0, config.seed), number), 5) >> 2
+    seed = mix(mix(mix(0, config.seed), number), 5) >> 2
     options = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p, "logprobs": True}
     found = lm.generate([t.ids for t in tasks], config.max_tokens, n=n, seed=seed, **options)
     out = []

@@ -50,9 +50,9 @@ def sft(
 
 def example_of(lm: LanguageModel, row: Row) -> Example:
     """The tokens of a row, and which are learned. ValueError for a row that cannot be used."""
-    ids, learned = _tokens_of(lm, row.fields)
-    e = Example(np.array(ids, np.int32), np.array(learned, bool))
-    if not e.learned[1:].any():
+    ids, mask = _tokens_of(lm, row.fields)
+    e = Example(np.array(ids, np.int32), np.array(mask, bool))
+    if not e.mask[1:].any():
         raise ValueError("expected something to learn, got no token of an assistant or a completion")
     return e
 
@@ -97,7 +97,7 @@ class SFTStage(finetune.FinetuneStage):
         """At most as long as the context."""
         whole = example_of(self.language_model, row)
         short = whole.cut(self.config.context + 1)
-        if not short.learned[1:].any():
+        if not short.mask[1:].any():
             raise ValueError(
                 f"expected something to learn in the first {self.config.context} tokens, got it behind them"
             )
@@ -108,13 +108,13 @@ class SFTStage(finetune.FinetuneStage):
         whole = self.train.batch(step)
         n = self.config.accumulation
         parts = [ExampleBatch(*p) for p in zip(*(np.split(a, n) for a in whole), strict=True)]
-        return [p for p in parts if p.learned]
+        return [p for p in parts if p.target_count]
 
     def tokens(self, batch: ExampleBatch) -> int:
         return int(batch.inputs.size)
 
     def loss(self, batch: ExampleBatch) -> tuple[Tensor, int]:
-        return self.model.loss(batch.inputs, batch.targets, "sum", batch.starts), batch.learned
+        return self.model.loss(batch.inputs, batch.targets, "sum", batch.starts), batch.target_count
 
     def evaluate(self) -> Mapping[str, float]:
         nats, right, count = 0.0, 0, 0
