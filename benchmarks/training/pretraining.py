@@ -140,7 +140,7 @@ def processes(threads: str, updates: str) -> dict:
     stage, config = gpt2_stage(rows=4, context=1024, accumulation=2)
     own = process_group()
     rows = []
-    with own.training(stage.trained(), "a process was killed"):
+    with own.training(stage.trainable(), "a process was killed"):
         run = loop.Run(stage, config, Report(), own)
         for step in range(int(updates)):
             rows.append(run.update(step, step, stage.batches))

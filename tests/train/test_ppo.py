@@ -77,7 +77,7 @@ def test_what_is_stored_of_answers(base, prompts, tmp_path, estimator):
     c = config(base, prompts, tmp_path / "x", kl=0.3, kl_estimator=estimator, temperature=0.8, gamma=0.9, lam=0.7)
     stage = PPOStage(c, lm, load(base, "float32").model, Report(), {"near": near})
     rng = np.random.default_rng(1)
-    for p in stage.trained().values():
+    for p in stage.trainable().values():
         p.assign(p.array.numpy() + rng.normal(0, 0.02, p.shape).astype(np.float32))
     stage.batches(0)
     e = stage.experience

@@ -97,7 +97,7 @@ def run(stage: Stage, config: LoopConfig, report: Report, resume: bool = False) 
     stage.model.recompute = config.recompute
     with ExitStack() as held:
         killed = f"llmcore: a process of the run was killed; continue with --resume --out {config.out}"
-        held.enter_context(group.training(stage.trained(), killed))
+        held.enter_context(group.training(stage.trainable(), killed))
         if group.rank == 0:
             where = "[train] another run is writing to {}: wait for it, or give another --out"
             held.enter_context(alone_in(Path(config.out), where))
@@ -110,8 +110,8 @@ class Run:
     def __init__(self, stage: Stage, config: LoopConfig, report: Report, group: ProcessGroup):
         self.stage, self.config, self.report, self.group = stage, config, report, group
         self.out = Path(config.out)
-        self.optimizer = build_optimizer(config, group.owned(stage.trained()))
-        self.average = EMA(stage.trained(), config.ema) if config.ema and group.rank == 0 else None
+        self.optimizer = build_optimizer(config, group.owned(stage.trainable()))
+        self.average = EMA(stage.trainable(), config.ema) if config.ema and group.rank == 0 else None
         # seconds: of updates; elapsed: of everything, which max_minutes is about.
         self.totals: dict[str, float] = {"tokens": 0, "seconds": 0.0, "elapsed": 0.0, "rows": 0}
         self.first = group.rank == 0  # who writes
@@ -142,11 +142,11 @@ class Run:
                 words.write({"step": 0, "groups": stage.watched()})
             if trackers is not None:
                 held.enter_context(trackers.opened(start))
-            flops = stage.flops_of_a_token() if stage.model.device == "cpu" else 0.0  # no GPU's peak is known here
+            flops = stage.flops_per_token() if stage.model.device == "cpu" else 0.0  # no GPU's peak is known here
             held.enter_context(self.report.running(stage.name, start, config.steps, flops, stage.model.dtype))
             interrupted = held.enter_context(_deferred_interrupt(self.report))
             batches: Callable = stage.batches
-            if stage.ahead:
+            if stage.prefetch:
                 batches = held.enter_context(Prefetcher(stage.batches, config.steps))
             held.enter_context(self.saver)
             step, saved = start, start
@@ -188,9 +188,9 @@ class Run:
                 if late and step < config.steps:
                     self.report.note(f"the time is up at step {step} of {config.steps}")
         if self.average is not None:
-            assign(stage.trained(), {k.removeprefix("ema."): v for k, v in self.average.state_dict().items()})
+            assign(stage.trainable(), {k.removeprefix("ema."): v for k, v in self.average.state_dict().items()})
         if config.ema:
-            self.group.broadcast_parameters(stage.trained())
+            self.group.broadcast_parameters(stage.trainable())
         if self.first:
             stage.save(out)
             if config.keep_best and "best_step" in self.totals:
@@ -211,7 +211,7 @@ class Run:
         lr = learning_rate(config.schedule, place, config.steps, config.lr, warmup, config.min_lr_ratio, config.decay)
         first, mine = self.group.shard(batches(step))
         waited = time.perf_counter() - began
-        trained = stage.trained().values()
+        trained = stage.trainable().values()
         for p in trained:
             p.zero_grad()
         losses = []
@@ -297,7 +297,7 @@ class Run:
         if not self.first:
             return
         stage, config = self.stage, self.config
-        arrays = {f"model.{name}": array_to_numpy(p.array) for name, p in stage.trained().items()}
+        arrays = {f"model.{name}": array_to_numpy(p.array) for name, p in stage.trainable().items()}
         arrays |= kept | {f"kept.{name}": values for name, values in stage.kept().items()}
         arrays |= self.average.state_dict() if self.average is not None else {}
         state = {
@@ -338,7 +338,7 @@ class Run:
                 if key.startswith(start):
                     found[key.removeprefix(start)] = values
         try:
-            assign(stage.trained(), parts["model."])
+            assign(stage.trainable(), parts["model."])
             stage.restore(parts["kept."])
             self.optimizer.load_state_dict(tensors, state["optimizer_steps"])
             if self.average is not None:

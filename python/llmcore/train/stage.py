@@ -19,7 +19,7 @@ class Stage:
     name: str
     model: CausalLM
     # Whether `batches` needs the step only: then the next ones are made while an update runs.
-    ahead: ClassVar[bool] = False
+    prefetch: ClassVar[bool] = False
     # Whether an update may have another number of rows when a run is resumed: `batches` begins at row `first_row` then.
     resizable: ClassVar[bool] = False
     first_row: int = 0
@@ -61,7 +61,7 @@ class Stage:
 
     # What most stages have nothing special for:
 
-    def trained(self) -> dict[str, Parameter]:
+    def trainable(self) -> dict[str, Parameter]:
         """What an update changes, by the names in checkpoints."""
         return self.model.trained()
 
@@ -69,7 +69,7 @@ class Stage:
         """Groups of words with their vectors, which are recorded a hundred times in a run; none."""
         return []
 
-    def flops_of_a_token(self) -> float:
+    def flops_per_token(self) -> float:
         """For the rate's part of the processor's peak; 0 where it is not known."""
         return 0.0
 
@@ -78,7 +78,7 @@ class Stage:
         return {}
 
     def kept(self) -> Mapping[str, np.ndarray]:
-        """What later updates need of earlier ones, by names that differ from those of `trained`."""
+        """What later updates need of earlier ones, by names that differ from those of `trainable`."""
         return {}
 
     def restore(self, kept: Mapping[str, np.ndarray]) -> None:

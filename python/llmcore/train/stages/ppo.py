@@ -86,7 +86,7 @@ class PPOStage(PolicyStage):
         self._reference = reference
         self._head = nn.Linear(lm.config.width, 1)  # of zeros: nothing is foreseen
 
-    def trained(self) -> dict[str, Parameter]:
+    def trainable(self) -> dict[str, Parameter]:
         assert self._head.bias is not None
         return self.model.trained() | {"value.weight": self._head.weight, "value.bias": self._head.bias}
 

@@ -113,7 +113,7 @@ class PretrainStage(Stage):
     """The stage (see `Stage`): windows of token streams, each token's loss given those before it."""
 
     name = "pretrain"
-    ahead = True
+    prefetch = True
     resizable = True
 
     def __init__(self, config: PretrainConfig, texts: Sequence[Text], tokenizer: Tokenizer):
@@ -153,7 +153,7 @@ class PretrainStage(Stage):
         groups = [group.split() for group in self.config.watch]
         return [{w: _rounded(table[encode(f" {w}")].mean(axis=0)) for w in words} for words in groups]
 
-    def flops_of_a_token(self) -> float:
+    def flops_per_token(self) -> float:
         return self.model.training_flops(self.config.context)
 
     def loss(self, batch: Batch) -> tuple[Tensor, int]:

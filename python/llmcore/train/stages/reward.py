@@ -58,7 +58,7 @@ class RewardStage(finetune.FinetuneStage):
         self.train, self.held_out = PairBatches(rows.train, config), PairBatches(rows.held_out, config)
         self._seen: list[dict[str, np.ndarray]] = []
 
-    def trained(self) -> dict[str, Parameter]:
+    def trainable(self) -> dict[str, Parameter]:
         return self.model.trained() | {"score.weight": self.reward_model.head.weight}
 
     def batches(self, step: int) -> Sequence[list[int]]:
