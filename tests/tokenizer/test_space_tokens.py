@@ -48,7 +48,9 @@ def test_saved_and_loaded(tokenizer, tmp_path):
     plain = Tokenizer(tokenizer.vocabulary._replace(normalizer=None))
     import numpy as np
 
-    fields = {key.removeprefix("tokenizer.ggml."): value for key, value in gguf_metadata(plain, None, None).items()}
+    fields = {
+        key.removeprefix("tokenizer.ggml."): value for key, value in gguf_metadata(plain.vocabulary, None, None).items()
+    }
     fields["token_type"] = np.asarray(fields["token_type"])
     assert Tokenizer(_read_byte_level(Reader(tmp_path), fields)) == plain
 

@@ -104,7 +104,7 @@ def save_gguf(lm: TextModel, path: Path, type_name: str | None) -> Path:
             f"[save] expected dtype one of {', '.join(gguf_writer.TYPES)} for a .gguf file, got {type_name!r}"
         )
     metadata = lm.config.to_gguf() | {"general.name": path.stem}
-    metadata |= gguf_metadata(lm.tokenizer, _begin(lm), lm.end_ids[0] if lm.end_ids else None)
+    metadata |= gguf_metadata(lm.tokenizer.vocabulary, _begin(lm), lm.end_ids[0] if lm.end_ids else None)
     if lm.chat_template is not None:
         metadata["tokenizer.chat_template"] = lm.chat_template.source
     stacks: dict[str, list[tuple[Part, PartOfModel]]] = {}

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from llmcore import _core
 from llmcore.tokenizer.normalize import nfc
 from llmcore.tokenizer.training import replace_surrogates
-from llmcore.tokenizer.vocabulary import SentencePieceVocabulary
-
-if TYPE_CHECKING:
-    from llmcore.tokenizer.tokenizer import Tokenizer
+from llmcore.tokenizer.vocabulary import SentencePieceVocabulary, Vocabulary
 
 _LONGEST = 1000  # bytes: every step looks at all of them
 
@@ -23,7 +21,7 @@ class Merge(NamedTuple):
     left: int
     right: int
     id: int
-    tokens: list[int]  # of the piece, behind this step
+    tokens: list[int]  # of the piece, after this step
 
 
 class PieceMerges(NamedTuple):
@@ -33,16 +31,21 @@ class PieceMerges(NamedTuple):
     start: list[int]  # the tokens of its bytes
     merges: list[Merge]
     tokens: list[int]  # what it is encoded to
-    whole: bool  # whether it is a token as it is, which goes before all merges; they are what would make it else
+    whole: bool  # whether it is a token as it is, which takes precedence over all merges; those would make it otherwise
 
 
-def explain_merges(tokenizer: Tokenizer, text: str | bytes) -> list[PieceMerges]:
-    """`Tokenizer.explain_merges`."""
+def explain_merges(
+    vocabulary: Vocabulary | SentencePieceVocabulary,
+    merges: list[tuple[int, int]],
+    encode: Callable[[bytes], list[int]],
+    text: str | bytes,
+) -> list[PieceMerges]:
+    """Do what `Tokenizer.explain_merges` says. merges: in order of rank, also where the vocabulary has no list of them.
+    encode: gives the ids of a piece in which special tokens are plain text."""
     text = replace_surrogates(text)
     data = text.encode() if isinstance(text, str) else text
     if len(data) > _LONGEST:
         raise ValueError(f"[explain_merges] expected a text of up to {_LONGEST} bytes, got {len(data)}")
-    vocabulary = tokenizer.vocabulary
     if isinstance(vocabulary, SentencePieceVocabulary):
         raise ValueError("[explain_merges] expected a byte-level tokenizer, got a SentencePiece-style one")
     if vocabulary.normalizer:
@@ -53,21 +56,21 @@ def explain_merges(tokenizer: Tokenizer, text: str | bytes) -> list[PieceMerges]
         return ids[vocabulary.tokens[left] + vocabulary.tokens[right]]
 
     if vocabulary.merges is None:
-        ranks = {pair: joined(*pair) for pair in tokenizer.merges}
+        ranks = {pair: joined(*pair) for pair in merges}
     else:
         ranks = {pair: rank for rank, pair in enumerate(vocabulary.merges)}
     pieces = []
     for piece in _core.split(vocabulary.pattern, data):
-        encoded = tokenizer.encode_ordinary(piece)
+        encoded = encode(piece)
         tokens = start = [ids[piece[i : i + 1]] for i in range(len(piece))]
-        merges = []
+        steps = []
         while found := [pair for pair in pairwise(tokens) if pair in ranks]:
             best = min(found, key=ranks.__getitem__)
             id = joined(*best)
             tokens = _replaced(tokens, best, id)
-            merges.append(Merge(ranks[best], *best, id, tokens))
+            steps.append(Merge(ranks[best], *best, id, tokens))
         whole = piece in ids and (vocabulary.whole_piece_first or vocabulary.merges is None)
-        pieces.append(PieceMerges(piece, start, merges, encoded, whole))
+        pieces.append(PieceMerges(piece, start, steps, encoded, whole))
     return pieces
 
 

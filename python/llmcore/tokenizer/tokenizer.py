@@ -287,8 +287,10 @@ class Tokenizer:
         return self._bpe.decode_list(list(ids))
 
     def stream_decoder(self, errors: str = "replace", continues: bool = False) -> StreamDecoder:
-        """A decoder that takes ids one by one, of a text or of what continues one: see StreamDecoder."""
-        return StreamDecoder(self, errors, continues)
+        """Return a decoder that takes ids one by one; the texts it gives, joined, are `decode(ids, errors)`. Where decoding
+        drops the space that a text begins with (SentencePiece-style vocabularies), a decoder that `continues` a text
+        keeps it."""
+        return StreamDecoder(self._bpe.token_bytes, self.drops_first_space and not continues, errors)
 
     # ---- what it is ------------------------------------------------------------------------------------
 
@@ -373,10 +375,10 @@ class Tokenizer:
         return vocabulary_digest(self.vocabulary, self._bpe.merges)
 
     def explain_merges(self, text: Text) -> list[PieceMerges]:
-        """How the tokens of a word are made, merge by merge: see `PieceMerges`. ValueError for more than 1000 bytes."""
+        """Show how the tokens of a word are made, merge by merge: see `PieceMerges`. ValueError for more than 1000 bytes."""
         from llmcore.tokenizer.merges import explain_merges
 
-        return explain_merges(self, text)
+        return explain_merges(self.vocabulary, self.merges, self.encode_ordinary, text)
 
     def __repr__(self) -> str:
         return (

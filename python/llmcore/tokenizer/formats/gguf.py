@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from array import array
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from llmcore import _core
 from llmcore.tokenizer.formats import pieces
 from llmcore.tokenizer.formats.byte_level import spell, unspell
 from llmcore.tokenizer.formats.files import Reader
 from llmcore.tokenizer.formats.pieces import CONTROL, NORMAL, UNUSED, USER_DEFINED, from_pieces
-from llmcore.tokenizer.vocabulary import SentencePieceVocabulary, Vocabulary
-
-if TYPE_CHECKING:
-    from llmcore.tokenizer.tokenizer import Tokenizer
+from llmcore.tokenizer.vocabulary import Pattern, SentencePieceVocabulary, Vocabulary
 
 # tokenizer.ggml.pre -> (our pattern, whether a piece that is a token is that token), as llama.cpp takes them.
 PATTERNS = {
@@ -123,29 +121,26 @@ def _read_sentencepiece(read: Reader, fields: dict[str, Any]) -> SentencePieceVo
     return from_pieces(read, "tokenizer.ggml.tokens", spellings, kinds, scores, prefix)
 
 
-def gguf_metadata(tokenizer: Tokenizer, begin: int | None, end: int | None) -> dict[str, Any]:
-    """The fields `tokenizer.ggml.*` of a file, with the ids that begin and end a text. ValueError for a vocabulary that
-    GGUF's readers would take for another; what differs for a pattern in `NEAREST` is let pass."""
-    v = tokenizer.vocabulary
-    fields = _byte_level_fields(tokenizer, v) if isinstance(v, Vocabulary) else _sentencepiece_fields(v)
+def gguf_metadata(
+    vocabulary: Vocabulary | SentencePieceVocabulary, begin: int | None, end: int | None
+) -> dict[str, Any]:
+    """Return the fields `tokenizer.ggml.*` of a file, with the ids that begin and end a text. ValueError for a vocabulary
+    that GGUF's readers would take for another; the differences of the patterns in `NEAREST` are accepted."""
+    v = vocabulary
+    fields = _byte_level_fields(v) if isinstance(v, Vocabulary) else _sentencepiece_fields(v)
     if v.flags or v.end:
-        raise ValueError("[save] expected no flags of added tokens and nothing behind a text for GGUF, got some")
+        raise ValueError("[save] expected no flags of added tokens and nothing after a text for GGUF, got some")
     fields |= {"bos_token_id": begin, "eos_token_id": end, "add_bos_token": bool(v.begin), "add_eos_token": False}
     if v.begin and v.begin != (begin,):
         raise ValueError(f"[save] expected at most one token before a text for GGUF, got {v.begin}")
     return {f"tokenizer.ggml.{name}": value for name, value in fields.items() if value is not None}
 
 
-def _byte_level_fields(tokenizer: Tokenizer, v: Vocabulary) -> dict[str, Any]:
+def _byte_level_fields(v: Vocabulary) -> dict[str, Any]:
     kinds = {pattern: pre for pre, pattern in reversed(PATTERNS.items())}
     pre = kinds.get((v.pattern, v.whole_piece_first)) if isinstance(v.pattern, str) else None
-    if v.pattern in NEAREST:
-        # A learned vocabulary has every token back from its own bytes, so that taking pieces whole changes nothing: then
-        # it gets llama-bpe, the name that most readers know.
-        whole = v.whole_piece_first or all(
-            len(ids) == 1 for ids in tokenizer.encode_ordinary_batch(filter(None, v.tokens))
-        )
-        pre = kinds[NEAREST[v.pattern][0], whole]
+    if v.pattern in NEAREST and v.merges is not None:
+        pre = kinds[NEAREST[v.pattern][0], v.whole_piece_first or _spells_its_tokens(v.tokens, v.merges, v.pattern)]
     if pre is None or v.normalizer or v.merges is None:
         what = v.normalizer or ("no merges" if v.merges is None else f"{v.pattern!r:.100}")
         names = ", ".join(sorted({pattern for pattern, _ in PATTERNS.values()} | NEAREST.keys()))
@@ -163,6 +158,13 @@ def _byte_level_fields(tokenizer: Tokenizer, v: Vocabulary) -> dict[str, Any]:
             text[id] = f"[unused{id}]"
     merges = [f"{text[left]} {text[right]}" for left, right in v.merges]
     return {"model": "gpt2", "pre": pre, "tokens": text, "token_type": types, "merges": merges}
+
+
+def _spells_its_tokens(tokens: list[bytes], merges: list[tuple[int, int]], pattern: Pattern) -> bool:
+    """Say whether every token is what its own bytes are encoded to, as in a learned vocabulary: then taking pieces whole
+    changes nothing, and the vocabulary gets llama-bpe, the name that most readers know."""
+    encoded = _core.BPE(tokens, merges, pattern, False, [], []).encode_batch(list(filter(None, tokens)), None, True)
+    return all(len(ids) == 1 for ids in encoded)
 
 
 def _sentencepiece_fields(v: SentencePieceVocabulary) -> dict[str, Any]:
