@@ -7,47 +7,20 @@ import sys
 import numpy as np
 import pytest
 
-import llmcore
-from llmcore import models
 from llmcore.data.rows import Row
 from llmcore.documents.errors import CorpusError
-from llmcore.generate import LanguageModel, load
-from llmcore.generate.chat.template import ChatTemplate
+from llmcore.generate import load
 from llmcore.train import DPOConfig, Report, dpo
 from llmcore.train.stages.dpo import LOSSES, DPOStage
 from llmcore.train.stages.pairs import pair_of
-from support.runs import CHATML, SPECIALS, assert_same_weights
-
-QUESTIONS = [f"What is {a} and {b}?" for a in "abcdef" for b in "uvwxyz"]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    texts = [f"{q} yes it is no it is not user assistant\n" for q in QUESTIONS] * 3
-    tokenizer = llmcore.Tokenizer.train(iter(texts), 330, special_tokens=SPECIALS)
-    config = models.LlamaConfig(vocab_size=tokenizer.vocab_size, context=96, width=32, layers=2, heads=4)
-    end = tokenizer.special_tokens["<|im_end|>"]
-    lm = LanguageModel(models.Llama(config, "float32", seed=3), tokenizer, [end], ChatTemplate(CHATML))
-    return lm.save(tmp_path_factory.mktemp("base") / "model")
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    """Yes is the better answer, whatever the question; both come first as often."""
-    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
-    rows = [{"prompt": q, "chosen": f"yes it is {q[8]}", "rejected": f"no it is not {q[8]}"} for q in QUESTIONS]
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    return path
+from support.chat_models import QUESTIONS
+from support.runs import StopsAt, assert_same_weights, log_of
 
 
 def config(base, pairs, out, **values):
     settings = {"steps": 8, "epochs": 0.0, "save_every": 3, "eval_every": 0, "sample_every": 0, "batch_size": 4,
                 "context": 90, "lr": 1e-3, "warmup": 1, "dtype": "float32", "validation_fraction": 0.25, **values}  # fmt: skip
     return DPOConfig(model=str(base), data=str(pairs), out=str(out), **settings)
-
-
-def log_of(out):
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("loss_type", LOSSES)
@@ -95,14 +68,9 @@ def test_eight_at_once_are_eight_one_by_one(base, pairs, tmp_path):
 def test_a_stopped_run_goes_on_bit_for_bit(base, pairs, tmp_path):
     dpo(config(base, pairs, tmp_path / "straight", accumulation=2), report=Report())
 
-    class Stops(Report):
-        def update(self, row):
-            if row["step"] == 5:
-                raise KeyboardInterrupt
-
     stopped = config(base, pairs, tmp_path / "stopped", accumulation=2)
     with pytest.raises(KeyboardInterrupt):
-        dpo(stopped, report=Stops())
+        dpo(stopped, report=StopsAt(5))
     dpo(stopped, resume=True, report=Report())
     assert_same_weights(tmp_path / "straight", tmp_path / "stopped")
 

@@ -6,15 +6,13 @@ import sys
 import numpy as np
 import pytest
 
-import llmcore
-from llmcore import models
 from llmcore.documents.errors import CorpusError
-from llmcore.generate import LanguageModel, load
-from llmcore.generate.chat.template import ChatTemplate
+from llmcore.generate import load
 from llmcore.train import GRPOConfig, Report, SFTConfig, grpo, sft
 from llmcore.train.stages.grpo import GRPOStage
 from llmcore.train.stages.rewards import BUILT_IN, Rewards, open_rewards
-from support.runs import CHATML, SPECIALS, assert_same_weights
+from support.chat_models import save_chat_model
+from support.runs import StopsAt, assert_same_weights, log_of
 
 ARMS = ("left", "right")
 
@@ -23,13 +21,8 @@ ARMS = ("left", "right")
 def base(tmp_path_factory):
     """A model that answers left or right, as often."""
     folder = tmp_path_factory.mktemp("base")
-    tokenizer = llmcore.Tokenizer.train(
-        iter(["Which way? left right user assistant\n"] * 9), 300, special_tokens=SPECIALS
-    )
-    config = models.LlamaConfig(vocab_size=tokenizer.vocab_size, context=64, width=32, layers=2, heads=4, kv_heads=2)
-    end = tokenizer.special_tokens["<|im_end|>"]
-    model = models.Llama(config, "float32", seed=3)
-    LanguageModel(model, tokenizer, [end], ChatTemplate(CHATML)).save(folder / "raw")
+    texts = ["Which way? left right user assistant\n"] * 9
+    save_chat_model(folder / "raw", texts, 300, context=64, kv_heads=2)
     data = folder / "data.jsonl"
     rows = [{"prompt": f"Which way? {i % 4}", "completion": ARMS[i // 4 % 2]} for i in range(64)]
     data.write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -56,10 +49,6 @@ def config(base, prompts, out, **values):
                 "accumulation": 2, "group": 8, "context": 60, "max_tokens": 6, "lr": 2e-3, "warmup": 0,
                 "dtype": "float32", "validation_fraction": 0.0, **values}  # fmt: skip
     return GRPOConfig(model=str(base), data=str(prompts), out=str(out), **settings)
-
-
-def log_of(out):
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("loss_type", ["grpo", "bnpo", "dapo", "dr_grpo", "cispo", "gspo"])
@@ -101,13 +90,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(base, prompts, tmp_path, updates, lor
 
     run(tmp_path / "straight")
 
-    class Stops(Report):
-        def update(self, row):
-            if row["step"] == 5:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "stopped", report=Stops())
+        run(tmp_path / "stopped", report=StopsAt(5))
     run(tmp_path / "stopped", resume=True)
     if lora:
         names = [tmp_path / n / "adapter_model.safetensors" for n in ("straight", "stopped")]

@@ -8,13 +8,9 @@ import sys
 
 import pytest
 
-import llmcore
-from llmcore import models, train
-from llmcore.generate import LanguageModel
-from llmcore.generate.chat.template import ChatTemplate
+from llmcore import train
 from llmcore.train import Report
 from llmcore.train.checkpoint import latest_checkpoint, load_checkpoint
-from support.runs import CHATML, SPECIALS
 
 STAGES = {
     "sft": train.SFTConfig,
@@ -44,25 +40,21 @@ getattr(train, stage)(kind(**config), report=Killed())
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    tokenizer = llmcore.Tokenizer.train(iter(["yes it is no user assistant\n"] * 9), 300, special_tokens=SPECIALS)
-    config = models.LlamaConfig(vocab_size=tokenizer.vocab_size, context=64, width=32, layers=2, heads=4)
-    end = tokenizer.special_tokens["<|im_end|>"]
-    model = models.Llama(config, "float32", seed=3)
-    LanguageModel(model, tokenizer, [end], ChatTemplate(CHATML)).save(folder / "model")
-    rows = [
+def rows(tmp_path_factory):
+    """What every stage can learn from."""
+    written = [
         {"prompt": f"Is it {i}?", "completion": "yes", "chosen": "yes it is", "rejected": "no", "words": 2}
         for i in range(12)
     ]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    return folder
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in written))
+    return path
 
 
 @pytest.mark.parametrize("lora_rank", [0, 2])
 @pytest.mark.parametrize("stage", STAGES)
-def test_killed(base, tmp_path, stage, lora_rank):
-    values = {"model": str(base / "model"), "data": str(base / "rows.jsonl"), "steps": 8, "epochs": 0.0, "save_every": 3,
+def test_killed(base, rows, tmp_path, stage, lora_rank):
+    values = {"model": str(base), "data": str(rows), "steps": 8, "epochs": 0.0, "save_every": 3,
               "eval_every": 0, "sample_every": 0, "batch_size": 4, "accumulation": 2, "lr": 1e-3,
               "warmup": 1, "dtype": "float32", "lora_rank": lora_rank, "lora_dropout": 0.1 if lora_rank else 0.0,
               "validation_fraction": 0.0}  # fmt: skip

@@ -5,26 +5,12 @@ import json
 import numpy as np
 import pytest
 
-import llmcore
-from llmcore import models
 from llmcore.documents.errors import CorpusError
-from llmcore.generate import LanguageModel, load
-from llmcore.generate.chat.template import ChatTemplate
+from llmcore.generate import load
 from llmcore.train import KTOConfig, Report, kto
 from llmcore.train.stages.kto import KTOStage
-from support.runs import CHATML, SPECIALS, assert_same_weights
-
-QUESTIONS = [f"What is {a} and {b}?" for a in "abcdef" for b in "uvwxyz"]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    texts = [f"{q} yes it is no it is not user assistant\n" for q in QUESTIONS] * 3
-    tokenizer = llmcore.Tokenizer.train(iter(texts), 330, special_tokens=SPECIALS)
-    config = models.LlamaConfig(vocab_size=tokenizer.vocab_size, context=96, width=32, layers=2, heads=4)
-    end = tokenizer.special_tokens["<|im_end|>"]
-    lm = LanguageModel(models.Llama(config, "float32", seed=3), tokenizer, [end], ChatTemplate(CHATML))
-    return lm.save(tmp_path_factory.mktemp("base") / "model")
+from support.chat_models import QUESTIONS
+from support.runs import StopsAt, assert_same_weights, log_of
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +29,6 @@ def config(base, answers, out, **values):
     settings = {"steps": 8, "epochs": 0.0, "save_every": 3, "eval_every": 0, "sample_every": 0, "batch_size": 4,
                 "context": 90, "lr": 1e-3, "warmup": 1, "dtype": "float32", "validation_fraction": 0.25, **values}  # fmt: skip
     return KTOConfig(model=str(base), data=str(answers), out=str(out), **settings)
-
-
-def log_of(out):
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 def test_it_learns_what_is_good(base, answers, tmp_path):
@@ -100,14 +82,9 @@ def test_eight_at_once_are_eight_one_by_one(base, answers, tmp_path):
 def test_a_stopped_run_goes_on_bit_for_bit(base, answers, tmp_path):
     kto(config(base, answers, tmp_path / "straight"), report=Report())
 
-    class Stops(Report):
-        def update(self, row):
-            if row["step"] == 5:
-                raise KeyboardInterrupt
-
     stopped = config(base, answers, tmp_path / "stopped")
     with pytest.raises(KeyboardInterrupt):
-        kto(stopped, report=Stops())
+        kto(stopped, report=StopsAt(5))
     kto(stopped, resume=True, report=Report())
     assert_same_weights(tmp_path / "straight", tmp_path / "stopped")
 

@@ -6,33 +6,12 @@ import numpy as np
 import pytest
 
 import llmcore
-from llmcore import models
-from llmcore.generate import LanguageModel, load
-from llmcore.generate.chat.template import ChatTemplate
+from llmcore.generate import load
 from llmcore.models import adapters
 from llmcore.train import DPOConfig, Report, SFTConfig, dpo, sft
 from llmcore.train.checkpoint import latest_checkpoint, load_checkpoint
-from support.runs import CHATML, SPECIALS
-
-FACTS = [(f"What is {a} plus {b}?", f"It is {a + b}.") for a in range(4) for b in range(4)]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """A small model with ChatML, saved."""
-    texts = [f"{q} {a} user assistant\n" for q, a in FACTS] * 4
-    tokenizer = llmcore.Tokenizer.train(iter(texts), 330, pattern="gpt2", special_tokens=SPECIALS)
-    config = models.LlamaConfig(vocab_size=tokenizer.vocab_size, context=128, width=64, layers=2, heads=4, kv_heads=2)
-    end = tokenizer.special_tokens["<|im_end|>"]
-    lm = LanguageModel(models.Llama(config, "float32", seed=3), tokenizer, [end], ChatTemplate(CHATML))
-    return lm.save(tmp_path_factory.mktemp("base") / "model")
-
-
-@pytest.fixture(scope="module")
-def facts(tmp_path_factory):
-    path = tmp_path_factory.mktemp("facts") / "facts.jsonl"
-    path.write_text("".join(json.dumps({"prompt": q, "completion": a}) + "\n" for q, a in FACTS))
-    return path
+from support.chat_models import FACTS
+from support.runs import StopsAt
 
 
 def config(base, facts, out, **values):
@@ -57,13 +36,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(base, facts, tmp_path, quantize):
     sft(config(base, facts, tmp_path / "whole", **options), report=Report())
     stopped = config(base, facts, tmp_path / "stopped", **options)
 
-    class Stop(Report):
-        def update(self, row):
-            if row["step"] == 6:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        sft(stopped, report=Stop())
+        sft(stopped, report=StopsAt(6))
     assert not (tmp_path / "stopped" / adapters.WEIGHTS).exists()
     sft(stopped, resume=True, report=Report())
     assert weights(tmp_path / "whole") == weights(tmp_path / "stopped")
@@ -132,7 +106,7 @@ def test_preferences_with_adapters(base, tmp_path):
     path = tmp_path / "pairs.jsonl"
     rows = [{"prompt": q, "chosen": a, "rejected": "It is wrong."} for q, a in FACTS]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    settings = {"steps": 30, "epochs": 0.0, "eval_every": 0, "sample_every": 0, "context": 100, "dtype": "float32",
+    settings = {"steps": 60, "epochs": 0.0, "eval_every": 0, "sample_every": 0, "context": 100, "dtype": "float32",
                 "lora_rank": 8, "lr": 1e-2, "validation_fraction": 0.0}  # fmt: skip
     dpo(DPOConfig(model=str(base), data=str(path), out=str(tmp_path / "run"), **settings), report=Report())
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]

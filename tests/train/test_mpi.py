@@ -15,7 +15,7 @@ import pytest
 
 from llmcore.train import PretrainConfig, Report, pretrain
 from llmcore.train.checkpoint import latest_checkpoint, load_checkpoint
-from support.runs import assert_same_weights
+from support.runs import assert_same_weights, log_of
 
 pytestmark = [pytest.mark.peers, pytest.mark.host]
 pytest.importorskip("mpi4py")
@@ -27,6 +27,7 @@ SIZES = {"vocab_size": 300, "context": 16, "layers": 2, "width": 32, "heads": 2,
 RUN = """
 import json, sys
 from llmcore.train import PretrainConfig, Report, pretrain
+from support.runs import assert_same_weights, log_of
 pretrain(PretrainConfig(**json.loads(sys.argv[1])), resume=sys.argv[2] == "resume", report=Report())
 """
 
@@ -50,10 +51,6 @@ def start(ranks, settings, how="new"):
     done = subprocess.run(command(ranks, settings, how), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     return done
-
-
-def log_of(out):
-    return [json.loads(line) for line in Path(out, "log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

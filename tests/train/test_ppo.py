@@ -6,13 +6,11 @@ import json
 import numpy as np
 import pytest
 
-import llmcore
-from llmcore import models
-from llmcore.generate import LanguageModel, load
-from llmcore.generate.chat.template import ChatTemplate
+from llmcore.generate import load
 from llmcore.train import PPOConfig, Report, SFTConfig, ppo, sft
 from llmcore.train.stages.ppo import PPOStage
-from support.runs import CHATML, SPECIALS, assert_same_weights
+from support.chat_models import save_chat_model
+from support.runs import StopsAt, assert_same_weights, log_of
 
 TARGET = ["up", "down", "down", "up", "down"]
 
@@ -21,13 +19,8 @@ TARGET = ["up", "down", "down", "up", "down"]
 def base(tmp_path_factory):
     """A model that answers with five words, each up or down as often."""
     folder = tmp_path_factory.mktemp("base")
-    tokenizer = llmcore.Tokenizer.train(
-        iter(["up down up up down user assistant\nup\ndown"] * 9), 310, special_tokens=SPECIALS
-    )
-    config = models.LlamaConfig(vocab_size=tokenizer.vocab_size, context=64, width=32, layers=2, heads=4, kv_heads=2)
-    end = tokenizer.special_tokens["<|im_end|>"]
-    model = models.Llama(config, "float32", seed=3)
-    LanguageModel(model, tokenizer, [end], ChatTemplate(CHATML)).save(folder / "raw")
+    texts = ["up down up up down user assistant\nup\ndown"] * 9
+    save_chat_model(folder / "raw", texts, 310, context=64, kv_heads=2)
     rng, data = np.random.default_rng(0), folder / "data.jsonl"
     words = [" ".join(np.array(["up", "down"])[rng.integers(0, 2, 5)]) for _ in range(64)]
     data.write_text("".join(json.dumps({"prompt": "Go", "completion": w}) + "\n" for w in words))
@@ -54,10 +47,6 @@ def config(base, prompts, out, **values):
                 "accumulation": 2, "context": 60, "max_tokens": 12, "lr": 2e-3, "warmup": 0, "temperature": 1.0,
                 "dtype": "float32", "validation_fraction": 0.0, **values}  # fmt: skip
     return PPOConfig(model=str(base), data=str(prompts), out=str(out), **settings)
-
-
-def log_of(out):
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 def test_it_finds_a_target_of_five_tokens(base, prompts, tmp_path):
@@ -134,13 +123,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(base, prompts, tmp_path, lora):
 
     run(tmp_path / "straight")
 
-    class Stops(Report):
-        def update(self, row):
-            if row["step"] == 5:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "stopped", report=Stops())
+        run(tmp_path / "stopped", report=StopsAt(5))
     run(tmp_path / "stopped", resume=True)
     if lora:
         names = [tmp_path / n / "adapter_model.safetensors" for n in ("straight", "stopped")]

@@ -22,6 +22,7 @@ from llmcore.train.checkpoint import latest_checkpoint, load_checkpoint
 from llmcore.train.distributed.group import SingleProcess
 from llmcore.train.log import RunLog
 from llmcore.train.stages.pretrain import PretrainStage
+from support.runs import log_of
 
 SIZES = {"vocab_size": 300, "context": 16, "layers": 1, "width": 32, "heads": 2, "batch_size": 4, "warmup": 5}
 
@@ -40,10 +41,6 @@ def corpus(tmp_path_factory):
 def config(corpus, out, **values):
     settings = {"steps": 30, "save_every": 10, "eval_every": 0, "sample_every": 0, **SIZES, **values}
     return PretrainConfig(data=str(corpus), out=str(out), **settings)
-
-
-def log_of(out):
-    return [json.loads(line) for line in Path(out, "log.jsonl").read_text().splitlines()]
 
 
 def assert_same_run(one, other):

@@ -21,7 +21,7 @@ from llmcore.train.background import AsyncSaver, Prefetcher
 from llmcore.train.checkpoint import CheckpointSaveError, latest_checkpoint, load_checkpoint
 from llmcore.train.ema import EMA
 from llmcore.train.schedule import learning_rate
-from support.runs import assert_same_weights
+from support.runs import assert_same_weights, log_of
 
 SIZES = {"vocab_size": 300, "context": 16, "layers": 1, "width": 32, "heads": 2, "batch_size": 4, "warmup": 5}
 QUIET = {"save_every": 10, "eval_every": 0, "sample_every": 0}
@@ -40,10 +40,6 @@ def corpus(tmp_path_factory):
 
 def config(corpus, out, **values):
     return PretrainConfig(data=str(corpus), out=str(out), **{"steps": 20, **QUIET, **SIZES, **values})
-
-
-def log_of(out):
-    return [json.loads(line) for line in Path(out, "log.jsonl").read_text().splitlines()]
 
 
 class Notes(Report):

@@ -1,53 +1,20 @@
 """Reward models: what they read, that they learn, their files, resuming."""
 
-import json
-
 import numpy as np
 import pytest
 
-import llmcore
-from llmcore import models
-from llmcore.generate import LanguageModel, load
-from llmcore.generate.chat.template import ChatTemplate
+from llmcore.generate import load
 from llmcore.generate.reward_model import RewardModel
 from llmcore.train import Report, RewardConfig, reward
 from support.arrays import assert_repeats
-from support.runs import CHATML, SPECIALS, assert_same_weights
-
-QUESTIONS = [f"What is {a} and {b}?" for a in "abcdef" for b in "uvwxyz"]
-
-
-def base_of(folder, architecture="llama"):
-    texts = [f"{q} yes it is no it is not user assistant\n" for q in QUESTIONS] * 3
-    tokenizer = llmcore.Tokenizer.train(iter(texts), 330, special_tokens=SPECIALS)
-    sizes = {"vocab_size": tokenizer.vocab_size, "context": 96, "width": 32, "layers": 2, "heads": 4}
-    config = models.LlamaConfig(**sizes) if architecture == "llama" else models.GPT2Config(**sizes)
-    end = tokenizer.special_tokens["<|im_end|>"]
-    model = models.ARCHITECTURES[architecture](config, "float32", seed=3)
-    return LanguageModel(model, tokenizer, [end], ChatTemplate(CHATML)).save(folder)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return base_of(tmp_path_factory.mktemp("base") / "model")
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
-    rows = [{"prompt": q, "chosen": f"yes it is {q[8]}", "rejected": f"no it is not {q[8]}"} for q in QUESTIONS]
-    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    return path
+from support.chat_models import QUESTIONS, save_chat_model
+from support.runs import StopsAt, assert_same_weights, log_of
 
 
 def config(base, pairs, out, **values):
     settings = {"steps": 8, "epochs": 0.0, "save_every": 3, "eval_every": 0, "sample_every": 0, "batch_size": 4,
                 "context": 90, "lr": 3e-3, "warmup": 1, "dtype": "float32", "validation_fraction": 0.25, **values}  # fmt: skip
     return RewardConfig(model=str(base), data=str(pairs), out=str(out), **settings)
-
-
-def log_of(out):
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("lora_rank", [0, 4])
@@ -91,14 +58,9 @@ def test_eight_at_once_are_eight_one_by_one(base, pairs, tmp_path):
 def test_a_stopped_run_goes_on_bit_for_bit(base, pairs, tmp_path):
     reward(config(base, pairs, tmp_path / "straight"), report=Report())
 
-    class Stops(Report):
-        def update(self, row):
-            if row["step"] == 5:
-                raise KeyboardInterrupt
-
     stopped = config(base, pairs, tmp_path / "stopped")
     with pytest.raises(KeyboardInterrupt):
-        reward(stopped, report=Stops())
+        reward(stopped, report=StopsAt(5))
     reward(stopped, resume=True, report=Report())
     assert_same_weights(tmp_path / "straight", tmp_path / "stopped")
 
@@ -107,7 +69,7 @@ def test_what_is_no_reward_model_is_refused(base):
     with pytest.raises(ValueError, match=r"expected a reward model with a tensor score.weight \(1, 32\), got none"):
         RewardModel.load(base)
     model = RewardModel(load(base, "float32"))
-    with pytest.raises(ValueError, match=r"\[reward\] expected at most 96 tokens, got"):
+    with pytest.raises(ValueError, match=r"\[reward\] expected at most 128 tokens, got"):
         model.score("a b c " * 60, "d")
 
 
@@ -117,7 +79,7 @@ def test_what_is_no_reward_model_is_refused(base):
 def test_transformers_reads_it(architecture, tmp_path):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    lm = load(base_of(tmp_path / "base", architecture), "float32")
+    lm = load(save_chat_model(tmp_path / "base", QUESTIONS, 300, architecture), "float32")
     model = RewardModel(lm, np.random.default_rng(0).normal(0, 1, (1, 32)).astype(np.float32))
     model.save(tmp_path / "judge")
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "judge").eval()

@@ -8,44 +8,24 @@ import sys
 import numpy as np
 import pytest
 
-import llmcore
 from llmcore import models
 from llmcore.data.examples import Example, ExampleBatches, is_held_out
 from llmcore.data.python_qa import first_sentence, python_qa
 from llmcore.data.rows import Row, read_rows
 from llmcore.documents.errors import CorpusError
-from llmcore.generate import LanguageModel, load
+from llmcore.generate import load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import Report, SFTConfig, sft
 from llmcore.train.stages.finetune import prepare
 from llmcore.train.stages.sft import example_of, token_figures
-from support.runs import CHATML, SPECIALS, assert_same_weights
+from support.chat_models import FACTS
+from support.runs import StopsAt, assert_same_weights
 from support.small_models import CONFIGS
-
-FACTS = [(f"What is {a} plus {b}?", f"It is {a + b}.") for a in range(4) for b in range(4)]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """A small model with ChatML, saved."""
-    texts = [f"{q} {a} user assistant\n" for q, a in FACTS] * 4
-    tokenizer = llmcore.Tokenizer.train(iter(texts), 330, special_tokens=SPECIALS)
-    config = models.LlamaConfig(vocab_size=tokenizer.vocab_size, context=128, width=32, layers=2, heads=4, kv_heads=2)
-    end = tokenizer.special_tokens["<|im_end|>"]
-    lm = LanguageModel(models.Llama(config, "float32", seed=3), tokenizer, [end], ChatTemplate(CHATML))
-    return lm.save(tmp_path_factory.mktemp("base") / "model")
 
 
 @pytest.fixture
 def lm(base):
     return load(base, "float32")
-
-
-@pytest.fixture(scope="module")
-def facts(tmp_path_factory):
-    path = tmp_path_factory.mktemp("facts") / "facts.jsonl"
-    path.write_text("".join(json.dumps({"prompt": q, "completion": a}) + "\n" for q, a in FACTS))
-    return path
 
 
 def config(base, facts, out, **values):
@@ -273,14 +253,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(base, facts, tmp_path, packing):
     straight = config(base, facts, tmp_path / "straight", packing=packing, accumulation=2, batch_size=2)
     sft(straight, report=Report())
 
-    class Stops(Report):
-        def update(self, row):
-            if row["step"] == 7:
-                raise KeyboardInterrupt
-
     stopped = config(base, facts, tmp_path / "stopped", packing=packing, accumulation=2, batch_size=2)
     with pytest.raises(KeyboardInterrupt):
-        sft(stopped, report=Stops())
+        sft(stopped, report=StopsAt(7))
     sft(stopped, resume=True, report=Report())
     assert_same_weights(tmp_path / "straight", tmp_path / "stopped")
 
