@@ -167,7 +167,7 @@ def test_the_same_prompt_many_times_is_read_once(model):
 
 
 def engine_of(model, blocks, **options):
-    size = model.new_pool(1).bytes_a_block
+    size = model.new_pool(1).bytes_per_block
     return Engine(model, cache_bytes=size * blocks, **options)
 
 

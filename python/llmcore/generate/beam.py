@@ -43,7 +43,7 @@ def search(
     ends = {*(() if params.ignore_eos else lm.end_ids), *params.stop_ids}
     blocks = blocks_for(len(prompt) + room)
     pool = lm.model.new_pool(blocks_for(len(prompt)) + beams * (blocks - len(prompt) // BLOCK + 2))
-    table = np.array([[pool.take() for _ in range(blocks_for(len(prompt)))]], np.int32)
+    table = np.array([[pool.allocate() for _ in range(blocks_for(len(prompt)))]], np.int32)
     cache = KVCache(pool, table, np.zeros(1, np.int32), table.size * BLOCK)
     with autograd.no_grad():
         logits = lm.model(np.array([prompt]), cache, last_only=True).array.reshape([1, -1])
@@ -95,14 +95,14 @@ def _apart(pool: BlockPool, before: Sequence[_Beam], grown: list[_Beam], length:
     """Blocks of their own for what the grown beams write next; what is full stays shared."""
     full, partial = length // BLOCK, length % BLOCK
     for b in grown:
-        own = [pool.share(block) for block in b.blocks[:full]]
-        own.append(pool.take())
+        own = [pool.retain(block) for block in b.blocks[:full]]
+        own.append(pool.allocate())
         if partial:
             pool.copy(b.blocks[full], own[-1], partial)
         b.blocks = own
     for b in before:
         for block in b.blocks:
-            pool.give_back(block)
+            pool.release(block)
     return grown
 
 

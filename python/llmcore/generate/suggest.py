@@ -64,7 +64,7 @@ class Suggester:
         self._window = max(window, 1)
         blocks = blocks_for(self._window + _ROUNDS + 1)
         self._pool: BlockPool = lm.model.new_pool(blocks * _PATHS)
-        self._cache = KVCache.of_its_own(self._pool, _PATHS, blocks * BLOCK)
+        self._cache = KVCache.allocate_for(self._pool, _PATHS, blocks * BLOCK)
         self._steps: dict[int, tuple[DecodeStep, KVCache]] = {}
         self._read: list[int] = []  # tokens whose keys and values all rows have
         self._known: OrderedDict[tuple[int, ...], np.ndarray] = OrderedDict()

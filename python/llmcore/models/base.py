@@ -151,7 +151,7 @@ class CausalLM(nn.Module):
         """An empty cache for `batch` sequences of up to `capacity` positions (at most the context length), in a pool of
         its own."""
         capacity = min(capacity, self.config.context)
-        return KVCache.of_its_own(self.new_pool(batch * blocks_for(capacity), dtype), batch, capacity)
+        return KVCache.allocate_for(self.new_pool(batch * blocks_for(capacity), dtype), batch, capacity)
 
     def rotary_tables(self) -> list[Rotary]:
         """All that turn queries and keys in this model."""

@@ -1,4 +1,4 @@
-"""The key/value cache: blocks of 64 positions in a pool, and which of them the sequences of a batch have."""
+"""The key/value cache: a pool of blocks of 64 positions, and tables of the blocks that the sequences of a batch use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DTYPES = ("float32", "bfloat16", "int8")
 
 @dataclass(frozen=True)
 class LayerCache:
-    """Keys and values of one layer: (blocks, 64, kv_heads, head_size); for int8 as uint8 with a scale for each head of a
+    """Keys and values of one layer: (blocks, 64, kv_heads, head_size); for int8 as uint8 with one scale per head and
     position, (blocks, 64, kv_heads) float32."""
 
     keys: _core.Array
@@ -35,12 +35,11 @@ class NoBlocks(MemoryError):
 
 
 class BlockPool:
-    """Blocks for all layers of a model. Address space is reserved at once; memory stands behind a block from its first use
-    on, so a pool grows without copying. Who takes a block has one reference to it; sequences with a common beginning
-    share its blocks."""
+    """Reference-counted blocks for all layers of a model. The address space is reserved at once, but a block takes memory
+    only from its first use on, so a pool grows without copying. Sequences with a common prefix share its blocks."""
 
     def __init__(self, blocks: int, layers: int, kv_heads: int, head_size: int, dtype: str, device: str = "cpu"):
-        """dtype: of keys and values, "float32", "bfloat16" or "int8" (8 bits and a scale a head)."""
+        """dtype: of keys and values, "float32", "bfloat16" or "int8" (8 bits, and one scale per head)."""
         if dtype not in DTYPES:
             raise ValueError(f"[cache] expected a dtype of {', '.join(DTYPES)}, got {dtype!r}")
         self.dtype, self.blocks = dtype, blocks
@@ -55,45 +54,47 @@ class BlockPool:
             return LayerCache(keys, values, *scales)
 
         self.layers = [layer() for _ in range(layers)]
-        # What attention multiplies in.
+        # The dtype that attention multiplies in.
         self.compute = to_dtype(default_dtype() if dtype == "int8" else dtype)
         self._references = np.zeros(blocks, np.int64)
-        self._free = list(range(blocks - 1, -1, -1))  # the last first
+        self._free = list(range(blocks - 1, -1, -1))  # a stack: block 0 is allocated first
 
     @property
     def free(self) -> int:
-        """How many blocks nobody has."""
+        """How many blocks are free."""
         return len(self._free)
 
     @property
-    def bytes_a_block(self) -> int:
+    def bytes_per_block(self) -> int:
+        """Bytes of one block, over all layers."""
         return sum(a.nbytes for layer in self.layers for a in layer.arrays()) // max(self.blocks, 1)
 
-    def take(self) -> int:
-        """A block that nobody has, with one reference. NoBlocks where there is none."""
+    def allocate(self) -> int:
+        """Return a free block, with one reference. NoBlocks if none is free."""
         if not self._free:
             raise NoBlocks(f"[cache] expected a free block, got none of {self.blocks}")
         block = self._free.pop()
         self._references[block] = 1
         return block
 
-    def share(self, block: int) -> int:
-        """One reference more."""
+    def retain(self, block: int) -> int:
+        """Add a reference; returns the block."""
         self._references[block] += 1
         return block
 
-    def give_back(self, block: int) -> None:
-        """One reference less; without any the block is free."""
+    def release(self, block: int) -> None:
+        """Drop a reference. A block without references is free."""
         self._references[block] -= 1
         if self._references[block] == 0:
             self._free.append(block)
         assert self._references[block] >= 0
 
     def references(self, block: int) -> int:
+        """Return how many references a block has."""
         return int(self._references[block])
 
     def copy(self, source: int, target: int, stop: int, start: int = 0) -> None:
-        """Positions start..stop of a block to those of another, in all layers."""
+        """Copy positions start..stop of one block to another, in all layers."""
         for layer in self.layers:
             for a in layer.arrays():
                 part = a.narrow(0, target, 1).narrow(1, start, stop - start)
@@ -101,9 +102,9 @@ class BlockPool:
 
 
 class KVCache:
-    """Keys and values of B sequences of up to `capacity` positions each. `lengths` (B) int32 counts the positions that are
-    filled; rows move on independently of each other. `tables` (B, n) int32: row b has position p in block
-    tables[b, p // 64] of the pool. Both may be changed in place."""
+    """Keys and values of B sequences of up to `capacity` positions each. `lengths` (B) int32 counts the filled positions;
+    rows advance independently of each other. `tables` (B, n) int32: row b has position p in block tables[b, p // 64] of
+    the pool. Both may be changed in place."""
 
     def __init__(self, pool: BlockPool, tables: np.ndarray, lengths: np.ndarray, capacity: int):
         self.pool, self.tables, self.lengths, self.capacity = pool, tables, lengths, capacity
@@ -111,17 +112,17 @@ class KVCache:
         self._blocks = [_core.CacheBlocks(table, layer.key_scale, layer.value_scale) for layer in pool.layers]
 
     @classmethod
-    def of_its_own(cls, pool: BlockPool, batch: int, capacity: int) -> KVCache:
-        """Empty sequences that share out a pool."""
-        tables = np.array([pool.take() for _ in range(pool.blocks)], np.int32).reshape(batch, -1)
+    def allocate_for(cls, pool: BlockPool, batch: int, capacity: int) -> KVCache:
+        """Return empty sequences that divide all blocks of an unused pool among them."""
+        tables = np.array([pool.allocate() for _ in range(pool.blocks)], np.int32).reshape(batch, -1)
         return cls(pool, tables, np.zeros(batch, np.int32), capacity)
 
     def row(self, b: int) -> KVCache:
-        """Sequence b alone, in the same memory."""
+        """Return sequence b alone, in the same memory."""
         return KVCache(self.pool, self.tables[b : b + 1], self.lengths[b : b + 1], self.capacity)
 
     def advance(self, count: int) -> np.ndarray:
-        """Make room for `count` more positions in every row; returns the positions (B, count) int32 they take."""
+        """Make room for `count` more positions in every row; returns the new positions (B, count) int32."""
         if self.lengths.max(initial=0) + count > self.capacity:
             raise ValueError(f"[cache] expected at most {self.capacity} positions, got {self.lengths.max() + count}")
         positions = self.lengths[:, None] + np.arange(count, dtype=np.int32)
@@ -129,7 +130,7 @@ class KVCache:
         return positions
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, **options) -> Tensor:
-        """Store the keys and values of the positions that `advance` made room for, and attend to all up to them."""
+        """Store the keys and values of the positions that `advance` made room for, and attend to these and all before."""
         to, lengths = self.pool.layers[layer], self.lengths
         ops.cache_append(to.keys, k, lengths, self.tables, to.key_scale)
         ops.cache_append(to.values, v, lengths, self.tables, to.value_scale)
@@ -138,7 +139,7 @@ class KVCache:
     def attend_packed(
         self, layer: int, qkv: Tensor, tables: tuple[_core.Array, _core.Array], positions: np.ndarray, **options
     ) -> Tensor:
-        """The same of queries, keys and values in one tensor (B, T, H + 2 Hkv, D), the first two not turned yet."""
+        """Do the same for queries, keys and values in one tensor (B, T, H + 2 Hkv, D), the first two not rotated yet."""
         to, blocks = self.pool.layers[layer], self._blocks[layer]
         cos, sin = tables
         q = ops.rope_append(qkv, cos, sin, positions, to.keys, to.values, self.lengths, blocks, self.pool.compute)
@@ -151,5 +152,5 @@ class KVCache:
 
 
 def blocks_for(positions: int) -> int:
-    """How many blocks so many positions take."""
+    """Return how many blocks hold so many positions."""
     return -(-positions // BLOCK)

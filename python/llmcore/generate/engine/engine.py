@@ -77,7 +77,7 @@ class Engine:
 
     def _make_pool(self, cache_bytes: int | None, dtype: str | None) -> BlockPool:
         context = blocks_for(self.model.config.context)
-        size = self.model.new_pool(1, dtype).bytes_a_block
+        size = self.model.new_pool(1, dtype).bytes_per_block
         if cache_bytes is None:
             cache_bytes = max(_cache_bytes(self.model.device), min(context, blocks_for(8192)) * size)
         blocks = min(cache_bytes // size, context * self.max_batch) + 1
@@ -200,35 +200,35 @@ class Engine:
         r = heapq.heappop(self._waiting)[2]
         reusable = 0 if r.params.prompt_logprobs and not r.written else len(r.tokens) - 1
         blocks, more = self.prefixes.find(r.tokens[:reusable])
-        r.blocks = [self.pool.share(b) for b in blocks]
+        r.blocks = [self.pool.retain(b) for b in blocks]
         r.computed = r.cached_tokens = BLOCK * len(blocks)
         self._reading = r
         if more is not None:
             block, positions = more
-            self.pool.share(block)  # not evicted while room for its copy is made
+            self.pool.retain(block)  # not evicted while room for its copy is made
             try:
-                own = self._take()
+                own = self._allocate()
                 self.pool.copy(block, own, positions)
                 r.blocks.append(own)
                 r.computed = r.cached_tokens = r.computed + positions
             except NoBlocks:
                 pass  # it is read again
             finally:
-                self.pool.give_back(block)
+                self.pool.release(block)
 
     def _finish(self, r: Request, keep: bool = True) -> None:
         if r is self._reading:
             self._reading = None
         self._writing = [w for w in self._writing if w is not r]
-        self._leave(r, keep)
+        self._release(r, keep)
         r.done.set()
 
-    def _leave(self, r: Request, keep: bool = True) -> None:
+    def _release(self, r: Request, keep: bool = True) -> None:
         """Without its blocks; what is in them stays known."""
         if keep and r.computed:
             self.prefixes.add(r.tokens[: r.computed], r.blocks)
         for block in r.blocks:
-            self.pool.give_back(block)
+            self.pool.release(block)
         r.blocks, r.computed = [], 0
 
     def _fail(self, r: Request, error: BaseException) -> None:
@@ -251,17 +251,17 @@ class Engine:
 
     # ---- blocks ----
 
-    def _take(self) -> int:
+    def _allocate(self) -> int:
         if not self.pool.free:
             self.prefixes.evict(1)
-        return self.pool.take()
+        return self.pool.allocate()
 
     def _make_room(self, r: Request, positions: int) -> bool:
         """Blocks for the next positions of a request. Where there are none, the request that came last among the least
         important goes back to wait, and reads again what it lost; False when this was `r` itself."""
         while len(r.blocks) < blocks_for(r.computed + positions):
             try:
-                r.blocks.append(self._take())
+                r.blocks.append(self._allocate())
             except NoBlocks:
                 others = [*self._writing, *([self._reading] if self._reading else [])]
                 last = max(others, key=lambda w: (-w.priority, w is self._reading, others.index(w)))
@@ -270,7 +270,7 @@ class Engine:
                 if last is self._reading:
                     self._reading = None
                 self._writing = [w for w in self._writing if w is not last]
-                self._leave(last)
+                self._release(last)
                 heapq.heappush(self._waiting, (-last.priority, -next(self._numbers), last))
                 if last is r:
                     return False

@@ -76,7 +76,7 @@ class PrefixCache:
                         found = child
                         break
             if found is None:
-                found = _Node(part, self._pool.share(blocks[i]), node)
+                found = _Node(part, self._pool.retain(blocks[i]), node)
                 siblings.append(found)
                 self._size += 1
                 # What is a beginning of this, and goes on nowhere, is of no use any more.
@@ -124,5 +124,5 @@ class PrefixCache:
         siblings.remove(node)
         if not siblings:
             del node.parent.children[node.tokens[0]]
-        self._pool.give_back(node.block)
+        self._pool.release(node.block)
         self._size -= 1

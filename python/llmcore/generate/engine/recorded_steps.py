@@ -21,7 +21,7 @@ class RecordedSteps:
     def __init__(self, model: CausalLM, pool: BlockPool):
         """Takes a block of the pool, where rows that fill up a step write."""
         self._model, self._pool = model, pool
-        self._scratch = pool.take()
+        self._scratch = pool.allocate()
         self._capacity = _CAPACITY
         self._steps: dict[tuple[int, int, bool], tuple[DecodeStep, KVCache]] = {}
 
