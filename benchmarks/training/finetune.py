@@ -42,8 +42,8 @@ def of_llmcore(quantized: bool, threads: int, rows: int):
 
     llmcore.set_num_threads(threads)
     model = llmcore.load(NAME, "bfloat16", None if quantized else "none").model
-    adapters.put_on(model, adapters.LoRAConfig(RANK))
-    optimizer = optim.AdamW(model.trained().items(), 1e-4)
+    adapters.attach_lora(model, adapters.LoRAConfig(RANK))
+    optimizer = optim.AdamW(model.trainable().items(), 1e-4)
 
     def update(step: int) -> float:
         ids = batch(step, rows)

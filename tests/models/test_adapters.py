@@ -33,7 +33,7 @@ def build(name, factor=3.0, **sizes):
 def stir(model, seed=3, size=0.1):
     """Adapters that do something."""
     rng = np.random.default_rng(seed)
-    for p in model.trained().values():
+    for p in model.trainable().values():
         p.assign(rng.normal(0, size, p.shape).astype(np.float32))
 
 
@@ -45,16 +45,16 @@ def some_ids(seed, *shape):
 def test_new_adapters_change_nothing_and_merged_ones_all(name):
     model, ids = build(name), some_ids(0, 2, 13)
     plain = model(ids).numpy().copy()
-    adapters.put_on(model, adapters.LoRAConfig(rank=4))
-    assert all(".lora." in n for n in model.trained())
+    adapters.attach_lora(model, adapters.LoRAConfig(rank=4))
+    assert all(".lora." in n for n in model.trainable())
     np.testing.assert_array_equal(model(ids).numpy(), plain)
     stir(model)
     changed = model(ids).numpy().copy()
     assert np.abs(changed - plain).max() > 0.05
-    twin = model.twin()
+    twin = model.shared_copy()
     adapters.merge(twin)
     assert_close(twin(ids).numpy(), changed, "float32", factor=10)
-    assert not adapters.is_adapted(twin)
+    assert not adapters.has_lora(twin)
     assert all(p.requires_grad for p in twin.parameters())
     np.testing.assert_array_equal(model(ids).numpy(), changed)  # the other one still has its own
 
@@ -63,9 +63,9 @@ def test_new_adapters_change_nothing_and_merged_ones_all(name):
 def test_gradients_are_those_of_the_whole_weight(name):
     """∂L/∂b = s · ∂L/∂W · aᵀ and ∂L/∂a = s · bᵀ · ∂L/∂W, with ∂L/∂W of the merged model."""
     model, ids = build(name), some_ids(1, 2, 13)
-    adapters.put_on(model, adapters.LoRAConfig(rank=3, alpha=5.0))
+    adapters.attach_lora(model, adapters.LoRAConfig(rank=3, alpha=5.0))
     stir(model, size=0.03)
-    merged = model.twin()
+    merged = model.shared_copy()
     adapters.merge(merged)
     model.loss(ids[:, :-1], ids[:, 1:]).backward()
     merged.loss(ids[:, :-1], ids[:, 1:]).backward()
@@ -94,23 +94,23 @@ def test_targets():
         (["model.layers.2.mlp.down_proj"], {"down_proj"}),
     ):
         model = build("llama")
-        adapters.put_on(model, adapters.LoRAConfig(targets=targets))
+        adapters.attach_lora(model, adapters.LoRAConfig(targets=targets))
         assert {part.hf.split(".")[-2] for part, _ in adapters._adapters(model)} == names
         stir(model)
-        twin, ids = model.twin(), some_ids(0, 1, 9)
+        twin, ids = model.shared_copy(), some_ids(0, 1, 9)
         adapters.merge(twin)
         assert_close(twin(ids).numpy(), model(ids).numpy(), "float32", factor=10)
     with pytest.raises(ValueError, match=r"\[lora\] expected targets among down_proj, gate_proj, .* got \['w1'\]"):
-        adapters.put_on(build("llama"), adapters.LoRAConfig(targets=["w1"]))
+        adapters.attach_lora(build("llama"), adapters.LoRAConfig(targets=["w1"]))
     with pytest.raises(ValueError, match="expected a model without adapters"):
-        adapters.put_on(model, adapters.LoRAConfig())
+        adapters.attach_lora(model, adapters.LoRAConfig())
 
 
 def saved(tmp_path, name="llama", **options):
     """A base and an adapter of it, in files."""
     LanguageModel(build(name, vocab_size=260), TOKENIZER, [0]).save(tmp_path / "base")
     lm = load(tmp_path / "base", "float32")
-    adapters.put_on(lm.model, adapters.LoRAConfig(**options))
+    adapters.attach_lora(lm.model, adapters.LoRAConfig(**options))
     stir(lm.model)
     lm.save(tmp_path / "adapter")
     return lm
@@ -196,12 +196,12 @@ def test_quantized_bases(kind, name, tmp_path):
     ids, grads, losses = some_ids(2, 2, 14), [], []
     for quantize in (None, "none"):
         model = load(tmp_path / "m.gguf", "float32", quantize).model
-        adapters.put_on(model, adapters.LoRAConfig(rank=4))
+        adapters.attach_lora(model, adapters.LoRAConfig(rank=4))
         stir(model, size=0.03)
         loss = model.loss(ids[:, :-1], ids[:, 1:])
         loss.backward()
         losses.append(loss.item())
-        grads.append({n: p.grad.numpy().copy() for n, p in model.trained().items()})
+        grads.append({n: p.grad.numpy().copy() for n, p in model.trainable().items()})
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     assert grads[0].keys() == grads[1].keys()
     assert len(grads[0]) >= 16
@@ -214,7 +214,7 @@ def test_merging_into_quantized_weights(tmp_path):
     sizes = {"vocab_size": 260, "width": 64, "ffn": 96, "head_size": 16}
     LanguageModel(build("llama", **sizes), TOKENIZER, [0]).save(tmp_path / "m.gguf", "Q8_0")
     lm = load(tmp_path / "m.gguf", "float32")
-    adapters.put_on(lm.model, adapters.LoRAConfig())
+    adapters.attach_lora(lm.model, adapters.LoRAConfig())
     stir(lm.model)
     ids = some_ids(0, 1, 9)
     merged = lm.merged()

@@ -60,7 +60,7 @@ def test_checkpoints_hold_adapters_only_and_the_base_stays(base, facts, tmp_path
 def test_dropout_is_drawn_anew_at_every_update(base, facts, tmp_path):
     one = sft(config(base, facts, tmp_path / "one", lora_dropout=0.5), report=Report())
     two = sft(config(base, facts, tmp_path / "two"), report=Report())
-    a, b = (next(iter(m.model.trained().values())).numpy() for m in (one, two))
+    a, b = (next(iter(m.model.trainable().values())).numpy() for m in (one, two))
     assert np.abs(a - b).max() > 1e-3
     dropout = adapters.dropout_of(one.model)
     x = llmcore.tensor(np.ones((50, 40), np.float32))
@@ -79,7 +79,7 @@ def test_eight_at_once_are_eight_one_by_one(base, facts, tmp_path):
                    steps=5), report=Report())
         for rows in (8, 1)
     ]  # fmt: skip
-    for a, b in zip(*(r.model.trained().values() for r in runs), strict=True):
+    for a, b in zip(*(r.model.trainable().values() for r in runs), strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=2e-4)
 
 

@@ -43,7 +43,7 @@ def run(train: Callable, config: FinetuneConfig, resume: bool, overwrite: bool, 
     if not quiet and process_group().rank == 0:
         out = terminal.console()
         what, n, of = "a model", lm.num_parameters, ""
-        if lm is trained and adapters.is_adapted(lm.model):  # a reward model is saved whole
-            what, n, of = "an adapter", sum(p.size for p in lm.model.trained().values()), f" (of {config.model})"
+        if lm is trained and adapters.has_lora(lm.model):  # a reward model is saved whole
+            what, n, of = "an adapter", sum(p.size for p in lm.model.trainable().values()), f" (of {config.model})"
         out.print(f"saved {what} of {n / 1e6:.2f}M parameters{of} in {config.out}", markup=False, soft_wrap=True)
         out.print(f"next: {next_step}", markup=False)

@@ -194,20 +194,20 @@ class LanguageModel(TextModel):
         """This model with the adapter of a folder in PEFT's format (LoRA). It shares the weights with this one, which stays
         as it is: several adapters take little more memory than one model. ValueError for an adapter that does not fit, or
         a model that has one."""
-        other = self._twin()
+        other = self._shared_copy()
         adapters.load_adapter(other.model, Path(folder))
         return other
 
     def merged(self) -> LanguageModel:
         """This model with its adapter's changes in the weights; itself where it has none."""
-        if not adapters.is_adapted(self.model):
+        if not adapters.has_lora(self.model):
             return self
-        other = self._twin()
+        other = self._shared_copy()
         adapters.merge(other.model)
         return other
 
-    def _twin(self) -> LanguageModel:
-        other = LanguageModel(self.model.twin(), self.tokenizer, self.end_ids, self.chat_template)
+    def _shared_copy(self) -> LanguageModel:
+        other = LanguageModel(self.model.shared_copy(), self.tokenizer, self.end_ids, self.chat_template)
         other.source = self.source
         return other
 
@@ -227,7 +227,7 @@ class LanguageModel(TextModel):
         path = Path(path)
         if path.suffix == ".gguf":
             return save_gguf(self.merged(), path, dtype)
-        write = save_adapter if adapters.is_adapted(self.model) else save_folder
+        write = save_adapter if adapters.has_lora(self.model) else save_folder
         return write(self, path, dtype)
 
 

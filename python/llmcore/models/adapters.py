@@ -1,5 +1,5 @@
-"""Adapters of a model (LoRA): put on by the names of layers, merged, and kept in PEFT's format, so that what was trained
-here works there and the other way round."""
+"""Low-rank adapters of a model (LoRA): attached by layer name, merged, and stored in PEFT's format, so that adapters trained
+here work there and vice versa."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llmcore._files import write_atomically
 from llmcore.formats import safetensors
 from llmcore.models.base import CausalLM
 from llmcore.models.weights import Part, rows_of_parts
-from llmcore.nn.lora import Dropout, LoRA, LowRank
+from llmcore.nn.lora import Dropout, LoRA, LoRALinear
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ALL_LINEAR = "all-linear"
@@ -27,8 +27,8 @@ _PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """rank and alpha of every adapter; dropout of what they read; targets: the last parts of the names that the layers have
-    in the Hugging Face format ("q_proj"), a regular expression for their whole names, or "all-linear"."""
+    """rank and alpha of every adapter; dropout of their inputs. targets: last parts of the layers' names in the Hugging Face
+    format ("q_proj"), a regular expression for whole names, or "all-linear"."""
 
     rank: int = 8
     alpha: float = 16.0
@@ -46,11 +46,11 @@ class LoRAConfig:
             raise ValueError("[lora] expected some targets, got none")
 
 
-def put_on(model: CausalLM, config: LoRAConfig, seed: int = 0) -> None:
-    """Freeze the model and put new adapters on its layers, which change nothing yet: a is drawn evenly within
-    ±1/√inputs, b is 0, as PEFT begins. ValueError where there are adapters, or no layer is a target."""
+def attach_lora(model: CausalLM, config: LoRAConfig, seed: int = 0) -> None:
+    """Freeze the model and attach new adapters to its layers. They change nothing yet: a is drawn uniformly from
+    ±1/√inputs and b is 0, as PEFT initialises them. ValueError if the model has adapters or no layer is a target."""
     rng = np.random.Generator(np.random.Philox(key=seed))
-    chosen: dict[int, tuple[nn.Linear, list[LowRank]]] = {}
+    chosen: dict[int, tuple[nn.Linear, list[LoRA]]] = {}
     names = []
     for linear, part, start in _layers(model):
         name = _name(part)
@@ -59,25 +59,26 @@ def put_on(model: CausalLM, config: LoRAConfig, seed: int = 0) -> None:
             outputs, inputs = part.shape
             a = rng.uniform(-1, 1, (config.rank, inputs)).astype(np.float32) / np.float32(math.sqrt(inputs))
             b = np.zeros((outputs, config.rank), np.float32)
-            chosen.setdefault(id(linear), (linear, []))[1].append(LowRank(a, b, start, config.alpha))
+            chosen.setdefault(id(linear), (linear, []))[1].append(LoRA(a, b, start, config.alpha))
     if not chosen:
         known = ", ".join(sorted({n.rpartition(".")[2] for n in names}))
         raise ValueError(f"[lora] expected targets among {known}, got {config.targets}")
     _attach(model, list(chosen.values()), Dropout(config.dropout, seed))
 
 
-def is_adapted(model: nn.Module) -> bool:
-    return any(isinstance(m, LoRA) for _, m in model.modules())
+def has_lora(model: nn.Module) -> bool:
+    """Return whether any layer has an adapter."""
+    return any(isinstance(m, LoRALinear) for _, m in model.modules())
 
 
 def dropout_of(model: nn.Module) -> Dropout | None:
-    """What drops inputs of the adapters, for who trains them."""
-    return next((m.dropout for _, m in model.modules() if isinstance(m, LoRA)), None)
+    """Return the dropout that the adapters share, or None for a model without adapters."""
+    return next((m.dropout for _, m in model.modules() if isinstance(m, LoRALinear)), None)
 
 
-def without(model: CausalLM) -> CausalLM:
-    """The same weights without adapters."""
-    other = model.twin()
+def base_model(model: CausalLM) -> CausalLM:
+    """Return a model of the same weights without the adapters."""
+    other = model.shared_copy()
     for _, module in list(other.modules()):
         if isinstance(module, nn.Linear) and module.lora is not None:
             del module.lora
@@ -85,33 +86,33 @@ def without(model: CausalLM) -> CausalLM:
 
 
 def merge(model: CausalLM) -> None:
-    """Add what the adapters learned to the weights, and take them off. Quantized weights become float32."""
+    """Add the adapters' changes to the weights and detach the adapters. Quantized weights become float32."""
     for _, module in list(model.modules()):
         if isinstance(module, nn.Linear) and module.lora is not None:
             values = np.array(module.weight.stored(), np.float32)
             for low in module.lora.parts:
                 values[low.start : low.end] += low.delta()
-            module.weight = nn.Parameter(values)  # others may hold the old one
+            module.weight = nn.Parameter(values)  # a new one: others may share the old one
             del module.lora
     for p in model.parameters():
         p.requires_grad = not isinstance(p, nn.QuantizedWeight)
 
 
 def save_adapter(model: CausalLM, folder: Path, base: str) -> Path:
-    """Write the adapters as PEFT does: adapter_config.json, which names the base, and adapter_model.safetensors."""
+    """Write the adapters in PEFT's format: adapter_config.json, which names the base, and adapter_model.safetensors."""
     tensors: dict[str, np.ndarray] = {}
     ranks, alphas, last, transposed, stabilised = {}, {}, set(), False, False
     for part, low in _adapters(model):
         name = _name(part)
         b = low.b.array.numpy()
         tensors[f"{_PREFIX}{name}.lora_A.weight"] = low.a.array.numpy()
-        tensors[f"{_PREFIX}{name}.lora_B.weight"] = b if part.hf_rows is None else _theirs(part, b)
+        tensors[f"{_PREFIX}{name}.lora_B.weight"] = b if part.hf_rows is None else _in_file_order(part, b)
         ranks[name], alphas[name] = low.rank, low.alpha
         last.add(name.rpartition(".")[2])
         transposed, stabilised = transposed or part.hf_transposed, low.stabilised
     if not tensors:
         raise ValueError("[lora] expected a model with adapters, got one without")
-    rank, alpha = _commonest(ranks.values()), _commonest(alphas.values())
+    rank, alpha = _most_common(ranks.values()), _most_common(alphas.values())
     dropout = dropout_of(model)
     every = {name for name, _ in _names(model)}
     exact = {n for n in every if n.rpartition(".")[2] in last} == set(ranks)
@@ -137,12 +138,12 @@ def save_adapter(model: CausalLM, folder: Path, base: str) -> Path:
 
 
 def load_adapter(model: CausalLM, folder: Path) -> None:
-    """Put on the adapters of a folder. ValueError, one line, for what is missing, of another shape, or more than LoRA."""
+    """Attach the adapters of a folder. ValueError, one line, for missing tensors, other shapes, and anything beyond LoRA."""
     config = read_config(folder)
     tensors = dict(safetensors.load_file(folder / WEIGHTS)[0]) if (folder / WEIGHTS).is_file() else None
     if tensors is None:
         raise FileNotFoundError(f"[lora] expected {folder / WEIGHTS}, which is not there")
-    chosen: dict[int, tuple[nn.Linear, list[LowRank]]] = {}
+    chosen: dict[int, tuple[nn.Linear, list[LoRA]]] = {}
     for linear, part, start in _layers(model):
         name, (outputs, inputs) = _name(part), part.shape
         a = tensors.pop(f"{_PREFIX}{name}.lora_A.weight", None)
@@ -159,8 +160,8 @@ def load_adapter(model: CausalLM, folder: Path) -> None:
             )
         a, b = a.astype(np.float32), b.astype(np.float32)
         b = b if part.hf_rows is None else b[part.hf_rows]
-        alpha = _of_pattern(config.get("alpha_pattern"), name, config["lora_alpha"])
-        low = LowRank(a, b, start, float(alpha), bool(config.get("use_rslora")))
+        alpha = _match_pattern(config.get("alpha_pattern"), name, config["lora_alpha"])
+        low = LoRA(a, b, start, float(alpha), bool(config.get("use_rslora")))
         chosen.setdefault(id(linear), (linear, []))[1].append(low)
     if tensors:
         raise ValueError(
@@ -172,7 +173,7 @@ def load_adapter(model: CausalLM, folder: Path) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """adapter_config.json, checked: LoRA and nothing else."""
+    """Read and check adapter_config.json: plain LoRA and nothing else."""
     path = folder / CONFIG
     try:
         config = json.loads(path.read_bytes())
@@ -200,7 +201,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _layers(model: CausalLM) -> Iterator[tuple[nn.Linear, Part, int]]:
-    """The linear layers that can have adapters: (layer, part of it that files know by a name, its first output)."""
+    """Yield the linear layers that can have adapters: (layer, part of it that has a name in files, the part's first output)."""
     modules = dict(model.modules())
     for path, parts in model.layout(model.config):
         module = modules.get(path.removesuffix(".weight"))
@@ -219,20 +220,20 @@ def _names(model: CausalLM) -> Iterator[tuple[str, Part]]:
         yield _name(part), part
 
 
-def _adapters(model: CausalLM) -> Iterator[tuple[Part, LowRank]]:
+def _adapters(model: CausalLM) -> Iterator[tuple[Part, LoRA]]:
     for linear, part, start in _layers(model):
         for low in linear.lora.parts if linear.lora is not None else ():
             if low.start == start:
                 yield part, low
 
 
-def _attach(model: CausalLM, chosen: Sequence[tuple[nn.Linear, list[LowRank]]], dropout: Dropout) -> None:
-    if is_adapted(model):
+def _attach(model: CausalLM, chosen: Sequence[tuple[nn.Linear, list[LoRA]]], dropout: Dropout) -> None:
+    if has_lora(model):
         raise ValueError("[lora] expected a model without adapters, got one that has some: merge them first")
     for p in model.parameters():
         p.requires_grad = False
     for linear, parts in chosen:
-        linear.lora = LoRA(parts, linear.weight.shape[0], dropout)
+        linear.lora = LoRALinear(parts, linear.weight.shape[0], dropout)
 
 
 def _name(part: Part) -> str:
@@ -250,8 +251,8 @@ def _is_target(name: str, targets: str | Sequence[str]) -> bool:
     return any(name == t or name.endswith(f".{t}") for t in targets)
 
 
-def _of_pattern(pattern: Mapping[str, Any] | None, name: str, default: float) -> float:
-    """As PEFT finds it: keys are regular expressions for ends of names."""
+def _match_pattern(pattern: Mapping[str, Any] | None, name: str, default: float) -> float:
+    """Look up a name as PEFT does: keys are regular expressions for the ends of names."""
     for key, value in (pattern or {}).items():
         try:
             found = re.fullmatch(rf"(.*\.)?({key})", name)
@@ -264,12 +265,12 @@ def _of_pattern(pattern: Mapping[str, Any] | None, name: str, default: float) ->
     return default
 
 
-def _theirs(part: Part, rows: np.ndarray) -> np.ndarray:
+def _in_file_order(part: Part, rows: np.ndarray) -> np.ndarray:
     out = np.empty_like(rows)
     out[part.hf_rows] = rows
     return out
 
 
-def _commonest(values) -> Any:
+def _most_common(values) -> Any:
     values = list(values)
     return max(sorted(set(values)), key=values.count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmcore import ops
 from llmcore._tensor import Tensor
-from llmcore.nn.lora import LoRA
+from llmcore.nn.lora import LoRALinear
 from llmcore.nn.module import Constant, Module, Parameter
 from llmcore.ops.activation import ACTIVATIONS, activate
 
@@ -13,7 +13,7 @@ class Linear(Module):
     """y = x · weightᵀ + bias; weight (outputs, inputs). `lora`: what an adapter adds. outputs: several numbers where it is
     several layers in one."""
 
-    lora: LoRA | None = None
+    lora: LoRALinear | None = None
 
     def __init__(self, inputs: int, outputs: int | tuple[int, ...], bias: bool = True):
         parts = outputs if isinstance(outputs, tuple) else (outputs,)

@@ -15,15 +15,15 @@ from llmcore.ops.low_rank import Packed, Piece, low_rank
 
 
 class Dropout:
-    """What drops inputs of an adapter while it is trained: a function of the seed, the update, the micro-batch and the
-    number of the call in it. One for all layers of a model."""
+    """Drops inputs of the adapters during training: a function of the seed, the update, the micro-batch and the number of
+    the call in it. One object serves all layers of a model."""
 
     def __init__(self, rate: float, seed: int):
         self.rate, self.seed = rate, seed
         self._update = self._batch = self._calls = 0
 
     def begin(self, update: int, batch: int = 0) -> None:
-        """A micro-batch of an update."""
+        """Start a micro-batch of an update."""
         self._update, self._batch, self._calls = update, batch, 0
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -37,9 +37,9 @@ class Dropout:
         return ops.mul(x, ops.cast(tensor(kept, device=x.device), x.array.dtype))
 
 
-class LowRank(Module):
-    """What one adapter adds to the outputs start to end of a layer: (alpha / rank) · x aᵀ bᵀ, a (rank, inputs), b
-    (outputs, rank); with `stabilised`, alpha / √rank (Kalajdzievski 2023)."""
+class LoRA(Module):
+    """One adapter, which adds (alpha / rank) · x aᵀ bᵀ to the outputs start to end of a layer; a (rank, inputs), b
+    (outputs, rank). With `stabilised` the factor is alpha / √rank (Kalajdzievski 2023)."""
 
     def __init__(self, a: np.ndarray, b: np.ndarray, start: int, alpha: float, stabilised: bool = False):
         self.a, self.b = Parameter(a), Parameter(b)
@@ -54,19 +54,19 @@ class LowRank(Module):
         return self.alpha / (math.sqrt(self.rank) if self.stabilised else self.rank)
 
     def delta(self) -> np.ndarray:
-        """(outputs, inputs) float32: what it comes to in the layer's weight."""
+        """Return the change of the layer's weight, (outputs, inputs) float32."""
         return np.float32(self.scale) * (self.b.array.numpy() @ self.a.array.numpy())
 
 
-class LoRA(Module):
-    """The adapters of a layer, each of some of its outputs."""
+class LoRALinear(Module):
+    """The adapters of one linear layer, each for some of its outputs."""
 
-    def __init__(self, parts: Sequence[LowRank], outputs: int, dropout: Dropout):
+    def __init__(self, parts: Sequence[LoRA], outputs: int, dropout: Dropout):
         self.parts, self.outputs, self.dropout = list(parts), outputs, dropout
         self._packed: dict[DType, tuple[int, Packed]] = {}
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """x (..., inputs), what the layer makes of it (..., outputs) -> that and what the adapters add"""
+        """x (..., inputs) and the layer's output y (..., outputs) -> y plus what the adapters add."""
         pieces = [Piece(p.a, p.b, p.start, p.scale) for p in self.parts]
         dtype, version = y.array.dtype, self.version
         if dtype not in self._packed or self._packed[dtype][0] != version:

@@ -217,18 +217,18 @@ class Module:
     def parameters(self) -> list[Parameter]:
         return [p for _, p in self.named_parameters()]
 
-    def trained(self) -> dict[str, Parameter]:
-        """Those that training changes, by name."""
+    def trainable(self) -> dict[str, Parameter]:
+        """Return the parameters that training changes, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
-    def twin(self: M) -> M:
-        """Another module of the same parameters, to which something can be added without changing this one."""
+    def shared_copy(self: M) -> M:
+        """Return a shallow copy: a module of the same parameters, to which something can be added without changing this one."""
         other = copy.copy(self)
         for name, value in vars(self).items():
             if isinstance(value, Module):
-                setattr(other, name, value.twin())
+                setattr(other, name, value.shared_copy())
             elif isinstance(value, (list, tuple)):
-                setattr(other, name, [v.twin() if isinstance(v, Module) else v for v in value])
+                setattr(other, name, [v.shared_copy() if isinstance(v, Module) else v for v in value])
         return other
 
     @property

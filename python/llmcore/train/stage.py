@@ -63,7 +63,7 @@ class Stage:
 
     def trainable(self) -> dict[str, Parameter]:
         """What an update changes, by the names in checkpoints."""
-        return self.model.trained()
+        return self.model.trainable()
 
     def watched(self) -> Sequence[Mapping[str, Sequence[float]]]:
         """Groups of words with their vectors, which are recorded a hundred times in a run; none."""

@@ -40,7 +40,7 @@ def open_model(config: FinetuneConfig) -> LanguageModel:
         quantize = None if config.quantize == "stored" else config.quantize
         lm = load(config.model, config.dtype or default_dtype(), quantize=quantize).merged()
         lora = adapters.LoRAConfig(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets)
-        adapters.put_on(lm.model, lora, config.seed)
+        adapters.attach_lora(lm.model, lora, config.seed)
     else:
         lm = load(config.model, config.dtype, quantize="none").merged()
     if not config.context:
@@ -50,8 +50,8 @@ def open_model(config: FinetuneConfig) -> LanguageModel:
 
 def reference_of(config: FinetuneConfig, lm: LanguageModel) -> CausalLM:
     """The model that a run begins with, as it stays: with adapters the same weights without them, else a copy."""
-    if adapters.is_adapted(lm.model):
-        return adapters.without(lm.model)
+    if adapters.has_lora(lm.model):
+        return adapters.base_model(lm.model)
     return load(config.model, lm.model.dtype, quantize="none").merged().model
 
 
@@ -113,7 +113,7 @@ def set_steps(config: FinetuneConfig, steps_per_epoch: float) -> None:
 
 def described(lm: LanguageModel) -> str:
     """How large a model is, and how much of it is trained."""
-    trained = sum(p.size for p in lm.model.trained().values())
+    trained = sum(p.size for p in lm.model.trainable().values())
     whole = f"{lm.num_parameters / 1e6:.2f}M parameters, {lm.model.dtype}"
     return whole if trained == lm.num_parameters else f"{trained / 1e6:.2f}M of {whole}"
 

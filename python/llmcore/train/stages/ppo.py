@@ -88,7 +88,7 @@ class PPOStage(PolicyStage):
 
     def trainable(self) -> dict[str, Parameter]:
         assert self._head.bias is not None
-        return self.model.trained() | {"value.weight": self._head.weight, "value.bias": self._head.bias}
+        return self.model.trainable() | {"value.weight": self._head.weight, "value.bias": self._head.bias}
 
     def batches(self, step: int) -> Sequence[Batch]:
         if step % self.config.updates == 0:

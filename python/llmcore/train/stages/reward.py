@@ -59,7 +59,7 @@ class RewardStage(finetune.FinetuneStage):
         self._seen: list[dict[str, np.ndarray]] = []
 
     def trainable(self) -> dict[str, Parameter]:
-        return self.model.trained() | {"score.weight": self.reward_model.head.weight}
+        return self.model.trainable() | {"score.weight": self.reward_model.head.weight}
 
     def batches(self, step: int) -> Sequence[list[int]]:
         return self.train.numbers(step)
