@@ -17,7 +17,7 @@ from llmcore._files import write_atomically
 from llmcore.demo import base
 from llmcore.demo.measure import COLUMNS, WORDS
 from llmcore.demo.second_half import shown
-from llmcore.models.layers import Place
+from llmcore.models import Llama
 
 if TYPE_CHECKING:
     from llmcore.generate import LanguageModel
@@ -76,29 +76,16 @@ def word_map(lm: LanguageModel) -> list[Point]:
     return [Point(w, g, float(x), float(y)) for (w, g), (x, y) in zip(words, at, strict=True)]
 
 
-@dataclass(frozen=True)
-class Recording(Place):
-    """A place that notes what a layer's queries and keys are."""
-
-    seen: Any = None
-    wanted: int = 0
-
-    def attend(self, layer, q, k, v, **options):
-        if layer == self.wanted:
-            self.seen.append((q.numpy().astype(np.float64), k.numpy().astype(np.float64)))
-        return super().attend(layer, q, k, v, **options)
-
-
 def attention(lm: LanguageModel, text: str) -> tuple[list[str], np.ndarray]:
-    """The tokens of a text (T) and how much each looks at those before it (T, T): the head of the last layer that looks
-    least at the first token and at itself."""
-    ids = np.array([lm.prompt_ids(text)], np.int32)
-    seen: list[tuple[np.ndarray, np.ndarray]] = []
-    ids, place = lm.model.place(ids, None)
-    at = Recording(place.cache, place.positions, place.end, None, seen, lm.config.layers - 1)
+    """Return the tokens of a text (T) and the attention weights of each on those before it (T, T), in the head of the last
+    layer that attends least to the first token and to itself. The demo's model is a Llama."""
+    model = lm.model
+    assert isinstance(model, Llama)
+    ids, pos = model.locate(np.array([lm.prompt_ids(text)], np.int32), None)
+    *before, last = model.blocks
     with autograd.no_grad():
-        lm.model.hidden_at(ids, at)
-    q, k = (x[0] for x in seen[0])
+        x = last.norm1(model.run_blocks(before, model.embed(ids), pos))
+        q, k = (part.numpy()[0].astype(np.float64) for part in last.attention.project(x, pos)[:2])
     scores = np.einsum("ihd,jhd->hij", q, np.repeat(k, q.shape[1] // k.shape[1], axis=1)) / math.sqrt(q.shape[2])
     scores[:, np.triu(np.ones(scores.shape[1:], bool), 1)] = -np.inf
     weights = np.exp(scores - scores.max(axis=2, keepdims=True))

@@ -1,4 +1,4 @@
-"""What all language models share: from files and back, logits and loss from hidden states, initialisation."""
+"""What all language models share: loading and saving, logits and loss from hidden states, initialisation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmcore._tensor import Tensor
 from llmcore.formats.quantization import encode
 from llmcore.models.cache import BlockPool, KVCache, blocks_for
 from llmcore.models.config import Config
-from llmcore.models.layers import Attention, Place
+from llmcore.models.layers import Attention, Positions
 from llmcore.models.rope import Rotary
 from llmcore.models.weights import Encoded, Layout, Part, Piece, Stored, rows_of_parts, stored_in_gguf, stored_in_hf
 from llmcore.runtime import default_dtype
@@ -27,9 +27,9 @@ M = TypeVar("M", bound="CausalLM")
 
 
 class CausalLM(nn.Module):
-    """A decoder-only language model. Subclasses give `config`, `tokens`, `head`, `hidden_at` and `layout`.
+    """A decoder-only language model. Subclasses provide `config`, `tokens`, `head`, `hidden_at` and `layout`.
 
-    dtype is the compute dtype ("float32" or "bfloat16"); parameters are float32 always.
+    dtype is the compute dtype ("float32" or "bfloat16"); parameters are always float32.
     """
 
     config_class: ClassVar[type[Config]]
@@ -38,38 +38,39 @@ class CausalLM(nn.Module):
     tokens: nn.Embedding
     head: nn.Linear | None  # None: the output layer is the token embedding
     logit_softcap: float | None = None  # see ops.softcap
-    recompute: bool = False  # whether a block's results are computed again for gradients instead of kept
-    recordable: ClassVar[bool] = True  # whether a decode step does the same whatever the tokens: see DecodeStep
+    recompute: bool = False  # whether gradients recompute the activations of a block instead of keeping them
+    recordable: ClassVar[bool] = True  # whether a decode step runs the same ops whatever the tokens: see DecodeStep
 
     def __init__(self, config: Config, dtype: str = "float32", seed: int | None = 0):
         raise NotImplementedError
 
     @classmethod
     def layout(cls, config: Any) -> Layout:
-        """Where the parameters lie in files."""
+        """Yield each parameter's name and the tensors of files that it is made of."""
         raise NotImplementedError
 
-    def hidden_at(self, ids: np.ndarray, at: Place) -> Tensor:
-        """ids (B, T) int32 that stand at a place -> (B, T, width), after the last norm."""
+    def hidden_at(self, ids: np.ndarray, pos: Positions) -> Tensor:
+        """ids (B, T) int32 and their positions -> (B, T, width), after the last norm."""
         raise NotImplementedError
 
     def hidden(self, ids, cache: KVCache | None = None, starts: np.ndarray | None = None) -> Tensor:
         """ids (B, T) -> (B, T, width), after the last norm. With a cache, ids continue its sequences; with starts (B, T),
-        rows hold several documents that do not see each other (see `Place`)."""
-        return self.hidden_at(*self.place(ids, cache, starts))
+        rows hold several documents that do not see each other (see `Positions`)."""
+        return self.hidden_at(*self.locate(ids, cache, starts))
 
-    def through(self, blocks: Sequence[nn.Module], x: Tensor, at: Place) -> Tensor:
-        """(B, T, width) through the blocks one after another."""
+    def run_blocks(self, blocks: Sequence[nn.Module], x: Tensor, pos: Positions) -> Tensor:
+        """Pass x (B, T, width) through the blocks one after another."""
         for block in blocks:
             if self.recompute:
-                x = autograd.recomputed(block, x, at, parameters=block.parameters())
+                x = autograd.recomputed(block, x, pos, parameters=block.parameters())
             else:
-                x = block(x, at)
+                x = block(x, pos)
         return x
 
     def training_flops(self, T: int) -> float:
-        """Of a token in rows of T, forwards and backwards: a multiply-add for each number of a matrix that it meets, three
-        times (the lookup of its embedding is none), and causal attention's products of the T / 2 keys before it."""
+        """Return the operations per token in rows of T, forward and backward: three multiply-adds for each weight of a matrix
+        that a token is multiplied with (the embedding lookup costs none), and causal attention's products with the T / 2
+        keys before it on average."""
         c = self.config
         matrices = sum(p.size for name, p in self.named_parameters() if p.ndim == 2 and name.startswith("blocks."))
         attention = c.layers * 2 * T * c.heads * c.head_size
@@ -78,7 +79,7 @@ class CausalLM(nn.Module):
     # ---- logits and loss ----
 
     def output_weight(self) -> nn.Parameter:
-        """(V, width): the matrix that turns hidden states into logits."""
+        """Return the matrix (V, width) that turns hidden states into logits."""
         return self.tokens.weight if self.head is None else self.head.weight
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ class CausalLM(nn.Module):
     def forward(self, ids, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
         """ids (B, T) integers -> logits (B, T, V) float32, or (B, 1, V) of the last position only.
 
-        With a cache nothing is recorded for gradients: its keys and values are overwritten in place.
+        With a cache, nothing is recorded for gradients: its keys and values are overwritten in place.
         """
         if cache is not None and autograd.grad_enabled():
             with autograd.no_grad():
@@ -102,13 +103,13 @@ class CausalLM(nn.Module):
     def loss(
         self, ids, targets, reduction: str = "mean", starts: np.ndarray | None = None, temperature: float = 1.0
     ) -> Tensor:
-        """Cross entropy of targets (B, T) in nats, negative ones ignored; starts as of `hidden`; temperature divides the
-        logits. The (B, T, V) logits never exist at once, unless they are capped."""
+        """Return the cross entropy of targets (B, T) in nats; negative targets are ignored. starts: as of `hidden`.
+        temperature divides the logits. The (B, T, V) logits never exist all at once, unless they are capped."""
         h = self.hidden(ids, starts=starts)
         return self.loss_of(h, targets, reduction, temperature)
 
     def loss_of(self, h: Tensor, targets, reduction: str = "mean", temperature: float = 1.0) -> Tensor:
-        """The same from hidden states (B, T, width)."""
+        """Return the same loss from hidden states (B, T, width)."""
         if temperature != 1.0:
             if self.logit_softcap is not None:
                 return ops.cross_entropy(ops.mul(self.logits(h), 1 / temperature), targets, reduction)
@@ -120,7 +121,7 @@ class CausalLM(nn.Module):
         return ops.linear_cross_entropy(h, self.output_weight(), targets, reduction)
 
     def _loss_in_pieces(self, h: Tensor, targets, reduction: str) -> Tensor:
-        """The same from the logits of a few positions at a time."""
+        """Return the same loss from the logits of a few positions at a time."""
         targets = np.asarray(targets)
         rows, flat = h.array.reshape([-1, h.shape[-1]]), targets.reshape(-1)
         losses = []
@@ -137,47 +138,47 @@ class CausalLM(nn.Module):
 
     @property
     def cache_dtype(self) -> str:
-        """Of keys and values where nothing else is asked for: the compute dtype, but what a quantized model rounds anyway
-        is not kept in float32 where the processor multiplies bfloat16 faster."""
+        """The default dtype of keys and values: the compute dtype; but a quantized model, which rounds anyway, keeps
+        bfloat16 where the processor multiplies that faster."""
         return self.dtype if self.output_weight().quantized is None else default_dtype()
 
     def new_pool(self, blocks: int, dtype: str | None = None) -> BlockPool:
-        """Room for so many blocks of keys and values; dtype "float32", "bfloat16" or "int8", by default `cache_dtype`."""
+        """Return a pool of blocks for keys and values; dtype: "float32", "bfloat16" or "int8", by default `cache_dtype`."""
         c = self.config
         kv_heads = getattr(c, "kv_heads", c.heads)
         return BlockPool(blocks, c.layers, kv_heads, c.head_size, dtype or self.cache_dtype, self.device)
 
     def new_cache(self, batch: int, capacity: int, dtype: str | None = None) -> KVCache:
-        """An empty cache for `batch` sequences of up to `capacity` positions (at most the context length), in a pool of
-        its own."""
+        """Return an empty cache for `batch` sequences of up to `capacity` positions (at most the context length), with its
+        own pool."""
         capacity = min(capacity, self.config.context)
         return KVCache.allocate_for(self.new_pool(batch * blocks_for(capacity), dtype), batch, capacity)
 
     def rotary_tables(self) -> list[Rotary]:
-        """All that turn queries and keys in this model."""
+        """Return the rotations that this model applies to queries and keys, each once."""
         found = {id(m.rotary): m.rotary for _, m in self.modules() if isinstance(m, Attention) and m.rotary is not None}
         return list(found.values())
 
-    def place(self, ids, cache: KVCache | None, starts: np.ndarray | None = None) -> tuple[np.ndarray, Place]:
-        """ids as int32, checked, and where they stand."""
+    def locate(self, ids, cache: KVCache | None, starts: np.ndarray | None = None) -> tuple[np.ndarray, Positions]:
+        """Check ids; return them as int32, with their positions. A cache makes room for them."""
         ids = np.asarray(ids)
         if ids.ndim != 2 or ids.dtype.kind not in "iu":
             raise ValueError(f"[model] expected integer ids (B, T), got {ids.dtype} {ids.shape}")
         if ids.shape[1] > self.config.context:
             raise ValueError(f"[model] expected at most {self.config.context} positions, got {ids.shape[1]}")
         vocab = self.config.vocab_size
-        if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < vocab:  # before they are cut to 32 bits
+        if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < vocab:  # before the cast to 32 bits
             raise ValueError(f"[model] expected ids in [0, {vocab}), got {ids.min()} to {ids.max()}")
-        where = Place.of(ids, cache) if starts is None else Place.packed(starts)
-        if starts is not None and (cache is not None or where.positions is None or where.positions.shape != ids.shape):
+        pos = Positions.of(ids, cache) if starts is None else Positions.packed(starts)
+        if starts is not None and (cache is not None or pos.positions is None or pos.positions.shape != ids.shape):
             raise ValueError(f"[model] expected starts of the shape of ids {ids.shape} and no cache")
-        return np.ascontiguousarray(ids, np.int32), where
+        return np.ascontiguousarray(ids, np.int32), pos
 
     def quantize(self, kind: str | None) -> None:
-        """Keep matrices quantized in memory, the token embedding among them; they are frozen then. kind: "int8" (blocks
-        of 32 with a scale: Q8_0), "int4" (with a scale and a minimum: Q4_1), or None: those that are quantized in the
-        file that the model comes from, as they are there; "none" leaves them to become float32. A mixture's router and
-        matrices whose rows are no multiple of 32 stay as they are."""
+        """Keep matrices quantized in memory, the token embedding among them; they are frozen from then on. kind: "int8"
+        (blocks of 32 with a scale: Q8_0), "int4" (with a scale and a minimum: Q4_1), or None: matrices that are quantized
+        in the model's file stay as they are there; "none" lets them become float32. A mixture's router, and matrices whose
+        row length is not a multiple of 32, stay as they are."""
         if kind not in (None, "none", "int8", "int4"):
             raise ValueError(f"[quantize] expected None, 'none', 'int8' or 'int4', got {kind!r}")
         for path, module in self.modules() if kind != "none" else ():
@@ -190,14 +191,14 @@ class CausalLM(nn.Module):
 
     @classmethod
     def from_hf(cls: type[M], config: Mapping, weights: Mapping[str, np.ndarray], dtype: str = "float32") -> M:
-        """From the Hugging Face format: config.json and tensors by name, which are read when they are used.
+        """Build a model from the Hugging Face format: config.json, and tensors by name, which are read on first use.
         ValueError, one line, for what does not fit."""
         c = cls.config_class.from_hf(config)
         return cls._from_stored(c, stored_in_hf(cls.layout(c), cls.renamed(weights)), dtype)
 
     @classmethod
     def from_gguf(cls: type[M], file: GGUFFile, dtype: str = "float32") -> M:
-        """From a GGUF file whose `general.architecture` is this one. ValueError, one line, for what does not fit."""
+        """Build a model from a GGUF file of this `general.architecture`. ValueError, one line, for what does not fit."""
         c = cls.config_class.from_gguf(file)
         return cls._from_stored(c, stored_in_gguf(cls.layout(c), file), dtype)
 
@@ -209,28 +210,28 @@ class CausalLM(nn.Module):
 
     @classmethod
     def renamed(cls, weights: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Tensors under the names of `layout`, where files have several."""
+        """Return tensors under the names that `layout` uses, for formats with several naming schemes."""
         return weights
 
     def parts(self) -> Iterator[tuple[Part, PartOfModel]]:
-        """Where the parameters lie in files, and their values there."""
+        """Yield the tensors of files that the parameters are made of, with their values."""
         parameters = dict(self.named_parameters())
         for name, parts in self.layout(self.config):
             for part, start, end in rows_of_parts(parts):
                 yield part, PartOfModel(parameters[name], part.shape, start, end)
 
     def gguf_rope_factors(self) -> np.ndarray | None:
-        """GGUF's tensor rope_freqs.weight, where it takes one to say how this model turns."""
+        """Return GGUF's tensor rope_freqs.weight if this model's rotations need it, else None."""
         return None
 
     def to_hf(self) -> dict[str, np.ndarray]:
-        """All tensors of the Hugging Face format, float32."""
+        """Return all tensors of the Hugging Face format, float32."""
         return {part.hf: part.to_hf(np.asarray(values)) for part, values in self.parts()}
 
 
 @dataclass(frozen=True)
 class PartOfModel:
-    """Rows of a parameter, read (`numpy.asarray`) when they are wanted: all at once would exist twice."""
+    """Rows of a parameter, read (`numpy.asarray`) only when they are needed, so that not all weights exist twice."""
 
     parameter: nn.Parameter
     shape: tuple[int, ...]
@@ -239,7 +240,7 @@ class PartOfModel:
     dtype: ClassVar[np.dtype] = np.dtype(np.float32)
 
     def piece(self) -> Piece | None:
-        """What it is in the file that it comes from, while it is unchanged."""
+        """Return the stored piece that these rows come from, as long as they are unchanged, else None."""
         source, row = self.parameter.source, 0
         for piece in source.pieces if isinstance(source, Stored) else ():
             if (row, row + piece.rows) == (self.start, self.end):
@@ -251,12 +252,12 @@ class PartOfModel:
         return self.parameter.stored()[self.start : self.end].astype(dtype or np.float32, copy=bool(copy))
 
 
-_POSITIONS = 512  # whose logits exist at a time
+_POSITIONS = 512  # of which logits exist at a time
 _TYPES = {"int8": "Q8_0", "int4": "Q4_1"}
 
 
 def _quantized(weight: nn.Parameter, kind: str | None) -> nn.Parameter:
-    """The weight as `CausalLM.quantize` keeps it."""
+    """Return the weight as `CausalLM.quantize` keeps it."""
     source = weight.source
     if kind is None:
         if not isinstance(source, Stored) or not all(p.blocks and p.is_quantized for p in source.pieces):
@@ -270,15 +271,15 @@ def _quantized(weight: nn.Parameter, kind: str | None) -> nn.Parameter:
     if len(weight.shape) != 2 or weight.shape[1] % 32:
         return weight
     name = _TYPES[kind]
-    # Rounded: what it stands for from then on is what the blocks say.
+    # Rounding is final: from now on the weight is what the blocks say.
     blocks = encode(weight.stored().astype(np.float32, copy=False), name)
     return nn.QuantizedWeight(Encoded(blocks, name, weight.shape), lambda: [(name, blocks)])
 
 
 def initialise(model: nn.Module, seed: int | None, layers: int, residual: tuple[str, ...], std: float = 0.02) -> None:
-    """Draw all matrices from N(0, std²); those that write to the residual stream from N(0, std²/2L), so that its size
-    does not grow with depth (Radford et al. 2019). Vectors keep their ones and zeros. Same seed, same bits; without a
-    seed the matrices stay zeros, for weights that come from a file."""
+    """Draw all matrices from N(0, std²), those that write to the residual stream from N(0, std²/2L), so that its size does
+    not grow with depth (Radford et al. 2019). Vectors keep their ones and zeros. The same seed gives the same bits; without
+    a seed the matrices stay zero, for weights that come from a file."""
     if seed is None:
         return
     rng = np.random.Generator(np.random.Philox(key=seed))

@@ -1,4 +1,4 @@
-"""A short step of decoding, recorded once and replayed without Python."""
+"""A short decoding step, recorded once and replayed without Python."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import numpy as np
 
 from llmcore import _core, autograd, ops
 from llmcore.models.cache import KVCache
-from llmcore.models.layers import Place
+from llmcore.models.layers import Positions
 
 if TYPE_CHECKING:
     from llmcore.models.base import CausalLM
 
 
 class DecodeStep:
-    """The next `count` tokens of every row of a cache: tokens (B, count) -> logits (B, count, V), in the same memory each
-    time. With `last_only`, (B, 1, V): those of each row's token number last[b].
+    """Decodes the next `count` tokens of every row of a cache: tokens (B, count) -> logits (B, count, V), in the same memory
+    each time. With `last_only`, (B, 1, V): the logits of each row's token number last[b].
 
-    The first call runs the model, which makes what it makes once (packed weights, tables of rotations); the second records
-    what the ops do, and later ones replay that in C++, without the GIL. Weights must not be replaced meanwhile. Not for
-    several threads at once.
+    The first call runs the model, which prepares what it needs once (packed weights, rotation tables); the second records
+    what the ops do, and later calls replay that in C++, without the GIL. Weights must not be replaced in between. Not
+    thread-safe.
     """
 
     def __init__(self, model: CausalLM, cache: KVCache, count: int = 1, last_only: bool = False):
         shape = (len(cache.lengths), count)
         self.last = np.full(shape[0], count - 1, np.int32)
-        self._rows = np.zeros(shape[0], np.int32) if last_only and count > 1 else None  # of these among all tokens
+        self._rows = np.zeros(shape[0], np.int32) if last_only and count > 1 else None  # of the last tokens among all
         self._model, self._cache = model, cache
         self._ids, self._positions = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         self._plan: _core.Plan | None = None
@@ -37,7 +37,7 @@ class DecodeStep:
     def __call__(self, tokens: np.ndarray) -> _core.Array:
         model, cache = self._model, self._cache
         if not model.recordable:
-            return self._run(model, *model.place(np.asarray(tokens), cache))
+            return self._run(model, *model.locate(np.asarray(tokens), cache))
         self._ids[...] = tokens
         rows, count = self._ids.shape
         self._positions[...] = cache.advance(count)
@@ -45,7 +45,7 @@ class DecodeStep:
             self._rows[...] = np.arange(rows) * count + self.last
         if not self._ran:
             self._ran = True
-            return self._run(model, self._ids, Place(cache, self._positions, cache.capacity))
+            return self._run(model, self._ids, Positions(cache, self._positions, cache.capacity))
         if self._plan is None:
             self._record()
         else:
@@ -54,24 +54,24 @@ class DecodeStep:
         return self._logits
 
     def _record(self) -> None:
-        plan, at = _core.Plan(), Place(self._cache, self._positions, self._cache.capacity)
-        tables = self._tables(at)  # another thread may make longer ones
+        plan, pos = _core.Plan(), Positions(self._cache, self._positions, self._cache.capacity)
+        tables = self._tables(pos)  # another thread may make longer ones
         plan.begin()
         try:
-            self._logits = self._run(self._model, self._ids, at)
+            self._logits = self._run(self._model, self._ids, pos)
         finally:
             plan.end()
-        # The plan knows addresses only: what it reads must stay.
+        # The plan holds addresses only, so the memory behind them must stay alive.
         parameters = [p for _, p in self._model.named_parameters()]
-        self._kept = [p.memory() for p in parameters] + tables + self._tables(at)
+        self._kept = [p.memory() for p in parameters] + tables + self._tables(pos)
         self._plan = plan
 
-    def _tables(self, at: Place) -> list:
-        return [r.tables(at.end, self._model.device) for r in self._model.rotary_tables()]
+    def _tables(self, pos: Positions) -> list:
+        return [r.tables(pos.end, self._model.device) for r in self._model.rotary_tables()]
 
-    def _run(self, model: CausalLM, ids: np.ndarray, at: Place) -> _core.Array:
+    def _run(self, model: CausalLM, ids: np.ndarray, pos: Positions) -> _core.Array:
         with autograd.no_grad():
-            hidden = model.hidden_at(ids, at)
+            hidden = model.hidden_at(ids, pos)
             if self._rows is not None:
                 B, T, width = hidden.shape
                 hidden = ops.gather_rows(hidden.reshape(B * T, width), self._rows).reshape(B, 1, width)

@@ -13,7 +13,7 @@ import numpy as np
 from llmcore import nn, ops
 from llmcore._tensor import Tensor
 from llmcore.models.config import read, setting
-from llmcore.models.layers import Attention, GatedFeedForward, Place
+from llmcore.models.layers import Attention, GatedFeedForward, Positions
 from llmcore.models.llama import Block, Llama, LlamaConfig
 from llmcore.models.rope import Rotary
 from llmcore.models.weights import Layout, Part
@@ -116,8 +116,8 @@ class Gemma2Block(Block):
     def make_mlp(self, c: Any, layer: int) -> GatedFeedForward:
         return GatedFeedForward(c.width, c.ffn, "geglu")
 
-    def forward(self, x: Tensor, at: Place) -> Tensor:
-        x = ops.add(x, self.attention_norm(self.attention(self.norm1(x), at)))
+    def forward(self, x: Tensor, pos: Positions) -> Tensor:
+        x = ops.add(x, self.attention_norm(self.attention(self.norm1(x), pos)))
         return ops.add(x, self.mlp_norm(self.mlp(self.norm2(x))))
 
 

@@ -12,7 +12,7 @@ from llmcore import nn, ops
 from llmcore._tensor import Tensor
 from llmcore.models.base import CausalLM, initialise
 from llmcore.models.config import Config, setting
-from llmcore.models.layers import Attention, Place
+from llmcore.models.layers import Attention, Positions
 from llmcore.models.weights import Layout, Part
 
 
@@ -65,8 +65,8 @@ class Block(nn.Module):
         self.mlp_in = nn.Linear(c.width, c.ffn)
         self.mlp_out = nn.Linear(c.ffn, c.width)
 
-    def forward(self, x: Tensor, at: Place) -> Tensor:
-        x = self.attention(self.norm1(x), at, residual=x)
+    def forward(self, x: Tensor, pos: Positions) -> Tensor:
+        x = self.attention(self.norm1(x), pos, residual=x)
         return self.mlp_out(self.mlp_in(self.norm2(x), activation="gelu"), residual=x)
 
 
@@ -84,12 +84,12 @@ class GPT2(CausalLM):
         self.head = None
         initialise(self, seed, config.layers, residual=("attention.out.weight", "mlp_out.weight"))
 
-    def hidden_at(self, ids: np.ndarray, at: Place) -> Tensor:
+    def hidden_at(self, ids: np.ndarray, pos: Positions) -> Tensor:
         positions = (
-            np.broadcast_to(np.arange(at.end, dtype=np.int32), ids.shape) if at.positions is None else at.positions
+            np.broadcast_to(np.arange(pos.end, dtype=np.int32), ids.shape) if pos.positions is None else pos.positions
         )
         x = ops.add(self.tokens(ids, self.dtype), self.positions(positions, self.dtype))
-        return self.norm(self.through(self.blocks, x, at))
+        return self.norm(self.run_blocks(self.blocks, x, pos))
 
     @classmethod
     def renamed(cls, weights: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:

@@ -13,7 +13,7 @@ from llmcore import nn
 from llmcore._tensor import Tensor
 from llmcore.models.base import CausalLM, initialise
 from llmcore.models.config import Config, read, setting
-from llmcore.models.layers import Attention, Place
+from llmcore.models.layers import Attention, Positions
 from llmcore.models.rope import Rotary
 from llmcore.models.weights import Layout, Part
 
@@ -87,8 +87,8 @@ class Block(nn.Module):
         self.mlp_in = nn.Linear(c.width, c.ffn)
         self.mlp_out = nn.Linear(c.ffn, c.width)
 
-    def forward(self, x: Tensor, at: Place) -> Tensor:
-        y = self.attention(self.norm1(x), at, residual=x)
+    def forward(self, x: Tensor, pos: Positions) -> Tensor:
+        y = self.attention(self.norm1(x), pos, residual=x)
         read = x if self.parallel else y
         return self.mlp_out(self.mlp_in(self.norm2(read), activation="gelu_exact"), residual=y)
 
@@ -107,9 +107,9 @@ class GPTNeoX(CausalLM):
         self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
         initialise(self, seed, config.layers, residual=("attention.out.weight", "mlp_out.weight"))
 
-    def hidden_at(self, ids: np.ndarray, at: Place) -> Tensor:
+    def hidden_at(self, ids: np.ndarray, pos: Positions) -> Tensor:
         x = self.tokens(ids, self.dtype)
-        return self.norm(self.through(self.blocks, x, at))
+        return self.norm(self.run_blocks(self.blocks, x, pos))
 
     @classmethod
     def layout(cls, c: Any) -> Layout:

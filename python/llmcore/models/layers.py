@@ -1,5 +1,5 @@
-"""What most architectures are made of: attention with its variations, the gated feed-forward part, and where the tokens
-of a call stand."""
+"""Layers that most architectures share: attention with its variations, the gated feed-forward layer, and the positions of
+a call's tokens."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from llmcore.models.rope import Rotary
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the tokens (B, T) of a call stand: at `positions` (B, T) int32 of the sequences in `cache`, or, without
-    either, at 0..T−1. `end`: all positions are below it. `starts` (B, T) int32, without a cache: where in its row the
-    document of each token begins; positions count from there, and nothing before it is seen."""
+class Positions:
+    """The positions of a call's tokens (B, T): `positions` (B, T) int32 in the sequences of `cache`, or, without either,
+    0..T−1. `end`: all positions are below it. `starts` (B, T) int32, without a cache: where in its row each token's
+    document begins; positions count from there, and attention sees nothing before it."""
 
     cache: KVCache | None
     positions: np.ndarray | None
@@ -25,22 +25,22 @@ class Place:
     starts: np.ndarray | None = None
 
     @classmethod
-    def packed(cls, starts: np.ndarray) -> Place:
-        """Of tokens (B, T) of several documents a row, which do not see each other."""
+    def packed(cls, starts: np.ndarray) -> Positions:
+        """Return the positions of tokens (B, T) whose rows hold several documents, which do not see each other."""
         starts = np.ascontiguousarray(starts, np.int32)
         positions = np.arange(starts.shape[1], dtype=np.int32) - starts
         return cls(None, positions, int(positions.max(initial=0)) + 1, starts)
 
     @classmethod
-    def of(cls, ids: np.ndarray, cache: KVCache | None) -> Place:
-        """Of ids (B, T) that begin sequences, or continue those of a cache, which makes room for them."""
+    def of(cls, ids: np.ndarray, cache: KVCache | None) -> Positions:
+        """Return the positions of ids (B, T) that begin sequences, or continue those of a cache, which makes room for them."""
         if cache is None:
             return cls(None, None, ids.shape[1])
         positions = cache.advance(ids.shape[1])
         return cls(cache, positions, int(positions.max(initial=0)) + 1)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, **options) -> Tensor:
-        """Causal attention of these tokens to those before them; options as of `ops.attention`."""
+        """Attend causally from these tokens to those before them; options as of `ops.attention`."""
         if self.cache is None:
             return ops.attention(q, k, v, starts=self.starts, **options)
         return self.cache.attend(layer, q, k, v, **options)
@@ -50,8 +50,9 @@ class Attention(nn.Module):
     """Causal self-attention (B, T, width) -> (B, T, width) in one matrix for queries, keys and values, and one for the
     output; with `heads` a multiple of `kv_heads` (grouped queries).
 
-    bias, out_bias: of the two matrices. rotary: None for no positions. norm: "head" normalises each query and key over
-    its head, "width" all queries (and keys) of a token together. window, scale, softcap: as of `ops.attention`.
+    bias, out_bias: whether the two matrices have one. rotary: None for no rotation. norm: "head" normalises each query and
+    key over its head, "width" all queries (and all keys) of a token together. window, scale, softcap: as of
+    `ops.attention`.
     """
 
     def __init__(
@@ -79,27 +80,30 @@ class Attention(nn.Module):
             self.q_norm, self.k_norm = nn.RMSNorm(q, eps), nn.RMSNorm(k, eps)
         self.out = nn.Linear(heads * head_size, width, out_bias)
 
-    def forward(self, x: Tensor, at: Place, residual: Tensor | None = None) -> Tensor:
-        """residual + attention(x)"""
+    def forward(self, x: Tensor, pos: Positions, residual: Tensor | None = None) -> Tensor:
+        """Return residual + attention(x)."""
         B, T, _ = x.shape
         qkv = self.qkv(x)
-        if at.cache is not None and at.positions is not None and self.rotary is not None and self.norm is None:
+        if pos.cache is not None and pos.positions is not None and self.rotary is not None and self.norm is None:
             packed = qkv.reshape(B, T, self.heads + 2 * self.kv_heads, self.head_size)
-            tables = self.rotary.tables(at.end, packed.device)
-            y = at.cache.attend_packed(self.layer, packed, tables, at.positions, **self.options)
+            tables = self.rotary.tables(pos.end, packed.device)
+            y = pos.cache.attend_packed(self.layer, packed, tables, pos.positions, **self.options)
         else:
-            q, k, v = self._qkv(qkv, at)
-            y = at.attend(self.layer, q, k, v, **self.options)
+            q, k, v = self._split(qkv, pos)
+            y = pos.attend(self.layer, q, k, v, **self.options)
         return self.out(y.reshape(B, T, self.heads * self.head_size), residual=residual)
 
-    def _qkv(self, qkv: Tensor, at: Place) -> list[Tensor]:
-        """(B, T, H + 2 Hkv heads) -> queries, keys, values (B, T, heads, D), turned."""
+    def project(self, x: Tensor, pos: Positions) -> list[Tensor]:
+        """Return the queries, keys and values (B, T, heads, D) of x (B, T, width), the first two rotated."""
+        return self._split(self.qkv(x), pos)
+
+    def _split(self, qkv: Tensor, pos: Positions) -> list[Tensor]:
         B, T, _ = qkv.shape
         sizes = [self.heads, self.kv_heads, self.kv_heads]
         if self.norm is None:
             qkv = qkv.reshape(B, T, sum(sizes), self.head_size)
-            # Values pass: one call turns the packed tensor.
-            return ops.split(self._turned(qkv, at, self.heads + self.kv_heads), sizes, dim=2)
+            # One call rotates the packed tensor; values pass through.
+            return ops.split(self._rotated(qkv, pos, self.heads + self.kv_heads), sizes, dim=2)
         if self.norm == "width":
             q, k, _ = ops.split(qkv, [n * self.head_size for n in sizes], dim=-1)
             q = self.q_norm(q).reshape(B, T, self.heads, self.head_size)
@@ -108,16 +112,16 @@ class Attention(nn.Module):
         else:
             q, k, v = ops.split(qkv.reshape(B, T, sum(sizes), self.head_size), sizes, dim=2)
             q, k = self.q_norm(q), self.k_norm(k)
-        return [self._turned(q, at), self._turned(k, at), v]
+        return [self._rotated(q, pos), self._rotated(k, pos), v]
 
-    def _turned(self, x: Tensor, at: Place, heads: int | None = None) -> Tensor:
+    def _rotated(self, x: Tensor, pos: Positions, heads: int | None = None) -> Tensor:
         if self.rotary is None:
             return x
-        return ops.rope(x, *self.rotary.tables(at.end, x.device), at.positions, heads=heads)
+        return ops.rope(x, *self.rotary.tables(pos.end, x.device), pos.positions, heads=heads)
 
 
 class GatedFeedForward(nn.Module):
-    """down(act(gate(x)) · up(x)), gate and up in one matrix (Shazeer 2020); activation "swiglu" or "geglu"."""
+    """down(act(gate(x)) · up(x)), with gate and up in one matrix (Shazeer 2020); activation: "swiglu" or "geglu"."""
 
     def __init__(self, width: int, size: int, activation: str = "swiglu"):
         self.activation = activation
@@ -125,5 +129,5 @@ class GatedFeedForward(nn.Module):
         self.down = nn.Linear(size, width, bias=False)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """residual + the layer's output"""
+        """Return residual + the layer's output."""
         return self.down(self.gate_up(x, activation=self.activation), residual=residual)

@@ -15,7 +15,7 @@ from llmcore._tensor import Tensor
 from llmcore.formats.quantization import dequantize
 from llmcore.models.base import CausalLM, initialise
 from llmcore.models.config import Config, setting
-from llmcore.models.layers import Attention, GatedFeedForward, Place
+from llmcore.models.layers import Attention, GatedFeedForward, Positions
 from llmcore.models.rope import RopeScaling, Rotary
 from llmcore.models.weights import Layout, Part
 
@@ -130,8 +130,8 @@ class Block(nn.Module):
     def make_mlp(self, c: Any, layer: int) -> nn.Module:
         return GatedFeedForward(c.width, c.ffn)
 
-    def forward(self, x: Tensor, at: Place) -> Tensor:
-        x = self.attention(self.norm1(x), at, residual=x)
+    def forward(self, x: Tensor, pos: Positions) -> Tensor:
+        x = self.attention(self.norm1(x), pos, residual=x)
         return self.mlp(self.norm2(x), residual=x)
 
 
@@ -159,9 +159,9 @@ class Llama(CausalLM):
         """(B, T) -> (B, T, width): what the first block reads."""
         return self.tokens(ids, self.dtype)
 
-    def hidden_at(self, ids: np.ndarray, at: Place) -> Tensor:
+    def hidden_at(self, ids: np.ndarray, pos: Positions) -> Tensor:
         x = self.embed(ids)
-        return self.norm(self.through(self.blocks, x, at))
+        return self.norm(self.run_blocks(self.blocks, x, pos))
 
     def gguf_rope_factors(self) -> np.ndarray | None:
         c = self.config

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from llmcore import ops
 from llmcore._tensor import Tensor
 from llmcore.models.config import setting
-from llmcore.models.layers import Attention, Place
+from llmcore.models.layers import Attention, Positions
 from llmcore.models.llama import Block, Llama, LlamaConfig
 from llmcore.models.rope import Rotary
 from llmcore.models.weights import Layout, Part
@@ -33,8 +33,8 @@ class OLMo2Block(Block):
     def make_attention(self, c: Any, layer: int, rotary: Rotary | None, **options) -> Attention:
         return super().make_attention(c, layer, rotary, norm="width", **options)
 
-    def forward(self, x: Tensor, at: Place) -> Tensor:
-        x = ops.add(x, self.norm1(self.attention(x, at)))
+    def forward(self, x: Tensor, pos: Positions) -> Tensor:
+        x = ops.add(x, self.norm1(self.attention(x, pos)))
         return ops.add(x, self.norm2(self.mlp(x)))
 
 
