@@ -21,6 +21,7 @@ from llmcore.train import GRPOConfig, Interrupted, PretrainConfig, Report, SFTCo
 from llmcore.train.checkpoint import latest_checkpoint, load_checkpoint
 from llmcore.train.distributed.group import SingleProcess
 from llmcore.train.log import RunLog
+from llmcore.train.resume import RESUMABLE
 from llmcore.train.stages.pretrain import PretrainStage
 from support.runs import log_of
 
@@ -52,7 +53,7 @@ def assert_same_run(one, other):
         assert values.tobytes() == tensors2[name].tobytes(), name
     for s in (state, state2):
         s["totals"].pop("seconds"), s["totals"].pop("elapsed")
-        for name in loop.RESUMABLE:
+        for name in RESUMABLE:
             s["config"].pop(name)
     assert state == state2
     figures = [[(r["step"], r["train/loss"], r["grad_norm"], r["tokens"]) for r in log_of(run)] for run in (one, other)]
@@ -173,7 +174,7 @@ def test_the_warm_up_of_a_short_run(corpus, tmp_path):
     pretrain(stopped, resume=True, report=Report())
     assert_same_run(tmp_path / "straight", tmp_path / "stopped")
     pretrain(config(corpus, tmp_path / "given", steps=3, warmup=3, lr=1e-2), report=report)
-    line = "the learning rate rises for 3 updates (warmup) and the run has 3: it never comes to 0.01"
+    line = "the learning rate rises for 3 updates (warmup) and the run has 3: it never reaches 0.01"
     assert report.lines == [line]
     defaults = [
         (c(), c(steps=1000).warmup_updates(), c(steps=7).warmup_updates())

@@ -264,7 +264,7 @@ def test_another_layout_of_the_same_rows(corpus, tmp_path, layout):
     said = Notes()
     changed = dataclasses.replace(first, batch_size=layout[0], accumulation=layout[1])
     pretrain(changed, resume=True, report=said)
-    assert any(f"{layout[0]} x {layout[1]} rows an update instead of 4 x 2" in n for n in said.notes)
+    assert any(f"{layout[0]} x {layout[1]} rows per update instead of 4 x 2" in n for n in said.notes)
     assert any("equal to rounding and not to the bit" in n for n in said.notes)
     one, other = (load_checkpoint(latest_checkpoint(tmp_path / name))[0] for name in ("straight", "changed"))
     for name, w in one.items():
@@ -294,7 +294,7 @@ def test_another_number_of_rows_goes_on_in_the_data(corpus, tmp_path):
         stage.PretrainStage = before
     assert (10, 40) in seen  # ten updates of four rows
     assert (11, 46) in seen
-    assert any("the data goes on at the row where it stopped" in n for n in said.notes)
+    assert any("the data continues at the row where it stopped" in n for n in said.notes)
 
 
 class Stopping(Report):

@@ -154,6 +154,23 @@ def latest_checkpoint(run_dir: str | os.PathLike, warn: Callable[[str], object] 
     return None
 
 
+def replace_folder(folder: Path, save: Callable[[Path], object]) -> None:
+    """Replace a folder, whole or not at all, by what `save` writes to the path that it is given."""
+    made, old = (folder.with_name(f".{folder.name}-{name}") for name in ("unfinished", "replaced"))
+    for path in (made, old):
+        shutil.rmtree(path, ignore_errors=True)
+    try:
+        save(made)
+        if folder.exists():
+            folder.rename(old)
+        made.rename(folder)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        for path in (made, old):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 class _HashingFile:
     """A file that hashes and counts what passes through it, which spares reading it all again."""
 

@@ -1,7 +1,8 @@
 """The one loop under every training stage: batches, gradients, update, log, evaluation, samples, checkpoints.
 
-A stage (`stage.py`) says what a batch is, what the loss is, what to evaluate and what to show; everything else is here. All
-randomness is keyed by the seed and the step, so a run continues from a checkpoint bit for bit.
+A stage (`stage.py`) says what a batch is, what the loss is, what to evaluate and what to show; everything else is here, and
+what a checkpoint holds is in `resume.py`. All randomness is keyed by the seed and the step, so a run continues from a
+checkpoint bit for bit.
 """
 
 from __future__ import annotations
@@ -18,10 +19,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from llmcore import _device, optim, runtime
-from llmcore._arrays import array_to_numpy
 from llmcore._files import alone_in
 from llmcore.nn import Parameter
 from llmcore.nn.module import assign
@@ -34,25 +32,19 @@ from llmcore.train.ema import EMA
 from llmcore.train.errors import Interrupted, TrainingError
 from llmcore.train.log import RunLog
 from llmcore.train.report import Report, TerminalReport
+from llmcore.train.resume import RunState
 from llmcore.train.schedule import learning_rate
 from llmcore.train.stage import Stage
 from llmcore.train.trackers import Trackers
 
-# Fields that may differ when a run is resumed: they change what is seen and kept, not what is computed.
-RESUMABLE = (
-    *("out", "eval_every", "save_every", "sample_every", "keep", "keep_best", "threads", "max_minutes", "recompute"),
-    *("log_to", "watch", "device"),
-)
-# These too, as long as the rows of an update stay the same, or where a stage is `resizable`.
-_LAYOUT = ("batch_size", "accumulation")
-# What a run leaves in its directory, besides checkpoints/ and best/.
+# The files that a run leaves in its directory, besides checkpoints/ and best/.
 _MODEL_FILES = ("model.safetensors", "adapter_model.safetensors")
 _RUN_FILES = ("config.json", "adapter_config.json", *_MODEL_FILES, "tokenizer.json", "log.jsonl", "words.jsonl")
 
 
-def prepared(config: LoopConfig, report: Report | None, resume: bool, overwrite: bool) -> Report:
-    """Before anything is read: who is told what happens, which of several processes only the first does. FileExistsError if
-    config.out holds a model or checkpoints that a new run would destroy."""
+def prepare_run(config: LoopConfig, report: Report | None, resume: bool, overwrite: bool) -> Report:
+    """Return the report of this process, before anything is read: of several processes, only the first one reports. Raises
+    FileExistsError if config.out holds a model or checkpoints that a new run would destroy."""
     group, out = process_group(), Path(config.out)
     held = any((out / name).exists() for name in _MODEL_FILES) or any((out / "checkpoints").glob("step-*"))
     if held and not resume and not overwrite:
@@ -65,8 +57,8 @@ def prepared(config: LoopConfig, report: Report | None, resume: bool, overwrite:
     return TerminalReport() if report is None else report
 
 
-def on_its_device(train: Callable) -> Callable:
-    """Decorator of a stage's function: what it makes lies on config.device."""
+def on_config_device(train: Callable) -> Callable:
+    """Decorate a stage's function, so that everything it creates lies on config.device."""
 
     @functools.wraps(train)
     def run(config, *args, **kwargs):
@@ -81,9 +73,9 @@ def on_its_device(train: Callable) -> Callable:
 def run(stage: Stage, config: LoopConfig, report: Report, resume: bool = False) -> None:
     """Train to config.steps, or for config.max_minutes, and save the model.
 
-    With `resume`, continue from the newest whole checkpoint in config.out; without, an earlier run there is removed first
-    (`prepared` refuses it in time). FileExistsError if another process is training into config.out. Started by mpiexec,
-    the processes share the work.
+    With `resume`, continue from the newest whole checkpoint in config.out; without, remove an earlier run there first
+    (`prepare_run` refuses one early). Raises FileExistsError if another process is training into config.out. Processes
+    started by mpiexec share the work.
     """
     group = process_group()
     threads = config.threads or group.threads
@@ -105,44 +97,27 @@ def run(stage: Stage, config: LoopConfig, report: Report, resume: bool = False) 
 
 
 class Run:
-    """What belongs to one run: see `run`."""
+    """One run of a stage in this process: see `run`."""
 
     def __init__(self, stage: Stage, config: LoopConfig, report: Report, group: ProcessGroup):
         self.stage, self.config, self.report, self.group = stage, config, report, group
         self.out = Path(config.out)
-        self.optimizer = build_optimizer(config, group.owned(stage.trainable()))
-        self.average = EMA(stage.trainable(), config.ema) if config.ema and group.rank == 0 else None
-        # seconds: of updates; elapsed: of everything, which max_minutes is about.
-        self.totals: dict[str, float] = {"tokens": 0, "seconds": 0.0, "elapsed": 0.0, "rows": 0}
-        self.first = group.rank == 0  # who writes
+        self.writes = group.rank == 0  # one process writes files
+        ema = EMA(stage.trainable(), config.ema) if config.ema and self.writes else None
+        self.state = RunState(stage, config, build_optimizer(config, group.owned(stage.trainable())), ema)
         self.saver = AsyncSaver()
+        self._log: RunLog | None = None
+        self._words: RunLog | None = None
+        self._trackers: Trackers | None = None
+        self._began, self._limit = time.monotonic(), 60 * config.max_minutes or math.inf
 
     def run(self, resume: bool) -> None:
-        stage, config, out = self.stage, self.config, self.out
-        start = self._restore() if resume else 0
-        trackers = Trackers(config, stage.name) if self.first else None  # refuses in time what is not installed
-        self.group.check_same(self._what(start))
-        if 0 < config.steps <= config.warmup_updates():
-            self.report.warn(
-                f"the learning rate rises for {config.warmup} updates (warmup) and the run has {config.steps}: it never comes "
-                f"to {config.lr:g}"
-            )
-        if not resume and self.first:
-            # A later --resume must not find the checkpoints of another run.
-            for name in ("checkpoints", "best", "tensorboard"):
-                shutil.rmtree(out / name, ignore_errors=True)
-            for name in _RUN_FILES:
-                (out / name).unlink(missing_ok=True)
-            stage.begin(out)
-        began, limit = time.monotonic() - self.totals["elapsed"], 60 * config.max_minutes or math.inf
+        """Train, log and save, from the first update or the newest checkpoint to the last update."""
+        stage, config = self.stage, self.config
+        start = self._start(resume)
         with ExitStack() as held:
-            log = held.enter_context(RunLog(out / "log.jsonl", start)) if self.first else None
-            words = held.enter_context(RunLog(out / "words.jsonl", start)) if self.first and stage.watched() else None
-            if words is not None and not start:
-                words.write({"step": 0, "groups": stage.watched()})
-            if trackers is not None:
-                held.enter_context(trackers.opened(start))
-            flops = stage.flops_per_token() if stage.model.device == "cpu" else 0.0  # no GPU's peak is known here
+            self._open_logs(held, start)
+            flops = stage.flops_per_token() if stage.model.device == "cpu" else 0.0  # a GPU's peak is not known here
             held.enter_context(self.report.running(stage.name, start, config.steps, flops, stage.model.dtype))
             interrupted = held.enter_context(_deferred_interrupt(self.report))
             batches: Callable = stage.batches
@@ -150,33 +125,20 @@ class Run:
                 batches = held.enter_context(Prefetcher(stage.batches, config.steps))
             held.enter_context(self.saver)
             step, saved = start, start
-            late = self.group.broadcast(self.totals["elapsed"] >= limit)
+            late = self._is_late()
             if late and start < config.steps:
-                self.report.note(f"the time was up at step {start} of {config.steps}: give more --max-minutes to go on")
+                self.report.note(
+                    f"the time was up at step {start} of {config.steps}: give more --max-minutes to continue"
+                )
             last = start == config.steps or late
             while not last:
-                # Where the time will end the run before the steps do, the learning rate comes down with the time.
-                elapsed = time.monotonic() - began  # since the run first began, but for what was not saved
-                place = max(step, int(config.steps * elapsed / limit)) if step >= config.warmup_updates() else step
-                place = self.group.broadcast(place)
-                row = self.update(step, place, batches)
+                row = self.update(step, self._schedule_step(step), batches)
                 step += 1
-                self.totals["elapsed"] = time.monotonic() - began
-                late = self.group.broadcast(self.totals["elapsed"] >= limit)
+                self.state.totals["elapsed"] = time.monotonic() - self._began
+                late = self._is_late()
                 last = step == config.steps or late
-                if log is not None:
-                    if last or _due(step, config.eval_every):
-                        row |= self._evaluated(step)
-                    log.write(row)
-                    if trackers is not None:
-                        trackers.write(row)
-                    self.report.update(row)
-                    if _due(step, config.sample_every) or (last and config.sample_every):
-                        with self._averaged():
-                            self.report.samples(step, stage.samples(step))
+                self._record(row, step, last)
                 stop = self.group.broadcast(interrupted())
-                if words is not None and (last or _due(step, max(1, config.steps // 100))):
-                    words.write({"step": step, "groups": stage.watched()})
                 if (last or _due(step, config.save_every) or stop) and step > saved:
                     self._save(step)
                     saved = step
@@ -187,32 +149,18 @@ class Run:
                     )
                 if late and step < config.steps:
                     self.report.note(f"the time is up at step {step} of {config.steps}")
-        if self.average is not None:
-            assign(stage.trainable(), {k.removeprefix("ema."): v for k, v in self.average.state_dict().items()})
-        if config.ema:
-            self.group.broadcast_parameters(stage.trainable())
-        if self.first:
-            stage.save(out)
-            if config.keep_best and "best_step" in self.totals:
-                best, at = self.totals["best"], int(self.totals["best_step"])
-                self.report.note(f"the lowest held-out loss, {best:.3f} at step {at}, is that of {out / 'best'}")
-        self.group.barrier()  # nobody leaves before the model is there
+        self._finish()
 
-    def _what(self, start: int) -> dict[str, Any]:
-        """All that must be the same in every process."""
-        config = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in ("out", "threads", "device")}
-        return {**config, **self.stage.state(), "step to begin with": start}
-
-    def update(self, step: int, place: int, batches: Callable) -> dict:
-        """One parameter update with the learning rate of step `place`; returns its line of the log."""
+    def update(self, step: int, schedule_step: int, batches: Callable) -> dict:
+        """Do one parameter update with the learning rate of `schedule_step`, and return its line of the log."""
         began = time.perf_counter()
-        stage, config = self.stage, self.config
-        warmup = config.warmup_updates()
-        lr = learning_rate(config.schedule, place, config.steps, config.lr, warmup, config.min_lr_ratio, config.decay)
-        first, mine = self.group.shard(batches(step))
+        stage, config, state, group = self.stage, self.config, self.state, self.group
+        lr = learning_rate(
+            config.schedule, schedule_step, config.steps, config.lr, config.warmup_updates(), config.min_lr_ratio, config.decay
+        )  # fmt: skip
+        first, mine = group.shard(batches(step))
         waited = time.perf_counter() - began
-        trained = stage.trainable().values()
-        for p in trained:
+        for p in stage.trainable().values():
             p.zero_grad()
         losses = []
         terms = tokens = 0.0
@@ -222,13 +170,12 @@ class Run:
             losses.append(loss)
             terms += count
             tokens += stage.tokens(batch)
-            loss.backward(done=self.group.on_gradient if i == len(mine) - 1 else None)
-        self.group.finish_reduce()
-        # A GPU is waited for here, once an update: losses and norm are looked at before the weights change.
+            loss.backward(done=group.on_gradient if i == len(mine) - 1 else None)
+        group.finish_reduce()
+        # The one synchronisation with a GPU per update: loss and norm are checked before the weights change.
         nats = sum(loss.item() for loss in losses)
-        owned = self.optimizer.parameters
-        square = optim.global_norm(owned.values()) ** 2
-        nats, terms, tokens, square = self.group.all_reduce([nats, terms, tokens, square])
+        square = optim.global_norm(state.optimizer.parameters.values()) ** 2
+        nats, terms, tokens, square = group.all_reduce([nats, terms, tokens, square])
         if terms == 0:
             raise TrainingError(f"[train] expected something to learn from in step {step + 1}, got no supervised token")
         mean = nats / terms
@@ -239,159 +186,146 @@ class Run:
                 f"checkpoints in {config.out} are untouched"
             )
         clip = min(1.0, config.grad_clip / norm) if config.grad_clip > 0 and norm > 0 else 1.0
-        self.optimizer.step(grad_scale=clip / terms, lr=lr, done=self.group.on_updated if self.group.size > 1 else None)
-        self.group.finish_broadcast()
-        if self.average is not None:
-            self.average.update(step + 1)
+        state.optimizer.step(grad_scale=clip / terms, lr=lr, done=group.on_updated if group.size > 1 else None)
+        group.finish_broadcast()
+        if state.ema is not None:
+            state.ema.update(step + 1)
         seconds = time.perf_counter() - began
-        self.totals["tokens"] += int(tokens)
-        self.totals["seconds"] += seconds
-        self.totals["rows"] += config.batch_size * config.accumulation
+        state.totals["tokens"] += int(tokens)
+        state.totals["seconds"] += seconds
+        state.totals["rows"] += config.batch_size * config.accumulation
         return {
             "step": step + 1,
             "train/loss": mean,
             "lr": lr,
             "grad_norm": norm,
-            "tokens": self.totals["tokens"],
+            "tokens": state.totals["tokens"],
             "dt": seconds,
             "tok/s": tokens / seconds,
             "data/wait": waited,
-            **self.group.figures(),
-            **self.group.mean(stage.figures()),
+            **group.figures(),
+            **group.mean(stage.figures()),
         }
 
+    # ---- before the first update ----
+
+    def _start(self, resume: bool) -> int:
+        """Restore the run, or clear its directory; return the step to start at."""
+        config = self.config
+        start = self.state.restore(self.report) if resume else 0
+        self._trackers = (
+            Trackers(config, self.stage.name) if self.writes else None
+        )  # fails early if one is not installed
+        self.group.check_same(self._shared_settings(start))
+        if 0 < config.steps <= config.warmup_updates():
+            self.report.warn(
+                f"the learning rate rises for {config.warmup} updates (warmup) and the run has {config.steps}: it never "
+                f"reaches {config.lr:g}"
+            )
+        if not resume and self.writes:
+            # A later --resume must not find the checkpoints of another run.
+            for name in ("checkpoints", "best", "tensorboard"):
+                shutil.rmtree(self.out / name, ignore_errors=True)
+            for name in _RUN_FILES:
+                (self.out / name).unlink(missing_ok=True)
+            self.stage.begin(self.out)
+        self._began = time.monotonic() - self.state.totals["elapsed"]
+        return start
+
+    def _shared_settings(self, start: int) -> dict[str, Any]:
+        """Return everything that must be the same in every process."""
+        config = {k: v for k, v in dataclasses.asdict(self.config).items() if k not in ("out", "threads", "device")}
+        return {**config, **self.stage.state(), "first step": start}
+
+    def _open_logs(self, held: ExitStack, start: int) -> None:
+        if not self.writes:
+            return
+        self._log = held.enter_context(RunLog(self.out / "log.jsonl", start))
+        if watched := self.stage.watched():
+            self._words = held.enter_context(RunLog(self.out / "words.jsonl", start))
+            if not start:
+                self._words.write({"step": 0, "groups": watched})
+        if self._trackers is not None:
+            held.enter_context(self._trackers.opened(start))
+
+    # ---- time ----
+
+    def _is_late(self) -> bool:
+        """Return whether the time of the run is up, in all processes alike."""
+        return self.group.broadcast(self.state.totals["elapsed"] >= self._limit)
+
+    def _schedule_step(self, step: int) -> int:
+        """Return the step at which the learning-rate schedule stands: if the time will end the run before the steps do, the
+        schedule follows the time."""
+        elapsed = time.monotonic() - self._began  # since the run first began, without what was lost unsaved
+        warm = step >= self.config.warmup_updates()
+        return self.group.broadcast(max(step, int(self.config.steps * elapsed / self._limit)) if warm else step)
+
+    # ---- between updates ----
+
+    def _record(self, row: dict, step: int, last: bool) -> None:
+        """Write an update's line of the log; evaluate, sample and record the watched words when their turn has come."""
+        config = self.config
+        if self._log is not None:
+            if last or _due(step, config.eval_every):
+                row |= self._evaluated(step)
+            self._log.write(row)
+            if self._trackers is not None:
+                self._trackers.write(row)
+            self.report.update(row)
+            if _due(step, config.sample_every) or (last and config.sample_every):
+                with self._averaged():
+                    self.report.samples(step, self.stage.samples(step))
+        if self._words is not None and (last or _due(step, max(1, config.steps // 100))):
+            self._words.write({"step": step, "groups": self.stage.watched()})
+
     def _averaged(self):
-        return self.average.applied() if self.average is not None else nullcontext()
+        return self.state.ema.applied() if self.state.ema is not None else nullcontext()
 
     def _evaluated(self, step: int) -> dict[str, float]:
-        """Held-out figures; where they are the best so far, the model is kept."""
+        """Return the held-out figures, and keep the model if they are the best so far."""
         with self._averaged():
             figures = dict(self.stage.evaluate())
             loss = figures.get("val/loss")
-            if self.config.keep_best and loss is not None and loss < self.totals.get("best", math.inf):
-                self.totals |= {"best": loss, "best_step": step}
-                self._keep_best()
+            if self.config.keep_best and loss is not None and loss < self.state.totals.get("best", math.inf):
+                self.state.totals |= {"best": loss, "best_step": step}
+                checkpoint.replace_folder(self.out / "best", self.stage.save)
             if self.config.keep_best and loss is None:
                 self.report.warn("nothing is held out, so there is no best model to keep")
         return figures
 
-    def _keep_best(self) -> None:
-        """Whole or not at all, as far as names go."""
-        best, made, old = (self.out / name for name in ("best", ".best-unfinished", ".best-replaced"))
-        for path in (made, old):
-            shutil.rmtree(path, ignore_errors=True)
-        try:
-            self.stage.save(made)
-            if best.exists():
-                best.rename(old)
-            made.rename(best)
-        finally:
-            if old.exists() and not best.exists():
-                old.rename(best)
-            for path in (made, old):
-                shutil.rmtree(path, ignore_errors=True)
-
     def _save(self, step: int) -> None:
-        """In the background: the arrays are copied."""
-        kept = self.group.gather(self.optimizer.state_dict())
-        if not self.first:
-            return
-        stage, config = self.stage, self.config
-        arrays = {f"model.{name}": array_to_numpy(p.array) for name, p in stage.trainable().items()}
-        arrays |= kept | {f"kept.{name}": values for name, values in stage.kept().items()}
-        arrays |= self.average.state_dict() if self.average is not None else {}
-        state = {
-            "stage": stage.name,
-            "config": dataclasses.asdict(config),
-            "agree": dict(stage.state()),
-            "optimizer_steps": self.optimizer.steps,
-            "totals": dict(self.totals),
-        }
-        self.saver.save(lambda arrays: checkpoint.save_checkpoint(config.out, step, arrays, state, config.keep), arrays)
+        """Save a checkpoint in the background, from copies of the arrays."""
+        optimizer = self.group.gather(self.state.optimizer.state_dict())
+        if self.writes:
+            self.saver.save(*self.state.checkpoint(step, optimizer))
 
-    def _restore(self) -> int:
-        stage, config, report = self.stage, self.config, self.report
-        path = checkpoint.latest_checkpoint(config.out, warn=report.warn)
-        if path is None:
-            raise checkpoint.CheckpointError(f"[resume] expected a checkpoint in {config.out}, got none")
-        tensors, state = checkpoint.load_checkpoint(path)
-        for key in ("stage", "config", "agree", "optimizer_steps", "totals", "step"):
-            if key not in state:
-                raise checkpoint.CheckpointError(f"[resume] {path}: expected {key} in its state, got none")
-        if state["stage"] != stage.name:
-            raise ValueError(f"[resume] expected a run of {stage.name}, got {path}, which is one of {state['stage']}")
-        ours = dataclasses.asdict(config)
-        for name, value in state["config"].items():
-            if name not in (*RESUMABLE, *_LAYOUT, "steps") and ours.get(name) != value:
-                raise ValueError(
-                    f"[resume] expected {name} {value!r} as in {path}, got {ours.get(name)!r}: go on with what it began "
-                    "with, or begin anew in another --out"
-                )
-        for name, value in stage.state().items():
-            if state["agree"].get(name) != value:
-                raise ValueError(
-                    f"[resume] expected {name} {state['agree'].get(name)!r} as in {path}, got {value!r}: the data changed"
-                )
-        parts: dict[str, dict[str, np.ndarray]] = {"model.": {}, "kept.": {}}
-        for key, values in tensors.items():
-            for start, found in parts.items():
-                if key.startswith(start):
-                    found[key.removeprefix(start)] = values
-        try:
-            assign(stage.trainable(), parts["model."])
-            stage.restore(parts["kept."])
-            self.optimizer.load_state_dict(tensors, state["optimizer_steps"])
-            if self.average is not None:
-                self.average.load_state_dict(tensors)
-        except ValueError as e:
-            raise checkpoint.CheckpointError(f"[resume] {path}: {e}") from None
-        report.note(f"resuming {config.out} at step {state['step']} of {config.steps}")
-        layout = state["config"]
-        self.totals["rows"] = (
-            state["step"] * layout["batch_size"] * layout["accumulation"]
-        )  # where it was not yet counted
-        self.totals |= state["totals"]
-        if layout["steps"] != config.steps:
-            if config.steps < state["step"]:
-                raise ValueError(
-                    f"[resume] expected at least {state['step']} steps, as {path} has taken, got {config.steps}"
-                )
-            report.note(
-                f"{config.steps} steps instead of {layout['steps']}: from here on the learning rate is that of the new number"
-            )
-        self._continue_layout(state["config"], state["step"], path)
-        return state["step"]
+    # ---- after the last update ----
 
-    def _continue_layout(self, before: Mapping[str, Any], step: int, path: Path) -> None:
-        """Say what another layout of batches changes. ValueError where it cannot be."""
-        old, new = ([c[name] for name in _LAYOUT] for c in (before, dataclasses.asdict(self.config)))
-        rows = old[0] * old[1], new[0] * new[1]
-        self.stage.first_row = int(self.totals["rows"]) - step * rows[1] if self.stage.resizable else 0
-        if old == new:
-            return
-        said = f"{new[0]} x {new[1]} rows an update instead of {old[0]} x {old[1]} (batch_size x accumulation)"
-        if rows[0] == rows[1]:
-            self.report.note(f"{said}: the same rows, summed in another order, so equal to rounding and not to the bit")
-        elif self.stage.resizable:
-            self.report.note(
-                f"{said}: the data goes on at the row where it stopped; the steps, and what the learning rate is at "
-                "each, stay"
-            )
-        else:
-            raise ValueError(
-                f"[resume] expected {rows[0]} rows an update (batch_size x accumulation) as in {path}, got {said}"
-            )
+    def _finish(self) -> None:
+        """Save the model; with an average, the averaged weights."""
+        stage, ema, totals = self.stage, self.state.ema, self.state.totals
+        if ema is not None:
+            assign(stage.trainable(), {k.removeprefix("ema."): v for k, v in ema.state_dict().items()})
+        if self.config.ema:
+            self.group.broadcast_parameters(stage.trainable())
+        if self.writes:
+            stage.save(self.out)
+            if self.config.keep_best and "best_step" in totals:
+                best, at = totals["best"], int(totals["best_step"])
+                self.report.note(f"the lowest held-out loss, {best:.3f} at step {at}, is that of {self.out / 'best'}")
+        self.group.barrier()  # no process leaves before the model is saved
 
 
 def seconds_per_update(stage: Stage, config: LoopConfig, updates: int = 6) -> float:
-    """Median time of one update, the first ones left out. The stage's model is changed: use one to throw away."""
+    """Return the median time of an update, without the first ones. This changes the stage's model: use one to throw away."""
     trial = Run(stage, config, Report(), SingleProcess())
     times = [trial.update(step, step, stage.batches)["dt"] for step in range(updates)]
     return sorted(times[updates // 3 :])[(updates - updates // 3) // 2]
 
 
 def build_optimizer(config: LoopConfig, parameters: Mapping[str, Parameter]) -> optim.Optimizer:
-    """The one that a configuration asks for."""
+    """Return the optimizer that a configuration asks for."""
     named, lr, decay, betas = parameters.items(), config.lr, config.weight_decay, (config.beta1, config.beta2)
     if config.optimizer == "muon":
         dtype = config.dtype or default_dtype()
@@ -405,8 +339,8 @@ def build_optimizer(config: LoopConfig, parameters: Mapping[str, Parameter]) -> 
 
 @contextmanager
 def _deferred_interrupt(report: Report):
-    """Ctrl-C waits for the end of the update, because half an update could not be continued bit for bit. Yields a
-    function that says whether it came. A second Ctrl-C stops at once, without saving."""
+    """Defer Ctrl-C to the end of the update, because half an update could not be continued bit for bit. Yields a function
+    that returns whether it was pressed. A second Ctrl-C stops at once, without saving."""
     came: list[int] = []
 
     def handler(signum, frame):

@@ -26,7 +26,7 @@ LOSSES = (
 _WITHOUT_REFERENCE = ("simpo", "orpo")
 
 
-@loop.on_its_device
+@loop.on_config_device
 def dpo(
     config: DPOConfig, resume: bool = False, report: Report | None = None, overwrite: bool = False
 ) -> LanguageModel:
@@ -38,7 +38,7 @@ def dpo(
     """
     if config.loss_type not in LOSSES:
         raise ValueError(f"[dpo] expected loss_type one of {', '.join(LOSSES)}, got {config.loss_type!r}")
-    report = loop.prepared(config, report, resume, overwrite)
+    report = loop.prepare_run(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
         lm = finetune.open_model(config)
     with report.working("reading pairs, and what the model thinks of them"):

@@ -24,7 +24,7 @@ _SEQUENCES = ("grpo", "gspo", "dr_grpo")  # are means over answers, the others o
 _CISPO_HIGH = 5.0
 
 
-@loop.on_its_device
+@loop.on_config_device
 def grpo(
     config: GRPOConfig,
     resume: bool = False,
@@ -38,7 +38,7 @@ def grpo(
     `reward(prompts, completions, **columns) -> list[float]` by name, instead of config.rewards. The log has TRL's names.
     Raises as `sft` does, and CorpusError for a reward that fails.
     """
-    report = loop.prepared(config, report, resume, overwrite)
+    report = loop.prepare_run(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
         lm = finetune.open_model(config)
         reference = finetune.reference_of(config, lm) if config.beta else None

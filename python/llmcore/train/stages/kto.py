@@ -21,7 +21,7 @@ from llmcore.train.stages.dpo import logps
 from llmcore.train.stages.sft import example_of
 
 
-@loop.on_its_device
+@loop.on_config_device
 def kto(
     config: KTOConfig, resume: bool = False, report: Report | None = None, overwrite: bool = False
 ) -> LanguageModel:
@@ -30,7 +30,7 @@ def kto(
     Rows have `prompt`, `completion` and `label` (true or false), or, as of `dpo`, `prompt`, `chosen` and `rejected`, which are
     two. The log has TRL's names. Raises as `sft` does.
     """
-    report = loop.prepared(config, report, resume, overwrite)
+    report = loop.prepare_run(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
         lm = finetune.open_model(config)
     with report.working("reading answers, and what the model thinks of them"):

@@ -23,7 +23,7 @@ from llmcore.train.stages.rewards import RewardFunction
 from llmcore.train.stages.rollouts import Rollouts, Task, fixed_logps, rollouts_of, token_logps
 
 
-@loop.on_its_device
+@loop.on_config_device
 def ppo(
     config: PPOConfig,
     resume: bool = False,
@@ -33,7 +33,7 @@ def ppo(
 ) -> LanguageModel:
     """Train config.model by rewards for its answers, and return it; rows and rewards as of `grpo`. The value head is kept
     in checkpoints only."""
-    report = loop.prepared(config, report, resume, overwrite)
+    report = loop.prepare_run(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
         lm = finetune.open_model(config)
         reference = finetune.reference_of(config, lm)

@@ -19,7 +19,7 @@ from llmcore.train.report import Report
 from llmcore.train.stage import Stage
 
 
-@loop.on_its_device
+@loop.on_config_device
 def pretrain(
     config: PretrainConfig, resume: bool = False, report: Report | None = None, overwrite: bool = False
 ) -> LanguageModel:
@@ -31,7 +31,7 @@ def pretrain(
     for text or settings that cannot be used, `CheckpointError` where saving fails, `TrainingError` where the loss is no
     number.
     """
-    report = loop.prepared(config, report, resume, overwrite)
+    report = loop.prepare_run(config, report, resume, overwrite)
     with report.working("reading text"):
         texts = _texts(config, resume)
     tokenizer = _tokenizer(config, texts, resume, report)

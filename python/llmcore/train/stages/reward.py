@@ -21,7 +21,7 @@ from llmcore.train.stages.dpo import means
 from llmcore.train.stages.pairs import PairBatches, pair_of
 
 
-@loop.on_its_device
+@loop.on_config_device
 def reward(
     config: RewardConfig, resume: bool = False, report: Report | None = None, overwrite: bool = False
 ) -> RewardModel:
@@ -29,7 +29,7 @@ def reward(
 
     Rows as of `dpo`, and a `margin`, by how much the chosen answer is better, where there is one. Raises as `sft` does.
     """
-    report = loop.prepared(config, report, resume, overwrite)
+    report = loop.prepare_run(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
         lm = finetune.open_model(config)
     with report.working("reading pairs"):

@@ -21,7 +21,7 @@ from llmcore.train.stages import finetune
 _ROWS = 256  # of hidden states whose logits exist at a time
 
 
-@loop.on_its_device
+@loop.on_config_device
 def sft(
     config: SFTConfig, resume: bool = False, report: Report | None = None, overwrite: bool = False
 ) -> LanguageModel:
@@ -33,7 +33,7 @@ def sft(
 
     Raises ValueError, one line, for rows that hold nothing to learn, and as `pretrain` does.
     """
-    report = loop.prepared(config, report, resume, overwrite)
+    report = loop.prepare_run(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
         lm = finetune.open_model(config)
     with report.working("reading examples"):
