@@ -106,7 +106,7 @@ def test_preferences_with_adapters(base, tmp_path):
     path = tmp_path / "pairs.jsonl"
     rows = [{"prompt": q, "chosen": a, "rejected": "It is wrong."} for q, a in FACTS]
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
-    settings = {"steps": 60, "epochs": 0.0, "eval_every": 0, "sample_every": 0, "context": 100, "dtype": "float32",
+    settings = {"steps": 30, "beta": 0.3, "epochs": 0.0, "eval_every": 0, "sample_every": 0, "context": 100, "dtype": "float32",
                 "lora_rank": 8, "lr": 1e-2, "validation_fraction": 0.0}  # fmt: skip
     dpo(DPOConfig(model=str(base), data=str(path), out=str(tmp_path / "run"), **settings), report=Report())
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
