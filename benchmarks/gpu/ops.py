@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.gpu.timing import Row, as_llmcore, as_torch, copies, normal, where
-from benchmarks.ops.bench_optim import BETAS, DECAY, EPS, LR, shapes
+from benchmarks.ops.bench_optim import BETAS, DECAY, EPS, GPT2, LR, shapes
 from benchmarks.ops.bench_sample import SLACK, TEMPERATURE, check_row, torch_sample
 from llmcore import _core, autograd, nn, ops, optim
 from llmcore.models.rope import Rotary
@@ -230,7 +230,7 @@ def output_layer(M: int, C: int, V: int) -> Row:
 def adamw(count: int | None) -> Row:
     """One update of GPT-2's parameters, of the first `count` where it is given: reads the parameter, its gradient and two
     moments, writes all but the gradient. torch's is the fused one."""
-    sizes = [(30, 20), (20,)] if count else list(shapes().values())
+    sizes = [(30, 20), (20,)] if count else list(shapes(*GPT2).values())
     theirs_p, mine = [], {}
     for i, shape in enumerate(sizes):
         value, grad = (0.02 * normal(*shape, dtype="float32", seed=2 * i + j) for j in (0, 1))

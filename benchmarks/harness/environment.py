@@ -22,19 +22,24 @@ VERSIONED = (
 
 
 def environment(threads: int) -> dict:
-    """{"date", "python", "versions", "threads", "machine"}; see `llmcore.bench.measure_machine`."""
-    versions = {name: peer_version(name) for name in VERSIONED}
+    """Return {"date", "python", "versions", "threads", "machine"}; see `llmcore.bench.measure_machine`."""
     return {
         "date": datetime.date.today().isoformat(),
         "python": platform.python_version(),
-        "versions": {"llmcore": llmcore.__version__} | {k: v for k, v in versions.items() if v},
+        "versions": versions(),
         "threads": threads,
         "machine": llmcore.bench.measure_machine(threads),
     }
 
 
+def versions() -> dict[str, str]:
+    """Return the version of every library that is compared and installed."""
+    found = {name: peer_version(name) for name in VERSIONED}
+    return {"llmcore": llmcore.__version__} | {name: version for name, version in found.items() if version}
+
+
 def peer_version(name: str) -> str | None:
-    """Its version, or None where it is not installed."""
+    """Return its version, or None where it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

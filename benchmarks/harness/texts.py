@@ -11,24 +11,23 @@ from pathlib import Path
 
 from benchmarks.harness.peers import installed
 
-WANTED = 21_000_000  # bytes of each
 LARGEST = 300_000  # bytes of a file: larger ones are tables
 DOCSTRING = re.compile(r'"""(.*?)"""', re.DOTALL)
 
 
-def prose() -> str:
+def prose(wanted: int) -> str:
     """Documentation: text files of the packages and the system, and docstrings where those do not suffice."""
     roots = [*_packages(), Path("/usr/share/doc")]
     pages = [p for root in roots for pattern in ("*.md", "*.rst", "*.txt", "METADATA") for p in _files(root, pattern)]
-    return _until_enough(text for source in (_texts(pages), _docstrings()) for text in source)
+    return _until_enough(wanted, (text for source in (_texts(pages), _docstrings()) for text in source))
 
 
-def code() -> str:
+def code(wanted: int) -> str:
     """Python sources of the standard library and the installed packages."""
-    return _until_enough(_texts(_sources()))
+    return _until_enough(wanted, _texts(_sources()))
 
 
-def mixed() -> str | None:
+def mixed(wanted: int) -> str | None:
     """Names of languages, places, units and days in some 700 languages and 30 scripts, a line for about twelve; first
     language by language, then drawn from all. None without Babel, which brings them (Unicode's CLDR)."""
     if installed("babel") is None:
@@ -41,7 +40,7 @@ def mixed() -> str | None:
     languages = [list(_strings(localedata.load(name, merge_inherited=False))) for name in names]
     strings = [s for language in languages for s in language]
     drawn = (_lines(chance.choices(strings, k=1200)) for _ in iter(int, 1))
-    return _until_enough(text for source in (map(_lines, languages), drawn) for text in source)
+    return _until_enough(wanted, (text for source in (map(_lines, languages), drawn) for text in source))
 
 
 def _packages() -> list[Path]:
@@ -83,14 +82,14 @@ def _lines(words: list[str]) -> str:
     return "\n".join(" ".join(words[i : i + 12]) for i in range(0, len(words), 12)) + "\n"
 
 
-def _until_enough(texts: Iterable[str]) -> str:
-    """Distinct texts, as they come."""
+def _until_enough(wanted: int, texts: Iterable[str]) -> str:
+    """Join distinct texts, as they come, until they have `wanted` bytes."""
     parts: dict[str, None] = {}
     size = 0
     for text in texts:
         if text not in parts:
             parts[text] = None
             size += len(text.encode())
-        if size >= WANTED:
+        if size >= wanted:
             break
     return "\n".join(parts)

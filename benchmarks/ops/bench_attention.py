@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
-from benchmarks.harness.compare import Workload, main
-from benchmarks.harness.peers import DTYPES, as_llmcore, as_torch, normal, torch
+from benchmarks.harness.compare import main
+from benchmarks.harness.peers import DTYPES, as_llmcore, as_torch, normal, size_of, torch
+from benchmarks.harness.workload import Sides, Workload
 from llmcore import autograd, ops
 from reference import attention as reference
 
@@ -17,10 +19,18 @@ DECODING = [(B, S, 12, Hkv, 64) for B in (1, 4) for S in (1024, 4096) for Hkv in
 
 def workloads() -> Iterator[Workload]:
     for dtype in DTYPES:
-        for shape in TRAINING:
-            yield training(shape, dtype)
-        for shape in DECODING:
-            yield decoding(shape, dtype)
+        for B, T, H, Hkv, D in TRAINING:
+            name = f"attention forward + backward B={B} T={T} H={H} D={D}"
+            build, small = partial(training, dtype), (2, 40, 4, 4, 16)
+            yield Workload(name, dtype, ("llmcore", "torch"), build, (B, T, H, Hkv, D), small)
+        for B, S, H, Hkv, D in DECODING:
+            name = f"attention, one query of {B} rows, {S} keys, H={H} Hkv={Hkv} D={D}"
+            build, small = partial(decoding, dtype), (2, 70, 12, 12, 16)
+            yield Workload(name, dtype, ("llmcore", "torch"), build, (B, S, H, Hkv, D), small)
+
+
+def test_attention(entry):
+    entry.measure()
 
 
 def heads_first(x: np.ndarray, dtype: str, grad: bool = False):
@@ -28,12 +38,7 @@ def heads_first(x: np.ndarray, dtype: str, grad: bool = False):
     return as_torch(np.ascontiguousarray(x.transpose(0, 2, 1, 3)), dtype, grad)
 
 
-def size_of(dtype: str) -> int:
-    return 2 if dtype == "bfloat16" else 4
-
-
-def training(shape: tuple[int, ...], dtype: str) -> Workload:
-    B, T, H, Hkv, D = shape
+def training(dtype: str, B: int, T: int, H: int, Hkv: int, D: int) -> Sides:
     *arrays, dout = normal((B, T, H, D), (B, T, Hkv, D), (B, T, Hkv, D), (B, T, H, D))
     inputs, d = [as_llmcore(x, dtype, grad=True) for x in arrays], as_llmcore(dout, dtype)
 
@@ -66,15 +71,13 @@ def training(shape: tuple[int, ...], dtype: str) -> Workload:
 
     flops = (4 + 10) * B * H * D * T * (T + 1) / 2  # half the square; the backward computes the scores again
     traffic = 4 * (arrays[0].size + arrays[1].size) * size_of(dtype)
-    name = f"attention forward + backward B={B} T={T} H={H} D={D}"
-    return Workload(name, dtype, sides, expected, flops, traffic, factor=2)  # four products, one after the other
+    return Sides(sides, expected, flops, traffic, factor=2)  # four products, one after the other
 
 
-def decoding(shape: tuple[int, ...], dtype: str) -> Workload:
+def decoding(dtype: str, B: int, S: int, H: int, Hkv: int, D: int) -> Sides:
     """Several caches in turn, as the layers of a model have: what one leaves in the processor's caches is gone."""
-    B, S, H, Hkv, D = shape
     q, k, v = normal((B, 1, H, D), (B, S, Hkv, D), (B, S, Hkv, D))
-    copies, turn = max(2, (128 << 20) // (2 * k.size * size_of(dtype))), [0, 0]
+    copies, turn = min(max(2, (128 << 20) // (2 * k.size * size_of(dtype))), 128), [0, 0]
     query, lengths = as_llmcore(q, dtype), np.full(B, S, np.int32)
     caches = [[as_llmcore(x.copy(), dtype) for x in (k, v)] for _ in range(copies)]  # a tensor may share x's memory
 
@@ -98,8 +101,7 @@ def decoding(shape: tuple[int, ...], dtype: str) -> Workload:
 
         sides["torch"] = theirs
     traffic = 2 * k.size * size_of(dtype)
-    name = f"attention, one query of {B} rows, {S} keys, H={H} Hkv={Hkv} D={D}"
-    return Workload(name, dtype, sides, lambda: [reference.attention(q, k, v, D**-0.5)[0]], 0, traffic)
+    return Sides(sides, lambda: [reference.attention(q, k, v, D**-0.5)[0]], traffic=traffic)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ would; whatever else must be rearranged is part of the time.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
-from benchmarks.harness.compare import Workload, main
-from benchmarks.harness.peers import DTYPES, as_llmcore, as_torch, normal, torch
+from benchmarks.harness.compare import main
+from benchmarks.harness.peers import DTYPES, as_llmcore, as_torch, normal, size_of, torch
+from benchmarks.harness.workload import Sides, Workload
 from llmcore import _core, autograd, nn, ops
 from reference import gemm
 
@@ -28,26 +30,38 @@ GATED = (4096, 4096, 768)  # 2 x 2048 columns of [gate, up]
 ODD = [(1023, 767, 769), (1000, 3001, 777)]
 
 
+SMALL = (40, 96, 64)
+
+
 def workloads() -> Iterator[Workload]:
     for dtype in DTYPES:
         for shape in SHAPES:
-            x, w, dy = (normal(s, seed=i)[0] for i, s in enumerate(((shape[0], shape[2]), shape[1:], shape[:2])))
-            yield forward("forward", shape, dtype, x, w)
-            yield input_gradient(shape, dtype, w, dy)
-            yield weight_gradient(shape, dtype, x, dy)
+            for what, build in (("forward", forward), ("dx", input_gradient), ("dw", weight_gradient)):
+                yield linear(what, build, shape, dtype)
         for shape in ODD:
-            x, w = normal((shape[0], shape[2]), shape[1:])
-            yield forward("forward, odd", shape, dtype, x, w)
+            yield linear("forward, odd", forward, shape, dtype, small=(33, 65, 77))
         for shape in (*SKINNY, CACHED):
-            yield skinny(shape, dtype)
-        yield gated(GATED, dtype)
+            yield linear("M small", skinny, shape, dtype, numpy=False)
+        M, N, K = GATED
+        yield Workload(
+            f"linear and swiglu {M}x{N}x{K}", dtype, ("llmcore", "torch"), partial(gated, dtype), GATED, SMALL
+        )
 
 
-def row(what: str, shape: tuple[int, int, int], dtype: str, sides: dict, expected) -> Workload:
+def linear(what: str, build, shape: tuple[int, int, int], dtype: str, numpy=True, small=SMALL) -> Workload:
     M, N, K = shape
-    traffic = (M * K + N * K + M * N) * (2 if dtype == "bfloat16" else 4)
-    name = f"linear {what} {M}x{N}x{K}"
-    return Workload(name, dtype, {k: s for k, s in sides.items() if s}, expected, 2 * M * N * K, traffic)
+    # numpy has no bfloat16 products
+    libraries = ("llmcore", "numpy", "torch") if numpy and dtype == "float32" else ("llmcore", "torch")
+    return Workload(f"linear {what} {M}x{N}x{K}", dtype, libraries, partial(build, dtype), shape, small)
+
+
+def test_gemm(entry):
+    entry.measure()
+
+
+def multiplied(sides: dict, expected, dtype: str, M: int, N: int, K: int) -> Sides:
+    traffic = (M * K + N * K + M * N) * size_of(dtype)
+    return Sides({k: s for k, s in sides.items() if s}, expected, 2 * M * N * K, traffic)
 
 
 def product(a: np.ndarray, b: np.ndarray):
@@ -58,7 +72,8 @@ def numpy_product(a: np.ndarray, b: np.ndarray, dtype: str):
     return (lambda: [a @ b]) if dtype == "float32" else None  # numpy has no bfloat16 products
 
 
-def forward(what: str, shape, dtype: str, x: np.ndarray, w: np.ndarray) -> Workload:
+def forward(dtype: str, M: int, N: int, K: int) -> Sides:
+    x, w = normal((M, K), (N, K))
     weight, a = nn.Parameter(w), as_llmcore(x, dtype)
 
     def ours():
@@ -69,21 +84,23 @@ def forward(what: str, shape, dtype: str, x: np.ndarray, w: np.ndarray) -> Workl
     if torch:
         ta, tb = as_torch(x, dtype), as_torch(w, dtype)
         sides["torch"] = lambda: [torch.nn.functional.linear(ta, tb)]
-    return row(what, shape, dtype, sides, product(x, w.T))
+    return multiplied(sides, product(x, w.T), dtype, M, N, K)
 
 
-def input_gradient(shape, dtype: str, w: np.ndarray, dy: np.ndarray) -> Workload:
+def input_gradient(dtype: str, M: int, N: int, K: int) -> Sides:
+    w, dy = normal((N, K), (M, N))
     weight, d = nn.Parameter(w), as_llmcore(dy, dtype)
     panels = weight.panels(d.array.dtype, transposed=False)
     sides = {"llmcore": lambda: [_core.linear(d.array, panels)[0]], "numpy": numpy_product(dy, w, dtype)}
     if torch:
         ta, tb = as_torch(dy, dtype), as_torch(w, dtype)
         sides["torch"] = lambda: [ta @ tb]
-    return row("dx", shape, dtype, sides, product(dy, w))
+    return multiplied(sides, product(dy, w), dtype, M, N, K)
 
 
-def weight_gradient(shape, dtype: str, x: np.ndarray, dy: np.ndarray) -> Workload:
+def weight_gradient(dtype: str, M: int, N: int, K: int) -> Sides:
     """Into a new float32 buffer here, as the first micro-batch of an update does; torch's is of its own dtype."""
+    x, dy = normal((M, K), (M, N))
     a, d = as_llmcore(x, dtype), as_llmcore(dy, dtype)
 
     def ours():
@@ -93,12 +110,11 @@ def weight_gradient(shape, dtype: str, x: np.ndarray, dy: np.ndarray) -> Workloa
     if torch:
         ta, tb = as_torch(x, dtype), as_torch(dy, dtype)
         sides["torch"] = lambda: [tb.T @ ta]
-    return row("dw", shape, dtype, sides, product(dy.T, x))
+    return multiplied(sides, product(dy.T, x), dtype, M, N, K)
 
 
-def gated(shape, dtype: str) -> Workload:
+def gated(dtype: str, M: int, N: int, K: int) -> Sides:
     """silu(gate) * up of a linear layer's [gate, up], forward and backward."""
-    M, N, K = shape
     x, w, dout = normal((M, K), (N, K), (M, N // 2))
     w /= 32  # so that silu sees values around 1; a power of two, exact in bfloat16
 
@@ -128,13 +144,13 @@ def gated(shape, dtype: str) -> Workload:
 
         sides["torch"] = theirs
     # torch rounds gate and up before the product in bfloat16
-    return Workload(f"linear and swiglu {M}x{N}x{K}", dtype, sides, twin, 6 * M * N * K, factor=2)
+    return Sides(sides, twin, 6 * M * N * K, factor=2)
 
 
-def skinny(shape, dtype: str) -> Workload:
+def skinny(dtype: str, M: int, N: int, K: int) -> Sides:
     """What decoding does: of a large model several weights in turn, so that none is found in a cache."""
-    M, N, K = shape
-    copies = 1 if shape == CACHED else max(2, (128 << 20) // (N * K * (2 if dtype == "bfloat16" else 4)))
+    size = N * K * size_of(dtype)
+    copies = max(2, (128 << 20) // size) if size > 16 << 20 else 1
     x, w = normal((M, K), (N, K))
     weights, a, turn = [nn.Parameter(w) for _ in range(copies)], as_llmcore(x, dtype), [0, 0]
 
@@ -154,7 +170,7 @@ def skinny(shape, dtype: str) -> Workload:
             return [torch.nn.functional.linear(ta, tbs[turn[1] % copies])]
 
         sides["torch"] = theirs
-    return row("M small", shape, dtype, sides, product(x, w.T))
+    return multiplied(sides, product(x, w.T), dtype, M, N, K)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ probabilities, is checked before. The floor is one read of the logits.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
-from benchmarks.harness.compare import Workload, main
-from benchmarks.harness.peers import DTYPES, as_llmcore, as_numpy, as_torch, normal, torch
+from benchmarks.harness.compare import main
+from benchmarks.harness.peers import DTYPES, as_llmcore, as_numpy, as_torch, normal, size_of, torch
+from benchmarks.harness.workload import Sides, Workload
 from llmcore import ops
 
 TEMPERATURE = 0.8
@@ -25,15 +27,24 @@ def workloads() -> Iterator[Workload]:
     for dtype in DTYPES:
         for V in (131072, 32768, 262144):
             for B in (1, 64):
-                (logits,) = normal((B, V), seed=V)
                 for name, filters in FILTERS.items():
                     if V == 131072 or "top_k" in filters:
-                        yield workload(name, logits * 3, dtype, filters, torch_sample)
+                        yield workload(name, dtype, filters, torch_sample, B, V)
                     if V == 131072 and "top_k" in filters:
-                        yield workload(f"{name}, beside torch.topk", logits * 3, dtype, filters, torch_topk_sample)
+                        yield workload(f"{name}, beside torch.topk", dtype, filters, torch_topk_sample, B, V)
 
 
-def workload(name: str, logits: np.ndarray, dtype: str, filters: dict, theirs: Callable) -> Workload:
+def workload(name: str, dtype: str, filters: dict, theirs: Callable, B: int, V: int) -> Workload:
+    build = partial(drawing, dtype, filters, theirs)
+    return Workload(f"sample {name}, {B}x{V}", dtype, ("llmcore", "torch"), build, (B, V), (3, 1000))
+
+
+def test_sample(entry):
+    entry.measure()
+
+
+def drawing(dtype: str, filters: dict, theirs: Callable, B: int, V: int) -> Sides:
+    logits = 3 * normal((B, V), seed=V)[0]
     x = as_llmcore(logits, dtype)
     sides = {"llmcore": lambda: [ops.sample(x, TEMPERATURE, **filters).tokens]}
     if torch:
@@ -50,14 +61,12 @@ def workload(name: str, logits: np.ndarray, dtype: str, filters: dict, theirs: C
             assert p[token] > 0
             check_row(row, p, SLACK[library], lowest_ids=mine, **filters)
 
-    B, V = logits.shape
-    traffic = logits.size * (2 if dtype == "bfloat16" else 4)
-    return Workload(f"sample {name}, {B}x{V}", dtype, sides, list, traffic=traffic, check=check)
+    return Sides(sides, traffic=logits.size * size_of(dtype), check=check)
 
 
 def check_row(logits, probs, slack: float, lowest_ids: bool, top_k: int = 0, top_p: float = 1.0) -> None:
-    """The likeliest tokens are kept, as many as the mass before each in float64 says, give or take those within `slack`
-    of the limit, with their probabilities. lowest_ids: and of equal ones at the end those of lowest id."""
+    """Assert that the likeliest tokens are kept, as many as the mass before each in float64 says, give or take those within
+    `slack` of the limit, with their probabilities. lowest_ids: and of equal ones at the end those of lowest id."""
     order = np.argsort(-logits, kind="stable")[: top_k or None]
     weights = np.exp((logits[order] - logits[order[0]]) / TEMPERATURE)
     before = np.concatenate([[0.0], np.cumsum(weights)[:-1]]) / weights.sum()

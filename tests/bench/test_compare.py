@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.harness import compare, report
+from benchmarks.harness.workload import Sides, Workload
 
 MACHINE = {
     "cpu": "a processor",
@@ -16,13 +17,16 @@ MACHINE = {
 ENVIRONMENT = {"date": "2026-01-01", "python": "3.12", "versions": {"llmcore": "1"}, "machine": MACHINE}
 
 
-def workload(peer_result: float) -> compare.Workload:
-    sides = {"llmcore": lambda: [np.ones(3)], "peer": lambda: [np.full(3, peer_result)]}
-    return compare.Workload("ones", "float32", sides, lambda: [np.ones(3)], flops=2, traffic=12)
+def sides(peer_result: float) -> Sides:
+    runs = {"llmcore": lambda: [np.ones(3)], "peer": lambda: [np.full(3, peer_result)]}
+    workload = Workload(
+        "ones", "float32", ("llmcore", "peer"), lambda: Sides(runs, lambda: [np.ones(3)], 2, 12), (), ()
+    )
+    return workload.sides()
 
 
 def test_times_every_side():
-    row = compare.compare(workload(1.0), seconds=0.0)
+    row = compare.compare(sides(1.0), seconds=0.0)
     assert row["seconds"].keys() == {"llmcore", "peer"}
     assert all(s > 0 for s in row["seconds"].values())
     assert row["ratio"] > 0
@@ -31,7 +35,31 @@ def test_times_every_side():
 
 def test_refuses_a_wrong_result():
     with pytest.raises(AssertionError, match="relative error"):
-        compare.compare(workload(1.1), seconds=0.0)
+        compare.compare(sides(1.1), seconds=0.0)
+
+
+def test_smoke_cuts_every_size():
+    built = []
+    made = Workload("x", "float32", ("llmcore",), lambda *shape: built.append(shape) or Sides({}), (4, 900), (7, 30))
+    made.sides(), made.sides(smoke=True)
+    assert built == [(4, 900), (4, 30)]
+
+
+def test_work_that_is_prepared_is_called_once_for_each_preparation():
+    prepared = []
+
+    def prepare():
+        prepared.append(0)
+
+        def run():
+            prepared[-1] += 1
+            return []
+
+        return run
+
+    compare.compare(Sides({"llmcore": prepare}, list, fresh=True), seconds=0.0)
+    assert prepared[0] == 3  # checked, and tried twice
+    assert prepared[1:] == [1] * 5
 
 
 def test_table_has_the_floor_and_both_thread_counts():
