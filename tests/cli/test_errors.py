@@ -99,7 +99,7 @@ BAD = {
     "unknown pattern": (("train-tokenizer", "--data", "text.txt", "--pattern", "gpt9"), "gpt9"),
     "unknown architecture": (
         ("pretrain", "--architecture", "rnn"),
-        "expected architecture 'gpt2' or 'llama', got 'rnn'",
+        "expected architecture gpt2 or llama, got 'rnn'",
     ),
     "steps of none": (("pretrain", "--steps", "0"), "expected steps >= 1, got 0"),
     "heads that do not divide": (

@@ -8,7 +8,7 @@ import pytest
 import llmcore
 from llmcore import losses
 from llmcore._arrays import array_to_numpy
-from llmcore.losses.policy import GRPO_LOSSES
+from llmcore.losses.names import GRPO_LOSSES
 
 B, T = 6, 9
 

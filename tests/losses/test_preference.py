@@ -8,6 +8,8 @@ import pytest
 import llmcore
 from llmcore import losses
 from llmcore._arrays import array_to_numpy
+from llmcore.losses import preference
+from llmcore.losses.names import DPO_LOSSES
 
 
 def S(x):
@@ -147,3 +149,7 @@ def test_bad_input(call, message):
     c, r, *_ = numbers()
     with pytest.raises(ValueError, match=message):
         call(c, r)
+
+
+def test_every_name_has_a_loss():
+    assert set(DPO_LOSSES) == set(preference._LOSSES)

@@ -11,7 +11,8 @@ from llmcore.data.rows import Row
 from llmcore.documents.errors import CorpusError
 from llmcore.generate import load
 from llmcore.train import DPOConfig, Report, dpo
-from llmcore.train.stages.dpo import LOSSES, DPOStage
+from llmcore.train.config import PAIR_LOSSES
+from llmcore.train.stages.dpo import DPOStage
 from llmcore.train.stages.pairs import pair_of
 from support.chat_models import QUESTIONS
 from support.runs import StopsAt, assert_same_weights, log_of
@@ -23,7 +24,7 @@ def config(base, pairs, out, **values):
     return DPOConfig(model=str(base), data=str(pairs), out=str(out), **settings)
 
 
-@pytest.mark.parametrize("loss_type", LOSSES)
+@pytest.mark.parametrize("loss_type", PAIR_LOSSES)
 def test_it_learns_which_answers_are_better(base, pairs, tmp_path, loss_type):
     beta = 2.0 if loss_type == "simpo" else 0.1
     dpo(config(base, pairs, tmp_path / "run", steps=40, loss_type=loss_type, beta=beta, save_every=0), report=Report())
@@ -119,7 +120,7 @@ def test_bad_rows_are_named(base, tmp_path, fields, message):
 
 
 def test_bad_options(base, pairs, tmp_path):
-    with pytest.raises(ValueError, match=r"\[dpo\] expected loss_type one of sigmoid, hinge"):
+    with pytest.raises(ValueError, match=r"\[config\] expected loss_type sigmoid, hinge"):
         dpo(config(base, pairs, tmp_path / "run", loss_type="ppo"), report=Report())
     with pytest.raises(ValueError, match=r"\[config\] expected beta > 0, got 0"):
         config(base, pairs, tmp_path / "run", beta=0.0)

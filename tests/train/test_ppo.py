@@ -81,7 +81,7 @@ def test_what_is_stored_of_answers(base, prompts, tmp_path, estimator):
     for i in range(len(e.inputs)):
         at = np.flatnonzero(e.targets[i] >= 0)
         end = at[-1] + 1
-        own, first = (logps(m, e.inputs[i, :end], e.targets[i, :end])[at] for m in (lm.model, stage._reference))
+        own, first = (logps(m, e.inputs[i, :end], e.targets[i, :end])[at] for m in (lm.model, stage.reference))
         np.testing.assert_allclose(e.old[i, at], own, atol=2e-5)
         hidden = lm.model.hidden(e.inputs[i : i + 1, :end]).numpy()[0, at].astype(np.float64)
         v = hidden @ stage._head.weight.numpy()[0] + stage._head.bias.numpy()[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,12 @@ class Row(NamedTuple):
 
     fields: dict[str, Any]
     where: str
+
+
+def missing_fields(expected: str, fields: Iterable[str]) -> ValueError:
+    """Return the error for a row without the fields that were expected; it names those that the row has."""
+    names = ", ".join(list(map(str, fields))[:6]) or "none"
+    return ValueError(f"expected {expected}; the fields are: {names}"[:200])
 
 
 def read_rows(sources: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Row]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from llmcore.data.rows import Row
+from llmcore.data.rows import Row, missing_fields
 from llmcore.evaluate.likelihood import Likelihood, likelihoods
 from llmcore.generate import LanguageModel
 
@@ -103,12 +103,8 @@ def _item(row: Row) -> _Item:
         return _Item(before, [text.removeprefix(before)], 0)
     if isinstance(fields.get("text"), str):
         raise ValueError(f"[eval] {row.where}: expected a text of at least two words, got {fields['text']!a:.80}")
-    names = ", ".join(list(map(str, fields))[:6]) or "none"
-    raise ValueError(
-        f"[eval] {row.where}: expected question, choices and answer; prompt and completion; or text; the fields are: {names}"[
-            :300
-        ]
-    )
+    error = missing_fields("question, choices and answer; prompt and completion; or text", fields)
+    raise ValueError(f"[eval] {row.where}: {error}")
 
 
 def _check_text(row: Row, *texts: str) -> None:

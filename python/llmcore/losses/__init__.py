@@ -1,24 +1,25 @@
 """Losses: pure functions of what a model computed. Each states its formula and source.
 
-A new loss is one more function here, made of ops or, where it takes a few numbers a sequence, of numbers with their
+A new loss is one more function here, made of ops or, if it takes a few numbers per sequence, of numbers with their
 derivatives (`pointwise`), with a test of its own against a float64 twin; see CONTRIBUTING.md.
 """
 
-from llmcore.losses.policy import gae, group_advantages, grpo, ppo, whiten
-from llmcore.losses.preference import dpo, kto, orpo, reward, simpo
-from llmcore.ops.loss import cross_entropy, linear_cross_entropy
+from llmcore._lazy import lazy
 
-__all__ = [
-    "cross_entropy",
-    "dpo",
-    "gae",
-    "group_advantages",
-    "grpo",
-    "kto",
-    "linear_cross_entropy",
-    "orpo",
-    "ppo",
-    "reward",
-    "simpo",
-    "whiten",
-]
+_LAZY = {
+    "cross_entropy": "llmcore.ops.loss",
+    "dpo": "llmcore.losses.preference",
+    "gae": "llmcore.losses.policy",
+    "group_advantages": "llmcore.losses.policy",
+    "grpo": "llmcore.losses.policy",
+    "kto": "llmcore.losses.preference",
+    "linear_cross_entropy": "llmcore.ops.loss",
+    "orpo": "llmcore.losses.preference",
+    "ppo": "llmcore.losses.policy",
+    "reward": "llmcore.losses.preference",
+    "simpo": "llmcore.losses.preference",
+    "whiten": "llmcore.losses.policy",
+}
+
+__all__ = list(_LAZY)
+__getattr__, __dir__ = lazy(__name__, _LAZY)

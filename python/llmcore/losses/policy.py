@@ -8,9 +8,8 @@ import math
 import numpy as np
 
 from llmcore._tensor import Tensor
+from llmcore.losses.names import GRPO_LOSSES
 from llmcore.losses.pointwise import recorded, vector
-
-GRPO_LOSSES = ("grpo", "bnpo", "dapo", "dr_grpo", "cispo", "gspo")
 
 
 def group_advantages(rewards, group: int, scale: bool = True) -> np.ndarray:

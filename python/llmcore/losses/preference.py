@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from llmcore._tensor import Tensor
+from llmcore.losses.names import DPO_LOSSES
 from llmcore.losses.pointwise import log_sigmoid, recorded, sigmoid, vector
 
 Ratios = tuple[np.ndarray, np.ndarray, np.ndarray]  # the loss, and its derivatives by c and by r
@@ -37,8 +38,8 @@ def dpo(
 
     ValueError for another loss_type, for shapes that differ, and where lengths are needed and missing.
     """
-    if loss_type not in _LOSSES:
-        raise ValueError(f"[dpo] expected loss_type one of {', '.join(_LOSSES)}, got {loss_type!r}")
+    if loss_type not in DPO_LOSSES:
+        raise ValueError(f"[dpo] expected loss_type one of {', '.join(DPO_LOSSES)}, got {loss_type!r}")
     _check_beta("dpo", beta)
     if not 0 <= label_smoothing < 0.5:
         raise ValueError(f"[dpo] expected label_smoothing in [0, 0.5), got {label_smoothing}")

@@ -1,4 +1,4 @@
-"""What a run is told: one dataclass a stage, the same names in Python, YAML files and command-line flags."""
+"""The settings of a run: one dataclass per stage, with the same names in Python, YAML files and command-line flags."""
 
 from __future__ import annotations
 
@@ -10,59 +10,76 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llmcore import _device
-from llmcore.train.fields import checked, one_of, option
+from llmcore.losses.names import DPO_LOSSES, GRPO_LOSSES, REFERENCE_FREE_LOSSES
+from llmcore.train.fields import checked, either, one_of, option
+from llmcore.train.schedule import SCHEDULES
+
+OPTIMIZERS = ("adamw", "muon", "lion", "sgd")
+PAIR_LOSSES = (*DPO_LOSSES, *REFERENCE_FREE_LOSSES)
 
 
 @dataclass
 class LoopConfig:
-    """What every stage has: where to write, how long, how fast, how often."""
+    """The settings that all stages share: where to write, how long, how fast, how often."""
 
     default_warmup: ClassVar[int] = 50
-    out: str = option("run", "Directory of the run: model, tokenizer, log, checkpoints.")
-    steps: int = option(1000, "Parameter updates.")
-    batch_size: int = option(16, "Sequences in one micro-batch.")
-    accumulation: int = option(1, "Micro-batches in one update; gradients are normalised by tokens.")
+    at_least_one: ClassVar[tuple[str, ...]] = ("steps", "batch_size", "accumulation", "keep")
+
+    out: str = option("run", "Directory of the run: model, tokenizer, log and checkpoints.")
+    steps: int = option(1000, "Number of parameter updates.")
+    batch_size: int = option(16, "Sequences per micro-batch.")
+    accumulation: int = option(1, "Micro-batches per update; gradients are normalised by the number of tokens.")
     lr: float = option(1e-3, "Peak learning rate.")
-    min_lr_ratio: float = option(0.1, "Final learning rate as a part of the peak.")
+    min_lr_ratio: float = option(0.1, "Final learning rate as a fraction of the peak.")
     warmup: int | None = option(
         None,
-        "Updates of linear warm-up before the schedule; by default 50 in pretraining, 5 with rewards, else 10, and at most "
-        "half of a short run.",
+        "Updates of linear warm-up before the schedule; by default 50 for pretraining, 5 for training with rewards, else 10, "
+        "and never more than half of the run.",
     )
-    schedule: str = option("cosine", "Of the learning rate: cosine, linear, constant, or wsd (constant, then down).")
-    decay: float = option(0.2, "Last part of all updates, in which wsd comes down.")
-    optimizer: str = option("adamw", "adamw, muon (of matrices inside the blocks; adamw of the rest), lion or sgd.")
-    weight_decay: float = option(0.1, "Decay of matrices, a learning rate of 1.")
-    beta1: float = option(0.9, "AdamW's and Lion's first beta.")
-    beta2: float = option(0.95, "AdamW's and Lion's second beta.")
-    momentum: float = option(0.95, "Muon's and SGD's momentum.")
-    ema: float = option(0.0, "Keep, measure and save weights averaged with this decay (0.999); 0 is off.")
+    schedule: str = option("cosine", f"Learning-rate schedule: {either(SCHEDULES)} (warm-up, stable, decay).")
+    decay: float = option(0.2, "Fraction of all updates in which wsd decays, at the end of the run.")
+    optimizer: str = option(
+        "adamw", "Optimizer: adamw, muon (for the matrices in the blocks, adamw for the rest), lion or sgd."
+    )
+    weight_decay: float = option(0.1, "Weight decay of matrices; multiplied by the learning rate.")
+    beta1: float = option(0.9, "First beta of AdamW and Lion.")
+    beta2: float = option(0.95, "Second beta of AdamW and Lion.")
+    momentum: float = option(0.95, "Momentum of Muon and SGD.")
+    ema: float = option(
+        0.0,
+        "Decay of an exponential moving average of the weights (such as 0.999), which is evaluated and saved instead of them; "
+        "0 disables it.",
+    )
     recompute: bool = option(
-        False, "Keep only what goes into each block and compute the rest again for gradients: memory for time."
+        False, "Keep only the input of each block and recompute the rest for gradients: less memory, more time."
     )
-    grad_clip: float = option(1.0, "Largest global gradient norm; 0 is off.")
+    grad_clip: float = option(1.0, "Maximum global gradient norm; 0 disables clipping.")
     max_minutes: float = option(
-        0.0, "Minutes, of a resumed run all of its, after which training ends, its learning rate down; 0 is off."
+        0.0,
+        "Time limit in minutes, all sessions of a resumed run included; the learning rate decays in time. 0 disables it.",
     )
-    seed: int = option(0, "Seed of weights, batches and samples.")
-    eval_every: int = option(200, "Updates between evaluations on held-out text; 0 is at the end only.")
-    save_every: int = option(200, "Updates between checkpoints; 0 is at the end only.")
-    keep: int = option(2, "Checkpoints to keep.")
-    keep_best: bool = option(False, "Keep the model of the lowest held-out loss in best/ too.")
-    log_to: list[str] = option([], "tensorboard, wandb: where else the log goes.")
-    sample_every: int = option(200, "Updates between samples of what the model writes; 0 is never.")
-    dtype: str | None = option(None, "float32 or bfloat16 compute; by default what the processor is fast at.")
-    device: str | None = option(None, "cpu or cuda; by default what LLMCORE_DEVICE says, else cpu.")
-    threads: int | None = option(None, "Threads; by default all that the process may use. Results do not depend on it.")
+    seed: int = option(0, "Random seed of weights, batches and samples.")
+    eval_every: int = option(200, "Updates between evaluations on held-out data; 0 evaluates at the end only.")
+    save_every: int = option(200, "Updates between checkpoints; 0 saves at the end only.")
+    keep: int = option(2, "Number of checkpoints to keep.")
+    keep_best: bool = option(False, "Also keep the model with the lowest held-out loss, in best/.")
+    log_to: list[str] = option([], "Also send the log to tensorboard or wandb.")
+    sample_every: int = option(200, "Updates between printed samples; 0 prints none.")
+    dtype: str | None = option(
+        None, "Compute in float32 or bfloat16; by default whichever is faster on this processor."
+    )
+    device: str | None = option(None, "cpu or cuda; by default the value of LLMCORE_DEVICE, else cpu.")
+    threads: int | None = option(
+        None, "Number of threads; by default all that the process may use. Results do not depend on it."
+    )
 
     def __post_init__(self):
         for f in dataclasses.fields(self):
             setattr(self, f.name, checked(f.name, getattr(self, f.name), f.type))
         self._derive()
-        positive = ("steps", "batch_size", "accumulation", "keep", "layers", "width", "heads")
         for name in (f.name for f in dataclasses.fields(self)):
             value = getattr(self, name)
-            if name in positive and value < (0 if name == "steps" and hasattr(self, "epochs") else 1):
+            if name in self.at_least_one and value < 1:
                 raise ValueError(f"[config] expected {name} >= 1, got {value}")
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 if isinstance(value, float) and not math.isfinite(value):
@@ -76,8 +93,8 @@ class LoopConfig:
                 raise ValueError(f"[config] expected {name} < 1, got {getattr(self, name)}")
         if self.decay > 1:
             raise ValueError(f"[config] expected decay in [0, 1], got {self.decay}")
-        one_of("optimizer", self.optimizer, ("adamw", "muon", "lion", "sgd"))
-        one_of("schedule", self.schedule, ("cosine", "linear", "constant", "wsd"))
+        one_of("optimizer", self.optimizer, OPTIMIZERS)
+        one_of("schedule", self.schedule, SCHEDULES)
         for name in self.log_to:
             one_of("log_to", name, ("tensorboard", "wandb"))
         if self.min_lr_ratio > 1:
@@ -90,15 +107,15 @@ class LoopConfig:
             raise ValueError(f"[config] expected threads from 1 to 1024, got {self.threads}")
 
     def _derive(self) -> None:
-        """Give what follows from other fields."""
+        """Set the fields that follow from others."""
 
     def warmup_updates(self) -> int:
-        """`warmup`, or what it is by default for as many steps as there are now."""
+        """Return `warmup`, or its default for the present number of steps."""
         return min(self.default_warmup, self.steps // 2) if self.warmup is None else self.warmup
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]):
-        """From names and values. ValueError names what is unknown."""
+        """Return the configuration with these values. Raises ValueError for an unknown name."""
         known = {f.name for f in dataclasses.fields(cls)}
         for name in values:
             if name not in known:
@@ -107,14 +124,14 @@ class LoopConfig:
 
     @classmethod
     def read_yaml(cls, path: str | os.PathLike) -> dict[str, Any]:
-        """The names and values of a YAML file; dashes in names count as underscores."""
+        """Return the names and values of a YAML file; dashes in names count as underscores."""
         import yaml
 
         try:
             with open(path, encoding="utf-8") as file:
                 values = yaml.safe_load(file) or {}
         except FileNotFoundError:
-            raise FileNotFoundError(f"[config] expected a YAML file, got {path}, which is not there") from None
+            raise FileNotFoundError(f"[config] expected a YAML file, got {path}, which does not exist") from None
         except RecursionError:
             raise ValueError(f"[config] {path}: expected YAML, got one that is nested too deeply") from None
         except (yaml.YAMLError, ValueError, OSError) as e:  # ValueError: not UTF-8, a date or a number that cannot be
@@ -126,35 +143,37 @@ class LoopConfig:
 
 @dataclass
 class PretrainConfig(LoopConfig):
-    """A language model from raw text."""
+    """Pretraining: a language model from raw text."""
+
+    at_least_one: ClassVar[tuple[str, ...]] = (*LoopConfig.at_least_one, "layers", "width", "heads")
 
     data: str | list[str] = option(
         "python-docs",
-        "python-docs, or a text file, JSONL, parquet, folder or glob, a directory that `llmcore tokenize --out` made, or "
-        "nanoGPT's or llm.c's .bin.",
+        "Training text: python-docs; a text, JSONL or parquet file; a folder or glob; a directory that `llmcore tokenize "
+        "--out` wrote; or a .bin file of nanoGPT or llm.c.",
     )
     weights: list[float] = option(
-        [], "How often each of several --data comes, in any unit; by default they are one text."
+        [], "Sampling weight of each --data, in any unit; by default all of them are read as one text."
     )
-    isolate: bool = option(False, "Keep documents in a row apart: none sees another.")
-    field: str = option("text", "The field of JSONL, or column of parquet, that holds the text.")
-    validation_fraction: float = option(0.1, "Part of the text that is held out (of shards, at most 16 MB).")
-    tokenizer: str | None = option(None, "A tokenizer.json to use; by default one is trained on the text.")
-    vocab_size: int = option(4096, "Vocabulary of the tokenizer that is trained.")
-    pattern: str = option("cl100k", "How that tokenizer cuts text into pieces.")
-    architecture: str = option("gpt2", "gpt2 or llama.")
-    context: int = option(256, "Tokens the model sees at once.")
-    depth: int = option(6, "The size as one number: what is 0 below follows from it.")
-    layers: int = option(0, "Transformer blocks; 0: depth.")
-    width: int = option(0, "Size of the residual stream; 0: 64 x depth.")
-    heads: int = option(0, "Attention heads; 0: width / 64.")
+    isolate: bool = option(False, "Stop attention at document boundaries.")
+    field: str = option("text", "JSONL field or parquet column that holds the text.")
+    validation_fraction: float = option(0.1, "Fraction of the text that is held out (of shards, at most 16 MB).")
+    tokenizer: str | None = option(None, "Tokenizer to use (tokenizer.json); by default one is trained on the text.")
+    vocab_size: int = option(4096, "Vocabulary size of the tokenizer that is trained.")
+    pattern: str = option("cl100k", "Pattern by which that tokenizer splits text into pieces.")
+    architecture: str = option("gpt2", "Architecture: gpt2 or llama.")
+    context: int = option(256, "Context length in tokens.")
+    depth: int = option(6, "Model size as one number: the options below that are 0 follow from it.")
+    layers: int = option(0, "Number of transformer blocks; 0: depth.")
+    width: int = option(0, "Width of the residual stream; 0: 64 x depth.")
+    heads: int = option(0, "Number of attention heads; 0: width / 64.")
     lr: float = option(0.0, "Peak learning rate; 0: 1e-3 at depth 6, less for wider models.")
-    batch_size: int = option(0, "Sequences in one micro-batch; 0: 16, more for deeper models.")
-    kv_heads: int | None = option(None, "Key/value heads (llama); by default as many as heads.")
-    sample_prompts: list[str] = option(["The function returns", "If the file"], "Prompts of the samples.")
-    sample_tokens: int = option(40, "Length of a sample.")
+    batch_size: int = option(0, "Sequences per micro-batch; 0: 16, more for deeper models.")
+    kv_heads: int | None = option(None, "Number of key/value heads (llama); by default the same as heads.")
+    sample_prompts: list[str] = option(["The function returns", "If the file"], "Prompts for the samples.")
+    sample_tokens: int = option(40, "Length of a sample in tokens.")
     watch: list[str] = option(
-        [], 'Words whose vectors are recorded a hundred times, for `llmcore plot --words`: a group ("king queen").'
+        [], 'Record the vectors of a group of words ("king queen") a hundred times, for `llmcore plot --words`.'
     )
 
     def _derive(self) -> None:
@@ -163,9 +182,9 @@ class PretrainConfig(LoopConfig):
         self.layers = self.layers or self.depth
         self.width = self.width or 64 * self.depth
         self.heads = self.heads or max(1, self.width // 64)
-        # Of AdamW, GPT-3's table (Brown et al. 2020) gives 6e-4 at width 768 and falls as fast; it is for larger batches.
+        # GPT-3's table for AdamW (Brown et al. 2020) has 6e-4 at width 768 and falls as fast; it is for larger batches.
         self.lr = self.lr or round(1e-3 * min(2.0, (384 / max(1, self.width)) ** 0.75), 6)
-        # The batch that pays grows with what a model can learn (McCandlish et al. 2018).
+        # The useful batch size grows with what a model can learn (McCandlish et al. 2018).
         self.batch_size = self.batch_size or 16 * max(1, round(self.depth / 6))
 
     def __post_init__(self):
@@ -180,49 +199,49 @@ class PretrainConfig(LoopConfig):
             raise ValueError(f"[config] expected words in every group to watch, got {self.watch}")
         if self.kv_heads is not None and self.kv_heads < 1:
             raise ValueError(f"[config] expected kv_heads >= 1, got {self.kv_heads}")
-        if self.architecture not in ("gpt2", "llama"):
-            raise ValueError(f"[config] expected architecture 'gpt2' or 'llama', got {self.architecture!r}")
+        one_of("architecture", self.architecture, ("gpt2", "llama"))
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"[config] expected validation_fraction in (0, 1), got {self.validation_fraction}")
 
 
 @dataclass
 class FinetuneConfig(LoopConfig):
-    """What every stage has that begins with a model."""
+    """The settings that all stages share which start from a model."""
 
     default_warmup: ClassVar[int] = 10
+    at_least_one: ClassVar[tuple[str, ...]] = ("batch_size", "accumulation", "keep")  # 0 steps: see epochs
 
-    model: str = option("sft", "The model to begin with: a directory, a .gguf file or a pulled name.")
-    data: str | list[str] = option("python-qa", "JSONL or parquet.")
-    epochs: float = option(1.0, "How often all rows are learned, where --steps says nothing.")
-    steps: int = option(0, "Parameter updates; 0: as many as the epochs take.")
-    context: int = option(0, "Longest row in tokens; longer ones are cut. 0: as the model's, at most 512.")
-    validation_fraction: float = option(0.05, "Part of the rows that is held out (of groups, where rows have one).")
-    bad_rows: str = option("error", "What a row that cannot be used is: an error, or something to skip and count.")
-    sample_tokens: int = option(60, "Length of a sample.")
-    lora_rank: int = option(0, "Train adapters of this rank (LoRA) and leave the model as it is; 0 trains all of it.")
-    lora_alpha: float = option(16.0, "What adapters learn counts alpha / rank.")
-    lora_dropout: float = option(0.0, "Part of what adapters read that is left out while they are trained.")
+    model: str = option("sft", "Starting model: a directory, a .gguf file or a pulled name.")
+    data: str | list[str] = option("python-qa", "JSONL or parquet files.")
+    epochs: float = option(1.0, "Passes over the data, if --steps is 0.")
+    steps: int = option(0, "Number of parameter updates; 0: as many as the epochs take.")
+    context: int = option(0, "Maximum tokens per row; longer rows are cut. 0: the model's context, at most 512.")
+    validation_fraction: float = option(
+        0.05, "Fraction of the rows that is held out (of the groups, if rows have one)."
+    )
+    bad_rows: str = option("error", "What to do with a malformed row: error stops, skip drops and counts it.")
+    sample_tokens: int = option(60, "Length of a sample in tokens.")
+    lora_rank: int = option(0, "Train LoRA adapters of this rank and freeze the model; 0 trains all weights.")
+    lora_alpha: float = option(16.0, "LoRA alpha: adapters are scaled by alpha / rank.")
+    lora_dropout: float = option(0.0, "Dropout on the input of the adapters.")
     lora_targets: list[str] = option(
-        ["all-linear"], "Layers that get adapters, by the ends of their names (q_proj), or all-linear."
+        ["all-linear"], "Layers that get adapters: endings of their names (such as q_proj), or all-linear."
     )
     quantize: str = option(
         "none",
-        "Keep the frozen weights of a LoRA run small in memory (QLoRA): int8, int4, or stored (as they are in the file).",
+        "Quantize the frozen weights of a LoRA run in memory (QLoRA): int8, int4, or stored (as they are in the file).",
     )
-    batch_size: int = option(8, "Rows in one micro-batch.")
-    weight_decay: float = option(0.0, "Decay of matrices, a learning rate of 1.")
+    batch_size: int = option(8, "Rows per micro-batch.")
+    weight_decay: float = option(0.0, "Weight decay of matrices; multiplied by the learning rate.")
 
     def __post_init__(self):
         super().__post_init__()
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"[config] expected validation_fraction in [0, 1), got {self.validation_fraction}")
         if not self.steps and not self.epochs:
-            raise ValueError("[config] expected steps or epochs > 0, got 0 of both")
-        if self.bad_rows not in ("error", "skip"):
-            raise ValueError(f"[config] expected bad_rows error or skip, got {self.bad_rows!r:.100}")
-        if self.quantize not in ("none", "int8", "int4", "stored"):
-            raise ValueError(f"[config] expected quantize none, int8, int4 or stored, got {self.quantize!r:.100}")
+            raise ValueError("[config] expected steps or epochs > 0, got 0 for both")
+        one_of("bad_rows", self.bad_rows, ("error", "skip"))
+        one_of("quantize", self.quantize, ("none", "int8", "int4", "stored"))
         if self.quantize != "none" and not self.lora_rank:
             raise ValueError("[config] expected lora_rank with quantize: quantized weights are not trained")
         if not self.lora_alpha:
@@ -235,37 +254,34 @@ class FinetuneConfig(LoopConfig):
 
 @dataclass
 class SFTConfig(FinetuneConfig):
-    """A model that answers, from one that continues texts: supervised fine-tuning."""
+    """Supervised fine-tuning: a model that answers, from one that continues texts."""
 
-    model: str = option("run", "The model to begin with: a directory, a .gguf file or a pulled name.")
+    model: str = option("run", "Starting model: a directory, a .gguf file or a pulled name.")
     data: str | list[str] = option(
-        "python-qa", "python-qa, or JSONL or parquet with messages, prompt and completion, or text."
+        "python-qa", "python-qa, or JSONL or parquet files with messages, with prompt and completion, or with text."
     )
-    packing: bool = option(True, "Put several examples in a row; they do not see each other.")
-    out: str = option("sft", "Directory of the run: model, tokenizer, log, checkpoints.")
-    lr: float = option(2e-5, "Peak learning rate (with LoRA, about ten times as much).")
+    packing: bool = option(True, "Pack several examples into one row; they do not attend to each other.")
+    out: str = option("sft", "Directory of the run: model, tokenizer, log and checkpoints.")
+    lr: float = option(2e-5, "Peak learning rate (about ten times as high with LoRA).")
 
 
 @dataclass
 class DPOConfig(FinetuneConfig):
-    """A model that prefers better answers, from one that answers: direct preference optimisation and its relatives."""
+    """Direct preference optimisation and related losses: a model that prefers better answers."""
 
-    model: str = option("sft", "The model to begin with, and to stay near: a directory, .gguf file or pulled name.")
-    data: str | list[str] = option("prefer.jsonl", "JSONL or parquet with prompt, chosen and rejected.")
-    loss_type: str = option(
-        "sigmoid",
-        "sigmoid (DPO), hinge, ipo, robust, exo_pair, nca_pair, bco_pair, sppo_hard, apo_zero, apo_down, discopop, "
-        "sigmoid_norm, simpo or orpo.",
-    )
-    beta: float = option(0.1, "How dear it is to leave the model to begin with.")
-    label_smoothing: float = option(0.0, "How often a pair is thought to be the wrong way round.")
-    gamma: float = option(0.5, "SimPO's margin.")
-    out: str = option("dpo", "Directory of the run: model, tokenizer, log, checkpoints.")
-    batch_size: int = option(8, "Pairs in one micro-batch.")
-    lr: float = option(1e-6, "Peak learning rate (with LoRA, about ten times as much).")
+    model: str = option("sft", "Starting and reference model: a directory, a .gguf file or a pulled name.")
+    data: str | list[str] = option("prefer.jsonl", "JSONL or parquet files with prompt, chosen and rejected.")
+    loss_type: str = option("sigmoid", f"Loss function: {either(PAIR_LOSSES)}; sigmoid is the original DPO.")
+    beta: float = option(0.1, "Strength of the pull toward the starting model (beta).")
+    label_smoothing: float = option(0.0, "Assumed fraction of mislabelled pairs (label smoothing).")
+    gamma: float = option(0.5, "Margin of SimPO.")
+    out: str = option("dpo", "Directory of the run: model, tokenizer, log and checkpoints.")
+    batch_size: int = option(8, "Pairs per micro-batch.")
+    lr: float = option(1e-6, "Peak learning rate (about ten times as high with LoRA).")
 
     def __post_init__(self):
         super().__post_init__()
+        one_of("loss_type", self.loss_type, PAIR_LOSSES)
         if self.beta == 0:
             raise ValueError("[config] expected beta > 0, got 0")
         if self.label_smoothing >= 0.5:
@@ -274,16 +290,18 @@ class DPOConfig(FinetuneConfig):
 
 @dataclass
 class KTOConfig(FinetuneConfig):
-    """A model that prefers better answers, from single answers that are good or bad."""
+    """Kahneman-Tversky optimisation: a model that prefers better answers, from single answers labelled good or bad."""
 
-    model: str = option("sft", "The model to begin with, and to stay near: a directory, .gguf file or pulled name.")
-    data: str | list[str] = option("answers.jsonl", "JSONL or parquet with prompt, completion and label, or pairs.")
-    beta: float = option(0.1, "How dear it is to leave the model to begin with.")
-    desirable_weight: float = option(1.0, "What a good answer counts.")
-    undesirable_weight: float = option(1.0, "What a bad answer counts.")
-    out: str = option("kto", "Directory of the run: model, tokenizer, log, checkpoints.")
-    batch_size: int = option(8, "Answers in one micro-batch.")
-    lr: float = option(1e-6, "Peak learning rate (with LoRA, about ten times as much).")
+    model: str = option("sft", "Starting and reference model: a directory, a .gguf file or a pulled name.")
+    data: str | list[str] = option(
+        "answers.jsonl", "JSONL or parquet files with prompt, completion and label, or pairs as for dpo."
+    )
+    beta: float = option(0.1, "Strength of the pull toward the starting model (beta).")
+    desirable_weight: float = option(1.0, "Weight of good answers.")
+    undesirable_weight: float = option(1.0, "Weight of bad answers.")
+    out: str = option("kto", "Directory of the run: model, tokenizer, log and checkpoints.")
+    batch_size: int = option(8, "Answers per micro-batch.")
+    lr: float = option(1e-6, "Peak learning rate (about ten times as high with LoRA).")
 
     def __post_init__(self):
         super().__post_init__()
@@ -293,47 +311,56 @@ class KTOConfig(FinetuneConfig):
 
 @dataclass
 class RewardConfig(FinetuneConfig):
-    """A model that says how good an answer is, from pairs of which one is preferred."""
+    """A reward model: how good an answer is, learned from pairs of answers of which one is preferred."""
 
-    model: str = option("sft", "The model to begin with: a directory, a .gguf file or a pulled name.")
-    data: str | list[str] = option("prefer.jsonl", "JSONL or parquet with prompt, chosen, rejected, maybe margin.")
-    centering: float = option(0.01, "What keeps the rewards of a pair around 0 together.")
-    out: str = option("reward", "Directory of the run: model, tokenizer, log, checkpoints.")
-    batch_size: int = option(8, "Pairs in one micro-batch.")
-    lr: float = option(1e-5, "Peak learning rate (with LoRA, about ten times as much).")
+    model: str = option("sft", "Starting model: a directory, a .gguf file or a pulled name.")
+    data: str | list[str] = option(
+        "prefer.jsonl", "JSONL or parquet files with prompt, chosen, rejected and optionally margin."
+    )
+    centering: float = option(0.01, "Penalty that keeps the two rewards of a pair centred on zero.")
+    out: str = option("reward", "Directory of the run: model, tokenizer, log and checkpoints.")
+    batch_size: int = option(8, "Pairs per micro-batch.")
+    lr: float = option(1e-5, "Peak learning rate (about ten times as high with LoRA).")
 
 
 @dataclass
 class PolicyConfig(FinetuneConfig):
-    """What the stages have in which a model writes and is rewarded."""
+    """The settings that the stages share in which a model writes answers and is rewarded."""
 
     default_warmup: ClassVar[int] = 5
 
-    model: str = option("sft", "The model to begin with, and to stay near: a directory, .gguf file or pulled name.")
-    data: str | list[str] = option("arithmetic", "arithmetic, python-qa, or JSONL or parquet with prompt.")
+    model: str = option("sft", "Starting and reference model: a directory, a .gguf file or a pulled name.")
+    data: str | list[str] = option("arithmetic", "arithmetic, python-qa, or JSONL or parquet files with prompt.")
     rewards: list[str] = option(
         ["arithmetic"],
-        "What an answer is worth: arithmetic, valid_python, length, FILE.py:FUNCTION, or the folder of a reward model.",
+        "Reward function: arithmetic, valid_python, length, FILE.py:FUNCTION, or the directory of a reward model.",
     )
-    reward_weights: list[float] = option([], "What each reward counts; by default 1.")
-    max_tokens: int = option(64, "Tokens of an answer at most.")
-    temperature: float = option(1.0, "Of the answers that are drawn.")
-    top_p: float = option(1.0, "Of the answers that are drawn; 1 is off.")
-    top_k: int = option(0, "Of the answers that are drawn; 0 is off.")
-    bad_rows: str = option("error", "What rows, and rewards that fail, are: an error, or something to skip and count.")
-    lr: float = option(1e-6, "Peak learning rate (with LoRA, about ten times as much).")
-    batch_size: int = option(8, "Answers in one micro-batch.")
-    accumulation: int = option(4, "Micro-batches in one update.")
+    reward_weights: list[float] = option([], "Weight of each reward; by default 1.")
+    max_tokens: int = option(64, "Maximum tokens per answer.")
+    temperature: float = option(1.0, "Sampling temperature of the answers.")
+    top_p: float = option(1.0, "Nucleus (top-p) sampling of the answers; 1 disables it.")
+    top_k: int = option(0, "Top-k sampling of the answers; 0 disables it.")
+    bad_rows: str = option(
+        "error", "What to do with a malformed row or a failing reward: error stops, skip drops and counts it."
+    )
+    lr: float = option(1e-6, "Peak learning rate (about ten times as high with LoRA).")
+    batch_size: int = option(8, "Answers per micro-batch.")
+    accumulation: int = option(4, "Micro-batches per update.")
 
     @property
     def together(self) -> int:
-        """Answers in one update."""
+        """Answers per update."""
         return self.batch_size * self.accumulation
+
+    @property
+    def prompts(self) -> int:
+        """Prompts per update."""
+        return self.together
 
     def __post_init__(self):
         super().__post_init__()
         if self.temperature == 0:
-            raise ValueError("[config] expected temperature > 0, got 0: answers that are all alike teach nothing")
+            raise ValueError("[config] expected temperature > 0, got 0: answers that are all the same teach nothing")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"[config] expected top_p in (0, 1], got {self.top_p}")
         if not 0 < self.max_tokens < (self.context or math.inf):
@@ -346,23 +373,26 @@ class PolicyConfig(FinetuneConfig):
 
 @dataclass
 class GRPOConfig(PolicyConfig):
-    """A model that is rewarded for its answers, each against the others to the same prompt: group relative policy
-    optimisation and its relatives."""
+    """Group relative policy optimisation and related losses: a model is rewarded for its answers, each compared with the
+    others to the same prompt."""
 
-    group: int = option(8, "Answers to a prompt.")
-    updates: int = option(1, "Updates from the same answers.")
-    loss_type: str = option("dapo", "grpo, bnpo, dapo, dr_grpo, cispo or gspo.")
-    beta: float = option(0.0, "How dear it is to leave the model to begin with; 0 keeps no copy of it.")
-    epsilon: float = option(0.2, "How far a token's probability may move before the gain is cut.")
-    epsilon_high: float | None = option(None, "The same upwards; by default epsilon (cispo: 5).")
-    out: str = option("grpo", "Directory of the run: model, tokenizer, log, checkpoints.")
+    group: int = option(8, "Answers per prompt.")
+    updates: int = option(1, "Updates per batch of answers.")
+    loss_type: str = option("dapo", f"Loss function: {either(GRPO_LOSSES)}.")
+    beta: float = option(
+        0.0, "KL penalty against the starting (reference) model; 0 disables it and keeps no reference copy."
+    )
+    epsilon: float = option(0.2, "Clipping range of the probability ratio of a token.")
+    epsilon_high: float | None = option(None, "Upper clipping range; by default epsilon (cispo: 5).")
+    out: str = option("grpo", "Directory of the run: model, tokenizer, log and checkpoints.")
+
+    @property
+    def prompts(self) -> int:
+        return self.together // self.group
 
     def __post_init__(self):
         super().__post_init__()
-        if self.loss_type not in ("grpo", "bnpo", "dapo", "dr_grpo", "cispo", "gspo"):
-            raise ValueError(
-                f"[config] expected loss_type grpo, bnpo, dapo, dr_grpo, cispo or gspo, got {self.loss_type!r:.100}"
-            )
+        one_of("loss_type", self.loss_type, GRPO_LOSSES)
         if self.updates < 1:
             raise ValueError(f"[config] expected updates >= 1, got {self.updates}")
         if self.group < 2 or self.together % self.group:
@@ -374,26 +404,27 @@ class GRPOConfig(PolicyConfig):
 
 @dataclass
 class PPOConfig(PolicyConfig):
-    """A model that is rewarded for its answers and learns to foresee the reward: proximal policy optimisation."""
+    """Proximal policy optimisation: a model is rewarded for its answers and learns to predict the reward."""
 
-    updates: int = option(4, "Updates from the same answers.")
-    kl: float = option(0.05, "How dear it is to leave the model to begin with, a token.")
-    kl_estimator: str = option("k1", "k1, log p - log ref, or k3, which is never negative (Schulman 2020).")
-    clip: float = option(0.2, "How far a token's probability may move before the gain is cut.")
-    value_clip: float = option(0.2, "How far a value may move at a time.")
-    value_weight: float = option(0.1, "What the loss of the values counts.")
-    gamma: float = option(1.0, "What a reward counts a token earlier.")
-    lam: float = option(0.95, "Lambda of the generalised advantages: 0 trusts the values, 1 the rewards.")
-    temperature: float = option(0.7, "Of the answers that are drawn.")
-    lr: float = option(3e-6, "Peak learning rate (with LoRA, about ten times as much).")
-    out: str = option("ppo", "Directory of the run: model, tokenizer, log, checkpoints.")
+    updates: int = option(4, "Updates per batch of answers.")
+    kl: float = option(0.05, "KL penalty per token against the starting (reference) model.")
+    kl_estimator: str = option(
+        "k1", "KL estimator: k1 (log p - log ref) or k3, which is never negative (Schulman 2020)."
+    )
+    clip: float = option(0.2, "Clipping range of the probability ratio of a token.")
+    value_clip: float = option(0.2, "Clipping range of the change of a value.")
+    value_weight: float = option(0.1, "Weight of the value loss.")
+    gamma: float = option(1.0, "Discount factor per token.")
+    lam: float = option(0.95, "Lambda of generalised advantage estimation: 0 trusts the values, 1 the rewards.")
+    temperature: float = option(0.7, "Sampling temperature of the answers.")
+    lr: float = option(3e-6, "Peak learning rate (about ten times as high with LoRA).")
+    out: str = option("ppo", "Directory of the run: model, tokenizer, log and checkpoints.")
 
     def __post_init__(self):
         super().__post_init__()
         if self.updates < 1:
             raise ValueError(f"[config] expected updates >= 1, got {self.updates}")
-        if self.kl_estimator not in ("k1", "k3"):
-            raise ValueError(f"[config] expected kl_estimator k1 or k3, got {self.kl_estimator!r:.100}")
+        one_of("kl_estimator", self.kl_estimator, ("k1", "k3"))
         for name in ("gamma", "lam"):
             if getattr(self, name) > 1:
                 raise ValueError(f"[config] expected {name} in [0, 1], got {getattr(self, name)}")

@@ -1,4 +1,4 @@
-"""Weights averaged over training, which are better than the last ones while the learning rate is high."""
+"""Averaged weights, which are better than the last ones while the learning rate is high."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from llmcore.nn import Parameter
 
 class EMA:
     """An exponential moving average of parameters, e ← e + (1 − d)(p − e), with d = min(decay, (1 + t) / (10 + t)) after t
-    updates: the first weights are soon forgotten."""
+    updates, so that the first weights are soon forgotten."""
 
     def __init__(self, parameters: Mapping[str, Parameter], decay: float):
         self.parameters, self.decay = dict(parameters), decay
         self._values = {name: _copy(p) for name, p in self.parameters.items()}
 
     def update(self, updates: int) -> None:
-        """After so many updates of the parameters."""
+        """Take the parameters in, after so many updates."""
         decay = min(self.decay, (1 + updates) / (10 + updates))
         for name, p in self.parameters.items():
-            _core.momentum(p.array, self._values[name], decay, False, 1.0)  # m ← d m + (1 − d) p
+            _blend(self._values[name], p.array, decay)
 
     @contextmanager
     def applied(self):
-        """The parameters have the averaged values within, their own again behind."""
+        """Give the parameters the averaged values, and their own again afterwards."""
         own = {name: _copy(p) for name, p in self.parameters.items()}
         self._put(self._values)
         try:
@@ -42,17 +42,22 @@ class EMA:
             p.updated()
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """`ema.<name>`, views, of a GPU's copies."""
+        """Return the averages as `ema.<name>`: views, or copies if they are on a GPU."""
         return {f"ema.{name}": values.numpy() for name, values in self._values.items()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """The reverse. ValueError names what does not fit."""
+        """Load what `state_dict` returned. Raises ValueError that names what does not fit."""
         for name, mine in self._values.items():
             key = f"ema.{name}"
             found = np.shape(state[key]) if key in state else None
             if found != mine.shape:
                 raise ValueError(f"[average] expected {key} of shape {mine.shape}, got {found}")
             fill(mine, state[key])
+
+
+def _blend(average: _core.Array, values: _core.Array, decay: float) -> None:
+    """Set average ← decay · average + (1 − decay) · values, which is what the momentum kernel does without Nesterov."""
+    _core.momentum(values, average, decay, False, 1.0)
 
 
 def _copy(p: Parameter) -> _core.Array:

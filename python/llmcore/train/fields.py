@@ -1,27 +1,34 @@
-"""Fields of configurations: how they are declared, and what may stand in them."""
+"""Fields of configurations: how they are declared and checked."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import field
 
 
 def option(default, help: str, **metadata):
-    """A field with the sentence that `--help` shows."""
+    """Declare a field with the sentence that `--help` shows."""
     metadata["help"] = help
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
-def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+def either(names: Sequence[str]) -> str:
+    """Return names as "a, b or c"."""
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def one_of(name: str, value: str, known: Sequence[str]) -> None:
+    """Raise ValueError unless a field has one of the known values."""
     if value not in known:
-        raise ValueError(f"[config] expected {name} {', '.join(known[:-1])} or {known[-1]}, got {value!r:.100}")
+        raise ValueError(f"[config] expected {name} {either(known)}, got {value!r:.100}")
 
 
 def checked(name: str, value, annotation: str):
-    """A value of the annotated type; whole floats serve as integers and integers as floats, as YAML writes them."""
+    """Return a value as the annotated type: as in YAML, whole floats count as integers and integers as floats."""
     kinds = {part.strip() for part in annotation.split("|")}
     if value is None and "None" in kinds:
         return None
@@ -44,6 +51,6 @@ def checked(name: str, value, annotation: str):
     elif "list[str]" in kinds and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
         return list(value)
     wanted = " or ".join(sorted(kinds - {"None"}))
-    # Only what is short for sure: a few lines of YAML can mean a list of billions.
+    # Only what is certainly short: a few lines of YAML can mean a list of billions.
     got = repr(value)[:100] if isinstance(value, (str, int, float)) else type(value).__name__
     raise TypeError(f"[config] expected {name} of type {wanted}, got {got}")

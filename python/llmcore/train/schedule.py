@@ -1,4 +1,4 @@
-"""Learning rates."""
+"""Learning-rate schedules."""
 
 import math
 
@@ -8,11 +8,11 @@ SCHEDULES = ("cosine", "linear", "constant", "wsd")
 def learning_rate(
     schedule: str, step: int, steps: int, peak: float, warmup: int = 0, min_ratio: float = 0.0, decay: float = 0.2
 ) -> float:
-    """Of an update: linear warm-up over `warmup` of them, then by the schedule.
+    """Return the learning rate of an update: linear warm-up over `warmup` updates, then the schedule.
 
     cosine: half a cosine down to peak · min_ratio (Loshchilov & Hutter 2016). linear: a straight line to the same.
-    constant: the peak. wsd: the peak, and a straight line down in the last `decay` of all steps (warm-up, stable, decay;
-    Hu et al. 2024): a run may be made longer before it comes down.
+    constant: the peak. wsd: the peak, and a straight line down in the last fraction `decay` of all steps (warm-up, stable, decay;
+    Hu et al. 2024), so that a run can be made longer before the decay.
     """
     if step < warmup:
         return peak * (step + 1) / warmup

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,18 +12,13 @@ from llmcore._tensor import Tensor
 from llmcore.data.evaluation import IGNORED
 from llmcore.data.examples import ExampleBatch
 from llmcore.generate import LanguageModel
+from llmcore.losses.names import REFERENCE_FREE_LOSSES
 from llmcore.losses.pointwise import sequence_logps, total
 from llmcore.train import loop
 from llmcore.train.config import DPOConfig
 from llmcore.train.report import Report
 from llmcore.train.stages import finetune
-from llmcore.train.stages.pairs import PairBatches, pair_of
-
-LOSSES = (
-    "sigmoid", "hinge", "ipo", "robust", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "apo_zero", "apo_down",
-    "discopop", "sigmoid_norm", "simpo", "orpo",
-)  # fmt: skip
-_WITHOUT_REFERENCE = ("simpo", "orpo")
+from llmcore.train.stages.pairs import Figures, PairBatches, PairStage
 
 
 @loop.on_config_device
@@ -36,8 +31,6 @@ def dpo(
     begin alike). The log-probabilities of the model to begin with are computed once, before the first update. The log has
     TRL's names. Raises as `sft` does.
     """
-    if config.loss_type not in LOSSES:
-        raise ValueError(f"[dpo] expected loss_type one of {', '.join(LOSSES)}, got {config.loss_type!r}")
     report = loop.prepare_run(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
         lm = finetune.open_model(config)
@@ -64,25 +57,21 @@ def logps(lm: LanguageModel, batch: ExampleBatch) -> Tensor:
     return sequence_logps(lm.model.loss(batch.inputs, batch.targets, "none", batch.starts))
 
 
-class DPOStage(finetune.FinetuneStage):
+class DPOStage(PairStage):
     """The stage: pairs, the loss of each."""
 
     name = "dpo"
 
     def __init__(self, config: DPOConfig, lm: LanguageModel, report: Report):
-        super().__init__(config, lm)
+        super().__init__(config, lm, report)
         self.config = config
-        rows = finetune.read(config, self.name, lambda row: pair_of(lm, row, config.context), report)
-        self.digest = rows.digest
-        self.train, self.held_out = PairBatches(rows.train, config), PairBatches(rows.held_out, config)
-        self.prompts = [p.chosen.prompt for p in rows.held_out]
+        self.prompts = [p.chosen.prompt for p in self.held_out.pairs]
         self._reference = [self._of_reference(pairs) for pairs in (self.train, self.held_out)]
-        self._seen: list[dict[str, np.ndarray]] = []
 
     def _of_reference(self, pairs: PairBatches) -> np.ndarray:
         """The log-probability of each example under the model to begin with."""
         found = np.zeros(2 * len(pairs.pairs), np.float32)
-        if self.config.loss_type not in _WITHOUT_REFERENCE:
+        if self.config.loss_type not in REFERENCE_FREE_LOSSES:
             with autograd.no_grad():
                 for numbers in pairs.in_order(self.config.batch_size):
                     found[pairs.rows(numbers)] = logps(self.language_model, pairs.of(numbers)).numpy()
@@ -102,7 +91,10 @@ class DPOStage(finetune.FinetuneStage):
         self._seen.append(figures)
         return total(values), len(batch.reference) // 2
 
-    def _losses(self, batch: PairBatch) -> tuple[Tensor, dict[str, np.ndarray]]:
+    def held_out_losses(self, numbers: Sequence[int]) -> tuple[Tensor, Figures]:
+        return self._losses(self._batch(self.held_out, self._reference[1], numbers))
+
+    def _losses(self, batch: PairBatch) -> tuple[Tensor, Figures]:
         c, n = self.config, len(batch.reference) // 2
         policy = logps(self.language_model, batch.rows)
         chosen, rejected = ops.split(policy, [n, n], dim=0)
@@ -118,7 +110,7 @@ class DPOStage(finetune.FinetuneStage):
                 chosen, rejected, reference_c, reference_r, c.beta, c.loss_type, c.label_smoothing, n_c, n_r
             )
         p_c, p_r = np.array(chosen.numpy()), np.array(rejected.numpy())
-        scale = (1 / n_c, 1 / n_r) if c.loss_type in ("simpo", "orpo") else (1.0, 1.0)
+        scale = (1 / n_c, 1 / n_r) if c.loss_type in REFERENCE_FREE_LOSSES else (1.0, 1.0)
         rewards_c, rewards_r = c.beta * scale[0] * (p_c - reference_c), c.beta * scale[1] * (p_r - reference_r)
         return values, {
             "rewards/chosen": rewards_c,
@@ -128,22 +120,3 @@ class DPOStage(finetune.FinetuneStage):
             "logps/chosen": p_c,
             "logps/rejected": p_r,
         }
-
-    def figures(self) -> Mapping[str, float]:
-        seen, self._seen = self._seen, []
-        return means(seen)
-
-    def evaluate(self) -> Mapping[str, float]:
-        seen, values = [], []
-        with autograd.no_grad():
-            for numbers in self.held_out.in_order(self.config.batch_size):
-                loss, figures = self._losses(self._batch(self.held_out, self._reference[1], numbers))
-                seen.append(figures)
-                values.append(loss.numpy())
-        if not values:
-            return {}
-        return {"val/loss": float(np.concatenate(values).mean())} | {f"val/{k}": v for k, v in means(seen).items()}
-
-
-def means(seen: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
-    return {k: float(np.concatenate([s[k] for s in seen]).mean()) for k in seen[0]} if seen else {}

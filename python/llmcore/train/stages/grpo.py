@@ -11,7 +11,7 @@ import numpy as np
 from llmcore import losses, ops
 from llmcore._tensor import Tensor
 from llmcore.generate import LanguageModel
-from llmcore.models import CausalLM
+from llmcore.losses.names import GRPO_ANSWER_LOSSES
 from llmcore.train import loop
 from llmcore.train.config import GRPOConfig
 from llmcore.train.report import Report
@@ -20,7 +20,6 @@ from llmcore.train.stages.policy import PolicyStage
 from llmcore.train.stages.rewards import RewardFunction
 from llmcore.train.stages.rollouts import Rollouts, Task, agreement, fixed_logps, rollouts_of, token_logps
 
-_SEQUENCES = ("grpo", "gspo", "dr_grpo")  # are means over answers, the others over tokens
 _CISPO_HIGH = 5.0
 
 
@@ -77,18 +76,7 @@ class GRPOStage(PolicyStage):
     config: GRPOConfig
     experience: Experience | None = None
     experience_type = Experience
-
-    def __init__(
-        self,
-        config: GRPOConfig,
-        lm: LanguageModel,
-        reference: CausalLM | None,
-        report: Report,
-        rewards: Mapping[str, RewardFunction] | None = None,
-    ):
-        super().__init__(config, lm, report, config.together // config.group, rewards)
-        self._reference = reference
-        self._said = False
+    _said = False  # whether it was said that there is nothing to learn from
 
     def batches(self, step: int) -> Sequence[Batch]:
         fresh = step % self.config.updates == 0
@@ -133,8 +121,8 @@ class GRPOStage(PolicyStage):
             for name, value in agreement(found, known_logps, rows.mask).items():
                 self.note(name, value)
         reference = nothing
-        if self._reference is not None:
-            reference = fixed_logps(self._reference, rows, c.temperature, size)
+        if self.reference is not None:
+            reference = fixed_logps(self.reference, rows, c.temperature, size)
         return Experience(*rows, advantages.astype(np.float32), known_logps, reference)
 
     def tokens(self, batch: Batch) -> int:
@@ -152,7 +140,7 @@ class GRPOStage(PolicyStage):
         )  # fmt: skip
         self._measured(now, old, batch, mask)
         # Means of micro-batches, each as often as it has answers, or tokens: the mean of the whole update.
-        count = len(mask) if c.loss_type in _SEQUENCES else int(mask.sum())
+        count = len(mask) if c.loss_type in GRPO_ANSWER_LOSSES else int(mask.sum())
         return ops.mul(value, float(count)), count
 
     def _measured(self, now: np.ndarray, old: np.ndarray, batch: Batch, mask: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from llmcore import autograd, losses
 from llmcore._tensor import Tensor
 from llmcore.data.examples import Example, ExampleBatch, ExampleBatches
-from llmcore.data.rows import Row
+from llmcore.data.rows import Row, missing_fields
 from llmcore.generate import LanguageModel
 from llmcore.losses.pointwise import total
 from llmcore.train import loop
@@ -134,10 +134,7 @@ class KTOStage(finetune.FinetuneStage):
         elif "chosen" in fields and "rejected" in fields:
             answers = [({**fields, "completion": fields[name]}, name == "chosen") for name in ("chosen", "rejected")]
         else:
-            names = ", ".join(list(map(str, fields))[:6]) or "none"
-            raise ValueError(
-                f"expected prompt, completion and label, or prompt, chosen and rejected; the fields are: {names}"[:200]
-            )
+            raise missing_fields("prompt, completion and label, or prompt, chosen and rejected", fields)
         found = []
         for each, good in answers:
             kept: dict[str, Any] = {name: each[name] for name in ("prompt", "completion", "messages") if name in each}

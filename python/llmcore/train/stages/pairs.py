@@ -7,12 +7,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from llmcore import autograd
 from llmcore._sequences import common_prefix
+from llmcore._tensor import Tensor
 from llmcore.data.examples import Example, ExampleBatch, ExampleBatches
-from llmcore.data.rows import Row
+from llmcore.data.rows import Row, missing_fields
 from llmcore.generate import LanguageModel
 from llmcore.generate.chat.prompt import supervised_chat
 from llmcore.train.config import FinetuneConfig
+from llmcore.train.report import Report
+from llmcore.train.stages import finetune
 
 
 class Pair(NamedTuple):
@@ -48,8 +52,7 @@ def pair_of(lm: LanguageModel, row: Row, context: int) -> Pair:
 def _messages_of(fields: Mapping[str, Any]) -> tuple[list, list[list]]:
     """The messages before the answers, and those of the chosen and the rejected one."""
     if "chosen" not in fields or "rejected" not in fields:
-        names = ", ".join(list(map(str, fields))[:6]) or "none"
-        raise ValueError(f"expected prompt, chosen and rejected; the fields are: {names}"[:200])
+        raise missing_fields("prompt, chosen and rejected", fields)
     answers = [fields["chosen"], fields["rejected"]]
     prompt = fields.get("prompt")
     if isinstance(prompt, str):
@@ -96,3 +99,41 @@ class PairBatches:
     def in_order(self, size: int) -> list[list[int]]:
         """The numbers of all pairs, so many at a time."""
         return [list(range(i, min(i + size, len(self.pairs)))) for i in range(0, len(self.pairs), size)]
+
+
+Figures = dict[str, np.ndarray]  # by name: a number per pair
+
+
+class PairStage(finetune.FinetuneStage):
+    """A stage that learns from pairs of answers."""
+
+    def __init__(self, config: FinetuneConfig, lm: LanguageModel, report: Report):
+        super().__init__(config, lm)
+        self.batch_size = config.batch_size
+        rows = finetune.read(config, self.name, lambda row: pair_of(lm, row, config.context), report)
+        self.digest = rows.digest
+        self.train, self.held_out = PairBatches(rows.train, config), PairBatches(rows.held_out, config)
+        self._seen: list[Figures] = []
+
+    def held_out_losses(self, numbers: Sequence[int]) -> tuple[Tensor, Figures]:
+        """Return the losses and figures of these held-out pairs."""
+        raise NotImplementedError
+
+    def figures(self) -> Mapping[str, float]:
+        seen, self._seen = self._seen, []
+        return _means(seen)
+
+    def evaluate(self) -> Mapping[str, float]:
+        seen, values = [], []
+        with autograd.no_grad():
+            for numbers in self.held_out.in_order(self.batch_size):
+                losses, figures = self.held_out_losses(numbers)
+                seen.append(figures)
+                values.append(losses.numpy())
+        if not values:
+            return {}
+        return {"val/loss": float(np.concatenate(values).mean())} | {f"val/{k}": v for k, v in _means(seen).items()}
+
+
+def _means(seen: Sequence[Figures]) -> dict[str, float]:
+    return {k: float(np.concatenate([s[k] for s in seen]).mean()) for k in seen[0]} if seen else {}

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from llmcore.generate import LanguageModel
+from llmcore.models import CausalLM
 from llmcore.train.config import PolicyConfig
 from llmcore.train.report import Report
 from llmcore.train.stages import finetune, rollouts
@@ -22,23 +23,23 @@ class PolicyStage(finetune.FinetuneStage):
     experience: Any = None
     experience_type: ClassVar[type]
     config: Any
+    reference: CausalLM | None
 
     def __init__(
         self,
         config: PolicyConfig,
         lm: LanguageModel,
+        reference: CausalLM | None,
         report: Report,
-        prompts: int,
-        rewards: Mapping[str, RewardFunction] | None,
+        rewards: Mapping[str, RewardFunction] | None = None,
     ):
-        """prompts: how many are answered at a time."""
         super().__init__(config, lm)
-        self.config, self.report = config, report
+        self.config, self.reference, self.report = config, reference, report
         functions = open_rewards(config.rewards) if rewards is None else dict(rewards)
         self._rewards = Rewards(functions, config.reward_weights, config.bad_rows, report)
         rows = finetune.read(config, self.name, lambda row: rollouts.task_of(lm, row, config), report)
         self.digest = rows.digest
-        self.train = TaskBatches(rows.train, prompts, config.seed)
+        self.train = TaskBatches(rows.train, config.prompts, config.seed)
         self.held_out: list[Task] = rows.held_out
         self._figures: dict[str, list[tuple[float, float]]] = {}
         self._shown: list[tuple[str, str]] = []

@@ -71,6 +71,7 @@ class PPOStage(PolicyStage):
 
     name = "ppo"
     config: PPOConfig
+    reference: CausalLM
     experience: Experience | None = None
     experience_type = Experience
 
@@ -82,8 +83,7 @@ class PPOStage(PolicyStage):
         report: Report,
         rewards: Mapping[str, RewardFunction] | None = None,
     ):
-        super().__init__(config, lm, report, config.together, rewards)
-        self._reference = reference
+        super().__init__(config, lm, reference, report, rewards)
         self._head = nn.Linear(lm.config.width, 1)  # of zeros: nothing is foreseen
 
     def trainable(self) -> dict[str, Parameter]:
@@ -109,7 +109,7 @@ class PPOStage(PolicyStage):
         rows.targets[np.isnan(scores)] = IGNORED  # teaches nothing
         mask = rows.mask
         old = fixed_logps(self.model, rows, c.temperature, c.batch_size)
-        reference = fixed_logps(self._reference, rows, c.temperature, c.batch_size)
+        reference = fixed_logps(self.reference, rows, c.temperature, c.batch_size)
         values = self._fixed_values(rows)
         kl = (
             (old - reference) * mask

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,7 @@ from llmcore.train import loop
 from llmcore.train.config import RewardConfig
 from llmcore.train.report import Report
 from llmcore.train.stages import finetune
-from llmcore.train.stages.dpo import means
-from llmcore.train.stages.pairs import PairBatches, pair_of
+from llmcore.train.stages.pairs import Figures, PairBatches, PairStage
 
 
 @loop.on_config_device
@@ -42,21 +41,17 @@ def reward(
     return stage.reward_model
 
 
-class RewardStage(finetune.FinetuneStage):
+class RewardStage(PairStage):
     """The stage: pairs, the loss of each."""
 
     name = "reward"
 
     def __init__(self, config: RewardConfig, lm: LanguageModel, report: Report):
-        super().__init__(config, lm)
+        super().__init__(config, lm, report)
         self.config = config
         rng = np.random.Generator(np.random.Philox(key=config.seed))
         width = lm.config.width
         self.reward_model = RewardModel(lm, rng.standard_normal((1, width), np.float32) / np.float32(np.sqrt(width)))
-        rows = finetune.read(config, self.name, lambda row: pair_of(lm, row, config.context), report)
-        self.digest = rows.digest
-        self.train, self.held_out = PairBatches(rows.train, config), PairBatches(rows.held_out, config)
-        self._seen: list[dict[str, np.ndarray]] = []
 
     def trainable(self) -> dict[str, Parameter]:
         return self.model.trainable() | {"score.weight": self.reward_model.head.weight}
@@ -77,7 +72,10 @@ class RewardStage(finetune.FinetuneStage):
         self._seen.append(figures)
         return total(values), len(batch)
 
-    def _losses(self, pairs: PairBatches, numbers: Sequence[int]) -> tuple[Tensor, dict[str, np.ndarray]]:
+    def held_out_losses(self, numbers: Sequence[int]) -> tuple[Tensor, Figures]:
+        return self._losses(self.held_out, numbers)
+
+    def _losses(self, pairs: PairBatches, numbers: Sequence[int]) -> tuple[Tensor, Figures]:
         rewards = self.reward_model.forward(self._rows(pairs, numbers))
         n = len(numbers)
         chosen, rejected = ops.split(rewards, [n, n], dim=0)
@@ -90,21 +88,6 @@ class RewardStage(finetune.FinetuneStage):
             "rewards/chosen": c,
             "rewards/rejected": r,
         }
-
-    def figures(self) -> Mapping[str, float]:
-        seen, self._seen = self._seen, []
-        return means(seen)
-
-    def evaluate(self) -> Mapping[str, float]:
-        seen, values = [], []
-        with autograd.no_grad():
-            for numbers in self.held_out.in_order(self.config.batch_size):
-                loss, figures = self._losses(self.held_out, numbers)
-                seen.append(figures)
-                values.append(loss.numpy())
-        if not values:
-            return {}
-        return {"val/loss": float(np.concatenate(values).mean())} | {f"val/{k}": v for k, v in means(seen).items()}
 
     def samples(self, step: int) -> Sequence[tuple[str, str]]:
         """Rewards of held-out answers."""

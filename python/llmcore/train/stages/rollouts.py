@@ -13,7 +13,7 @@ from llmcore._tensor import Tensor
 from llmcore.data.batches import mix
 from llmcore.data.evaluation import IGNORED
 from llmcore.data.examples import Example, ExampleBatches
-from llmcore.data.rows import Row
+from llmcore.data.rows import Row, missing_fields
 from llmcore.generate import LanguageModel
 from llmcore.models import CausalLM
 from llmcore.train.config import PolicyConfig
@@ -33,8 +33,7 @@ def task_of(lm: LanguageModel, row: Row, config: PolicyConfig) -> Task:
     """ValueError for a row that cannot be answered."""
     prompt = row.fields.get("prompt")
     if not isinstance(prompt, (str, list)) or not prompt:
-        names = ", ".join(list(map(str, row.fields))[:6]) or "none"
-        raise ValueError(f"expected a prompt, a text or a list of messages; the fields are: {names}"[:200])
+        raise missing_fields("a prompt, a text or a list of messages", row.fields)
     ids = lm.chat_prompt([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
     if len(ids) + config.max_tokens > config.context:
         raise ValueError(

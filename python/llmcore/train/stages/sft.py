@@ -9,7 +9,7 @@ import numpy as np
 
 from llmcore._tensor import Tensor
 from llmcore.data.examples import Example, ExampleBatch, ExampleBatches
-from llmcore.data.rows import Row
+from llmcore.data.rows import Row, missing_fields
 from llmcore.evaluate.likelihood import target_logprobs
 from llmcore.generate import LanguageModel
 from llmcore.generate.chat.prompt import supervised_chat
@@ -17,8 +17,6 @@ from llmcore.train import loop
 from llmcore.train.config import SFTConfig
 from llmcore.train.report import Report
 from llmcore.train.stages import finetune
-
-_ROWS = 256  # of hidden states whose logits exist at a time
 
 
 @loop.on_config_device
@@ -74,8 +72,7 @@ def _tokens_of(lm: LanguageModel, fields: Mapping[str, Any]) -> tuple[list[int],
         ids = lm.prompt_ids(fields["text"]) + list(lm.end_ids[:1])
         start = len(lm.tokenizer.begin)
         return ids, [i >= start for i in range(len(ids))]
-    names = ", ".join(list(map(str, fields))[:6]) or "none"
-    raise ValueError(f"expected messages, prompt and completion, or text; the fields are: {names}"[:200])
+    raise missing_fields("messages, prompt and completion, or text", fields)
 
 
 class SFTStage(finetune.FinetuneStage):
