@@ -104,7 +104,7 @@ def load_only(folder: str, seconds: str) -> dict:
     while time.perf_counter() - began < float(seconds):
         batches.batch(step)
         step += 1
-    return {"tokens_a_second": step * 16 * 256 / (time.perf_counter() - began)}
+    return {"tokens_per_second": step * 16 * 256 / (time.perf_counter() - began)}
 
 
 def gpt2(recompute: str) -> dict:
@@ -166,7 +166,7 @@ def loader(scratch: Path, gigabytes: int) -> dict:
         shutil.rmtree(folder, ignore_errors=True)
         make_shards(folder, count, tokens)
     found = {
-        "loader": child("load_only", str(large), "5")["tokens_a_second"],
+        "loader": child("load_only", str(large), "5")["tokens_per_second"],
         "small": child("train_on_shards", str(small), "400"),
         "large": child("train_on_shards", str(large), "400"),
     }

@@ -76,7 +76,7 @@ def test_a_stream_that_is_left_frees_its_blocks(lm):
     stream = lm.stream("the cat", 100, ignore_eos=True, seed=1)
     next(stream)
     stream.close()
-    assert lm.engine._writing == []
+    assert lm.engine._decoding == []
     lm.engine.reset()
     assert lm.engine.pool.free == lm.engine.pool.blocks - 1
 

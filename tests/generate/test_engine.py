@@ -231,8 +231,8 @@ def test_a_thousand_cancelled_at_random_leak_nothing(model):
             cancelled += 1
     for r in waiting:
         engine.cancel(r)
-    assert not engine._writing
-    assert engine._reading is None
+    assert not engine._decoding
+    assert engine._prefilling is None
     assert free_blocks(engine)
 
 

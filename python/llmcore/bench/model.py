@@ -29,8 +29,8 @@ def measure_model(model: CausalLM, prompt: int = 512, tokens: int = 128, batches
     tokens = max(1, min(tokens, context - 2))
     ids = np.random.default_rng(0).integers(0, model.config.vocab_size, (1, prompt))
     model(ids[:, :2])  # weights are packed once
-    read = [prompt / _seconds(lambda: _read(model, ids)) for _ in range(_ROUNDS)]
-    written = {}
+    prefill = [prompt / _seconds(lambda: _prefill(model, ids)) for _ in range(_ROUNDS)]
+    decode = {}
     for rows in batches:
         rates = []
         for _ in range(_ROUNDS):
@@ -40,8 +40,8 @@ def measure_model(model: CausalLM, prompt: int = 512, tokens: int = 128, batches
                 with autograd.no_grad():
                     model(ids[:, :1], cache.row(row), last_only=True)
             step(np.zeros((rows, 1), np.int32))  # is recorded
-            rates.append(rows * tokens / _seconds(lambda s=step, n=rows: _write(s, n, tokens)))
-        written[rows] = statistics.median(rates)
+            rates.append(rows * tokens / _seconds(lambda s=step, n=rows: _decode(s, n, tokens)))
+        decode[rows] = statistics.median(rates)
     return {
         "threads": runtime.num_threads(),
         "device": model.device,
@@ -49,8 +49,8 @@ def measure_model(model: CausalLM, prompt: int = 512, tokens: int = 128, batches
         "prompt": prompt,
         "tokens": tokens,
         "weight_bytes": _weight_bytes(model),
-        "read_tokens_a_second": statistics.median(read),
-        "written_tokens_a_second": written,
+        "prefill_tokens_per_second": statistics.median(prefill),
+        "decode_tokens_per_second": decode,
     }
 
 
@@ -62,12 +62,12 @@ def _seconds(work) -> float:
     return time.perf_counter() - began
 
 
-def _read(model: CausalLM, ids: np.ndarray) -> None:
+def _prefill(model: CausalLM, ids: np.ndarray) -> None:
     with autograd.no_grad():
         model(ids, model.new_cache(1, ids.shape[1]), last_only=True)
 
 
-def _write(step: DecodeStep, rows: int, tokens: int) -> None:
+def _decode(step: DecodeStep, rows: int, tokens: int) -> None:
     ids = np.zeros(rows, np.int32)
     for _ in range(tokens):
         logits = step(ids[:, None]).reshape([rows, -1])

@@ -87,7 +87,7 @@ def measure(
         rate = 2 * gpu["memory_clock_hz"] * gpu["memory_bus_bits"] / 8 / 1e9  # what the memory is made for
     else:
         rate = measure_machine()["read_gb_s"]["1" if result["threads"] == 1 else "all"]
-    single = result["written_tokens_a_second"].get(1)
+    single = result["decode_tokens_per_second"].get(1)
     if single is not None:
         result["of_read_bandwidth"] = single * result["weight_bytes"] / (rate * 1e9)
     if json:
@@ -96,11 +96,11 @@ def measure(
     rows = [
         (
             "reading a prompt",
-            f"{result['read_tokens_a_second']:,.1f} tok/s ({terminal.counted(result['prompt'], 'token')})",
+            f"{result['prefill_tokens_per_second']:,.1f} tok/s ({terminal.counted(result['prompt'], 'token')})",
         ),
         *(
             (f"writing {rows} at a time", f"{rate:,.1f} tok/s")
-            for rows, rate in result["written_tokens_a_second"].items()
+            for rows, rate in result["decode_tokens_per_second"].items()
         ),
         ("weights of a step", f"{result['weight_bytes'] / 1e6:,.1f} MB"),
     ]

@@ -69,7 +69,7 @@ def search(
         if not grown or n + 1 == room or (len(done) == beams and done[-1][0].score(length_penalty) >= best_hope):
             live = grown
             break
-        live = _apart(pool, live, grown, len(prompt) + n)
+        live = _own_blocks(pool, live, grown, len(prompt) + n)
         for row, b in enumerate(live):
             cache.tables[row, : len(b.blocks)] = b.blocks
         cache.tables[len(live) :] = cache.tables[0]  # what they write is written by the first as well
@@ -91,7 +91,7 @@ def _best(logits: _core.Array, live: Sequence[_Beam], count: int) -> list[tuple[
     return [(int(i // rows.shape[1]), int(i % rows.shape[1]), float(logprobs.reshape(-1)[i])) for i in best]
 
 
-def _apart(pool: BlockPool, before: Sequence[_Beam], grown: list[_Beam], length: int) -> list[_Beam]:
+def _own_blocks(pool: BlockPool, before: Sequence[_Beam], grown: list[_Beam], length: int) -> list[_Beam]:
     """Blocks of their own for what the grown beams write next; what is full stays shared."""
     full, partial = length // BLOCK, length % BLOCK
     for b in grown:

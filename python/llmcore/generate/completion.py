@@ -20,7 +20,7 @@ MOST = 1024  # completions of a prompt
 
 
 @dataclass
-class Asked:
+class GenerateOptions:
     """What one may ask for beside `SamplingParams`; see `LanguageModel.generate`."""
 
     n: int = 1
@@ -52,22 +52,25 @@ class Asked:
         return self.best_of or self.n
 
 
-def generate(lm: TextModel, prompts: Sequence[Prompt], params: SamplingParams, asked: Asked) -> list[list[Completion]]:
+def generate(
+    lm: TextModel, prompts: Sequence[Prompt], params: SamplingParams, options: GenerateOptions
+) -> list[list[Completion]]:
     """n completions of each prompt, the best first where there were more."""
-    if asked.beams > 1:
+    if options.beams > 1:
         return [
-            beam.search(lm, lm.prompt_ids(p), params, asked.beams, asked.length_penalty)[: asked.n] for p in prompts
+            beam.search(lm, lm.prompt_ids(p), params, options.beams, options.length_penalty)[: options.n]
+            for p in prompts
         ]
-    each = asked.samples
-    ranked = each > asked.n
+    each = options.samples
+    ranked = each > options.n
     assert params.seed is not None
-    grammar = _grammar(lm, asked)
+    grammar = _grammar(lm, options)
     requests, sinks = [], []
     for i, prompt in enumerate(prompts):
         for j in range(each):
             changed = {"seed": params.seed + i * each + j, "logprobs": params.logprobs or ranked}
             own = SamplingParams(**{**vars(params), **changed})
-            request, sink = _request(lm, lm.prompt_ids(prompt), own, asked, grammar)
+            request, sink = _request(lm, lm.prompt_ids(prompt), own, options, grammar)
             requests.append(request)
             sinks.append(sink)
     lm.engine.run(requests)
@@ -75,14 +78,14 @@ def generate(lm: TextModel, prompts: Sequence[Prompt], params: SamplingParams, a
     groups = [done[i : i + each] for i in range(0, len(done), each)]
     if not ranked:
         return groups
-    return [sorted(g, key=lambda c: -statistics.fmean(c.logprobs or [0.0]))[: asked.n] for g in groups]
+    return [sorted(g, key=lambda c: -statistics.fmean(c.logprobs or [0.0]))[: options.n] for g in groups]
 
 
-def stream(lm: TextModel, prompt: Prompt, params: SamplingParams, asked: Asked) -> Iterator[str]:
+def stream(lm: TextModel, prompt: Prompt, params: SamplingParams, options: GenerateOptions) -> Iterator[str]:
     """One completion, piece by piece."""
-    if asked.samples > 1 or asked.beams > 1:
+    if options.samples > 1 or options.beams > 1:
         raise ValueError("[generate] expected one completion to stream, got several or beams")
-    request, sink = _request(lm, lm.prompt_ids(prompt), params, asked, _grammar(lm, asked))
+    request, sink = _request(lm, lm.prompt_ids(prompt), params, options, _grammar(lm, options))
     lm.engine.submit(request)
 
     def pieces() -> Iterator[str]:
@@ -106,13 +109,13 @@ def _taken(sink: CompletionSink) -> Iterator[str]:
 
 
 def _request(
-    lm: TextModel, ids: Sequence[int], params: SamplingParams, asked: Asked, grammar: Grammar | None
+    lm: TextModel, ids: Sequence[int], params: SamplingParams, options: GenerateOptions, grammar: Grammar | None
 ) -> tuple[Request, CompletionSink]:
     end_ids = (*(() if params.ignore_eos else lm.end_ids), *params.stop_ids)
-    sink = CompletionSink(lm.tokenizer, params, end_ids, len(ids), asked.on_token)
+    sink = CompletionSink(lm.tokenizer, params, end_ids, len(ids), options.on_token)
     constraint = None if grammar is None else grammar.constraint()
     request = Request(
-        ids, params, sink, end_ids, constraint, _proposer(lm, asked), asked.priority, asked.timeout
+        ids, params, sink, end_ids, constraint, _proposer(lm, options), options.priority, options.timeout
     )  # fmt: skip
     return request, sink
 
@@ -125,23 +128,23 @@ def _completion(request: Request, sink: CompletionSink) -> Completion:
     return c
 
 
-def _grammar(lm: TextModel, asked: Asked) -> Grammar | None:
-    if asked.json_schema is None and asked.regex is None and asked.choices is None:
+def _grammar(lm: TextModel, options: GenerateOptions) -> Grammar | None:
+    if options.json_schema is None and options.regex is None and options.choices is None:
         return None
-    return lm.vocabulary.grammar(asked.json_schema, asked.regex, asked.choices)
+    return lm.vocabulary.grammar(options.json_schema, options.regex, options.choices)
 
 
-def _proposer(lm: TextModel, asked: Asked) -> Proposer | None:
-    counts = {} if asked.draft_tokens is None else {"most": asked.draft_tokens}
-    if asked.draft is None:
+def _proposer(lm: TextModel, options: GenerateOptions) -> Proposer | None:
+    counts = {} if options.draft_tokens is None else {"most": options.draft_tokens}
+    if options.draft is None:
         return None
-    if asked.draft == "lookup":
+    if options.draft == "lookup":
         return PromptLookup(**counts)
-    if isinstance(asked.draft, str):
-        raise ValueError(f"[generate] expected draft 'lookup' or a model, got {asked.draft!r}")
-    if asked.draft.config.vocab_size != lm.config.vocab_size:
+    if isinstance(options.draft, str):
+        raise ValueError(f"[generate] expected draft 'lookup' or a model, got {options.draft!r}")
+    if options.draft.config.vocab_size != lm.config.vocab_size:
         raise ValueError(
             f"[generate] expected a draft model of the same vocabulary ({lm.config.vocab_size} tokens), got one of "
-            f"{asked.draft.config.vocab_size}"
+            f"{options.draft.config.vocab_size}"
         )
-    return Draft(asked.draft.model, **counts)
+    return Draft(options.draft.model, **counts)

@@ -63,8 +63,8 @@ class LanguageModel(TextModel):
         check_prompt(prompt)
         many = not isinstance(prompt, str) and not (len(prompt) and isinstance(prompt[0], (int, np.integer)))
         prompts = cast("list[Prompt]", list(prompt) if many else [prompt])
-        params, asked = _split(max_tokens, options)
-        found = completion.generate(self, prompts, params, asked)
+        params, chosen = _split(max_tokens, options)
+        found = completion.generate(self, prompts, params, chosen)
         each = found if "n" in options else [c[0] for c in found]
         return each if many else each[0]
 
@@ -231,10 +231,10 @@ class LanguageModel(TextModel):
         return write(self, path, dtype)
 
 
-_ASKED = {f.name for f in dataclasses.fields(completion.Asked)}
+_GENERATE_OPTIONS = {f.name for f in dataclasses.fields(completion.GenerateOptions)}
 
 
-def _split(max_tokens: int, options: Mapping[str, Any]) -> tuple[SamplingParams, completion.Asked]:
-    asked = {name: value for name, value in options.items() if name in _ASKED}
-    sampling = {name: value for name, value in options.items() if name not in _ASKED}
-    return SamplingParams(max_tokens=max_tokens, **sampling), completion.Asked(**asked)
+def _split(max_tokens: int, options: Mapping[str, Any]) -> tuple[SamplingParams, completion.GenerateOptions]:
+    own = {name: value for name, value in options.items() if name in _GENERATE_OPTIONS}
+    sampling = {name: value for name, value in options.items() if name not in _GENERATE_OPTIONS}
+    return SamplingParams(max_tokens=max_tokens, **sampling), completion.GenerateOptions(**own)

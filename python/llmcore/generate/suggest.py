@@ -77,7 +77,7 @@ class Suggester:
             self._known.clear()
             self._steps.clear()
             self._read = []
-        before, typed = _apart(text)
+        before, typed = _split_typed(text)
         context = tuple(self._context(before))
         # All that begins with what was typed: a word's probability is its share of that.
         paths, matched = self._grown([_Path((), typed, 1.0)], [self._after(context)], bool(typed.strip()))
@@ -200,7 +200,7 @@ class Suggester:
         return after
 
 
-def _apart(text: str) -> tuple[str, bytes]:
+def _split_typed(text: str) -> tuple[str, bytes]:
     """The text before the word that is being typed, and what was typed of it: with the space before it, which most tokens
     begin with."""
     at = len(text)

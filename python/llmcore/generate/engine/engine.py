@@ -69,8 +69,8 @@ class Engine:
         self._lock = threading.RLock()
         self._waiting: list[tuple[int, int, Request]] = []  # a heap: (-priority, number, request)
         self._numbers = itertools.count()
-        self._reading: Request | None = None
-        self._writing: list[Request] = []
+        self._prefilling: Request | None = None
+        self._decoding: list[Request] = []
         self._sampler: Sampler | None = None
         self._stepping = False
         self._version = model.version
@@ -104,7 +104,7 @@ class Engine:
         with self._lock:
             if len(self._waiting) >= self.max_waiting:
                 raise QueueFull(f"[engine] expected at most {self.max_waiting} waiting requests, got one more")
-            if not (self._waiting or self._writing or self._reading):
+            if not (self._waiting or self._decoding or self._prefilling):
                 self._notice_new_weights()
             if request.params.max_tokens == 0 and not request.params.prompt_logprobs:
                 request.done.set()
@@ -164,12 +164,12 @@ class Engine:
     def _step(self) -> None:
         self._expire()
         self._admit()
-        if self._reading is not None:
-            self._guarded(self._read, self._reading)
-        proposing = [r for r in self._writing if r.proposer is not None]
+        if self._prefilling is not None:
+            self._guarded(self._prefill, self._prefilling)
+        proposing = [r for r in self._decoding if r.proposer is not None]
         for r in proposing:
-            self._guarded(self._write_proposed, r)
-        self._write([r for r in self._writing if r.proposer is None])
+            self._guarded(self._verify, r)
+        self._decode([r for r in self._decoding if r.proposer is None])
 
     def reset(self) -> None:
         """Forget what was read."""
@@ -187,22 +187,22 @@ class Engine:
 
     def _expire(self) -> None:
         now = time.monotonic()
-        reading = [] if self._reading is None else [self._reading]
-        for r in [*(w[2] for w in self._waiting), *reading, *self._writing]:
+        prefilling = [] if self._prefilling is None else [self._prefilling]
+        for r in [*(w[2] for w in self._waiting), *prefilling, *self._decoding]:
             if r.deadline is not None and now > r.deadline:
                 r.timed_out = True
                 self.cancel(r)
 
     def _admit(self) -> None:
         """The next prompt to read. One at a time: the next may begin like it."""
-        if self._reading is not None or not self._waiting or len(self._writing) >= self.max_batch:
+        if self._prefilling is not None or not self._waiting or len(self._decoding) >= self.max_batch:
             return
         r = heapq.heappop(self._waiting)[2]
-        reusable = 0 if r.params.prompt_logprobs and not r.written else len(r.tokens) - 1
+        reusable = 0 if r.params.prompt_logprobs and not r.generated else len(r.tokens) - 1
         blocks, more = self.prefixes.find(r.tokens[:reusable])
         r.blocks = [self.pool.retain(b) for b in blocks]
         r.computed = r.cached_tokens = BLOCK * len(blocks)
-        self._reading = r
+        self._prefilling = r
         if more is not None:
             block, positions = more
             self.pool.retain(block)  # not evicted while room for its copy is made
@@ -217,9 +217,9 @@ class Engine:
                 self.pool.release(block)
 
     def _finish(self, r: Request, keep: bool = True) -> None:
-        if r is self._reading:
-            self._reading = None
-        self._writing = [w for w in self._writing if w is not r]
+        if r is self._prefilling:
+            self._prefilling = None
+        self._decoding = [w for w in self._decoding if w is not r]
         self._release(r, keep)
         r.done.set()
 
@@ -263,13 +263,13 @@ class Engine:
             try:
                 r.blocks.append(self._allocate())
             except NoBlocks:
-                others = [*self._writing, *([self._reading] if self._reading else [])]
-                last = max(others, key=lambda w: (-w.priority, w is self._reading, others.index(w)))
+                others = [*self._decoding, *([self._prefilling] if self._prefilling else [])]
+                last = max(others, key=lambda w: (-w.priority, w is self._prefilling, others.index(w)))
                 if last is r and len(others) == 1:
                     raise self._too_small(r) from None
-                if last is self._reading:
-                    self._reading = None
-                self._writing = [w for w in self._writing if w is not last]
+                if last is self._prefilling:
+                    self._prefilling = None
+                self._decoding = [w for w in self._decoding if w is not last]
                 self._release(last)
                 heapq.heappush(self._waiting, (-last.priority, -next(self._numbers), last))
                 if last is r:
@@ -278,10 +278,10 @@ class Engine:
 
     # ---- reading ----
 
-    def _read(self, r: Request) -> None:
-        busy = bool(self._writing)
+    def _prefill(self, r: Request) -> None:
+        busy = bool(self._decoding)
         n = min(len(r.tokens) - r.computed, self.chunk if busy else max(self.chunk, 512))
-        ask = r.params.prompt_logprobs and not r.written
+        ask = r.params.prompt_logprobs and not r.generated
         if ask:
             n = min(n, _LOGIT_ROWS)
         if not self._make_room(r, n):
@@ -302,14 +302,14 @@ class Engine:
             logits = self.model.logits(Tensor(hidden.array.narrow(1, n - 1, 1))).array
         if not last:
             return
-        self._reading = None
+        self._prefilling = None
         self.prefixes.add(r.tokens[: r.computed], r.blocks)
         if ask:
             r.sink.prompt(r.prompt_logprobs)
         if r.params.max_tokens == 0:
             self._finish(r)
             return
-        self._writing.append(r)
+        self._decoding.append(r)
         rows = logits.reshape([-1, logits.shape[-1]])
         row = rows.narrow(0, rows.shape[0] - 1, 1)
         self._deliver(r, Sampler([r], self.model.config.vocab_size).draw(row)[0])
@@ -332,12 +332,12 @@ class Engine:
             r.computed += ids.shape[1]
         return logits
 
-    def _write(self, requests: list[Request]) -> None:
+    def _decode(self, requests: list[Request]) -> None:
         for r in requests:
-            if r in self._writing:  # not sent back for want of room meanwhile
+            if r in self._decoding:  # not sent back for want of room meanwhile
                 r.computed = len(r.tokens) - 1  # also where a step before was interrupted
                 self._guarded(self._make_room, r, 1)
-        ready = [r for r in requests if r in self._writing]
+        ready = [r for r in requests if r in self._decoding]
         if not ready:
             return
         logits = self._run(ready, np.array([[r.tokens[-1]] for r in ready], np.int32))
@@ -349,7 +349,7 @@ class Engine:
         except Exception:  # one of them: which?
             self._sampler = None
             for i, r in enumerate(ready):
-                d = self._guarded(self._draw_alone, r, rows.narrow(0, i, 1))
+                d = self._guarded(self._sample_alone, r, rows.narrow(0, i, 1))
                 if d is not None:
                     self._guarded(self._deliver, r, d)
             return
@@ -357,15 +357,15 @@ class Engine:
             if not r.done.is_set():  # cancelled by one before
                 self._guarded(self._deliver, r, d)
 
-    def _draw_alone(self, r: Request, row: _core.Array) -> SampledToken:
+    def _sample_alone(self, r: Request, row: _core.Array) -> SampledToken:
         return Sampler([r], self.model.config.vocab_size).draw(row)[0]
 
-    def _write_proposed(self, r: Request) -> None:
+    def _verify(self, r: Request) -> None:
         """As many tokens as were foreseen rightly, and one. The draws are those of one token at a time, since a draw is
         keyed by its number: a guess is right when it is what the draw gives."""
         assert r.proposer is not None
         r.computed = len(r.tokens) - 1
-        room = min(r.params.max_tokens - r.written, self.model.config.context - len(r.tokens)) - 1
+        room = min(r.params.max_tokens - r.generated, self.model.config.context - len(r.tokens)) - 1
         guesses = list(r.proposer.propose(r, min(room, _FEW - 1))) if room > 0 else []
         if not self._make_room(r, 1 + len(guesses)):
             return
@@ -373,7 +373,7 @@ class Engine:
         logits = self._run([r], np.array([[r.tokens[-1], *guesses]], np.int32))
         rows = logits.reshape([1 + len(guesses), logits.shape[-1]])
         for i in range(1 + len(guesses)):
-            drawn = self._draw_alone(r, rows.narrow(0, i, 1))
+            drawn = self._sample_alone(r, rows.narrow(0, i, 1))
             r.computed = start + i + 1  # what was computed for wrong guesses is written over
             self._deliver(r, drawn)
             if r.done.is_set() or i == len(guesses) or drawn.token != guesses[i]:
@@ -382,7 +382,7 @@ class Engine:
 
     def _deliver(self, r: Request, drawn: SampledToken) -> None:
         r.tokens.append(drawn.token)
-        last = "length" if r.written >= r.params.max_tokens or len(r.tokens) >= self.model.config.context else None
+        last = "length" if r.generated >= r.params.max_tokens or len(r.tokens) >= self.model.config.context else None
         if r.constraint is not None:
             r.constraint.accept(drawn.token)
             last = "stop" if r.constraint.complete else last

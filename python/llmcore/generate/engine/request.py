@@ -78,6 +78,6 @@ class Request:
         self.prompt_logprobs: list[float] = []
 
     @property
-    def written(self) -> int:
+    def generated(self) -> int:
         """How many tokens were sampled so far."""
         return len(self.tokens) - self.prompt_length

@@ -26,7 +26,7 @@ class Sampler:
 
         self._filters = each("temperature", np.float32), each("top_k", np.int32), each("top_p", np.float32)
         self._min_p, self._seed = each("min_p", np.float32), each("seed", np.int64)
-        self._steps = np.array([r.written for r in requests], np.int64)
+        self._steps = np.array([r.generated for r in requests], np.int64)
         self._changes: dict = {"typical_p": each("typical_p", np.float32)}
         if any(p.logit_bias for p in params):
             self._changes["bias"] = bias_arrays([p.logit_bias for p in params])
@@ -43,7 +43,7 @@ class Sampler:
     def is_for(self, requests: Sequence[Request]) -> bool:
         """Whether its rows are these requests, where it left them."""
         return len(requests) == len(self._requests) and all(
-            a is b and a.written == n for a, b, n in zip(requests, self._requests, self._steps.tolist(), strict=True)
+            a is b and a.generated == n for a, b, n in zip(requests, self._requests, self._steps.tolist(), strict=True)
         )
 
     def draw(self, logits: _core.Array) -> list[SampledToken]:
@@ -93,16 +93,16 @@ def top_logprobs(logits: np.ndarray, drawn: SampledToken, k: int) -> list[tuple[
 def allow(request: Request, vocab_size: int, mask: np.ndarray) -> None:
     """The tokens that a request may draw next, as bits."""
     p = request.params
-    if request.written < len(p.forced):
+    if request.generated < len(p.forced):
         mask[:] = 0
-        _set(mask, [p.forced[request.written]], True)
+        _set(mask, [p.forced[request.generated]], True)
         return
     if request.constraint is None:
         mask[:] = ~np.uint32(0)
     else:
         request.constraint.fill(mask)
     banned = list(p.banned)
-    if request.written < p.min_tokens:
+    if request.generated < p.min_tokens:
         banned += request.end_ids
     if p.no_repeat_ngram:
         # What would make the last n tokens a sequence that was there before.
