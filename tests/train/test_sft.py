@@ -126,7 +126,7 @@ def test_templates_that_move_answers_are_refused(lm):
     messages = [
         {"role": r, "content": c} for r, c in (("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"))
     ]
-    with pytest.raises(ValueError, match="expected a template that puts each answer behind its prompt"):
+    with pytest.raises(ValueError, match="expected a template that puts each answer after its prompt"):
         example_of(lm, Row({"messages": messages}, "x"))
     lm.chat_template = ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}")
     with pytest.raises(ValueError, match="expected an answer that ends with a token that ends texts"):

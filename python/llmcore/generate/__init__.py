@@ -1,4 +1,4 @@
-"""From a model to text: sampling, the engine, stop texts, and `LanguageModel` on top."""
+"""From a model to text: sampling, the engine, stop texts, and `LanguageModel` on top of them."""
 
 from llmcore.generate.engine.engine import Engine
 from llmcore.generate.engine.params import SamplingParams

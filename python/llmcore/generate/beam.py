@@ -1,4 +1,4 @@
-"""Beam search: the completions that are likeliest as a whole, as far as a few at a time can tell."""
+"""Beam search: an approximation of the completions that are likeliest as a whole."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class _Beam:
 def search(
     lm: TextModel, prompt: Sequence[int], params: SamplingParams, beams: int, length_penalty: float
 ) -> list[Completion]:
-    """The best completions, at most `beams`, the best first: by the sum of their tokens' log-probabilities over
-    length ** length_penalty (Wu et al. 2016 have another power; transformers has this one). Of params, max_tokens, stop,
-    stop_ids and ignore_eos count; nothing is drawn. Sequences share the blocks of what they have in common."""
+    """Return at most `beams` completions, the best first, by the sum of their tokens' log-probabilities divided by
+    length ** length_penalty (as transformers does; Wu et al. 2016 use another formula). Of params, only max_tokens, stop,
+    stop_ids, ignore_eos and logprobs matter; nothing is drawn. Beams share the blocks of their common prefix."""
     context = lm.config.context
     if not 0 < len(prompt) < context:
         raise ValueError(f"[generate] expected a prompt of 1 to {context - 1} tokens, got {len(prompt)}")
@@ -72,7 +72,7 @@ def search(
         live = _own_blocks(pool, live, grown, len(prompt) + n)
         for row, b in enumerate(live):
             cache.tables[row, : len(b.blocks)] = b.blocks
-        cache.tables[len(live) :] = cache.tables[0]  # what they write is written by the first as well
+        cache.tables[len(live) :] = cache.tables[0]  # padding rows repeat the first and write the same values
         cache.lengths[:] = len(prompt) + n
         tokens = np.array([[b.tokens[-1]] for b in [*live, *[live[0]] * (beams - len(live))]], np.int32)
         logits = step(tokens).reshape([beams, -1])
@@ -82,7 +82,7 @@ def search(
 
 
 def _best(logits: _core.Array, live: Sequence[_Beam], count: int) -> list[tuple[int, int, float]]:
-    """(beam, token, log-probability) of the continuations with the largest sums, the best first."""
+    """Return (beam, token, log-probability) of the continuations with the largest sums, the best first."""
     rows = logits.numpy()[: len(live)].astype(np.float64)
     top = rows.max(axis=1, keepdims=True)
     logprobs = rows - top - np.log(np.exp(rows - top).sum(axis=1, keepdims=True))
@@ -92,7 +92,7 @@ def _best(logits: _core.Array, live: Sequence[_Beam], count: int) -> list[tuple[
 
 
 def _own_blocks(pool: BlockPool, before: Sequence[_Beam], grown: list[_Beam], length: int) -> list[_Beam]:
-    """Blocks of their own for what the grown beams write next; what is full stays shared."""
+    """Give the grown beams their own blocks for what they write next; full blocks stay shared."""
     full, partial = length // BLOCK, length % BLOCK
     for b in grown:
         own = [pool.retain(block) for block in b.blocks[:full]]

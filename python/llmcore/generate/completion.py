@@ -1,4 +1,4 @@
-"""What `LanguageModel.generate` and `LanguageModel.stream` do: from prompts to requests, and from what the engine draws to
+"""The work of `LanguageModel.generate` and `LanguageModel.stream`: turn prompts into requests, and sampled tokens into
 completions."""
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from llmcore.generate.engine.speculate import Draft, PromptLookup
 from llmcore.generate.text import Completion, CompletionSink
 from llmcore.generate.text_model import Prompt, TextModel
 
-MOST = 1024  # completions of a prompt
+MOST = 1024  # completions per prompt
 
 
 @dataclass
 class GenerateOptions:
-    """What one may ask for beside `SamplingParams`; see `LanguageModel.generate`."""
+    """Options besides `SamplingParams`; see `LanguageModel.generate`."""
 
     n: int = 1
     best_of: int | None = None
@@ -48,14 +48,14 @@ class GenerateOptions:
 
     @property
     def samples(self) -> int:
-        """How many completions of a prompt are drawn."""
+        """How many completions are drawn for each prompt."""
         return self.best_of or self.n
 
 
 def generate(
     lm: TextModel, prompts: Sequence[Prompt], params: SamplingParams, options: GenerateOptions
 ) -> list[list[Completion]]:
-    """n completions of each prompt, the best first where there were more."""
+    """Return n completions of each prompt, the best first if more were drawn."""
     if options.beams > 1:
         return [
             beam.search(lm, lm.prompt_ids(p), params, options.beams, options.length_penalty)[: options.n]
@@ -82,7 +82,7 @@ def generate(
 
 
 def stream(lm: TextModel, prompt: Prompt, params: SamplingParams, options: GenerateOptions) -> Iterator[str]:
-    """One completion, piece by piece."""
+    """Yield one completion, piece by piece."""
     if options.samples > 1 or options.beams > 1:
         raise ValueError("[generate] expected one completion to stream, got several or beams")
     request, sink = _request(lm, lm.prompt_ids(prompt), params, options, _grammar(lm, options))
@@ -92,9 +92,9 @@ def stream(lm: TextModel, prompt: Prompt, params: SamplingParams, options: Gener
         try:
             while not request.done.is_set():
                 lm.engine.step_for(request)
-                yield from _taken(sink)
+                yield from _drain(sink)
             _completion(request, sink)
-            yield from _taken(sink)
+            yield from _drain(sink)
             if request.error is not None:
                 raise request.error
         finally:
@@ -103,7 +103,7 @@ def stream(lm: TextModel, prompt: Prompt, params: SamplingParams, options: Gener
     return pieces()
 
 
-def _taken(sink: CompletionSink) -> Iterator[str]:
+def _drain(sink: CompletionSink) -> Iterator[str]:
     while sink.settled:
         yield sink.settled.pop(0)
 

@@ -1,4 +1,4 @@
-"""Texts and tokens as vectors."""
+"""Vectors of texts and tokens."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from llmcore import autograd, ops
 from llmcore._sequences import largest
 from llmcore.generate.text_model import TextModel
 
-_ROWS = 8192  # of the token embedding, at a time
+_ROWS = 8192  # rows of the token embedding at a time
 
 
 def embed(lm: TextModel, texts: Sequence[str], pooling: str, normalize: bool) -> np.ndarray:
-    """See `LanguageModel.embed`. Every text by itself: its vector never depends on the others."""
+    """See `LanguageModel.embed`. Texts are computed one by one, so a vector never depends on the others."""
     if pooling not in ("mean", "last"):
         raise ValueError(f"[embed] expected pooling 'mean' or 'last', got {pooling!r}")
     out = np.empty((len(texts), lm.config.width), np.float32)
@@ -38,16 +38,16 @@ def nearest(lm: TextModel, word: str, k: int) -> list[tuple[str, int, float]]:
     if not word.strip():
         raise ValueError("[nearest] expected a word, got none")
     own = {tuple(lm.tokenizer.encode_ordinary(form)) for form in (word, f" {word}")}
-    # A word within a text is spelled with the space before it, and most are one token so.
+    # Inside a text, a word comes with the space before it, and most words are one token in that form.
     ids = min(own, key=lambda i: (len(i), i != tuple(lm.tokenizer.encode_ordinary(f" {word}"))))
     with autograd.no_grad():
-        wanted = _rows(lm, np.asarray(ids)).mean(axis=0)
-        wanted /= max(np.linalg.norm(wanted), 1e-30)
+        target = _rows(lm, np.asarray(ids)).mean(axis=0)
+        target /= max(np.linalg.norm(target), 1e-30)
         size = min(lm.config.vocab_size, lm.tokenizer.vocab_size)
         cosines = np.empty(size, np.float32)
         for start in range(0, size, _ROWS):
             rows = _rows(lm, np.arange(start, min(start + _ROWS, size)))
-            cosines[start : start + _ROWS] = rows @ wanted / np.maximum(np.linalg.norm(rows, axis=1), 1e-30)
+            cosines[start : start + _ROWS] = rows @ target / np.maximum(np.linalg.norm(rows, axis=1), 1e-30)
     excluded = {i for form in own if len(form) == 1 for i in form} | set(ids)
     cosines[list(excluded)] = -np.inf
     order = largest(cosines, min(k, size - len(excluded)))

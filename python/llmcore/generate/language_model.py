@@ -1,4 +1,4 @@
-"""`LanguageModel`: a model with its tokenizer, and everything one asks of the two together."""
+"""`LanguageModel`: a model with its tokenizer, and everything that the two do together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from llmcore.tokenizer import Tokenizer
 
 
 class LanguageModel(TextModel):
-    """A `TextModel` that generates, chats, suggests, scores, embeds, takes adapters and is saved."""
+    """A model and its tokenizer: generates, chats, suggests, scores, embeds, takes adapters, and saves itself. The parts are
+    those of `TextModel`: `model`, `tokenizer`, `config`, `end_ids`, `chat_template`, `source`, `engine`."""
 
     def __init__(
         self,
@@ -44,21 +45,21 @@ class LanguageModel(TextModel):
     # ---- generation ----
 
     def generate(self, prompt: Prompt | Sequence[Prompt], max_tokens: int = 128, **options):
-        """Complete one prompt, or a list of them in one batch: a Completion, or a list of Completions; lists of n of them
-        where n is given.
+        """Complete one prompt, or a list of prompts in one batch. Returns a Completion, or a list of Completions; with n,
+        lists of n of them instead.
 
         options: the fields of `SamplingParams` (temperature, top_k, top_p, min_p, typical_p, seed, stop, stop_ids,
         ignore_eos, min_tokens, logprobs, top_logprobs, prompt_logprobs, repetition_penalty, presence_penalty,
         frequency_penalty, no_repeat_ngram, logit_bias, banned, forced), and
-        n: completions of each prompt. best_of: draw so many and keep the n whose tokens are likeliest in the mean.
+        n: completions per prompt. best_of: draw so many and keep the n with the highest mean log-probability per token.
         beams: search with so many beams instead of drawing; length_penalty: divides sums by length ** length_penalty.
-        json_schema, regex, choices: the form of the completion (extra `constrain`).
-        draft: "lookup" (the prompt's own words) or a smaller LanguageModel with the same tokens, which guesses draft_tokens
-        at a time: the same completion, sooner. on_token: called with the Completion so far and the text of each token.
-        priority: higher ones come first. timeout: seconds.
+        json_schema, regex, choices: constrain the completion to this form (extra `constrain`).
+        draft: "lookup" (the prompt's own words) or a smaller LanguageModel with the same vocabulary, which guesses
+        draft_tokens at a time: the same completion, faster. on_token: called with the Completion so far and the text of
+        each token. priority: higher ones are served first. timeout: seconds.
 
         Completion j of prompt i draws with seed + i · n + j (best_of instead of n): the same tokens as alone with that
-        seed. MemoryError for a request that the cache has no room for, QueueFull where too many wait.
+        seed. MemoryError for a request that does not fit into the cache, QueueFull if too many wait.
         """
         check_prompt(prompt)
         many = not isinstance(prompt, str) and not (len(prompt) and isinstance(prompt[0], (int, np.integer)))
@@ -69,28 +70,28 @@ class LanguageModel(TextModel):
         return each if many else each[0]
 
     def stream(self, prompt: Prompt, max_tokens: int = 128, **options) -> Iterator[str]:
-        """The completion of one prompt, piece by piece as it is written: joined, the text of `generate`. Closing the
-        iterator ends the request."""
+        """Yield the completion of one prompt piece by piece, as it is generated; joined, the pieces are the text of
+        `generate`. Closing the iterator ends the request."""
         return completion.stream(self, prompt, *_split(max_tokens, options))
 
     # ---- chat ----
 
     def chat(self, messages: Sequence[Mapping[str, Any]], max_tokens: int = 256, **options) -> Completion:
-        """The model's answer to messages, [{"role": "user", "content": "..."}, ...]; options as in `generate`.
+        """Answer messages, [{"role": "user", "content": "..."}, ...]; options as in `generate`.
 
-        ValueError for a model without a chat template, and where the template refuses the messages.
+        ValueError for a model without a chat template, and if the template refuses the messages.
         """
         return self.generate(self.chat_prompt(messages), max_tokens, **options)
 
     def chat_stream(self, messages: Sequence[Mapping[str, Any]], max_tokens: int = 256, **options) -> Iterator[str]:
-        """The same answer, piece by piece."""
+        """Yield the answer of `chat` piece by piece."""
         return self.stream(self.chat_prompt(messages), max_tokens, **options)
 
     # ---- typing ----
 
     def suggest(self, text: str, n: int = 3) -> list[Suggestion]:
-        """The n likeliest words (word, probability) for the one that is being typed at the end of a text, or for the next
-        one behind a space: whole words of one or several tokens. What was read stays known from call to call, so that a
+        """Return the n likeliest words (word, probability) for the one that is being typed at the end of a text, or for the
+        next one after a space: whole words of one or several tokens. The cache is kept from call to call, so that a
         keystroke takes a few milliseconds."""
         if not isinstance(text, str):
             raise TypeError(f"[suggest] expected a text, got {text!r:.100}")
@@ -112,7 +113,7 @@ class LanguageModel(TextModel):
         top_p: float = 1.0,
         min_p: float = 0.0,
     ) -> list[tuple[str, int, float]]:
-        """The k most likely next tokens as (text, id, probability), most likely first, after temperature and filters.
+        """Return the k most likely next tokens as (text, id, probability), most likely first, after temperature and filters.
 
         Temperature 0 gives the most likely token probability 1. Tokens that the filters remove are left out.
         """
@@ -130,8 +131,8 @@ class LanguageModel(TextModel):
     def trace_filters(
         self, prompt: Prompt, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
     ) -> list[tuple[str, np.ndarray]]:
-        """What each stage of sampling leaves: (its name, probabilities (V) float32 after it), in the order in which they
-        act; stages that are off are left out. The first is the model's own distribution."""
+        """Return what each stage of sampling leaves: (its name, probabilities (V) float32 after it), in the order in which
+        they act; stages that are off are left out. The first is the model's own distribution."""
         SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         with autograd.no_grad():
             logits = self.model(np.asarray([self.prompt_ids(prompt)]), last_only=True)
@@ -153,10 +154,10 @@ class LanguageModel(TextModel):
         return found
 
     def score(self, text: Prompt) -> Score:
-        """(token text, id, log-probability in nats) for every token of `text` given those before it, and what they come
-        to: perplexity, bits, bits_per_byte. The first token
-        follows what the tokenizer puts before a text, or else an end-of-text token; where it has neither, it is left
-        out. In a text longer than the context, every token is given at least half a context of those before it."""
+        """Score every token of `text` given those before it: (token text, id, log-probability in nats) each, and the totals
+        perplexity, bits and bits_per_byte. The first token follows what the tokenizer puts before a text, or else an
+        end-of-text token; if there is neither, it is left out. In a text longer than the context, every token is given at
+        least half a context of those before it."""
         ids = self.ids(text)
         end_of_text = self.tokenizer.end_of_text
         start = list(self.tokenizer.begin) or ([] if end_of_text is None else [end_of_text])
@@ -177,29 +178,29 @@ class LanguageModel(TextModel):
         return Score(tokens, sum(len(self.tokenizer.token_bytes(i)) for i in known))
 
     def embed(self, text: str | Sequence[str], pooling: str = "mean", normalize: bool = True) -> np.ndarray:
-        """A text as a vector (width) float32, or several as (n, width): the hidden states behind the last norm, their
-        mean or that of the last token, brought to length 1 unless normalize is False. ValueError for a text that is
+        """Return a text as a vector (width) float32, or several as (n, width): the mean ("mean") or the last ("last") of the
+        hidden states after the last norm, scaled to length 1 unless normalize is False. ValueError for a text that is
         longer than the context."""
         vectors = embed(self, [text] if isinstance(text, str) else list(text), pooling, normalize)
         return vectors[0] if isinstance(text, str) else vectors
 
     def nearest(self, word: str, k: int = 10) -> list[tuple[str, int, float]]:
-        """The k tokens whose embeddings have the smallest angle to the word's: (text, id, cosine), nearest first, without
-        its own. A word of several tokens is the mean of them."""
+        """Return the k tokens whose embeddings have the smallest angle to the word's: (text, id, cosine), nearest first,
+        without the word's own. The embedding of a word of several tokens is their mean."""
         return nearest(self, word, k)
 
     # ---- adapters ----
 
     def with_adapter(self, folder: str | os.PathLike) -> LanguageModel:
-        """This model with the adapter of a folder in PEFT's format (LoRA). It shares the weights with this one, which stays
-        as it is: several adapters take little more memory than one model. ValueError for an adapter that does not fit, or
-        a model that has one."""
+        """Return this model with the adapter of a folder in PEFT's format (LoRA). It shares this model's weights, and this
+        model stays as it is: several adapters take little more memory than one model. ValueError for an adapter that does
+        not fit, or a model that has one already."""
         other = self._shared_copy()
         adapters.load_adapter(other.model, Path(folder))
         return other
 
     def merged(self) -> LanguageModel:
-        """This model with its adapter's changes in the weights; itself where it has none."""
+        """Return this model with its adapter merged into the weights, or the model itself if it has none."""
         if not adapters.has_lora(self.model):
             return self
         other = self._shared_copy()
@@ -215,14 +216,14 @@ class LanguageModel(TextModel):
 
     def save(self, path: str | os.PathLike, dtype: str | None = None) -> Path:
         """Write the model to a folder in the Hugging Face format (config.json, model.safetensors, tokenizer.json and what
-        goes with them), or, for a path that ends in .gguf, to one GGUF file. Each file is replaced whole. Returns the
-        path. Of a model with an adapter, a folder gets the adapter alone, as PEFT writes it, and the name of the base
-        (`merged().save(...)` writes all); GGUF gets both in one.
+        goes with them), or, for a path that ends in .gguf, to one GGUF file. Each file is replaced atomically. Returns the
+        path. For a model with an adapter, a folder gets only the adapter, in PEFT's format, with the name of the base
+        (`merged().save(...)` writes all weights); GGUF gets the merged model.
 
-        dtype: of the matrices: "float32" (the default for a folder: nothing is lost) or "bfloat16"; for GGUF "F32",
-        "F16", "BF16", "Q8_0", "Q4_0" or "Q4_1", by default what they are stored in where the model came from GGUF, else
-        "F32". ValueError for what the format cannot express. A tokenizer of the pattern cl100k is written to GGUF, which has
-        no name for it, as one of llama3: they give other ids only in blanks with a line break at the end of a text.
+        dtype of the matrices: "float32" (the default for a folder, which is lossless) or "bfloat16"; for GGUF "F32", "F16",
+        "BF16", "Q8_0", "Q4_0" or "Q4_1", by default the stored type if the model came from GGUF, else "F32". ValueError for
+        what the format cannot express. A tokenizer of the pattern cl100k, for which GGUF has no name, is written as llama3:
+        the two differ only in whitespace with a line break at the end of a text.
         """
         path = Path(path)
         if path.suffix == ".gguf":

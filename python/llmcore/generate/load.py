@@ -1,4 +1,4 @@
-"""From files to a `LanguageModel`: a folder in the Hugging Face format, or a single GGUF file."""
+"""Loads a `LanguageModel` from a folder in the Hugging Face format or a single GGUF file."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 def load(
     path: str | os.PathLike, dtype: str | None = None, quantize: str | None = None, device: str | None = None
 ) -> LanguageModel:
-    """Open a model: a folder of config.json, model.safetensors (or its parts and their index) and tokenizer.json (or
+    """Load a model: a folder with config.json, model.safetensors (or its shards and their index) and tokenizer.json (or
     tokenizer.model), a single `.gguf` file, the name of a model that `llmcore pull` has fetched, or a folder with an
     adapter in PEFT's format, which names its base.
 
-    dtype: "float32" or "bfloat16" to compute in; by default float32 beside quantized weights, whose products take
-    integers, else bfloat16 where the processor has instructions for it.
-    quantize: "int8" or "int4" keeps matrices so in memory; "none" makes float32 of those that are quantized in the file;
-    by default they stay as they are there. Files are mapped and read as their parts are used.
-    device: "cpu" or "cuda", where the model lies and computes; by default `llmcore.device()`.
-    FileNotFoundError or ValueError, one line, for what is missing, broken or not supported; RuntimeError where "cuda" is
-    not there.
+    dtype: "float32" or "bfloat16", the compute dtype; by default float32 if weights are quantized (their products use
+    integers), else bfloat16 if the processor has instructions for it.
+    quantize: "int8" or "int4" keeps matrices quantized in memory; "none" turns matrices that are quantized in the file
+    into float32; by default they stay as they are there. Files are memory-mapped and read as their parts are used.
+    device: "cpu" or "cuda", where the model is stored and computes; by default `llmcore.device()`.
+    FileNotFoundError or ValueError, one line, for what is missing, broken or not supported; RuntimeError if "cuda" is not
+    available.
     """
     if dtype not in (None, "float32", "bfloat16"):
         raise ValueError(f"[load] expected dtype 'float32' or 'bfloat16', got {dtype!r}")
@@ -58,12 +58,12 @@ def _load(path: Path, dtype: str | None, quantize: str | None) -> LanguageModel:
         lm.source = path.absolute()
         return lm
     except (ValueError, TypeError) as error:
-        line = " ".join(str(error).split())  # names in files may hold line ends
+        line = " ".join(str(error).split())  # names in files may contain line breaks
         raise ValueError(line if str(path) in line else f"[load] {path}: {line.removeprefix('[load] ')}") from None
 
 
 def _with_base(folder: Path, dtype: str | None, quantize: str | None) -> LanguageModel:
-    """An adapter on the model that it names."""
+    """Load an adapter and the base model that it names."""
     where = f"[load] {folder / adapters.CONFIG}: base_model_name_or_path"
     name = adapters.read_config(folder).get("base_model_name_or_path")
     if not isinstance(name, str) or not name.isprintable():
@@ -95,7 +95,7 @@ def _from_folder(folder: Path, dtype: str) -> LanguageModel:
         raise FileNotFoundError(f"[load] expected {folder / 'tokenizer.json'}, which is not there")
     model = models.ARCHITECTURES[kind].from_hf(config, read_weights(folder), dtype)
     template = read_chat_template(folder)
-    # What transformers goes by, where it is there.
+    # transformers prefers generation_config.json, if it exists.
     generation = folder / "generation_config.json"
     ends = read_json(generation).get("eos_token_id") if generation.is_file() else None
     where, value = (generation, ends) if ends is not None else (folder / "config.json", config.get("eos_token_id"))
@@ -103,7 +103,7 @@ def _from_folder(folder: Path, dtype: str) -> LanguageModel:
 
 
 def read_weights(folder: Path) -> Mapping[str, np.ndarray]:
-    """The tensors of a folder by name, mapped: of model.safetensors, or of the parts that its index names."""
+    """Map the tensors of a folder by name: those of model.safetensors, or of the shards that its index names."""
     single, index = folder / WEIGHTS, folder / INDEX
     if single.is_file():
         return safetensors.load_file(single)[0]
@@ -114,7 +114,7 @@ def read_weights(folder: Path) -> Mapping[str, np.ndarray]:
         raise ValueError(f"[load] {index}: expected weight_map an object of file names")
     parts: dict[str, dict[str, np.ndarray]] = {}
     for part in sorted(set(names.values())):
-        # Nothing outside of the folder.
+        # Nothing outside the folder may be read.
         if Path(part).name != part or not part.isprintable() or not part.endswith(".safetensors"):
             raise ValueError(
                 f"[load] {index}: expected weight_map of .safetensors files in the folder, got {part!r:.100}"
@@ -131,10 +131,11 @@ def read_weights(folder: Path) -> Mapping[str, np.ndarray]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. FileNotFoundError or ValueError names the file."""
     if not path.is_file():
         if any(path.parent.glob("checkpoints/step-*")):
             raise FileNotFoundError(
-                f"[load] {path.parent} is a run that has not finished: go on with --resume --out {path.parent}"
+                f"[load] {path.parent} is a run that has not finished: continue it with --resume --out {path.parent}"
             )
         raise FileNotFoundError(f"[load] expected {path}, which is not there")
     try:
@@ -174,7 +175,7 @@ def _gguf_template(file: GGUFFile, tokenizer: Tokenizer) -> ChatTemplate | None:
 
 
 def _end_ids(path: Path, field: str, value: object) -> list[int] | None:
-    """What ends a completion: one id, a list of them, or nothing said."""
+    """Check the ids that end a completion: one id, a list of them, or None if the file does not say."""
     if value is None:
         return None
     ids = [i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int) and i >= 0]

@@ -1,4 +1,4 @@
-"""`RewardModel`: a model that says how good an answer is, by one number."""
+"""`RewardModel`: a model that rates an answer with one number."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from llmcore.generate.language_model import LanguageModel
 from llmcore.generate.load import load, read_weights
 
 SCORE = "score.weight"  # as transformers' models for sequence classification name it
-_ROWS = 16  # answers that are read at a time
+_ROWS = 16  # answers that are scored at a time
 
 Messages = Sequence[Mapping[str, Any]]
 
 
 class RewardModel(nn.Module):
-    """A language model and a matrix (1, width) that turns the hidden state of an answer's last token into a reward."""
+    """A language model with a matrix (1, width) that turns the hidden state of an answer's last token into a reward."""
 
     def __init__(self, lm: LanguageModel, weight: np.ndarray | None = None):
         self.lm, self.model = lm, lm.model
@@ -32,19 +32,19 @@ class RewardModel(nn.Module):
             self.head.weight.assign(np.asarray(weight, np.float32))
 
     def forward(self, rows: Sequence[np.ndarray]) -> Tensor:
-        """Rewards (B) float32 of whole conversations, token ids each."""
+        """Return the rewards (B) float32 of whole conversations, given as token ids."""
         T = max(map(len, rows))
         ids = np.zeros((len(rows), T), np.int32)
         for r, row in zip(ids, rows, strict=True):
-            r[: len(row)] = row  # what stands behind the last token changes nothing before it
+            r[: len(row)] = row  # padding after the last token changes nothing before it
         hidden = self.model.hidden(ids)
         last = np.array([r * T + len(row) - 1 for r, row in enumerate(rows)], np.int32)
         ends = ops.gather_rows(hidden.reshape(len(rows) * T, hidden.shape[-1]), last)
         return ops.linear(ends, self.head.weight, out_dtype="float32").reshape(len(rows))
 
     def ids(self, prompt: str | Messages, answer: str) -> np.ndarray:
-        """A prompt and an answer as a conversation, to the token that ends the answer. ValueError for one that the
-        template refuses or that is longer than the context."""
+        """Return the ids of a prompt and an answer as a conversation, up to the token that ends the answer. ValueError if
+        the template refuses it or it is longer than the context."""
         lm = self.lm
         if lm.chat_template is None:
             raise ValueError("[reward] expected a model with a chat template, got one without")
@@ -57,11 +57,11 @@ class RewardModel(nn.Module):
         return row
 
     def score(self, prompt: str | Messages, answer: str) -> float:
-        """How good an answer is; higher is better, and only differences mean something."""
+        """Return how good an answer is; higher is better, and only differences are meaningful."""
         return self([prompt], [answer])[0]
 
     def __call__(self, prompts, completions, **columns) -> list[float]:  # type: ignore[override]
-        """Of several: a reward function like any other."""
+        """Return the scores of several answers, with the signature of a reward function."""
         rows = [self.ids(p, c) for p, c in zip(prompts, completions, strict=True)]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         found = np.empty(len(rows))
@@ -72,7 +72,7 @@ class RewardModel(nn.Module):
         return found.tolist()
 
     def save(self, path: str | os.PathLike) -> Path:
-        """To a folder, as transformers' models for sequence classification with one label are kept."""
+        """Write a folder in the format of transformers' sequence classification models with one label."""
         architecture = type(self.lm.config).hf_class.removesuffix("ForCausalLM").removesuffix("LMHeadModel")
         pad = self.lm.end_ids[0] if self.lm.end_ids else 0
         return save.save_folder(
@@ -90,7 +90,7 @@ class RewardModel(nn.Module):
 
     @classmethod
     def load(cls, path: str | os.PathLike, dtype: str | None = None, quantize: str | None = None) -> RewardModel:
-        """From such a folder; options as of `llmcore.load`. ValueError for a model without a score."""
+        """Load such a folder; options as of `llmcore.load`. ValueError for a model without a score."""
         lm = load(path, dtype, quantize)
         weights = read_weights(lm.source) if lm.source is not None and lm.source.is_dir() else {}
         if SCORE not in weights or weights[SCORE].shape != (1, lm.config.width):
@@ -102,5 +102,5 @@ class RewardModel(nn.Module):
 
 
 def ended(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A conversation to the last token of its last answer."""
+    """Return a conversation up to the last token of its last answer."""
     return ids[: int(np.flatnonzero(mask)[-1]) + 1]

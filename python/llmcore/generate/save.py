@@ -1,4 +1,4 @@
-"""A `LanguageModel` to files: a folder in the Hugging Face format, or a single GGUF file."""
+"""Saves a model to a folder in the Hugging Face format or to a single GGUF file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def save_folder(
     tensors: Mapping[str, np.ndarray] | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Path:
-    """See `LanguageModel.save`. tensors, config: what else the files are to hold."""
+    """See `LanguageModel.save`. tensors, config: further contents of the files."""
     dtype = dtype or "float32"
     if dtype not in ("float32", "bfloat16"):
         raise ValueError(f"[save] expected dtype 'float32' or 'bfloat16' for a folder, got {dtype!r}")
@@ -49,7 +49,7 @@ def save_folder(
 
 
 def save_adapter(lm: TextModel, folder: Path, dtype: str | None) -> Path:
-    """The adapter of a model, with its tokenizer and chat template: see `LanguageModel.save`."""
+    """Write the adapter of a model, with its tokenizer and chat template: see `LanguageModel.save`."""
     if dtype not in (None, "float32"):
         raise ValueError(f"[save] expected dtype 'float32' for an adapter, got {dtype!r}")
     if lm.source is None:
@@ -64,7 +64,7 @@ def save_adapter(lm: TextModel, folder: Path, dtype: str | None) -> Path:
 
 @dataclass(frozen=True)
 class _Converted:
-    """A tensor of the Hugging Face format, made when it is written."""
+    """A tensor of the Hugging Face format, converted only when it is written."""
 
     part: Part
     values: PartOfModel
@@ -83,7 +83,7 @@ def _begin(lm: TextModel) -> int | None:
 
 
 def _named_tokens(lm: TextModel) -> dict[str, str]:
-    """bos_token and eos_token, as the chat template knows them."""
+    """Return bos_token and eos_token under the names that chat templates use."""
     names = {id: text for text, id in lm.tokenizer.special_tokens.items()}
     template, begin = lm.chat_template, _begin(lm)
     found = {
@@ -119,7 +119,7 @@ def save_gguf(lm: TextModel, path: Path, type_name: str | None) -> Path:
 
 
 def _gguf_tensor(name: str, parts: list[tuple[Part, PartOfModel]], type_name: str | None) -> gguf_writer.Tensor:
-    """One tensor of the file, or a stack of experts' matrices. Vectors and routers stay float32."""
+    """Make one tensor of the file, or a stack of experts' matrices. Vectors and routers stay float32."""
     part, values = parts[0]
     if part.gguf_index is None:
         shape = part.shape

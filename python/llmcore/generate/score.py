@@ -1,4 +1,4 @@
-"""How surprised a model is by a text."""
+"""Scores: how likely a model finds a text, token by token."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class TokenScore(NamedTuple):
-    """A token of a text, given those before it; logprob in nats."""
+    """A token of a text and its log-probability in nats, given the tokens before it."""
 
     text: str
     id: int
@@ -15,7 +15,7 @@ class TokenScore(NamedTuple):
 
 
 class Score(list[TokenScore]):
-    """The tokens of a text, and what they come to. `bytes`: of all tokens that have a score."""
+    """The scored tokens of a text and their totals. `bytes`: how many bytes these tokens spell."""
 
     def __init__(self, tokens: list[TokenScore], bytes: int):
         super().__init__(tokens)
@@ -23,16 +23,16 @@ class Score(list[TokenScore]):
 
     @property
     def bits(self) -> float:
-        """What a perfect compressor with this model would write."""
+        """The size in bits to which an ideal compressor with this model would compress the text."""
         return -sum(t.logprob for t in self) / math.log(2)
 
     @property
     def perplexity(self) -> float | None:
-        """exp of the mean of −logprob: how many tokens seem equally likely at each place. None for no tokens."""
+        """exp of the mean of −logprob: the number of tokens that seem equally likely at each position. None without tokens."""
         nats = -sum(t.logprob for t in self) / len(self) if self else math.inf
         return math.exp(nats) if nats < 700 else None
 
     @property
     def bits_per_byte(self) -> float | None:
-        """Comparable between tokenizers. None for no bytes."""
+        """Bits per byte, which is comparable between tokenizers. None without bytes."""
         return self.bits / self.bytes if self.bytes else None

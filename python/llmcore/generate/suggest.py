@@ -1,8 +1,8 @@
-"""The next words as one types, like a phone's keyboard: words, not tokens, with their probabilities.
+"""Suggests the next words as one types, like a phone's keyboard: words, not tokens, with their probabilities.
 
-What stands before the word that is being typed is read once and stays in the cache; a keystroke within a word reads
-nothing anew. A word is a path of tokens that ends where the model would go on with something else: its probability is that
-of the path, times that of all tokens that begin no further letter.
+The text before the word that is being typed is computed once and stays in the cache; a keystroke within a word recomputes
+none of it. A word is a path of tokens that ends where the model continues with something other than a letter: its
+probability is that of the path times that of all such continuations.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from llmcore.generate.text_model import TextModel
 from llmcore.models import DecodeStep, KVCache
 from llmcore.models.cache import BLOCK, BlockPool, blocks_for
 
-_PATHS = 5  # looked at side by side
-_ROUNDS = 3  # of looking one token further
-_WINDOW = 512  # tokens before the word, at most; half as many when it moves on
-_NEGLIGIBLE = 0.01  # of the likeliest word's probability: what is not followed further
-_KNOWN = 256  # distributions that are kept
+_PATHS = 5  # explored in parallel
+_ROUNDS = 3  # of extending the paths by a token
+_WINDOW = 512  # tokens before the word, at most; half as many right after the window moves
+_NEGLIGIBLE = 0.01  # of the likeliest word's probability: paths below that are dropped
+_KNOWN = 256  # distributions that are cached
 
 
 class Suggestion(NamedTuple):
-    """A word that may be meant, and its probability given all that was typed of it."""
+    """A word, and its probability given the part of it that was typed."""
 
     word: str
     probability: float
@@ -37,7 +37,7 @@ class Suggestion(NamedTuple):
 
 @dataclass(frozen=True)
 class _Path:
-    """Tokens of a word: what is still to match of what was typed, and how likely they are."""
+    """Tokens of a word, the rest of the typed bytes that they do not cover yet, and their probability."""
 
     tokens: tuple[int, ...]
     rest: bytes
@@ -45,7 +45,7 @@ class _Path:
 
 
 class Suggester:
-    """Of one text at a time; the one that `LanguageModel.suggest` keeps."""
+    """Suggests words for one text at a time; `LanguageModel.suggest` keeps one."""
 
     def __init__(self, lm: TextModel):
         self._lm = lm
@@ -55,7 +55,7 @@ class Suggester:
         self._spelled = spelled
         by_spelling = sorted((s, i) for i, s in enumerate(spelled) if s and i not in specials)
         self._keys, self._ids = [s for s, _ in by_spelling], np.array([i for _, i in by_spelling], np.int64)
-        # Tokens that go on with a word, and those that begin one behind a space.
+        # Tokens that continue a word, and those that begin one after a space.
         self._continues = np.array([bool(s) and i not in specials and _is_letter(s, 0) for i, s in enumerate(spelled)])
         self._begins = np.array(
             [i not in specials and len(s) > 1 and s[:1] == b" " and _is_letter(s, 1) for i, s in enumerate(spelled)]
@@ -66,7 +66,7 @@ class Suggester:
         self._pool: BlockPool = lm.model.new_pool(blocks * _PATHS)
         self._cache = KVCache.allocate_for(self._pool, _PATHS, blocks * BLOCK)
         self._steps: dict[int, tuple[DecodeStep, KVCache]] = {}
-        self._read: list[int] = []  # tokens whose keys and values all rows have
+        self._read: list[int] = []  # tokens whose keys and values are in all rows of the cache
         self._known: OrderedDict[tuple[int, ...], np.ndarray] = OrderedDict()
         self._version = lm.model.version
 
@@ -79,7 +79,7 @@ class Suggester:
             self._read = []
         before, typed = _split_typed(text)
         context = tuple(self._context(before))
-        # All that begins with what was typed: a word's probability is its share of that.
+        # `matched` is the probability of everything that begins as typed; a word's probability is its share of it.
         paths, matched = self._grown([_Path((), typed, 1.0)], [self._after(context)], bool(typed.strip()))
         words: dict[str, float] = {}
         for _ in range(_ROUNDS):
@@ -101,8 +101,9 @@ class Suggester:
         return [Suggestion(word, min(p / matched, 1.0)) for word, p in ranked] if matched > 0 else []
 
     def _context(self, before: str) -> list[int]:
+        """Return the last tokens of the text, at most a window of them."""
         ids = self._lm.prompt_ids(before)
-        if len(ids) > self._window:  # moves on by half a window, so that what is read stays
+        if len(ids) > self._window:  # moves by half a window, so that most of the cache stays valid
             half = max(self._window // 2, 1)
             ids = ids[-(self._window - (self._window - len(ids)) % half) :]
         return ids
@@ -112,8 +113,8 @@ class Suggester:
     def _grown(
         self, paths: Sequence[_Path], distributions: Sequence[np.ndarray], within: bool
     ) -> tuple[list[_Path], float]:
-        """The likeliest paths that are one token longer, and the probability of all those that match what was typed now.
-        within: inside of a word."""
+        """Return the likeliest paths that are one token longer, and the probability of all that now match what was typed.
+        within: whether the paths are inside a word."""
         found, matched = [], 0.0
         for p, after in zip(paths, distributions, strict=True):
             if p.rest:
@@ -134,7 +135,7 @@ class Suggester:
         return found, matched
 
     def _matching(self, typed: bytes) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens that begin with what was typed, and those that it begins with."""
+        """Return the tokens that begin with what was typed, and the shorter ones that it begins with."""
         start = bisect.bisect_left(self._keys, typed)
         end = bisect.bisect_left(self._keys, typed + b"\xff\xff\xff\xff")
         shorter = [
@@ -147,7 +148,7 @@ class Suggester:
     # ---- the model ----
 
     def _after(self, context: tuple[int, ...]) -> np.ndarray:
-        """The probabilities (V) of what follows a context; all rows have read it then."""
+        """Return the probabilities (V) of what follows a context, and leave its keys and values in all rows."""
         same = common_prefix(self._read, context)
         known = self._known.get(context)
         if same == len(context) and known is not None:
@@ -170,7 +171,7 @@ class Suggester:
         return self._remember(context, _softmax(logits.reshape([1, -1]).numpy())[0])
 
     def _after_paths(self, context: tuple[int, ...], paths: Sequence[_Path]) -> list[np.ndarray]:
-        """What follows each path, by as many steps as the longest has tokens that are not known."""
+        """Return the probabilities (V) of what follows each path, with as many steps as the longest unknown path has tokens."""
         unknown = [p for p in paths if (*context, *p.tokens) not in self._known]
         if unknown:
             rows, longest = len(unknown), max(len(p.tokens) for p in unknown)
@@ -201,8 +202,8 @@ class Suggester:
 
 
 def _split_typed(text: str) -> tuple[str, bytes]:
-    """The text before the word that is being typed, and what was typed of it: with the space before it, which most tokens
-    begin with."""
+    """Split a text into what comes before the word that is being typed, and what was typed of it, with the space before it
+    (most tokens begin with one)."""
     at = len(text)
     while at and _is_letter(text[at - 1].encode(), 0):
         at -= 1
@@ -212,7 +213,7 @@ def _split_typed(text: str) -> tuple[str, bytes]:
 
 
 def _is_letter(spelled: bytes, at: int) -> bool:
-    """Whether a letter, a digit, an apostrophe or a part of another script's character stands there."""
+    """Return whether there is a letter, a digit, an apostrophe or a byte of a non-ASCII character."""
     c = spelled[at : at + 1]
     return c.isalnum() or c == b"'" or c >= b"\x80"
 

@@ -1,4 +1,4 @@
-"""Tokens to text as they come: whole characters only, stop texts found across token boundaries."""
+"""Turns tokens into text as they come: whole characters only, with stop texts found across token boundaries."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from llmcore.tokenizer import Tokenizer
 
 @dataclass
 class Completion:
-    """What a model wrote. `str(completion)` is its text.
+    """A generated text. `str(completion)` is its text.
 
-    finish_reason: "stop" (end of text, a stop text, or a form that is complete), "length", or "timeout". logprobs: one
-    for each token under the unmodified distribution, or None when not asked for; top_logprobs: for each token the likeliest
-    ones as (id, log-probability); prompt_logprobs: of the prompt's tokens from the second on. cached_tokens: those of the
-    prompt that were known from before. seed: what gives this completion again. end_id: the token that ended it, which is
+    finish_reason: "stop" (end of text, a stop text, or a complete grammar), "length", or "timeout". logprobs: one for each
+    token under the unmodified distribution, or None if not requested; top_logprobs: for each token the likeliest ones as
+    (id, log-probability); prompt_logprobs: for the prompt's tokens from the second on. cached_tokens: how many of the
+    prompt's tokens were in the cache already. seed: reproduces this completion. end_id: the token that ended it, which is
     not among its tokens, or None.
     """
 
@@ -37,8 +37,8 @@ class Completion:
 
 
 class TextStream:
-    """Turns tokens into text that is safe to show: a character is given out whole, and text that may be the beginning
-    of a stop text is held back until it is decided."""
+    """Turns tokens into text that is safe to show: characters come out whole, and text that may begin a stop text is held
+    back until that is decided."""
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]):
         self._decoder = tokenizer.stream_decoder(continues=True)
@@ -47,11 +47,11 @@ class TextStream:
         self.stopped = False
 
     def push(self, token: int) -> str:
-        """The text that this token settles, possibly empty. Sets `stopped` when a stop text is complete."""
+        """Return the text that this token settles, possibly empty. Sets `stopped` when a stop text is complete."""
         return self._settle(self._decoder.push(token), final=False)
 
     def finish(self) -> str:
-        """What is left at the end."""
+        """Return the text that is left at the end."""
         return "" if self.stopped else self._settle(self._decoder.finish(), final=True)
 
     def _settle(self, text: str, final: bool) -> str:
@@ -67,7 +67,7 @@ class TextStream:
         return settled
 
     def _longest_beginning(self) -> int:
-        """Length of the longest end of the held text that begins a stop text."""
+        """Return the length of the longest suffix of the held text that begins a stop text."""
         for n in range(min(len(self._held), max(map(len, self._stop), default=0)), 0, -1):
             if any(s.startswith(self._held[-n:]) for s in self._stop):
                 return n
@@ -75,8 +75,8 @@ class TextStream:
 
 
 class CompletionSink:
-    """Makes a Completion of the tokens that the engine draws (`request.TokenSink`). on_token: called with the Completion and
-    the text that each token settles; what it raises ends the request."""
+    """Builds a Completion from the sampled tokens (a `request.TokenSink`). on_token: called with the Completion and the text
+    that each token settles; an exception from it ends the request."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class CompletionSink:
     ):
         self._tokenizer, self._end_ids, self._on_token = tokenizer, end_ids, on_token
         self._stream = TextStream(tokenizer, params.stop)
-        self.settled: list[str] = []  # texts that nobody has taken yet, where somebody streams
+        self.settled: list[str] = []  # texts that a stream has not taken yet
         self.completion = Completion(
             "",
             [],
@@ -126,7 +126,7 @@ class CompletionSink:
         return is_end or stream.stopped
 
     def end(self, reason: str) -> None:
-        """Where the request ended otherwise."""
+        """Finish a completion that ended without a last token, such as by a timeout."""
         text = self._stream.finish()
         self.completion.text += text
         if text:

@@ -1,8 +1,9 @@
-"""From messages to ids, and where a model's folder keeps its chat template."""
+"""Turns messages into ids, and reads a model folder's chat template."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from llmcore.tokenizer import Tokenizer
 
 TEMPLATE_FILE = "chat_template.jinja"
 _CONFIG_FILE = "tokenizer_config.json"
-# Stand for the special tokens in what people say, until the template has run: private characters (Unicode's area B).
+# Private characters (Unicode's area B) that stand for special tokens in what people say until the template has run.
 _FIRST_STANDIN, _LAST_STANDIN = 0x10E000, 0x10FFFD
-_ROLES_OF_OUR_OWN = ("assistant",)  # what a model has written, where special tokens may be meant
+_MODEL_ROLES = ("assistant",)  # texts of the model itself, in which special tokens may be meant
 
 
 def chat_prompt(
@@ -41,18 +42,18 @@ def _rendered(
     add_generation_prompt: bool,
     tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> str:
-    """What the template makes of messages, with stand-ins for special tokens that others than the model have said."""
+    """Render messages, with stand-ins for special tokens in what anybody but the model has said."""
     standins = _standins(tokenizer)
-    foreign = [m if m["role"] in _ROLES_OF_OUR_OWN else _replaced(m, standins) for m in messages]
+    foreign = [m if m["role"] in _MODEL_ROLES else _replaced(m, standins) for m in messages]
     return template.render(foreign, add_generation_prompt, tools)
 
 
 def _encoded(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of a rendered text: special tokens are special, stand-ins are the text that they stand for."""
+    """Return the ids of a rendered text: special tokens are special, stand-ins are the text that they stand for."""
     standins = _standins(tokenizer)
     specials, meant = list(standins), {c: special for special, c in standins.items()}
     ids: list[int] = []
-    plain = ""  # what people said stays in one piece with the text around it, up to the next special token
+    plain = ""  # text is encoded in one piece up to the next special token
     special = set(specials)
     for part, is_special in _parts(text, specials):
         if is_special and part in special:
@@ -95,13 +96,13 @@ def supervised_chat(
         ids += new
 
     for i, message in enumerate(messages):
-        if message["role"] not in _ROLES_OF_OUR_OWN:
+        if message["role"] not in _MODEL_ROLES:
             continue
         prompt = _rendered(template, tokenizer, messages[:i], True) if i else ""
         whole = _rendered(template, tokenizer, messages[: i + 1], False)
         if not (prompt.startswith(before) and whole.startswith(prompt)):
             raise ValueError(
-                f"[chat] {template.name}: expected a template that puts each answer behind its prompt and leaves the "
+                f"[chat] {template.name}: expected a template that puts each answer after its prompt and leaves the "
                 f"messages before it alone; message {i} is elsewhere"
             )
         add(prompt[len(before) :], False)
@@ -114,9 +115,7 @@ def supervised_chat(
 
 
 def _parts(text: str, specials: Sequence[str]) -> list[tuple[str, bool]]:
-    """The text cut at its special tokens, the longest where several could begin."""
-    import re
-
+    """Split a text at its special tokens, taking the longest where several could begin: (part, whether it is one)."""
     if not specials:
         return [(text, False)]
     found = re.split(f"({'|'.join(map(re.escape, specials))})", text)
@@ -124,7 +123,7 @@ def _parts(text: str, specials: Sequence[str]) -> list[tuple[str, bool]]:
 
 
 def _replaced(value: Any, standins: Mapping[str, str]) -> Any:
-    """A copy in which special tokens in strings are their stand-ins, and private characters are dropped first."""
+    """Return a copy in which strings have stand-ins for special tokens, after existing private characters are replaced."""
     if isinstance(value, str):
         for special, standin in standins.items():
             value = value.replace(standin, "\ufffd").replace(special, standin)
@@ -155,9 +154,9 @@ def _check_messages(messages: Any) -> None:
 
 
 def read_chat_template(folder: Path) -> ChatTemplate | None:
-    """The template of a model folder: chat_template.jinja, else the field chat_template of tokenizer_config.json (a
-    template, or a list of named ones, of which "default" counts). None where there is none; ValueError names the file
-    that is broken."""
+    """Read the template of a model folder: chat_template.jinja, else the field chat_template of tokenizer_config.json (a
+    template, or a list of named ones, of which "default" is taken). None if there is neither; ValueError names a broken
+    file."""
     config = _read_config(folder / _CONFIG_FILE)
     begin, end = (_token_text(config.get(name)) for name in ("bos_token", "eos_token"))
     path = folder / TEMPLATE_FILE
@@ -184,6 +183,6 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _token_text(token: Any) -> str:
-    """A token of tokenizer_config.json: a text, or an object with its text and flags."""
+    """Return the text of a token of tokenizer_config.json, which is a string, or an object with its text and flags."""
     token = token.get("content") if isinstance(token, dict) else token
     return token if isinstance(token, str) else ""

@@ -1,8 +1,8 @@
-"""Chat templates: messages to the text that a model was trained to continue, by Jinja with transformers' conventions.
+"""Chat templates: render messages as the text that a model was trained to continue, in Jinja with transformers' conventions.
 
-A template comes with a model file, from anywhere. It runs in Jinja's immutable sandbox, which keeps it from Python's
-insides, and on a budget: every turn of a loop, every call of a macro and every character that it makes is paid for, so
-that one which loops for ever or fills the memory is stopped and named.
+A template comes with a model file, from anywhere. It runs in Jinja's immutable sandbox, which keeps it away from Python's
+internals, and on a budget: every iteration of a loop, every call of a macro and every character that it produces costs, so
+that a template which loops forever or fills the memory is stopped and named.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-BUDGET = 50_000_000  # characters made, and turns of loops, in all
+BUDGET = 50_000_000  # total of characters produced and loop iterations
 LARGEST = 4_000_000  # characters of one string, elements of one list
-_STEP = 500  # what a turn of a loop or a call costs, beside the characters in it
+_STEP = 500  # the cost of an iteration or a call, on top of the characters in it
 _OVERSPENT = "more loops or text than a chat needs"
 
 
 class ChatTemplate:
-    """A compiled template. `source` is its text; `name` stands in errors. bos_token, eos_token: what it knows under these
-    names."""
+    """A compiled template. `source` is its text; errors mention `name`. bos_token, eos_token: the values of these variables
+    in the template."""
 
     def __init__(self, source: str, name: str = "chat_template", bos_token: str = "", eos_token: str = ""):
-        """ValueError where the template is not valid Jinja."""
+        """ValueError if the template is not valid Jinja."""
         if not isinstance(source, str):
             raise ValueError(f"[chat] {name}: expected a template as a string, got {type(source).__name__}")
         self.source, self.name = source, name
@@ -46,10 +46,10 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] | None = None,
         **context: Any,
     ) -> str:
-        """The text of `messages` ({"role", "content", ...}), with the beginning of the model's answer unless
-        add_generation_prompt is False. context: what else the template may use.
+        """Render `messages` ({"role", "content", ...}), followed by the beginning of the model's answer unless
+        add_generation_prompt is False. context: further variables for the template.
 
-        ValueError, in one line, for what the template refuses, and for a template that fails or overspends.
+        ValueError, in one line, if the template refuses the messages, fails or exceeds its budget.
         """
         environment = self._template.environment
         assert isinstance(environment, _Environment)
@@ -62,7 +62,7 @@ class ChatTemplate:
             raise ValueError(f"[chat] {self.name}: the template refuses: {_line(error)}") from None
         except RecursionError:
             raise ValueError(f"[chat] {self.name}: expected a template that ends, got endless recursion") from None
-        except Exception as error:  # whatever a foreign program raises
+        except Exception as error:  # a foreign program may raise anything
             raise ValueError(f"[chat] {self.name}: the template fails: {_line(error)}") from None
 
     def __repr__(self) -> str:
@@ -70,11 +70,11 @@ class ChatTemplate:
 
 
 class _Refused(TemplateError):
-    """raise_exception(...) of a template: it does not take these messages."""
+    """Raised by a template's raise_exception(...): it does not accept these messages."""
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """One environment a template: `left` is what remains of its budget."""
+    """The environment of one template: `left` is the rest of its budget."""
 
     intercepted_binops = frozenset(["+", "*", "**", "%"])
 
@@ -87,17 +87,17 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
 
-    # ---- what things cost ----
+    # ---- costs ----
 
     def charge(self, cost: int) -> str:
-        """Pay; called from every loop's and macro's body too (see _parse), where it writes nothing."""
+        """Take a cost off the budget; also called in every loop's and macro's body (see _parse), where it outputs nothing."""
         self.left -= cost
         if self.left < 0:
             raise SecurityError(_OVERSPENT)
         return ""
 
     def _made(self, value: Any) -> Any:
-        """Pay for a string or a list."""
+        """Charge for a string or a list; returns it."""
         if isinstance(value, (str, bytes, list, tuple)):
             if len(value) > LARGEST:
                 raise SecurityError(_OVERSPENT)
@@ -105,7 +105,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return value
 
     def _check_arguments(self, args: Sequence[Any], named: Mapping[str, Any]) -> None:
-        """Numbers that ask for a width or a count."""
+        """Refuse huge numbers, which may be a width or a count."""
         for value in (*args, *named.values()):
             if isinstance(value, int) and abs(value) > LARGEST:
                 raise SecurityError(_OVERSPENT)
@@ -123,7 +123,7 @@ class _Environment(ImmutableSandboxedEnvironment):
                 self._check_join(values[1] if len(values) > 1 else "", values[0])
             return self._made(function(*args, **named))
 
-        for attribute in ("jinja_pass_arg", "__name__"):  # which of context, environment it takes first
+        for attribute in ("jinja_pass_arg", "__name__"):  # whether it takes the context or environment first
             if hasattr(function, attribute):
                 setattr(paid, attribute, getattr(function, attribute))
         return paid
@@ -140,7 +140,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         if any(len(digits) > 4 for digits in re.findall(r"\d+", form)) or "*" in form:
             raise SecurityError(_OVERSPENT)
 
-    # ---- where things are made ----
+    # ---- operations that produce values ----
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "**" and (not isinstance(right, (int, float)) or abs(right) > 64 or abs(left) > 1 << 64):
@@ -156,7 +156,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return self._made(super().call_binop(context, operator, left, right))
 
     def concatenate(self, *values: Any) -> str:
-        """The ~ operator."""
+        """Evaluate the ~ operator."""
         texts = [str(v) for v in values]
         self.charge(sum(map(len, texts)))
         return self._made("".join(texts))
@@ -175,7 +175,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return self._made(super().call(context, obj, *args, **named))
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        """The template's tree, in which bodies pay for their turns, and ~ is a call that pays."""
+        """Parse a template into a tree whose bodies charge for each iteration, and in which ~ is a call that charges."""
         tree = super()._parse(source, name, filename)
         for body_of in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block)):
             assert isinstance(body_of, (nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block))
@@ -201,7 +201,7 @@ class _Concatenations:
 
 
 class _Generation(Extension):
-    """{% generation %}...{% endgeneration %} marks what the model writes; rendering shows it like anything else."""
+    """{% generation %}...{% endgeneration %} marks the model's own text; it is rendered like anything else."""
 
     tags = {"generation"}  # noqa: RUF012 - as Jinja wants it
 

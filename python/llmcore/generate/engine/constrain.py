@@ -1,5 +1,5 @@
-"""Completions of a given form: a JSON schema, a regular expression, one of several texts. What may come next is
-llguidance's work (extra `constrain`); the sampling kernel takes its masks."""
+"""Completions that follow a grammar: a JSON schema, a regular expression, or one of several texts. llguidance (extra
+`constrain`) computes which tokens may come next; the sampling kernel takes its masks."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ from llmcore.tokenizer import Tokenizer
 
 
 class Grammar:
-    """A form, compiled for a tokenizer. Its constraints are for one request each."""
+    """A grammar compiled for a tokenizer. Each of its constraints serves one request."""
 
     def __init__(self, vocabulary: Vocabulary, form: str):
-        """ValueError for a form that llguidance does not take."""
+        """ValueError for a grammar that llguidance does not accept."""
         self._vocabulary = vocabulary
         matcher = vocabulary.library.LLMatcher(vocabulary.tokenizer, form)
         if matcher.is_error():
-            raise ValueError(f"[constrain] expected a form that can be followed, got: {_line(matcher.get_error())}")
+            raise ValueError(
+                f"[constrain] expected a grammar that llguidance accepts, got: {_line(matcher.get_error())}"
+            )
         self._matcher = matcher
 
     def constraint(self) -> Constraint:
+        """Return a constraint for one completion, at its beginning."""
         return Constraint(self._matcher.deep_copy())
 
 
 class Constraint:
-    """Where in its form a completion is."""
+    """How far a completion has got in its grammar."""
 
     def __init__(self, matcher: Any):
         self._matcher = matcher
@@ -42,14 +45,14 @@ class Constraint:
         mask[:n], mask[n:] = bits[:n], 0
 
     def accept(self, token: int) -> None:
-        """The token that came."""
+        """Advance by a token."""
         if not self._matcher.is_stopped():
             self._matcher.consume_token(token)
             self._check()
 
     @property
     def complete(self) -> bool:
-        """Whether nothing but an end may come."""
+        """Whether only an end may follow."""
         return self._matcher.is_stopped()
 
     def _check(self) -> None:
@@ -58,7 +61,7 @@ class Constraint:
 
 
 class Vocabulary:
-    """A tokenizer as llguidance wants it; made once for a model."""
+    """A tokenizer in llguidance's form; made once per model."""
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_ids: Sequence[int]):
         try:
@@ -72,7 +75,7 @@ class Vocabulary:
         self.library = llguidance
         specials = sorted(set(tokenizer.special_tokens.values()))
         size = tokenizer.vocab_size
-        # Unused numbers are empty tokens: never allowed.
+        # Unused ids are empty tokens, which are never allowed.
         tokens = [b"" if i >= size else tokenizer.token_bytes(i) for i in range(vocab_size)]
 
         class Wrapped:
@@ -92,7 +95,7 @@ class Vocabulary:
         regex: str | None = None,
         choices: Sequence[str] | None = None,
     ) -> Grammar:
-        """Of one of these. json_schema: a schema, or its text; {} or True for any JSON."""
+        """Compile the one of these that is given. json_schema: a schema, or its text; {} or True for any JSON."""
         matcher = self.library.LLMatcher
         if sum(v is not None for v in (json_schema, regex, choices)) != 1:
             raise ValueError("[constrain] expected one of json_schema, regex and choices")

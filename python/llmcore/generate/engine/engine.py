@@ -1,11 +1,11 @@
-"""Many requests, one model: they join and leave a running batch (continuous batching, Yu et al. 2022).
+"""The engine: requests for one model join and leave a running batch (continuous batching, Yu et al. 2022).
 
-A request waits, reads its prompt in chunks between the steps of those that write, and writes a token a step. Its tokens
-depend on its prompt and its own parameters only: kernels compute every row alone, whatever stands beside it, and the draw
-is keyed by the request's seed and the number of the draw.
+A request waits, is prefilled in chunks between the decoding steps of others, and then decodes one token per step. Its
+tokens depend on its prompt and its own parameters only: kernels compute every row independently of its neighbours, and
+draws are keyed by the request's seed and the number of the draw.
 
-There is no thread behind this: who waits for a request moves all of them on (`Engine.step`), under a lock. So nothing
-runs when nobody waits, and any number of threads may ask at the same time.
+No background thread: whoever waits for a request steps the engine for everyone (`Engine.step`), under a lock, so nothing
+runs unless somebody is waiting, and any number of threads may submit requests at the same time.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from llmcore.generate.engine.sampler import Sampler
 from llmcore.models import CausalLM, KVCache
 from llmcore.models.cache import BLOCK, BlockPool, NoBlocks, blocks_for
 
-_FEW = 32  # tokens that are read by a recorded step
-_LOGIT_ROWS = 64  # of a prompt, at a time, where its log-probabilities are wanted
+_FEW = 32  # tokens of a prompt, at most, that a recorded step prefills
+_LOGIT_ROWS = 64  # positions per step of a prompt whose log-probabilities are wanted
 
 
 def _cache_bytes(device: str) -> int:
-    """For keys and values where nobody says: a part of the memory. The CPU's is taken as it is used, a GPU's at once."""
+    """Return the default size of the key/value cache. CPU memory is taken as it is used, a GPU's at once."""
     if device == "cuda":
         return cuda_info()["free_memory"] // 4
     return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8, 1 << 30)
 
 
 class Engine:
-    """Continues any number of requests of a model.
+    """Runs any number of requests for one model.
 
-    max_batch: how many write at a time. max_waiting: how many may wait for that. chunk: how many tokens of a prompt are
-    read between two steps of others. cache_bytes: memory for keys and values, by default an eighth of the machine's, at
-    most 1 GiB, but what a context of 8,192 tokens takes; it is used as it is needed. cache_dtype: as of
-    `CausalLM.new_cache`. What was read stays known as long as there is room.
+    max_batch: how many requests decode at a time. max_waiting: how many may wait. chunk: how many tokens of a prompt are
+    prefilled between two decoding steps of others. cache_bytes: memory for keys and values; by default an eighth of the
+    machine's, at most 1 GiB, but at least enough for a context of 8,192 tokens; it is taken as it is needed. cache_dtype:
+    as of `CausalLM.new_cache`. Computed prefixes stay cached as long as there is room.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class Engine:
             raise ValueError(f"[engine] expected cache_bytes of at least {size}, a block's, got {cache_bytes}")
         return self.model.new_pool(blocks, dtype)
 
-    # ---- what people call ----
+    # ---- for callers ----
 
     def submit(self, request: Request) -> None:
-        """Queue a request. QueueFull where too many wait already; ValueError for a prompt that cannot be continued."""
+        """Queue a request. QueueFull if too many wait already; ValueError for a prompt that cannot be continued."""
         context = self.model.config.context
         if not 0 < len(request.tokens) < context:
             raise ValueError(
@@ -112,7 +112,7 @@ class Engine:
             heapq.heappush(self._waiting, (-request.priority, next(self._numbers), request))
 
     def cancel(self, request: Request) -> None:
-        """Forget a request, wherever it is; its blocks are free when this returns."""
+        """Drop a request, whatever its state; its blocks are free when this returns."""
         request.cancelled = True
         with self._lock:
             if not request.done.is_set():
@@ -121,8 +121,8 @@ class Engine:
                 self._finish(request)
 
     def run(self, requests: Sequence[Request], submit: bool = True) -> None:
-        """Until all of these are done; then raises the first error among them. More than may wait are submitted as others
-        are done."""
+        """Run these requests until all are done, then raise the first error among them. Requests beyond what the queue takes
+        are submitted as others finish."""
         try:
             for i, r in enumerate(requests if submit else ()):
                 while True:
@@ -145,16 +145,16 @@ class Engine:
                 raise r.error
 
     def step_for(self, request: Request) -> None:
-        """One step of all that are underway, unless the request is done."""
+        """Step the engine, unless the request is done."""
         with self._lock:
             if not request.done.is_set():
                 self.step()
 
     def step(self) -> None:
-        """Admit who waits, read a chunk of a prompt, write a token for every request that writes."""
+        """Admit a waiting request, prefill a chunk of a prompt, and decode a token for every request that is past its prompt."""
         with self._lock, autograd.no_grad():
             if self._stepping:
-                raise RuntimeError("[engine] expected nothing to be generated from inside of on_token, got a request")
+                raise RuntimeError("[engine] expected on_token not to generate, got a request from inside it")
             self._stepping = True
             try:
                 self._step()
@@ -172,7 +172,7 @@ class Engine:
         self._decode([r for r in self._decoding if r.proposer is None])
 
     def reset(self) -> None:
-        """Forget what was read."""
+        """Forget all cached prefixes."""
         with self._lock:
             self.prefixes.clear()
 
@@ -194,7 +194,7 @@ class Engine:
                 self.cancel(r)
 
     def _admit(self) -> None:
-        """The next prompt to read. One at a time: the next may begin like it."""
+        """Start the next prompt. One at a time, because the next may share a prefix with it."""
         if self._prefilling is not None or not self._waiting or len(self._decoding) >= self.max_batch:
             return
         r = heapq.heappop(self._waiting)[2]
@@ -205,14 +205,14 @@ class Engine:
         self._prefilling = r
         if more is not None:
             block, positions = more
-            self.pool.retain(block)  # not evicted while room for its copy is made
+            self.pool.retain(block)  # so that making room for its copy does not evict it
             try:
                 own = self._allocate()
                 self.pool.copy(block, own, positions)
                 r.blocks.append(own)
                 r.computed = r.cached_tokens = r.computed + positions
             except NoBlocks:
-                pass  # it is read again
+                pass  # these positions are computed again
             finally:
                 self.pool.release(block)
 
@@ -224,7 +224,7 @@ class Engine:
         r.done.set()
 
     def _release(self, r: Request, keep: bool = True) -> None:
-        """Without its blocks; what is in them stays known."""
+        """Release a request's blocks; their contents stay in the prefix cache."""
         if keep and r.computed:
             self.prefixes.add(r.tokens[: r.computed], r.blocks)
         for block in r.blocks:
@@ -236,7 +236,7 @@ class Engine:
         self._finish(r, keep=False)
 
     def _guarded(self, work: Callable[..., Any], r: Request, *args: Any) -> Any:
-        """work(r, ...), or None: what goes wrong with a request is its own."""
+        """Return work(r, ...), or None if it failed: an error ends the request that caused it and no other."""
         try:
             return work(r, *args)
         except Exception as error:
@@ -257,8 +257,8 @@ class Engine:
         return self.pool.allocate()
 
     def _make_room(self, r: Request, positions: int) -> bool:
-        """Blocks for the next positions of a request. Where there are none, the request that came last among the least
-        important goes back to wait, and reads again what it lost; False when this was `r` itself."""
+        """Allocate blocks for the next positions of a request. If none are left, the request that came last among those of
+        the lowest priority goes back to the queue and recomputes what it lost; returns False if that was `r` itself."""
         while len(r.blocks) < blocks_for(r.computed + positions):
             try:
                 r.blocks.append(self._allocate())
@@ -276,7 +276,7 @@ class Engine:
                     return False
         return True
 
-    # ---- reading ----
+    # ---- prefill ----
 
     def _prefill(self, r: Request) -> None:
         busy = bool(self._decoding)
@@ -323,10 +323,10 @@ class Engine:
         losses = ops.cross_entropy(rows, targets, "none").numpy()
         r.prompt_logprobs += [-float(x) for x in losses[: len(known)]]
 
-    # ---- writing ----
+    # ---- decode ----
 
     def _run(self, requests: Sequence[Request], ids: np.ndarray, last_only: bool = False) -> _core.Array:
-        """The next tokens (B, count) of requests that have room for them -> logits (B, count, V), or (B, 1, V)."""
+        """Compute the next tokens (B, count) of requests that have room for them -> logits (B, count, V), or (B, 1, V)."""
         logits = self._steps.run([(r.blocks, r.computed) for r in requests], ids, last_only)
         for r in requests:
             r.computed += ids.shape[1]
@@ -334,8 +334,8 @@ class Engine:
 
     def _decode(self, requests: list[Request]) -> None:
         for r in requests:
-            if r in self._decoding:  # not sent back for want of room meanwhile
-                r.computed = len(r.tokens) - 1  # also where a step before was interrupted
+            if r in self._decoding:  # not sent back to the queue for lack of room meanwhile
+                r.computed = len(r.tokens) - 1  # even if an earlier step was interrupted
                 self._guarded(self._make_room, r, 1)
         ready = [r for r in requests if r in self._decoding]
         if not ready:
@@ -346,7 +346,7 @@ class Engine:
             if self._sampler is None or not self._sampler.is_for(ready):
                 self._sampler = Sampler(ready, self.model.config.vocab_size)
             drawn = self._sampler.draw(rows)
-        except Exception:  # one of them: which?
+        except Exception:  # find out which of them
             self._sampler = None
             for i, r in enumerate(ready):
                 d = self._guarded(self._sample_alone, r, rows.narrow(0, i, 1))
@@ -354,15 +354,15 @@ class Engine:
                     self._guarded(self._deliver, r, d)
             return
         for r, d in zip(ready, drawn, strict=True):
-            if not r.done.is_set():  # cancelled by one before
+            if not r.done.is_set():  # an earlier one cancelled it
                 self._guarded(self._deliver, r, d)
 
     def _sample_alone(self, r: Request, row: _core.Array) -> SampledToken:
         return Sampler([r], self.model.config.vocab_size).draw(row)[0]
 
     def _verify(self, r: Request) -> None:
-        """As many tokens as were foreseen rightly, and one. The draws are those of one token at a time, since a draw is
-        keyed by its number: a guess is right when it is what the draw gives."""
+        """Decode the proposed tokens in one step and keep those that were right, and one more. Draws are keyed by their
+        number, so they are the same as one token at a time; a guess is right if it equals the draw."""
         assert r.proposer is not None
         r.computed = len(r.tokens) - 1
         room = min(r.params.max_tokens - r.generated, self.model.config.context - len(r.tokens)) - 1
@@ -374,7 +374,7 @@ class Engine:
         rows = logits.reshape([1 + len(guesses), logits.shape[-1]])
         for i in range(1 + len(guesses)):
             drawn = self._sample_alone(r, rows.narrow(0, i, 1))
-            r.computed = start + i + 1  # what was computed for wrong guesses is written over
+            r.computed = start + i + 1  # positions of wrong guesses are overwritten
             self._deliver(r, drawn)
             if r.done.is_set() or i == len(guesses) or drawn.token != guesses[i]:
                 r.proposer.judged(i, len(guesses))

@@ -1,4 +1,4 @@
-"""What a request may ask of the sampler, checked once."""
+"""The sampling parameters of a request, checked once."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How one request draws its tokens; `llmcore.ops.sample` states the order and the exact meaning of the filters.
+    """How one request samples its tokens; `llmcore.ops.sample` states the order and the exact meaning of the filters.
 
-    max_tokens: how many to generate at most (fewer where the context ends).
+    max_tokens: how many to generate at most (fewer if the context ends).
     temperature: 0 takes the most likely token. top_k: 0 is off. top_p: 1 is off. min_p: 0 is off.
     repetition_penalty: 1 is off; presence_penalty and frequency_penalty: 0 is off; logit_bias: {token id: added to its logit}.
     seed: an integer; None draws one from the operating system.
-    stop: texts that end the completion and are not part of it; stop_ids: tokens that do. ignore_eos: go on past the
-    end-of-text token. min_tokens: that one, and stop_ids, are not drawn before so many tokens are there.
-    typical_p: 1 is off. no_repeat_ngram: n forbids every sequence of n tokens that was there before, in the prompt too; 0
-    is off. banned: tokens that are never drawn. forced: tokens that the completion begins with.
-    logprobs: keep the log-probability of every token; top_logprobs: and those of so many likeliest ones; prompt_logprobs:
-    and those of the prompt's tokens.
+    stop: texts that end the completion and are not part of it; stop_ids: the same for tokens. ignore_eos: continue past the
+    end-of-text token. min_tokens: neither that token nor stop_ids are drawn before so many tokens.
+    typical_p: 1 is off. no_repeat_ngram: n forbids repeating any sequence of n tokens, those of the prompt included; 0 is
+    off. banned: tokens that are never drawn. forced: tokens that the completion begins with.
+    logprobs: keep the log-probability of every token; top_logprobs: also those of so many likeliest tokens;
+    prompt_logprobs: also those of the prompt's tokens.
     """
 
     max_tokens: int = 128
@@ -94,10 +94,10 @@ class SamplingParams:
 
     @property
     def penalised(self) -> bool:
-        """Whether the tokens so far change the logits."""
+        """Whether earlier tokens change the logits."""
         return (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1.0, 0.0, 0.0)
 
     @property
     def masks(self) -> bool:
-        """Whether some tokens may not be drawn at some time."""
+        """Whether some tokens are forbidden at some step."""
         return bool(self.banned or self.forced or self.min_tokens or self.no_repeat_ngram)

@@ -1,5 +1,5 @@
-"""Which beginnings of texts have their keys and values in the cache: a tree of blocks (as SGLang's radix attention has
-it, Zheng et al. 2024), so that a system prompt, or a chat so far, is computed once."""
+"""The prefixes whose keys and values are cached: a tree of blocks (as in SGLang's radix attention, Zheng et al. 2024), so
+that a system prompt, or a chat so far, is computed once."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from dataclasses import dataclass, field
 from llmcore._sequences import common_prefix
 from llmcore.models.cache import BLOCK, BlockPool
 
-_LOOKED_AT = 256  # of the newest beginnings that share their first token
+_LOOKED_AT = 256  # how many of the newest prefixes with the same first token are compared
 
 
 @dataclass(eq=False)
 class _Node:
-    """A block and the tokens of its positions; only full blocks go on in others."""
+    """A block and the tokens of its positions; only full blocks have children."""
 
     tokens: tuple[int, ...]
     block: int
     parent: _Node | None
-    used: int = 0  # when it was last of use
+    used: int = 0  # the time of its last use
     children: dict[int, list[_Node]] = field(default_factory=dict)  # by their first token
 
 
 class PrefixCache:
-    """The tree holds one reference to each of its blocks. A block's first positions never change once they are computed,
-    so who finds only these to be the same copies them."""
+    """The tree holds one reference to each of its blocks. Positions of a block never change once they are computed, so a
+    request that shares only the first ones copies them."""
 
     def __init__(self, pool: BlockPool):
         self._pool = pool
@@ -35,12 +35,12 @@ class PrefixCache:
         self._size = 0
 
     def __len__(self) -> int:
-        """How many blocks it holds."""
+        """Return how many blocks the tree holds."""
         return self._size
 
     def find(self, tokens: Sequence[int]) -> tuple[list[int], tuple[int, int] | None]:
-        """The longest beginning of `tokens` that is known: the blocks that it fills, and (block, positions) of one that
-        goes on with some of the next tokens, or None. The blocks are lent: share them before anything is evicted."""
+        """Find the longest cached prefix of `tokens`: the blocks that it fills, and (block, positions) of one whose first
+        positions continue it, or None. The blocks are borrowed: retain them before anything is evicted."""
         node, blocks = self._root, list[int]()
         now = next(self._clock)
         for start in range(0, len(tokens), BLOCK):
@@ -62,7 +62,7 @@ class PrefixCache:
         return blocks, None
 
     def add(self, tokens: Sequence[int], blocks: Sequence[int]) -> None:
-        """Remember blocks that hold the keys and values of `tokens`, the last of them perhaps not full."""
+        """Add blocks that hold the keys and values of `tokens`; the last of them may not be full."""
         node = self._root
         now = next(self._clock)
         for i, start in enumerate(range(0, len(tokens), BLOCK)):
@@ -79,7 +79,7 @@ class PrefixCache:
                 found = _Node(part, self._pool.retain(blocks[i]), node)
                 siblings.append(found)
                 self._size += 1
-                # What is a beginning of this, and goes on nowhere, is of no use any more.
+                # Leaves that are a prefix of this block are superseded.
                 for child in [c for c in siblings if len(c.tokens) < len(part) and part[: len(c.tokens)] == c.tokens]:
                     self._remove(child)
             elif len(found.tokens) < len(part):
@@ -90,21 +90,21 @@ class PrefixCache:
             node = found
 
     def evict(self, blocks: int) -> int:
-        """Forget beginnings that nobody uses, the longest unused first, until so many blocks are free; returns how many
-        became free."""
+        """Forget prefixes that no request uses, the least recently used first, until so many blocks are free. Returns how
+        many were freed."""
         freed = 0
         while freed < blocks:
             leaves = [n for n in self._leaves() if self._pool.references(n.block) == 1]
             if not leaves:
                 break
-            # Several at once: finding the leaves takes a walk through the tree.
+            # Several at once, because finding the leaves walks the whole tree.
             for leaf in sorted(leaves, key=lambda n: n.used)[: max(blocks - freed, len(leaves) // 8)]:
                 self._remove(leaf)
                 freed += 1
         return freed
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget all prefixes."""
         while leaves := list(self._leaves()):
             for leaf in leaves:
                 self._remove(leaf)

@@ -1,4 +1,4 @@
-"""Steps of a few rows or a few tokens, recorded for some sizes and filled up to the next of these."""
+"""Decoding steps of a few rows or tokens, recorded for a few sizes; a smaller batch is padded to the next size."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from llmcore.models.cache import BlockPool, blocks_for
 
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128)
 LARGEST = _SIZES[-1]
-_CAPACITY = 1024  # positions that the first steps have room for; it doubles when more are needed
+_CAPACITY = 1024  # positions that the first steps have room for; doubled when more are needed
 
 
 class RecordedSteps:
-    """What fills up a step changes nothing of the others: rows are computed alone, and a token sees none behind it."""
+    """Padding never changes the other results: rows are computed independently, and a token sees none after it."""
 
     def __init__(self, model: CausalLM, pool: BlockPool):
-        """Takes a block of the pool, where rows that fill up a step write."""
+        """Allocates one block of the pool, which takes the keys and values of padding rows."""
         self._model, self._pool = model, pool
         self._scratch = pool.allocate()
         self._capacity = _CAPACITY
         self._steps: dict[tuple[int, int, bool], tuple[DecodeStep, KVCache]] = {}
 
     def clear(self) -> None:
-        """Record anew: the weights have changed."""
+        """Forget all recordings, because the weights have changed."""
         self._steps.clear()
 
     def run(self, rows: Sequence[tuple[Sequence[int], int]], ids: np.ndarray, last_only: bool = False) -> _core.Array:
-        """The next tokens (B, count) of sequences, each (its blocks, positions that are computed), which have blocks for
-        them -> logits (B, count, V), or (B, 1, V) of each row's last token; in memory that the next call writes over."""
+        """Compute the next tokens (B, count) of sequences, given as (blocks, positions computed so far), whose blocks have
+        room for them -> logits (B, count, V), or (B, 1, V) of each row's last token, in memory that the next call
+        overwrites."""
         (n, count), context = ids.shape, self._model.config.context
         most = _size(count)
         if max(computed for _, computed in rows) + most > context:
@@ -42,7 +43,7 @@ class RecordedSteps:
         tokens[:n, :count] = ids
         for i, (blocks, computed) in enumerate(rows):
             cache.tables[i, : len(blocks)] = blocks
-            # Tokens that fill up a step are written behind the others, where the next ones will be, or are of no use.
+            # Padding tokens go after the real ones, where later tokens overwrite them, or into the scratch block.
             cache.tables[i, len(blocks) : blocks_for(computed + most)] = self._scratch
             cache.lengths[i] = computed
         cache.tables[n:, 0] = self._scratch
@@ -69,5 +70,5 @@ class RecordedSteps:
 
 
 def _size(n: int) -> int:
-    """The recorded size that takes n rows or tokens."""
+    """Return the smallest recorded size of at least n rows or tokens."""
     return next(size for size in _SIZES if size >= n)

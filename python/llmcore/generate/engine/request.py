@@ -1,5 +1,5 @@
-"""What the engine, the sampler and the proposers say to each other: a request, a token that was drawn, and who takes and
-who guesses tokens."""
+"""The vocabulary of the engine, the sampler and the proposers: a request, a sampled token, and the protocols of what takes
+tokens and what guesses them."""
 
 from __future__ import annotations
 

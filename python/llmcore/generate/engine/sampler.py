@@ -1,4 +1,4 @@
-"""From the logits of a batch to its next tokens."""
+"""Samples the next tokens of a batch from its logits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAMES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
 class Sampler:
-    """The parameters of some requests as arrays, one row each, as long as these are the ones that write."""
+    """The parameters of requests as arrays, one row each; valid as long as exactly these requests decode."""
 
     def __init__(self, requests: Sequence[Request], vocab_size: int):
         self._requests, self._vocab = list(requests), vocab_size
@@ -41,13 +41,13 @@ class Sampler:
         self._tops = [(i, p.top_logprobs) for i, p in enumerate(params) if p.top_logprobs]
 
     def is_for(self, requests: Sequence[Request]) -> bool:
-        """Whether its rows are these requests, where it left them."""
+        """Return whether its rows are these requests, at the step where it left them."""
         return len(requests) == len(self._requests) and all(
             a is b and a.generated == n for a, b, n in zip(requests, self._requests, self._steps.tolist(), strict=True)
         )
 
     def draw(self, logits: _core.Array) -> list[SampledToken]:
-        """From logits (B, V), in memory that the caller may write over afterwards."""
+        """Sample a token for each row of logits (B, V), whose memory may be overwritten afterwards."""
         if self._mask is not None:
             for i in self._masked:
                 allow(self._requests[i], self._vocab, self._mask[i])
@@ -78,20 +78,20 @@ class Sampler:
     def _remember(self, tokens: np.ndarray) -> None:
         assert self._history is not None
         if self._lengths.max() == self._history.shape[1]:
-            self._set_history(2 * self._lengths)  # the requests do not have this token yet
+            self._set_history(2 * self._lengths)  # the requests do not have the new token yet
         self._history[np.arange(len(tokens)), self._lengths] = tokens
         self._lengths += 1
 
 
 def top_logprobs(logits: np.ndarray, drawn: SampledToken, k: int) -> list[tuple[int, float]]:
-    """The k likeliest tokens of a row, the likeliest first, the lower id first where they are alike."""
+    """Return the k likeliest tokens of a row with their log-probabilities, likeliest first, the lower id first among equals."""
     top = logits.astype(np.float64)
     log_sum = top[drawn.token] - drawn.logprob
     return [(int(i), float(top[i] - log_sum)) for i in largest(top, k)]
 
 
 def allow(request: Request, vocab_size: int, mask: np.ndarray) -> None:
-    """The tokens that a request may draw next, as bits."""
+    """Set the bits of the tokens that a request may draw next: mask (ceil(V/32)) uint32."""
     p = request.params
     if request.generated < len(p.forced):
         mask[:] = 0
@@ -105,7 +105,7 @@ def allow(request: Request, vocab_size: int, mask: np.ndarray) -> None:
     if request.generated < p.min_tokens:
         banned += request.end_ids
     if p.no_repeat_ngram:
-        # What would make the last n tokens a sequence that was there before.
+        # Tokens that would complete a sequence of n tokens that occurred before.
         banned += [request.tokens[i] for i in continuations(request.tokens, p.no_repeat_ngram - 1)]
     _set(mask, [i for i in banned if i < vocab_size], False)
 

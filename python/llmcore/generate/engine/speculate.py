@@ -1,7 +1,7 @@
-"""Guessing the next tokens, so that one pass of the model checks several at a time (Leviathan et al. 2023).
+"""Speculative decoding: guess the next tokens, so that one pass of the model verifies several (Leviathan et al. 2023).
 
-A draw is keyed by its number: the engine draws every token from the model's own logits, with the noise that it would have
-had alone, and a guess is right when it is that token. So guesses change the speed and not one token, at any temperature.
+Draws are keyed by their number: the engine draws every token from the model's own logits, with the same noise as without
+guesses, and a guess is right if it equals that token. So guesses change the speed but no token, at any temperature.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llmcore.models import CausalLM, DecodeStep, KVCache
 
 
 class _Adaptive:
-    """More guesses while all are right, fewer while they are wrong."""
+    """Guesses more tokens while all guesses are right, fewer when some are wrong."""
 
     def __init__(self, most: int):
         if most < 1:
@@ -34,7 +34,7 @@ class _Adaptive:
 
 
 class PromptLookup(_Adaptive):
-    """What followed where the last tokens stood before (Saxena 2023): for answers that quote their prompt."""
+    """Guesses what followed the previous occurrence of the last tokens (Saxena 2023): for answers that quote their prompt."""
 
     def __init__(self, most: int = 7, longest: int = 4):
         super().__init__(most)
@@ -50,8 +50,8 @@ class PromptLookup(_Adaptive):
 
 
 class Draft(_Adaptive):
-    """What a smaller model with the same tokens draws, with the same noise: where the two agree on the probabilities they
-    agree on the token."""
+    """Guesses what a smaller model with the same vocabulary draws with the same noise: where the two agree on the
+    probabilities, they agree on the token."""
 
     def __init__(self, model: CausalLM, most: int = 4):
         super().__init__(most)
