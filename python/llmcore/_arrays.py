@@ -10,6 +10,7 @@ from llmcore import _core
 from llmcore._core import Array, DType, try_numpy
 from llmcore._device import checked
 from llmcore._device import device as default_device
+from llmcore.errors import ArgumentTypeError
 
 DTYPES = {
     "float32": DType.float32,
@@ -30,7 +31,7 @@ def to_dtype(dtype) -> DType:
         return dtype
     name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
     if name not in DTYPES:
-        raise TypeError(f"[tensor] expected a dtype of {', '.join(DTYPES)}, got {name}")
+        raise ArgumentTypeError("tensor", expected=f"a dtype of {', '.join(DTYPES)}", got=name)
     return DTYPES[name]
 
 
@@ -69,7 +70,7 @@ def to_host_array(x) -> _core.Array:
                 x = x.astype(np.float32)
     name = x.dtype.type.__name__ if x.dtype.kind == "V" else x.dtype.name  # the latter takes microseconds
     if name not in DTYPES:
-        raise TypeError(f"[tensor] expected an array of {', '.join(DTYPES)}, got {name}")
+        raise ArgumentTypeError("tensor", expected=f"an array of {', '.join(DTYPES)}", got=name)
     if not x.flags.aligned or not x.dtype.isnative or any(s % x.itemsize for s in x.strides):
         x = np.array(x, x.dtype.newbyteorder("="), order="C")
     return _core.from_numpy(x, name == "bfloat16")
@@ -96,12 +97,12 @@ def fill(array: _core.Array, values: np.ndarray) -> None:
 def check_number(op: str, name: str, value) -> float:
     """Return a parameter of an op as a float. TypeError in one line, which the core's own message would not be."""
     if type(value) is not float and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
-        raise TypeError(f"[{op}] expected {name} a number, got {value!r}")
+        raise ArgumentTypeError(op, expected=f"{name} a number", got=repr(value))
     return float(value)
 
 
 def check_integer(op: str, name: str, value) -> int:
     """Return a parameter of an op that counts something as an int; TypeError otherwise."""
     if type(value) is not int and (isinstance(value, bool) or not isinstance(value, numbers.Integral)):
-        raise TypeError(f"[{op}] expected {name} an integer, got {value!r}")
+        raise ArgumentTypeError(op, expected=f"{name} an integer", got=repr(value))
     return int(value)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from llmcore.errors import DeviceError, Error
+
 DEVICES = ("cpu", "cuda")
 VARIABLE = "LLMCORE_DEVICE"
 LIBRARY = "libllmcore_cuda.so"  # beside the core, where the build made it
@@ -26,8 +28,8 @@ def device() -> str:
         name = named(os.environ.get(VARIABLE) or "cpu", VARIABLE)
         try:
             _default = checked(name)
-        except RuntimeError as error:
-            raise RuntimeError(f"[cuda] {VARIABLE}={name}, but {str(error).removeprefix('[cuda] ')}") from None
+        except DeviceError as error:
+            raise DeviceError("cuda", f"{VARIABLE}={name}, but {error.message}") from None
     return _default
 
 
@@ -60,8 +62,8 @@ def named(name: str, source: str = "") -> str:
         return "cuda"
     where = f"{source} " if source else ""
     if isinstance(name, str) and re.fullmatch(r"cuda:\d+", name):
-        raise ValueError(f"[device] expected {where}'cuda', as one GPU is used, the first, got {name!r}")
-    raise ValueError(f"[device] expected {where}'cpu' or 'cuda', got {name!r:.100}")
+        raise Error("device", expected=f"{where}'cuda', as one GPU is used, the first", got=repr(name))
+    raise Error("device", expected=f"{where}'cpu' or 'cuda'", got=f"{name!r:.100}")
 
 
 def checked(name: str) -> str:
@@ -82,7 +84,10 @@ def cuda_info() -> dict:
         library = os.environ.get("LLMCORE_CUDA_LIBRARY") or Path(_core.__file__).with_name(LIBRARY)
         _core.set_cuda_paths(str(library) if Path(library).is_file() else "", ":".join(_blas_paths()))
         _cuda_ready = True
-    return _core.cuda_info()
+    try:
+        return _core.cuda_info()
+    except RuntimeError as error:
+        raise DeviceError("cuda", Error.of(error).message) from None
 
 
 def _blas_paths() -> list[str]:

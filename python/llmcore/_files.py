@@ -9,18 +9,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from llmcore.errors import ExistingFileError
+
 
 @contextmanager
-def alone_in(folder: Path, taken: str) -> Iterator[None]:
-    """Two writers in one directory would remove each other's files: FileExistsError(taken.format(folder)) for
-    the second. The directory is made if need be; the lock ends with the process, however that ends."""
+def alone_in(folder: Path, where: str, taken: str) -> Iterator[None]:
+    """Hold a directory as its only writer, because two would remove each other's files: the second gets an
+    ExistingFileError(where, taken.format(folder)). The directory is made if need be; the lock ends with the process,
+    however that ends."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise FileExistsError(taken.format(folder)) from None
+            raise ExistingFileError(where, taken.format(folder)) from None
         except OSError:
             pass  # a file system without locks
         yield
@@ -29,7 +32,7 @@ def alone_in(folder: Path, taken: str) -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """So that the names of files outlive a power failure as their contents do."""
+    """Flush a directory to the disk, so that the names of its files outlive a power failure as their contents do."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -38,7 +41,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replaces a file whole or not at all. OSError names it, also where the system does not (a full disk)."""
+    """Replace a file as a whole or not at all. OSError names it, also where the system does not (a full disk)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:

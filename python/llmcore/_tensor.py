@@ -11,6 +11,7 @@ from llmcore import _core, autograd
 from llmcore._arrays import CPU, CUDA, array_to_numpy, to_array, to_default_device, to_dtype
 from llmcore._core import DType
 from llmcore._device import checked, on
+from llmcore.errors import ArgumentTypeError, Error, StateError
 
 
 class Tensor:
@@ -89,7 +90,7 @@ class Tensor:
 
     def __len__(self) -> int:
         if not self.ndim:
-            raise TypeError("[len] expected a tensor of at least one dimension, got a number")
+            raise ArgumentTypeError("len", expected="a tensor of at least one dimension", got="a number")
         return self.shape[0]
 
     def __repr__(self) -> str:
@@ -127,18 +128,16 @@ class Tensor:
         """Fill `.grad` of every leaf this tensor was computed from. `grad` defaults to 1 for a single element. `done` is
         called with each leaf when its gradient is complete, while others are still being computed."""
         if not self.requires_grad:
-            raise RuntimeError("[backward] expected a tensor computed from one that requires gradients, got a constant")
+            raise StateError(
+                "backward", expected="a tensor computed from one that requires gradients", got="a constant"
+            )
         if grad is None:
             if self.size != 1:
-                raise ValueError(
-                    f"[backward] expected a grad of shape {self.shape} for more than one element, got None"
-                )
+                raise Error("backward", expected=f"a grad of shape {self.shape} for more than one element", got="None")
             grad = _core.cast(_core.from_numpy(np.ones(self.shape, np.float32)).to(self.device), to_dtype(self.dtype))
         grad = to_array(grad)
         if grad.shape != self.shape or grad.dtype.name != self.dtype:
-            raise ValueError(
-                f"[backward] expected a grad {self.shape} {self.dtype}, got {grad.shape} {grad.dtype.name}"
-            )
+            raise Error("backward", expected=f"a grad {self.shape} {self.dtype}", got=f"{grad.shape} {grad.dtype.name}")
         autograd.run_backward(self, grad, done)
 
     if TYPE_CHECKING:  # given to the class by llmcore.ops.arithmetic, which stands above it

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from llmcore import _core
+from llmcore.errors import StateError
 
 
 class Differentiable(Protocol):
@@ -151,7 +152,7 @@ def run_backward(root: Differentiable, grad, done: Callable[[Any], object] | Non
     # An op is newer than everything it reads, so newest first is a topological order.
     for node in sorted(nodes, key=lambda n: n.order, reverse=True):
         if node.backward is None:
-            raise RuntimeError("[backward] expected a graph that was not walked yet, got one whose memory is freed")
+            raise StateError("backward", expected="a graph that was not walked yet", got="one whose memory is freed")
         grads, backward, inputs, leaves = node.grads, node.backward, node.inputs, node.leaves()
         node.grads, node.backward, node.inputs = [None] * len(grads), None, ()
         if any(g is not None for g in grads):

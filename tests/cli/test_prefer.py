@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from llmcore.data.choices import ChoiceFile
-from llmcore.documents.errors import CorpusError
+from llmcore.errors import CorpusError
 
 PROMPTS = ["one", "two", "three"]
 

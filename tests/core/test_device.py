@@ -11,6 +11,7 @@ import pytest
 import llmcore
 from llmcore import _core, _device, nn, ops
 from llmcore._arrays import array_to_numpy, to_array
+from llmcore.errors import DeviceError
 from llmcore.train import PretrainConfig
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
@@ -49,7 +50,7 @@ def test_what_is_missing_is_said_in_one_line(library, line, tmp_path):
     if library == "other":
         path = _core.__file__
     said = run(["-c", "import llmcore; llmcore.set_device('cuda')"], path).stderr.strip().splitlines()[-1]
-    assert said.startswith("RuntimeError: [cuda] "), said
+    assert said.startswith("llmcore.errors.DeviceError: [cuda] "), said
     assert line in said
     done = run(["-m", "llmcore", "pretrain", "--device", "cuda", "--out", str(tmp_path / "run")], path)
     assert done.returncode == 1
@@ -108,7 +109,7 @@ def test_the_variable_is_named_and_gives_way(monkeypatch, name, line):
 
 
 def no_kernels():
-    raise RuntimeError("[cuda] this build of llmcore has no CUDA kernels")
+    raise DeviceError("cuda", "this build of llmcore has no CUDA kernels")
 
 
 def test_the_cpu_is_the_default_and_a_module_stays():

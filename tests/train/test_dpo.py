@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llmcore.data.rows import Row
-from llmcore.documents.errors import CorpusError
+from llmcore.errors import CorpusError
 from llmcore.generate import load
 from llmcore.train import DPOConfig, Report, dpo
 from llmcore.train.config import PAIR_LOSSES

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from llmcore.documents.errors import CorpusError
+from llmcore.errors import CorpusError
 from llmcore.generate import load
 from llmcore.train import GRPOConfig, Report, SFTConfig, grpo, sft
 from llmcore.train.stages.grpo import GRPOStage

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from llmcore.documents.errors import CorpusError
+from llmcore.errors import CorpusError
 from llmcore.generate import load
 from llmcore.train import KTOConfig, Report, kto
 from llmcore.train.stages.kto import KTOStage

@@ -447,7 +447,7 @@ def test_a_full_disk_leaves_the_checkpoints(corpus, tmp_path, monkeypatch):
 
     def full(out, step, *more, **options):
         if step == 20:
-            raise CheckpointSaveError("[checkpoint] cannot save: the disk is full")
+            raise CheckpointSaveError("checkpoint", "cannot save: the disk is full")
         return whole(out, step, *more, **options)
 
     monkeypatch.setattr(checkpoint, "save_checkpoint", full)

@@ -12,7 +12,7 @@ from llmcore import models
 from llmcore.data.examples import Example, ExampleBatches, is_held_out
 from llmcore.data.python_qa import first_sentence, python_qa
 from llmcore.data.rows import Row, read_rows
-from llmcore.documents.errors import CorpusError
+from llmcore.errors import CorpusError
 from llmcore.generate import load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import Report, SFTConfig, sft

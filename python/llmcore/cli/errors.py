@@ -9,9 +9,9 @@ import re
 import sys
 import traceback
 
+from llmcore.errors import FAILED, STOPPED, WRONG_USE, Error
 from llmcore.train.distributed.group import is_distributed
 
-FAILED, WRONG_USE, STOPPED = 1, 2, 130
 # What the system says when the work cannot go on although nothing was asked wrongly.
 _FAILURES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
@@ -41,33 +41,27 @@ def describe(error: BaseException) -> tuple[int, str]:
     """(exit code, line) of any exception."""
     if hasattr(error, "format_message"):  # the command line's own, whichever version of typer made it
         return WRONG_USE, _usage(error)
-    kind = type(error).__name__
-    if isinstance(error, KeyboardInterrupt) or kind == "Abort":
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
         return STOPPED, "stopped from the keyboard"
     if isinstance(error, MemoryError):
         return FAILED, "out of memory: try a smaller --batch-size, --context or --width"
-    # The [operation] at the beginning of the library's messages says where, which matters to programs.
-    text = re.sub(r"^\[[\w.\- ]+\] ", "", str(error))
-    if kind == "Interrupted":
-        return STOPPED, text
-    if kind in ("CheckpointSaveError", "TrainingError"):
-        return FAILED, text
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not isinstance(error, Error):
         if error.errno is None:
-            return WRONG_USE, text
+            return WRONG_USE, str(error)
         where = f": {error.filename}" if error.filename else ""
         return FAILED if error.errno in _FAILURES else WRONG_USE, f"{error.strerror}{where}"
-    if kind in ("CorpusError", "CheckpointError", "UsageError"):
-        return WRONG_USE, text
-    if isinstance(error, (ValueError, TypeError)) and str(error).startswith("["):
-        return WRONG_USE, text
-    if str(error).startswith("["):
-        return FAILED, text
-    return FAILED, f"{kind}: {error} (this is a bug in llmcore; --debug shows where)"
+    found = Error.of(error)
+    # Where it went wrong matters to programs, which see the whole line.
+    if found.where or isinstance(error, Error):
+        return found.exit_code, found.message
+    return FAILED, f"{type(error).__name__}: {error} (this is a bug in llmcore; --debug shows where)"
 
 
-class UsageError(ValueError):
-    """A command was asked for something that cannot be."""
+class UsageError(Error):
+    """A command was asked for something that cannot be done."""
+
+    def __init__(self, message: str):
+        super().__init__("", message)
 
 
 def leave_broken_pipe() -> int:

@@ -59,8 +59,10 @@ def stored_config(out: str, stage: str) -> dict:
     # The loop warns of broken checkpoints when it loads one.
     path = checkpoint.latest_checkpoint(out, warn=lambda _: None)
     if path is None:
-        raise checkpoint.CheckpointError(f"[resume] expected a checkpoint in {out}, got none")
+        raise checkpoint.CheckpointError("resume", expected=f"a checkpoint in {out}", got="none")
     state = checkpoint.load_checkpoint(path)[1]
     if state.get("stage") != stage or not isinstance(state.get("config"), dict):
-        raise checkpoint.CheckpointError(f"[resume] expected a run of {stage}, got {path}, which is of another kind")
+        raise checkpoint.CheckpointError(
+            "resume", expected=f"a run of {stage}", got=f"{path}, which is of another kind"
+        )
     return state["config"]

@@ -11,7 +11,7 @@ from llmcore.data.evaluation import (
 from llmcore.data.shards import ShardSet, is_shard_set
 from llmcore.data.token_file import TokenFile, is_token_file
 from llmcore.data.tokenizing import tokenize_files
-from llmcore.documents.errors import CorpusError
+from llmcore.errors import CorpusError
 
 __all__ = [
     "Corpus",

@@ -5,6 +5,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from llmcore.errors import ArgumentTypeError, Error
+
 
 class DocumentTokenizer(Protocol):
     """What encoding documents needs of a tokenizer. Special tokens spelled out in a text are text."""
@@ -26,16 +28,12 @@ def encode_documents(documents: Iterable[bytes], tokenizer: DocumentTokenizer) -
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
     end = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
     if any(not 0 <= token < tokenizer.vocab_size for token in end):
-        raise ValueError(
-            f"[encode_documents] expected end_of_text below vocab_size {tokenizer.vocab_size}, got {end[0]}"
-        )
+        raise Error("encode_documents", expected=f"end_of_text below vocab_size {tokenizer.vocab_size}", got=end[0])
     tail = np.array(end, dtype)
     pieces = []
     for ids in tokenizer.encode_ordinary_batch(documents):
         if ids.size and int(ids.max()) >= tokenizer.vocab_size:
-            raise ValueError(
-                f"[encode_documents] expected ids below vocab_size {tokenizer.vocab_size}, got {ids.max()}"
-            )
+            raise Error("encode_documents", expected=f"ids below vocab_size {tokenizer.vocab_size}", got=ids.max())
         pieces += [ids.astype(dtype), tail]
     return np.concatenate(pieces) if pieces else np.empty(0, dtype)
 
@@ -67,15 +65,16 @@ class TokenBatches:
     def __init__(self, tokens: Tokens, batch_size: int, context: int, seed: int = 0) -> None:
         """`tokens` is (N,), any integer type, a memory map too. Raises `ValueError` if N < context + 1."""
         if batch_size < 1 or context < 1:
-            raise ValueError(f"[batches] expected batch_size and context of at least 1, got {batch_size} and {context}")
+            raise Error("batches", expected="batch_size and context of at least 1", got=f"{batch_size} and {context}")
         if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
-            raise TypeError(
-                f"[batches] expected integer tokens of shape (N,), got {tokens.dtype} in {tokens.ndim} dimensions"
+            raise ArgumentTypeError(
+                "batches", expected="integer tokens of shape (N,)", got=f"{tokens.dtype} in {tokens.ndim} dimensions"
             )
         if len(tokens) < context + 1:
-            raise ValueError(
-                f"[batches] the text has {len(tokens)} tokens, expected at least {context + 1} for a "
-                f"context of {context}: give more text or a shorter context"
+            raise Error(
+                "batches",
+                f"the text has {len(tokens)} tokens, expected at least {context + 1} for a context of "
+                f"{context}: give more text or a shorter context",
             )
         self.tokens = tokens
         self.batch_size = batch_size
@@ -103,7 +102,7 @@ class TokenBatches:
     def window_starts(self, numbers: np.ndarray) -> np.ndarray:
         """Where in the text the windows of rows begin: int64 (B,)."""
         if len(numbers) and numbers.min() < 0:
-            raise ValueError(f"[batches] expected rows of at least 0, got {numbers.min()}")
+            raise Error("batches", expected="rows of at least 0", got=numbers.min())
         epochs, places = np.divmod(numbers, self.windows_per_epoch)
         starts = np.empty(len(numbers), np.int64)
         for epoch in np.unique(epochs).tolist():
@@ -133,9 +132,7 @@ class MixedBatches:
         largest = np.argsort(counts - exact, kind="stable")[: self.PERIOD - counts.sum()]
         counts[largest] += 1
         if len(weights) != len(self.texts) or not counts.all():
-            raise ValueError(
-                f"[batches] expected {len(self.texts)} weights of at least 1 in {self.PERIOD}, got {weights}"
-            )
+            raise Error("batches", expected=f"{len(self.texts)} weights of at least 1 in {self.PERIOD}", got=weights)
         self._counts = counts
         self._kept: tuple[int, np.ndarray, np.ndarray] | None = None  # of the last period
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llmcore._files import write_atomically
-from llmcore.documents.errors import CorpusError
+from llmcore.errors import CorpusError
 
 
 class ChoiceFile:
@@ -24,7 +24,7 @@ class ChoiceFile:
             self._resume()
         elif self.path.exists() and self.path.stat().st_size:
             raise CorpusError(
-                f"[prefer] {self.path} exists, and {self._progress.name} beside it does not: give another --out"
+                "prefer", f"{self.path} exists, and {self._progress.name} beside it does not: give another --out"
             )
 
     @property
@@ -84,12 +84,14 @@ class ChoiceFile:
                 raise ValueError
         except (ValueError, KeyError, TypeError, RecursionError):
             raise CorpusError(
-                f"[prefer] {self._progress}: expected the progress of a session, got something else"
+                "prefer", self._progress, expected="the progress of a session", got="something else"
             ) from None
         if prompts != self.prompts:
-            raise CorpusError(f"[prefer] {self.path} is about other prompts: give another --out")
+            raise CorpusError("prefer", f"{self.path} is about other prompts: give another --out")
         size = self.path.stat().st_size if self.path.exists() else 0
         if sorted(sizes) != sizes or sizes[-1] > size:
-            raise CorpusError(f"[prefer] {self.path}: expected at least {sizes[-1]} bytes, got {size}: it was changed")
+            raise CorpusError(
+                "prefer", self.path, expected=f"at least {sizes[-1]} bytes", got=f"{size}: it was changed"
+            )
         self._sizes = sizes
         self._cut()

@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 
 from llmcore.data.batches import DocumentTokenizer, encode_documents
-from llmcore.documents.errors import CorpusError
 from llmcore.documents.reader import read_parts
 from llmcore.documents.sources import find_files, read_documents
+from llmcore.errors import ArgumentTypeError, CorpusError, Error
 
 PYTHON_DOCS = "python-docs"
 
@@ -71,16 +71,16 @@ def read_corpus(
     check_fraction(validation_fraction)
     sources = [source] if isinstance(source, (str, os.PathLike)) else source
     if not isinstance(sources, Sequence) or isinstance(sources, (bytes, bytearray)):
-        raise TypeError(f"[corpus] expected a path, a glob or a list of them, got {type(source).__name__}")
+        raise ArgumentTypeError("corpus", expected="a path, a glob or a list of them", got=type(source).__name__)
     if not sources:
-        raise CorpusError("[corpus] expected at least one source of text, got an empty list")
+        raise CorpusError("corpus", expected="at least one source of text", got="an empty list")
     name = ", ".join(str(one) for one in sources)
     documents = [document for one in sources for document in _read_source(one, field)]
     train, validation = split_documents(documents, validation_fraction)
     if not train or not validation:
         size = sum(map(len, documents))
         raise CorpusError(
-            f"[corpus] {name} is too short to hold a part out: {size} bytes in {len(set(documents))} distinct texts"
+            "corpus", f"{name} is too short to hold a part out: {size} bytes in {len(set(documents))} distinct texts"
         )
     return Corpus(name, train, validation)
 
@@ -97,7 +97,7 @@ def stream_documents(sources: Sequence[str | os.PathLike], field: str = "text") 
 
 def check_fraction(validation_fraction: float) -> None:
     if not 0.0 < validation_fraction < 1.0:
-        raise ValueError(f"[corpus] expected validation_fraction between 0 and 1, got {validation_fraction}")
+        raise Error("corpus", expected="validation_fraction between 0 and 1", got=validation_fraction)
 
 
 def split_documents(documents: Sequence[bytes], validation_fraction: float) -> tuple[list[bytes], list[bytes]]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llmcore.errors import Error
+
 IGNORED = -1
 
 
@@ -40,13 +42,13 @@ def evaluation_windows(tokens: np.ndarray, context: int, end_of_text: int | None
     nothing before it.
     """
     if context < 1:
-        raise ValueError(f"[evaluation] expected a context of at least 1, got {context}")
+        raise Error("evaluation", expected="a context of at least 1", got=context)
     stream = np.asarray(tokens).astype(np.int32)
     if end_of_text is not None:
         stream = np.concatenate([np.array([end_of_text], np.int32), stream])
     length = len(stream) - 1
     if length < 1:
-        raise ValueError(f"[evaluation] the held-out text has {len(tokens)} tokens, expected at least one to predict")
+        raise Error("evaluation", f"the held-out text has {len(tokens)} tokens, expected at least one to predict")
     rows = -(-length // context)
     inputs = np.zeros(rows * context, np.int32)
     targets = np.full(rows * context, IGNORED, np.int32)
@@ -60,7 +62,7 @@ def evaluation_windows(tokens: np.ndarray, context: int, end_of_text: int | None
 def bits_per_byte(nats: float, num_bytes: int) -> float:
     """`nats / (ln 2 · num_bytes)`: the summed loss of a text in bits, for each of its UTF-8 bytes."""
     if num_bytes < 1:
-        raise ValueError(f"[bits_per_byte] expected at least one byte, got {num_bytes}")
+        raise Error("bits_per_byte", expected="at least one byte", got=num_bytes)
     return nats / (math.log(2) * num_bytes)
 
 
@@ -70,7 +72,7 @@ def compressed_bits_per_byte(data: bytes) -> dict[str, float]:
     A Python built without lzma has no "xz -9" entry.
     """
     if not data:
-        raise ValueError("[compressed_bits_per_byte] expected at least one byte, got none")
+        raise Error("compressed_bits_per_byte", expected="at least one byte", got="none")
     sizes = {"gzip -9": len(gzip.compress(data, 9))}
     try:
         import lzma

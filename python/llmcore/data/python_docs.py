@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llmcore._cache import cache_folder, write_cache
 from llmcore.data.docstrings import library_modules, standard_library_docstrings
-from llmcore.documents.errors import CorpusError
+from llmcore.errors import CorpusError
 
 # Raised whenever the documents come out differently, so that an older cache is not taken.
 _FORMAT = 1
@@ -47,8 +47,9 @@ def _build() -> list[bytes]:
         if len(modules) < 100:
             missing.append(f"the sources of the standard library in {sysconfig.get_paths()['stdlib']}")
         raise CorpusError(
-            f"[python-docs] this Python has {size} bytes of documentation, expected {_LEAST_BYTES} or more; "
-            f"missing: {' and '.join(missing) or 'docstrings'}. Install all of Python, or give other text"
+            "python-docs",
+            f"this Python has {size} bytes of documentation, expected {_LEAST_BYTES} or more; missing: "
+            f"{' and '.join(missing) or 'docstrings'}. Install all of Python, or give other text",
         )
     return documents
 

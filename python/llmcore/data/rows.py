@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 from llmcore.data.arithmetic import arithmetic
 from llmcore.data.python_qa import python_qa, python_qa_pairs
 from llmcore.documents.decompress import open_decompressed
-from llmcore.documents.errors import CorpusError
 from llmcore.documents.reader import LONGEST_LINE, PARQUET_ENDING, kind_of
 from llmcore.documents.sources import find_files
+from llmcore.errors import CorpusError
 
 # Rows that are made at run time, by name.
 MADE: dict[str, Callable[[], list[dict[str, str]]]] = {
@@ -49,14 +49,14 @@ def read_rows(sources: str | os.PathLike | Sequence[str | os.PathLike]) -> list[
         for path in find_files(source):
             rows += _read_file(path)
     if not rows:
-        raise CorpusError(f"[data] {', '.join(map(str, given))}: expected some rows, got none")
+        raise CorpusError("data", ", ".join(map(str, given)), expected="some rows", got="none")
     return rows
 
 
 def _read_file(path: Path) -> Iterator[Row]:
     kind = kind_of(path)
     if kind == "":
-        raise CorpusError(f"[data] {path}: expected a .jsonl or .parquet file")
+        raise CorpusError("data", path, expected="a .jsonl or .parquet file")
     try:
         with open_decompressed(path) as file:
             if kind == PARQUET_ENDING:
@@ -68,18 +68,18 @@ def _read_file(path: Path) -> Iterator[Row]:
                 if line.strip():
                     yield Row(_parsed(line, f"{path}:{number}"), f"{path}:{number}")
     except (OSError, EOFError, zlib.error) as error:
-        raise CorpusError(f"[data] cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise CorpusError("data", f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _parsed(line: bytes, where: str) -> dict[str, Any]:
     try:
         fields = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise CorpusError(f"[data] {where}: not UTF-8 text at byte {error.start} of the line") from None
+        raise CorpusError("data", f"{where}: not UTF-8 text at byte {error.start} of the line") from None
     except (ValueError, RecursionError) as error:
-        raise CorpusError(f"[data] {where}: not valid JSON ({getattr(error, 'msg', None) or error})") from None
+        raise CorpusError("data", f"{where}: not valid JSON ({getattr(error, 'msg', None) or error})") from None
     if not isinstance(fields, dict):
-        raise CorpusError(f"[data] {where}: expected a JSON object, got {type(fields).__name__}")
+        raise CorpusError("data", where, expected="a JSON object", got=type(fields).__name__)
     return fields
 
 
@@ -88,7 +88,7 @@ def _parquet(path: Path) -> Iterator[Row]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise CorpusError(f"[data] {path}: reading parquet needs pyarrow: pip install pyarrow") from None
+        raise CorpusError("data", f"{path}: reading parquet needs pyarrow: pip install pyarrow") from None
     number = 0
     try:
         for batch in parquet.ParquetFile(path).iter_batches(256):
@@ -97,4 +97,4 @@ def _parquet(path: Path) -> Iterator[Row]:
                 yield Row(fields, f"{path}: row {number}")
     except pyarrow.ArrowException as error:
         reason = str(error).partition("\n")[0]
-        raise CorpusError(f"[data] {path}: not a parquet file that can be read ({reason})") from None
+        raise CorpusError("data", f"{path}: not a parquet file that can be read ({reason})") from None

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from llmcore.data.corpus import check_fraction, held_out_documents
-from llmcore.documents.errors import CorpusError
+from llmcore.errors import CorpusError
 from llmcore.tokenizer import Tokenizer
 
 FORMAT, VERSION = "llmcore-shards", 1
@@ -51,10 +51,10 @@ def read_index(folder: Path) -> dict[str, Any]:
     try:
         index = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise CorpusError(f"[shards] {path}: expected JSON, got {getattr(error, 'strerror', None) or error}") from None
+        raise CorpusError("shards", path, expected="JSON", got=getattr(error, "strerror", None) or error) from None
 
     def fail(field: str, expected: str, got: Any) -> CorpusError:
-        return CorpusError(f"[shards] {path}: {field}: expected {expected}, got {str(got)[:80]}")
+        return CorpusError("shards", f"{path}: {field}", expected=expected, got=str(got)[:80])
 
     def check(record: Any, fields: dict[str, type], where: str = "") -> None:
         if not isinstance(record, dict):
@@ -104,10 +104,10 @@ def load_array(path: Path, dtype: np.dtype, size: int) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise CorpusError(f"[shards] cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise CorpusError("shards", f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != (size,):
         got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise CorpusError(f"[shards] {path}: expected {dtype} of shape ({size},) as in {INDEX}, got {got}")
+        raise CorpusError("shards", path, expected=f"{dtype} of shape ({size},) as in {INDEX}", got=got)
     return array
 
 
@@ -173,9 +173,9 @@ class ShardSet:
         self.fraction = validation_fraction
         self.index = read_index(self.folder)
         if not self.index["complete"]:
-            raise CorpusError(f"[shards] {folder} is not finished: give the same `llmcore tokenize` command again")
+            raise CorpusError("shards", f"{folder} is not finished: give the same `llmcore tokenize` command again")
         if not self.index["documents"]:
-            raise CorpusError(f"[shards] {folder} is empty: expected some text")
+            raise CorpusError("shards", f"{folder} is empty", expected="some text")
         self.shards, self._tables = [], []
         for number, shard in enumerate(self.index["shards"]):
             tokens, documents = shard_paths(self.folder, number)
@@ -183,7 +183,7 @@ class ShardSet:
             self._tables.append(load_array(documents, DOCUMENT, shard["documents"]))
         starts = self.documents["start"]
         if starts[0] != 0 or (starts[1:] < starts[:-1]).any() or starts[-1] > self.index["tokens"]:
-            raise CorpusError(f"[shards] {folder}: expected documents whose starts ascend within the shards")
+            raise CorpusError("shards", folder, expected="documents whose starts ascend within the shards")
 
     @property
     def documents(self) -> np.ndarray:
@@ -204,9 +204,11 @@ class ShardSet:
         """Raises `CorpusError` for a tokenizer other than that of the shards."""
         if tokenizer.digest != self.index["tokenizer"]:
             raise CorpusError(
-                f"[shards] {self.folder} was made with another tokenizer (digest {self.index['tokenizer'][:12]}, vocabulary of "
-                f"{self.index['vocab_size']}) than {name} (digest {tokenizer.digest[:12]}, vocabulary of "
-                f"{tokenizer.vocab_size}): use {self.folder / 'tokenizer.json'}, or tokenize the text again"
+                "shards",
+                f"{self.folder} was made with another tokenizer (digest {self.index['tokenizer'][:12]}, "
+                f"vocabulary of {self.index['vocab_size']}) than {name} (digest {tokenizer.digest[:12]}, "
+                f"vocabulary of {tokenizer.vocab_size}): use {self.folder / 'tokenizer.json'}, or tokenize "
+                "the text again",
             )
 
     @cached_property
@@ -251,5 +253,5 @@ class ShardSet:
             sides = ranges[~self._held_out], ranges[self._held_out]
         train, validation = (TokenStream(self.shards, side) for side in sides)
         if not len(train) or not len(validation):
-            raise CorpusError(f"[shards] {self.name} is too short to hold a part out: {self.index['tokens']} tokens")
+            raise CorpusError("shards", f"{self.name} is too short to hold a part out: {self.index['tokens']} tokens")
         return train, validation

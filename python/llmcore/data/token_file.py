@@ -12,7 +12,7 @@ import numpy as np
 
 from llmcore.data.corpus import check_fraction
 from llmcore.data.shards import MOST_HELD_OUT, TokenStream
-from llmcore.documents.errors import CorpusError
+from llmcore.errors import CorpusError
 from llmcore.tokenizer import Tokenizer
 
 ENDING = ".bin"
@@ -46,8 +46,9 @@ class TokenFile:
             self._held_out = self._tokens[self._cut :]
         if not self._cut or not (self._held_out != self.tokenizer.end_of_text).any():
             raise CorpusError(
-                f"[tokens] {path} is too short to hold a part out: {len(self._tokens)} tokens, of which {len(self._held_out)} "
-                "would be, without any text"
+                "tokens",
+                f"{path} is too short to hold a part out: {len(self._tokens)} tokens, of which "
+                f"{len(self._held_out)} would be, without any text",
             )
 
     def _open(self, path: Path) -> np.ndarray:
@@ -57,19 +58,23 @@ class TokenFile:
             offset = _HEADER if head[0] == _MAGIC else 0
             if offset and (head[1] != 1 or size != _HEADER + 2 * head[2]):
                 raise CorpusError(
-                    f"[tokens] {path}: expected version 1 and {(size - _HEADER) // 2} tokens in llm.c's header, got "
-                    f"version {head[1]} and {head[2]} tokens"
+                    "tokens",
+                    path,
+                    expected=f"version 1 and {(size - _HEADER) // 2} tokens in llm.c's header",
+                    got=f"version {head[1]} and {head[2]} tokens",
                 )
             if size % 2 or size == offset:
-                raise CorpusError(f"[tokens] {path}: expected uint16 ids, got {size} bytes")
+                raise CorpusError("tokens", path, expected="uint16 ids", got=f"{size} bytes")
             tokens: np.ndarray = np.memmap(path, "<u2", "r", offset)
         except OSError as error:
-            raise CorpusError(f"[tokens] cannot read {path}: {error.strerror or error}") from None
+            raise CorpusError("tokens", f"cannot read {path}: {error.strerror or error}") from None
         for part in (tokens[:_CHECKED], tokens[-_CHECKED:]):
             if int(part.max()) >= self.tokenizer.vocab_size:
                 raise CorpusError(
-                    f"[tokens] {path}: expected ids below {self.tokenizer.vocab_size}, the tokenizer's vocabulary, got "
-                    f"{part.max()}: give the --tokenizer that made the file"
+                    "tokens",
+                    path,
+                    expected=f"ids below {self.tokenizer.vocab_size}, the tokenizer's vocabulary",
+                    got=f"{part.max()}: give the --tokenizer that made the file",
                 )
         return tokens
 
@@ -83,7 +88,7 @@ class TokenFile:
     def encode(self, tokenizer: Tokenizer) -> tuple[TokenStream, np.ndarray]:
         """The training and the held-out tokens. ValueError for another tokenizer than the file was opened with."""
         if tokenizer.digest != self.tokenizer.digest:
-            raise CorpusError(f"[tokens] {self.name}: expected the tokenizer that it was opened with, got another")
+            raise CorpusError("tokens", self.name, expected="the tokenizer that it was opened with", got="another")
         return TokenStream([self._tokens], np.array([[0, self._cut]])), np.array(self._held_out)
 
     @cached_property

@@ -21,9 +21,9 @@ import numpy as np
 from llmcore._files import alone_in, sync_folder, write_atomically
 from llmcore.data import shards
 from llmcore.data.corpus import document_key, new_document_digest
-from llmcore.documents.errors import CorpusError
 from llmcore.documents.reader import Part, read_parts
 from llmcore.documents.sources import find_files
+from llmcore.errors import CorpusError, Error, ExistingFileError
 from llmcore.tokenizer import Tokenizer
 from llmcore.tokenizer.tokenizer import FILE_NAME
 
@@ -54,10 +54,10 @@ def tokenize_files(
     with `overwrite`. Raises `CorpusError` for text that cannot be read, OSError where `out` cannot be written.
     """
     if shard_tokens < 1:
-        raise ValueError(f"[tokenize] expected shard_tokens of at least 1, got {shard_tokens}")
+        raise Error("tokenize", expected="shard_tokens of at least 1", got=shard_tokens)
     files = [path for source in sources for path in find_files(source)]
     if not files:
-        raise CorpusError("[tokenize] expected at least one source of text, got none")
+        raise CorpusError("tokenize", expected="at least one source of text", got="none")
     folder = Path(out)
     index = {
         "format": shards.FORMAT,
@@ -75,7 +75,7 @@ def tokenize_files(
         "bytes": 0,
         "shards": [],
     }
-    with alone_in(folder, "[tokenize] another process is writing to {}: wait for it, or give another --out"):
+    with alone_in(folder, "tokenize", "another process is writing to {}: wait for it, or give another --out"):
         index = _begin(folder, index, tokenizer, overwrite)
         if not index["complete"]:
             _Writer(folder, index, tokenizer, progress).run(files)
@@ -86,13 +86,13 @@ def _begin(folder: Path, index: dict[str, Any], tokenizer: Tokenizer, overwrite:
     """The index to go on from, in a folder that holds what it names and no more."""
     begun = (folder / shards.INDEX).exists()
     if not begun and not overwrite and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise FileExistsError(f"[tokenize] {folder} holds other files: give another --out, or --overwrite")
+        raise ExistingFileError("tokenize", f"{folder} holds other files: give another --out, or --overwrite")
     if begun and not overwrite:
         found = shards.read_index(folder)
         for name, value in index.items():
             if name not in ("complete", "tokens", "documents", "bytes", "shards") and found.get(name) != value:
                 what = "with other files" if name == "sources" else f"with {name} {found.get(name)}, not {value}"
-                raise FileExistsError(f"[tokenize] {folder} was begun {what}: give another --out, or --overwrite")
+                raise ExistingFileError("tokenize", f"{folder} was begun {what}: give another --out, or --overwrite")
         index = found
     else:
         (folder / shards.INDEX).unlink(missing_ok=True)
@@ -194,7 +194,7 @@ class _Writer:
             if self.tokens is not None:
                 self.tokens.discard()
         if not self.index["documents"]:
-            raise CorpusError(f"[tokenize] expected some text, got {len(files)} files that are empty")
+            raise CorpusError("tokenize", expected="some text", got=f"{len(files)} files that are empty")
         self.index["complete"] = True
         _write_index(self.folder, self.index)
 
@@ -212,7 +212,7 @@ class _Writer:
             encoded = self.tokenizer.encode_ordinary_batch([part.data for _, part in batch])
         except ValueError as error:
             names = sorted({str(files[source]) for source, _ in batch})
-            raise CorpusError(f"[tokenize] {', '.join(names)[:200]}: {str(error).removeprefix('[encode] ')}") from None
+            raise CorpusError("tokenize", f"{', '.join(names)[:200]}: {Error.of(error).message}") from None
         for (source, part), ids in zip(batch, encoded, strict=True):
             self._add(source, part, ids)
         if self.progress is not None:

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from llmcore.documents.errors import CorpusError
+from llmcore.errors import CorpusError
 
 COMPRESSED_ENDINGS = (".gz", ".zst")
 # A frame may spell 128 KiB with four bytes: so little is given to the decompressor at a time.
@@ -35,7 +35,7 @@ def _open_zstd(path: Path) -> BinaryIO:
     try:
         import zstandard
     except ImportError:
-        raise CorpusError(f"[corpus] {path}: reading .zst needs zstandard: pip install zstandard") from None
+        raise CorpusError("corpus", f"{path}: reading .zst needs zstandard: pip install zstandard") from None
     return io.BufferedReader(_ZstdReader(path, zstandard), 1 << 20)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from llmcore.documents.decompress import COMPRESSED_ENDINGS, open_decompressed
-from llmcore.documents.errors import CorpusError
+from llmcore.errors import CorpusError
 
 JSONL_ENDINGS = (".jsonl", ".ndjson")
 PARQUET_ENDING = ".parquet"
@@ -55,7 +55,7 @@ def read_parts(path: Path, field: str = "text", after: int = 0, whole: bool = Fa
         with open_decompressed(path) as file:
             yield from reader(path, file, field, after)
     except (OSError, EOFError, zlib.error) as error:
-        raise CorpusError(f"[corpus] cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise CorpusError("corpus", f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _text(path: Path, file: BinaryIO, field: str, after: int) -> Iterator[Part]:
@@ -98,7 +98,7 @@ def _jsonl(path: Path, file: BinaryIO, field: str, after: int) -> Iterator[Part]
     while line := file.readline(LONGEST_LINE):
         number += 1
         if len(line) == LONGEST_LINE:
-            raise CorpusError(f"[corpus] {path}:{number}: expected lines of less than {LONGEST_LINE >> 20} MiB")
+            raise CorpusError("corpus", f"{path}:{number}", expected=f"lines of less than {LONGEST_LINE >> 20} MiB")
         if number > after and line.strip():
             document = _parse_line(line, field, f"{path}:{number}")
             if document.strip():
@@ -109,23 +109,23 @@ def _parse_line(line: bytes, field: str, where: str) -> bytes:
     try:
         record = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise CorpusError(f"[corpus] {where}: not UTF-8 text at byte {error.start} of the line") from None
+        raise CorpusError("corpus", f"{where}: not UTF-8 text at byte {error.start} of the line") from None
     except (ValueError, RecursionError) as error:
         # A line nested thousands deep and an integer of thousands of digits are bad JSON too.
         reason = getattr(error, "msg", None) or str(error)
-        raise CorpusError(f"[corpus] {where}: not valid JSON ({reason})") from None
+        raise CorpusError("corpus", f"{where}: not valid JSON ({reason})") from None
     if not isinstance(record, dict):
         kind = type(record).__name__
-        raise CorpusError(f'[corpus] {where}: expected a JSON object with a "{field}" field, got {kind}')
+        raise CorpusError("corpus", where, expected=f'a JSON object with a "{field}" field', got=kind)
     if field not in record:
-        raise CorpusError(f'[corpus] {where}: no "{field}" field; the fields are: {_names(record)}')
+        raise CorpusError("corpus", f'{where}: no "{field}" field; the fields are: {_names(record)}')
     text = record[field]
     if not isinstance(text, str):
-        raise CorpusError(f'[corpus] {where}: "{field}" is {type(text).__name__}, expected a string')
+        raise CorpusError("corpus", f'{where}: "{field}" is {type(text).__name__}, expected a string')
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise CorpusError(f'[corpus] {where}: "{field}" has half a surrogate pair at {error.start}') from None
+        raise CorpusError("corpus", f'{where}: "{field}" has half a surrogate pair at {error.start}') from None
 
 
 def _parquet(path: Path, file: BinaryIO, field: str, after: int) -> Iterator[Part]:
@@ -133,7 +133,7 @@ def _parquet(path: Path, file: BinaryIO, field: str, after: int) -> Iterator[Par
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise CorpusError(f"[corpus] {path}: reading parquet needs pyarrow: pip install pyarrow") from None
+        raise CorpusError("corpus", f"{path}: reading parquet needs pyarrow: pip install pyarrow") from None
     try:
         with tempfile.TemporaryFile() as plain:
             if path.suffix.lower() in COMPRESSED_ENDINGS:  # a parquet file is read from its end
@@ -142,16 +142,16 @@ def _parquet(path: Path, file: BinaryIO, field: str, after: int) -> Iterator[Par
             yield from _rows(pyarrow, parquet.ParquetFile(file), path, field, after)
     except pyarrow.ArrowException as error:
         reason = str(error).partition("\n")[0]
-        raise CorpusError(f"[corpus] {path}: not a parquet file that can be read ({reason})") from None
+        raise CorpusError("corpus", f"{path}: not a parquet file that can be read ({reason})") from None
 
 
 def _rows(pyarrow: Any, table: Any, path: Path, field: str, after: int) -> Iterator[Part]:
     schema, types = table.schema_arrow, pyarrow.types
     if schema.names.count(field) != 1:
-        raise CorpusError(f'[corpus] {path}: expected one column "{field}"; the columns are: {_names(schema.names)}')
+        raise CorpusError("corpus", path, expected=f'one column "{field}"; the columns are: {_names(schema.names)}')
     kind = schema.field(field).type
     if not any(is_text(kind) for is_text in (types.is_string, types.is_large_string, types.is_binary)):
-        raise CorpusError(f'[corpus] {path}: column "{field}" is {kind}, expected strings')
+        raise CorpusError("corpus", f'{path}: column "{field}" is {kind}, expected strings')
     row = 0
     for group in range(table.num_row_groups):
         rows = table.metadata.row_group(group).num_rows
@@ -162,7 +162,7 @@ def _rows(pyarrow: Any, table: Any, path: Path, field: str, after: int) -> Itera
             for document in batch.column(0).cast(pyarrow.large_binary()).to_pylist():
                 row += 1
                 if document is None:
-                    raise CorpusError(f'[corpus] {path}: row {row}: "{field}" is null, expected a string')
+                    raise CorpusError("corpus", f'{path}: row {row}: "{field}" is null, expected a string')
                 if row > after and document.strip():
                     yield Part(document, row, True)
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from llmcore.documents.decompress import COMPRESSED_ENDINGS
-from llmcore.documents.errors import CorpusError
 from llmcore.documents.reader import JSONL_ENDINGS, PARQUET_ENDING, read_parts
+from llmcore.errors import ArgumentTypeError, CorpusError
 
 # What a folder contributes. A file that is named directly, or matched by a glob, is read whatever its ending.
 _PLAIN_ENDINGS = (".txt", ".md", ".rst", ".tex", ".py", *JSONL_ENDINGS, PARQUET_ENDING)
@@ -23,7 +23,7 @@ def read_documents(source: str | os.PathLike, field: str = "text") -> list[bytes
     documents = [document for path in files for document in _whole_documents(path, field)]
     if not documents:
         what = f"{source} is empty" if len(files) == 1 else f"{source}: all {len(files)} files are empty"
-        raise CorpusError(f"[corpus] {what}: expected some text")
+        raise CorpusError("corpus", what, expected="some text")
     return documents
 
 
@@ -40,9 +40,9 @@ def find_files(source: str | os.PathLike) -> list[Path]:
     """The files behind a path or glob, sorted. In folders, hidden entries and linked folders are skipped."""
     name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
     if not isinstance(name, str):
-        raise TypeError(f"[corpus] expected a path as str or Path, got {type(source).__name__}")
+        raise ArgumentTypeError("corpus", expected="a path as str or Path", got=type(source).__name__)
     if not name or "\0" in name:
-        raise CorpusError(f"[corpus] expected the path of a text, got {name!r}")
+        raise CorpusError("corpus", expected="the path of a text", got=repr(name))
     path = Path(os.path.expanduser(name))
     try:
         if path.is_dir():
@@ -50,17 +50,17 @@ def find_files(source: str | os.PathLike) -> list[Path]:
         if path.is_file():
             return [path]
         if path.exists():
-            raise CorpusError(f"[corpus] {name} is not a regular file or a folder")
+            raise CorpusError("corpus", f"{name} is not a regular file or a folder")
     except OSError as error:
-        raise CorpusError(f"[corpus] cannot read {error.filename or name}: {error.strerror}") from None
+        raise CorpusError("corpus", f"cannot read {error.filename or name}: {error.strerror}") from None
     if not glob.has_magic(name):
         raise CorpusError(
-            f"[corpus] {name} does not exist: expected a text file, folder, glob, .jsonl or .parquet file"
+            "corpus", f"{name} does not exist", expected="a text file, folder, glob, .jsonl or .parquet file"
         )
     matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
     files = [match for match in matches if match.is_file()]
     if not files:
-        raise CorpusError(f"[corpus] no file matches {name}")
+        raise CorpusError("corpus", f"no file matches {name}")
     return files
 
 
@@ -78,6 +78,6 @@ def _folder_files(folder: Path) -> list[Path]:
     if not files:
         endings = " ".join(_PLAIN_ENDINGS)
         raise CorpusError(
-            f"[corpus] no text in the folder {folder}: looked for files ending in {endings}, also with .gz or .zst"
+            "corpus", f"no text in the folder {folder}: looked for files ending in {endings}, also with .gz or .zst"
         )
     return files

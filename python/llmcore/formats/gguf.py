@@ -17,6 +17,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from llmcore.errors import Error
+
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 _STRING, _ARRAY = 8, 9
@@ -103,7 +105,7 @@ def load_gguf(path: str | os.PathLike) -> GGUFFile:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size < 24:
-            raise ValueError(f"[gguf] {path}: expected a GGUF file, got {size} bytes")
+            raise Error("gguf", path, expected="a GGUF file", got=f"{size} bytes")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return _Reader(path, mapped).file()
 
@@ -116,11 +118,11 @@ class _Reader:
 
     def fail(self, expected: str, got: object) -> NoReturn:
         field, shown = ("".join(c if c.isprintable() else "?" for c in str(text))[:100] for text in (self.field, got))
-        raise ValueError(f"[gguf] {self.path}: {field}: expected {expected}, got {shown}")
+        raise Error("gguf", f"{self.path}: {field}", expected=expected, got=shown)
 
     def file(self) -> GGUFFile:
         if self.mapped[:4] != MAGIC:
-            raise ValueError(f"[gguf] {self.path}: expected a file that begins with GGUF, got {self.mapped[:4]!r}")
+            raise Error("gguf", self.path, expected="a file that begins with GGUF", got=repr(self.mapped[:4]))
         self.at = 4
         version = self.number("<u4")
         if version not in VERSIONS:

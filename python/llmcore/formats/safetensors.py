@@ -18,6 +18,8 @@ from typing import Protocol, TypeGuard
 
 import numpy as np
 
+from llmcore.errors import ArgumentTypeError, Error
+
 _METADATA = "__metadata__"
 # The format's own limit. A header is also never larger than its file, so a lying length allocates nothing.
 _MAX_HEADER_BYTES = 100_000_000
@@ -93,15 +95,15 @@ def write(file: Writer, tensors: Mapping[str, np.ndarray | Stored], metadata: Ma
     header: dict[str, object] = {}
     if metadata:
         if not all(isinstance(text, str) for item in metadata.items() for text in item):
-            raise TypeError("[safetensors] expected metadata of strings only")
+            raise ArgumentTypeError("safetensors", expected="metadata of strings only")
         header[_METADATA] = dict(metadata)
     arrays = {name: t if hasattr(t, "dtype") else np.asarray(t) for name, t in tensors.items()}
     names = {dtype: name for name, dtype in dtypes().items()}
     for name, array in arrays.items():
         if not isinstance(name, str) or name == _METADATA:
-            raise TypeError(f"[safetensors] expected a tensor name as a string, got {name!r}")
+            raise ArgumentTypeError("safetensors", expected="a tensor name as a string", got=repr(name))
         if array.dtype.newbyteorder("<") not in names:
-            raise TypeError(f"[safetensors] {name}: dtype {array.dtype} cannot be stored")
+            raise ArgumentTypeError("safetensors", f"{name}: dtype {array.dtype} cannot be stored")
     order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
     position = 0
     for name in order:
@@ -133,10 +135,10 @@ def load_file(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str,
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size < 8:
-            raise _bad(path, "file", f"expected at least 8 bytes, got {size}")
+            raise _bad(path, "file", expected="at least 8 bytes", got=size)
         length = int.from_bytes(file.read(8), "little")
         if length > min(size - 8, _MAX_HEADER_BYTES):
-            raise _bad(path, "header length", f"expected at most {min(size - 8, _MAX_HEADER_BYTES)}, got {length}")
+            raise _bad(path, "header length", expected=f"at most {min(size - 8, _MAX_HEADER_BYTES)}", got=length)
         header = _parse_header(path, file.read(length))
         data = np.memmap(file, np.uint8, mode="c")[8 + length :].view(np.ndarray)
     metadata = _check_metadata(path, header.pop(_METADATA, {}))
@@ -147,17 +149,17 @@ def load_file(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str,
     position = 0
     for begin, end, name in sorted(spans):
         if begin != position:
-            raise _bad(path, f"{name}: data_offsets", f"expected to begin at {position}, got {begin}")
+            raise _bad(path, f"{name}: data_offsets", expected=f"to begin at {position}", got=begin)
         position = end
     if position != data.size:
-        raise _bad(path, "data", f"expected {position} bytes for the tensors in the header, got {data.size}")
+        raise _bad(path, "data", expected=f"{position} bytes for the tensors in the header", got=data.size)
     return tensors, metadata
 
 
-def _bad(path: Path, field: str, problem: str) -> ValueError:
+def _bad(path: Path, field: str, problem: str = "", **fields: object) -> Error:
     field = "".join(c if c.isprintable() else "?" for c in field)
     field = field if len(field) <= 120 else field[:60] + "..." + field[-57:]
-    return ValueError(f"[safetensors] {path}: {field}: {problem}")
+    return Error("safetensors", f"{path}: {field}{f': {problem}' if problem else ''}", **fields)
 
 
 def _parse_header(path: Path, encoded: bytes) -> dict[str, object]:
@@ -173,32 +175,32 @@ def _parse_header(path: Path, encoded: bytes) -> dict[str, object]:
         problem = "not UTF-8" if isinstance(error, UnicodeDecodeError) else f"not valid JSON ({error})"
         raise _bad(path, "header", problem) from None
     if not isinstance(header, dict):
-        raise _bad(path, "header", f"expected a JSON object, got {type(header).__name__}")
+        raise _bad(path, "header", expected="a JSON object", got=type(header).__name__)
     return header
 
 
 def _check_metadata(path: Path, metadata: object) -> dict[str, str]:
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-        raise _bad(path, _METADATA, "expected an object with string values")
+        raise _bad(path, _METADATA, expected="an object with string values")
     return metadata
 
 
 def _read_entry(path: Path, name: str, entry: object, data: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     if not isinstance(entry, dict):
-        raise _bad(path, name, f"expected an object, got {type(entry).__name__}")
+        raise _bad(path, name, expected="an object", got=type(entry).__name__)
     dtype = dtypes().get(entry["dtype"]) if isinstance(entry.get("dtype"), str) else None
     if dtype is None:
-        raise _bad(path, f"{name}: dtype", f"expected one of {' '.join(dtypes())}, got {str(entry.get('dtype'))[:40]}")
+        raise _bad(path, f"{name}: dtype", expected=f"one of {' '.join(dtypes())}", got=str(entry.get("dtype"))[:40])
     shape, offsets = entry.get("shape"), entry.get("data_offsets")
     if not _are_counts(shape) or len(shape) > _MAX_DIMENSIONS:
-        raise _bad(path, f"{name}: shape", f"expected up to {_MAX_DIMENSIONS} sizes, got {str(shape)[:80]}")
+        raise _bad(path, f"{name}: shape", expected=f"up to {_MAX_DIMENSIONS} sizes", got=str(shape)[:80])
     if not _are_counts(offsets) or len(offsets) != 2 or not offsets[0] <= offsets[1] <= data.size:
-        problem = f"expected two positions within {data.size} bytes of data, got {str(offsets)[:80]}"
-        raise _bad(path, f"{name}: data_offsets", problem)
+        expected = f"two positions within {data.size} bytes of data"
+        raise _bad(path, f"{name}: data_offsets", expected=expected, got=str(offsets)[:80])
     begin, end = offsets
     if math.prod(shape) * dtype.itemsize != end - begin:
         expected = f"{math.prod(shape) * dtype.itemsize} bytes for shape {str(shape)[:80]}"
-        raise _bad(path, f"{name}: data_offsets", f"expected {expected}, got {end - begin}")
+        raise _bad(path, f"{name}: data_offsets", expected=expected, got=end - begin)
     array = data[begin:end]
     if array.ctypes.data % dtype.alignment:
         array = array.copy()  # other writers pad less; the kernels want aligned arrays

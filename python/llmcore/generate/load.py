@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from llmcore import _device, hub, models
+from llmcore.errors import Error
 from llmcore.formats import safetensors
 from llmcore.formats.gguf import GGUFFile, load_gguf
 from llmcore.generate.chat.prompt import read_chat_template
@@ -57,9 +58,15 @@ def _load(path: Path, dtype: str | None, quantize: str | None) -> LanguageModel:
             lm.model.dtype = "float32"
         lm.source = path.absolute()
         return lm
+    except (OSError, RuntimeError):
+        raise
     except (ValueError, TypeError) as error:
-        line = " ".join(str(error).split())  # names in files may contain line breaks
-        raise ValueError(line if str(path) in line else f"[load] {path}: {line.removeprefix('[load] ')}") from None
+        found = Error.of(error)
+        message = " ".join(found.message.split())  # names in files may hold line ends
+        if str(path) in message:
+            raise Error(found.where, message) from None
+        problem = message if found.where in ("", "load") else f"[{found.where}] {message}"
+        raise Error("load", f"{path}: {problem}") from None
 
 
 def _with_base(folder: Path, dtype: str | None, quantize: str | None) -> LanguageModel:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from llmcore import _core
+from llmcore.errors import Error
 from llmcore.tokenizer.normalize import nfc
 from llmcore.tokenizer.training import replace_surrogates
 from llmcore.tokenizer.vocabulary import SentencePieceVocabulary, Vocabulary
@@ -45,9 +46,9 @@ def explain_merges(
     text = replace_surrogates(text)
     data = text.encode() if isinstance(text, str) else text
     if len(data) > _LONGEST:
-        raise ValueError(f"[explain_merges] expected a text of up to {_LONGEST} bytes, got {len(data)}")
+        raise Error("explain_merges", expected=f"a text of up to {_LONGEST} bytes", got=len(data))
     if isinstance(vocabulary, SentencePieceVocabulary):
-        raise ValueError("[explain_merges] expected a byte-level tokenizer, got a SentencePiece-style one")
+        raise Error("explain_merges", expected="a byte-level tokenizer", got="a SentencePiece-style one")
     if vocabulary.normalizer:
         data = nfc(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
     ids = {token: id for id, token in enumerate(vocabulary.tokens) if token}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llmcore.errors import ArgumentTypeError, Error
 from llmcore.tokenizer.vocabulary import Pattern
 
 _CONTRACTION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -84,10 +85,10 @@ def from_argument(pattern: Any, op: str) -> Pattern:
     """The pattern that a caller gave: a name, an expression, or a list of these."""
     stages = [pattern] if isinstance(pattern, str) else pattern
     if not isinstance(stages, (list, tuple)) or not all(isinstance(stage, str) for stage in stages):
-        raise TypeError(
-            f"[{op}] expected pattern to be a name, a regular expression or a list of these, got {pattern!r:.200}"
+        raise ArgumentTypeError(
+            op, expected="pattern to be a name, a regular expression or a list of these", got=f"{pattern!r:.200}"
         )
     if any("\ud800" <= c <= "\udfff" for stage in stages for c in stage):
-        raise ValueError(f"[{op}] expected pattern to have a UTF-8 form, got {pattern!r:.200}")
+        raise Error(op, expected="pattern to have a UTF-8 form", got=f"{pattern!r:.200}")
     spelled: list[str] = list(stages)
     return from_stages(stages_of(tuple(_TIKTOKEN.get(stage, stage) for stage in spelled)))

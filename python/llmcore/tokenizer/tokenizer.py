@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmcore import _core
+from llmcore.errors import ArgumentTypeError, Error, MissingFileError
 from llmcore.tokenizer.normalize import nfc_parts
 from llmcore.tokenizer.patterns import from_argument
 from llmcore.tokenizer.stream import StreamDecoder
@@ -64,9 +65,9 @@ class Tokenizer:
             self._bpe = _core.SentencePieceBPE(**parts | checked)
         else:
             if v.normalizer not in (None, "NFC"):
-                raise ValueError(f"[tokenizer] expected normalizer to be None or 'NFC', got {v.normalizer!r}")
+                raise Error("tokenizer", expected="normalizer to be None or 'NFC'", got=repr(v.normalizer))
             if v.normalizer and v.flags:
-                raise ValueError("[tokenizer] expected no flags beside a normalizer, got both")
+                raise Error("tokenizer", expected="no flags beside a normalizer", got="both")
             self._normalizer = v.normalizer
             pattern = from_argument(v.pattern, "tokenizer")
             self._added = dict(v.added_tokens)
@@ -123,21 +124,22 @@ class Tokenizer:
         specials = list(special_tokens)
         for special in specials:
             if len(special.encode()) == 1:
-                raise ValueError(f"[train] expected special tokens of at least two bytes, got {special!r}")
+                raise Error("train", expected="special tokens of at least two bytes", got=repr(special))
         if isinstance(vocab_size, bool) or not hasattr(vocab_size, "__index__"):
-            raise TypeError(f"[train] expected vocab_size to be an integer, got {vocab_size!r}")
+            raise ArgumentTypeError("train", expected="vocab_size to be an integer", got=repr(vocab_size))
         least = 256 + len(specials)
         if vocab_size < least:
-            raise ValueError(
-                f"[train] expected vocab_size of at least {least} (256 bytes and {len(specials)} special "
-                f"tokens), got {vocab_size}"
+            raise Error(
+                "train",
+                expected=f"vocab_size of at least {least} (256 bytes and {len(specials)} special tokens)",
+                got=vocab_size,
             )
         if vocab_size > 1 << 31:
-            raise ValueError(f"[train] expected vocab_size of at most 2147483648, got {vocab_size}")
+            raise Error("train", expected="vocab_size of at most 2147483648", got=vocab_size)
         trainer = _core.BPETrainer(pattern, specials)
         feed(trainer, files_or_iterator, field)
         if trainer.num_pieces == 0:
-            raise ValueError("[train] expected text to learn from, got none")
+            raise Error("train", expected="text to learn from", got="none")
         tokens, merges = trainer.train(vocab_size - len(specials), progress)
         special_ids = {special: len(tokens) + number for number, special in enumerate(specials)}
         return cls(Vocabulary(tokens, merges, pattern, special_tokens=special_ids))
@@ -166,14 +168,14 @@ class Tokenizer:
             path = path / FILE_NAME
             path = other if other.is_file() and not path.is_file() else path
         if not path.is_file():
-            raise FileNotFoundError(f"[load] expected a tokenizer file, got {path}, which is not there")
+            raise MissingFileError("load", expected="a tokenizer file", got=f"{path}, which is not there")
         if path.suffix == ".tiktoken":
             if pattern is None:
-                raise ValueError(f"[load] {path}: expected pattern=... (a .tiktoken file does not name its own)")
+                raise Error("load", path, expected="pattern=... (a .tiktoken file does not name its own)")
             if special_tokens is not None:
                 _check_specials(special_tokens, "load")
         elif pattern is not None or special_tokens is not None:
-            raise ValueError(f"[load] {path}: expected no pattern and special_tokens: the file has its own")
+            raise Error("load", path, expected="no pattern and special_tokens: the file has its own")
         with formats.collector_paused():
             vocabulary: Vocabulary | SentencePieceVocabulary
             if pattern is not None:
@@ -188,7 +190,7 @@ class Tokenizer:
             try:
                 return cls(vocabulary)
             except ValueError as error:
-                raise ValueError(f"[load] {path}: {str(error).removeprefix('[tokenizer] ')}") from None
+                raise Error("load", f"{path}: {Error.of(error).message}") from None
 
     def save(self, path: str | os.PathLike) -> Path:
         """Writes a tokenizer.json that Hugging Face's `tokenizers` reads too and gives the same ids, or a `.tiktoken`
@@ -212,7 +214,7 @@ class Tokenizer:
             bpe = self._bpe
             if isinstance(bpe, _core.SentencePieceBPE) and (bpe.has_ties or bpe.has_fragments):
                 what = "tokens of equal score" if bpe.has_ties else "characters in tokens that are no tokens"
-                raise ValueError(f"[save] expected scores that a list of merges can express, got {what}")
+                raise Error("save", expected="scores that a list of merges can express", got=what)
             vocabulary = vocabulary._replace(merges=self._bpe.merges)
         formats.write_tokenizer_json(path, vocabulary)
         return path
@@ -283,7 +285,7 @@ class Tokenizer:
         if hasattr(ids, "__array__") or hasattr(ids, "numpy"):
             return self._bpe.decode_array(_id_array(ids))
         if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
-            raise TypeError(f"[decode] expected a list or an array of ids, got {type(ids).__name__}")
+            raise ArgumentTypeError("decode", expected="a list or an array of ids", got=type(ids).__name__)
         return self._bpe.decode_list(list(ids))
 
     def stream_decoder(self, errors: str = "replace", continues: bool = False) -> StreamDecoder:
@@ -400,7 +402,7 @@ class Tokenizer:
 
     def _encode_batch(self, texts: Iterable[Text], allowed_special: AllowedSpecial | None, arrays: bool) -> list:
         if isinstance(texts, (str, bytes)):
-            raise TypeError("[encode_batch] expected a list of texts, got one text; use encode")
+            raise ArgumentTypeError("encode_batch", expected="a list of texts", got="one text; use encode")
         texts, policy = list(texts), None if allowed_special is None else self._policy(allowed_special)
         try:
             if self._normalizer:
@@ -423,7 +425,7 @@ class Tokenizer:
     def _encode_parts(self, method: Callable, parts: list[tuple[Text, bool]], policy: bool | list[str] | None) -> Any:
         """What the method gives for ordinary text (False) and special tokens (True), put together."""
         if method == self._bpe.encode_offsets:
-            raise ValueError("[encode_offsets] expected text in normal form NFC, got one that it would change")
+            raise Error("encode_offsets", expected="text in normal form NFC", got="one that it would change")
         results = [method(part, policy if special else None) for part, special in parts]
         if results and hasattr(results[0], "dtype"):
             import numpy as np
@@ -436,30 +438,30 @@ class Tokenizer:
         if isinstance(allowed_special, str):
             if allowed_special == "all":
                 return True
-            raise ValueError(
-                f'[encode] expected allowed_special="all" or a set of special tokens, got {allowed_special!r}'
+            raise Error(
+                "encode", expected='allowed_special="all" or a set of special tokens', got=f"{allowed_special!r}"
             )
         names = list(allowed_special)
         for name in names:
             if name not in self._special_tokens:
-                raise ValueError(f"[encode] expected special tokens in allowed_special, got {name!r}")
+                raise Error("encode", expected="special tokens in allowed_special", got=repr(name))
         return names
 
 
 def _check_specials(specials: Any, op: str) -> None:
     if isinstance(specials, (str, bytes)) or not isinstance(specials, Collection):
-        raise TypeError(f"[{op}] expected special_tokens to be a list of str, got {specials!r}")
+        raise ArgumentTypeError(op, expected="special_tokens to be a list of str", got=repr(specials))
     for special in specials:
         if not isinstance(special, str):
-            raise TypeError(f"[{op}] expected special_tokens to be a list of str, got {special!r} in it")
+            raise ArgumentTypeError(op, expected="special_tokens to be a list of str", got=f"{special!r} in it")
         if any("\ud800" <= c <= "\udfff" for c in special):
-            raise ValueError(f"[{op}] expected special tokens that have a UTF-8 form, got {special!r}")
+            raise Error(op, expected="special tokens that have a UTF-8 form", got=repr(special))
 
 
 def _checked_ids(ids: dict[str, int], flags: dict[str, int]) -> list[tuple[str, int, int]]:
     for special, id in ids.items():
         if not isinstance(id, int) or not 0 <= id < 1 << 31:
-            raise ValueError(f"[tokenizer] expected an id for special token {special!r}, got {id!r}")
+            raise Error("tokenizer", expected=f"an id for special token {special!r}", got=repr(id))
     return [(text, id, flags.get(text, 0)) for text, id in ids.items()]
 
 
@@ -468,5 +470,7 @@ def _id_array(ids: Any) -> np.ndarray:
 
     array = np.asarray(ids if hasattr(ids, "__array__") else ids.numpy())
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise TypeError(f"[decode] expected integers of shape (T,), got {array.dtype} of shape {array.shape}")
+        raise ArgumentTypeError(
+            "decode", expected="integers of shape (T,)", got=f"{array.dtype} of shape {array.shape}"
+        )
     return array.astype(np.int64, copy=False)

@@ -9,13 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from llmcore.errors import ArgumentTypeError, MissingFileError
+
 _BATCH_BYTES = 1 << 23  # of texts that are handed over together
 
 
 def feed(trainer: Any, source: Any, field: str) -> None:
     """Counts the pieces of what `Tokenizer.train` takes."""
     if isinstance(source, bytes):
-        raise TypeError("[train] expected files or an iterator of texts, got bytes; pass iter([text])")
+        raise ArgumentTypeError("train", expected="files or an iterator of texts", got="bytes; pass iter([text])")
     if isinstance(source, (str, os.PathLike)):
         source = [source]
     if isinstance(source, (list, tuple)):
@@ -24,7 +26,7 @@ def feed(trainer: Any, source: Any, field: str) -> None:
     elif isinstance(source, Iterable):
         _feed_texts(trainer, source)
     else:
-        raise TypeError(f"[train] expected files or an iterator of texts, got {type(source).__name__}")
+        raise ArgumentTypeError("train", expected="files or an iterator of texts", got=type(source).__name__)
 
 
 def replace_surrogates(text: str | bytes) -> str | bytes:
@@ -38,12 +40,14 @@ def _files(path: Any) -> list[Path]:
     from llmcore.documents.sources import find_files  # here, so that importing llmcore stays quick
 
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"[train] expected paths in a list, got {type(path).__name__}; pass texts as iter(texts)")
+        raise ArgumentTypeError(
+            "train", expected="paths in a list", got=f"{type(path).__name__}; pass texts as iter(texts)"
+        )
     name = os.fspath(path)
     if isinstance(name, str) and not glob.has_magic(name) and not os.path.exists(name):
         shown = repr(name)
         shown = shown if len(shown) <= 100 else shown[:100] + "..."
-        raise FileNotFoundError(f"[train] expected a file, got {shown}, which is none; pass texts as iter(texts)")
+        raise MissingFileError("train", expected="a file", got=f"{shown}, which is none; pass texts as iter(texts)")
     return find_files(path)
 
 

@@ -20,6 +20,7 @@ from typing import BinaryIO
 import numpy as np
 
 from llmcore._files import sync_folder
+from llmcore.errors import FAILED, Error
 from llmcore.formats import safetensors
 
 FORMAT = "llmcore-checkpoint"
@@ -33,12 +34,14 @@ _MAX_STATE_BYTES = 64 << 20
 _UNFINISHED, _DELETED, _REPLACED = ".unfinished-", ".deleted-", ".replaced-"
 
 
-class CheckpointError(ValueError):
-    """A checkpoint that could not be written or read. The message is one line with file and reason."""
+class CheckpointError(Error):
+    """A checkpoint that could not be written or read. The line names the file and the reason."""
 
 
 class CheckpointSaveError(CheckpointError):
-    """One that could not be written."""
+    """A checkpoint that could not be written."""
+
+    exit_code = FAILED
 
 
 def save_checkpoint(
@@ -86,7 +89,7 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         _restore_replaced(folder)
         if isinstance(error, OSError):
-            raise CheckpointSaveError(_save_problem(final, error)) from error
+            raise CheckpointSaveError("checkpoint", _save_problem(final, error)) from error
         raise
     old = [path for path in _checkpoints(folder) if _step(path) <= step]
     for path in old[keep:]:
@@ -96,7 +99,7 @@ def save_checkpoint(
             path.rename(doomed)
         except OSError as error:
             raise CheckpointSaveError(
-                f"[checkpoint] {final.name} is saved, but {path} cannot be removed: {error}"
+                "checkpoint", f"{final.name} is saved, but {path} cannot be removed: {error}"
             ) from error
     _clean(folder)
     return final
@@ -116,17 +119,17 @@ def load_checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dic
         size = file_path.stat().st_size
         if size != expected["bytes"]:
             raise CheckpointError(
-                f"[checkpoint] {file_path} is damaged: expected {expected['bytes']} bytes, got {size}"
+                "checkpoint", f"{file_path} is damaged", expected=f"{expected['bytes']} bytes", got=size
             )
         if _file_sha256(file_path) != expected["sha256"]:
-            raise CheckpointError(f"[checkpoint] {file_path} is damaged: its SHA-256 is not the one in {_STATE}")
+            raise CheckpointError("checkpoint", f"{file_path} is damaged: its SHA-256 is not the one in {_STATE}")
         tensors, _ = safetensors.load_file(file_path)
     except OSError as error:
-        raise CheckpointError(f"[checkpoint] cannot read {file_path}: {error.strerror}") from error
+        raise CheckpointError("checkpoint", f"cannot read {file_path}: {error.strerror}") from error
     except CheckpointError:
         raise
     except ValueError as error:
-        raise CheckpointError(f"[checkpoint] {str(error).removeprefix('[safetensors] ')}") from error
+        raise CheckpointError("checkpoint", Error.of(error).message) from error
     return tensors, record["state"]
 
 
@@ -144,13 +147,15 @@ def latest_checkpoint(run_dir: str | os.PathLike, warn: Callable[[str], object] 
         try:
             load_checkpoint(path)
         except CheckpointError as error:
-            problems.append(str(error))
+            problems.append(error)
             continue
         for problem in problems:
             warn(f"{problem}; falling back to {path.name}")
         return path
     if problems:
-        raise CheckpointError(f"{problems[0]} (and no other of the {len(paths)} in {folder} is whole)")
+        raise CheckpointError(
+            "checkpoint", f"{problems[0].message} (and no other of the {len(paths)} in {folder} is whole)"
+        )
     return None
 
 
@@ -201,27 +206,27 @@ def _read_record(path: Path) -> dict:
             text = file.read(_MAX_STATE_BYTES + 1)
     except FileNotFoundError as error:
         what = f"{path} has no {_STATE}" if path.is_dir() else f"{path} does not exist"
-        raise CheckpointError(f"[checkpoint] {what}") from error
+        raise CheckpointError("checkpoint", what) from error
     except OSError as error:
-        raise CheckpointError(f"[checkpoint] cannot read {file_path}: {error.strerror}") from error
+        raise CheckpointError("checkpoint", f"cannot read {file_path}: {error.strerror}") from error
     if len(text) > _MAX_STATE_BYTES:
-        raise CheckpointError(f"[checkpoint] {file_path}: expected at most {_MAX_STATE_BYTES} bytes")
+        raise CheckpointError("checkpoint", file_path, expected=f"at most {_MAX_STATE_BYTES} bytes")
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"[checkpoint] {file_path} is damaged: not valid JSON ({error})") from None
+        raise CheckpointError("checkpoint", f"{file_path} is damaged: not valid JSON ({error})") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise CheckpointError(f'[checkpoint] {file_path}: format: expected "{FORMAT}"')
+        raise CheckpointError("checkpoint", f"{file_path}: format", expected=f'"{FORMAT}"')
     if record.get("version") != VERSION:
         version = str(record.get("version"))[:40]
-        raise CheckpointError(f"[checkpoint] {file_path}: version: expected {VERSION}, got {version}")
+        raise CheckpointError("checkpoint", f"{file_path}: version", expected=VERSION, got=version)
     tensors, state = record.get("tensors"), record.get("state")
     if not isinstance(tensors, dict) or not {"bytes", "sha256"} <= set(tensors):
-        raise CheckpointError(f"[checkpoint] {file_path}: tensors: expected bytes and sha256")
+        raise CheckpointError("checkpoint", f"{file_path}: tensors", expected="bytes and sha256")
     if not isinstance(state, dict):
-        raise CheckpointError(f"[checkpoint] {file_path}: state: expected an object")
+        raise CheckpointError("checkpoint", f"{file_path}: state", expected="an object")
     if hashlib.sha256(_encode_state(state).encode()).hexdigest() != record.get("state_sha256"):
-        raise CheckpointError(f"[checkpoint] {file_path} is damaged: state does not match state_sha256")
+        raise CheckpointError("checkpoint", f"{file_path} is damaged: state does not match state_sha256")
     return record
 
 
@@ -267,4 +272,4 @@ def _flush(file: BinaryIO) -> None:
 
 def _save_problem(final: Path, error: OSError) -> str:
     reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
-    return f"[checkpoint] cannot save {final}: {reason}; earlier checkpoints are untouched"
+    return f"cannot save {final}: {reason}; earlier checkpoints are untouched"

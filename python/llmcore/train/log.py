@@ -40,7 +40,7 @@ class RunLog:
 
     def _problem(self, error: OSError) -> TrainingError:
         return TrainingError(
-            f"[train] cannot write {self._path}: {error.strerror}; checkpoints are untouched, continue with --resume"
+            "train", f"cannot write {self._path}: {error.strerror}; checkpoints are untouched, continue with --resume"
         )
 
 

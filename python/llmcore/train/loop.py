@@ -91,8 +91,8 @@ def run(stage: Stage, config: LoopConfig, report: Report, resume: bool = False) 
         killed = f"llmcore: a process of the run was killed; continue with --resume --out {config.out}"
         held.enter_context(group.training(stage.trainable(), killed))
         if group.rank == 0:
-            where = "[train] another run is writing to {}: wait for it, or give another --out"
-            held.enter_context(alone_in(Path(config.out), where))
+            taken = "another run is writing to {}: wait for it, or give another --out"
+            held.enter_context(alone_in(Path(config.out), "train", taken))
         Run(stage, config, report if group.rank == 0 else Report(), group).run(resume)
 
 
@@ -145,7 +145,7 @@ class Run:
                 if stop:
                     self.saver.wait()
                     raise Interrupted(
-                        f"[train] stopped at step {step} of {config.steps}; continue with --resume --out {config.out}"
+                        "train", f"stopped at step {step} of {config.steps}; continue with --resume --out {config.out}"
                     )
                 if late and step < config.steps:
                     self.report.note(f"the time is up at step {step} of {config.steps}")
@@ -177,13 +177,16 @@ class Run:
         square = optim.global_norm(state.optimizer.parameters.values()) ** 2
         nats, terms, tokens, square = group.all_reduce([nats, terms, tokens, square])
         if terms == 0:
-            raise TrainingError(f"[train] expected something to learn from in step {step + 1}, got no supervised token")
+            raise TrainingError(
+                "train", expected=f"something to learn from in step {step + 1}", got="no supervised token"
+            )
         mean = nats / terms
         norm = math.sqrt(square) / terms
         if not (math.isfinite(mean) and math.isfinite(norm)):
             raise TrainingError(
-                f"[train] the loss is {mean} and the gradient norm {norm} at step {step + 1}: try a lower --lr; "
-                f"checkpoints in {config.out} are untouched"
+                "train",
+                f"the loss is {mean} and the gradient norm {norm} at step {step + 1}: try a lower --lr; "
+                f"checkpoints in {config.out} are untouched",
             )
         clip = min(1.0, config.grad_clip / norm) if config.grad_clip > 0 and norm > 0 else 1.0
         state.optimizer.step(grad_scale=clip / terms, lr=lr, done=group.on_updated if group.size > 1 else None)

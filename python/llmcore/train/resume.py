@@ -33,10 +33,12 @@ def stored_config(out: str, stage: str) -> dict[str, Any]:
     # The loop warns of broken checkpoints when it loads one.
     path = checkpoint.latest_checkpoint(out, warn=lambda _: None)
     if path is None:
-        raise checkpoint.CheckpointError(f"[resume] expected a checkpoint in {out}, got none")
+        raise checkpoint.CheckpointError("resume", expected=f"a checkpoint in {out}", got="none")
     state = checkpoint.load_checkpoint(path)[1]
     if state.get("stage") != stage or not isinstance(state.get("config"), dict):
-        raise checkpoint.CheckpointError(f"[resume] expected a run of {stage}, got {path}, which is of another kind")
+        raise checkpoint.CheckpointError(
+            "resume", expected=f"a run of {stage}", got=f"{path}, which is of another kind"
+        )
     return state["config"]
 
 
@@ -77,11 +79,11 @@ class RunState:
         config = self.config
         path = checkpoint.latest_checkpoint(config.out, warn=report.warn)
         if path is None:
-            raise checkpoint.CheckpointError(f"[resume] expected a checkpoint in {config.out}, got none")
+            raise checkpoint.CheckpointError("resume", expected=f"a checkpoint in {config.out}", got="none")
         tensors, saved = checkpoint.load_checkpoint(path)
         for key in ("stage", "config", "agree", "optimizer_steps", "totals", "step"):
             if key not in saved:
-                raise checkpoint.CheckpointError(f"[resume] {path}: expected {key} in its state, got none")
+                raise checkpoint.CheckpointError("resume", path, expected=f"{key} in its state", got="none")
         self._check_same_run(saved, path)
         self._load(tensors, saved, path)
         step, layout = saved["step"], saved["config"]
@@ -127,7 +129,7 @@ class RunState:
             if self.ema is not None:
                 self.ema.load_state_dict(tensors)
         except ValueError as e:
-            raise checkpoint.CheckpointError(f"[resume] {path}: {e}") from None
+            raise checkpoint.CheckpointError("resume", f"{path}: {e}") from None
 
     def _continue_with_layout(self, before: Mapping[str, Any], step: int, path: Path, report: Report) -> None:
         """Say what another layout of batches changes. Raises ValueError if the stage cannot continue with it."""

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from llmcore.errors import Error
+
 MAX_ID_GAP = 1 << 20  # how far ids may exceed their number, so that no file asks for gigabytes
 _KINDS = {dict: "an object", list: "an array", str: "a string", int: "an integer", bool: "true or false"}
 
@@ -31,7 +33,7 @@ class Reader:
 
     def fail(self, where: str, expected: str, got: Any) -> ValueError:
         shown = got if isinstance(got, str) else json.dumps(got, ensure_ascii=False, default=repr)
-        return ValueError(f"[load] {self.path}: {where}: expected {expected}, got {shown[:200]}")
+        return Error("load", f"{self.path}: {where}", expected=expected, got=shown[:200])
 
     def get(self, value: Any, name: str, kind: type, where: str = "", default: Any = ...) -> Any:
         """value[name], which must be of `kind` (bool is no int); null or a missing field gives `default`."""

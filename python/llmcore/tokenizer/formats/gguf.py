@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcore import _core
+from llmcore.errors import Error
 from llmcore.tokenizer.formats import pieces
 from llmcore.tokenizer.formats.byte_level import spell, unspell
 from llmcore.tokenizer.formats.files import Reader
@@ -129,10 +130,10 @@ def gguf_metadata(
     v = vocabulary
     fields = _byte_level_fields(v) if isinstance(v, Vocabulary) else _sentencepiece_fields(v)
     if v.flags or v.end:
-        raise ValueError("[save] expected no flags of added tokens and nothing after a text for GGUF, got some")
+        raise Error("save", expected="no flags of added tokens and nothing after a text for GGUF", got="some")
     fields |= {"bos_token_id": begin, "eos_token_id": end, "add_bos_token": bool(v.begin), "add_eos_token": False}
     if v.begin and v.begin != (begin,):
-        raise ValueError(f"[save] expected at most one token before a text for GGUF, got {v.begin}")
+        raise Error("save", expected="at most one token before a text for GGUF", got=v.begin)
     return {f"tokenizer.ggml.{name}": value for name, value in fields.items() if value is not None}
 
 
@@ -144,7 +145,7 @@ def _byte_level_fields(v: Vocabulary) -> dict[str, Any]:
     if pre is None or v.normalizer or v.merges is None:
         what = v.normalizer or ("no merges" if v.merges is None else f"{v.pattern!r:.100}")
         names = ", ".join(sorted({pattern for pattern, _ in PATTERNS.values()} | NEAREST.keys()))
-        raise ValueError(f"[save] expected a pattern that GGUF has a name for ({names}), got {what}")
+        raise Error("save", expected=f"a pattern that GGUF has a name for ({names})", got=what)
     text = [spell(token) for token in v.tokens] + [""] * (
         max([*v.special_tokens.values(), *v.added_tokens.values()], default=-1) + 1 - len(v.tokens)
     )
@@ -169,9 +170,7 @@ def _spells_its_tokens(tokens: list[bytes], merges: list[tuple[int, int]], patte
 
 def _sentencepiece_fields(v: SentencePieceVocabulary) -> dict[str, Any]:
     if v.merges is not None or v.prefix == "first" or v.prefix_unless_space or v.added_tokens or v.split_at_spaces:
-        raise ValueError(
-            "[save] expected SentencePiece's own rules for GGUF (scores, a space before every text or none)"
-        )
+        raise Error("save", expected="SentencePiece's own rules for GGUF (scores, a space before every text or none)")
     text = [pieces.spell(token.decode(errors="replace")) for token in v.tokens]
     types = [NORMAL if spelled else UNUSED for spelled in text]
     for byte, id in enumerate(v.byte_tokens):

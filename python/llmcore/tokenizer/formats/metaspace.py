@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llmcore.errors import Error
 from llmcore.tokenizer.formats.files import AddedToken, Reader
 from llmcore.tokenizer.formats.pieces import BYTE_TOKENS, SPACE, byte_tokens, spell, unspell
 from llmcore.tokenizer.vocabulary import SentencePieceVocabulary
@@ -169,12 +170,13 @@ def pipeline(vocabulary: SentencePieceVocabulary) -> dict[str, Any]:
         normalizer = []
     if v.prefix != "never" and not v.prefix_unless_space:
         if v.prefix == "first":
-            raise ValueError("[save] expected prefix 'first' with prefix_unless_space (tokenizer.json has no other)")
+            raise Error("save", expected="prefix 'first' with prefix_unless_space (tokenizer.json has no other)")
         normalizer.insert(0, _PREPEND)
     if v.symbols and normalizer != [_REPLACE]:
-        raise ValueError(
-            f"[save] expected no symbols where a space comes before the text, got {min(v.symbols)!r} (tokenizer.json "
-            "cannot express both)"
+        raise Error(
+            "save",
+            expected="no symbols where a space comes before the text",
+            got=f"{min(v.symbols)!r} (tokenizer.json cannot express both)",
         )
     decoder = [_RESTORE, _BYTE_FALLBACK, _FUSE] + ([_STRIP] if v.drop_first_space else [])
     return {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llmcore import _core
 from llmcore._files import write_atomically
+from llmcore.errors import Error
 from llmcore.tokenizer.formats.files import MAX_ID_GAP
 from llmcore.tokenizer.vocabulary import Pattern, SentencePieceVocabulary, Vocabulary
 
@@ -45,17 +46,19 @@ def _wrong_line(path: Path, data: bytes) -> ValueError:
         return None
 
     number, expected = next((n, text) for n, line in enumerate(lines, 1) if (text := complaint(line)))
-    return ValueError(f"[load] {path}: line {number}: expected {expected}, got {lines[number - 1][:80]!r}")
+    return Error("load", f"{path}: line {number}", expected=expected, got=f"{lines[number - 1][:80]!r}")
 
 
 def write_tiktoken(path: Path, vocabulary: Vocabulary | SentencePieceVocabulary, bpe: _core.BPE) -> None:
     """Writes the ordinary tokens. ValueError unless tiktoken's rule gives the same ids as the vocabulary's own."""
     if isinstance(vocabulary, SentencePieceVocabulary):
-        raise ValueError(f"[save] {path}: expected a byte-level vocabulary for a .tiktoken file, got SentencePiece's")
+        raise Error("save", path, expected="a byte-level vocabulary for a .tiktoken file", got="SentencePiece's")
     if not bpe.merges_by_rank():
-        raise ValueError(
-            f"[save] {path}: expected a token for each byte and merges that make one token each, in order of their "
-            "ids, for a .tiktoken file, which has no merges; save as .json"
+        raise Error(
+            "save",
+            path,
+            expected="a token for each byte and merges that make one token each, in order of their ids, for a "
+            ".tiktoken file, which has no merges; save as .json",
         )
     lines = (b"%s %d\n" % (base64.b64encode(token), id) for id, token in enumerate(vocabulary.tokens) if token)
     write_atomically(path, b"".join(lines))

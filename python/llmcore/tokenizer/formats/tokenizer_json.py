@@ -8,6 +8,7 @@ from typing import Any
 
 from llmcore import _core
 from llmcore._files import write_atomically
+from llmcore.errors import Error
 from llmcore.tokenizer.formats import byte_level, metaspace
 from llmcore.tokenizer.formats.files import MAX_ID_GAP, AddedToken, Reader
 from llmcore.tokenizer.vocabulary import STRIPS_LEFT, STRIPS_RIGHT, WORD, SentencePieceVocabulary, Vocabulary
@@ -45,7 +46,7 @@ def _parse(path: Path, data: bytes) -> Any:
     try:
         return json.loads(data, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        raise ValueError(f"[load] {path}: expected JSON, got {error}") from None
+        raise Error("load", path, expected="JSON", got=error) from None
 
 
 def _read_document(
@@ -157,7 +158,7 @@ def _post_processor(vocabulary: Vocabulary | SentencePieceVocabulary) -> dict[st
 
     def special(id: int) -> dict[str, Any]:
         if id not in names:
-            raise ValueError(f"[save] expected special tokens before and behind a text, got {id}")
+            raise Error("save", expected="special tokens before and behind a text", got=id)
         return {"SpecialToken": {"id": names[id], "type_id": 0}}
 
     def sequence(name: str, type_id: int) -> list[dict[str, Any]]:
@@ -210,7 +211,7 @@ def write_tokenizer_json(path: Path, vocabulary: Vocabulary | SentencePieceVocab
     vocab = {token: id for id, token in text.items()}
     for special, id in v.special_tokens.items():
         if special in vocab:
-            raise ValueError(f"[save] expected special tokens unlike ordinary ones, got {special!r}, which is both")
+            raise Error("save", expected="special tokens unlike ordinary ones", got=f"{special!r}, which is both")
         vocab[special] = id
         added.append(_added_token(special, id, True, False, v.flags.get(special, 0)))
     document = {

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from llmcore.data.examples import is_held_out
 from llmcore.data.rows import Row, read_rows
-from llmcore.documents.errors import CorpusError
+from llmcore.errors import CorpusError
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.models import CausalLM, adapters
@@ -83,9 +83,10 @@ def read(config: FinetuneConfig, stage: str, parse: Callable[[Row], T], report: 
             parsed = parse(row)
         except (ValueError, TypeError) as error:
             line = " ".join(str(error).split())
-            problems.append(f"[{stage}] {row.where}: {line}")
+            problem = f"{row.where}: {line}"
             if config.bad_rows == "error":
-                raise CorpusError(f"{problems[0]} (--bad-rows skip leaves such rows out)") from None
+                raise CorpusError(stage, f"{problem} (--bad-rows skip leaves such rows out)") from None
+            problems.append(f"[{stage}] {problem}")
             continue
         held = is_held_out(str(row.fields.get("group", row.fields)), config.validation_fraction)
         (held_out if held else train).append(parsed)
@@ -93,7 +94,7 @@ def read(config: FinetuneConfig, stage: str, parse: Callable[[Row], T], report: 
         report.warn(f"{len(problems):,} of {len(rows):,} rows skipped; the first: {problems[0]}")
     if not train:
         source = config.data if isinstance(config.data, str) else ", ".join(config.data)
-        raise CorpusError(f"[{stage}] {source}: expected rows to learn from, got none")
+        raise CorpusError(stage, source, expected="rows to learn from", got="none")
     return Rows(train, held_out, digest_of(rows))
 
 

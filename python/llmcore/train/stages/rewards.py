@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from llmcore.documents.errors import CorpusError
+from llmcore.errors import CorpusError
 from llmcore.train.report import Report
 
 RewardFunction = Callable[..., Sequence[float]]
@@ -122,19 +122,19 @@ class Rewards:
             found = np.array([float(v) for v in function(prompts, completions, **columns)], np.float64)
         except Exception as error:  # whatever somebody's function does
             if self._bad == "error":
-                raise CorpusError(f"[rewards] {name} failed at answers to {where[0]}: {_line(error)}") from error
+                raise CorpusError("rewards", f"{name} failed at answers to {where[0]}: {_line(error)}") from error
             self._report.warn(
                 f"{name} failed at answers to {where[0]}: {_line(error)}; {len(completions)} answers skipped"
             )
             return np.full(len(completions), np.nan)
         if found.shape != (len(completions),):
-            raise CorpusError(f"[rewards] expected {len(completions)} rewards of {name}, got {found.size}")
+            raise CorpusError("rewards", expected=f"{len(completions)} rewards of {name}", got=found.size)
         bad = np.flatnonzero(~np.isfinite(found))
         if bad.size:
             at = int(bad[0])
             what = f"{name} says {found[at]} of an answer to {where[at]}: {completions[at]!r:.100}"
             if self._bad == "error":
-                raise CorpusError(f"[rewards] expected a number, but {what}")
+                raise CorpusError("rewards", expected=f"a number, but {what}")
             self._report.warn(f"{what}; {bad.size} answers skipped")
             found[bad] = math.nan
         return found
