@@ -1,4 +1,4 @@
-"""The layers that models are made of. Weights start as zeros or ones; a model draws them (`models.base.initialise`)."""
+"""The layers that models are built from. Weights start as zeros or ones; a model initialises them (`models.base.initialise`)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from llmcore.ops.activation import ACTIVATIONS, activate
 
 
 class Linear(Module):
-    """y = x · weightᵀ + bias; weight (outputs, inputs). `lora`: what an adapter adds. outputs: several numbers where it is
-    several layers in one."""
+    """y = x · weightᵀ + bias; weight (outputs, inputs). `lora`: the adapters, or None. outputs: a tuple if several layers
+    share one matrix."""
 
     lora: LoRALinear | None = None
 
@@ -53,7 +53,7 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """RMS norm with weight. `deferred`: what reads it is quantized, and makes it of its input in passing."""
+    """RMS norm with weight. `deferred`: the layers that read it are quantized and compute the norm along with their products."""
 
     deferred = False
 

@@ -20,18 +20,18 @@ M = TypeVar("M", bound="Module")
 
 
 class Source(Protocol):
-    """Values that a parameter takes from elsewhere when they are first needed: a file's, or a constant."""
+    """Values that a parameter reads when they are first needed: from a file, or a constant."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
 
     def values(self) -> np.ndarray:
-        """float32 or bfloat16 of the shape."""
+        """Return float32 or bfloat16 values of the shape."""
         ...
 
 
 class Constant:
-    """The same number everywhere."""
+    """One number in every element."""
 
     def __init__(self, shape: tuple[int, ...], value: float):
         self.shape, self.value = shape, value
@@ -41,56 +41,51 @@ class Constant:
 
 
 class Parameter(Tensor):
-    """A trainable float32 tensor, from an array, which is copied, or from a source, which is asked when the values are
-    first needed.
+    """A trainable float32 tensor, from an array, which is copied, or from a source, which is read when the values are first
+    needed.
 
     Matrices keep themselves packed for the kernels, once per dtype and direction, until `updated()` says that the values
-    changed; an optimizer writes the panels that are in use with the values. A matrix that is only multiplied with is
+    changed; an optimizer writes the panels that are in use along with the values. A matrix that is only multiplied with is
     packed straight from its source and never becomes float32.
     """
 
-    __slots__ = ("_array", "_device", "_fresh", "_packed", "_source", "_used", "parts", "version")
+    __slots__ = ("_device", "_fresh", "_held", "_packed", "_used", "parts", "version")
 
     def __init__(self, values) -> None:
-        self._source: Source | None = None
-        self._array: _core.Array | None = None
         self._device = default_device()
         self.version = 0  # how often the values have changed
-        self.parts: tuple[int, ...] = ()  # rows of each, where a matrix is several one below the other
-        super().__init__(None, requires_grad=True)  # type: ignore[arg-type]
+        self.parts: tuple[int, ...] = ()  # the row counts, if this is several matrices one below the other
+        super().__init__(_NOTHING, requires_grad=True)
         # For the six kinds: both directions, and pairs for a swiglu, in both dtypes.
         self._packed: list[_core.Panels | None] = [None] * 6
         self._fresh = [False] * 6
         self._used = [False] * 6  # since the last update
-        if hasattr(values, "values"):
-            self._source = values
-        else:
-            self._write(np.asarray(values))
+        # The values, or where they come from until they are needed as float32: one attribute, so that no thread can find
+        # an array without its values.
+        self._held: _core.Array | Source = values if hasattr(values, "values") else self._allocate(np.asarray(values))
 
     @property
-    def array(self) -> _core.Array:  # type: ignore[override]
+    def array(self) -> _core.Array:
         """The values, float32."""
-        source = self._source
-        if self._array is None and source is not None:
-            self._write(source.values())
-        return self._array  # type: ignore[return-value]
+        held = self._held
+        return held if isinstance(held, _core.Array) else self._load(held)
 
     @array.setter
-    def array(self, array: _core.Array | None) -> None:
-        self._array = array
+    def array(self, array: _core.Array) -> None:
+        self._held = array
 
-    def _write(self, values: np.ndarray) -> None:
-        # Several threads may want them first at the same time: nobody may find an array without its values.
-        array = self._array
-        if array is None:
-            array = _core.empty(list(values.shape), DType.float32, self._device)
+    def _load(self, source: Source) -> _core.Array:
+        self._held = array = self._allocate(source.values())
+        return array
+
+    def _allocate(self, values: np.ndarray) -> _core.Array:
+        array = _core.empty(list(values.shape), DType.float32, self._device)
         fill(array, values)
-        self._array, self._source = array, None
+        return array
 
     @property
     def shape(self) -> tuple[int, ...]:
-        source = self._source
-        return self._array.shape if source is None else tuple(source.shape)  # type: ignore[union-attr]
+        return tuple(self._held.shape)
 
     @property
     def ndim(self) -> int:
@@ -110,12 +105,12 @@ class Parameter(Tensor):
 
     def panels(self, dtype: DType, transposed: bool, paired: bool = False) -> _core.Panels:
         kind = 2 * (transposed + paired) + (dtype is DType.bfloat16)
-        if not self._fresh[kind]:
-            # The memory of the stale panels is used again.
-            self._packed[kind] = self._pack(kind, dtype, transposed, paired)
+        panels = self._packed[kind]
+        if panels is None or not self._fresh[kind]:
+            panels = self._packed[kind] = self._pack(kind, dtype, transposed, paired)
             self._fresh[kind] = True
         self._used[kind] = True
-        return self._packed[kind]  # type: ignore[return-value]
+        return panels
 
     def _pack(self, kind: int, dtype: DType, transposed: bool, paired: bool) -> _core.Panels:
         if self._device != "cpu":  # one copy serves both directions
@@ -123,69 +118,74 @@ class Parameter(Tensor):
                 panels = self._packed[other]
                 if self._fresh[other] and panels is not None:
                     return panels if bool(other // 2) == transposed else panels.other_direction()
-        source = self._source
-        values = self.array if source is None else to_host_array(source.values()).to(self._device)
-        # The memory of the stale panels is used again.
+        held = self._held
+        values = held if isinstance(held, _core.Array) else to_host_array(held.values()).to(self._device)
+        # Reuses the memory of the stale panels.
         return _core.pack(values, dtype, transposed, self._packed[kind], paired)
 
     def move(self, device: str) -> None:
-        """To another device, with the gradient."""
+        """Move to another device, with the gradient."""
         device = checked(device)
         if device == self._device:
             return
-        if self._array is not None:
-            self._array = self._array.to(device)
+        if isinstance(self._held, _core.Array):
+            self._held = self._held.to(device)
         if self.grad is not None:
             self.grad, self._grad_shared = self.grad.to(device), False
         self._device, self._packed = device, [None] * 6
         self.updated()
 
     def updated(self) -> None:
-        """Call after writing to `array`: packed copies are made anew at their next use."""
+        """Declare that `array` was written to: packed copies are made again at their next use."""
         self.version += 1
         self._fresh, self._used = [False] * 6, [False] * 6
 
     def panels_in_use(self) -> list[_core.Panels]:
-        """The panels used since the last update, for who writes them together with `array`: they count as new, all
-        others as old from now on."""
+        """Return the panels used since the last update. The caller is about to rewrite them along with `array`, so they are
+        marked fresh and all others stale."""
         self.version += 1
-        # The optimizer writes pairs by 32 rows: where halves have others, they are packed anew.
+        # The optimizer writes pairs by 32 rows: halves of other sizes are packed again.
         self._fresh = [u and not (p and p.paired and p.N % 64) for u, p in zip(self._used, self._packed, strict=True)]
         self._used = [False] * 6
         return [p for p, fresh in zip(self._packed, self._fresh, strict=True) if fresh and p is not None]
 
     def assign(self, values) -> None:
-        """Overwrite the values by an array or a source of the same shape."""
+        """Overwrite the values with an array or a source of the same shape."""
         if not hasattr(values, "values"):
             values = np.asarray(values)
         if tuple(values.shape) != self.shape:
             raise ValueError(f"[parameter] expected values of shape {self.shape}, got {tuple(values.shape)}")
-        if isinstance(values, np.ndarray):
-            self._write(values)
+        if not isinstance(values, np.ndarray):
+            self._held = values
+        elif isinstance(self._held, _core.Array):
+            fill(self._held, values)
         else:
-            self._array, self._source = None, values
+            self._held = self._allocate(values)
         self.updated()
 
     def memory(self) -> list:
-        """All that kernels may read of this parameter, for who must keep it."""
-        return [self._array, self._source, *self._packed]
+        """Return everything of this parameter that kernels may read, for callers that must keep it alive."""
+        return [self._held, *self._packed]
 
     @property
     def source(self) -> Source | None:
-        """Where the values come from, until they are asked for as float32."""
-        return self._source
+        """Where the values come from, until they are needed as float32; None after that."""
+        return None if isinstance(self._held, _core.Array) else self._held
 
     def stored(self) -> np.ndarray:
-        """The values for reading: of the source, float32 or bfloat16, while nobody has asked for float32."""
-        source = self._source
-        return self._array.numpy() if source is None else source.values()  # type: ignore[union-attr]
+        """Return the values for reading: those of the source, float32 or bfloat16, until they are needed as float32."""
+        held = self._held
+        return held.numpy() if isinstance(held, _core.Array) else held.values()
+
+
+_NOTHING = _core.empty([0], DType.float32)
 
 
 class Module:
-    """Something with parameters: attributes that are Parameters, Modules, or lists of Modules are found by name."""
+    """A tree of parameters: attributes that are Parameters, Modules, or lists of Modules are found by name."""
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
-        """(name, parameter) pairs in the order of definition; a shared parameter comes once, under its first name."""
+        """Yield (name, parameter) pairs in the order of definition; a shared parameter comes once, under its first name."""
         seen: set[int] = set()
         for name, parameter in self._walk(prefix):
             if id(parameter) not in seen:
@@ -205,7 +205,7 @@ class Module:
                         yield from item._walk(f"{path}.{i}.")
 
     def modules(self) -> Iterator[tuple[str, Module]]:
-        """(path, module) of all inside, each once for every path."""
+        """Yield (path, module) of all modules inside, each once per path."""
         for name, value in vars(self).items():
             items = [(name, value)] if isinstance(value, Module) else []
             if isinstance(value, (list, tuple)):
@@ -233,12 +233,12 @@ class Module:
 
     @property
     def num_parameters(self) -> int:
-        """How many numbers it has; shared ones count once."""
+        """The number of weights; shared parameters count once."""
         return sum(p.size for p in self.parameters())
 
     @property
     def version(self) -> int:
-        """Another number whenever parameters have changed or been exchanged."""
+        """A number that changes whenever parameters are changed or replaced."""
         return hash(tuple((id(p), p.version) for p in self.parameters()))
 
     def zero_grad(self) -> None:
@@ -246,7 +246,7 @@ class Module:
             p.zero_grad()
 
     def to(self: M, device: str) -> M:
-        """This module with its parameters on "cpu" or "cuda"."""
+        """Move the parameters to "cpu" or "cuda"; returns the module."""
         for p in self.parameters():
             p.move(device)
         return self
@@ -257,7 +257,7 @@ class Module:
         return next((p.device for p in self.parameters()), default_device())
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Views of the parameters by name, float32."""
+        """Return views of the parameters by name, float32."""
         return {name: array_to_numpy(p.array) for name, p in self.named_parameters()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray | Source]) -> None:
@@ -269,8 +269,8 @@ class Module:
 
 
 def assign(parameters: Mapping[str, Parameter], state: Mapping[str, np.ndarray | Source]) -> None:
-    """Overwrite parameters by arrays or sources of the same names. ValueError names what is missing, left over, or of
-    another shape; nothing is written then."""
+    """Overwrite parameters with arrays or sources of the same names. ValueError names what is missing, left over, or of
+    another shape; in that case nothing is written."""
     missing, extra = sorted(parameters.keys() - state.keys()), sorted(state.keys() - parameters.keys())
     if missing or extra:
         what = [

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 
 from llmcore import _core
-from llmcore._arrays import fill
 from llmcore._core import DType
 from llmcore.nn.module import Parameter, Source
 
@@ -15,10 +14,11 @@ Blocks = list[tuple[str, np.ndarray]]  # (GGUF's name of a type, uint8 (rows, by
 
 
 class QuantizedWeight(Parameter):
-    """A matrix (N, K) in blocks of 32 or 256 weights, which is multiplied with as it is. It is not trained; its float32
-    values are made whenever they are asked for.
+    """A matrix (N, K) in blocks of 32 or 256 weights that is multiplied with in that form. It is not trained; its float32
+    values are computed at every access.
 
-    `make` gives the blocks when they are first needed, `done` is called when they are no longer: they may lie in a file.
+    `make` returns the blocks when they are first needed; `done` is called when they are not needed any more, since they may
+    be mapped from a file.
     """
 
     __slots__ = ("_done", "_make", "_matrix")
@@ -38,7 +38,7 @@ class QuantizedWeight(Parameter):
         return self._matrix
 
     def panels(self, dtype: DType, transposed: bool, paired: bool = False) -> _core.Panels:
-        """Its values packed, for gradients; made anew at every call, they take many times the memory of the blocks."""
+        """Return the values packed, for gradients; packed at every call, because they take many times the memory of the blocks."""
         return _core.pack(_core.quantized_values(self.quantized, dtype), dtype, transposed, paired=paired)
 
     def memory(self) -> list:
@@ -46,18 +46,11 @@ class QuantizedWeight(Parameter):
 
     @property
     def nbytes(self) -> int:
-        """What it takes in memory."""
+        """The size in memory."""
         return self.quantized.nbytes
 
-    @property
-    def array(self) -> _core.Array:  # type: ignore[override]
-        out = _core.empty(list(self.shape), DType.float32, self.device)
-        fill(out, self.stored())
-        return out
-
-    @array.setter
-    def array(self, array: _core.Array | None) -> None:
-        assert array is None
+    def _load(self, source: Source) -> _core.Array:
+        return self._allocate(source.values())  # not kept
 
     def assign(self, values) -> None:
         raise ValueError(
