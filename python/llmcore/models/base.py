@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -23,17 +23,18 @@ from llmcore.runtime import default_dtype
 if TYPE_CHECKING:
     from llmcore.formats.gguf import GGUFFile
 
+C = TypeVar("C", bound=Config)  # each architecture has its own
 M = TypeVar("M", bound="CausalLM")
 
 
-class CausalLM(nn.Module):
+class CausalLM(nn.Module, Generic[C]):
     """A decoder-only language model. Subclasses provide `config`, `tokens`, `head`, `hidden_at` and `layout`.
 
     dtype is the compute dtype ("float32" or "bfloat16"); parameters are always float32.
     """
 
     config_class: ClassVar[type[Config]]
-    config: Any  # each architecture has its own
+    config: C
     dtype: str
     tokens: nn.Embedding
     head: nn.Linear | None  # None: the output layer is the token embedding
@@ -45,7 +46,7 @@ class CausalLM(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def layout(cls, config: Any) -> Layout:
+    def layout(cls, config: C) -> Layout:
         """Yield each parameter's name and the tensors of files that it is made of."""
         raise NotImplementedError
 
@@ -145,8 +146,7 @@ class CausalLM(nn.Module):
     def new_pool(self, blocks: int, dtype: str | None = None) -> BlockPool:
         """Return a pool of blocks for keys and values; dtype: "float32", "bfloat16" or "int8", by default `cache_dtype`."""
         c = self.config
-        kv_heads = getattr(c, "kv_heads", c.heads)
-        return BlockPool(blocks, c.layers, kv_heads, c.head_size, dtype or self.cache_dtype, self.device)
+        return BlockPool(blocks, c.layers, c.kv_heads, c.head_size, dtype or self.cache_dtype, self.device)
 
     def new_cache(self, batch: int, capacity: int, dtype: str | None = None) -> KVCache:
         """Return an empty cache for `batch` sequences of up to `capacity` positions (at most the context length), with its

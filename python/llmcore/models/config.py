@@ -44,6 +44,16 @@ class Config:
     layers: int = setting(12, "num_hidden_layers", "block_count")
     heads: int = setting(12, "num_attention_heads", "attention.head_count")
 
+    @property
+    def head_size(self) -> int:
+        """The dimensions of a head."""
+        return self.width // self.heads
+
+    @property
+    def kv_heads(self) -> int:
+        """The heads of keys and values."""
+        return self.heads
+
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context", "width", "layers", "heads"):
             self.check_positive(name)

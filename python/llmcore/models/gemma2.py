@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -100,20 +100,23 @@ class Gemma2Config(LlamaConfig):
         return super().to_gguf()
 
 
-class Gemma2Block(Block):
+G = TypeVar("G", bound=Gemma2Config)
+
+
+class Gemma2Block(Block[G]):
     """x + norm(attention(norm(x))), then x + norm(mlp(norm(x)))."""
 
-    def __init__(self, c: Any, layer: int, rotary: Rotary | None):
+    def __init__(self, c: G, layer: int, rotary: Rotary | None):
         super().__init__(c, layer, rotary)
         self.attention_norm = nn.RMSNorm(c.width, c.eps)
         self.mlp_norm = nn.RMSNorm(c.width, c.eps)
 
-    def make_attention(self, c: Any, layer: int, rotary: Rotary | None, **options) -> Attention:
+    def make_attention(self, c: G, layer: int, rotary: Rotary | None, **options) -> Attention:
         window = c.window if c.sliding[layer] else None
         scale, softcap = c.query_scalar**-0.5, c.attention_softcap
         return super().make_attention(c, layer, rotary, window=window, scale=scale, softcap=softcap, **options)
 
-    def make_mlp(self, c: Any, layer: int) -> GatedFeedForward:
+    def make_mlp(self, c: G, layer: int) -> GatedFeedForward:
         return GatedFeedForward(c.width, c.ffn, "geglu")
 
     def forward(self, x: Tensor, pos: Positions) -> Tensor:
@@ -121,13 +124,13 @@ class Gemma2Block(Block):
         return ops.add(x, self.mlp_norm(self.mlp(self.norm2(x))))
 
 
-class Gemma2(Llama):
+class Gemma2(Llama[G]):
     """The model; parameters are drawn from `seed`."""
 
     config_class: ClassVar[type[Gemma2Config]] = Gemma2Config
     Block: ClassVar[type[Block]] = Gemma2Block
 
-    def __init__(self, config: Gemma2Config, dtype: str = "float32", seed: int | None = 0):
+    def __init__(self, config: G, dtype: str = "float32", seed: int | None = 0):
         super().__init__(config, dtype, seed)
         self.logit_softcap = config.logit_softcap
 
@@ -135,7 +138,7 @@ class Gemma2(Llama):
         return ops.mul(super().embed(ids), math.sqrt(self.config.width))
 
     @classmethod
-    def layout(cls, c: Any) -> Layout:
+    def layout(cls, c: G) -> Layout:
         for name, parts in super().layout(c):
             # Files of the Hugging Face format hold what is added to 1, those of GGUF the sum.
             if name == "norm.weight":
@@ -143,7 +146,7 @@ class Gemma2(Llama):
             yield name, parts
 
     @classmethod
-    def block_layout(cls, c: Any, layer: int, hf: str, gguf: str) -> Layout:
+    def block_layout(cls, c: G, layer: int, hf: str, gguf: str) -> Layout:
         norms = {
             "norm1": ("input_layernorm", "attn_norm"),
             "attention_norm": ("post_attention_layernorm", "post_attention_norm"),

@@ -61,12 +61,12 @@ class Gemma3Config(Gemma2Config):
         return values["width"] / values["heads"] if values["layers"] == 62 and values["heads"] else None
 
 
-class Gemma3Block(Gemma2Block):
-    def make_attention(self, c: Any, layer: int, rotary: Rotary | None, **options) -> Attention:
+class Gemma3Block(Gemma2Block[Gemma3Config]):
+    def make_attention(self, c: Gemma3Config, layer: int, rotary: Rotary | None, **options) -> Attention:
         return super().make_attention(c, layer, rotary, norm="head", **options)
 
 
-class Gemma3(Gemma2):
+class Gemma3(Gemma2[Gemma3Config]):
     """The model; parameters are drawn from `seed`."""
 
     config_class = Gemma3Config
@@ -77,6 +77,6 @@ class Gemma3(Gemma2):
         return [window if s else full for s, full in zip(c.sliding, super().rotaries(c), strict=True)]
 
     @classmethod
-    def attention_layout(cls, c: Any, hf: str, gguf: str) -> Layout:
+    def attention_layout(cls, c: Gemma3Config, hf: str, gguf: str) -> Layout:
         yield from super().attention_layout(c, hf, gguf)
         yield from head_norms(c, hf, gguf, offset=1.0)

@@ -47,10 +47,6 @@ class GPT2Config(Config):
         if self.width % self.heads:
             self.fail("width a multiple of heads", f"{self.width} and {self.heads}")
 
-    @property
-    def head_size(self) -> int:
-        return self.width // self.heads
-
     def to_hf(self) -> dict[str, Any]:
         return super().to_hf() | {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
 
@@ -70,7 +66,7 @@ class Block(nn.Module):
         return self.mlp_out(self.mlp_in(self.norm2(x), activation="gelu"), residual=x)
 
 
-class GPT2(CausalLM):
+class GPT2(CausalLM[GPT2Config]):
     """The model; parameters are drawn from `seed`."""
 
     config_class = GPT2Config
@@ -98,7 +94,7 @@ class GPT2(CausalLM):
         return weights
 
     @classmethod
-    def layout(cls, c: Any) -> Layout:
+    def layout(cls, c: GPT2Config) -> Layout:
         yield "tokens.weight", [Part("transformer.wte.weight", "token_embd.weight", (c.vocab_size, c.width))]
         yield "positions.weight", [Part("transformer.wpe.weight", "position_embd.weight", (c.context, c.width))]
         linear = {

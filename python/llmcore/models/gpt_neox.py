@@ -50,10 +50,6 @@ class GPTNeoXConfig(Config):
             self.fail("a rotary_part in (0, 1] of an even number of dimensions", self.rotary_part)
 
     @property
-    def head_size(self) -> int:
-        return self.width // self.heads
-
-    @property
     def rotary_size(self) -> int:
         return int(self.head_size * self.rotary_part)
 
@@ -93,7 +89,7 @@ class Block(nn.Module):
         return self.mlp_out(self.mlp_in(self.norm2(read), activation="gelu_exact"), residual=y)
 
 
-class GPTNeoX(CausalLM):
+class GPTNeoX(CausalLM[GPTNeoXConfig]):
     """The model; parameters are drawn from `seed`."""
 
     config_class = GPTNeoXConfig
@@ -112,7 +108,7 @@ class GPTNeoX(CausalLM):
         return self.norm(self.run_blocks(self.blocks, x, pos))
 
     @classmethod
-    def layout(cls, c: Any) -> Layout:
+    def layout(cls, c: GPTNeoXConfig) -> Layout:
         yield "tokens.weight", [Part("gpt_neox.embed_in.weight", "token_embd.weight", (c.vocab_size, c.width))]
         linear = {
             "attention.qkv": ("attention.query_key_value", "attn_qkv", 3 * c.width, c.width),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -99,7 +99,10 @@ class LlamaConfig(Config):
         return values | ({} if self.rope_scaling is None else self.rope_scaling.to_gguf(name or ""))
 
 
-def _with_factors(c: Any, file: GGUFFile) -> Any:
+L = TypeVar("L", bound=LlamaConfig)
+
+
+def _with_factors(c: L, file: GGUFFile) -> L:
     """Llama 3's scaling of rotations is a tensor in GGUF: which of those that models have is it?"""
     if "rope_freqs.weight" not in file.tensors:
         return c
@@ -115,19 +118,19 @@ def _with_factors(c: Any, file: GGUFFile) -> Any:
     raise ValueError("[gguf] expected rope_freqs.weight as Llama 3 has it, got other factors")
 
 
-class Block(nn.Module):
+class Block(nn.Module, Generic[L]):
     """x + attention(norm(x)), then x + mlp(norm(x)). Architectures that are Llamas otherwise say here what differs."""
 
-    def __init__(self, c: Any, layer: int, rotary: Rotary | None):
+    def __init__(self, c: L, layer: int, rotary: Rotary | None):
         self.norm1 = nn.RMSNorm(c.width, c.eps)
         self.attention = self.make_attention(c, layer, rotary)
         self.norm2 = nn.RMSNorm(c.width, c.eps)
         self.mlp = self.make_mlp(c, layer)
 
-    def make_attention(self, c: Any, layer: int, rotary: Rotary | None, **options) -> Attention:
+    def make_attention(self, c: L, layer: int, rotary: Rotary | None, **options) -> Attention:
         return Attention(layer, c.width, c.heads, c.kv_heads, c.head_size, rotary, eps=c.eps, **options)
 
-    def make_mlp(self, c: Any, layer: int) -> nn.Module:
+    def make_mlp(self, c: L, layer: int) -> nn.Module:
         return GatedFeedForward(c.width, c.ffn)
 
     def forward(self, x: Tensor, pos: Positions) -> Tensor:
@@ -135,7 +138,7 @@ class Block(nn.Module):
         return self.mlp(self.norm2(x), residual=x)
 
 
-class Llama(CausalLM):
+class Llama(CausalLM[L]):
     """The model; parameters are drawn from `seed`."""
 
     config_class = LlamaConfig
@@ -143,7 +146,7 @@ class Llama(CausalLM):
     # The matrices that write to the residual stream.
     residual: ClassVar[tuple[str, ...]] = ("attention.out.weight", "mlp.down.weight")
 
-    def __init__(self, config: LlamaConfig, dtype: str = "float32", seed: int | None = 0):
+    def __init__(self, config: L, dtype: str = "float32", seed: int | None = 0):
         self.config, self.dtype = config, dtype
         self.tokens = nn.Embedding(config.vocab_size, config.width)
         self.blocks = [self.Block(config, i, rotary) for i, rotary in enumerate(self.rotaries(config))]
@@ -151,7 +154,7 @@ class Llama(CausalLM):
         self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
         initialise(self, seed, config.layers, self.residual)
 
-    def rotaries(self, c: Any) -> Sequence[Rotary | None]:
+    def rotaries(self, c: L) -> Sequence[Rotary | None]:
         """How each layer turns queries and keys, if it does."""
         return [Rotary(c.rotary_size, c.rope_base, c.context, c.rope_scaling)] * c.layers
 
@@ -170,7 +173,7 @@ class Llama(CausalLM):
         return Rotary(c.rotary_size, c.rope_base, c.context, c.rope_scaling).frequency_factors()
 
     @classmethod
-    def layout(cls, c: Any) -> Layout:
+    def layout(cls, c: L) -> Layout:
         yield "tokens.weight", [Part("model.embed_tokens.weight", "token_embd.weight", (c.vocab_size, c.width))]
         for i in range(c.layers):
             for name, parts in cls.block_layout(c, i, f"model.layers.{i}", f"blk.{i}"):
@@ -180,7 +183,7 @@ class Llama(CausalLM):
             yield "head.weight", [Part("lm_head.weight", "output.weight", (c.vocab_size, c.width))]
 
     @classmethod
-    def block_layout(cls, c: Any, layer: int, hf: str, gguf: str) -> Layout:
+    def block_layout(cls, c: L, layer: int, hf: str, gguf: str) -> Layout:
         """The same of one block; hf and gguf are how its names begin there."""
         yield "norm1.weight", [Part(f"{hf}.input_layernorm.weight", f"{gguf}.attn_norm.weight", (c.width,))]
         yield from cls.attention_layout(c, hf, gguf)
@@ -188,7 +191,7 @@ class Llama(CausalLM):
         yield from cls.mlp_layout(c, layer, hf, gguf)
 
     @classmethod
-    def attention_layout(cls, c: Any, hf: str, gguf: str) -> Layout:
+    def attention_layout(cls, c: L, hf: str, gguf: str) -> Layout:
         pairs = c.gguf_pairs
         yield (
             "attention.qkv.weight",
@@ -202,7 +205,7 @@ class Llama(CausalLM):
         yield "attention.out.weight", [Part(f"{hf}.self_attn.o_proj.weight", f"{gguf}.attn_output.weight", out)]
 
     @classmethod
-    def mlp_layout(cls, c: Any, layer: int, hf: str, gguf: str) -> Layout:
+    def mlp_layout(cls, c: L, layer: int, hf: str, gguf: str) -> Layout:
         yield (
             "mlp.gate_up.weight",
             [Part(f"{hf}.mlp.{n}_proj.weight", f"{gguf}.ffn_{n}.weight", (c.ffn, c.width)) for n in ("gate", "up")],
@@ -210,7 +213,7 @@ class Llama(CausalLM):
         yield "mlp.down.weight", [Part(f"{hf}.mlp.down_proj.weight", f"{gguf}.ffn_down.weight", (c.width, c.ffn))]
 
 
-def head_norms(c: Any, hf: str, gguf: str, offset: float = 0.0) -> Layout:
+def head_norms(c: LlamaConfig, hf: str, gguf: str, offset: float = 0.0) -> Layout:
     """The norms of every query's and key's head."""
     for n in ("q", "k"):
         part = Part(f"{hf}.self_attn.{n}_norm.weight", f"{gguf}.attn_{n}_norm.weight", (c.head_size,), hf_offset=offset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from llmcore.models.config import setting
 from llmcore.models.layers import Attention
@@ -32,12 +32,15 @@ class MistralConfig(LlamaConfig):
         return super().to_gguf()
 
 
-class MistralBlock(Block):
-    def make_attention(self, c: MistralConfig, layer: int, rotary: Rotary | None, **options) -> Attention:
+W = TypeVar("W", bound=MistralConfig)  # one with a window
+
+
+class MistralBlock(Block[W]):
+    def make_attention(self, c: W, layer: int, rotary: Rotary | None, **options) -> Attention:
         return super().make_attention(c, layer, rotary, window=c.window, **options)
 
 
-class Mistral(Llama):
+class Mistral(Llama[MistralConfig]):
     """The model; parameters are drawn from `seed`."""
 
     config_class = MistralConfig

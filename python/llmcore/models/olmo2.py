@@ -4,7 +4,7 @@ and all keys of a token."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from llmcore import ops
 from llmcore._tensor import Tensor
@@ -27,10 +27,10 @@ class OLMo2Config(LlamaConfig):
     eps: float = setting(1e-5, "rms_norm_eps", "attention.layer_norm_rms_epsilon", absent=1e-5)
 
 
-class OLMo2Block(Block):
+class OLMo2Block(Block[OLMo2Config]):
     """x + norm(attention(x)), then x + norm(mlp(x))."""
 
-    def make_attention(self, c: Any, layer: int, rotary: Rotary | None, **options) -> Attention:
+    def make_attention(self, c: OLMo2Config, layer: int, rotary: Rotary | None, **options) -> Attention:
         return super().make_attention(c, layer, rotary, norm="width", **options)
 
     def forward(self, x: Tensor, pos: Positions) -> Tensor:
@@ -38,14 +38,14 @@ class OLMo2Block(Block):
         return ops.add(x, self.norm2(self.mlp(x)))
 
 
-class OLMo2(Llama):
+class OLMo2(Llama[OLMo2Config]):
     """The model; parameters are drawn from `seed`."""
 
     config_class = OLMo2Config
     Block = OLMo2Block
 
     @classmethod
-    def block_layout(cls, c: Any, layer: int, hf: str, gguf: str) -> Layout:
+    def block_layout(cls, c: OLMo2Config, layer: int, hf: str, gguf: str) -> Layout:
         yield from cls.attention_layout(c, hf, gguf)
         for n, heads in (("q", c.heads), ("k", c.kv_heads)):
             part = Part(f"{hf}.self_attn.{n}_norm.weight", f"{gguf}.attn_{n}_norm.weight", (heads * c.head_size,))

@@ -49,14 +49,14 @@ class Phi3Config(LlamaConfig):
         return values | {"rotary_part": turned / max(size, 1)}
 
 
-class Phi3(Llama):
+class Phi3(Llama[Phi3Config]):
     """The model; parameters are drawn from `seed`."""
 
     config_class = Phi3Config
     Block = MistralBlock  # it has a window too
 
     @classmethod
-    def attention_layout(cls, c: Any, hf: str, gguf: str) -> Layout:
+    def attention_layout(cls, c: Phi3Config, hf: str, gguf: str) -> Layout:
         rows, out = (c.heads + 2 * c.kv_heads) * c.head_size, (c.width, c.heads * c.head_size)
         yield (
             "attention.qkv.weight",
@@ -65,7 +65,7 @@ class Phi3(Llama):
         yield "attention.out.weight", [Part(f"{hf}.self_attn.o_proj.weight", f"{gguf}.attn_output.weight", out)]
 
     @classmethod
-    def mlp_layout(cls, c: Any, layer: int, hf: str, gguf: str) -> Layout:
+    def mlp_layout(cls, c: Phi3Config, layer: int, hf: str, gguf: str) -> Layout:
         yield (
             "mlp.gate_up.weight",
             [Part(f"{hf}.mlp.gate_up_proj.weight", f"{gguf}.ffn_up.weight", (2 * c.ffn, c.width))],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from llmcore.models.layers import Attention
 from llmcore.models.llama import Block, Llama, LlamaConfig
@@ -23,19 +23,19 @@ class Qwen2Config(LlamaConfig):
     fixed: ClassVar[Mapping[str, tuple]] = {"hidden_act": ("silu",), "use_sliding_window": (False,)}
 
 
-class Qwen2Block(Block):
-    def make_attention(self, c: Any, layer: int, rotary: Rotary | None, **options) -> Attention:
+class Qwen2Block(Block[Qwen2Config]):
+    def make_attention(self, c: Qwen2Config, layer: int, rotary: Rotary | None, **options) -> Attention:
         return super().make_attention(c, layer, rotary, bias=True, **options)
 
 
-class Qwen2(Llama):
+class Qwen2(Llama[Qwen2Config]):
     """The model; parameters are drawn from `seed`."""
 
     config_class = Qwen2Config
     Block = Qwen2Block
 
     @classmethod
-    def attention_layout(cls, c: Any, hf: str, gguf: str) -> Layout:
+    def attention_layout(cls, c: Qwen2Config, hf: str, gguf: str) -> Layout:
         yield from super().attention_layout(c, hf, gguf)
         heads = {"q": c.heads, "k": c.kv_heads, "v": c.kv_heads}
         parts = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar, TypeVar
 
 from llmcore.models.config import setting
 from llmcore.models.layers import Attention
@@ -30,18 +30,21 @@ class Qwen3Config(LlamaConfig):
     head_size: int = setting(None, "head_dim", "attention.key_length", absent=128)
 
 
-class Qwen3Block(Block):
-    def make_attention(self, c: Any, layer: int, rotary: Rotary | None, **options) -> Attention:
+Q = TypeVar("Q", bound=Qwen3Config)
+
+
+class Qwen3Block(Block[Q]):
+    def make_attention(self, c: Q, layer: int, rotary: Rotary | None, **options) -> Attention:
         return super().make_attention(c, layer, rotary, norm="head", **options)
 
 
-class Qwen3(Llama):
+class Qwen3(Llama[Q]):
     """The model; parameters are drawn from `seed`."""
 
     config_class = Qwen3Config
     Block: ClassVar[type[Block]] = Qwen3Block
 
     @classmethod
-    def attention_layout(cls, c: Any, hf: str, gguf: str) -> Layout:
+    def attention_layout(cls, c: Q, hf: str, gguf: str) -> Layout:
         yield from super().attention_layout(c, hf, gguf)
         yield from head_norms(c, hf, gguf)

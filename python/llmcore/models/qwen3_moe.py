@@ -95,12 +95,12 @@ def most_probable(scores: np.ndarray, k: int) -> np.ndarray:
     return np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int32)
 
 
-class Qwen3MoEBlock(Qwen3Block):
-    def make_mlp(self, c: Any, layer: int) -> MixtureOfExperts:
+class Qwen3MoEBlock(Qwen3Block[Qwen3MoEConfig]):
+    def make_mlp(self, c: Qwen3MoEConfig, layer: int) -> MixtureOfExperts:
         return MixtureOfExperts(c)
 
 
-class Qwen3MoE(Qwen3):
+class Qwen3MoE(Qwen3[Qwen3MoEConfig]):
     """The model; parameters are drawn from `seed`."""
 
     config_class = Qwen3MoEConfig
@@ -109,7 +109,7 @@ class Qwen3MoE(Qwen3):
     residual = ("attention.out.weight", ".down.weight")
 
     @classmethod
-    def mlp_layout(cls, c: Any, layer: int, hf: str, gguf: str) -> Layout:
+    def mlp_layout(cls, c: Qwen3MoEConfig, layer: int, hf: str, gguf: str) -> Layout:
         router = Part(f"{hf}.mlp.gate.weight", f"{gguf}.ffn_gate_inp.weight", (c.experts, c.width))
         yield "mlp.router.weight", [router]
         for e in range(c.experts):

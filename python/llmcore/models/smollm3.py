@@ -59,7 +59,7 @@ def every_fourth_not(layers: int, interval: int = _INTERVAL) -> tuple[bool, ...]
     return tuple((i + 1) % interval != 0 for i in range(layers))
 
 
-class SmolLM3(Llama):
+class SmolLM3(Llama[SmolLM3Config]):
     """The model; parameters are drawn from `seed`."""
 
     config_class = SmolLM3Config
