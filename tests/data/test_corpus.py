@@ -8,7 +8,7 @@ import pytest
 
 from llmcore.data import Corpus, CorpusError, read_corpus
 from llmcore.data.corpus import split_documents
-from llmcore.documents.sources import read_documents
+from llmcore.documents.texts import read_documents
 
 LINES = b"".join(b"line %d of a text\n" % number for number in range(200))
 
@@ -230,7 +230,7 @@ def test_read_error_is_one_line(tmp_path, monkeypatch):
     def denied(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("llmcore.documents.reader.open_decompressed", denied)
+    monkeypatch.setattr("llmcore.documents.records.open_decompressed", denied)
     with pytest.raises(CorpusError, match=r"^\[corpus\] cannot read .*a.txt: Permission denied$"):
         read_corpus(tmp_path / "a.txt")
 

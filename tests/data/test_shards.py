@@ -15,7 +15,7 @@ import pytest
 
 from llmcore import runtime
 from llmcore.data import CorpusError, ShardSet, TokenBatches, read_corpus, shards, tokenize_files
-from llmcore.documents import reader
+from llmcore.documents import texts
 from llmcore.tokenizer import Tokenizer
 from llmcore.train import PretrainConfig, Report, pretrain
 
@@ -104,10 +104,10 @@ def test_threads_and_batches_change_no_byte(tok, files, tmp_path, monkeypatch):
 SLOWLY = """
 import json, sys, time
 from llmcore.data import tokenize_files, tokenizing
-from llmcore.documents import reader
+from llmcore.documents import texts
 from llmcore.tokenizer import Tokenizer
 source, tokenizer, out, part, pause = sys.argv[1:]
-reader.PART_BYTES, tokenizing._BATCH_BYTES = int(part), 2000
+texts.PART_BYTES, tokenizing._BATCH_BYTES = int(part), 2000
 tokenize_files([source], Tokenizer.load(tokenizer), out, shard_tokens=400,
                progress=lambda *figures: time.sleep(float(pause)))
 """
@@ -332,7 +332,7 @@ def test_parts_of_long_texts_are_encoded_as_the_whole(pattern, tmp_path, monkeyp
     tok = Tokenizer.train(iter(DOCUMENTS), 300, pattern=pattern)
     text = "\n".join(f"line {n} of a text" for n in range(500)).encode()
     (tmp_path / "a.txt").write_bytes(text)
-    monkeypatch.setattr(reader, "PART_BYTES", 1000)
+    monkeypatch.setattr(texts, "PART_BYTES", 1000)
     tokenize_files([tmp_path / "a.txt"], tok, tmp_path / "out", end_of_text=False)
     _, (ids,), table = load(tmp_path / "out")
     assert ids.tolist() == tok.encode_ordinary(text)

@@ -66,7 +66,7 @@ def prefer(
 def read_prompts(path: Path) -> list[str]:
     """The prompts of a file; UsageError names what is wrong with it."""
     from llmcore.data.rows import read_rows
-    from llmcore.documents.reader import kind_of
+    from llmcore.documents.files import kind_of
 
     if kind_of(path):
         found = [row.fields.get("prompt") for row in read_rows(path)]

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 
 from llmcore.data.batches import DocumentTokenizer, encode_documents
-from llmcore.documents.reader import read_parts
-from llmcore.documents.sources import find_files, read_documents
+from llmcore.documents.files import find_files
+from llmcore.documents.texts import read_documents, read_parts
 from llmcore.errors import ArgumentTypeError, CorpusError, Error
 
 PYTHON_DOCS = "python-docs"

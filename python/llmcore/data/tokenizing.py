@@ -21,8 +21,8 @@ import numpy as np
 from llmcore._files import alone_in, sync_folder, write_atomically
 from llmcore.data import shards
 from llmcore.data.corpus import document_key, new_document_digest
-from llmcore.documents.reader import Part, read_parts
-from llmcore.documents.sources import find_files
+from llmcore.documents.files import find_files
+from llmcore.documents.texts import Part, read_parts
 from llmcore.errors import CorpusError, Error, ExistingFileError
 from llmcore.tokenizer import Tokenizer
 from llmcore.tokenizer.tokenizer import FILE_NAME
@@ -44,7 +44,7 @@ def tokenize_files(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Encodes files, folders and globs (see `reader.read_parts`) into a shard set, and returns its index.
+    """Encodes files, folders and globs (see `texts.read_parts`) into a shard set, and returns its index.
 
     A shard ends with the document, or the part of a long one, that gives it `shard_tokens` tokens or more. Behind each
     document stands the tokenizer's end-of-text token, if it has one and `end_of_text` says so; special tokens that are

@@ -9,14 +9,13 @@ from typing import Any, BinaryIO
 
 from llmcore.errors import CorpusError
 
-COMPRESSED_ENDINGS = (".gz", ".zst")
 # A frame may spell 128 KiB with four bytes: so little is given to the decompressor at a time.
 _ZSTD_CHUNK = 1 << 10
 
 
 def open_decompressed(path: Path) -> BinaryIO:
-    """Raises `CorpusError` where the library for `.zst` is missing. What is wrong with the content is raised on reading,
-    as OSError, EOFError or zlib.error."""
+    """Open a file for reading. `CorpusError` where the library for `.zst` is missing; what is wrong with the content is
+    raised on reading, as OSError, EOFError or zlib.error."""
     match path.suffix.lower():
         case ".gz":
             return gzip.open(path, "rb")  # type: ignore[return-value]

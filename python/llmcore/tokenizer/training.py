@@ -37,7 +37,7 @@ def replace_surrogates(text: str | bytes) -> str | bytes:
 
 
 def _files(path: Any) -> list[Path]:
-    from llmcore.documents.sources import find_files  # here, so that importing llmcore stays quick
+    from llmcore.documents.files import find_files  # here, so that importing llmcore stays quick
 
     if not isinstance(path, (str, os.PathLike)):
         raise ArgumentTypeError(
@@ -52,7 +52,8 @@ def _files(path: Any) -> list[Path]:
 
 
 def _feed_file(trainer: Any, path: Path, field: str) -> None:
-    from llmcore.documents.reader import is_plain_text, read_parts
+    from llmcore.documents.files import is_plain_text
+    from llmcore.documents.texts import read_parts
 
     if not is_plain_text(path):
         _feed_texts(trainer, (part.data for part in read_parts(path, field, whole=not trainer.ends_at_line_ends)))

@@ -1,22 +1,17 @@
-"""The documents of a file, one after another: text, JSONL and parquet, plain or compressed, in bounded memory."""
+"""The documents of files, one after another: text, JSONL and parquet, plain or compressed, in bounded memory."""
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
-import zlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from llmcore.documents.decompress import COMPRESSED_ENDINGS, open_decompressed
+from llmcore.documents.files import PARQUET_ENDING, find_files, kind_of
+from llmcore.documents.records import json_lines, json_object, opened, parquet_file
 from llmcore.errors import CorpusError
 
-JSONL_ENDINGS = (".jsonl", ".ndjson")
-PARQUET_ENDING = ".parquet"
 PART_BYTES = 1 << 25  # of a long text that are in memory at once
-LONGEST_LINE = 1 << 28
 _ROWS = 128  # of a parquet file that are in memory at once
 _TRIES = 10_000  # line ends that are looked at for the end of a part
 _NO_SPACE = frozenset(range(0x21, 0x7F))
@@ -31,19 +26,8 @@ class Part(NamedTuple):
     ends: bool  # whether the document ends here
 
 
-def kind_of(path: Path) -> str:
-    """The ending that says how a file is read: ".jsonl", ".parquet", or "" for text."""
-    ending = Path(path.stem).suffix if path.suffix.lower() in COMPRESSED_ENDINGS else path.suffix
-    return ".jsonl" if ending.lower() in JSONL_ENDINGS else PARQUET_ENDING if ending.lower() == PARQUET_ENDING else ""
-
-
-def is_plain_text(path: Path) -> bool:
-    """Whether the file is one document as it is."""
-    return kind_of(path) == "" and path.suffix.lower() not in COMPRESSED_ENDINGS
-
-
 def read_parts(path: Path, field: str = "text", after: int = 0, whole: bool = False) -> Iterator[Part]:
-    """The documents of a file that are not blank, from the one after position `after` on.
+    """Read the documents of a file that are not blank, from the one after position `after` on.
 
     A text file is one document, in parts of up to 32 MiB that end at line ends where a piece ends too (see
     `Tokenizer.ends_at_line_ends`), or `whole` in memory; a line of JSONL is one (its `field`), a row of parquet (its
@@ -51,11 +35,30 @@ def read_parts(path: Path, field: str = "text", after: int = 0, whole: bool = Fa
     """
     text = _whole_text if whole else _text
     reader = {".jsonl": _jsonl, PARQUET_ENDING: _parquet, "": text}[kind_of(path)]
-    try:
-        with open_decompressed(path) as file:
-            yield from reader(path, file, field, after)
-    except (OSError, EOFError, zlib.error) as error:
-        raise CorpusError("corpus", f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    with opened(path, "corpus") as file:
+        yield from reader(path, file, field, after)
+
+
+def read_documents(source: str | os.PathLike, field: str = "text") -> list[bytes]:
+    """Read the documents of one path or glob into memory; see `read_parts`. Blank ones are left out.
+
+    Raises `CorpusError` naming what is missing, empty, unreadable or malformed.
+    """
+    files = find_files(source)
+    documents = [document for path in files for document in _whole_documents(path, field)]
+    if not documents:
+        what = f"{source} is empty" if len(files) == 1 else f"{source}: all {len(files)} files are empty"
+        raise CorpusError("corpus", what, expected="some text")
+    return documents
+
+
+def _whole_documents(path: Path, field: str) -> Iterator[bytes]:
+    parts = []
+    for part in read_parts(path, field):
+        parts.append(part.data)
+        if part.ends:
+            yield b"".join(parts)
+            parts.clear()
 
 
 def _text(path: Path, file: BinaryIO, field: str, after: int) -> Iterator[Part]:
@@ -94,29 +97,15 @@ def _cut(data: bytes) -> int:
 
 
 def _jsonl(path: Path, file: BinaryIO, field: str, after: int) -> Iterator[Part]:
-    number = 0
-    while line := file.readline(LONGEST_LINE):
-        number += 1
-        if len(line) == LONGEST_LINE:
-            raise CorpusError("corpus", f"{path}:{number}", expected=f"lines of less than {LONGEST_LINE >> 20} MiB")
-        if number > after and line.strip():
-            document = _parse_line(line, field, f"{path}:{number}")
+    for number, line in json_lines(path, file, "corpus"):
+        if number > after:
+            document = _field_of(line, field, f"{path}:{number}")
             if document.strip():
                 yield Part(document, number, True)
 
 
-def _parse_line(line: bytes, field: str, where: str) -> bytes:
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise CorpusError("corpus", f"{where}: not UTF-8 text at byte {error.start} of the line") from None
-    except (ValueError, RecursionError) as error:
-        # A line nested thousands deep and an integer of thousands of digits are bad JSON too.
-        reason = getattr(error, "msg", None) or str(error)
-        raise CorpusError("corpus", f"{where}: not valid JSON ({reason})") from None
-    if not isinstance(record, dict):
-        kind = type(record).__name__
-        raise CorpusError("corpus", where, expected=f'a JSON object with a "{field}" field', got=kind)
+def _field_of(line: bytes, field: str, where: str) -> bytes:
+    record = json_object(line, where, "corpus", f'a JSON object with a "{field}" field')
     if field not in record:
         raise CorpusError("corpus", f'{where}: no "{field}" field; the fields are: {_names(record)}')
     text = record[field]
@@ -129,23 +118,13 @@ def _parse_line(line: bytes, field: str, where: str) -> bytes:
 
 
 def _parquet(path: Path, file: BinaryIO, field: str, after: int) -> Iterator[Part]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise CorpusError("corpus", f"{path}: reading parquet needs pyarrow: pip install pyarrow") from None
-    try:
-        with tempfile.TemporaryFile() as plain:
-            if path.suffix.lower() in COMPRESSED_ENDINGS:  # a parquet file is read from its end
-                shutil.copyfileobj(file, plain)
-                file = plain
-            yield from _rows(pyarrow, parquet.ParquetFile(file), path, field, after)
-    except pyarrow.ArrowException as error:
-        reason = str(error).partition("\n")[0]
-        raise CorpusError("corpus", f"{path}: not a parquet file that can be read ({reason})") from None
+    with parquet_file(path, file, "corpus") as table:
+        yield from _rows(table, path, field, after)
 
 
-def _rows(pyarrow: Any, table: Any, path: Path, field: str, after: int) -> Iterator[Part]:
+def _rows(table: Any, path: Path, field: str, after: int) -> Iterator[Part]:
+    import pyarrow
+
     schema, types = table.schema_arrow, pyarrow.types
     if schema.names.count(field) != 1:
         raise CorpusError("corpus", path, expected=f'one column "{field}"; the columns are: {_names(schema.names)}')

@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcore.data import CorpusError
-from llmcore.documents import reader
-from llmcore.documents.reader import read_parts
-from llmcore.documents.sources import read_documents
+from llmcore.documents import records, texts
+from llmcore.documents.texts import read_documents, read_parts
 
 TEXTS = ["plain", "ünïcode 😀", "two\nlines", "  ", "", "x" * 5000]
 KEPT = [text.encode() for text in TEXTS if text.strip()]
@@ -134,11 +133,11 @@ def test_long_texts_come_in_parts(tmp_path_factory, pieces, size):
     text = "".join(pieces).encode()
     path = tmp_path_factory.getbasetemp() / "long.txt"
     path.write_bytes(text)
-    before, reader.PART_BYTES = reader.PART_BYTES, size
+    before, texts.PART_BYTES = texts.PART_BYTES, size
     try:
         parts = list(read_parts(path))
     finally:
-        reader.PART_BYTES = before
+        texts.PART_BYTES = before
     assert b"".join(part.data for part in parts) == (text if text.strip() or len(text) >= size else b"")
     assert [part.ends for part in parts] == [False] * (len(parts) - 1) + [True] * bool(parts)
     assert [part.position for part in parts] == list(range(1, len(parts) + 1))
@@ -148,7 +147,7 @@ def test_long_texts_come_in_parts(tmp_path_factory, pieces, size):
 
 
 def test_long_lines_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(reader, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(records, "LONGEST_LINE", 1 << 20)
     (tmp_path / "a.jsonl").write_bytes(jsonl(["fine"]) + b"\n" + b" " * (1 << 20) + b"\n")
     with pytest.raises(CorpusError, match=r"a\.jsonl:2: expected lines of less than 1 MiB"):
         read_documents(tmp_path / "a.jsonl")
@@ -157,7 +156,7 @@ def test_long_lines_are_refused(tmp_path, monkeypatch):
 BOMB = """
 import re, resource, sys
 from pathlib import Path
-from llmcore.documents.reader import read_parts
+from llmcore.documents.texts import read_parts
 import llmcore.tokenizer
 resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 try:

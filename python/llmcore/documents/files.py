@@ -1,43 +1,32 @@
-"""Files out of paths, folders and globs, and their documents."""
+"""Files out of paths, folders and globs, and how each is read."""
 
 import glob
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-from llmcore.documents.decompress import COMPRESSED_ENDINGS
-from llmcore.documents.reader import JSONL_ENDINGS, PARQUET_ENDING, read_parts
 from llmcore.errors import ArgumentTypeError, CorpusError
 
+JSONL_ENDINGS = (".jsonl", ".ndjson")
+PARQUET_ENDING = ".parquet"
+COMPRESSED_ENDINGS = (".gz", ".zst")
 # What a folder contributes. A file that is named directly, or matched by a glob, is read whatever its ending.
 _PLAIN_ENDINGS = (".txt", ".md", ".rst", ".tex", ".py", *JSONL_ENDINGS, PARQUET_ENDING)
 ENDINGS = (*_PLAIN_ENDINGS, *(plain + end for plain in _PLAIN_ENDINGS for end in COMPRESSED_ENDINGS))
 
 
-def read_documents(source: str | os.PathLike, field: str = "text") -> list[bytes]:
-    """The documents of one path or glob, in memory; see `reader.read_parts`. Blank ones are left out.
-
-    Raises `CorpusError` naming what is missing, empty, unreadable or malformed.
-    """
-    files = find_files(source)
-    documents = [document for path in files for document in _whole_documents(path, field)]
-    if not documents:
-        what = f"{source} is empty" if len(files) == 1 else f"{source}: all {len(files)} files are empty"
-        raise CorpusError("corpus", what, expected="some text")
-    return documents
+def kind_of(path: Path) -> str:
+    """Return the ending that says how a file is read: ".jsonl", ".parquet", or "" for text."""
+    ending = Path(path.stem).suffix if path.suffix.lower() in COMPRESSED_ENDINGS else path.suffix
+    return ".jsonl" if ending.lower() in JSONL_ENDINGS else PARQUET_ENDING if ending.lower() == PARQUET_ENDING else ""
 
 
-def _whole_documents(path: Path, field: str) -> Iterator[bytes]:
-    parts = []
-    for part in read_parts(path, field):
-        parts.append(part.data)
-        if part.ends:
-            yield b"".join(parts)
-            parts.clear()
+def is_plain_text(path: Path) -> bool:
+    """Say whether the file is one document as it is."""
+    return kind_of(path) == "" and path.suffix.lower() not in COMPRESSED_ENDINGS
 
 
 def find_files(source: str | os.PathLike) -> list[Path]:
-    """The files behind a path or glob, sorted. In folders, hidden entries and linked folders are skipped."""
+    """Find the files that a path or glob names, sorted. In folders, hidden entries and linked folders are skipped."""
     name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
     if not isinstance(name, str):
         raise ArgumentTypeError("corpus", expected="a path as str or Path", got=type(source).__name__)
