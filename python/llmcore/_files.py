@@ -1,15 +1,17 @@
-"""Files written whole or not at all; directories with one writer each, and names that last."""
+"""Files written whole or not at all, directories with one writer each, names that last, and JSON read."""
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from llmcore.errors import ExistingFileError
+from llmcore.errors import Error, ExistingFileError
 
 
 @contextmanager
@@ -29,6 +31,17 @@ def alone_in(folder: Path, where: str, taken: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def read_json(path: Path, where: str, kind: type[Error] = Error) -> dict[str, Any]:
+    """Read a file that holds a JSON object. OSError as the system says, or an error of `kind` for anything else in it."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise kind(where, path, expected="JSON", got=error) from None
+    if not isinstance(value, dict):
+        raise kind(where, path, expected="an object", got=type(value).__name__)
+    return value
 
 
 def sync_folder(folder: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcore._cache import cache_folder
+from llmcore._files import read_json
 from llmcore.errors import Error, FileError, MissingFileError
 
 
@@ -194,7 +195,7 @@ def _pull_from_hub(
             os.replace(new / file, new / Path(file).name)
         if not any(new.glob("*.safetensors" if file is None else "*.gguf")):
             what = file or "safetensors files (for a .gguf of it, say which with --file)"
-            raise FileError("pull", expected=f"{name} to have {what}, which it has not")
+            raise FileError("pull", expected=f"{name} to have {what}, which it does not have")
         (new / _ASKED).write_text(json.dumps(asked))
         if folder.is_dir():
             os.replace(folder, temporary / "old")  # nobody ever sees half of a model
@@ -207,10 +208,10 @@ def _pull_from_hub(
 
 def _asked_for(folder: Path) -> dict[str, str | None]:
     try:
-        asked = json.loads((folder / _ASKED).read_text())
+        asked = read_json(folder / _ASKED, "pull")
     except (OSError, ValueError):
         asked = {}
-    return {key: asked.get(key) if isinstance(asked, dict) else None for key in ("revision", "file")}
+    return {key: asked.get(key) for key in ("revision", "file")}
 
 
 def _remove_leftovers(folder: Path) -> None:

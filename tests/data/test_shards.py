@@ -281,7 +281,7 @@ def test_another_tokenizer_is_refused(tok, files, tmp_path):
         ({"shards": {}}, "shards: expected list"),
         ({"sources": [{"path": 1}]}, r"sources\[0\].path: expected str"),
         ({"complete": 1}, "complete: expected bool"),
-        ([], "the file: expected an object"),
+        ([], "expected an object"),
         (b"{", "expected JSON"),
         (b"[" * 10**5, "expected JSON"),
         (b"\xff", "expected JSON"),

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from llmcore._files import write_atomically
+from llmcore._files import read_json, write_atomically
 from llmcore.errors import CorpusError
 
 
@@ -78,11 +78,11 @@ class ChoiceFile:
 
     def _resume(self) -> None:
         try:
-            state = json.loads(self._progress.read_bytes())
+            state = read_json(self._progress, "prefer")
             sizes, prompts = state["sizes"], state["prompts"]
             if not (isinstance(sizes, list) and sizes[:1] == [0] and all(isinstance(s, int) for s in sizes)):
                 raise ValueError
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError):
             raise CorpusError(
                 "prefer", self._progress, expected="the progress of a session", got="something else"
             ) from None

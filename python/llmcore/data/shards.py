@@ -13,7 +13,6 @@ Both kinds of arrays are for `numpy.load(..., mmap_mode="r")`.
 from __future__ import annotations
 
 import hashlib
-import json
 import mmap
 import os
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from llmcore._files import read_json
 from llmcore.data.corpus import check_fraction, held_out_documents
 from llmcore.errors import CorpusError
 from llmcore.tokenizer import Tokenizer
@@ -49,16 +49,16 @@ def read_index(folder: Path) -> dict[str, Any]:
     """
     path = folder / INDEX
     try:
-        index = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CorpusError("shards", path, expected="JSON", got=getattr(error, "strerror", None) or error) from None
+        index = read_json(path, "shards", CorpusError)
+    except OSError as error:
+        raise CorpusError("shards", path, expected="JSON", got=error.strerror or error) from None
 
     def fail(field: str, expected: str, got: Any) -> CorpusError:
         return CorpusError("shards", f"{path}: {field}", expected=expected, got=str(got)[:80])
 
     def check(record: Any, fields: dict[str, type], where: str = "") -> None:
         if not isinstance(record, dict):
-            raise fail(where or "the file", "an object", record)
+            raise fail(where, "an object", record)
         for field, kind in fields.items():
             value: Any = record.get(field)
             right = type(value) is kind  # bool is no int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from llmcore import _device, hub, models
+from llmcore._files import read_json
 from llmcore.errors import Error
 from llmcore.formats import safetensors
 from llmcore.formats.gguf import GGUFFile, load_gguf
@@ -91,7 +91,7 @@ def _is_adapter(path: Path) -> bool:
 
 
 def _from_folder(folder: Path, dtype: str) -> LanguageModel:
-    config = read_json(folder / "config.json")
+    config = _read_object(folder / "config.json")
     kind = config.get("model_type")
     if not isinstance(kind, str):
         raise ValueError(f"[load] {folder / 'config.json'}: expected an object with a model_type")
@@ -104,7 +104,7 @@ def _from_folder(folder: Path, dtype: str) -> LanguageModel:
     template = read_chat_template(folder)
     # transformers prefers generation_config.json, if it exists.
     generation = folder / "generation_config.json"
-    ends = read_json(generation).get("eos_token_id") if generation.is_file() else None
+    ends = _read_object(generation).get("eos_token_id") if generation.is_file() else None
     where, value = (generation, ends) if ends is not None else (folder / "config.json", config.get("eos_token_id"))
     return LanguageModel(model, Tokenizer.load(folder), _end_ids(where, "eos_token_id", value), template)
 
@@ -116,7 +116,7 @@ def read_weights(folder: Path) -> Mapping[str, np.ndarray]:
         return safetensors.load_file(single)[0]
     if not index.is_file():
         raise FileNotFoundError(f"[load] expected {single}, which is not there")
-    names = read_json(index).get("weight_map")
+    names = _read_object(index).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(part, str) for part in names.values()):
         raise ValueError(f"[load] {index}: expected weight_map an object of file names")
     parts: dict[str, dict[str, np.ndarray]] = {}
@@ -137,7 +137,7 @@ def read_weights(folder: Path) -> Mapping[str, np.ndarray]:
     return tensors
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def _read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object. FileNotFoundError or ValueError names the file."""
     if not path.is_file():
         if any(path.parent.glob("checkpoints/step-*")):
@@ -145,13 +145,7 @@ def read_json(path: Path) -> dict[str, Any]:
                 f"[load] {path.parent} is a run that has not finished: continue it with --resume --out {path.parent}"
             )
         raise FileNotFoundError(f"[load] expected {path}, which is not there")
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"[load] {path}: expected JSON, got {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"[load] {path}: expected an object, got {type(value).__name__}")
-    return value
+    return read_json(path, "load")
 
 
 def _from_gguf(path: Path, dtype: str) -> LanguageModel:

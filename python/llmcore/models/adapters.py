@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from llmcore import nn
-from llmcore._files import write_atomically
+from llmcore._files import read_json, write_atomically
 from llmcore.formats import safetensors
 from llmcore.models.base import CausalLM
 from llmcore.models.weights import Part, rows_of_parts
@@ -176,12 +176,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Read and check adapter_config.json: plain LoRA and nothing else."""
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_bytes())
+        config = read_json(path, "lora")
     except FileNotFoundError:
         raise FileNotFoundError(f"[lora] expected {path}, which is not there") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"[lora] {path}: expected JSON, got {error}") from None
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+    if config.get("peft_type") != "LORA":
         raise ValueError(f"[lora] {path}: expected peft_type LORA")
     alpha = config.get("lora_alpha")
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmcore._files import read_json
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.tokenizer import Tokenizer
 
@@ -173,13 +173,7 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"[load] {path}: expected JSON, got {error}") from None
-    return config if isinstance(config, dict) else {}
+    return read_json(path, "load") if path.is_file() else {}
 
 
 def _token_text(token: Any) -> str:
