@@ -3,11 +3,21 @@
 import numpy as np
 
 
+def _products(a, b):
+    """a (B, T, H, D), b (B, S, H, D) -> (B, H, T, S)"""
+    return a.transpose(0, 2, 1, 3) @ b.transpose(0, 2, 3, 1)
+
+
+def _sums(p, x):
+    """p (B, H, T, S), x (B, S, H, D) -> (B, T, H, D)"""
+    return (p @ x.swapaxes(1, 2)).swapaxes(1, 2)
+
+
 def _scores(q, k, scale, causal, lengths, window, starts, softcap=None):
     """Masked scores (B, H, T, S); hidden keys are -inf."""
     (B, T, H, _), (S, Hkv) = q.shape, k.shape[1:3]
     k = np.repeat(k, H // Hkv, axis=2)
-    scores = scale * np.einsum("bthd,bshd->bhts", q, k)
+    scores = scale * _products(q, k)
     scores = scores if softcap is None else softcap * np.tanh(scores / softcap)
     lengths = np.full(B, S) if lengths is None else np.asarray(lengths)
     key = np.arange(S)
@@ -38,7 +48,7 @@ def attention(q, k, v, scale, causal=True, lengths=None, window=None, starts=Non
     """q (B,T,H,D), k and v (B,S,Hkv,D) -> out (B,T,H,D), lse (B,H,T). Who sees no key gets zeros and -inf."""
     q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
     p, lse = _softmax(_scores(q, k, scale, causal, lengths, window, starts, softcap))
-    return np.einsum("bhts,bshd->bthd", p, np.repeat(v, q.shape[2] // k.shape[2], axis=2)), lse
+    return _sums(p, np.repeat(v, q.shape[2] // k.shape[2], axis=2)), lse
 
 
 def attention_backward(dout, q, k, v, scale, causal=True, window=None, starts=None, softcap=None):
@@ -47,12 +57,12 @@ def attention_backward(dout, q, k, v, scale, causal=True, window=None, starts=No
     group, Hkv = q.shape[2] // k.shape[2], k.shape[2]
     scores = _scores(q, k, scale, causal, None, window, starts, softcap)
     p, _ = _softmax(scores)
-    dp = np.einsum("bthd,bshd->bhts", dout, np.repeat(v, group, axis=2))
+    dp = _products(dout, np.repeat(v, group, axis=2))
     ds = p * (dp - (p * dp).sum(axis=-1, keepdims=True)) * scale
     if softcap is not None:
         ds = ds * (1 - np.where(scores == -np.inf, 0.0, scores / softcap) ** 2)
-    dq = np.einsum("bhts,bshd->bthd", ds, np.repeat(k, group, axis=2))
-    dk = np.einsum("bhts,bthd->bshd", ds, q)
-    dv = np.einsum("bhts,bthd->bshd", p, dout)
+    dq = _sums(ds, np.repeat(k, group, axis=2))
+    dk = _sums(ds.swapaxes(2, 3), q)
+    dv = _sums(p.swapaxes(2, 3), dout)
     per_head = (*k.shape[:2], Hkv, group, k.shape[3])
     return dq, dk.reshape(per_head).sum(axis=3), dv.reshape(per_head).sum(axis=3)
