@@ -26,11 +26,19 @@ def cache_folder(shared_cache, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def entries():
-    return standard_library_docstrings()
+def entries(shared_cache):
+    """The docstrings of which the corpus in the cache was built."""
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMCORE_CACHE", str(shared_cache))
+        patch.setattr(
+            module, "standard_library_docstrings", lambda: found.append(standard_library_docstrings()) or found[0]
+        )
+        module.python_docs()
+    return found[0]
 
 
-def test_corpus_has_prose_and_api_text():
+def test_corpus_has_prose_and_api_text(entries):
     corpus = read_corpus("python-docs")
     assert corpus.name == "python-docs"
     size = corpus.train_bytes + corpus.validation_bytes
@@ -114,7 +122,7 @@ print(json.dumps({"digest": digest, "modules": sorted(sys.modules)}))
 """
 
 
-def test_same_in_every_process_and_nothing_with_side_effects_is_imported():
+def test_same_in_every_process_and_nothing_with_side_effects_is_imported(entries):
     results = []
     for seed in ("1", "2"):
         result = subprocess.run(
@@ -126,7 +134,7 @@ def test_same_in_every_process_and_nothing_with_side_effects_is_imported():
         )
         assert result.stderr == ""
         results.append(json.loads(result.stdout))
-    here = hashlib.sha256(b"\0".join(module.python_docs(cache=False))).hexdigest()
+    here = hashlib.sha256(b"\0".join(module.python_docs())).hexdigest()
     assert results[0]["digest"] == results[1]["digest"] == here
     assert not {"antigravity", "this", "tkinter", "idlelib", "turtle", "test"} & set(results[0]["modules"])
 
