@@ -152,10 +152,9 @@ def test_hostile_file_is_one_line_naming_file_and_field(tmp_path, field):
 def test_truncation_anywhere_is_an_error_and_allocates_nothing(tmp_path):
     path = tmp_path / "x.safetensors"
     save_file(examples(), path)
-    whole = path.read_bytes()
     tracemalloc.start()
-    for size in range(len(whole)):
-        path.write_bytes(whole[:size])
+    for size in reversed(range(path.stat().st_size)):
+        os.truncate(path, size)
         with pytest.raises(ValueError, match=r"x\.safetensors"):
             load_file(path)
     peak = tracemalloc.get_traced_memory()[1]
