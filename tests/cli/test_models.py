@@ -1,5 +1,7 @@
 """Commands that ask a model: their data is what the library gives, their pictures fit the terminal."""
 
+import functools
+import importlib
 import io
 import json
 import math
@@ -203,7 +205,9 @@ def test_next_traces_the_stages(run, tiny, model_dir):
     assert "expected one --temperature with --trace, got several" in err
 
 
-def test_bench_model(run, tiny, model_dir):
+def test_bench_model(run, tiny, model_dir, monkeypatch):
+    machine = importlib.import_module("llmcore.bench.machine")
+    monkeypatch.setattr(machine, "measure_machine", functools.cache(machine.measure_machine))  # once is enough
     got = data_of(
         run("bench", "model", model_dir, "--prompt", "20", "--tokens", "8", "--batch", "1", "--batch", "3", "--json")
     )
