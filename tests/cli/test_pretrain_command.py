@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmcore import data
+from llmcore.demo import measure, second_half
 from llmcore.generate import load
 from llmcore.train.checkpoint import latest_checkpoint, load_checkpoint
 
@@ -161,13 +162,22 @@ def assert_whole(page):
     assert opened == []
 
 
+def tenth_of(rows):
+    return lambda: rows()[::10]
+
+
 def test_demo(run, monkeypatch):
-    """Every stage of it on a part of the text, in a few steps."""
+    """Every stage of it on a part of the text and of the questions, in a few steps."""
     words = "the function returns a list of strings if all characters are digits and raises an error otherwise"
     words = words.split()
     documents = [" ".join(words[(i * j) % len(words)] for j in range(1, 60)).encode() for i in range(1, 80)]
     corpus = data.Corpus("python-docs", documents[8:], documents[:8])
     monkeypatch.setattr(data, "read_corpus", lambda *_: corpus)
+    for module in (second_half, measure):
+        for name in ("python_qa", "python_qa_pairs"):
+            monkeypatch.setattr(module, name, tenth_of(getattr(module, name)))
+    measured = []
+    monkeypatch.setattr(second_half, "measure", lambda *of: measured.append(measure.measure(*of)) or measured[-1])
     code, out, err = run("demo", "--steps", "3", "--out", "shown", "--quick")
     assert (code, err) == (0, "")
     assert "\x1b" not in out
@@ -199,7 +209,8 @@ def test_demo(run, monkeypatch):
     suggestion = out.split("Ask them yourself:\n")[1].splitlines()[0].split()
     assert suggestion[:2] == ["llmcore", "next"]
     assert run("next", "The function", "--temperature", "0.2", "0.7", "1.5")[0] == 0
-    # Its own directory it replaces; the number of steps it can choose itself.
+    # It replaces its own directory, and can choose the number of steps. What it measures was seen above.
+    monkeypatch.setattr(second_half, "measure", lambda *_: measured[-1])
     code, out, _ = run("demo", "--quick", "--minutes", "0.02", "--out", "shown", "--seed", "1")
     assert code == 0
     assert "Ask them yourself" in out
