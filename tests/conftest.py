@@ -9,7 +9,7 @@ import pytest
 # One thread for numpy's twins: their matrices are small, and more of them would spin beside the threads that are tested.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from llmcore import _device  # noqa: E402 - numpy reads it when it is loaded
+from llmcore import _device  # numpy, which reads it, is loaded here
 
 ON_DEVICES = ("ops", "models", "losses", "train", "generate")
 
