@@ -1,4 +1,4 @@
-"""Architectures, one file each: config, model, and where its weights lie in files."""
+"""Architectures, one file each: config, model, and the layout of its weights in files."""
 
 from llmcore.models.base import CausalLM
 from llmcore.models.cache import KVCache
@@ -32,7 +32,7 @@ _ALL: tuple[type[CausalLM], ...] = (
     Qwen3MoE,
     SmolLM3,
 )
-# By the `model_type` of a Hugging Face config.json, and by `general.architecture` of a GGUF file: of two that share one,
+# By the `model_type` of a Hugging Face config.json, and by the `general.architecture` of a GGUF file; if two share one,
 # the first reads it.
 ARCHITECTURES: dict[str, type[CausalLM]] = {m.config_class.model_type: m for m in _ALL}
 GGUF_ARCHITECTURES: dict[str, type[CausalLM]] = {

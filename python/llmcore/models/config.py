@@ -1,5 +1,5 @@
-"""Configs of architectures: every field knows its name in a Hugging Face config.json and in GGUF's metadata, so that one
-line in a dataclass says how it is read, checked and written."""
+"""Configs of architectures: every field knows its name in a Hugging Face config.json and in GGUF's metadata, so one line in
+a dataclass says how it is read, checked and written."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ C = TypeVar("C", bound="Config")
 
 
 def setting(default: Any, hf: str | None = None, gguf: str | None = None, kind: type | None = None, absent=REQUIRED):
-    """A field of a config: its default in Python, its names in config.json and (after `<architecture>.`) in GGUF, its
-    type where the default does not say, and what a file means that does not have it, which is an error where nothing is
-    given. A field whose default is None may be null or missing; `__post_init__` puts a value there if it needs one."""
+    """Declare a config field: Python default, key in config.json, key in GGUF (after `<architecture>.`), type (if the
+    default does not show it), and the value that a file without the key implies (`absent`; if not given, a missing key is
+    an error). A field whose default is None may be null or missing; `__post_init__` fills it in if it needs a value."""
     kind = kind or (int if default is None else type(default))
     absent = None if default is None and absent is REQUIRED else absent
     return dataclasses.field(default=default, metadata={"hf": hf, "gguf": gguf, "kind": kind, "absent": absent})
@@ -29,12 +29,12 @@ def setting(default: Any, hf: str | None = None, gguf: str | None = None, kind: 
 
 @dataclass(frozen=True)
 class Config:
-    """What every architecture has. Subclasses are frozen dataclasses whose fields are `setting`s."""
+    """The config that every architecture has. Subclasses are frozen dataclasses whose fields are `setting`s."""
 
-    model_type: ClassVar[str]  # of config.json
-    hf_class: ClassVar[str]  # the class of transformers
+    model_type: ClassVar[str]  # in config.json
+    hf_class: ClassVar[str]  # the class in transformers
     gguf_architecture: ClassVar[str | None] = None  # general.architecture
-    # Other fields of config.json: what they may be. The first is written, and meant where the field is missing.
+    # Allowed values of other fields of config.json. The first is the one that is written, and implied by a missing field.
     fixed: ClassVar[Mapping[str, tuple]] = {}
     gguf_fixed: ClassVar[Mapping[str, tuple]] = {}
 
@@ -59,21 +59,24 @@ class Config:
             self.check_positive(name)
 
     def check_positive(self, *names: str) -> None:
+        """Raise ValueError unless these fields are positive integers."""
         for name in names:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 self.fail(f"{name} a positive integer", repr(value))
 
     def check_number(self, name: str, least: float, strict: bool = False) -> None:
+        """Raise ValueError unless a field is finite and at least (or, if strict, above) `least`."""
         value = getattr(self, name)
         if not (math.isfinite(value) and (value > least if strict else value >= least)):
             self.fail(f"{name} {'>' if strict else '>='} {least:g}", value)
 
     def fail(self, expected: str, got: object) -> None:
+        """Raise the ValueError of a config that does not fit."""
         raise ValueError(f"[{type(self).__name__}] expected {expected}, got {got}")
 
     def derive(self, **values: Any) -> None:
-        """Fill the fields that were left None."""
+        """Fill in the fields that were left None."""
         for name, value in values.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
@@ -82,8 +85,8 @@ class Config:
 
     @classmethod
     def from_hf(cls: type[C], config: Mapping) -> C:
-        """From config.json. ValueError, one line, names a field that is missing or wrong, or that asks for what this
-        implementation does not have."""
+        """Read a config.json. ValueError, one line, names a field that is missing, wrong, or asks for something that this
+        implementation does not support."""
         for name, allowed in cls.fixed.items():
             if config.get(name, allowed[0]) not in allowed:
                 choices = " or ".join(map(repr, allowed))
@@ -92,7 +95,7 @@ class Config:
 
     @classmethod
     def hf_values(cls, config: Mapping) -> dict[str, Any]:
-        """Arguments of the constructor from config.json. Architectures add to what their fields say."""
+        """Return the constructor's arguments from config.json. Architectures add what their fields cannot express."""
         return {
             f.name: read(config, f.metadata["hf"], f.metadata["kind"], f.metadata["absent"], "config.json")
             for f in dataclasses.fields(cls)
@@ -100,7 +103,7 @@ class Config:
         }
 
     def to_hf(self) -> dict[str, Any]:
-        """config.json of the Hugging Face format."""
+        """Return the config.json of the Hugging Face format."""
         values = {f.metadata["hf"]: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata.get("hf")}
         fixed = {name: allowed[0] for name, allowed in self.fixed.items()}
         return {"model_type": self.model_type, "architectures": [self.hf_class], **values, **fixed}
@@ -109,7 +112,7 @@ class Config:
 
     @classmethod
     def from_gguf(cls: type[C], file: GGUFFile) -> C:
-        """From the metadata of a GGUF file, with the same errors."""
+        """Read the metadata of a GGUF file, with the same errors."""
         for name, allowed in cls.gguf_fixed.items():
             if (got := file.metadata.get(f"{cls.gguf_architecture}.{name}", allowed[0])) not in allowed:
                 choices = " or ".join(map(repr, allowed))
@@ -118,7 +121,7 @@ class Config:
 
     @classmethod
     def gguf_values(cls, file: GGUFFile) -> dict[str, Any]:
-        """Arguments of the constructor from a GGUF file. Architectures add to what their fields say."""
+        """Return the constructor's arguments from a GGUF file. Architectures add what their fields cannot express."""
         values: dict[str, Any] = {
             f.name: read(
                 file.metadata,
@@ -130,7 +133,7 @@ class Config:
             for f in dataclasses.fields(cls)
             if f.metadata.get("gguf")
         }
-        for name, value in values.items():  # 1e-5 was rounded to float32: what decimals meant it?
+        for name, value in values.items():  # 1e-5 was rounded to float32: restore the decimal that was meant
             if isinstance(value, float):
                 values[name] = float(str(np.float32(value)))
         embedding = file.tensors.get("token_embd.weight")
@@ -138,7 +141,7 @@ class Config:
         return values
 
     def to_gguf(self) -> dict[str, Any]:
-        """Metadata by full key, as Python numbers, strings and lists."""
+        """Return the metadata by full key, as Python numbers, strings and lists."""
         values: dict[str, Any] = {"general.architecture": self.gguf_architecture}
         for f in dataclasses.fields(self):
             if f.metadata.get("gguf") and getattr(self, f.name) is not None:
@@ -147,7 +150,7 @@ class Config:
 
 
 def read(config: Mapping, name: str, kind: type, absent: Any = REQUIRED, of: str = "config.json") -> Any:
-    """A field of a config.json (or of the metadata that `of` names), checked. ValueError names it."""
+    """Read and check a field of a config.json (or of the metadata that `of` names). ValueError names it."""
     value = config.get(name)
     if value is None and absent is not REQUIRED:
         return absent

@@ -1,5 +1,5 @@
 """Gemma 2 (Gemma Team 2024): norms before and after each part, GeGLU, scores and logits capped by tanh, embeddings scaled
-by √width, and layers that see a window and all keys in turn."""
+by √width, and layers that alternate between a sliding window and all keys."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Gemma2Config(LlamaConfig):
-    """Sizes of a Gemma 2. `window`: how many keys a query sees in the layers that `sliding` names (by default every
-    other one, the first among them). `query_scalar`: scores are divided by its root; by default head_size.
+    """Sizes of a Gemma 2. `window`: how many keys a query sees in the layers that `sliding` marks (by default every
+    other one, from the first). `query_scalar`: scores are divided by its square root; by default head_size.
     `attention_softcap`, `logit_softcap`: see `ops.softcap`."""
 
     model_type: ClassVar[str] = "gemma2"
@@ -37,7 +37,7 @@ class Gemma2Config(LlamaConfig):
         "attention_bias": (False,),
         "use_bidirectional_attention": (None, False),
     }
-    pattern: ClassVar[int] = 2  # one layer of so many sees all keys
+    pattern: ClassVar[int] = 2  # one in so many layers sees all keys
 
     eps: float = setting(1e-6, "rms_norm_eps", "attention.layer_norm_rms_epsilon", absent=1e-6)
     tied: bool = setting(True, "tie_word_embeddings", absent=True)
@@ -61,6 +61,7 @@ class Gemma2Config(LlamaConfig):
 
     @classmethod
     def usual_sliding(cls, layers: int, pattern: int | None = None) -> tuple[bool, ...]:
+        """Return whether each layer has a window: all but every `pattern`-th."""
         return tuple((i + 1) % (pattern or cls.pattern) != 0 for i in range(layers))
 
     @classmethod
@@ -88,7 +89,7 @@ class Gemma2Config(LlamaConfig):
 
     @classmethod
     def gguf_query_scalar(cls, values: Mapping[str, Any]) -> float | None:
-        """GGUF does not say: it is the head's size for all but the largest Gemma 2 (27B)."""
+        """Return the query scalar, which GGUF does not store; None for the head size, which it is for all but Gemma 2 27B."""
         return values["width"] / values["heads"] if values["layers"] == 46 and values["heads"] else None
 
     def to_gguf(self) -> dict[str, Any]:
@@ -140,7 +141,7 @@ class Gemma2(Llama[G]):
     @classmethod
     def layout(cls, c: G) -> Layout:
         for name, parts in super().layout(c):
-            # Files of the Hugging Face format hold what is added to 1, those of GGUF the sum.
+            # Hugging Face files store the difference from 1, GGUF files the weight itself.
             if name == "norm.weight":
                 parts = [Part(parts[0].hf, parts[0].gguf, parts[0].shape, hf_offset=1.0)]
             yield name, parts

@@ -1,5 +1,5 @@
-"""Gemma 3's text models (Gemma Team 2025): Gemma 2 with norms of queries and keys instead of capped scores, five layers of
-six that see a window, and another base of rotation in those."""
+"""Gemma 3's text models (Gemma Team 2025): Gemma 2 with norms of queries and keys instead of capped scores, a sliding window
+in five of six layers, and another rotation base in those."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from llmcore.models.weights import Layout
 
 @dataclass(frozen=True)
 class Gemma3Config(Gemma2Config):
-    """Sizes of a Gemma 3. `window_rope_base`: the base of rotation in layers with a window; `rope_scaling` is that of the
-    others."""
+    """Sizes of a Gemma 3. `window_rope_base`: the rotation base of layers with a window; `rope_base` and `rope_scaling`
+    apply to the others."""
 
     model_type: ClassVar[str] = "gemma3_text"
     hf_class: ClassVar[str] = "Gemma3ForCausalLM"
@@ -38,7 +38,7 @@ class Gemma3Config(Gemma2Config):
     @classmethod
     def hf_values(cls, config: Mapping) -> dict[str, Any]:
         rope = config.get("rope_parameters")
-        if isinstance(rope, Mapping) and "full_attention" in rope:  # newer files: one object for each kind of layer
+        if isinstance(rope, Mapping) and "full_attention" in rope:  # newer files: one object per kind of layer
             full, window = rope["full_attention"], rope.get("sliding_attention") or {}
             if not isinstance(full, Mapping) or not isinstance(window, Mapping):
                 raise ValueError(f"[config.json] expected rope_parameters of two objects, got {rope!r:.100}")
@@ -57,7 +57,7 @@ class Gemma3Config(Gemma2Config):
 
     @classmethod
     def gguf_query_scalar(cls, values: Mapping[str, Any]) -> float | None:
-        """GGUF does not say: it is the head's size for all but the largest Gemma 3 (27B)."""
+        """Return the query scalar, which GGUF does not store; None for the head size, which it is for all but Gemma 3 27B."""
         return values["width"] / values["heads"] if values["layers"] == 62 and values["heads"] else None
 
 

@@ -1,5 +1,5 @@
-"""GPT-NeoX and Pythia (Black et al. 2022, Biderman et al. 2023): layer norm, GELU, attention and feed-forward side by side
-on one residual stream, heads that turn in part."""
+"""GPT-NeoX and Pythia (Black et al. 2022, Biderman et al. 2023): layer norm, GELU, attention and feed-forward in parallel on
+the residual stream, and partial rotary embeddings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GPTNeoXConfig(Config):
-    """Sizes of a GPT-NeoX. `rotary_part`: how much of a head turns. `parallel`: x + attention(norm1(x)) + mlp(norm2(x))
+    """Sizes of a GPT-NeoX. `rotary_part`: the fraction of a head that rotates. `parallel`: x + attention(norm1(x)) + mlp(norm2(x))
     instead of one after the other. `ffn` defaults to four times the width."""
 
     model_type: ClassVar[str] = "gpt_neox"
@@ -73,7 +73,7 @@ class GPTNeoXConfig(Config):
 
 
 class Block(nn.Module):
-    """x + attention(norm1(x)) + mlp(norm2(x)); norm2 reads what attention has written where they are not parallel."""
+    """x + attention(norm1(x)) + mlp(norm2(x)); if they are not parallel, norm2 reads the output of attention."""
 
     def __init__(self, c: GPTNeoXConfig, layer: int, rotary: Rotary):
         self.parallel = c.parallel
@@ -117,7 +117,7 @@ class GPTNeoX(CausalLM[GPTNeoXConfig]):
             "mlp_out": ("mlp.dense_4h_to_h", "ffn_down", c.width, c.ffn),
         }
         norms = {"norm1": ("input_layernorm", "attn_norm"), "norm2": ("post_attention_layernorm", "ffn_norm")}
-        # There, each head's query, key and value follow each other; here, and in GGUF, all queries come first.
+        # Hugging Face files group query, key and value by head; here, and in GGUF, all queries come first.
         heads_first = np.arange(3 * c.width).reshape(c.heads, 3, c.head_size).swapaxes(0, 1).reshape(-1)
         for i in range(c.layers):
             ours, hf, gguf = f"blocks.{i}", f"gpt_neox.layers.{i}", f"blk.{i}"

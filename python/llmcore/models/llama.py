@@ -1,5 +1,5 @@
 """Llama 1, 2 and 3 (Touvron et al. 2023, Grattafiori et al. 2024): rotary positions, RMS norm, SwiGLU, grouped queries.
-SmolLM and SmolLM2 are Llamas too. Most other architectures here are this one with a difference."""
+SmolLM and SmolLM2 are Llamas too. Most other architectures here are this one with a few differences."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class LlamaConfig(Config):
     gguf_architecture: ClassVar[str | None] = "llama"
     fixed: ClassVar[Mapping[str, tuple]] = {"hidden_act": ("silu",), "attention_bias": (False,), "mlp_bias": (False,)}
     gguf_fixed: ClassVar[Mapping[str, tuple]] = {"expert_count": (0,)}
-    # Whether GGUF has the rows of queries and keys in the order of rotation in neighbouring pairs.
+    # Whether GGUF orders the rows of queries and keys for rotation of neighbouring pairs.
     gguf_pairs: ClassVar[bool] = True
 
-    # None until __post_init__ has put a number there.
+    # None until __post_init__ fills them in.
     kv_heads: int = setting(None, "num_key_value_heads", "attention.head_count_kv")
     ffn: int = setting(None, "intermediate_size", "feed_forward_length")
     head_size: int = setting(None, "head_dim", "attention.key_length")
@@ -59,12 +59,12 @@ class LlamaConfig(Config):
 
     @property
     def rotary_size(self) -> int:
-        """How many dimensions of a head turn."""
+        """How many dimensions of a head rotate."""
         return self.head_size
 
     @classmethod
     def hf_values(cls, config: Mapping) -> dict[str, Any]:
-        # Older files have rope_theta and rope_scaling, newer ones rope_parameters for both.
+        # Older files have rope_theta and rope_scaling, newer ones have rope_parameters for both.
         rope = config.get("rope_parameters") or config.get("rope_scaling")
         if rope is not None and not isinstance(rope, Mapping):
             raise ValueError(f"[config.json] expected rope_scaling an object, got {rope!r:.100}")
@@ -103,7 +103,7 @@ L = TypeVar("L", bound=LlamaConfig)
 
 
 def _with_factors(c: L, file: GGUFFile) -> L:
-    """Llama 3's scaling of rotations is a tensor in GGUF: which of those that models have is it?"""
+    """Return the config with the Llama 3 scaling that matches GGUF's tensor of frequency factors, if the file has one."""
     if "rope_freqs.weight" not in file.tensors:
         return c
     factors = dequantize(file.tensors["rope_freqs.weight"]).reshape(-1)
@@ -119,7 +119,7 @@ def _with_factors(c: L, file: GGUFFile) -> L:
 
 
 class Block(nn.Module, Generic[L]):
-    """x + attention(norm(x)), then x + mlp(norm(x)). Architectures that are Llamas otherwise say here what differs."""
+    """x + attention(norm(x)), then x + mlp(norm(x)). Variants of the architecture override what differs."""
 
     def __init__(self, c: L, layer: int, rotary: Rotary | None):
         self.norm1 = nn.RMSNorm(c.width, c.eps)
@@ -143,7 +143,7 @@ class Llama(CausalLM[L]):
 
     config_class = LlamaConfig
     Block: ClassVar[type[Block]] = Block
-    # The matrices that write to the residual stream.
+    # Matrices that write to the residual stream.
     residual: ClassVar[tuple[str, ...]] = ("attention.out.weight", "mlp.down.weight")
 
     def __init__(self, config: L, dtype: str = "float32", seed: int | None = 0):
@@ -155,11 +155,11 @@ class Llama(CausalLM[L]):
         initialise(self, seed, config.layers, self.residual)
 
     def rotaries(self, c: L) -> Sequence[Rotary | None]:
-        """How each layer turns queries and keys, if it does."""
+        """Return the rotation of each layer's queries and keys, or None for a layer without."""
         return [Rotary(c.rotary_size, c.rope_base, c.context, c.rope_scaling)] * c.layers
 
     def embed(self, ids: np.ndarray) -> Tensor:
-        """(B, T) -> (B, T, width): what the first block reads."""
+        """Return the input of the first block: ids (B, T) -> (B, T, width)."""
         return self.tokens(ids, self.dtype)
 
     def hidden_at(self, ids: np.ndarray, pos: Positions) -> Tensor:
@@ -184,7 +184,7 @@ class Llama(CausalLM[L]):
 
     @classmethod
     def block_layout(cls, c: L, layer: int, hf: str, gguf: str) -> Layout:
-        """The same of one block; hf and gguf are how its names begin there."""
+        """Yield the layout of one block; hf and gguf are the prefixes of its names in files."""
         yield "norm1.weight", [Part(f"{hf}.input_layernorm.weight", f"{gguf}.attn_norm.weight", (c.width,))]
         yield from cls.attention_layout(c, hf, gguf)
         yield "norm2.weight", [Part(f"{hf}.post_attention_layernorm.weight", f"{gguf}.ffn_norm.weight", (c.width,))]
@@ -214,7 +214,7 @@ class Llama(CausalLM[L]):
 
 
 def head_norms(c: LlamaConfig, hf: str, gguf: str, offset: float = 0.0) -> Layout:
-    """The norms of every query's and key's head."""
+    """Yield the layout of the norms of each query's and key's head."""
     for n in ("q", "k"):
         part = Part(f"{hf}.self_attn.{n}_norm.weight", f"{gguf}.attn_{n}_norm.weight", (c.head_size,), hf_offset=offset)
         yield f"attention.{n}_norm.weight", [part]

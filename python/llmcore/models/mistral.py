@@ -13,11 +13,11 @@ from llmcore.models.rope import Rotary
 
 @dataclass(frozen=True)
 class MistralConfig(LlamaConfig):
-    """Sizes of a Mistral. `window`: how many keys a query sees, its own among them; None is all."""
+    """Sizes of a Mistral. `window`: how many keys a query sees, including its own; None is all."""
 
     model_type: ClassVar[str] = "mistral"
     hf_class: ClassVar[str] = "MistralForCausalLM"
-    # GGUF knows it as a Llama, which is what reads it.
+    # GGUF has no name for it: such files say Llama, and Llama reads them.
 
     window: int | None = setting(None, "sliding_window")
 
@@ -32,7 +32,7 @@ class MistralConfig(LlamaConfig):
         return super().to_gguf()
 
 
-W = TypeVar("W", bound=MistralConfig)  # one with a window
+W = TypeVar("W", bound=MistralConfig)
 
 
 class MistralBlock(Block[W]):

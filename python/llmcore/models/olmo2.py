@@ -1,5 +1,5 @@
-"""OLMo 2 (OLMo et al. 2024): a Llama that normalises what its parts write instead of what they read, and all queries
-and all keys of a token."""
+"""OLMo 2 (OLMo et al. 2024): a Llama that normalises the outputs of its layers instead of their inputs, and all queries
+and all keys of a token together."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Phi-3 and Phi-4-mini (Abdin et al. 2024): a Llama whose files keep queries, keys and values, and gate and up, in one
-matrix each; heads may turn in part only."""
+"""Phi-3 and Phi-4-mini (Abdin et al. 2024): a Llama whose files store queries, keys and values, and gate and up, in one
+matrix each; heads may rotate partially."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Phi3Config(LlamaConfig):
-    """Sizes of a Phi-3. `window`: how many keys a query sees; None is all. `rotary_part`: how much of a head turns."""
+    """Sizes of a Phi-3. `window`: how many keys a query sees; None is all. `rotary_part`: the fraction of a head that rotates."""
 
     model_type: ClassVar[str] = "phi3"
     hf_class: ClassVar[str] = "Phi3ForCausalLM"

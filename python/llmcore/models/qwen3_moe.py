@@ -1,5 +1,5 @@
-"""Qwen3's mixtures of experts (Yang et al. 2025): a Qwen3 whose feed-forward parts are many small ones, of which a router
-picks a few for every token (Shazeer et al. 2017)."""
+"""Qwen3's mixtures of experts (Yang et al. 2025): a Qwen3 with many small feed-forward layers (experts) in each block, of
+which a router picks a few for every token (Shazeer et al. 2017)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from llmcore.models.weights import Layout, Part
 
 @dataclass(frozen=True)
 class Qwen3MoEConfig(Qwen3Config):
-    """Sizes of a Qwen3 mixture of experts. `experts` of size `expert_ffn`, of which a token uses `experts_used`;
-    `normalised`: whether their weights add up to 1."""
+    """Sizes of a Qwen3 mixture of experts. It has `experts` of size `expert_ffn`, of which a token uses
+    `experts_used`; `normalised`: whether their weights add up to 1."""
 
     model_type: ClassVar[str] = "qwen3_moe"
     hf_class: ClassVar[str] = "Qwen3MoeForCausalLM"
@@ -62,21 +62,21 @@ class MixtureOfExperts(nn.Module):
         self.router = nn.Linear(c.width, c.experts, bias=False)
         self.experts = [GatedFeedForward(c.width, c.expert_ffn) for _ in range(c.experts)]
 
-    def take(self, x: Tensor, chosen: np.ndarray) -> Tensor:
-        """x (M, E), chosen (M, k) -> (M, k)"""
+    def pick(self, x: Tensor, chosen: np.ndarray) -> Tensor:
+        """Pick elements of each row: x (M, E), chosen (M, k) -> (M, k)."""
         M, E = x.shape
         flat = np.arange(M, dtype=np.int32)[:, None] * np.int32(E) + chosen
         return ops.gather_rows(x.reshape(M * E, 1), flat.reshape(-1)).reshape(M, self.used)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        """residual + the mixture's output"""
+        """Return residual + the mixture's output."""
         B, T, C = x.shape
         rows = x.reshape(B * T, C)
         scores = ops.linear(rows, self.router.weight, out_dtype="float32")
         chosen = most_probable(scores.numpy(), self.used)  # (B·T, k)
-        # Probabilities that are normalised over the chosen ones are the softmax of the chosen scores.
-        weights = ops.softmax(self.take(scores, chosen)) if self.normalised else self.take(ops.softmax(scores), chosen)
-        # Every expert takes its tokens together: those of expert e stand side by side in `order`.
+        # Normalising the probabilities of the chosen experts equals the softmax of the chosen scores.
+        weights = ops.softmax(self.pick(scores, chosen)) if self.normalised else self.pick(ops.softmax(scores), chosen)
+        # Every expert processes its tokens together: those of one expert are adjacent in `order`.
         flat = chosen.reshape(-1)
         order = np.argsort(flat, kind="stable")
         ends = np.cumsum(np.bincount(flat, minlength=len(self.experts)))
@@ -91,7 +91,7 @@ class MixtureOfExperts(nn.Module):
 
 
 def most_probable(scores: np.ndarray, k: int) -> np.ndarray:
-    """The k highest of each row (M, k) int32, highest first, the lowest index on ties."""
+    """Return the indices of the k highest scores of each row (M, k) int32, highest first, the lowest index first on ties."""
     return np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int32)
 
 

@@ -1,5 +1,5 @@
-"""Rotary positions (Su et al. 2021): tables of cosines and sines, and the ways in which models stretch them to longer
-contexts."""
+"""Rotary position embeddings (Su et al. 2021): tables of cosines and sines, and the ways in which models stretch them to
+longer contexts."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ _GGUF_KINDS = ("none", "linear", "yarn")
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How frequencies are changed for a context `factor` times the one of pretraining, `original_context`.
+    """How frequencies change for a context of `factor` times that of pretraining, `original_context`.
 
-    kind "linear": all divided by factor (Chen et al. 2023). "llama3": long waves divided, short ones kept, those between
-    (by low_freq_factor and high_freq_factor turns over the original context) blended (Llama 3.1). "yarn": the same idea
-    with a ramp from beta_fast to beta_slow turns, and cos and sin multiplied by attention_factor (Peng et al. 2023).
+    kind "linear": all are divided by factor (Chen et al. 2023). "llama3": long wavelengths are divided, short ones kept,
+    and those in between (from low_freq_factor to high_freq_factor turns over the original context) blended (Llama 3.1).
+    "yarn": the same idea with a ramp from beta_fast to beta_slow turns, and cos and sin multiplied by attention_factor
+    (Peng et al. 2023).
     """
 
     kind: str
@@ -33,7 +34,7 @@ class RopeScaling:
     beta_fast: float = 32.0
     beta_slow: float = 1.0
     attention_factor: float = 1.0
-    truncate: bool = True  # yarn: whole dimensions as the ends of the ramp
+    truncate: bool = True  # yarn: round the ends of the ramp to whole dimensions
 
     def __post_init__(self) -> None:
         if self.kind not in ("linear", "llama3", "yarn"):
@@ -54,7 +55,7 @@ class RopeScaling:
 
     @classmethod
     def from_hf(cls, rope: Mapping | None, context: int) -> RopeScaling | None:
-        """From rope_scaling (or rope_parameters) of config.json. Kinds that this does not have are refused by name."""
+        """Read rope_scaling (or rope_parameters) of config.json. ValueError names an unsupported kind."""
         if rope is None:
             return None
         if not isinstance(rope, Mapping):
@@ -82,7 +83,7 @@ class RopeScaling:
         return cls(**values)
 
     def to_hf(self) -> dict[str, Any]:
-        """rope_scaling of config.json."""
+        """Return the rope_scaling of config.json."""
         rope: dict[str, Any] = {"rope_type": self.kind, "factor": self.factor}
         if self.kind != "linear":
             rope["original_max_position_embeddings"] = self.original_context
@@ -99,7 +100,7 @@ class RopeScaling:
 
     @classmethod
     def from_gguf(cls, metadata: Mapping, architecture: str, context: int) -> RopeScaling | None:
-        """From `<architecture>.rope.scaling.*`. (Llama 3's is a tensor there: see `Rotary.frequency_factors`.)"""
+        """Read `<architecture>.rope.scaling.*`. (GGUF stores Llama 3's as a tensor: see `Rotary.frequency_factors`.)"""
 
         def value(name: str, kind: type, absent: Any = None) -> Any:
             return read(metadata, f"{architecture}.rope.scaling.{name}", kind, absent, "gguf")
@@ -118,6 +119,7 @@ class RopeScaling:
         return cls.from_hf(scaling, context)
 
     def to_gguf(self, architecture: str) -> dict[str, Any]:
+        """Return `<architecture>.rope.scaling.*`. ValueError for a scaling that GGUF cannot express."""
         if self.kind == "llama3":
             return {}
         own = RopeScaling.from_hf(
@@ -149,7 +151,7 @@ def _yarn_attention_factor(rope: Mapping) -> float:
 
 
 class Rotary:
-    """Tables of cos and sin for heads of which the first `size` dimensions turn. Made as far as positions are needed: a
+    """Tables of cos and sin for heads whose first `size` dimensions rotate. They grow as positions are needed, because a
     config may promise any context."""
 
     def __init__(self, size: int, base: float, context: int, scaling: RopeScaling | None = None):
@@ -157,7 +159,7 @@ class Rotary:
         self._tables: dict[str, tuple[_core.Array, _core.Array]] = {}
 
     def tables(self, positions: int, device: str = "cpu") -> tuple[_core.Array, _core.Array]:
-        """cos and sin (at least `positions`, size / 2) float32 of position · frequency, on a device."""
+        """Return cos and sin (at least `positions`, size / 2) float32 of position · frequency, on a device."""
         found = self._tables.get(device)
         if found is None or found[0].shape[0] < positions:
             rows = min(max(1 << (positions - 1).bit_length(), 256), max(self.context, positions))
@@ -169,7 +171,7 @@ class Rotary:
         return found
 
     def frequencies(self) -> np.ndarray:
-        """Radians a position, (size / 2) float64: base^(−2i / size), scaled."""
+        """Return radians per position, (size / 2) float64: base^(−2i / size), scaled."""
         plain = self.base ** (-np.arange(0, self.size, 2, dtype=np.float64) / self.size)
         s = self.scaling
         if s is None:
@@ -184,12 +186,12 @@ class Rotary:
         return plain * (keep + (1 - keep) / s.factor)
 
     def frequency_factors(self) -> np.ndarray:
-        """What GGUF's tensor `rope_freqs.weight` divides plain frequencies by, (size / 2) float32."""
+        """Return GGUF's tensor `rope_freqs.weight`, the divisors of the plain frequencies, (size / 2) float32."""
         plain = self.base ** (-np.arange(0, self.size, 2, dtype=np.float64) / self.size)
         return (plain / self.frequencies()).astype(np.float32)
 
     def _yarn_ramp(self, s: RopeScaling) -> np.ndarray:
-        def dimension(turns: float) -> float:  # the one that turns so often over the original context
+        def dimension(turns: float) -> float:  # that turns so often over the original context
             return self.size * math.log(s.original_context / (turns * 2 * math.pi)) / (2 * math.log(self.base))
 
         low, high = dimension(s.beta_fast), dimension(s.beta_slow)

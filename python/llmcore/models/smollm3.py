@@ -1,4 +1,4 @@
-"""SmolLM3 (Bakouche et al. 2025): a Llama in which every fourth layer does not turn queries and keys (NoPE, Yang et al.
+"""SmolLM3 (Bakouche et al. 2025): a Llama in which every fourth layer does not rotate queries and keys (NoPE, Yang et al.
 2025)."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _INTERVAL = 4
 
 @dataclass(frozen=True)
 class SmolLM3Config(LlamaConfig):
-    """Sizes of a SmolLM3. `rotary_layers`: whether each layer turns; by default all but every fourth."""
+    """Sizes of a SmolLM3. `rotary_layers`: whether each layer rotates; by default all but every fourth."""
 
     model_type: ClassVar[str] = "smollm3"
     hf_class: ClassVar[str] = "SmolLM3ForCausalLM"
@@ -29,19 +29,19 @@ class SmolLM3Config(LlamaConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.derive(rotary_layers=every_fourth_not(self.layers))
+        self.derive(rotary_layers=all_but_every(self.layers))
         if len(self.rotary_layers) != self.layers:
             self.fail(f"rotary_layers of {self.layers} layers", len(self.rotary_layers))
 
     @classmethod
     def hf_values(cls, config: Mapping) -> dict[str, Any]:
         values = super().hf_values(config)
-        turned = read(config, "no_rope_layers", list, None)  # 1 where a layer turns, whatever the name says
+        turned = read(config, "no_rope_layers", list, None)  # 1 means that a layer rotates, whatever the name says
         if turned is None:
             interval = read(config, "no_rope_layer_interval", int, _INTERVAL)
             if interval < 1:
                 raise ValueError(f"[config.json] expected no_rope_layer_interval at least 1, got {interval}")
-            return values | {"rotary_layers": every_fourth_not(values["layers"], interval)}
+            return values | {"rotary_layers": all_but_every(values["layers"], interval)}
         if not all(t in (0, 1) for t in turned):
             raise ValueError(f"[config.json] expected no_rope_layers of 0 and 1, got {turned!r:.100}")
         return values | {"rotary_layers": tuple(map(bool, turned[: values["layers"]]))}
@@ -50,12 +50,13 @@ class SmolLM3Config(LlamaConfig):
         return super().to_hf() | {"no_rope_layers": [int(t) for t in self.rotary_layers]}
 
     def to_gguf(self) -> dict[str, Any]:
-        if self.rotary_layers != every_fourth_not(self.layers):
+        if self.rotary_layers != all_but_every(self.layers):
             self.fail("every fourth layer without rotation for GGUF", self.rotary_layers)
         return super().to_gguf()
 
 
-def every_fourth_not(layers: int, interval: int = _INTERVAL) -> tuple[bool, ...]:
+def all_but_every(layers: int, interval: int = _INTERVAL) -> tuple[bool, ...]:
+    """Return True for each layer except every `interval`-th."""
     return tuple((i + 1) % interval != 0 for i in range(layers))
 
 

@@ -1,4 +1,4 @@
-"""Where an architecture's parameters lie in files: which tensors each is made of, in the Hugging Face format and in GGUF.
+"""The layout of an architecture's parameters in files: which tensors make up each, in the Hugging Face format and in GGUF.
 Nothing is read or converted before a parameter is used."""
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ BLOCK_TYPES = {t.name: t for t in TYPES.values()}
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one of our parameters that a file keeps as a tensor of its own.
+    """Rows of one of our parameters that files store as a separate tensor.
 
-    hf, gguf: its names; shape: of the rows in our layout. The rest says how a file's layout differs from ours:
-    hf_transposed: (inputs, outputs) there. hf_rows: row i of ours is row hf_rows[i] there. hf_offset: what is added to
-    the values there. gguf_heads: so many heads, whose rows are in the order of rotation in neighbouring pairs instead
-    of halves. gguf_index: ours is one of a stack of matrices.
+    hf, gguf: its names. shape: the shape of the rows in our layout. The rest says how a file's layout differs from ours.
+    hf_transposed: (inputs, outputs) there. hf_rows: our row i is row hf_rows[i] there. hf_offset: added to the values
+    there. gguf_heads: the number of heads whose rows are ordered for rotation of neighbouring pairs instead of halves.
+    gguf_index: our matrix is this one of a stack.
     """
 
     hf: str
@@ -40,7 +40,7 @@ class Part:
         return self.shape[::-1] if self.hf_transposed else self.shape
 
     def from_hf(self, w: np.ndarray) -> np.ndarray:
-        """Our rows from the tensor of a Hugging Face file: float32, or bfloat16 as it is."""
+        """Return our rows from the tensor of a Hugging Face file: float32, or bfloat16 as it is."""
         if self.hf_transposed:
             w = w.T
         if self.hf_rows is not None:
@@ -50,7 +50,7 @@ class Part:
         return w if w.dtype == np.float32 or w.dtype.name == "bfloat16" else w.astype(np.float32)
 
     def to_hf(self, w: np.ndarray) -> np.ndarray:
-        """The reverse, for float32."""
+        """Return the tensor of a Hugging Face file from our rows, float32."""
         if self.hf_offset:
             w = w - np.float32(self.hf_offset)
         if self.hf_rows is not None:
@@ -60,33 +60,33 @@ class Part:
         return np.ascontiguousarray(w.T) if self.hf_transposed else w
 
     def from_gguf_rows(self, w: np.ndarray) -> np.ndarray:
-        """Our order of rows, of values or of blocks: (rows, anything)."""
+        """Return rows of values or of blocks, (rows, ...), in our order."""
         if self.gguf_heads is None:
             return w
         pairs = w.reshape(self.gguf_heads, w.shape[0] // self.gguf_heads // 2, 2, *w.shape[1:])
         return pairs.swapaxes(1, 2).reshape(w.shape)
 
     def to_gguf_rows(self, w: np.ndarray) -> np.ndarray:
-        """The reverse."""
+        """Return rows of values or of blocks in GGUF's order."""
         if self.gguf_heads is None:
             return w
         halves = w.reshape(self.gguf_heads, 2, w.shape[0] // self.gguf_heads // 2, *w.shape[1:])
         return halves.swapaxes(1, 2).reshape(w.shape)
 
 
-# (the name of our parameter, the parts it is made of, row by row)
+# (the name of our parameter, the parts that make it up, row by row)
 Layout = Iterable[tuple[str, list[Part]]]
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A part as it lies in a file: its values in our order of rows, and, from GGUF, its type and bytes a row."""
+    """A part as it is stored in a file: its values in our order of rows, and, from GGUF, its type and its blocks row by row."""
 
     rows: int
     values: Callable[[], np.ndarray]
     type: str | None = None
     blocks: Callable[[], np.ndarray] | None = None
-    done: Callable[[], object] = lambda: None  # says that its bytes are not needed for now
+    done: Callable[[], object] = lambda: None  # called when its bytes are not needed for now
 
     @property
     def is_quantized(self) -> bool:
@@ -94,7 +94,7 @@ class Piece:
 
 
 class Stored:
-    """A parameter as it lies in a file: pieces row by row, read when asked."""
+    """A parameter as it is stored in a file: pieces row by row, read on demand."""
 
     dtype = np.dtype(np.float32)
 
@@ -102,16 +102,16 @@ class Stored:
         self.pieces, self.shape = pieces, shape
 
     def values(self) -> np.ndarray:
-        """float32 or bfloat16 of the shape."""
+        """Return float32 or bfloat16 values of the shape."""
         arrays = [piece.values() for piece in self.pieces]
-        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)  # different types become float32
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)  # mixed types become float32
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return self.values().astype(dtype or np.float32, copy=bool(copy))
 
 
 class Encoded(Stored):
-    """A matrix that was quantized here: blocks (rows, bytes of a row) of a type."""
+    """A matrix that was quantized in memory: blocks (rows, bytes per row) of a type."""
 
     def __init__(self, blocks: np.ndarray, kind: str, shape: tuple[int, ...]):
         tensor = GGUFTensor("", shape, BLOCK_TYPES[kind], blocks.reshape(-1))
@@ -119,8 +119,8 @@ class Encoded(Stored):
 
 
 def stored_in_hf(layout: Layout, tensors: Mapping[str, np.ndarray]) -> dict[str, Stored]:
-    """Our parameters by name. ValueError names a tensor that is missing, or of another shape or type, before anything of
-    that size is allocated."""
+    """Return our parameters by name, from a Hugging Face file. ValueError names a tensor that is missing, or of another
+    shape or type, before anything of that size is allocated."""
     found = {}
     for name, parts in layout:
         for part in parts:
@@ -131,7 +131,7 @@ def stored_in_hf(layout: Layout, tensors: Mapping[str, np.ndarray]) -> dict[str,
 
 
 def stored_in_gguf(layout: Layout, file: GGUFFile) -> dict[str, Stored]:
-    """The same of a GGUF file; its other tensors are refused, they would change what the model computes."""
+    """Return the same from a GGUF file. Unknown tensors are refused, because they would change what the model computes."""
     found, used = {}, {"rope_freqs.weight"}
     for name, parts in layout:
         tensors = [_gguf_slice(part, file) for part in parts]
@@ -147,7 +147,7 @@ def stored_in_gguf(layout: Layout, file: GGUFFile) -> dict[str, Stored]:
 
 
 def rows_of_parts(parts: list[Part]) -> list[tuple[Part, int, int]]:
-    """(part, first row, end): where each part lies in our parameter."""
+    """Return (part, first row, end row) of each part in our parameter."""
     spans, start = [], 0
     for part in parts:
         spans.append((part, start, start + part.shape[0]))
@@ -165,7 +165,7 @@ def _check(name: str, shape: tuple[int, ...], tensors: Mapping[str, Any]) -> Non
     tensor = tensors[name]
     if tuple(tensor.shape) != shape:
         raise ValueError(f"[load] expected {name} of shape {shape}, got {tuple(tensor.shape)}")
-    dtype = getattr(tensor, "dtype", None)  # of an array; blocks of a GGUF file have types of their own
+    dtype = getattr(tensor, "dtype", None)  # arrays have one; GGUF tensors have types of their own
     if dtype is not None and (dtype.kind not in "fV" or dtype.itemsize > 4):
         raise ValueError(f"[load] expected {name} float32, float16 or bfloat16, got {dtype}")
 
