@@ -1,4 +1,4 @@
-"""Measuring: what the machine can do, and the floors that follow from it."""
+"""Benchmarks: what the machine can do, and the lower bounds that follow from it."""
 
 from llmcore.bench.machine import measure_machine
 

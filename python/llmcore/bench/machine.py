@@ -1,4 +1,4 @@
-"""This machine's peak arithmetic and read bandwidth: no kernel can be faster, so they say how far one is from the end."""
+"""Measures this machine's peak arithmetic and read bandwidth: no kernel can be faster, so they are the limits to compare with."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from llmcore._core import DType
 # Name in the result -> what is multiplied. The byte products are unsigned by signed, as the instructions are.
 PEAKS = {"fp32_gflops": DType.float32, "bf16_gflops": DType.bfloat16, "int8_gops": DType.uint8}
 REPEATS = 7
-SECONDS = 0.03  # one measurement of arithmetic; longer than a time slice that a neighbour may take
+SECONDS = 0.03  # per measurement of arithmetic; longer than a time slice that another process may take
 LARGEST_BUFFER = 1 << 30
 
 
 def measure_machine(threads: int | None = None) -> dict:
-    """Measure in about five seconds; the best of several interleaved repeats, as a neighbour can only slow them down.
+    """Measure for about five seconds: the best of several interleaved repeats, since other processes can only slow them down.
 
-    threads: the "all" of the result, by default what the kernels use. Returns
+    threads: the "all" of the result, by default the threads that kernels use. Returns
     {"cpu", "isa", "threads", "cache_bytes", "buffer_bytes", "fp32_gflops", "bf16_gflops", "int8_gops", "read_gb_s"}; the last four are
-    {"1": on one thread, "all": on all}, in 10⁹ operations (a multiply-add is two) or bytes a second. The buffer that is
-    read is larger than the last cache where memory allows.
+    {"1": on one thread, "all": on all}, in 10⁹ operations (a multiply-add is two) or bytes per second. The buffer that is
+    read is larger than the last-level cache if memory allows.
     """
     before = runtime.num_threads()
     counts = {"1": 1, "all": before if threads is None else threads}
@@ -41,7 +41,9 @@ def measure_machine(threads: int | None = None) -> dict:
                 for name, dtype in PEAKS.items():
                     if name not in rounds:
                         rounds[name] = _rounds(dtype)
-                    pieces = 1 if n == 1 else 4 * n  # more pieces than threads, so that a slow one holds up none
+                    pieces = (
+                        1 if n == 1 else 4 * n
+                    )  # more pieces than threads, so that a slow thread does not delay the rest
                     per_piece = max(1, rounds[name] * n // pieces)
                     rate = _rate(lambda: _core.machine_peak(dtype, pieces, per_piece))  # noqa: B023 - called at once
                     best[name][key] = max(best[name][key], rate)
@@ -60,21 +62,21 @@ def measure_machine(threads: int | None = None) -> dict:
 
 
 def peak_flops(dtype: str) -> float:
-    """Operations a second in "float32" or "bfloat16" on the threads in use, in about a tenth of a second."""
+    """Measure operations per second in "float32" or "bfloat16" on the threads in use, for about a tenth of a second."""
     n, kind = runtime.num_threads(), DType.float32 if dtype == "float32" else DType.bfloat16
     rounds = _rounds(kind)
     return 1e9 * max(_rate(lambda: _core.machine_peak(kind, 4 * n, max(1, rounds // 4))) for _ in range(3))
 
 
 def _rate(work: Callable[[], float]) -> float:
-    """10⁹ units a second, where work() returns the units it did."""
+    """Return 10⁹ units per second, where work() returns the units it did."""
     began = time.perf_counter()
     units = work()
     return units / (time.perf_counter() - began) / 1e9
 
 
 def _rounds(dtype: DType) -> int:
-    """As many rounds as fill SECONDS on one thread."""
+    """Return how many rounds fill SECONDS on one thread."""
     rounds = 1000
     while True:
         began = time.perf_counter()
@@ -86,13 +88,13 @@ def _rounds(dtype: DType) -> int:
 
 
 def _buffer_bytes() -> int:
-    """Twice the last cache, at least 256 MB, at most a gigabyte and a quarter of the memory that is free."""
+    """Return twice the size of the last-level cache, but at least 256 MB, at most 1 GiB and at most a quarter of free memory."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min(max(2 * _largest_cache(), 1 << 28), LARGEST_BUFFER, max(free // 4, 1 << 24)) // 4096 * 4096
 
 
 def _largest_cache() -> int:
-    """Bytes of the largest cache of the first processor; 0 where Linux does not say."""
+    """Return the size of the first processor's largest cache; 0 if Linux does not say."""
     largest = 0
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         text = path.read_text().strip()  # such as 32K
@@ -103,7 +105,7 @@ def _largest_cache() -> int:
 
 
 def cpu_name() -> str:
-    """The processor's name as Linux gives it, else the machine's type."""
+    """Return the processor's name as Linux gives it, else the machine type."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

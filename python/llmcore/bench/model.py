@@ -1,4 +1,4 @@
-"""How fast a model reads and writes on this machine."""
+"""Measures how fast a model prefills and decodes on this machine."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _ROUNDS = 3
 
 
 def measure_model(model: CausalLM, prompt: int = 512, tokens: int = 128, batches: Sequence[int] = (1, 8)) -> dict:
-    """Tokens a second, the median of three rounds each: reading a prompt, and writing with so many sequences at a time.
+    """Measure tokens per second, the median of three rounds each: prefill of a prompt, and decoding with each batch size.
 
-    prompt and tokens are cut to what the context has room for. `weight_bytes`: what a step reads of the weights in the
-    form that they are multiplied in.
+    prompt and tokens are cut to what fits into the context. `weight_bytes`: the bytes of weights that a step reads, in the
+    form in which they are multiplied.
     """
     context = model.config.context
     prompt = max(1, min(prompt, context - 2))
     tokens = max(1, min(tokens, context - 2))
     ids = np.random.default_rng(0).integers(0, model.config.vocab_size, (1, prompt))
-    model(ids[:, :2])  # weights are packed once
+    model(ids[:, :2])  # packs the weights
     prefill = [prompt / _seconds(lambda: _prefill(model, ids)) for _ in range(_ROUNDS)]
     decode = {}
     for rows in batches:
@@ -39,7 +39,7 @@ def measure_model(model: CausalLM, prompt: int = 512, tokens: int = 128, batches
             for row in range(rows):
                 with autograd.no_grad():
                     model(ids[:, :1], cache.row(row), last_only=True)
-            step(np.zeros((rows, 1), np.int32))  # is recorded
+            step(np.zeros((rows, 1), np.int32))  # records the step
             rates.append(rows * tokens / _seconds(lambda s=step, n=rows: _decode(s, n, tokens)))
         decode[rows] = statistics.median(rates)
     return {
@@ -55,7 +55,7 @@ def measure_model(model: CausalLM, prompt: int = 512, tokens: int = 128, batches
 
 
 def _seconds(work) -> float:
-    _core.synchronize()  # a GPU works on while the host looks at its clock
+    _core.synchronize()  # a GPU keeps working while the host reads its clock
     began = time.perf_counter()
     work()
     _core.synchronize()
@@ -75,7 +75,7 @@ def _decode(step: DecodeStep, rows: int, tokens: int) -> None:
 
 
 def _weight_bytes(model: CausalLM) -> int:
-    """Of a step for one sequence: the token embedding counts where it is the output layer."""
+    """Return the bytes that a step for one sequence reads; the token embedding counts only if it is the output layer."""
     output, total = model.output_weight(), 0
     size = 2 if model.dtype == "bfloat16" else 4
     for _, p in model.named_parameters():

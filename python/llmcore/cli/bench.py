@@ -69,7 +69,7 @@ def measure(
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
-    """Measure how fast a model reads a prompt and writes, in tokens a second.
+    """Measure how fast a model processes a prompt and generates, in tokens per second.
 
     Writing one sequence reads every weight for every token: how near it comes to what memory can deliver is shown too.
 
@@ -89,7 +89,7 @@ def measure(
         rate = measure_machine()["read_gb_s"]["1" if result["threads"] == 1 else "all"]
     single = result["decode_tokens_per_second"].get(1)
     if single is not None:
-        result["of_read_bandwidth"] = single * result["weight_bytes"] / (rate * 1e9)
+        result["read_bandwidth_fraction"] = single * result["weight_bytes"] / (rate * 1e9)
     if json:
         options.print_json(result)
         return
@@ -105,7 +105,7 @@ def measure(
         ("weights of a step", f"{result['weight_bytes'] / 1e6:,.1f} MB"),
     ]
     if single is not None:
-        rows.append(("of the memory's rate", f"{result['of_read_bandwidth']:.0%} ({rate:.1f} GB/s)"))
+        rows.append(("of the memory's rate", f"{result['read_bandwidth_fraction']:.0%} ({rate:.1f} GB/s)"))
     where = gpu["name"] if result["device"] == "cuda" else terminal.counted(result["threads"], "thread")
     title = f"{where}, computing in {result['dtype']}"
     terminal.print_pairs(terminal.console(), rows, title)

@@ -53,7 +53,7 @@ def demo(
         corpus = data.read_corpus("python-docs")
     tokenizer = base.tokens(console, corpus)
     with console.status("timing a few steps"):
-        config = base.planned(config, corpus, tokenizer, steps)
+        config = base.plan(config, corpus, tokenizer, steps)
     lm, bpb, seconds = base.training(console, config, corpus, tokenizer)
     base.compression(console, corpus, bpb, quick)
     base.writing(console, lm, seed)

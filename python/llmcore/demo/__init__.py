@@ -1,1 +1,1 @@
-"""`llmcore demo`: a model's whole life in minutes, from text to answers that were rewarded, and a page that shows it."""
+"""`llmcore demo`: the whole life of a model in minutes, from text to rewarded answers, and a page that shows it."""

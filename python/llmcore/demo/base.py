@@ -20,12 +20,12 @@ VOCABULARY = 4096
 SENTENCE = "The method returns True if all characters in the string are digits."
 PROMPTS = ("The function returns a", "Return True if", "This module provides")
 TEMPERATURES = (0.2, 0.7, 1.5)
-# More updates than these learn the training text by heart and the held-out text no better.
+# More updates memorise the training text and do not improve on the held-out text.
 MOST_STEPS = 3000
-# The part of the time that training is planned to take: neighbours on a shared machine may slow it down.
+# The fraction of the time that training is planned to take: other processes may slow it down.
 PLANNED = 0.92
 EVALUATIONS, SAMPLES = 3, 5
-# Words that belong together, for the map, and for `llmcore plot DIR --words`.
+# Groups of related words, for the map, and for `llmcore plot DIR --words`.
 WORDS_OF_THE_MAP = {
     "numbers": ["integer", "float", "number", "decimal", "zero"],
     "texts": ["string", "bytes", "characters", "text", "encoding"],
@@ -37,7 +37,7 @@ WORDS_OF_THE_MAP = {
 
 
 def settings(out: Path, minutes: float, seed: int, threads: int | None) -> PretrainConfig:
-    """Of the base model."""
+    """Return the config of the base model."""
     from llmcore.train import PretrainConfig
 
     return PretrainConfig(
@@ -62,9 +62,9 @@ def settings(out: Path, minutes: float, seed: int, threads: int | None) -> Pretr
 
 
 def check_out(out: Path) -> None:
-    """Only a demo's own directory is replaced without asking."""
+    """Raise FileExistsError unless the directory is empty, absent or a demo's own, which is replaced without asking."""
     if out.exists() and not (out / "demo").is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"[demo] {out} is there and was not made by the demo: give another --out")
+        raise FileExistsError(f"[demo] {out} exists and was not made by the demo: choose another --out")
 
 
 def heading(console: Console, number: int, title: str, explanation: str) -> None:
@@ -95,9 +95,9 @@ def tokens(console: Console, corpus: Corpus) -> Tokenizer:
     return tokenizer
 
 
-def planned(config: PretrainConfig, corpus: Corpus, tokenizer: Tokenizer, steps: int | None) -> PretrainConfig:
-    """With as many steps as fit into the time: the learning rate must come down by the last one, so their number is
-    settled before the first. A model to throw away is timed."""
+def plan(config: PretrainConfig, corpus: Corpus, tokenizer: Tokenizer, steps: int | None) -> PretrainConfig:
+    """Return the config with as many steps as fit into the time. The learning rate must reach its end at the last step, so
+    their number is fixed beforehand, by timing a throw-away model."""
     from dataclasses import replace
 
     from llmcore.train import loop
@@ -109,7 +109,7 @@ def planned(config: PretrainConfig, corpus: Corpus, tokenizer: Tokenizer, steps:
         began = time.perf_counter()
         trial.samples(0)
         sampling = time.perf_counter() - began
-        # Evaluation reads the held-out tokens forwards only, about a third of the work of learning them.
+        # Evaluation runs forward passes only, about a third of the work of training on the same tokens.
         evaluation = each / 3 * sum(w.predicted for w in trial.windows) / (config.batch_size * config.context)
         room = PLANNED * 60 * config.max_minutes - EVALUATIONS * evaluation - SAMPLES * sampling
         steps = max(1, min(MOST_STEPS, int(room / each)))
@@ -125,7 +125,7 @@ def planned(config: PretrainConfig, corpus: Corpus, tokenizer: Tokenizer, steps:
 def training(console: Console, config: PretrainConfig, corpus: Corpus, tokenizer: Tokenizer):
     from llmcore.train import TerminalReport, pretrain
 
-    class Remembering(TerminalReport):
+    class KeepLastRow(TerminalReport):
         def update(self, row):
             super().update(row)
             self.last = row
@@ -137,7 +137,7 @@ def training(console: Console, config: PretrainConfig, corpus: Corpus, tokenizer
         "The model reads the text and is nudged, at every token, to give the one that really follows a higher probability. "
         "A tenth of the text is held out: it is measured on that, and never learns from it.",
     )
-    report = Remembering(console)
+    report = KeepLastRow(console)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer.save(out)

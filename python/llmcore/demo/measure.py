@@ -1,4 +1,4 @@
-"""What the stages change, on questions that none of them learned from."""
+"""Measures what the stages change, on questions that none of them was trained on."""
 
 from __future__ import annotations
 
@@ -37,21 +37,22 @@ COLUMNS = {
 
 @dataclass
 class Questions:
-    """Held-out questions and pairs, and those of everything else to learn from."""
+    """The held-out questions and pairs, at most `count` of each."""
 
     count: int = 100
     rows: list[dict[str, str]] = field(default_factory=list)
     pairs: list[dict[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.rows = _spread([r for r in python_qa() if is_held_out(r["group"], HELD_OUT)], self.count)
-        self.pairs = _spread([p for p in python_qa_pairs() if is_held_out(p["group"], HELD_OUT)], self.count)
+        self.rows = _evenly([r for r in python_qa() if is_held_out(r["group"], HELD_OUT)], self.count)
+        self.pairs = _evenly([p for p in python_qa_pairs() if is_held_out(p["group"], HELD_OUT)], self.count)
 
 
 def measure(lm: LanguageModel, questions: Questions) -> dict[str, Any]:
-    """The figures of `COLUMNS`, and `answers`, (question, answer) pairs. loss: nats a token of the right answer. f1: of the
-    words of the model's own answer against the right one's. ends: the part of its answers that it ends itself. short: the
-    reward for answers of three words. margins: of the log-probabilities of the better and the worse answer of each pair."""
+    """Return the figures of `COLUMNS`, and `answers`, (question, answer) pairs. loss: nats per token of the right answer.
+    f1: of the words of the model's own answer against those of the right one. ends: the fraction of answers that the model
+    ends itself. short: the reward for answers of three words. margins: log-probability of the better answer minus that of
+    the worse, for each pair."""
     finetune.prepare(lm)
     examples = [example_of(lm, Row(r, "held out")).cut(CONTEXT + 1) for r in questions.rows]
     nats = count = 0.0
@@ -79,12 +80,12 @@ def measure(lm: LanguageModel, questions: Questions) -> dict[str, Any]:
 
 
 def prefers(margins: np.ndarray, before: np.ndarray) -> float:
-    """The part of pairs whose better answer is likelier, beside the worse one, than it was before; ties count half."""
+    """Return the fraction of pairs whose better answer gained on the worse one; ties count half."""
     return float(np.mean((margins > before) + 0.5 * (margins == before)))
 
 
 def f1(answer: str, wanted: str) -> float:
-    """2PR / (P + R) of the words of two texts, as often as they occur (Rajpurkar et al. 2016)."""
+    """Return 2PR / (P + R) of the words of two texts, counted with repetition (Rajpurkar et al. 2016)."""
     a, b = (Counter(re.findall(r"\w+", t.lower())) for t in (answer, wanted))
     shared = sum((a & b).values())
     return 2 * shared / (sum(a.values()) + sum(b.values())) if shared else 0.0
@@ -95,6 +96,6 @@ def _answers(lm: LanguageModel, prompts: list[str]) -> list:
     return lm.generate(ids, MOST, temperature=0)
 
 
-def _spread(rows: list, count: int) -> list:
-    """So many of them, from the first to the last."""
+def _evenly(rows: list, count: int) -> list:
+    """Return at most `count` rows at even distances."""
     return [rows[i * len(rows) // count] for i in range(min(count, len(rows)))] if len(rows) > count else rows

@@ -1,4 +1,4 @@
-"""report.html: the demo in pictures, one file without anything from elsewhere."""
+"""report.html: the demo in pictures, one self-contained file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmcore import autograd, terminal
 from llmcore._files import write_atomically
 from llmcore.demo import base
 from llmcore.demo.measure import COLUMNS, WORDS
-from llmcore.demo.second_half import shown
+from llmcore.demo.second_half import format_figure
 from llmcore.models import Llama
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ STAGES = {"base": "base model", "sft": "after fine-tuning", "dpo": "after prefer
 
 
 def write(out: Path, lm: LanguageModel, figures: Mapping[str, Mapping[str, Any]]) -> Path:
-    """Draw the base model `lm` and what the stages have left in `out`; returns the file."""
+    """Write the report of the base model `lm` and of what the stages left in `out`; returns the file."""
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -44,7 +44,7 @@ def write(out: Path, lm: LanguageModel, figures: Mapping[str, Mapping[str, Any]]
         stages={name: STAGES[name] for name in figures},
         questions=_side_by_side(figures),
         columns=COLUMNS,
-        rows={name: {c: shown(c, f[c]) for c in COLUMNS} for name, f in figures.items()},
+        rows={name: {c: format_figure(c, f[c]) for c in COLUMNS} for name, f in figures.items()},
         short=[(q, a) for q, a in figures.get("grpo", {}).get("short_answers", [])[:6]],
         words=WORDS,
     )
@@ -55,7 +55,7 @@ def write(out: Path, lm: LanguageModel, figures: Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Point:
-    """A word on the map, from 0 to 1 both ways."""
+    """A word on the map; x and y are from 0 to 1."""
 
     word: str
     group: int
@@ -64,7 +64,7 @@ class Point:
 
 
 def word_map(lm: LanguageModel) -> list[Point]:
-    """The two directions in which the embeddings of the map's words differ most (principal components)."""
+    """Project the embeddings of the map's words on the two directions in which they differ most (principal components)."""
     words = [(w, g) for g, group in enumerate(base.WORDS_OF_THE_MAP.values()) for w in group]
     table = lm.model.tokens.weight.array.numpy()
     rows = np.stack([table[lm.tokenizer.encode_ordinary(f" {w}")].mean(axis=0) for w, _ in words]).astype(np.float64)
@@ -97,8 +97,8 @@ def attention(lm: LanguageModel, text: str) -> tuple[list[str], np.ndarray]:
 
 @dataclass(frozen=True)
 class Curve:
-    """One figure of a log over its updates. points: of a polyline in a box of 100 by 100; low, high: the values at its
-    lower and upper edge."""
+    """One figure of a log by update. points: a polyline in a box of 100 by 100. low, high: the values at its lower and upper
+    edge."""
 
     title: str
     points: str
@@ -108,7 +108,7 @@ class Curve:
 
 
 def curve(title: str, values: Sequence[float]) -> Curve:
-    """Smoothed by the mean of neighbours, so that the eye can follow."""
+    """Return the curve of values, smoothed by a moving average so that it is readable."""
     if not values:
         return Curve(title, "", 0.0, 0.0, 0)
     width = max(1, len(values) // 40)
@@ -135,6 +135,6 @@ def _curves(out: Path) -> list[Curve]:
 
 
 def _side_by_side(figures: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
-    """(question, the answer of every stage)"""
+    """Return (question, the answer of every stage)."""
     first = next(iter(figures.values()))["answers"]
     return [(q, [f["answers"][i][1] for f in figures.values()]) for i, (q, _) in enumerate(first[:8])]

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from llmcore.generate import LanguageModel
 
-ANSWERS, GROUP = 64, 8  # in one update of GRPO, and to a prompt
-PAIRS = 16  # in one update of DPO
-ROWS = 8  # in one update of supervised fine-tuning
+ANSWERS, GROUP = 64, 8  # per update of GRPO, and per prompt
+PAIRS = 16  # per update of DPO
+ROWS = 8  # per update of supervised fine-tuning
 
 
 class SecondHalf:
-    """out: the base model's directory; the stages write to folders in it. rate: tokens that training reads in a second.
-    seconds: for each stage."""
+    """Runs the stages after pretraining and shows what each changed. out: the base model's directory; the stages write to
+    folders in it. rate: the training throughput in tokens per second. seconds: the time for each stage."""
 
     def __init__(
         self, console: Console, out: Path, rate: float, seconds: dict[str, float], seed: int, threads: int | None,
@@ -39,8 +39,9 @@ class SecondHalf:
         self.figures: dict[str, dict[str, Any]] = {}
 
     def run(self, lm: LanguageModel) -> None:
-        self._measured("base", lm)
-        self._shown("base", "The base model continues texts; it does not know that questions want answers:")
+        """Run the stages one after another on the base model `lm`."""
+        self._measure("base", lm)
+        self._show("base", "The base model continues texts; it does not know that questions want answers:")
         lm = self._sft()
         lm = self._dpo()
         self._grpo()
@@ -62,9 +63,9 @@ class SecondHalf:
         steps = self._steps("sft", ROWS * CONTEXT)
         config = SFTConfig(model=str(self.out), data=self._data("sft", rows), out=str(self.out / "sft"), steps=steps,
                            batch_size=ROWS, context=CONTEXT, lr=1e-3, warmup=min(20, steps // 5), **self.common)  # fmt: skip
-        lm = self._trained(sft, config)
-        self._measured("sft", lm)
-        self._shown("sft", "Now it answers, and ends:")
+        lm = self._train(sft, config)
+        self._measure("sft", lm)
+        self._show("sft", "Now it answers, and ends:")
         return lm
 
     def _dpo(self) -> LanguageModel:
@@ -77,16 +78,16 @@ class SecondHalf:
             "Pairs of answers: the right one against one about something else, a concise one against a rambling one. The "
             "better one becomes likelier than it was, the other one less (DPO).",
         )
-        steps = self._steps("dpo", 2 * PAIRS * 70 * 4 // 3)  # a third more for what the model thought of them before
+        steps = self._steps("dpo", 2 * PAIRS * 70 * 4 // 3)  # a third more for the reference log-probabilities
         pairs = [p for p in python_qa_pairs() if not is_held_out(p["group"], HELD_OUT)]
         count = min(len(pairs), steps * PAIRS)
         pairs = [pairs[i * len(pairs) // count] for i in range(count)]
         config = DPOConfig(model=str(self.out / "sft"), data=self._data("dpo", pairs), out=str(self.out / "dpo"),
                            steps=steps, batch_size=PAIRS, context=CONTEXT, lr=5e-5, warmup=min(10, steps // 5), bad_rows="skip",
                            **self.common)  # fmt: skip
-        lm = self._trained(dpo, config)
-        self._measured("dpo", lm)
-        self._shown("dpo", "Its answers afterwards:")
+        lm = self._train(dpo, config)
+        self._measure("dpo", lm)
+        self._show("dpo", "Its answers afterwards:")
         return lm
 
     def _grpo(self) -> LanguageModel:
@@ -108,17 +109,17 @@ class SecondHalf:
         config = GRPOConfig(model=str(self.out / "dpo"), data=self._data("grpo", rows), out=str(self.out / "grpo"),
                             rewards=["length"], steps=steps, batch_size=ANSWERS, accumulation=1, group=GROUP, context=128,
                             max_tokens=40, lr=2e-4, beta=0.05, warmup=0, bad_rows="skip", **self.common)  # fmt: skip
-        lm = self._trained(grpo, config)
-        self._measured("grpo", lm)
-        self._shown("grpo", f"Asked to answer in {WORDS} words:", "short_answers")
+        lm = self._train(grpo, config)
+        self._measure("grpo", lm)
+        self._show("grpo", f"Asked to answer in {WORDS} words:", "short_answers")
         return lm
 
-    def _trained(self, train, config) -> LanguageModel:
+    def _train(self, train, config) -> LanguageModel:
         from llmcore.train import TerminalReport
 
         class Quiet(TerminalReport):
             def note(self, text):
-                """The headings say it."""
+                """Print nothing: the headings suffice."""
 
             warn = note
 
@@ -128,7 +129,7 @@ class SecondHalf:
         return lm
 
     def _steps(self, stage: str, tokens: int) -> int:
-        """As many updates of so many tokens as the stage has time for."""
+        """Return how many updates of so many tokens the stage has time for."""
         fitting = max(2, int(self.seconds[stage] * self.rate / tokens))
         return fitting if self.most is None else min(fitting, self.most)
 
@@ -139,13 +140,13 @@ class SecondHalf:
 
     # ---- figures ----
 
-    def _measured(self, stage: str, lm: LanguageModel) -> None:
+    def _measure(self, stage: str, lm: LanguageModel) -> None:
         with self.console.status("asking it held-out questions"):
             figures = measure(lm, self.questions)
         before = self.figures.get("sft", figures)["margins"]
         self.figures[stage] = figures | {"prefers": prefers(figures["margins"], before)}
 
-    def _shown(self, stage: str, title: str, which: str = "answers") -> None:
+    def _show(self, stage: str, title: str, which: str = "answers") -> None:
         from rich.text import Text
 
         self.console.print(title)
@@ -168,9 +169,9 @@ class SecondHalf:
         for title in COLUMNS.values():
             table.add_column(title, justify="right", no_wrap=True)
         for stage, figures in self.figures.items():
-            table.add_row(stage, *(shown(name, figures[name]) for name in COLUMNS))
+            table.add_row(stage, *(format_figure(name, figures[name]) for name in COLUMNS))
         self.console.print(table)
 
 
-def shown(name: str, value: float) -> str:
+def format_figure(name: str, value: float) -> str:
     return f"{value:.2f}" if name in ("loss", "short") else f"{value:.0%}"

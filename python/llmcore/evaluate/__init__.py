@@ -1,5 +1,5 @@
-"""What a model is worth on texts and tasks: loss, bits per byte, multiple choice, cloze. `harness` (imported by itself) makes
-a model one of EleutherAI's lm-evaluation-harness."""
+"""Evaluates models on texts and tasks: loss, bits per byte, multiple choice, cloze. `harness` (to be imported separately)
+adapts a model to EleutherAI's lm-evaluation-harness."""
 
 from llmcore.evaluate.likelihood import Likelihood, likelihoods
 from llmcore.evaluate.tasks import evaluate_task

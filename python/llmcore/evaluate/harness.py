@@ -20,7 +20,7 @@ from llmcore.generate import LanguageModel
 
 
 class HarnessLM(TemplateLM):
-    """All that the harness asks of a model. batch_size: sequences that are scored or written at a time."""
+    """The interface that the harness expects of a model. batch_size: sequences that are scored at a time."""
 
     def __init__(self, lm: LanguageModel, batch_size: int = 16):
         super().__init__()
@@ -35,7 +35,7 @@ class HarnessLM(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """What a text without context begins with."""
+        """The first token of a text without context."""
         begin = self.lm.prompt_ids("")
         return begin[0] if begin else self.eot_token_id
 
@@ -53,7 +53,7 @@ class HarnessLM(TemplateLM):
         return [(f.logprob, f.greedy) for f in likelihoods(self.lm.model, pairs, self.batch_size)]
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
-        """Of whole texts, in windows of the context: every token once."""
+        """Return the log-likelihood of whole texts, in windows of the context; every token counts once."""
         found = []
         for (text,) in (r.args for r in requests):
             ids, room = self.tok_encode(text), self.lm.config.context
@@ -65,7 +65,7 @@ class HarnessLM(TemplateLM):
         return found
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
-        """Greedily, unless a task asks for samples."""
+        """Generate greedily, unless a task asks for samples."""
         written = []
         for prompt, options in (r.args for r in requests):
             until = options.get("until") or []

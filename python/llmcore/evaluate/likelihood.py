@@ -1,4 +1,4 @@
-"""How likely a model finds given continuations."""
+"""The likelihood of given continuations under a model."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from llmcore import autograd, ops
 from llmcore.data.evaluation import IGNORED
 from llmcore.models import CausalLM
 
-_ROWS = 512  # of hidden states whose logits exist at a time
+_ROWS = 512  # hidden states whose logits exist at a time
 
 
 class Likelihood(NamedTuple):
-    """Of a continuation: the sum of its tokens' log-probabilities in nats, and whether each is the likeliest."""
+    """Of a continuation: the sum of its tokens' log-probabilities in nats, and whether each token is the likeliest."""
 
     logprob: float
     greedy: bool
@@ -24,8 +24,8 @@ class Likelihood(NamedTuple):
 def target_logprobs(
     model: CausalLM, inputs: np.ndarray, targets: np.ndarray, starts: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of every target that is not −1, in the order of rows: its log-probability, float64, and whether it is the likeliest,
-    bool. inputs, targets, starts (B, T) int32."""
+    """Return, for every target that is not −1 in row order, its log-probability (float64) and whether it is the likeliest
+    token (bool). inputs, targets, starts (B, T) int32."""
     with autograd.no_grad():
         hidden = model.hidden(inputs, starts=starts)
         at = np.flatnonzero(targets.reshape(-1) != IGNORED).astype(np.int32)
@@ -46,9 +46,9 @@ def likelihoods(
     batch_size: int = 16,
     progress: Callable[[int, int], object] = lambda done, of: None,
 ) -> list[Likelihood]:
-    """Of each continuation after its context, (ids, ids): at least a token of both. Of what is longer than the model's
-    context the end is read. Results do not depend on batch_size. progress: is told how many are
-    done, of how many."""
+    """Return the likelihood of each continuation after its context, given as pairs (context ids, continuation ids), neither
+    empty. A pair longer than the model's context is truncated on the left. Results do not depend on batch_size. progress:
+    called with how many are done, of how many."""
     room = model.config.context + 1
     for number, (context, continuation) in enumerate(pairs):
         if not len(context) or not len(continuation):

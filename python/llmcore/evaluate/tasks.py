@@ -1,4 +1,4 @@
-"""Tasks of rows: multiple choice and cloze."""
+"""Evaluation tasks from rows: multiple choice and cloze."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ANSWERS = ("answer", "label", "gold")
 
 
 class _Item(NamedTuple):
-    """A row as likelihoods want it: the right continuation is one of several, or the only one."""
+    """A row as a context and its continuations, one of which is right; a cloze has only one."""
 
     context: str
     continuations: list[str]
@@ -29,17 +29,17 @@ def evaluate_task(
     batch_size: int = 16,
     progress: Callable[[int, int], object] = lambda done, of: None,
 ) -> dict[str, float]:
-    """Figures of a task whose rows are all of one kind.
+    """Evaluate a task whose rows are all of one kind.
 
     Multiple choice, {"question", "choices": [...], "answer": number, letter or text} (or context, ctx, query; endings,
-    options; label, gold): the choice of the highest log-probability after the question is taken. "acc", and "acc_norm" by
-    log-probability a byte, with standard errors.
+    options; label, gold): the model chooses the continuation with the highest log-probability after the question. Returns
+    "acc", and "acc_norm" by log-probability per byte, with standard errors.
 
-    Cloze, {"text"}, whose last word is asked for (Paperno et al. 2016), or {"prompt", "completion"}, with the space between
-    them: "acc", how often every
-    token of it is the likeliest, and "perplexity", exp of the mean of its −log-probability.
+    Cloze, {"text"}, whose last word is to be predicted (Paperno et al. 2016), or {"prompt", "completion"}, including the
+    space between them. Returns "acc", how often every token of the answer is the likeliest, and "perplexity", exp of the
+    mean of its −log-probability.
 
-    ValueError names a row that is neither. progress: is told how many continuations are done, of how many.
+    ValueError names a row that is neither. progress: called with how many continuations are done, of how many.
     """
     items = [_item(row) for row in rows]
     kinds = {len(item.continuations) > 1 for item in items}
@@ -50,7 +50,7 @@ def evaluate_task(
             if (len(i.continuations) > 1) != (len(items[0].continuations) > 1)
         )
         raise ValueError(
-            f"[eval] {other.where}: expected rows of one kind, got multiple choice beside cloze: give them as two files"
+            f"[eval] {other.where}: expected rows of one kind, got both multiple choice and cloze: put them in two files"
         )
     pairs = []
     for row, item in zip(rows, items, strict=True):
@@ -60,18 +60,13 @@ def evaluate_task(
                     f"[eval] {row.where}: expected answers of at most {lm.config.context} tokens, the model's context, got "
                     f"{len(continuation)}"
                 )
-            pairs.append((_context_ids(lm, item.context), continuation))
+            pairs.append((lm.prompt_ids(item.context), continuation))
     found = likelihoods(lm.model, pairs, batch_size, progress)
     return _choice_figures(items, found) if True in kinds else _cloze_figures(found)
 
 
-def _context_ids(lm: LanguageModel, context: str) -> list[int]:
-    """Of a text from its beginning on; the empty one is what a text begins with."""
-    return lm.prompt_ids(context)
-
-
 def _continuations(lm: LanguageModel, item: _Item) -> list[list[int]]:
-    """Tokens of the whole text behind those of the context: they may begin with a space that belongs to the first word."""
+    """Return the tokens of each whole text after those of the context: a space before a word belongs to the word."""
     encode = lm.tokenizer.encode_ordinary
     start = len(encode(item.context))
     made = []
@@ -84,7 +79,7 @@ def _continuations(lm: LanguageModel, item: _Item) -> list[list[int]]:
 def _item(row: Row) -> _Item:
     fields = row.fields
     question, choices, answer = (_first(fields, names) for names in (_QUESTIONS, _CHOICES, _ANSWERS))
-    if isinstance(question, str) and isinstance(choices, Mapping):  # as ARC and others of the hub have it
+    if isinstance(question, str) and isinstance(choices, Mapping):  # the format of ARC and others on the hub
         labels, choices = choices.get("label"), choices.get("text")
         if isinstance(labels, list) and answer in labels:
             answer = labels.index(answer)
@@ -92,7 +87,7 @@ def _item(row: Row) -> _Item:
         if len(choices) < 2 or not all(isinstance(c, str) and c.strip() for c in choices):
             raise ValueError(f"[eval] {row.where}: expected at least two choices that are texts, got {choices!a:.100}")
         _check_text(row, question, *choices)
-        return _Item(question, [c if c[0].isspace() else f" {c}" for c in choices], _right(answer, choices, row))
+        return _Item(question, [c if c[0].isspace() else f" {c}" for c in choices], _right_choice(answer, choices, row))
     if isinstance(fields.get("prompt"), str) and isinstance(fields.get("completion"), str) and fields["completion"]:
         _check_text(row, fields["prompt"], fields["completion"])
         return _Item(fields["prompt"], [fields["completion"]], 0)
@@ -119,8 +114,8 @@ def _first(fields: Mapping[str, Any], names: Sequence[str]) -> Any:
     return next((fields[name] for name in names if name in fields), None)
 
 
-def _right(answer: Any, choices: list[str], row: Row) -> int:
-    """The number of the right choice: a number from 0, its letter, or its text."""
+def _right_choice(answer: Any, choices: list[str], row: Row) -> int:
+    """Return the number of the right choice, which a row gives as a number from 0, a letter, or its text."""
     if isinstance(answer, str) and answer in choices:
         return choices.index(answer)
     if isinstance(answer, str) and len(answer) == 1 and answer.isalpha():
@@ -153,6 +148,6 @@ def _cloze_figures(found: Sequence[Likelihood]) -> dict[str, float]:
 
 
 def _rate(name: str, right: Sequence[bool]) -> dict[str, float]:
-    """With the standard error of a mean."""
+    """Return a rate with its standard error."""
     n, p = len(right), sum(right) / len(right)
     return {name: p, f"{name}_stderr": math.sqrt(p * (1 - p) / (n - 1)) if n > 1 else 0.0}

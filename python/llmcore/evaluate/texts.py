@@ -18,10 +18,10 @@ def evaluate_texts(
     batch_size: int = 16,
     progress: Callable[[int, int], object] = lambda done, of: None,
 ) -> dict[str, float]:
-    """{"loss": nats a token, "perplexity", "bpb": bits per byte, "tokens", "bytes"} of documents, read one after another in
-    windows of `context` tokens (by default the model's, at most 1024) that do not overlap; every token is predicted once.
-    Where the tokenizer has no end of text, the first token is not, and its bytes are left out. progress: is told how many
-    tokens are done, of how many."""
+    """Evaluate documents, concatenated and cut into windows of `context` tokens (by default the model's, at most 1024) that
+    do not overlap; every token is predicted once. Returns {"loss": nats per token, "perplexity", "bpb": bits per byte,
+    "tokens", "bytes"}. If the tokenizer has no end of text, the first token is not predicted, and its bytes are left out.
+    progress: called with how many tokens are done, of how many."""
     if context is not None and context > lm.config.context:
         raise ValueError(f"[eval] expected a context of at most {lm.config.context} (the model's), got {context}")
     tokenizer = lm.tokenizer

@@ -1,4 +1,4 @@
-"""What all optimizers share: parameters by name, what is kept of their gradients, and the gradients' norm."""
+"""What all optimizers share: parameters by name, the optimizer state, and the norm of the gradients."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from llmcore.nn import Parameter
 
 
 class Optimizer:
-    """Updates parameters by their gradients. Weight decay is decoupled, lr · decay · p, and acts on matrices only, never
-    on norms and biases.
+    """Updates parameters with their gradients. Weight decay is decoupled, lr · decay · p, and applies to matrices only, never
+    to norms and biases.
 
-    named_parameters: (name, parameter) pairs; the names key the saved state.
+    named_parameters: (name, parameter) pairs; the names are the keys of the saved state.
     """
 
-    kinds: ClassVar[str] = ""  # a letter for each array that is kept beside a parameter
+    kinds: ClassVar[str] = ""  # one letter per state array of a parameter
 
     def __init__(self, named_parameters: Iterable[tuple[str, Parameter]], lr: float, weight_decay: float):
         self.lr, self.weight_decay = lr, weight_decay
@@ -33,20 +33,20 @@ class Optimizer:
         }
 
     def kinds_of(self, name: str, p: Parameter) -> str:
-        """The letters for one parameter."""
+        """Return the letters of one parameter's state arrays."""
         return self.kinds
 
     def update(self, name: str, p: Parameter, kept: list[_core.Array], lr: float, decay: float, scale: float) -> None:
-        """Write p, its panels in use and what is kept, from p.grad times scale."""
+        """Update p, its panels in use and its state, with p.grad times scale."""
         raise NotImplementedError
 
     def step(
         self, grad_scale: float = 1.0, lr: float | None = None, done: Callable[[str], object] | None = None
     ) -> None:
-        """One update of every parameter that has a gradient; gradients are multiplied by grad_scale first. done: is told
-        the name of each parameter as soon as that is through."""
+        """Update every parameter that has a gradient; gradients are multiplied by grad_scale first. done: called with each
+        parameter's name as soon as it is updated."""
         self.steps += 1
-        # A GPU takes all together, unless somebody waits for each.
+        # A GPU updates all parameters together, unless the caller waits for each.
         with _core.UpdateBatch() if done is None else nullcontext():
             for name, p in self.parameters.items():
                 if p.grad is not None:
@@ -56,11 +56,11 @@ class Optimizer:
                     done(name)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Views of what is kept, of a GPU's copies, `m.<name>` and so on; `steps` is kept by the caller."""
+        """Return views of the state, `m.<name>` and so on (copies, if it is on a GPU); the caller saves `steps`."""
         return {key: array_to_numpy(array) for key, array in self._named()}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray], steps: int) -> None:
-        """The reverse of `state_dict`. ValueError names what does not fit."""
+        """Restore what `state_dict` returned. ValueError names what does not fit."""
         for key, own in self._named():
             found = np.shape(state[key]) if key in state else None
             if found != own.shape:
@@ -75,5 +75,5 @@ class Optimizer:
 
 
 def global_norm(parameters: Iterable[Parameter]) -> float:
-    """√(Σ g²) over all gradients, summed in float64 in a fixed order."""
+    """Return √(Σ g²) over all gradients, summed in float64 in a fixed order."""
     return _core.global_norm([p.grad for p in parameters if p.grad is not None])

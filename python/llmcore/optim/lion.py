@@ -10,8 +10,8 @@ from llmcore.optim.base import Optimizer
 
 
 class Lion(Optimizer):
-    """The sign of a momentum (Chen et al. 2023): half of AdamW's memory, and a learning rate three to ten times lower
-    with a decay as much higher."""
+    """Updates by the sign of a momentum (Chen et al. 2023): half of AdamW's memory; the learning rate is three to ten times
+    lower and the decay as much higher."""
 
     kinds = "m"
 

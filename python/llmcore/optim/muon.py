@@ -1,4 +1,4 @@
-"""Muon: momentum made orthogonal."""
+"""Muon: orthogonalised momentum."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmcore.optim.base import Optimizer
 
 
 def is_block_matrix(name: str, p: Parameter) -> bool:
-    """Whether Muon takes it: a matrix inside the blocks, no embedding and no output layer."""
+    """Return whether this is a matrix inside the blocks, neither embedding nor output layer."""
     return p.ndim == 2 and name.startswith("blocks.")
 
 
@@ -20,8 +20,8 @@ class Muon(Optimizer):
     embeddings, output layer, norms and biases.
 
     An orthogonal update is scaled by 0.2 √max(rows, columns), so that its entries are as large as AdamW's and one
-    learning rate and decay serve both (Liu et al. 2025). Matrices that are several in one (queries, keys and values; gate
-    and up) are orthogonalised each by itself: see `Parameter.parts`. dtype: of the products, "float32" or "bfloat16".
+    learning rate and decay serve both (Liu et al. 2025). The parts of a fused matrix (queries, keys and values; gate and
+    up) are orthogonalised separately: see `Parameter.parts`. dtype: of the products, "float32" or "bfloat16".
     """
 
     def __init__(
@@ -57,6 +57,6 @@ class Muon(Optimizer):
 
 
 def orthogonalised(x: _core.Array, dtype: str = "float32") -> _core.Array:
-    """The matrix x (m, n) float32 with all its singular values moved near 1, float32: five rounds of Newton-Schulz from
-    x / ‖x‖, products in dtype."""
+    """Return the matrix x (m, n) float32 with all singular values moved close to 1: five Newton-Schulz iterations from
+    x / ‖x‖, with products in dtype."""
     return _core.orthogonalised(x, to_dtype(dtype))

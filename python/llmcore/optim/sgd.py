@@ -10,8 +10,8 @@ from llmcore.optim.base import Optimizer
 
 
 class SGD(Optimizer):
-    """With momentum m ← momentum · m + g, and p ← p − lr · m, or lr · (g + momentum · m) with nesterov (Sutskever et al.
-    2013); without momentum nothing is kept."""
+    """SGD with momentum: m ← momentum · m + g, and p ← p − lr · m, or p ← p − lr · (g + momentum · m) with nesterov
+    (Sutskever et al. 2013). Without momentum there is no state."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Pictures of runs, with matplotlib (`pip install 'llmcore[plot]'`): their curves, and how words moved."""
+"""Plots of runs, with matplotlib (`pip install 'llmcore[plot]'`): training curves, and the drift of word vectors."""
 
 from llmcore.plot.curves import draw_curves
 from llmcore.plot.drift import draw_drift

@@ -1,4 +1,4 @@
-"""Loss, learning rate, gradient norm and throughput of runs, from their logs."""
+"""Plots loss, learning rate, gradient norm and throughput of runs from their logs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ LOG = "log.jsonl"
 
 
 def draw_curves(runs: Sequence[str | os.PathLike], out: str | os.PathLike, smooth: int = 0) -> Path:
-    """Draw one run or several into one picture; the ending of `out` says which kind (.png, .svg, .pdf).
+    """Plot one run or several in one picture; the suffix of `out` selects the format (.png, .svg, .pdf).
 
-    runs: their directories. smooth: updates that a point is the mean of, around it; 0: a fiftieth of the shortest run.
-    Held-out losses are points. Raises ValueError, one line, for what has no log.
+    runs: their directories. smooth: the number of updates that a moving average covers; 0: a fiftieth of the shortest run.
+    Held-out losses are points. ValueError, one line, for a run without a log.
     """
     logs = [(Path(run).name or str(run), _log(Path(run))) for run in runs]
     plt = pyplot()
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), constrained_layout=True)
     loss, rate, norm, speed = axes.flat
-    window = smooth or max(1, min(len(rows) for _, rows in logs) // 50)  # the same for all: they are compared
+    window = smooth or max(
+        1, min(len(rows) for _, rows in logs) // 50
+    )  # the same for all runs, so that they are comparable
     rewarded = all("reward" in r for _, rows in logs for r in rows)
     first = "reward" if rewarded else "train/loss"
     for i, (name, rows) in enumerate(logs):
@@ -37,13 +39,13 @@ def draw_curves(runs: Sequence[str | os.PathLike], out: str | os.PathLike, smoot
         _line(rate, rows, "lr", colour, 1, name)
         _line(norm, rows, "grad_norm", colour, window, name)
         _line(speed, rows, "tok/s", colour, window, name)
-    loss.set_ylabel("reward" if rewarded else "loss (nats a token; points are held out)")
+    loss.set_ylabel("reward" if rewarded else "loss (nats per token; points are held out)")
     if any(r.get("grad_norm", 0) > 0 for _, rows in logs for r in rows):
         _logarithmic(norm)
     if not rewarded:
         _logarithmic(loss)
     speed.set_ylim(bottom=0)
-    for axis, title in ((rate, "learning rate"), (norm, "gradient norm"), (speed, "tokens a second")):
+    for axis, title in ((rate, "learning rate"), (norm, "gradient norm"), (speed, "tokens per second")):
         axis.set_ylabel(title)
     for axis in axes.flat:
         axis.set_xlabel("update")
@@ -59,7 +61,9 @@ def _log(run: Path) -> list[dict[str, Any]]:
         raise ValueError(f"[plot] expected the directory of a run, got {run}, which has no {LOG}")
     rows = []
     for row in read_log(path):
-        numbers = {k: float(v) for k, v in row.items() if isinstance(v, (int, float)) and abs(v) < 1e300}  # nan is not
+        numbers = {
+            k: float(v) for k, v in row.items() if isinstance(v, (int, float)) and abs(v) < 1e300
+        }  # excludes NaN
         if {"step", "train/loss", "lr", "tok/s"} <= numbers.keys():
             rows.append(numbers)
     if not rows:
@@ -79,7 +83,7 @@ def _line(
 
 
 def _logarithmic(axis: Any) -> None:
-    """With plain numbers: less than a decade has none by itself."""
+    """Make the y axis logarithmic with plain numbers; by default, less than a decade has no labels."""
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     axis.set_yscale("log")
@@ -89,7 +93,7 @@ def _logarithmic(axis: Any) -> None:
 
 
 def pyplot() -> Any:
-    """matplotlib.pyplot that needs no screen. ValueError where it is not installed."""
+    """Import matplotlib.pyplot with a backend that needs no screen. ValueError if it is not installed."""
     try:
         import matplotlib
 
@@ -101,7 +105,7 @@ def pyplot() -> Any:
 
 
 def save(figure: Any, out: str | os.PathLike) -> Path:
-    """Write a figure and close it. ValueError for an ending that names no kind of picture."""
+    """Write a figure and close it. ValueError for a suffix that is not a picture format."""
     path = Path(out) if Path(out).suffix else Path(f"{out}.png")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""How the vectors of words move while a model learns: those that belong together drift together."""
+"""Animates how word vectors move while a model learns: related words drift together."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ WORDS = "words.jsonl"
 
 
 def draw_drift(run: str | os.PathLike, out: str | os.PathLike, seconds: float = 8.0) -> Path:
-    """An animated GIF of the words that `pretrain --watch` recorded in a run, each group in a colour of its own.
+    """Write an animated GIF of the words that `pretrain --watch` recorded in a run, one colour per group.
 
-    The plane is that of the two largest principal components of the last vectors, the same for all moments. Raises
-    ValueError, one line, for a run that recorded none.
+    All frames show the plane of the two largest principal components of the last vectors. ValueError, one line, for a run
+    that recorded none.
     """
     path = Path(run, WORDS)
     rows = [(r["step"], r["groups"]) for r in read_log(path) if _are_groups(r.get("groups"))]
@@ -47,7 +47,7 @@ def draw_drift(run: str | os.PathLike, out: str | os.PathLike, seconds: float = 
         for label, point in zip(labels, points[moment], strict=True):
             label.set_position(point)
 
-    still = max(1, len(rows) // 5)  # the last one stays
+    still = max(1, len(rows) // 5)  # repeats of the last frame
     frames = [*range(len(rows)), *[len(rows) - 1] * still]
     try:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def draw_drift(run: str | os.PathLike, out: str | os.PathLike, seconds: float = 
 
 
 def _are_groups(groups: Any) -> bool:
-    """Whether this is a list of groups of words with vectors of finite numbers, all as long."""
+    """Return whether this is a list of groups of words with finite vectors, all of the same length."""
     if not isinstance(groups, list) or not all(isinstance(g, dict) and g for g in groups):
         return False
     vectors = [v for g in groups for v in g.values()]
@@ -77,7 +77,7 @@ def _shape(groups: list[dict[str, list[float]]]) -> list[tuple[str, int]]:
 
 
 def projection(vectors: np.ndarray) -> np.ndarray:
-    """(width, 2): the directions in which vectors (N, width) differ most."""
+    """Return the directions (width, 2) in which vectors (N, width) differ most."""
     _, _, directions = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
     plane = np.zeros((vectors.shape[1], 2), np.float32)
     plane[:, : min(2, len(directions))] = directions[:2].T
