@@ -114,7 +114,7 @@ BAD = {
     "YAML of great depth": (("pretrain", "--config", "deep.yaml"), "deep.yaml: expected YAML, got one that is nested"),
     "YAML with no such day": (("pretrain", "--config", "date.yaml"), "date.yaml: expected YAML, got month"),
     "YAML with a long number": (("pretrain", "--config", "long.yaml"), "expected steps below 2^63"),
-    "missing config": (("pretrain", "--config", "absent.yaml"), "absent.yaml, which is not there"),
+    "missing config": (("pretrain", "--config", "absent.yaml"), "absent.yaml, which does not exist"),
     "unknown key in config": (("pretrain", "--config", "bad.yaml"), "got 'lerning_rate'"),
     "config that is no YAML": (("pretrain", "--config", "broken.yaml"), "broken.yaml: expected YAML"),
     "nothing to resume": (("pretrain", "--resume", "--out", "nowhere"), "expected a checkpoint in nowhere, got none"),

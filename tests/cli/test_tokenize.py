@@ -63,7 +63,7 @@ def test_pieces_stand_over_their_ids_within_the_width(run, tiny, model_dir):
     ids = [int(i) for r in rows[1::2] for i in r.split()]
     assert ids == tiny.tokenizer.encode(text)
     assert total.startswith(f"{len(ids)} tokens for {len(text)} bytes")
-    assert run("tokenize", "T", "-t", model_dir)[1].endswith("\n1 token for 1 byte, 1.00 bytes a token\n")
+    assert run("tokenize", "T", "-t", model_dir)[1].endswith("\n1 token for 1 byte, 1.00 bytes per token\n")
     for pieces, below in zip(rows[::2], rows[1::2], strict=True):
         for id, start in zip(below.split(), starts(below), strict=True):
             shown = pieces[start:].split(" ")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -12,33 +13,27 @@ from llmcore.cli import (
     chat,
     convert,
     demo,
-    dpo,
     embed,
     eval,
     generate,
-    grpo,
     info,
-    kto,
     plot,
-    ppo,
     prefer,
-    pretrain,
     pull,
-    reward,
     score,
-    sft,
     tokenize,
     train_tokenizer,
+    training,
 )
 from llmcore.cli import next as next_tokens
-from llmcore.cli.device_flag import on_device
+from llmcore.cli.flags import on_device
 from llmcore.cli.help import PlainHelp
 
 app = typer.Typer(
     name="llmcore",
     add_completion=False,
     no_args_is_help=False,
-    rich_markup_mode=None,  # plain help: it is read in pipes and narrow windows too
+    rich_markup_mode=None,  # plain help, which pipes and narrow windows can show too
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -47,12 +42,12 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def llmcore(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """From raw text to a language model, with every step in view.
 
-    Begin with `llmcore demo`: in a few minutes it trains a tokenizer and a small model before your eyes.
+    Start with `llmcore demo`: in a few minutes it trains a tokenizer and a small model before your eyes.
     """
     if version:
         print(f"llmcore {__version__}")
@@ -60,29 +55,26 @@ def llmcore(
         print(context.get_help())
 
 
-for name, function, short_help in (
+COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("demo", on_device(demo.demo), "The whole road in minutes: tokens, training, text."),
     ("pull", pull.pull, "Fetch a model by name."),
     ("train-tokenizer", train_tokenizer.train_tokenizer, "Learn a vocabulary from text."),
-    ("tokenize", tokenize.tokenize, "Cut a text into tokens and show their ids."),
-    ("pretrain", pretrain.pretrain, "Train a language model on text."),
-    ("sft", sft.sft, "Teach a model to answer."),
-    ("prefer", on_device(prefer.prefer), "Choose the better of a model's answers."),
-    ("dpo", dpo.dpo, "Teach a model which answers are better."),
-    ("kto", kto.kto, "Teach a model from answers that are good or bad."),
-    ("reward", reward.reward, "Train a judge of answers."),
-    ("ppo", ppo.ppo, "Reward a model against what it foresaw."),
-    ("grpo", grpo.grpo, "Reward a model for its answers."),
+    ("tokenize", tokenize.tokenize, "Split a text into tokens and show their ids."),
+    *training.commands("pretrain", "sft"),
+    ("prefer", on_device(prefer.prefer), "Choose the best of a model's answers."),
+    *training.commands("dpo", "kto", "reward", "ppo", "grpo"),
     ("generate", on_device(generate.generate), "Let a model continue a text."),
     ("chat", on_device(chat.chat), "Talk with a model."),
     ("next", on_device(next_tokens.next_tokens), "Show the most likely next tokens as bars."),
-    ("score", on_device(score.score), "Show how surprised a model is by a text."),
+    ("score", on_device(score.score), "Show how surprising a model finds a text."),
     ("embed", on_device(embed.embed), "Compare texts by their vectors; find words near a word."),
-    ("eval", on_device(eval.evaluate), "Measure a model on texts and tasks."),
-    ("plot", plot.plot, "Draw the curves of runs."),
+    ("eval", on_device(eval.evaluate), "Evaluate a model on texts and tasks."),
+    ("plot", plot.plot, "Plot the curves of runs."),
     ("convert", convert.convert, "Write a model in another format."),
-    ("info", info.info, "Show what a model is made of."),
-):
+    ("info", info.info, "Show what a model consists of."),
+)
+
+for name, function, short_help in COMMANDS:
     app.command(name, short_help=short_help, cls=next_tokens.ManyTemperatures if name == "next" else PlainHelp)(
         function
     )

@@ -1,4 +1,4 @@
-"""`llmcore bench`: what this machine and a model on it can do."""
+"""`llmcore bench`: how fast this machine is, and a model on it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from llmcore import terminal
 from llmcore.cli import options
-from llmcore.cli.device_flag import on_device
+from llmcore.cli.flags import on_device
 from llmcore.cli.help import PlainHelp
 
 app = typer.Typer(rich_markup_mode=None)
@@ -55,23 +55,24 @@ def machine(json: options.Json = False) -> None:
     out.print(table)
 
 
-@app.command("model", cls=PlainHelp, short_help="How fast a model reads and writes.")
+@app.command("model", cls=PlainHelp, short_help="Speed of prefill and decoding.")
 @on_device
 def measure(
     directory: options.ModelArgument = None,
     model: options.Model = None,
-    prompt: Annotated[int, typer.Option("--prompt", metavar="N", min=1, help="Tokens to read.")] = 512,
-    tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="Tokens to write.")] = 128,
+    prompt: Annotated[int, typer.Option("--prompt", metavar="N", min=1, help="Length of the prompt in tokens.")] = 512,
+    tokens: Annotated[int, typer.Option("--tokens", metavar="N", min=1, help="Tokens to decode.")] = 128,
     batch: Annotated[
         list[int] | None,
-        typer.Option("--batch", metavar="B", min=1, help="Sequences at a time (repeatable). [default: 1, 8]"),
+        typer.Option("--batch", metavar="B", min=1, help="Batch size of decoding (repeatable). [default: 1, 8]"),
     ] = None,
     threads: options.Threads = None,
     json: options.Json = False,
 ) -> None:
-    """Measure how fast a model processes a prompt and generates, in tokens per second.
+    """Measure the speed of prefill and decoding in tokens per second.
 
-    Writing one sequence reads every weight for every token: how near it comes to what memory can deliver is shown too.
+    Decoding one sequence reads every weight for every token: the fraction of the memory bandwidth that it reaches is shown
+    too.
 
     \b
     Example: llmcore bench model smollm2-135m-instruct
@@ -84,7 +85,7 @@ def measure(
     result = measure_model(lm.model, prompt, tokens, batch or [1, 8])
     if result["device"] == "cuda":
         gpu = _device.cuda_info()
-        rate = 2 * gpu["memory_clock_hz"] * gpu["memory_bus_bits"] / 8 / 1e9  # what the memory is made for
+        rate = 2 * gpu["memory_clock_hz"] * gpu["memory_bus_bits"] / 8 / 1e9  # the memory's nominal rate
     else:
         rate = measure_machine()["read_gb_s"]["1" if result["threads"] == 1 else "all"]
     single = result["decode_tokens_per_second"].get(1)

@@ -14,47 +14,49 @@ import typer
 from llmcore import terminal
 from llmcore._files import write_atomically
 from llmcore.cli import options
+from llmcore.cli.flags import sampling_flags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from llmcore.generate import Completion
 
-HELP = "Ctrl-D or /quit leaves, /reset begins a new conversation, /save FILE writes it as JSON."
+HELP = "Ctrl-D or /quit exits, /reset starts a new conversation, /save FILE writes it as JSON."
 
 
+@sampling_flags(
+    "max_tokens", "temperature", "top_k", "top_p", "min_p", "seed", max_tokens=512, temperature=0.7, top_p=0.95
+)
 def chat(
     model: options.Model = None,
     system: Annotated[
-        str | None, typer.Option("--system", metavar="TEXT", help="What the model is told before you speak.")
+        str | None,
+        typer.Option(
+            "--system", metavar="TEXT", help="System message, which the model is given before the conversation."
+        ),
     ] = None,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", metavar="N", help="Tokens of an answer at most.")] = 512,
-    temperature: Annotated[float, typer.Option("--temperature", metavar="T", help="0 takes the most likely.")] = 0.7,
-    top_k: options.TopK = 0,
-    top_p: options.TopP = 0.95,
-    min_p: options.MinP = 0.0,
-    seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="The same seed gives the same answers.")
-    ] = None,
+    sampling: dict | None = None,
     quantize: options.Quantize = None,
     threads: options.Threads = None,
 ) -> None:
-    """Talk with a model that has a chat template. Each line that you type is a message; lines from a pipe too.
+    """Talk with a model that has a chat template. Each line that you type, or pipe in, is a message.
 
     \b
     Example: llmcore chat --model smollm2-135m-instruct
              echo "Why is the sky blue?" | llmcore chat
     """
     lm = options.load_model(model, quantize=quantize, threads=threads)
+    params = dict(sampling or {})
+    max_tokens, seed = params.pop("max_tokens"), params.pop("seed")
     if seed is None:
         seed = int.from_bytes(os.urandom(4), "little")
     beginning = [{"role": "system", "content": system}] if system is not None else []
     messages = list(beginning)
-    lm.chat_prompt([*messages, {"role": "user", "content": ""}])  # what is wrong shows before anybody types
+    lm.chat_prompt([*messages, {"role": "user", "content": ""}])  # an error shows before anybody types
     if sys.stdin.isatty():
         terminal.write(f"{HELP}\n")
     seconds, written = 0.0, 0
-    seen: list[Completion] = []  # the answer that is being written, when it has a token
+    seen: list[Completion] = []  # the answer being written, once it has a token
 
     def look(completion: Completion, _: str) -> None:
         seen[:] = [completion]
@@ -72,8 +74,7 @@ def chat(
         answer = ""
         seen.clear()
         began = time.perf_counter()
-        sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p, "seed": seed + turn}
-        for piece in lm.chat_stream(messages, max_tokens, on_token=look, **sampling):
+        for piece in lm.chat_stream(messages, max_tokens, on_token=look, seed=seed + turn, **params):
             answer += piece
             terminal.write(piece)
         seconds += time.perf_counter() - began
@@ -81,7 +82,7 @@ def chat(
         written += tokens
         terminal.write("\n")
         if tokens == max_tokens and seen[0].finish_reason == "length" and sys.stderr.isatty():
-            print(f"(cut at --max-tokens {max_tokens})", file=sys.stderr)
+            print(f"(cut off at --max-tokens {max_tokens})", file=sys.stderr)
         messages.append({"role": "assistant", "content": answer})
     if written and sys.stderr.isatty():
         print(
@@ -91,7 +92,7 @@ def chat(
 
 def _save(name: str, messages: list[dict[str, str]]) -> None:
     if not name:
-        terminal.write("/save needs the name of a file\n")
+        terminal.write("/save needs a file name\n")
         return
     try:
         write_atomically(Path(name).expanduser(), json.dumps(messages, ensure_ascii=False, indent=1).encode() + b"\n")
@@ -100,7 +101,7 @@ def _save(name: str, messages: list[dict[str, str]]) -> None:
 
 
 def _lines() -> Iterator[str]:
-    """What is typed, line by line; empty lines are passed over."""
+    """Yield what is typed, line by line, without empty lines."""
     if sys.stdin.isatty():
         import readline  # noqa: F401 - input() edits lines and remembers them
     while True:

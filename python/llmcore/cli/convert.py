@@ -1,4 +1,4 @@
-"""`llmcore convert`: a model from one format to another."""
+"""`llmcore convert`: write a model in another format."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from llmcore.cli.errors import UsageError
 
 def convert(
     source: Annotated[Path, typer.Argument(metavar="MODEL", help="Model directory, .gguf file or pulled name.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="A directory, or a file that ends in .gguf.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Directory, or file that ends in .gguf.")],
     dtype: Annotated[
         str | None,
-        typer.Option("--dtype", metavar="TYPE", help="float32, bfloat16; for .gguf F32, F16, BF16, Q8_0, Q4_0, Q4_1."),
+        typer.Option(
+            "--dtype", metavar="TYPE", help="float32 or bfloat16; for .gguf F32, F16, BF16, Q8_0, Q4_0 or Q4_1."
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT where it exists.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")] = False,
 ) -> None:
-    """Write a model in another format: a directory as Hugging Face has it, or one GGUF file.
+    """Write a model in another format: a directory in the Hugging Face format, or one GGUF file.
 
-    Tokenizer and chat template go with it. Without --dtype nothing is lost: a directory gets float32, and GGUF what the
-    model is stored in. An adapter (LoRA) is merged into its base. The pattern cl100k of a tokenizer, which GGUF has no
-    name for, is written as llama3: they differ only in blanks with a line break at the end of a text.
+    The tokenizer and the chat template are included. Without --dtype nothing is lost: a directory gets float32, and GGUF
+    the types in which the model is stored. An adapter (LoRA) is merged into its base. GGUF has no name for the tokenizer
+    pattern cl100k, so it is written as llama3: they differ only in blanks with a line break at the end of a text.
 
     \b
     Example: llmcore convert run run.gguf --dtype Q8_0
@@ -34,7 +36,7 @@ def convert(
 
     if target.exists() and not overwrite and (target.is_file() or any(target.iterdir())):
         raise UsageError(f"expected a new OUT, got {target}, which exists (--overwrite replaces it)")
-    with _device.on("cpu"):  # wherever LLMCORE_DEVICE points: nothing is computed that a GPU would help with
+    with _device.on("cpu"):  # even if LLMCORE_DEVICE names a GPU: nothing here would be faster on it
         lm = load(source, quantize="none").merged()
         written = lm.save(target, dtype)
     if written.suffix == ".gguf" and lm.tokenizer.pattern in NEAREST:

@@ -11,24 +11,25 @@ import typer
 from llmcore import terminal
 from llmcore.cli import options
 
-# Of the time, by stage; what is left is for measuring and showing.
+# The fraction of the time for each stage; the rest is for measuring and showing.
 SHARES = {"pretrain": 0.5, "sft": 0.17, "dpo": 0.09, "grpo": 0.09}
 
 
 def demo(
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Directory for the models; an earlier demo's is replaced.")
+        Path, typer.Option(metavar="DIR", help="Directory for the models; that of an earlier demo is replaced.")
     ] = Path("demo-model"),
-    minutes: Annotated[float, typer.Option(metavar="M", help="Time for all of it, about.")] = 5.0,
-    quick: Annotated[bool, typer.Option("--quick", help="In one minute; it learns little.")] = False,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of weights, batches and samples.")] = 0,
+    minutes: Annotated[float, typer.Option(metavar="M", help="Total time, roughly.")] = 5.0,
+    quick: Annotated[bool, typer.Option("--quick", help="Finish within a minute; the model learns little.")] = False,
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed of weights, batches and samples.")] = 0,
     steps: Annotated[
-        int | None, typer.Option(metavar="N", help="Updates of a stage at most; by default what fits into the time.")
+        int | None,
+        typer.Option(metavar="N", help="Maximum number of updates per stage; by default as many as the time allows."),
     ] = None,
-    threads: Annotated[int | None, typer.Option(metavar="N", help="Threads; by default all.")] = None,
+    threads: Annotated[int | None, typer.Option(metavar="N", help="Number of threads; by default all.")] = None,
 ) -> None:
-    """Live a language model's whole life on the documentation inside your Python: tokens, pretraining, fine-tuning,
-    preferences, rewards; with its answers after every stage, and a page, report.html, that shows all of it.
+    """Take a language model through its whole life on the documentation inside your Python: tokens, pretraining,
+    fine-tuning, preferences and rewards, with its answers after every stage, and a page that shows all of it, report.html.
 
     Nothing is downloaded. It takes about five minutes on two cores.
 

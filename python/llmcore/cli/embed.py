@@ -1,4 +1,4 @@
-"""`llmcore embed`: texts as vectors, and words near a word."""
+"""`llmcore embed`: texts as vectors, and the words near a word."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class Pooling(str, Enum):
 
 def embed(
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="TEXT", help="Texts; - for lines of standard input.")
+        list[str] | None, typer.Argument(metavar="TEXT", help="Texts; - for the lines of standard input.")
     ] = None,
     model: options.Model = None,
     pooling: Annotated[
-        Pooling, typer.Option("--pooling", help="The mean over tokens, or the last one.")
+        Pooling, typer.Option("--pooling", help="Pool by the mean over tokens, or take the last one.")
     ] = Pooling.mean,
     nearest: Annotated[
-        str | None, typer.Option("--nearest", metavar="WORD", help="Show the tokens that lie nearest to a word.")
+        str | None, typer.Option("--nearest", metavar="WORD", help="Show the tokens nearest to a word.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", metavar="N", min=1, help="How many of them.")] = 10,
+    k: Annotated[int, typer.Option("-k", metavar="N", min=1, help="Number of nearest tokens to show.")] = 10,
     json: options.Json = False,
 ) -> None:
     """Compare texts by their vectors, or find words near a word.
 
-    Prints the cosine of the angle between every two texts: 1 is the same direction. --json prints the vectors.
+    Prints the cosine similarity of every two texts: 1 means the same direction. --json prints the vectors.
 
     \b
     Example: llmcore embed "a cat" "a kitten" "a tax form"

@@ -1,4 +1,4 @@
-"""`llmcore eval`: what a model is worth on texts and tasks."""
+"""`llmcore eval`: how good a model is on texts and tasks."""
 
 from __future__ import annotations
 
@@ -17,25 +17,29 @@ def evaluate(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            "--data", metavar="TEXT", help="Text files, JSONL, parquet, folders, all of which is read (repeatable)."
+            "--data", metavar="TEXT", help="Text, JSONL and parquet files or folders to read in full (repeatable)."
         ),
     ] = None,
     tasks: Annotated[
         list[Path] | None,
-        typer.Option("--task", metavar="FILE", help="JSONL or parquet of multiple choice or cloze (repeatable)."),
+        typer.Option(
+            "--task", metavar="FILE", help="JSONL or parquet file of multiple-choice or cloze questions (repeatable)."
+        ),
     ] = None,
     field: options.Field = "text",
     context: Annotated[
-        int, typer.Option("--context", metavar="N", min=0, help="Tokens of a text read at once; 0: the model's.")
+        int, typer.Option("--context", metavar="N", min=0, help="Context length in tokens; 0: the model's.")
     ] = 0,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Rows of each task; 0 is all.")] = 0,
-    batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Rows read at a time.")] = 16,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=0, help="Maximum number of rows per task; 0 reads all.")
+    ] = 0,
+    batch_size: Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Rows per batch.")] = 16,
     json: options.Json = False,
 ) -> None:
-    """Measure a model: loss, perplexity and bits per byte of texts; accuracy at tasks.
+    """Evaluate a model: loss, perplexity and bits per byte on texts, accuracy on tasks.
 
-    A task's rows have question, choices and answer (multiple choice), or text whose last word is to be found, or prompt
-    and completion (cloze; the completion begins with the space before it).
+    The rows of a task have question, choices and answer (multiple choice), or a text whose last word is to be predicted,
+    or prompt and completion (cloze; the completion starts with the space before it).
 
     \b
     Example: llmcore eval --model run --data held-out.txt --task quiz.jsonl
@@ -50,7 +54,7 @@ def evaluate(
     found: dict[str, dict[str, float]] = {}
     for source in data or ():
         if is_shard_set(source) or is_token_file(source):
-            raise UsageError(f"expected text, got tokens in {source}: give the text that they were made of")
+            raise UsageError(f"expected text, got tokens in {source}: give the text that they were made from")
         documents = list(stream_documents([source], field))
         if not documents:
             raise UsageError(f"expected some text in {source}, got none")

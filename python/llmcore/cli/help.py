@@ -1,4 +1,4 @@
-"""What `--help` shows, without the Python types and ranges that typer adds."""
+"""How commands show their `--help`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _EMPTY = re.compile(r"  \\?\[\]$")
 
 
 class PlainHelp(TyperCommand):
-    """A command whose help is about what to type."""
+    """A command whose help is about what to type, without the Python types and ranges that typer adds."""
 
     def format_options(self, ctx, formatter):
         for title, kind in (("Arguments", "argument"), ("Options", "option")):

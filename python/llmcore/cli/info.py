@@ -1,4 +1,4 @@
-"""`llmcore info`: what a model is made of, and what this build can do."""
+"""`llmcore info`: what a model consists of, and what this build supports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from llmcore.generate import LanguageModel
     from llmcore.nn import Parameter
 
-# Of a parameter; blocks of 32 with a scale, and with a minimum beside 4 bits.
+# Bytes per parameter; int8 and int4 have blocks of 32 with a scale, and int4 a minimum too.
 _BYTES = {"float32": 4, "bfloat16": 2, "int8": 34 / 32, "int4": 20 / 32}
 
 
@@ -22,9 +22,9 @@ def info(
     model: options.Model = None,
     json: options.Json = False,
 ) -> None:
-    """Show a model's architecture, parameters, memory and tokenizer, and what this build can do.
+    """Show a model's architecture, parameters, memory and tokenizer, and what this build supports.
 
-    Without any model, the build alone.
+    Without a model, only the build is shown.
 
     \b
     Example: llmcore info smollm2-135m-instruct
@@ -42,7 +42,7 @@ def info(
         from llmcore import hub
 
         where = hub.resolve(where)
-    # A model can be looked at where LLMCORE_DEVICE cannot be had, which build["device"] says.
+    # A model can be shown even if the device in LLMCORE_DEVICE is missing; build["device"] says so.
     device = build["device"] if build["device"] in DEVICES else "cpu"
     described = None if where is None else describe(options.load_model(where, device), where)
     if json:
@@ -57,7 +57,7 @@ def info(
 
 
 def describe(lm: LanguageModel, where: Path) -> dict:
-    """What `info` shows, as data."""
+    """Return what `info` shows, as data."""
     from llmcore.models import RopeScaling
 
     parts: dict[str, int] = {}
@@ -93,7 +93,7 @@ def describe(lm: LanguageModel, where: Path) -> dict:
 
 
 def _stored_as(parameter: Parameter) -> str:
-    """The type of a parameter's values where they lie."""
+    """Return the type in which a parameter's values are stored."""
     from llmcore.models.weights import Stored
 
     source = parameter.source
@@ -104,13 +104,13 @@ def _stored_as(parameter: Parameter) -> str:
 
 
 def _uses(template: str) -> list[str]:
-    """What a chat template knows to handle, of what templates differ in."""
+    """Return the optional features that a chat template supports."""
     names = {"system": "'system'", "tools": "tools", "thinking": "enable_thinking", "dates": "strftime_now"}
     return [name for name, word in names.items() if word in template.replace('"', "'")]
 
 
 def _part(name: str) -> str:
-    """The part of a model that a parameter belongs to."""
+    """Return the part of a model that a parameter belongs to."""
     if name.startswith("blocks."):
         name = name.split(".", 2)[2]
         if "norm" in name:
@@ -129,7 +129,7 @@ def _print_model(out, d: dict) -> None:
         shown += f" and {len(special) - 12} more"
     names = {i: token for token, i in special.items()}
     around = [f"{side} a text {', '.join(names.get(i, str(i)) for i in tok[key])}"
-              for side, key in (("before", "begin"), ("behind", "end")) if tok[key]]  # fmt: skip
+              for side, key in (("before", "begin"), ("after", "end")) if tok[key]]  # fmt: skip
     template = d["chat_template"]
     rows = [
         ("architecture", f"{d['architecture']}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in sizes.items())),
@@ -145,7 +145,7 @@ def _print_model(out, d: dict) -> None:
         ("vocabulary", f"{d['config']['vocab_size']:,} tokens; the tokenizer's pattern is {tok['pattern']}"),
         ("special tokens", "; ".join([shown, *around])),
         ("ends with", ", ".join(f"{names.get(i, '?')} ({i})" for i in d["end_ids"]) or "no token"),
-        ("chat template", f"{template['characters']:,} characters; knows {', '.join(template['uses']) or 'messages only'}"
+        ("chat template", f"{template['characters']:,} characters; supports {', '.join(template['uses']) or 'messages only'}"
          if template else "none"),
     ]  # fmt: skip
     terminal.print_pairs(out, rows, d["directory"])

@@ -1,4 +1,4 @@
-"""`llmcore next`: what a model thinks comes next."""
+"""`llmcore next`: what a model expects to come next."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from llmcore import terminal
 from llmcore.cli import options
 from llmcore.cli.errors import UsageError
+from llmcore.cli.flags import sampling_flags
 from llmcore.cli.help import PlainHelp
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ManyTemperatures(PlainHelp):
-    """Lets one --temperature take several numbers."""
+    """A command in which one --temperature takes several numbers."""
 
     def parse_args(self, ctx, args):
         spread, taking = [], False
@@ -27,7 +28,7 @@ class ManyTemperatures(PlainHelp):
             if a == "--":
                 spread += args[i:]
                 break
-            # The first number belongs to the flag as it is; the numbers after it get a flag each.
+            # The first number belongs to the flag itself; each number after it gets a flag of its own.
             if taking and args[i - 1] != "--temperature" and _is_number(a):
                 spread.append("--temperature")
             elif not (taking and _is_number(a)):
@@ -36,29 +37,30 @@ class ManyTemperatures(PlainHelp):
         return super().parse_args(ctx, spread)
 
 
+@sampling_flags("top_k", "top_p", "min_p")
 def next_tokens(
     text: options.Text,
     model: options.Model = None,
-    k: Annotated[int, typer.Option("-k", metavar="N", min=1, help="How many tokens to show.")] = 10,
+    k: Annotated[int, typer.Option("-k", metavar="N", min=1, help="Number of tokens to show.")] = 10,
     temperature: Annotated[
         list[float] | None,
-        typer.Option("--temperature", metavar="T...", help="One number or several, side by side. [default: 1]"),
+        typer.Option(
+            "--temperature", metavar="T...", help="Sampling temperature; several are shown side by side. [default: 1]"
+        ),
     ] = None,
-    top_k: options.TopK = 0,
-    top_p: options.TopP = 1.0,
-    min_p: options.MinP = 0.0,
+    sampling: dict | None = None,
     quantize: options.Quantize = None,
     threads: options.Threads = None,
     words: Annotated[
-        bool, typer.Option("--words", help="Show whole words, also for one that is not finished, as a keyboard does.")
+        bool, typer.Option("--words", help="Show whole words, and complete an unfinished one, as a keyboard does.")
     ] = False,
-    trace: Annotated[bool, typer.Option("--trace", help="Show what each stage of sampling leaves.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Show what each stage of sampling keeps.")] = False,
     json: options.Json = False,
 ) -> None:
     """Show the most likely next tokens as bars.
 
-    Several temperatures show how that dial changes them: low ones make the favourite surer, high ones flatten. --trace
-    shows the stages of one temperature in the order in which they act.
+    Several temperatures show how that dial changes the probabilities: low ones sharpen them, high ones flatten them.
+    --trace shows the stages of sampling at one temperature, in the order in which they act.
 
     \b
     Example: llmcore next "This is a" --temperature 0.2 0.7 1.5
@@ -66,7 +68,8 @@ def next_tokens(
              llmcore next "I would like to sch" --words -k 3
     """
     prompt = options.read_text(text)
-    if words and (trace or temperature or top_k or top_p < 1 or min_p):
+    filters = sampling or {}
+    if words and (trace or temperature or filters != {"top_k": 0, "top_p": 1.0, "min_p": 0.0}):
         raise UsageError("expected --words without --trace, --temperature and filters")
     if trace and len(temperature or [1.0]) > 1:
         raise UsageError("expected one --temperature with --trace, got several")
@@ -75,13 +78,10 @@ def next_tokens(
         _show_words(prompt, lm.suggest(prompt, k), json)
         return
     if trace:
-        stages = lm.trace_filters(prompt, (temperature or [1.0])[0], top_k, top_p, min_p)
+        stages = lm.trace_filters(prompt, (temperature or [1.0])[0], **filters)
         _show_stages(lm, prompt, stages, k, json)
         return
-    columns = {
-        t: lm.next_tokens(prompt, k, temperature=t, top_k=top_k, top_p=top_p, min_p=min_p)
-        for t in dict.fromkeys(temperature or [1.0])
-    }
+    columns = {t: lm.next_tokens(prompt, k, temperature=t, **filters) for t in dict.fromkeys(temperature or [1.0])}
     if json:
         options.print_json(
             {

@@ -1,4 +1,4 @@
-"""What several commands share: which model, which text, data as JSON."""
+"""What several commands share: the flags for model, text and JSON, and what they mean."""
 
 from __future__ import annotations
 
@@ -21,38 +21,34 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="Model directory, .gguf file or pulled name; by default the one made or pulled last, else ./run.",
+        help="Model directory, .gguf file or pulled name; by default the last one trained or pulled, else ./run.",
     ),
 ]
 ModelArgument = Annotated[
     Path | None, typer.Argument(metavar="MODEL", help="Model directory, .gguf file or pulled name.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print data as JSON.")]
-TopK = Annotated[int, typer.Option("--top-k", metavar="N", help="Keep the N most likely tokens; 0 is off.")]
-TopP = Annotated[
-    float, typer.Option("--top-p", metavar="P", help="Keep the most likely tokens up to mass P; 1 is off.")
-]
-MinP = Annotated[float, typer.Option("--min-p", metavar="P", help="Keep tokens of at least P times the most likely's.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Field = Annotated[
-    str, typer.Option("--field", metavar="NAME", help="The field of JSONL, or column of parquet, that holds the text.")
+    str, typer.Option("--field", metavar="NAME", help="JSONL field or parquet column that holds the text.")
 ]
-Threads = Annotated[int | None, typer.Option("--threads", metavar="N", help="Threads; by default all.")]
+Threads = Annotated[int | None, typer.Option("--threads", metavar="N", help="Number of threads; by default all.")]
 Quantize = Annotated[
     str | None,
-    typer.Option("--quantize", metavar="TYPE", help="Keep matrices as int8 or int4 in memory; none: as float32."),
+    typer.Option("--quantize", metavar="TYPE", help="Quantize matrices in memory to int8 or int4; none keeps float32."),
 ]
-Text = Annotated[str, typer.Argument(metavar="TEXT", help="A text, or - for standard input.")]
+Text = Annotated[str, typer.Argument(metavar="TEXT", help="Text, or - for standard input.")]
 
 _POINTER = "last_model"
 
 
 def remember_model(directory: Path) -> None:
-    """Make this the model that commands take when none is named."""
+    """Make this the default model of the commands."""
     write_cache(cache_folder() / _POINTER, str(directory.resolve()).encode("utf-8", "surrogateescape"))
 
 
 def model_directory(given: Path | None) -> Path:
-    """The model to use: the one named, else the one made last, else ./run. UsageError if there is none."""
+    """Return the model to use: the one named, else the last one made, else ./run. Raises UsageError if there is none."""
     directory = given or last_model()
     if directory is None:
         raise UsageError("expected a model: name one with --model MODEL, or make one with `llmcore demo`")
@@ -60,14 +56,14 @@ def model_directory(given: Path | None) -> Path:
 
 
 def named(argument: Path | None, option: Path | None) -> Path | None:
-    """The model of a command that takes it as an argument and as --model. UsageError if both are given."""
+    """Return the model of a command that takes it as an argument or as --model. Raises UsageError if both are given."""
     if argument is not None and option is not None:
         raise UsageError("expected one model, got two")
     return argument or option
 
 
 def last_model() -> Path | None:
-    """The model made last, else ./run, else None."""
+    """Return the last model made, else ./run, else None."""
     try:
         last = Path((cache_folder() / _POINTER).read_bytes().decode("utf-8", "surrogateescape"))
     except OSError:
@@ -81,7 +77,7 @@ def last_model() -> Path | None:
 def load_model(
     given: Path | None, device: str | None = None, quantize: str | None = None, threads: int | None = None
 ) -> LanguageModel:
-    """The model to use, on as many threads from now on."""
+    """Load the model to use, and set the number of threads."""
     from llmcore.generate import load
     from llmcore.runtime import set_num_threads
 
@@ -91,7 +87,7 @@ def load_model(
 
 
 def read_text(text: str) -> str:
-    """The text itself, or standard input for `-`, in which bytes that are not UTF-8 become U+FFFD."""
+    """Return the text itself, or standard input for `-`, in which bytes that are not UTF-8 become U+FFFD."""
     if text != "-":
         return text
     return sys.stdin.buffer.read().decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""`llmcore plot`: runs in pictures."""
+"""`llmcore plot`: the curves of runs."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ def plot(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", metavar="FILE", help="The picture: .png, .svg or .pdf; with --words .gif. [curves.png]"
+            "--out", "-o", metavar="FILE", help="Output file: .png, .svg or .pdf; with --words .gif. [curves.png]"
         ),
     ] = None,
     words: Annotated[
-        bool, typer.Option("--words", help="How the words of `pretrain --watch` moved, as an animation of one run.")
+        bool, typer.Option("--words", help="Animate how the words of `pretrain --watch` moved in one run.")
     ] = False,
     smooth: Annotated[
-        int, typer.Option("--smooth", metavar="N", min=0, help="Updates that a point is the mean of; 0: a fiftieth.")
+        int,
+        typer.Option("--smooth", metavar="N", min=0, help="Average each point over N updates; 0: a fiftieth of all."),
     ] = 0,
 ) -> None:
-    """Draw loss, learning rate, gradient norm and throughput of one run or several.
+    """Plot the loss, learning rate, gradient norm and throughput of one or more runs.
 
     \b
     Example: llmcore plot run --out curves.svg

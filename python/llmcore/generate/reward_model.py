@@ -14,7 +14,7 @@ from llmcore._tensor import Tensor
 from llmcore.generate import save
 from llmcore.generate.chat.prompt import supervised_chat
 from llmcore.generate.language_model import LanguageModel
-from llmcore.generate.load import load, read_weights
+from llmcore.generate.loader import load, read_weights
 
 SCORE = "score.weight"  # as transformers' models for sequence classification name it
 _ROWS = 16  # answers that are scored at a time

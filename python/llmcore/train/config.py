@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llmcore import _device
+from llmcore._fields import checked, either, one_of, option
 from llmcore.losses.names import DPO_LOSSES, GRPO_LOSSES, REFERENCE_FREE_LOSSES
-from llmcore.train.fields import checked, either, one_of, option
 from llmcore.train.schedule import SCHEDULES
 
 OPTIMIZERS = ("adamw", "muon", "lion", "sgd")
@@ -34,7 +34,7 @@ class LoopConfig:
     warmup: int | None = option(
         None,
         "Updates of linear warm-up before the schedule; by default 50 for pretraining, 5 for training with rewards, else 10, "
-        "and never more than half of the run.",
+        "but at most half of the run.",
     )
     schedule: str = option("cosine", f"Learning-rate schedule: {either(SCHEDULES)} (warm-up, stable, decay).")
     decay: float = option(0.2, "Fraction of all updates in which wsd decays, at the end of the run.")

@@ -1,4 +1,4 @@
-"""The sampling parameters of a request, checked once."""
+"""What a request may ask of the sampler, checked once; the command line takes its flags and their help from here."""
 
 from __future__ import annotations
 
@@ -9,39 +9,52 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmcore._fields import option
+
 
 @dataclass(frozen=True)
 class SamplingParams:
     """How one request samples its tokens; `llmcore.ops.sample` states the order and the exact meaning of the filters.
 
-    max_tokens: how many to generate at most (fewer if the context ends).
-    temperature: 0 takes the most likely token. top_k: 0 is off. top_p: 1 is off. min_p: 0 is off.
-    repetition_penalty: 1 is off; presence_penalty and frequency_penalty: 0 is off; logit_bias: {token id: added to its logit}.
-    seed: an integer; None draws one from the operating system.
-    stop: texts that end the completion and are not part of it; stop_ids: the same for tokens. ignore_eos: continue past the
-    end-of-text token. min_tokens: neither that token nor stop_ids are drawn before so many tokens.
-    typical_p: 1 is off. no_repeat_ngram: n forbids repeating any sequence of n tokens, those of the prompt included; 0 is
-    off. banned: tokens that are never drawn. forced: tokens that the completion begins with.
-    logprobs: keep the log-probability of every token; top_logprobs: also those of so many likeliest tokens;
-    prompt_logprobs: also those of the prompt's tokens.
+    None as seed draws one from the operating system. stop texts and the tokens of stop_ids end the completion and are not
+    part of it; before min_tokens, neither the end-of-text token nor one of stop_ids is drawn. ignore_eos continues past the
+    end-of-text token. no_repeat_ngram counts the prompt too. banned tokens are never drawn; forced ones begin the
+    completion. logprobs keeps the log-probability of every token, top_logprobs those of that many most likely ones too,
+    prompt_logprobs those of the prompt's tokens.
     """
 
-    max_tokens: int = 128
-    temperature: float = 0.8
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    seed: int | None = None
-    stop: Sequence[str] = ()
+    max_tokens: int = option(128, "Maximum number of tokens to write; fewer if the context ends.")
+    temperature: float = option(
+        0.8, "Sampling temperature: 0 always takes the most likely token, higher values vary more.", metavar="T"
+    )
+    top_k: int = option(0, "Keep the N most likely tokens; 0 disables it.")
+    top_p: float = option(
+        1.0, "Keep the most likely tokens up to a total probability of P; 1 disables it.", metavar="P"
+    )
+    min_p: float = option(
+        0.0, "Keep the tokens at least P times as likely as the most likely one; 0 disables it.", metavar="P"
+    )
+    seed: int | None = option(None, "Random seed: the same seed gives the same text.")
+    stop: Sequence[str] = option((), "Stop before this text.")
     ignore_eos: bool = False
     logprobs: bool = False
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    logit_bias: Mapping[int, float] | None = None
-    typical_p: float = 1.0
-    no_repeat_ngram: int = 0
-    min_tokens: int = 0
+    repetition_penalty: float = option(
+        1.0, "Above 1, tokens that occurred before, in the prompt too, become less likely; 1 disables it.", metavar="R"
+    )
+    presence_penalty: float = option(
+        0.0, "Subtract P from the logit of every token written before; 0 disables it.", metavar="P"
+    )
+    frequency_penalty: float = option(
+        0.0, "Subtract F from a token's logit for each time it was written before; 0 disables it.", metavar="F"
+    )
+    logit_bias: Mapping[int, float] | None = option(
+        None, "Add BIAS to the logit of token ID; -inf bans it.", metavar="ID=BIAS"
+    )
+    typical_p: float = option(
+        1.0, "Keep the most typical tokens up to a total probability of P; 1 disables it.", metavar="P"
+    )
+    no_repeat_ngram: int = option(0, "Never write the same N tokens in a row twice; 0 disables it.")
+    min_tokens: int = option(0, "Minimum number of tokens to write.")
     stop_ids: Sequence[int] = ()
     banned: Sequence[int] = ()
     forced: Sequence[int] = ()

@@ -6,9 +6,10 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import field
+from typing import Any
 
 
-def option(default, help: str, **metadata):
+def option(default, help: str, **metadata) -> Any:
     """Declare a field with the sentence that `--help` shows."""
     metadata["help"] = help
     if isinstance(default, list):
