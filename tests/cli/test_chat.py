@@ -47,7 +47,7 @@ def test_conversations_are_saved(run, chat_dir, monkeypatch, tmp_path):
     said = json.loads((tmp_path / "said.json").read_text())
     assert [m["role"] for m in said] == ["user", "assistant"]
     assert (said[0]["content"], out.startswith(said[1]["content"])) == ("The", True)
-    assert "/save needs the name of a file" in out
+    assert "/save needs a file name" in out
     assert f"{tmp_path} cannot be written: " in out
 
 
@@ -71,7 +71,7 @@ def test_an_answer_that_is_cut_is_said_on_a_terminal(run, chat_dir, monkeypatch)
     assert code == 0
     assert "cut" not in out
     first, rate = err.splitlines()
-    assert first == "(cut at --max-tokens 3)"
+    assert first == "(cut off at --max-tokens 3)"
     assert rate.startswith("3 tokens, ")
     lm = load(chat_dir)
     end = lm.chat([{"role": "user", "content": "The"}], max_tokens=3, temperature=0).tokens[2]
