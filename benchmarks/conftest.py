@@ -3,13 +3,15 @@
     python -m pytest benchmarks/ops -k norm --benchmark-json=norm.json     # then --benchmark-compare=norm.json
     python -m pytest benchmarks --benchmark-disable -q                     # each once, small, not timed
 
-A file `bench_*.py` has workloads(), and a test that takes `entry`. Comparing entries this way is convenient; the published
-ratios come from paired turns (`benchmarks/run.py`).
+A file `bench_*.py` has workloads(), and a test that takes `entry`. The published ratios come from paired turns
+(`benchmarks/run.py`). Files `test_*.py` run whole programs once, with little work.
 """
 
 from __future__ import annotations
 
 import gc
+import json
+import subprocess
 
 import pytest
 
@@ -17,7 +19,10 @@ import llmcore
 from benchmarks.harness.compare import use_threads
 from benchmarks.harness.environment import versions
 from benchmarks.harness.peers import missing, torch
+from benchmarks.harness.process import ROOT, command
 from benchmarks.harness.workload import Sides, Unavailable, Workload
+from llmcore.data.python_qa import python_qa
+from support.chat_models import save_chat_model
 
 ROUNDS = 5  # of work that is prepared for every call
 
@@ -103,3 +108,25 @@ def entry(request, kept, benchmark):
     sides = kept.of(workload)
     benchmark.extra_info |= {"flops": sides.flops, "traffic": sides.traffic}
     return Entry(benchmark, library, sides)
+
+
+# ---- whole programs ----
+
+
+@pytest.fixture(scope="session")
+def chat_model(tmp_path_factory):
+    """A folder with a small model that has learned nothing, in place of those that are pulled or made by the demo."""
+    texts = [f"{row['prompt']} {row['completion']}" for row in python_qa()[:300]]
+    return save_chat_model(tmp_path_factory.mktemp("model") / "sft", texts, 1000, kv_heads=2, context=512)
+
+
+@pytest.fixture
+def smoke(tmp_path):
+    """Run a program once, with little work; returns the result that it wrote."""
+
+    def run(module: str, *arguments: object) -> dict:
+        path = tmp_path / "result.json"
+        subprocess.run([*command(module, "--smoke", *arguments), "--json", str(path)], check=True, cwd=ROOT)
+        return json.loads(path.read_text())
+
+    return run

@@ -13,11 +13,10 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-from benchmarks.training.train_gpt import roofline
+from benchmarks.harness.floors import PEAK, floor_seconds, roofline
 
 ROOT = Path(__file__).parents[2]
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
-PEAK = {"float32": "fp32_gflops", "bfloat16": "bf16_gflops", "int8": "bf16_gflops"}  # by bench_quantized's count
 RATES = (*dict.fromkeys(PEAK.values()), "read_gb_s")
 
 
@@ -213,14 +212,6 @@ def sorted_others(found: dict, most: int) -> list[int]:
 
 def ratio(row: dict) -> str:
     return f"**{row['ratio']:.2f}x**" if row["ratio"] else ""
-
-
-def floor_seconds(row: dict, machine: dict) -> float:
-    """The time that arithmetic or memory takes at least, whichever is longer; 0 where neither is stated. What fits the
-    last cache need not come from memory."""
-    arithmetic = row["flops"] / (1e9 * machine[PEAK[row["dtype"]]]["all"]) if row["flops"] else 0.0
-    memory = row["traffic"] / (1e9 * machine["read_gb_s"]["all"]) if row["traffic"] > machine["cache_bytes"] else 0.0
-    return max(arithmetic, memory)
 
 
 def duration(seconds: float) -> str:

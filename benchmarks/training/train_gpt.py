@@ -1,4 +1,4 @@
-"""Train the same GPT in llmcore and in torch: tokens a second, peak memory, and that both learn the same.
+"""Train the same GPT in llmcore and in torch: tokens per second, peak memory, and that both learn the same.
 
     python -m benchmarks.training.train_gpt --json benchmarks/results/train.local.json
 
@@ -22,8 +22,11 @@ from pathlib import Path
 import numpy as np
 
 import llmcore
+from benchmarks.harness import results as result_files
 from benchmarks.harness.compare import PAUSE, use_threads
 from benchmarks.harness.environment import environment, peer_version
+from benchmarks.harness.floors import roofline
+from benchmarks.harness.process import ROOT, command, memory
 from benchmarks.training import gpt
 from llmcore import data, models
 
@@ -61,10 +64,11 @@ RUNS = (
     Run("4x128", 4, 128, 4, 256, 64, 12, both(*LIBRARIES), steps=40, turns=8),
     Run("6x384, bytes", 6, 384, 6, 256, 256, 16, HALF, steps=5, turns=6),
     Run("6x384", 6, 384, 6, 4096, 256, 16, HALF, steps=5, turns=6),
-    # eager torch is behind compiled torch here, and minutes slower
+    # eager torch is slower than compiled torch here, by minutes
     Run("GPT-2 124M", 12, 768, 12, 50257, 256, 4, both("llmcore", "torch compiled"), steps=1, turns=5),
     Run("GPT-2 124M, long", 12, 768, 12, 50257, 1024, 2, both("llmcore", "torch compiled"), steps=1, turns=4),
 )
+SMOKE = Run("smoke", 1, 32, 2, 256, 16, 2, both("llmcore", "torch"), steps=2, turns=1)
 
 
 def main() -> None:
@@ -72,22 +76,21 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help=f"runs: {', '.join(repr(r.name) for r in RUNS)}")
     parser.add_argument("--libraries", nargs="+", default=LIBRARIES)
     parser.add_argument("--threads", type=int, default=llmcore.num_threads())
+    parser.add_argument("--smoke", action="store_true", help="a tiny model, to see that everything works")
     parser.add_argument("--json", type=Path, help="where to write the result")
     parser.add_argument("--worker", nargs=3, metavar=("LIBRARY", "DTYPE", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         return work(*args.worker, args.threads)
     result = {"kind": "train", "environment": environment(args.threads), "runs": []}
-    for run in RUNS:
+    for run in (SMOKE,) if args.smoke else RUNS:
         if args.only and run.name not in args.only:
             continue
         sides = [s for s in run.sides if s[0] in args.libraries and (s[0] == "llmcore" or peer_version("torch"))]
         with tempfile.TemporaryDirectory() as folder:
             result["runs"].append(compare(run, sides, args.threads, Path(folder)))
         summarise(result["runs"][-1], result["environment"]["machine"])
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    result_files.write(args.json, result)
 
 
 def compare(run: Run, sides: list[tuple[str, str]], threads: int, folder: Path) -> dict:
@@ -128,17 +131,6 @@ def summarise(result: dict, machine: dict) -> None:
         )
 
 
-def roofline(result: dict, row: dict, machine: dict) -> float:
-    """The least time of an update over the time it took: its flops at the measured peak, then AdamW's 28 bytes a
-    parameter (reads p, g, m, v; writes p, m, v) at the measured bandwidth."""
-    peak = 1e9 * machine[{"float32": "fp32_gflops", "bfloat16": "bf16_gflops"}[row["dtype"]]]["all"]
-    tokens = result["batch"] * result["context"]
-    least = tokens * result["flops_per_token"] / peak
-    if 28 * result["parameters"] > machine["cache_bytes"]:
-        least += 28 * result["parameters"] / (1e9 * machine["read_gb_s"]["all"])
-    return least * row["tokens_per_second"] / tokens
-
-
 def prepare(run: Run, folder: Path) -> dict:
     """Write the first weights and the tokens of the built-in corpus; bytes themselves where the vocabulary is 256, and
     random ids where training a tokenizer of that size would need more text."""
@@ -174,10 +166,11 @@ class Worker:
     def __init__(self, library: str, dtype: str, folder: Path, threads: int):
         self.library = library
         self.process = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, "--threads", str(threads), "--worker", library, dtype, str(folder)],
+            command(__spec__.name, "--threads", threads, "--worker", library, dtype, folder),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            cwd=ROOT,
         )
 
     def turn(self, steps: int) -> dict:
@@ -218,14 +211,6 @@ def work(library: str, dtype: str, folder: str, threads: int) -> None:
         seconds = time.perf_counter() - began
         answer = {"seconds": seconds, "losses": losses, "peak_bytes": memory("VmHWM"), "bytes_before": before}
         print(json.dumps(answer), flush=True)
-
-
-def memory(field: str) -> int:
-    """VmRSS or VmHWM (its peak) of this process in bytes. ru_maxrss would start with the parent's."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"no {field} in /proc/self/status")
 
 
 if __name__ == "__main__":
