@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import field
 from typing import Any
 
+from llmcore.errors import ArgumentTypeError, Error
+
 
 def option(default, help: str, **metadata) -> Any:
     """Declare a field with the sentence that `--help` shows."""
@@ -25,7 +27,7 @@ def either(names: Sequence[str]) -> str:
 def one_of(name: str, value: str, known: Sequence[str]) -> None:
     """Raise ValueError unless a field has one of the known values."""
     if value not in known:
-        raise ValueError(f"[config] expected {name} {either(known)}, got {value!r:.100}")
+        raise Error("config", expected=f"{name} {either(known)}", got=f"{value!r:.100}")
 
 
 def checked(name: str, value, annotation: str):
@@ -54,4 +56,4 @@ def checked(name: str, value, annotation: str):
     wanted = " or ".join(sorted(kinds - {"None"}))
     # Only what is certainly short: a few lines of YAML can mean a list of billions.
     got = repr(value)[:100] if isinstance(value, (str, int, float)) else type(value).__name__
-    raise TypeError(f"[config] expected {name} of type {wanted}, got {got}")
+    raise ArgumentTypeError("config", expected=f"{name} of type {wanted}", got=got)

@@ -10,6 +10,7 @@ import typer
 
 from llmcore import terminal
 from llmcore.cli import options
+from llmcore.errors import Error
 
 # The fraction of the time for each stage; the rest is for measuring and showing.
 SHARES = {"pretrain": 0.5, "sft": 0.17, "dpo": 0.09, "grpo": 0.09}
@@ -40,7 +41,7 @@ def demo(
     if quick:
         minutes = min(minutes, 0.8)
     if minutes <= 0:
-        raise ValueError(f"[demo] expected minutes > 0, got {minutes:g}")
+        raise Error("demo", expected="minutes > 0", got=f"{minutes:g}")
     from llmcore import data, runtime
     from llmcore.demo import base, page
     from llmcore.demo.second_half import SecondHalf

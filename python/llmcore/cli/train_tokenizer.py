@@ -11,6 +11,7 @@ import typer
 
 from llmcore import terminal
 from llmcore.cli import options
+from llmcore.errors import ExistingFileError
 
 if TYPE_CHECKING:
     from llmcore.data import Corpus
@@ -64,7 +65,7 @@ def train_tokenizer(
 
     path = out if out.suffix == ".json" else out / "tokenizer.json"
     if path.exists() and not overwrite:
-        raise FileExistsError(f"[train-tokenizer] {path} is already there: give another --out, or --overwrite")
+        raise ExistingFileError("train-tokenizer", f"{path} is already there: give another --out, or --overwrite")
     if threads is not None:
         runtime.set_num_threads(threads)
     sources, specials = data or ["python-docs"], special_token or ["<|endoftext|>"]

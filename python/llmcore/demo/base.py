@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmcore import terminal
+from llmcore.errors import ExistingFileError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +65,7 @@ def settings(out: Path, minutes: float, seed: int, threads: int | None) -> Pretr
 def check_out(out: Path) -> None:
     """Raise FileExistsError unless the directory is empty, absent or a demo's own, which is replaced without asking."""
     if out.exists() and not (out / "demo").is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"[demo] {out} exists and was not made by the demo: choose another --out")
+        raise ExistingFileError("demo", f"{out} exists and was not made by the demo: choose another --out")
 
 
 def heading(console: Console, number: int, title: str, explanation: str) -> None:

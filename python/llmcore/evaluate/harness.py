@@ -15,6 +15,7 @@ try:
 except ImportError as error:
     raise ImportError("[eval] the harness needs lm-eval: pip install 'llmcore[eval]'") from error
 
+from llmcore.errors import Error
 from llmcore.evaluate.likelihood import likelihoods
 from llmcore.generate import LanguageModel
 
@@ -30,7 +31,7 @@ class HarnessLM(TemplateLM):
     def eot_token_id(self) -> int:
         ends = self.lm.end_ids
         if not ends:
-            raise ValueError("[eval] expected a model with an end-of-text token, got one without")
+            raise Error("eval", expected="a model with an end-of-text token", got="one without")
         return ends[0]
 
     @property

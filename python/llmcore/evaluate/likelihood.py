@@ -9,6 +9,7 @@ import numpy as np
 
 from llmcore import autograd, ops
 from llmcore.data.evaluation import IGNORED
+from llmcore.errors import Error
 from llmcore.models import CausalLM
 
 _ROWS = 512  # hidden states whose logits exist at a time
@@ -52,11 +53,9 @@ def likelihoods(
     room = model.config.context + 1
     for number, (context, continuation) in enumerate(pairs):
         if not len(context) or not len(continuation):
-            raise ValueError(f"[likelihood] expected tokens in context and continuation of pair {number}, got none")
+            raise Error("likelihood", expected=f"tokens in context and continuation of pair {number}", got="none")
         if len(continuation) >= room:
-            raise ValueError(
-                f"[likelihood] expected a continuation of at most {room - 1} tokens, got {len(continuation)}"
-            )
+            raise Error("likelihood", expected=f"a continuation of at most {room - 1} tokens", got=len(continuation))
     order = sorted(range(len(pairs)), key=lambda i: -len(pairs[i][0]) - len(pairs[i][1]))
     found: list[Likelihood | None] = [None] * len(pairs)
     for first in range(0, len(order), batch_size):

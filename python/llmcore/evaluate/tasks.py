@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from llmcore.data.rows import Row, missing_fields
+from llmcore.errors import Error
 from llmcore.evaluate.likelihood import Likelihood, likelihoods
 from llmcore.generate import LanguageModel
 
@@ -49,16 +50,21 @@ def evaluate_task(
             for r, i in zip(rows, items, strict=True)
             if (len(i.continuations) > 1) != (len(items[0].continuations) > 1)
         )
-        raise ValueError(
-            f"[eval] {other.where}: expected rows of one kind, got both multiple choice and cloze: put them in two files"
+        raise Error(
+            "eval",
+            other.where,
+            expected="rows of one kind",
+            got="both multiple choice and cloze: put them in two files",
         )
     pairs = []
     for row, item in zip(rows, items, strict=True):
         for continuation in _continuations(lm, item):
             if len(continuation) > lm.config.context:
-                raise ValueError(
-                    f"[eval] {row.where}: expected answers of at most {lm.config.context} tokens, the model's context, got "
-                    f"{len(continuation)}"
+                raise Error(
+                    "eval",
+                    row.where,
+                    expected=f"answers of at most {lm.config.context} tokens, the model's context",
+                    got=len(continuation),
                 )
             pairs.append((lm.prompt_ids(item.context), continuation))
     found = likelihoods(lm.model, pairs, batch_size, progress)
@@ -85,7 +91,7 @@ def _item(row: Row) -> _Item:
             answer = labels.index(answer)
     if isinstance(question, str) and isinstance(choices, list):
         if len(choices) < 2 or not all(isinstance(c, str) and c.strip() for c in choices):
-            raise ValueError(f"[eval] {row.where}: expected at least two choices that are texts, got {choices!a:.100}")
+            raise Error("eval", row.where, expected="at least two choices that are texts", got=f"{choices!a:.100}")
         _check_text(row, question, *choices)
         return _Item(question, [c if c[0].isspace() else f" {c}" for c in choices], _right_choice(answer, choices, row))
     if isinstance(fields.get("prompt"), str) and isinstance(fields.get("completion"), str) and fields["completion"]:
@@ -97,9 +103,9 @@ def _item(row: Row) -> _Item:
         before = text.removesuffix(text.split()[-1]).rstrip()
         return _Item(before, [text.removeprefix(before)], 0)
     if isinstance(fields.get("text"), str):
-        raise ValueError(f"[eval] {row.where}: expected a text of at least two words, got {fields['text']!a:.80}")
+        raise Error("eval", row.where, expected="a text of at least two words", got=f"{fields['text']!a:.80}")
     error = missing_fields("question, choices and answer; prompt and completion; or text", fields)
-    raise ValueError(f"[eval] {row.where}: {error}")
+    raise Error("eval", f"{row.where}: {error}")
 
 
 def _check_text(row: Row, *texts: str) -> None:
@@ -107,7 +113,7 @@ def _check_text(row: Row, *texts: str) -> None:
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise ValueError(f"[eval] {row.where}: expected text, got half a surrogate pair in {text!a:.60}") from None
+            raise Error("eval", row.where, expected="text", got=f"half a surrogate pair in {text!a:.60}") from None
 
 
 def _first(fields: Mapping[str, Any], names: Sequence[str]) -> Any:
@@ -123,9 +129,11 @@ def _right_choice(answer: Any, choices: list[str], row: Row) -> int:
     elif isinstance(answer, str) and answer.strip().isdecimal():
         answer = int(answer)
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
-        raise ValueError(
-            f"[eval] {row.where}: expected answer a number from 0 to {len(choices) - 1}, a letter, or one of the choices, got "
-            f"{str(answer)[:80]!r}"
+        raise Error(
+            "eval",
+            row.where,
+            expected=f"answer a number from 0 to {len(choices) - 1}, a letter, or one of the choices",
+            got=f"{str(answer)[:80]!r}",
         )
     return answer
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from llmcore import autograd, data
+from llmcore.errors import Error
 from llmcore.generate import LanguageModel
 
 
@@ -23,7 +24,7 @@ def evaluate_texts(
     "tokens", "bytes"}. If the tokenizer has no end of text, the first token is not predicted, and its bytes are left out.
     progress: called with how many tokens are done, of how many."""
     if context is not None and context > lm.config.context:
-        raise ValueError(f"[eval] expected a context of at most {lm.config.context} (the model's), got {context}")
+        raise Error("eval", expected=f"a context of at most {lm.config.context} (the model's)", got=context)
     tokenizer = lm.tokenizer
     T = min(lm.config.context, context or 1024)
     ids = data.encode_documents(documents, tokenizer)

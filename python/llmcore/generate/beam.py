@@ -9,6 +9,7 @@ import numpy as np
 
 from llmcore import _core, autograd
 from llmcore._sequences import largest
+from llmcore.errors import Error
 from llmcore.generate.engine.params import SamplingParams
 from llmcore.generate.text import Completion, TextStream
 from llmcore.generate.text_model import TextModel
@@ -38,7 +39,7 @@ def search(
     stop_ids, ignore_eos and logprobs matter; nothing is drawn. Beams share the blocks of their common prefix."""
     context = lm.config.context
     if not 0 < len(prompt) < context:
-        raise ValueError(f"[generate] expected a prompt of 1 to {context - 1} tokens, got {len(prompt)}")
+        raise Error("generate", expected=f"a prompt of 1 to {context - 1} tokens", got=len(prompt))
     room = min(params.max_tokens, context - len(prompt))
     ends = {*(() if params.ignore_eos else lm.end_ids), *params.stop_ids}
     blocks = blocks_for(len(prompt) + room)

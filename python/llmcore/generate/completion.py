@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmcore.errors import Error
 from llmcore.generate import beam
 from llmcore.generate.engine.constrain import Grammar
 from llmcore.generate.engine.params import SamplingParams
@@ -40,11 +41,11 @@ class GenerateOptions:
         for name in ("n", "beams", *(("best_of",) if self.best_of is not None else ())):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
-                raise ValueError(f"[generate] expected {name} an integer of 1 to {MOST}, got {value!r}")
+                raise Error("generate", expected=f"{name} an integer of 1 to {MOST}", got=repr(value))
         if self.best_of is not None and self.best_of < self.n:
-            raise ValueError(f"[generate] expected best_of of at least n = {self.n}, got {self.best_of}")
+            raise Error("generate", expected=f"best_of of at least n = {self.n}", got=self.best_of)
         if self.beams > 1 and (self.best_of is not None or self.n > self.beams):
-            raise ValueError(f"[generate] expected n of at most beams = {self.beams} and no best_of, got n = {self.n}")
+            raise Error("generate", expected=f"n of at most beams = {self.beams} and no best_of", got=f"n = {self.n}")
 
     @property
     def samples(self) -> int:
@@ -84,7 +85,7 @@ def generate(
 def stream(lm: TextModel, prompt: Prompt, params: SamplingParams, options: GenerateOptions) -> Iterator[str]:
     """Yield one completion, piece by piece."""
     if options.samples > 1 or options.beams > 1:
-        raise ValueError("[generate] expected one completion to stream, got several or beams")
+        raise Error("generate", expected="one completion to stream", got="several or beams")
     request, sink = _request(lm, lm.prompt_ids(prompt), params, options, _grammar(lm, options))
     lm.engine.submit(request)
 
@@ -141,10 +142,11 @@ def _proposer(lm: TextModel, options: GenerateOptions) -> Proposer | None:
     if options.draft == "lookup":
         return PromptLookup(**counts)
     if isinstance(options.draft, str):
-        raise ValueError(f"[generate] expected draft 'lookup' or a model, got {options.draft!r}")
+        raise Error("generate", expected="draft 'lookup' or a model", got=repr(options.draft))
     if options.draft.config.vocab_size != lm.config.vocab_size:
-        raise ValueError(
-            f"[generate] expected a draft model of the same vocabulary ({lm.config.vocab_size} tokens), got one of "
-            f"{options.draft.config.vocab_size}"
+        raise Error(
+            "generate",
+            expected=f"a draft model of the same vocabulary ({lm.config.vocab_size} tokens)",
+            got=f"one of {options.draft.config.vocab_size}",
         )
     return Draft(options.draft.model, **counts)

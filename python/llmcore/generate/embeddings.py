@@ -8,6 +8,7 @@ import numpy as np
 
 from llmcore import autograd, ops
 from llmcore._sequences import largest
+from llmcore.errors import ArgumentTypeError, Error
 from llmcore.generate.text_model import TextModel
 
 _ROWS = 8192  # rows of the token embedding at a time
@@ -16,14 +17,14 @@ _ROWS = 8192  # rows of the token embedding at a time
 def embed(lm: TextModel, texts: Sequence[str], pooling: str, normalize: bool) -> np.ndarray:
     """See `LanguageModel.embed`. Texts are computed one by one, so a vector never depends on the others."""
     if pooling not in ("mean", "last"):
-        raise ValueError(f"[embed] expected pooling 'mean' or 'last', got {pooling!r}")
+        raise Error("embed", expected="pooling 'mean' or 'last'", got=repr(pooling))
     out = np.empty((len(texts), lm.config.width), np.float32)
     for row, text in zip(out, texts, strict=True):
         if not isinstance(text, str):
-            raise TypeError(f"[embed] expected texts, got {text!r:.100}")
+            raise ArgumentTypeError("embed", expected="texts", got=f"{text!r:.100}")
         ids = lm.prompt_ids(text)
         if len(ids) > lm.config.context:
-            raise ValueError(f"[embed] expected a text of at most {lm.config.context} tokens, got {len(ids)}")
+            raise Error("embed", expected=f"a text of at most {lm.config.context} tokens", got=len(ids))
         with autograd.no_grad():
             hidden = lm.model.hidden(np.asarray([ids])).numpy()[0].astype(np.float64)
         vector = hidden[-1] if pooling == "last" else hidden.mean(axis=0)
@@ -34,9 +35,9 @@ def embed(lm: TextModel, texts: Sequence[str], pooling: str, normalize: bool) ->
 def nearest(lm: TextModel, word: str, k: int) -> list[tuple[str, int, float]]:
     """See `LanguageModel.nearest`."""
     if k < 1:
-        raise ValueError(f"[nearest] expected k >= 1, got {k}")
+        raise Error("nearest", expected="k >= 1", got=k)
     if not word.strip():
-        raise ValueError("[nearest] expected a word, got none")
+        raise Error("nearest", expected="a word", got="none")
     own = {tuple(lm.tokenizer.encode_ordinary(form)) for form in (word, f" {word}")}
     # Inside a text, a word comes with the space before it, and most words are one token in that form.
     ids = min(own, key=lambda i: (len(i), i != tuple(lm.tokenizer.encode_ordinary(f" {word}"))))

@@ -14,6 +14,7 @@ import numpy as np
 from llmcore import autograd, models, ops
 from llmcore._sequences import largest
 from llmcore._tensor import Tensor
+from llmcore.errors import ArgumentTypeError, Error
 from llmcore.generate import completion
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.generate.embeddings import embed, nearest
@@ -94,9 +95,9 @@ class LanguageModel(TextModel):
         next one after a space: whole words of one or several tokens. The cache is kept from call to call, so that a
         keystroke takes a few milliseconds."""
         if not isinstance(text, str):
-            raise TypeError(f"[suggest] expected a text, got {text!r:.100}")
+            raise ArgumentTypeError("suggest", expected="a text", got=f"{text!r:.100}")
         if n < 1:
-            raise ValueError(f"[suggest] expected n >= 1, got {n}")
+            raise Error("suggest", expected="n >= 1", got=n)
         with self._suggesting:
             if self._suggester is None:
                 self._suggester = Suggester(self)
@@ -118,7 +119,7 @@ class LanguageModel(TextModel):
         Temperature 0 gives the most likely token probability 1. Tokens that the filters remove are left out.
         """
         if k < 1:
-            raise ValueError(f"[next_tokens] expected k >= 1, got {k}")
+            raise Error("next_tokens", expected="k >= 1", got=k)
         SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         with autograd.no_grad():
             logits = self.model(np.asarray([self.prompt_ids(prompt)]), last_only=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from llmcore import _device, hub, models
 from llmcore._files import read_json
-from llmcore.errors import Error
+from llmcore.errors import Error, MissingFileError
 from llmcore.formats import safetensors
 from llmcore.formats.gguf import GGUFFile, load_gguf
 from llmcore.generate.chat.prompt import read_chat_template
@@ -40,9 +40,9 @@ def load(
     available.
     """
     if dtype not in (None, "float32", "bfloat16"):
-        raise ValueError(f"[load] expected dtype 'float32' or 'bfloat16', got {dtype!r}")
+        raise Error("load", expected="dtype 'float32' or 'bfloat16'", got=repr(dtype))
     if quantize not in (None, "none", "int8", "int4"):
-        raise ValueError(f"[load] expected quantize None, 'none', 'int8' or 'int4', got {quantize!r}")
+        raise Error("load", expected="quantize None, 'none', 'int8' or 'int4'", got=repr(quantize))
     with _device.on(device):
         return _load(hub.resolve(path), dtype, quantize)
 
@@ -71,16 +71,16 @@ def _load(path: Path, dtype: str | None, quantize: str | None) -> LanguageModel:
 
 def _with_base(folder: Path, dtype: str | None, quantize: str | None) -> LanguageModel:
     """Load an adapter and the base model that it names."""
-    where = f"[load] {folder / adapters.CONFIG}: base_model_name_or_path"
+    field = f"{folder / adapters.CONFIG}: base_model_name_or_path"
     name = adapters.read_config(folder).get("base_model_name_or_path")
     if not isinstance(name, str) or not name.isprintable():
-        raise ValueError(f"{where}: expected the name of a model, got {name!r:.100}")
+        raise Error("load", field, expected="the name of a model", got=f"{name!r:.100}")
     try:
         base = hub.resolve(name)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{where}: {error}") from None
+        raise MissingFileError("load", f"{field}: {error}") from None
     if _is_adapter(base):
-        raise ValueError(f"{where}: expected a whole model, got an adapter, {name}")
+        raise Error("load", field, expected="a whole model", got=f"an adapter, {name}")
     lm = _load(base, dtype, quantize).with_adapter(folder)
     lm.chat_template = read_chat_template(folder) or lm.chat_template
     return lm
@@ -94,12 +94,12 @@ def _from_folder(folder: Path, dtype: str) -> LanguageModel:
     config = _read_object(folder / "config.json")
     kind = config.get("model_type")
     if not isinstance(kind, str):
-        raise ValueError(f"[load] {folder / 'config.json'}: expected an object with a model_type")
+        raise Error("load", folder / "config.json", expected="an object with a model_type")
     if kind not in models.ARCHITECTURES:
         known = ", ".join(models.ARCHITECTURES)
-        raise ValueError(f"[load] {folder / 'config.json'}: expected model_type one of {known}, got {kind!r}")
+        raise Error("load", folder / "config.json", expected=f"model_type one of {known}", got=repr(kind))
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-        raise FileNotFoundError(f"[load] expected {folder / 'tokenizer.json'}, which is not there")
+        raise MissingFileError("load", expected=f"{folder / 'tokenizer.json'}, which is not there")
     model = models.ARCHITECTURES[kind].from_hf(config, read_weights(folder), dtype)
     template = read_chat_template(folder)
     # transformers prefers generation_config.json, if it exists.
@@ -115,24 +115,22 @@ def read_weights(folder: Path) -> Mapping[str, np.ndarray]:
     if single.is_file():
         return safetensors.load_file(single)[0]
     if not index.is_file():
-        raise FileNotFoundError(f"[load] expected {single}, which is not there")
+        raise MissingFileError("load", expected=f"{single}, which is not there")
     names = _read_object(index).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(part, str) for part in names.values()):
-        raise ValueError(f"[load] {index}: expected weight_map an object of file names")
+        raise Error("load", index, expected="weight_map an object of file names")
     parts: dict[str, dict[str, np.ndarray]] = {}
     for part in sorted(set(names.values())):
         # Nothing outside the folder may be read.
         if Path(part).name != part or not part.isprintable() or not part.endswith(".safetensors"):
-            raise ValueError(
-                f"[load] {index}: expected weight_map of .safetensors files in the folder, got {part!r:.100}"
-            )
+            raise Error("load", index, expected="weight_map of .safetensors files in the folder", got=f"{part!r:.100}")
         if not (folder / part).is_file():
-            raise FileNotFoundError(f"[load] expected {folder / part}, which is not there")
+            raise MissingFileError("load", expected=f"{folder / part}, which is not there")
         parts[part] = safetensors.load_file(folder / part)[0]
     tensors = {}
     for name, part in names.items():
         if name not in parts[part]:
-            raise ValueError(f"[load] {folder / part}: expected a tensor {name!r:.100}, got none")
+            raise Error("load", folder / part, expected=f"a tensor {name!r:.100}", got="none")
         tensors[name] = parts[part][name]
     return tensors
 
@@ -141,10 +139,10 @@ def _read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object. FileNotFoundError or ValueError names the file."""
     if not path.is_file():
         if any(path.parent.glob("checkpoints/step-*")):
-            raise FileNotFoundError(
-                f"[load] {path.parent} is a run that has not finished: continue it with --resume --out {path.parent}"
+            raise MissingFileError(
+                "load", f"{path.parent} is a run that has not finished: continue it with --resume --out {path.parent}"
             )
-        raise FileNotFoundError(f"[load] expected {path}, which is not there")
+        raise MissingFileError("load", expected=f"{path}, which is not there")
     return read_json(path, "load")
 
 
@@ -153,7 +151,7 @@ def _from_gguf(path: Path, dtype: str) -> LanguageModel:
     architecture = file.metadata.get("general.architecture")
     if not isinstance(architecture, str) or architecture not in models.GGUF_ARCHITECTURES:
         known = ", ".join(models.GGUF_ARCHITECTURES)
-        raise ValueError(f"[load] {path}: expected general.architecture one of {known}, got {architecture!r}")
+        raise Error("load", path, expected=f"general.architecture one of {known}", got=repr(architecture))
     model = models.GGUF_ARCHITECTURES[architecture].from_gguf(file, dtype)
     key = "tokenizer.ggml.eos_token_id"
     end_ids = _end_ids(path, key, file.metadata.get(key))
@@ -181,5 +179,5 @@ def _end_ids(path: Path, field: str, value: object) -> list[int] | None:
         return None
     ids = [i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int) and i >= 0]
     if not ids or isinstance(value, bool) or (isinstance(value, list) and len(ids) < len(value)):
-        raise ValueError(f"[load] {path}: expected {field} an id or a list of ids, got {value!r}")
+        raise Error("load", path, expected=f"{field} an id or a list of ids", got=repr(value))
     return ids

@@ -11,6 +11,7 @@ import numpy as np
 
 from llmcore import autograd, nn, ops
 from llmcore._tensor import Tensor
+from llmcore.errors import Error
 from llmcore.generate import save
 from llmcore.generate.chat.prompt import supervised_chat
 from llmcore.generate.language_model import LanguageModel
@@ -47,13 +48,13 @@ class RewardModel(nn.Module):
         the template refuses it or it is longer than the context."""
         lm = self.lm
         if lm.chat_template is None:
-            raise ValueError("[reward] expected a model with a chat template, got one without")
+            raise Error("reward", expected="a model with a chat template", got="one without")
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         whole = [*messages, {"role": "assistant", "content": answer}]
         ids, mask = supervised_chat(lm.chat_template, lm.tokenizer, whole, lm.end_ids, len(messages))
         row = ended(np.array(ids, np.int32), np.array(mask))
         if len(row) > lm.config.context:
-            raise ValueError(f"[reward] expected at most {lm.config.context} tokens, got {len(row)}")
+            raise Error("reward", expected=f"at most {lm.config.context} tokens", got=len(row))
         return row
 
     def score(self, prompt: str | Messages, answer: str) -> float:
@@ -94,9 +95,11 @@ class RewardModel(nn.Module):
         lm = load(path, dtype, quantize)
         weights = read_weights(lm.source) if lm.source is not None and lm.source.is_dir() else {}
         if SCORE not in weights or weights[SCORE].shape != (1, lm.config.width):
-            raise ValueError(
-                f"[load] {path}: expected a reward model with a tensor {SCORE} (1, {lm.config.width}), got "
-                f"{weights[SCORE].shape if SCORE in weights else 'none'}"
+            raise Error(
+                "load",
+                path,
+                expected=f"a reward model with a tensor {SCORE} (1, {lm.config.width})",
+                got=weights[SCORE].shape if SCORE in weights else "none",
             )
         return cls(lm, weights[SCORE])
 

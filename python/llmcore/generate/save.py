@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from llmcore._files import write_atomically
+from llmcore.errors import Error
 from llmcore.formats import gguf_writer, safetensors
 from llmcore.generate.chat.prompt import TEMPLATE_FILE
 from llmcore.generate.text_model import TextModel
@@ -30,7 +31,7 @@ def save_folder(
     """See `LanguageModel.save`. tensors, config: further contents of the files."""
     dtype = dtype or "float32"
     if dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"[save] expected dtype 'float32' or 'bfloat16' for a folder, got {dtype!r}")
+        raise Error("save", expected="dtype 'float32' or 'bfloat16' for a folder", got=repr(dtype))
     folder.mkdir(parents=True, exist_ok=True)
     begin, ends = _begin(lm), list(lm.end_ids)
     ids: dict[str, Any] = {} if begin is None else {"bos_token_id": begin}
@@ -51,9 +52,9 @@ def save_folder(
 def save_adapter(lm: TextModel, folder: Path, dtype: str | None) -> Path:
     """Write the adapter of a model, with its tokenizer and chat template: see `LanguageModel.save`."""
     if dtype not in (None, "float32"):
-        raise ValueError(f"[save] expected dtype 'float32' for an adapter, got {dtype!r}")
+        raise Error("save", expected="dtype 'float32' for an adapter", got=repr(dtype))
     if lm.source is None:
-        raise ValueError("[save] expected an adapter of a model that was loaded from files: save the base first")
+        raise Error("save", expected="an adapter of a model that was loaded from files: save the base first")
     adapters.save_adapter(lm.model, folder, str(lm.source))
     lm.tokenizer.save(folder)
     if lm.chat_template is not None:
@@ -100,8 +101,8 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 def save_gguf(lm: TextModel, path: Path, type_name: str | None) -> Path:
     """See `LanguageModel.save`."""
     if type_name is not None and type_name not in gguf_writer.TYPES:
-        raise ValueError(
-            f"[save] expected dtype one of {', '.join(gguf_writer.TYPES)} for a .gguf file, got {type_name!r}"
+        raise Error(
+            "save", expected=f"dtype one of {', '.join(gguf_writer.TYPES)} for a .gguf file", got=repr(type_name)
         )
     metadata = lm.config.to_gguf() | {"general.name": path.stem}
     metadata |= gguf_metadata(lm.tokenizer.vocabulary, _begin(lm), lm.end_ids[0] if lm.end_ids else None)

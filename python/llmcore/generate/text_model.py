@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from llmcore.errors import ArgumentTypeError, Error
 from llmcore.generate.chat.prompt import chat_prompt
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.generate.engine.constrain import Vocabulary
@@ -33,9 +34,10 @@ class TextModel:
         chat_template: ChatTemplate | None = None,
     ):
         if tokenizer.vocab_size > model.config.vocab_size:
-            raise ValueError(
-                f"[LanguageModel] expected a tokenizer of at most {model.config.vocab_size} tokens (the model's "
-                f"vocabulary), got {tokenizer.vocab_size}"
+            raise Error(
+                "LanguageModel",
+                expected=f"a tokenizer of at most {model.config.vocab_size} tokens (the model's vocabulary)",
+                got=tokenizer.vocab_size,
             )
         self.model, self.tokenizer, self.config = model, tokenizer, model.config
         if end_ids is None:
@@ -65,11 +67,11 @@ class TextModel:
             return self.tokenizer.encode_ordinary(prompt)
         check_prompt(prompt)
         if not all(isinstance(i, (int, np.integer)) for i in prompt):
-            raise TypeError(f"[prompt] expected a text or token ids, got {prompt!r}")
+            raise ArgumentTypeError("prompt", expected="a text or token ids", got=repr(prompt))
         ids = [int(i) for i in prompt]
         for i in ids:
             if not 0 <= i < self.config.vocab_size:
-                raise ValueError(f"[prompt] expected token ids in [0, {self.config.vocab_size}), got {i}")
+                raise Error("prompt", expected=f"token ids in [0, {self.config.vocab_size})", got=i)
         return ids
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
@@ -80,7 +82,7 @@ class TextModel:
         if not ids and self.tokenizer.end_of_text is not None:
             ids = [self.tokenizer.end_of_text]  # precedes every document
         if not ids:
-            raise ValueError("[prompt] expected at least one token (this tokenizer has no end-of-text), got none")
+            raise Error("prompt", expected="at least one token (this tokenizer has no end-of-text)", got="none")
         return ids
 
     def token_text(self, i: int) -> str:
@@ -98,9 +100,11 @@ class TextModel:
         in what users, tools and the system say are plain text, so that nobody's text can pose as the template's."""
         if self.chat_template is None:
             name = self.source or "MODEL"
-            raise ValueError(
-                f"[chat] expected a model with a chat template, got {self.source or 'one'} without: teach it with `llmcore "
-                f"sft --model {name}`, or take one that chats (`llmcore pull smollm2-135m-instruct`)"
+            raise Error(
+                "chat",
+                expected="a model with a chat template",
+                got=f"{self.source or 'one'} without: teach it with `llmcore sft --model {name}`, or take one "
+                "that chats (`llmcore pull smollm2-135m-instruct`)",
             )
         return chat_prompt(self.chat_template, self.tokenizer, messages, add_generation_prompt, tools)
 
@@ -108,4 +112,4 @@ class TextModel:
 def check_prompt(prompt: Any) -> None:
     """Raise TypeError unless this is a text or a sequence."""
     if isinstance(prompt, (bytes, bytearray)) or not (isinstance(prompt, Sequence) or np.ndim(prompt)):
-        raise TypeError(f"[prompt] expected a text or token ids, got {prompt!r}")
+        raise ArgumentTypeError("prompt", expected="a text or token ids", got=repr(prompt))

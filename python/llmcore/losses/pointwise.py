@@ -8,13 +8,14 @@ import numpy as np
 
 from llmcore import _core, autograd
 from llmcore._tensor import Tensor
+from llmcore.errors import Error
 
 
 def vector(op: str, name: str, values, like: np.ndarray | None = None) -> np.ndarray:
     """Numbers as float64, one for each sequence."""
     a = np.asarray(values.numpy() if isinstance(values, Tensor) else values, np.float64)
     if like is not None and a.shape != like.shape:
-        raise ValueError(f"[{op}] expected {name} of shape {like.shape}, got {a.shape}")
+        raise Error(op, expected=f"{name} of shape {like.shape}", got=a.shape)
     return a
 
 

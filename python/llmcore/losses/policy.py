@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from llmcore._tensor import Tensor
+from llmcore.errors import Error
 from llmcore.losses.names import GRPO_LOSSES
 from llmcore.losses.pointwise import recorded, vector
 
@@ -17,7 +18,7 @@ def group_advantages(rewards, group: int, scale: bool = True) -> np.ndarray:
     unbiased; without scale r − mean (Liu et al. 2025, for dr_grpo)."""
     r = np.asarray(rewards, np.float64)
     if r.ndim != 1 or group < 2 or r.size % group:
-        raise ValueError(f"[group_advantages] expected rewards (B) of groups of {group} (at least 2), got {r.shape}")
+        raise Error("group_advantages", expected=f"rewards (B) of groups of {group} (at least 2)", got=r.shape)
     r = r.reshape(-1, group)
     away = r - r.mean(axis=1, keepdims=True)
     return (away / (r.std(axis=1, ddof=1, keepdims=True) + 1e-4) if scale else away).reshape(-1)
@@ -45,7 +46,7 @@ def grpo(
     sequence in ρ, summed as grpo (Zheng et al. 2025). advantages (B) or (B, T).
     """
     if loss_type not in GRPO_LOSSES:
-        raise ValueError(f"[grpo] expected loss_type one of {', '.join(GRPO_LOSSES)}, got {loss_type!r}")
+        raise Error("grpo", expected=f"loss_type one of {', '.join(GRPO_LOSSES)}", got=repr(loss_type))
     logp = vector("grpo", "logps", logps)
     m = _mask("grpo", mask, logp)
     n = m.sum(axis=1, keepdims=True)
@@ -69,7 +70,7 @@ def grpo(
         gradient = gradient.sum(axis=1, keepdims=True) * m / np.maximum(n, 1)
     if beta:
         if ref_logps is None:
-            raise ValueError("[grpo] expected ref_logps with beta > 0, got None")
+            raise Error("grpo", expected="ref_logps with beta > 0", got="None")
         d = (vector("grpo", "ref_logps", ref_logps, logp) - logp) * m
         value = value + beta * (np.exp(d) - d - 1)
         gradient = gradient + weight * beta * (1 - np.exp(d))
@@ -82,7 +83,7 @@ def _weights(loss_type: str, m: np.ndarray, n: np.ndarray, tokens: float | None,
         return m / np.maximum(n, 1) / len(m)
     if loss_type == "dr_grpo":
         if max_tokens is None:
-            raise ValueError("[grpo] expected max_tokens for dr_grpo, got None")
+            raise Error("grpo", expected="max_tokens for dr_grpo", got="None")
         return m / (len(m) * max_tokens)
     return m / max(m.sum() if tokens is None or loss_type == "bnpo" else tokens, 1)
 
@@ -113,7 +114,7 @@ def ppo(
     if values is None:
         return recorded([logps], np.asarray(value), [by_logps])
     if old_values is None or returns is None:
-        raise ValueError("[ppo] expected old_values and returns with values, got None")
+        raise Error("ppo", expected="old_values and returns with values", got="None")
     v, r = vector("ppo", "values", values, logp), vector("ppo", "returns", returns, logp)
     old = vector("ppo", "old_values", old_values, logp)
     near = np.clip(v, old - value_clip, old + value_clip)
@@ -130,7 +131,7 @@ def gae(rewards, values, mask, gamma: float = 1.0, lam: float = 0.95) -> tuple[n
     v = np.asarray(values, np.float64)
     r, m = np.asarray(rewards, np.float64), _mask("gae", mask, v)
     if r.shape != v.shape:
-        raise ValueError(f"[gae] expected rewards of shape {v.shape}, got {r.shape}")
+        raise Error("gae", expected=f"rewards of shape {v.shape}", got=r.shape)
     advantages, running = np.zeros_like(v), np.zeros(len(v))
     for t in range(v.shape[1] - 1, -1, -1):
         ahead = v[:, t + 1] * m[:, t + 1] if t + 1 < v.shape[1] else np.zeros(len(v))
@@ -152,5 +153,5 @@ def whiten(values, mask) -> np.ndarray:
 def _mask(op: str, mask, like: np.ndarray) -> np.ndarray:
     m = np.asarray(mask)
     if m.shape != like.shape or like.ndim != 2:
-        raise ValueError(f"[{op}] expected a mask (B, T) of shape {like.shape}, got {m.shape}")
+        raise Error(op, expected=f"a mask (B, T) of shape {like.shape}", got=m.shape)
     return (m != 0).astype(np.float64)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from llmcore._tensor import Tensor
+from llmcore.errors import Error
 from llmcore.losses.names import DPO_LOSSES
 from llmcore.losses.pointwise import log_sigmoid, recorded, sigmoid, vector
 
@@ -39,10 +40,10 @@ def dpo(
     ValueError for another loss_type, for shapes that differ, and where lengths are needed and missing.
     """
     if loss_type not in DPO_LOSSES:
-        raise ValueError(f"[dpo] expected loss_type one of {', '.join(DPO_LOSSES)}, got {loss_type!r}")
+        raise Error("dpo", expected=f"loss_type one of {', '.join(DPO_LOSSES)}", got=repr(loss_type))
     _check_beta("dpo", beta)
     if not 0 <= label_smoothing < 0.5:
-        raise ValueError(f"[dpo] expected label_smoothing in [0, 0.5), got {label_smoothing}")
+        raise Error("dpo", expected="label_smoothing in [0, 0.5)", got=label_smoothing)
     chosen = vector("dpo", "chosen_logps", chosen_logps)
     c = chosen - vector("dpo", "ref_chosen_logps", ref_chosen_logps, chosen)
     r = vector("dpo", "rejected_logps", rejected_logps, chosen) - vector(
@@ -51,7 +52,7 @@ def dpo(
     n_c = n_r = np.ones_like(c)
     if loss_type in ("ipo", "sigmoid_norm"):
         if chosen_lengths is None or rejected_lengths is None:
-            raise ValueError(f"[dpo] expected chosen_lengths and rejected_lengths for {loss_type}, got None")
+            raise Error("dpo", expected=f"chosen_lengths and rejected_lengths for {loss_type}", got="None")
         n_c, n_r = (
             np.maximum(np.asarray(vector("dpo", name, v, chosen)), 1)
             for name, v in (("chosen_lengths", chosen_lengths), ("rejected_lengths", rejected_lengths))
@@ -96,7 +97,7 @@ def kto(logps, ref_logps, desirable, kl: float = 0.0, beta: float = 0.1, desirab
     ratio = p - vector("kto", "ref_logps", ref_logps, p)
     good = np.asarray(desirable, bool)
     if good.shape != p.shape:
-        raise ValueError(f"[kto] expected desirable of shape {p.shape}, got {good.shape}")
+        raise Error("kto", expected=f"desirable of shape {p.shape}", got=good.shape)
     sign, weight = np.where(good, 1.0, -1.0), np.where(good, desirable_weight, undesirable_weight)
     s = sigmoid(sign * beta * (ratio - max(kl, 0.0)))
     return recorded([logps], weight * (1 - s), [-weight * sign * beta * s * (1 - s)])
@@ -203,4 +204,4 @@ _LOSSES: dict[str, Callable[..., Ratios]] = {
 
 def _check_beta(op: str, beta: float) -> None:
     if not (beta > 0 and math.isfinite(beta)):
-        raise ValueError(f"[{op}] expected beta > 0, got {beta}")
+        raise Error(op, expected="beta > 0", got=beta)

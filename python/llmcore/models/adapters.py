@@ -15,6 +15,7 @@ import numpy as np
 
 from llmcore import nn
 from llmcore._files import read_json, write_atomically
+from llmcore.errors import Error, MissingFileError
 from llmcore.formats import safetensors
 from llmcore.models.base import CausalLM
 from llmcore.models.weights import Part, rows_of_parts
@@ -37,13 +38,13 @@ class LoRAConfig:
 
     def __post_init__(self) -> None:
         if self.rank < 1:
-            raise ValueError(f"[lora] expected rank >= 1, got {self.rank}")
+            raise Error("lora", expected="rank >= 1", got=self.rank)
         if not (self.alpha > 0 and math.isfinite(self.alpha)):
-            raise ValueError(f"[lora] expected alpha > 0, got {self.alpha}")
+            raise Error("lora", expected="alpha > 0", got=self.alpha)
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"[lora] expected dropout in [0, 1), got {self.dropout}")
+            raise Error("lora", expected="dropout in [0, 1)", got=self.dropout)
         if not isinstance(self.targets, str) and not self.targets:
-            raise ValueError("[lora] expected some targets, got none")
+            raise Error("lora", expected="some targets", got="none")
 
 
 def attach_lora(model: CausalLM, config: LoRAConfig, seed: int = 0) -> None:
@@ -62,7 +63,7 @@ def attach_lora(model: CausalLM, config: LoRAConfig, seed: int = 0) -> None:
             chosen.setdefault(id(linear), (linear, []))[1].append(LoRA(a, b, start, config.alpha))
     if not chosen:
         known = ", ".join(sorted({n.rpartition(".")[2] for n in names}))
-        raise ValueError(f"[lora] expected targets among {known}, got {config.targets}")
+        raise Error("lora", expected=f"targets among {known}", got=config.targets)
     _attach(model, list(chosen.values()), Dropout(config.dropout, seed))
 
 
@@ -111,7 +112,7 @@ def save_adapter(model: CausalLM, folder: Path, base: str) -> Path:
         last.add(name.rpartition(".")[2])
         transposed, stabilised = transposed or part.hf_transposed, low.stabilised
     if not tensors:
-        raise ValueError("[lora] expected a model with adapters, got one without")
+        raise Error("lora", expected="a model with adapters", got="one without")
     rank, alpha = _most_common(ranks.values()), _most_common(alphas.values())
     dropout = dropout_of(model)
     every = {name for name, _ in _names(model)}
@@ -142,7 +143,7 @@ def load_adapter(model: CausalLM, folder: Path) -> None:
     config = read_config(folder)
     tensors = dict(safetensors.load_file(folder / WEIGHTS)[0]) if (folder / WEIGHTS).is_file() else None
     if tensors is None:
-        raise FileNotFoundError(f"[lora] expected {folder / WEIGHTS}, which is not there")
+        raise MissingFileError("lora", expected=f"{folder / WEIGHTS}, which is not there")
     chosen: dict[int, tuple[nn.Linear, list[LoRA]]] = {}
     for linear, part, start in _layers(model):
         name, (outputs, inputs) = _name(part), part.shape
@@ -150,25 +151,22 @@ def load_adapter(model: CausalLM, folder: Path) -> None:
         b = tensors.pop(f"{_PREFIX}{name}.lora_B.weight", None)
         if a is None and b is None:
             continue
-        where = f"[lora] {folder / WEIGHTS}: {name}"
+        where = f"{folder / WEIGHTS}: {name}"
         if a is None or b is None:
-            raise ValueError(f"{where}: expected lora_A and lora_B, got one of them")
+            raise Error("lora", where, expected="lora_A and lora_B", got="one of them")
         rank = a.shape[0] if a.ndim == 2 else 0
         if rank < 1 or a.shape != (rank, inputs) or b.shape != (outputs, rank):
-            raise ValueError(
-                f"{where}: expected lora_A (rank, {inputs}) and lora_B ({outputs}, rank), got {a.shape} and {b.shape}"
-            )
+            expected = f"lora_A (rank, {inputs}) and lora_B ({outputs}, rank)"
+            raise Error("lora", where, expected=expected, got=f"{a.shape} and {b.shape}")
         a, b = a.astype(np.float32), b.astype(np.float32)
         b = b if part.hf_rows is None else b[part.hf_rows]
         alpha = _match_pattern(config.get("alpha_pattern"), name, config["lora_alpha"])
         low = LoRA(a, b, start, float(alpha), bool(config.get("use_rslora")))
         chosen.setdefault(id(linear), (linear, []))[1].append(low)
     if tensors:
-        raise ValueError(
-            f"[lora] {folder / WEIGHTS}: expected adapters of this model's layers, got {min(tensors)!r:.150}"
-        )
+        raise Error("lora", folder / WEIGHTS, expected="adapters of this model's layers", got=f"{min(tensors)!r:.150}")
     if not chosen:
-        raise ValueError(f"[lora] {folder / WEIGHTS}: expected adapters, got none")
+        raise Error("lora", folder / WEIGHTS, expected="adapters", got="none")
     _attach(model, list(chosen.values()), Dropout(float(config.get("lora_dropout") or 0.0), 0))
 
 
@@ -178,23 +176,23 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = read_json(path, "lora")
     except FileNotFoundError:
-        raise FileNotFoundError(f"[lora] expected {path}, which is not there") from None
+        raise MissingFileError("lora", expected=f"{path}, which is not there") from None
     if config.get("peft_type") != "LORA":
-        raise ValueError(f"[lora] {path}: expected peft_type LORA")
+        raise Error("lora", path, expected="peft_type LORA")
     alpha = config.get("lora_alpha")
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
-        raise ValueError(f"[lora] {path}: expected lora_alpha a number, got {alpha!r:.50}")
+        raise Error("lora", path, expected="lora_alpha a number", got=f"{alpha!r:.50}")
     for field, plain in (("use_dora", (None, False)), ("bias", (None, "none")), ("modules_to_save", (None, []))):
         if config.get(field) not in plain:
-            raise ValueError(f"[lora] {path}: expected {field} {plain[-1]!r}, got {config[field]!r:.50}")
+            raise Error("lora", path, expected=f"{field} {plain[-1]!r}", got=f"{config[field]!r:.50}")
     pattern = config.get("alpha_pattern") or {}
     if not isinstance(pattern, dict) or not all(
         isinstance(a, (int, float)) and not isinstance(a, bool) and math.isfinite(a) for a in pattern.values()
     ):
-        raise ValueError(f"[lora] {path}: expected alpha_pattern an object of numbers, got {pattern!r:.50}")
+        raise Error("lora", path, expected="alpha_pattern an object of numbers", got=f"{pattern!r:.50}")
     rate = config.get("lora_dropout") or 0.0
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
-        raise ValueError(f"[lora] {path}: expected lora_dropout in [0, 1), got {rate!r:.50}")
+        raise Error("lora", path, expected="lora_dropout in [0, 1)", got=f"{rate!r:.50}")
     return config
 
 
@@ -227,7 +225,7 @@ def _adapters(model: CausalLM) -> Iterator[tuple[Part, LoRA]]:
 
 def _attach(model: CausalLM, chosen: Sequence[tuple[nn.Linear, list[LoRA]]], dropout: Dropout) -> None:
     if has_lora(model):
-        raise ValueError("[lora] expected a model without adapters, got one that has some: merge them first")
+        raise Error("lora", expected="a model without adapters", got="one that has some: merge them first")
     for p in model.parameters():
         p.requires_grad = False
     for linear, parts in chosen:
@@ -245,7 +243,7 @@ def _is_target(name: str, targets: str | Sequence[str]) -> bool:
         try:
             return re.fullmatch(targets, name) is not None
         except re.error as error:
-            raise ValueError(f"[lora] expected targets a regular expression, got {targets!r:.100} ({error})") from None
+            raise Error("lora", expected="targets a regular expression", got=f"{targets!r:.100} ({error})") from None
     return any(name == t or name.endswith(f".{t}") for t in targets)
 
 
@@ -255,8 +253,8 @@ def _match_pattern(pattern: Mapping[str, Any] | None, name: str, default: float)
         try:
             found = re.fullmatch(rf"(.*\.)?({key})", name)
         except re.error as error:
-            raise ValueError(
-                f"[lora] alpha_pattern: expected a regular expression, got {key!r:.50} ({error})"
+            raise Error(
+                "lora", "alpha_pattern", expected="a regular expression", got=f"{key!r:.50} ({error})"
             ) from None
         if found:
             return value

@@ -12,6 +12,7 @@ import numpy as np
 from llmcore import autograd, nn, ops
 from llmcore._arrays import to_host_array
 from llmcore._tensor import Tensor
+from llmcore.errors import Error
 from llmcore.formats.quantization import encode
 from llmcore.models.cache import BlockPool, KVCache, blocks_for
 from llmcore.models.config import Config
@@ -163,15 +164,15 @@ class CausalLM(nn.Module, Generic[C]):
         """Check ids; return them as int32, with their positions. A cache makes room for them."""
         ids = np.asarray(ids)
         if ids.ndim != 2 or ids.dtype.kind not in "iu":
-            raise ValueError(f"[model] expected integer ids (B, T), got {ids.dtype} {ids.shape}")
+            raise Error("model", expected="integer ids (B, T)", got=f"{ids.dtype} {ids.shape}")
         if ids.shape[1] > self.config.context:
-            raise ValueError(f"[model] expected at most {self.config.context} positions, got {ids.shape[1]}")
+            raise Error("model", expected=f"at most {self.config.context} positions", got=ids.shape[1])
         vocab = self.config.vocab_size
         if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < vocab:  # before the cast to 32 bits
-            raise ValueError(f"[model] expected ids in [0, {vocab}), got {ids.min()} to {ids.max()}")
+            raise Error("model", expected=f"ids in [0, {vocab})", got=f"{ids.min()} to {ids.max()}")
         pos = Positions.of(ids, cache) if starts is None else Positions.packed(starts)
         if starts is not None and (cache is not None or pos.positions is None or pos.positions.shape != ids.shape):
-            raise ValueError(f"[model] expected starts of the shape of ids {ids.shape} and no cache")
+            raise Error("model", expected=f"starts of the shape of ids {ids.shape} and no cache")
         return np.ascontiguousarray(ids, np.int32), pos
 
     def quantize(self, kind: str | None) -> None:
@@ -180,7 +181,7 @@ class CausalLM(nn.Module, Generic[C]):
         in the model's file stay as they are there; "none" lets them become float32. A mixture's router, and matrices whose
         row length is not a multiple of 32, stay as they are."""
         if kind not in (None, "none", "int8", "int4"):
-            raise ValueError(f"[quantize] expected None, 'none', 'int8' or 'int4', got {kind!r}")
+            raise Error("quantize", expected="None, 'none', 'int8' or 'int4'", got=repr(kind))
         for path, module in self.modules() if kind != "none" else ():
             if isinstance(module, (nn.Linear, nn.Embedding)) and not path.endswith("router"):
                 module.weight = _quantized(module.weight, kind)

@@ -10,6 +10,7 @@ from llmcore import _core, ops
 from llmcore._arrays import to_dtype
 from llmcore._core import DType
 from llmcore._tensor import Tensor
+from llmcore.errors import Error
 from llmcore.runtime import default_dtype
 
 BLOCK = 64  # positions
@@ -41,7 +42,7 @@ class BlockPool:
     def __init__(self, blocks: int, layers: int, kv_heads: int, head_size: int, dtype: str, device: str = "cpu"):
         """dtype: of keys and values, "float32", "bfloat16" or "int8" (8 bits, and one scale per head)."""
         if dtype not in DTYPES:
-            raise ValueError(f"[cache] expected a dtype of {', '.join(DTYPES)}, got {dtype!r}")
+            raise Error("cache", expected=f"a dtype of {', '.join(DTYPES)}", got=repr(dtype))
         self.dtype, self.blocks = dtype, blocks
         shape = [blocks, BLOCK, kv_heads, head_size]
         stored = DType.uint8 if dtype == "int8" else to_dtype(dtype)
@@ -124,7 +125,7 @@ class KVCache:
     def advance(self, count: int) -> np.ndarray:
         """Make room for `count` more positions in every row; returns the new positions (B, count) int32."""
         if self.lengths.max(initial=0) + count > self.capacity:
-            raise ValueError(f"[cache] expected at most {self.capacity} positions, got {self.lengths.max() + count}")
+            raise Error("cache", expected=f"at most {self.capacity} positions", got=self.lengths.max() + count)
         positions = self.lengths[:, None] + np.arange(count, dtype=np.int32)
         self.lengths += np.int32(count)
         return positions

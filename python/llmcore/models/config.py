@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
+from llmcore.errors import Error
+
 if TYPE_CHECKING:
     from llmcore.formats.gguf import GGUFFile
 
@@ -73,7 +75,7 @@ class Config:
 
     def fail(self, expected: str, got: object) -> None:
         """Raise the ValueError of a config that does not fit."""
-        raise ValueError(f"[{type(self).__name__}] expected {expected}, got {got}")
+        raise Error(type(self).__name__, expected=expected, got=got)
 
     def derive(self, **values: Any) -> None:
         """Fill in the fields that were left None."""
@@ -90,7 +92,7 @@ class Config:
         for name, allowed in cls.fixed.items():
             if config.get(name, allowed[0]) not in allowed:
                 choices = " or ".join(map(repr, allowed))
-                raise ValueError(f"[config.json] expected {name} {choices} for {cls.model_type}, got {config[name]!r}")
+                raise Error("config.json", expected=f"{name} {choices} for {cls.model_type}", got=repr(config[name]))
         return cls(**cls.hf_values(config))
 
     @classmethod
@@ -116,7 +118,7 @@ class Config:
         for name, allowed in cls.gguf_fixed.items():
             if (got := file.metadata.get(f"{cls.gguf_architecture}.{name}", allowed[0])) not in allowed:
                 choices = " or ".join(map(repr, allowed))
-                raise ValueError(f"[gguf] expected {cls.gguf_architecture}.{name} {choices}, got {got!r}")
+                raise Error("gguf", expected=f"{cls.gguf_architecture}.{name} {choices}", got=repr(got))
         return cls(**cls.gguf_values(file))
 
     @classmethod
@@ -158,7 +160,7 @@ def read(config: Mapping, name: str, kind: type, absent: Any = REQUIRED, of: str
         try:
             value = float(value)
         except OverflowError:
-            raise ValueError(f"[{of}] expected {name} a number that a float can hold, got a larger one") from None
+            raise Error(of, expected=f"{name} a number that a float can hold", got="a larger one") from None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ValueError(f"[{of}] expected {name} of type {kind.__name__}, got {value!r:.100}")
+        raise Error(of, expected=f"{name} of type {kind.__name__}", got=f"{value!r:.100}")
     return value

@@ -12,6 +12,7 @@ import numpy as np
 
 from llmcore import nn, ops
 from llmcore._tensor import Tensor
+from llmcore.errors import Error
 from llmcore.models.config import read, setting
 from llmcore.models.layers import Attention, GatedFeedForward, Positions
 from llmcore.models.llama import Block, Llama, LlamaConfig
@@ -71,8 +72,8 @@ class Gemma2Config(LlamaConfig):
         if kinds is None:
             return values
         if not all(kind in ("sliding_attention", "full_attention") for kind in kinds):
-            raise ValueError(
-                f"[config.json] expected layer_types of sliding_attention and full_attention, got {kinds!r:.100}"
+            raise Error(
+                "config.json", expected="layer_types of sliding_attention and full_attention", got=f"{kinds!r:.100}"
             )
         return values | {"sliding": tuple(kind == "sliding_attention" for kind in kinds)}
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from llmcore.errors import Error
 from llmcore.models.config import read, setting
 from llmcore.models.gemma2 import Gemma2, Gemma2Block, Gemma2Config
 from llmcore.models.layers import Attention
@@ -41,9 +42,9 @@ class Gemma3Config(Gemma2Config):
         if isinstance(rope, Mapping) and "full_attention" in rope:  # newer files: one object per kind of layer
             full, window = rope["full_attention"], rope.get("sliding_attention") or {}
             if not isinstance(full, Mapping) or not isinstance(window, Mapping):
-                raise ValueError(f"[config.json] expected rope_parameters of two objects, got {rope!r:.100}")
+                raise Error("config.json", expected="rope_parameters of two objects", got=f"{rope!r:.100}")
             if window.get("rope_type", "default") != "default":
-                raise ValueError(f"[config.json] expected sliding_attention of rope_type default, got {window!r:.100}")
+                raise Error("config.json", expected="sliding_attention of rope_type default", got=f"{window!r:.100}")
             config = {**config, "rope_parameters": full}
             if "rope_theta" in window:
                 config["rope_local_base_freq"] = window["rope_theta"]
@@ -51,7 +52,7 @@ class Gemma3Config(Gemma2Config):
         if "sliding" not in values:
             pattern = read(config, "sliding_window_pattern", int, cls.pattern)
             if pattern < 1:
-                raise ValueError(f"[config.json] expected sliding_window_pattern at least 1, got {pattern}")
+                raise Error("config.json", expected="sliding_window_pattern at least 1", got=pattern)
             values["sliding"] = cls.usual_sliding(values["layers"], pattern)
         return values
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from llmcore import nn
 from llmcore._tensor import Tensor
+from llmcore.errors import Error
 from llmcore.models.base import CausalLM, initialise
 from llmcore.models.config import Config, read, setting
 from llmcore.models.layers import Attention, Positions
@@ -57,7 +58,7 @@ class GPTNeoXConfig(Config):
     def hf_values(cls, config: Mapping) -> dict[str, Any]:
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         if not isinstance(rope, Mapping) or rope.get("rope_type", rope.get("type", "default")) != "default":
-            raise ValueError(f"[config.json] expected rope_scaling of type default for gpt_neox, got {rope!r:.100}")
+            raise Error("config.json", expected="rope_scaling of type default for gpt_neox", got=f"{rope!r:.100}")
         newer = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
         return super().hf_values({**config, **{old: rope[new] for new, old in newer.items() if new in rope}})
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from llmcore import nn
 from llmcore._tensor import Tensor
+from llmcore.errors import Error
 from llmcore.formats.quantization import dequantize
 from llmcore.models.base import CausalLM, initialise
 from llmcore.models.config import Config, setting
@@ -67,7 +68,7 @@ class LlamaConfig(Config):
         # Older files have rope_theta and rope_scaling, newer ones have rope_parameters for both.
         rope = config.get("rope_parameters") or config.get("rope_scaling")
         if rope is not None and not isinstance(rope, Mapping):
-            raise ValueError(f"[config.json] expected rope_scaling an object, got {rope!r:.100}")
+            raise Error("config.json", expected="rope_scaling an object", got=f"{rope!r:.100}")
         values = super().hf_values({**config, **(rope or {})})
         return values | {"rope_scaling": RopeScaling.from_hf(rope, values["context"])}
 
@@ -87,7 +88,7 @@ class LlamaConfig(Config):
         c = super().from_gguf(file)
         for name, size in (("rope.dimension_count", c.rotary_size), ("attention.value_length", c.head_size)):
             if (got := file.metadata.get(f"{cls.gguf_architecture}.{name}", size)) != size:
-                raise ValueError(f"[gguf] expected {cls.gguf_architecture}.{name} {size}, got {got!r}")
+                raise Error("gguf", expected=f"{cls.gguf_architecture}.{name} {size}", got=repr(got))
         return _with_factors(c, file)
 
     def to_gguf(self) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def _with_factors(c: L, file: GGUFFile) -> L:
             expected = Rotary(c.rotary_size, c.rope_base, c.context, scaling).frequency_factors()
             if np.allclose(factors, expected, rtol=1e-4):
                 return dataclasses.replace(c, rope_scaling=scaling)
-    raise ValueError("[gguf] expected rope_freqs.weight as Llama 3 has it, got other factors")
+    raise Error("gguf", expected="rope_freqs.weight as Llama 3 has it", got="other factors")
 
 
 class Block(nn.Module, Generic[L]):

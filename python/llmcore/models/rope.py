@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from llmcore import _core
+from llmcore.errors import Error
 from llmcore.models.config import read
 
 _GGUF_KINDS = ("none", "linear", "yarn")
@@ -38,19 +39,22 @@ class RopeScaling:
 
     def __post_init__(self) -> None:
         if self.kind not in ("linear", "llama3", "yarn"):
-            raise ValueError(f"[RopeScaling] expected kind linear, llama3 or yarn, got {self.kind!r}")
+            raise Error("RopeScaling", expected="kind linear, llama3 or yarn", got=repr(self.kind))
         if not (math.isfinite(self.factor) and self.factor > 0) or self.original_context < 1:
-            raise ValueError(
-                f"[RopeScaling] expected factor > 0 and original_context >= 1, got {self.factor} and {self.original_context}"
+            raise Error(
+                "RopeScaling",
+                expected="factor > 0 and original_context >= 1",
+                got=f"{self.factor} and {self.original_context}",
             )
         if self.kind == "llama3" and not 0 < self.low_freq_factor < self.high_freq_factor < math.inf:
-            raise ValueError(
-                "[RopeScaling] expected 0 < low_freq_factor < high_freq_factor, got "
-                f"{self.low_freq_factor} and {self.high_freq_factor}"
+            raise Error(
+                "RopeScaling",
+                expected="0 < low_freq_factor < high_freq_factor",
+                got=f"{self.low_freq_factor} and {self.high_freq_factor}",
             )
         if self.kind == "yarn" and not (0 < self.beta_slow < self.beta_fast < math.inf and self.attention_factor > 0):
-            raise ValueError(
-                f"[RopeScaling] expected 0 < beta_slow < beta_fast, got {self.beta_slow} and {self.beta_fast}"
+            raise Error(
+                "RopeScaling", expected="0 < beta_slow < beta_fast", got=f"{self.beta_slow} and {self.beta_fast}"
             )
 
     @classmethod
@@ -59,14 +63,12 @@ class RopeScaling:
         if rope is None:
             return None
         if not isinstance(rope, Mapping):
-            raise ValueError(f"[config.json] expected rope_scaling an object, got {rope!r:.100}")
+            raise Error("config.json", expected="rope_scaling an object", got=f"{rope!r:.100}")
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind in ("default", None):
             return None
         if kind not in ("linear", "llama3", "yarn"):
-            raise ValueError(
-                f"[config.json] expected rope_scaling of type default, linear, llama3 or yarn, got {kind!r}"
-            )
+            raise Error("config.json", expected="rope_scaling of type default, linear, llama3 or yarn", got=repr(kind))
         values: dict[str, Any] = {
             "kind": kind,
             "factor": read(rope, "factor", float),
@@ -107,8 +109,8 @@ class RopeScaling:
 
         kind = value("type", str, "none")
         if kind not in _GGUF_KINDS:
-            raise ValueError(
-                f"[gguf] expected {architecture}.rope.scaling.type one of {', '.join(_GGUF_KINDS)}, got {kind!r}"
+            raise Error(
+                "gguf", expected=f"{architecture}.rope.scaling.type one of {', '.join(_GGUF_KINDS)}", got=repr(kind)
             )
         factor = value("factor", float, 1.0)
         if kind == "none":
@@ -131,7 +133,7 @@ class RopeScaling:
             self.original_context,
         )
         if self != own:
-            raise ValueError("[gguf] expected yarn with its usual betas and attention factor, got others")
+            raise Error("gguf", expected="yarn with its usual betas and attention factor", got="others")
         prefix = f"{architecture}.rope.scaling"
         return {
             f"{prefix}.type": self.kind,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from llmcore.errors import Error
 from llmcore.models.config import read, setting
 from llmcore.models.llama import Llama, LlamaConfig
 from llmcore.models.rope import Rotary
@@ -40,10 +41,10 @@ class SmolLM3Config(LlamaConfig):
         if turned is None:
             interval = read(config, "no_rope_layer_interval", int, _INTERVAL)
             if interval < 1:
-                raise ValueError(f"[config.json] expected no_rope_layer_interval at least 1, got {interval}")
+                raise Error("config.json", expected="no_rope_layer_interval at least 1", got=interval)
             return values | {"rotary_layers": all_but_every(values["layers"], interval)}
         if not all(t in (0, 1) for t in turned):
-            raise ValueError(f"[config.json] expected no_rope_layers of 0 and 1, got {turned!r:.100}")
+            raise Error("config.json", expected="no_rope_layers of 0 and 1", got=f"{turned!r:.100}")
         return values | {"rotary_layers": tuple(map(bool, turned[: values["layers"]]))}
 
     def to_hf(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from llmcore.errors import Error
 from llmcore.formats.gguf import TYPES, GGUFFile, GGUFTensor
 from llmcore.formats.quantization import dequantize
 
@@ -142,7 +143,7 @@ def stored_in_gguf(layout: Layout, file: GGUFFile) -> dict[str, Stored]:
             [_gguf_piece(part, tensor) for part, tensor in zip(parts, tensors, strict=True)], _stacked_shape(parts)
         )
     if unknown := sorted(file.tensors.keys() - used):
-        raise ValueError(f"[gguf] expected the tensors of this architecture only, got {unknown[0]}")
+        raise Error("gguf", expected="the tensors of this architecture only", got=unknown[0])
     return found
 
 
@@ -161,25 +162,23 @@ def _stacked_shape(parts: list[Part]) -> tuple[int, ...]:
 
 def _check(name: str, shape: tuple[int, ...], tensors: Mapping[str, Any]) -> None:
     if name not in tensors:
-        raise ValueError(f"[load] expected a tensor {name} {shape}, got none")
+        raise Error("load", expected=f"a tensor {name} {shape}", got="none")
     tensor = tensors[name]
     if tuple(tensor.shape) != shape:
-        raise ValueError(f"[load] expected {name} of shape {shape}, got {tuple(tensor.shape)}")
+        raise Error("load", expected=f"{name} of shape {shape}", got=tuple(tensor.shape))
     dtype = getattr(tensor, "dtype", None)  # arrays have one; GGUF tensors have types of their own
     if dtype is not None and (dtype.kind not in "fV" or dtype.itemsize > 4):
-        raise ValueError(f"[load] expected {name} float32, float16 or bfloat16, got {dtype}")
+        raise Error("load", expected=f"{name} float32, float16 or bfloat16", got=dtype)
 
 
 def _gguf_slice(part: Part, file: GGUFFile) -> GGUFTensor:
     if part.gguf not in file.tensors:
-        raise ValueError(f"[load] expected a tensor {part.gguf} {part.shape}, got none")
+        raise Error("load", expected=f"a tensor {part.gguf} {part.shape}", got="none")
     tensor = file.tensors[part.gguf]
     if part.gguf_index is None:
         return tensor
     if len(tensor.shape) != 3 or part.gguf_index >= tensor.shape[0]:
-        raise ValueError(
-            f"[load] expected {part.gguf} of shape (at least {part.gguf_index + 1}, ...), got {tensor.shape}"
-        )
+        raise Error("load", expected=f"{part.gguf} of shape (at least {part.gguf_index + 1}, ...)", got=tensor.shape)
     size = len(tensor.data) // tensor.shape[0]
     begin = part.gguf_index * size
     return GGUFTensor(tensor.name, tensor.shape[1:], tensor.type, tensor.data[begin : begin + size])

@@ -15,6 +15,7 @@ from llmcore._core import DType
 from llmcore._device import checked
 from llmcore._device import device as default_device
 from llmcore._tensor import Tensor
+from llmcore.errors import Error
 
 M = TypeVar("M", bound="Module")
 
@@ -154,7 +155,7 @@ class Parameter(Tensor):
         if not hasattr(values, "values"):
             values = np.asarray(values)
         if tuple(values.shape) != self.shape:
-            raise ValueError(f"[parameter] expected values of shape {self.shape}, got {tuple(values.shape)}")
+            raise Error("parameter", expected=f"values of shape {self.shape}", got=tuple(values.shape))
         if not isinstance(values, np.ndarray):
             self._held = values
         elif isinstance(self._held, _core.Array):
@@ -278,9 +279,9 @@ def assign(parameters: Mapping[str, Parameter], state: Mapping[str, np.ndarray |
             for kind, names in (("no", missing), ("unknown", extra))
             if names
         ]
-        raise ValueError(f"[load] expected the parameters of this model, got {', '.join(what)}")
+        raise Error("load", expected="the parameters of this model", got=", ".join(what))
     for name, p in parameters.items():
         if tuple(state[name].shape) != p.shape:
-            raise ValueError(f"[load] expected {name} of shape {p.shape}, got {tuple(state[name].shape)}")
+            raise Error("load", expected=f"{name} of shape {p.shape}", got=tuple(state[name].shape))
     for name, p in parameters.items():
         p.assign(state[name])

@@ -8,6 +8,7 @@ import numpy as np
 
 from llmcore import _core
 from llmcore._core import DType
+from llmcore.errors import Error
 from llmcore.nn.module import Parameter, Source
 
 Blocks = list[tuple[str, np.ndarray]]  # (GGUF's name of a type, uint8 (rows, bytes of a row)), one below the other
@@ -53,6 +54,6 @@ class QuantizedWeight(Parameter):
         return self._allocate(source.values())  # not kept
 
     def assign(self, values) -> None:
-        raise ValueError(
-            "[parameter] expected a weight that is not quantized, got one that is: load it with quantize='none'"
+        raise Error(
+            "parameter", expected="a weight that is not quantized", got="one that is: load it with quantize='none'"
         )

@@ -11,6 +11,7 @@ import numpy as np
 from llmcore import _core
 from llmcore._arrays import array_to_numpy, fill
 from llmcore._core import DType
+from llmcore.errors import Error
 from llmcore.nn import Parameter
 
 
@@ -64,7 +65,7 @@ class Optimizer:
         for key, own in self._named():
             found = np.shape(state[key]) if key in state else None
             if found != own.shape:
-                raise ValueError(f"[optimizer] expected {key} of shape {own.shape}, got {found}")
+                raise Error("optimizer", expected=f"{key} of shape {own.shape}", got=found)
             fill(own, state[key])
         self.steps = steps
 

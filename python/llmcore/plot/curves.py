@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from llmcore.errors import Error
 from llmcore.train.log import read_log
 
 LOG = "log.jsonl"
@@ -58,7 +59,7 @@ def draw_curves(runs: Sequence[str | os.PathLike], out: str | os.PathLike, smoot
 def _log(run: Path) -> list[dict[str, Any]]:
     path = run / LOG if run.is_dir() else run
     if not path.is_file():
-        raise ValueError(f"[plot] expected the directory of a run, got {run}, which has no {LOG}")
+        raise Error("plot", expected="the directory of a run", got=f"{run}, which has no {LOG}")
     rows = []
     for row in read_log(path):
         numbers = {
@@ -67,7 +68,7 @@ def _log(run: Path) -> list[dict[str, Any]]:
         if {"step", "train/loss", "lr", "tok/s"} <= numbers.keys():
             rows.append(numbers)
     if not rows:
-        raise ValueError(f"[plot] {path}: expected lines of a run's log, got none")
+        raise Error("plot", path, expected="lines of a run's log", got="none")
     return rows
 
 
@@ -100,7 +101,7 @@ def pyplot() -> Any:
         matplotlib.use("Agg")
         import matplotlib.pyplot as plt
     except ImportError:
-        raise ValueError("[plot] pictures need matplotlib: pip install 'llmcore[plot]'") from None
+        raise Error("plot", "pictures need matplotlib: pip install 'llmcore[plot]'") from None
     return plt
 
 
@@ -111,7 +112,7 @@ def save(figure: Any, out: str | os.PathLike) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=120)
     except (ValueError, OSError) as error:
-        raise ValueError(f"[plot] cannot write {path}: {error}") from None
+        raise Error("plot", f"cannot write {path}: {error}") from None
     finally:
         pyplot().close(figure)
     return path

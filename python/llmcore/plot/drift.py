@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from llmcore.errors import Error
 from llmcore.plot.curves import pyplot
 from llmcore.train.log import read_log
 
@@ -26,9 +27,9 @@ def draw_drift(run: str | os.PathLike, out: str | os.PathLike, seconds: float = 
         (step, groups) for step, groups in rows if _shape(groups) == _shape(rows[-1][1])
     ]  # the words may have changed
     if not rows:
-        raise ValueError(f"[plot] expected words recorded by `pretrain --watch`, got {path}, which has none")
+        raise Error("plot", expected="words recorded by `pretrain --watch`", got=f"{path}, which has none")
     if Path(out).suffix.lower() != ".gif":
-        raise ValueError(f"[plot] expected a file that ends in .gif, got {out}")
+        raise Error("plot", expected="a file that ends in .gif", got=out)
     groups = [list(g) for g in rows[-1][1]]
     words = [(word, colour) for colour, group in enumerate(groups) for word in group]
     moments = np.array([[groups[c][word] for word, c in words] for _, groups in rows], np.float32)
@@ -55,7 +56,7 @@ def draw_drift(run: str | os.PathLike, out: str | os.PathLike, seconds: float = 
             str(out), PillowWriter(fps=max(1, round(len(frames) / seconds))), dpi=80
         )
     except OSError as error:
-        raise ValueError(f"[plot] cannot write {out}: {error}") from None
+        raise Error("plot", f"cannot write {out}: {error}") from None
     finally:
         plt.close(figure)
     return Path(out)

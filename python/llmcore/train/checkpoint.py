@@ -20,7 +20,7 @@ from typing import BinaryIO
 import numpy as np
 
 from llmcore._files import sync_folder
-from llmcore.errors import FAILED, Error
+from llmcore.errors import FAILED, ArgumentTypeError, Error
 from llmcore.formats import safetensors
 
 FORMAT = "llmcore-checkpoint"
@@ -55,11 +55,11 @@ def save_checkpoint(
     save to a run.
     """
     if keep < 1:
-        raise ValueError(f"[checkpoint] expected keep of at least 1, got {keep}")
+        raise Error("checkpoint", expected="keep of at least 1", got=keep)
     folder = Path(run_dir, "checkpoints")
     final = folder / f"step-{step:08d}"
     if step < 0 or not _STEP_NAME.fullmatch(final.name):
-        raise ValueError(f"[checkpoint] expected a step from 0 to 10^18 - 1, got {step}")
+        raise Error("checkpoint", expected="a step from 0 to 10^18 - 1", got=step)
     temporary = folder / (_UNFINISHED + final.name)
     encoded = _encode_state({**state, "step": step})
     try:
@@ -196,7 +196,7 @@ def _encode_state(state: dict) -> str:
         # survives.
         return json.dumps(json.loads(json.dumps(state)))
     except (TypeError, ValueError, RecursionError) as error:
-        raise TypeError(f"[checkpoint] expected a state that JSON can hold: {error}") from None
+        raise ArgumentTypeError("checkpoint", expected=f"a state that JSON can hold: {error}") from None
 
 
 def _read_record(path: Path) -> dict:

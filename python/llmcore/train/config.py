@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from llmcore import _device
 from llmcore._fields import checked, either, one_of, option
+from llmcore.errors import Error, MissingFileError
 from llmcore.losses.names import DPO_LOSSES, GRPO_LOSSES, REFERENCE_FREE_LOSSES
 from llmcore.train.schedule import SCHEDULES
 
@@ -80,31 +81,31 @@ class LoopConfig:
         for name in (f.name for f in dataclasses.fields(self)):
             value = getattr(self, name)
             if name in self.at_least_one and value < 1:
-                raise ValueError(f"[config] expected {name} >= 1, got {value}")
+                raise Error("config", expected=f"{name} >= 1", got=value)
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 if isinstance(value, float) and not math.isfinite(value):
-                    raise ValueError(f"[config] expected {name} a finite number, got {value}")
+                    raise Error("config", expected=f"{name} a finite number", got=value)
                 if value < 0:
-                    raise ValueError(f"[config] expected {name} >= 0, got {value}")
+                    raise Error("config", expected=f"{name} >= 0", got=value)
                 if isinstance(value, int) and value >= 2**63:
-                    raise ValueError(f"[config] expected {name} below 2^63, got a larger number")
+                    raise Error("config", expected=f"{name} below 2^63", got="a larger number")
         for name in ("beta1", "beta2", "momentum", "ema"):
             if getattr(self, name) >= 1:
-                raise ValueError(f"[config] expected {name} < 1, got {getattr(self, name)}")
+                raise Error("config", expected=f"{name} < 1", got=getattr(self, name))
         if self.decay > 1:
-            raise ValueError(f"[config] expected decay in [0, 1], got {self.decay}")
+            raise Error("config", expected="decay in [0, 1]", got=self.decay)
         one_of("optimizer", self.optimizer, OPTIMIZERS)
         one_of("schedule", self.schedule, SCHEDULES)
         for name in self.log_to:
             one_of("log_to", name, ("tensorboard", "wandb"))
         if self.min_lr_ratio > 1:
-            raise ValueError(f"[config] expected min_lr_ratio <= 1, got {self.min_lr_ratio}")
+            raise Error("config", expected="min_lr_ratio <= 1", got=self.min_lr_ratio)
         if self.dtype not in (None, "float32", "bfloat16"):
-            raise ValueError(f"[config] expected dtype 'float32' or 'bfloat16', got {self.dtype!r}")
+            raise Error("config", expected="dtype 'float32' or 'bfloat16'", got=repr(self.dtype))
         if self.device is not None:
             self.device = _device.named(self.device)
         if self.threads is not None and not 1 <= self.threads <= 1024:
-            raise ValueError(f"[config] expected threads from 1 to 1024, got {self.threads}")
+            raise Error("config", expected="threads from 1 to 1024", got=self.threads)
 
     def _derive(self) -> None:
         """Set the fields that follow from others."""
@@ -119,7 +120,7 @@ class LoopConfig:
         known = {f.name for f in dataclasses.fields(cls)}
         for name in values:
             if name not in known:
-                raise ValueError(f"[config] expected one of {', '.join(sorted(known))}, got {name!r}")
+                raise Error("config", expected=f"one of {', '.join(sorted(known))}", got=repr(name))
         return cls(**values)
 
     @classmethod
@@ -131,13 +132,13 @@ class LoopConfig:
             with open(path, encoding="utf-8") as file:
                 values = yaml.safe_load(file) or {}
         except FileNotFoundError:
-            raise FileNotFoundError(f"[config] expected a YAML file, got {path}, which does not exist") from None
+            raise MissingFileError("config", expected="a YAML file", got=f"{path}, which does not exist") from None
         except RecursionError:
-            raise ValueError(f"[config] {path}: expected YAML, got one that is nested too deeply") from None
+            raise Error("config", path, expected="YAML", got="one that is nested too deeply") from None
         except (yaml.YAMLError, ValueError, OSError) as e:  # ValueError: not UTF-8, a date or a number that cannot be
-            raise ValueError(f"[config] {path}: expected YAML, got {' '.join(str(e).split())}") from None
+            raise Error("config", path, expected="YAML", got=" ".join(str(e).split())) from None
         if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
-            raise ValueError(f"[config] {path}: expected names with values, got {type(values).__name__}")
+            raise Error("config", path, expected="names with values", got=type(values).__name__)
         return {k.replace("-", "_"): v for k, v in values.items()}
 
 
@@ -178,7 +179,7 @@ class PretrainConfig(LoopConfig):
 
     def _derive(self) -> None:
         if self.depth < 1:
-            raise ValueError(f"[config] expected depth >= 1, got {self.depth}")
+            raise Error("config", expected="depth >= 1", got=self.depth)
         self.layers = self.layers or self.depth
         self.width = self.width or 64 * self.depth
         self.heads = self.heads or max(1, self.width // 64)
@@ -190,18 +191,18 @@ class PretrainConfig(LoopConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.context < 1:
-            raise ValueError(f"[config] expected context >= 1, got {self.context}")
+            raise Error("config", expected="context >= 1", got=self.context)
         if self.weights:
             count = 1 if isinstance(self.data, str) else len(self.data)
             if len(self.weights) != count or not all(w > 0 and math.isfinite(w) for w in self.weights):
-                raise ValueError(f"[config] expected {count} weights > 0, one for each data, got {self.weights}")
+                raise Error("config", expected=f"{count} weights > 0, one for each data", got=self.weights)
         if not all(group.split() for group in self.watch):
-            raise ValueError(f"[config] expected words in every group to watch, got {self.watch}")
+            raise Error("config", expected="words in every group to watch", got=self.watch)
         if self.kv_heads is not None and self.kv_heads < 1:
-            raise ValueError(f"[config] expected kv_heads >= 1, got {self.kv_heads}")
+            raise Error("config", expected="kv_heads >= 1", got=self.kv_heads)
         one_of("architecture", self.architecture, ("gpt2", "llama"))
         if not 0 < self.validation_fraction < 1:
-            raise ValueError(f"[config] expected validation_fraction in (0, 1), got {self.validation_fraction}")
+            raise Error("config", expected="validation_fraction in (0, 1)", got=self.validation_fraction)
 
 
 @dataclass
@@ -237,19 +238,19 @@ class FinetuneConfig(LoopConfig):
     def __post_init__(self):
         super().__post_init__()
         if not 0 <= self.validation_fraction < 1:
-            raise ValueError(f"[config] expected validation_fraction in [0, 1), got {self.validation_fraction}")
+            raise Error("config", expected="validation_fraction in [0, 1)", got=self.validation_fraction)
         if not self.steps and not self.epochs:
-            raise ValueError("[config] expected steps or epochs > 0, got 0 for both")
+            raise Error("config", expected="steps or epochs > 0", got="0 for both")
         one_of("bad_rows", self.bad_rows, ("error", "skip"))
         one_of("quantize", self.quantize, ("none", "int8", "int4", "stored"))
         if self.quantize != "none" and not self.lora_rank:
-            raise ValueError("[config] expected lora_rank with quantize: quantized weights are not trained")
+            raise Error("config", expected="lora_rank with quantize: quantized weights are not trained")
         if not self.lora_alpha:
-            raise ValueError("[config] expected lora_alpha > 0, got 0")
+            raise Error("config", expected="lora_alpha > 0", got="0")
         if self.lora_dropout and self.recompute:
-            raise ValueError("[config] expected lora_dropout 0 with recompute: what was dropped would differ")
+            raise Error("config", expected="lora_dropout 0 with recompute: what was dropped would differ")
         if self.lora_dropout >= 1:
-            raise ValueError(f"[config] expected lora_dropout in [0, 1), got {self.lora_dropout}")
+            raise Error("config", expected="lora_dropout in [0, 1)", got=self.lora_dropout)
 
 
 @dataclass
@@ -283,9 +284,9 @@ class DPOConfig(FinetuneConfig):
         super().__post_init__()
         one_of("loss_type", self.loss_type, PAIR_LOSSES)
         if self.beta == 0:
-            raise ValueError("[config] expected beta > 0, got 0")
+            raise Error("config", expected="beta > 0", got="0")
         if self.label_smoothing >= 0.5:
-            raise ValueError(f"[config] expected label_smoothing in [0, 0.5), got {self.label_smoothing}")
+            raise Error("config", expected="label_smoothing in [0, 0.5)", got=self.label_smoothing)
 
 
 @dataclass
@@ -306,7 +307,7 @@ class KTOConfig(FinetuneConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.beta == 0:
-            raise ValueError("[config] expected beta > 0, got 0")
+            raise Error("config", expected="beta > 0", got="0")
 
 
 @dataclass
@@ -360,14 +361,16 @@ class PolicyConfig(FinetuneConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.temperature == 0:
-            raise ValueError("[config] expected temperature > 0, got 0: answers that are all the same teach nothing")
+            raise Error("config", expected="temperature > 0", got="0: answers that are all the same teach nothing")
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"[config] expected top_p in (0, 1], got {self.top_p}")
+            raise Error("config", expected="top_p in (0, 1]", got=self.top_p)
         if not 0 < self.max_tokens < (self.context or math.inf):
-            raise ValueError(f"[config] expected max_tokens from 1 to below context, got {self.max_tokens}")
+            raise Error("config", expected="max_tokens from 1 to below context", got=self.max_tokens)
         if self.reward_weights and len(self.reward_weights) != len(self.rewards):
-            raise ValueError(
-                f"[config] expected {len(self.rewards)} reward_weights, one for each reward, got {len(self.reward_weights)}"
+            raise Error(
+                "config",
+                expected=f"{len(self.rewards)} reward_weights, one for each reward",
+                got=len(self.reward_weights),
             )
 
 
@@ -394,11 +397,12 @@ class GRPOConfig(PolicyConfig):
         super().__post_init__()
         one_of("loss_type", self.loss_type, GRPO_LOSSES)
         if self.updates < 1:
-            raise ValueError(f"[config] expected updates >= 1, got {self.updates}")
+            raise Error("config", expected="updates >= 1", got=self.updates)
         if self.group < 2 or self.together % self.group:
-            raise ValueError(
-                f"[config] expected group of at least 2 that divides batch_size * accumulation = {self.together}, got "
-                f"{self.group}"
+            raise Error(
+                "config",
+                expected=f"group of at least 2 that divides batch_size * accumulation = {self.together}",
+                got=self.group,
             )
 
 
@@ -423,8 +427,8 @@ class PPOConfig(PolicyConfig):
     def __post_init__(self):
         super().__post_init__()
         if self.updates < 1:
-            raise ValueError(f"[config] expected updates >= 1, got {self.updates}")
+            raise Error("config", expected="updates >= 1", got=self.updates)
         one_of("kl_estimator", self.kl_estimator, ("k1", "k3"))
         for name in ("gamma", "lam"):
             if getattr(self, name) > 1:
-                raise ValueError(f"[config] expected {name} in [0, 1], got {getattr(self, name)}")
+                raise Error("config", expected=f"{name} in [0, 1]", got=getattr(self, name))

@@ -9,6 +9,7 @@ import numpy as np
 
 from llmcore import _core
 from llmcore._arrays import fill
+from llmcore.errors import Error
 from llmcore.nn import Parameter
 
 
@@ -51,7 +52,7 @@ class EMA:
             key = f"ema.{name}"
             found = np.shape(state[key]) if key in state else None
             if found != mine.shape:
-                raise ValueError(f"[average] expected {key} of shape {mine.shape}, got {found}")
+                raise Error("average", expected=f"{key} of shape {mine.shape}", got=found)
             fill(mine, state[key])
 
 

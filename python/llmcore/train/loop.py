@@ -21,6 +21,7 @@ from typing import Any
 
 from llmcore import _device, optim, runtime
 from llmcore._files import alone_in
+from llmcore.errors import Error, ExistingFileError
 from llmcore.nn import Parameter
 from llmcore.nn.module import assign
 from llmcore.runtime import default_dtype
@@ -48,9 +49,9 @@ def prepare_run(config: LoopConfig, report: Report | None, resume: bool, overwri
     group, out = process_group(), Path(config.out)
     held = any((out / name).exists() for name in _MODEL_FILES) or any((out / "checkpoints").glob("step-*"))
     if held and not resume and not overwrite:
-        raise FileExistsError(
-            f"[train] {out} already holds a run: continue it with --resume, give another --out, or replace it with "
-            "--overwrite"
+        raise ExistingFileError(
+            "train",
+            f"{out} already holds a run: continue it with --resume, give another --out, or replace it with --overwrite",
         )
     if group.rank:
         return Report()
@@ -64,7 +65,7 @@ def on_config_device(train: Callable) -> Callable:
     def run(config, *args, **kwargs):
         with _device.on(config.device):
             if _device.device() != "cpu" and process_group().size > 1:
-                raise ValueError("[mpi] expected device cpu with several processes, got cuda: start it without mpiexec")
+                raise Error("mpi", expected="device cpu with several processes", got="cuda: start it without mpiexec")
             return train(config, *args, **kwargs)
 
     return run
@@ -82,9 +83,11 @@ def run(stage: Stage, config: LoopConfig, report: Report, resume: bool = False) 
     if threads is not None:
         runtime.set_num_threads(threads)
     if config.accumulation % group.size:
-        raise ValueError(
-            f"[mpi] expected accumulation a multiple of {group.size}, the number of processes, got {config.accumulation}: with "
-            f"--accumulation {group.size} and a batch size as much smaller an update has the same rows"
+        raise Error(
+            "mpi",
+            expected=f"accumulation a multiple of {group.size}, the number of processes",
+            got=f"{config.accumulation}: with --accumulation {group.size} and a batch size as much smaller an "
+            "update has the same rows",
         )
     stage.model.recompute = config.recompute
     with ExitStack() as held:

@@ -12,6 +12,7 @@ import numpy as np
 
 from llmcore import optim
 from llmcore._tensor import array_to_numpy
+from llmcore.errors import Error
 from llmcore.nn.module import assign
 from llmcore.train import checkpoint
 from llmcore.train.config import LoopConfig
@@ -92,7 +93,7 @@ class RunState:
         self.totals |= saved["totals"]
         if layout["steps"] != config.steps:
             if config.steps < step:
-                raise ValueError(f"[resume] expected at least {step} steps, as {path} has taken, got {config.steps}")
+                raise Error("resume", expected=f"at least {step} steps, as {path} has taken", got=config.steps)
             report.note(
                 f"{config.steps} steps instead of {layout['steps']}: from here on the learning rate follows the new number"
             )
@@ -103,17 +104,21 @@ class RunState:
         """Raise ValueError if a setting or the data differs from the saved run's."""
         stage, ours = self.stage, dataclasses.asdict(self.config)
         if saved["stage"] != stage.name:
-            raise ValueError(f"[resume] expected a run of {stage.name}, got {path}, which is one of {saved['stage']}")
+            raise Error("resume", expected=f"a run of {stage.name}", got=f"{path}, which is one of {saved['stage']}")
         for name, value in saved["config"].items():
             if name not in (*RESUMABLE, *_LAYOUT, "steps") and ours.get(name) != value:
-                raise ValueError(
-                    f"[resume] expected {name} {value!r} as in {path}, got {ours.get(name)!r}: continue with the value that "
-                    "the run began with, or start from scratch in another --out"
+                raise Error(
+                    "resume",
+                    expected=f"{name} {value!r} as in {path}",
+                    got=f"{ours.get(name)!r}: continue with the value that the run began with, or start from scratch "
+                    "in another --out",
                 )
         for name, value in stage.state().items():
             if saved["agree"].get(name) != value:
-                raise ValueError(
-                    f"[resume] expected {name} {saved['agree'].get(name)!r} as in {path}, got {value!r}: the data changed"
+                raise Error(
+                    "resume",
+                    expected=f"{name} {saved['agree'].get(name)!r} as in {path}",
+                    got=f"{value!r}: the data changed",
                 )
 
     def _load(self, tensors: Mapping[str, np.ndarray], saved: Mapping[str, Any], path: Path) -> None:
@@ -147,6 +152,6 @@ class RunState:
                 "them, stay the same"
             )
         else:
-            raise ValueError(
-                f"[resume] expected {rows[0]} rows per update (batch_size x accumulation) as in {path}, got {said}"
+            raise Error(
+                "resume", expected=f"{rows[0]} rows per update (batch_size x accumulation) as in {path}", got=said
             )

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from llmcore.errors import Error
 from llmcore.train.config import LoopConfig
 
 
@@ -24,7 +25,7 @@ class Trackers:
             try:
                 importlib.import_module(needed)
             except ImportError:
-                raise ValueError(f"[train] log_to {extra} needs {needed}: pip install 'llmcore[{extra}]'") from None
+                raise Error("train", f"log_to {extra} needs {needed}: pip install 'llmcore[{extra}]'") from None
         self._writers: list[Callable[[Mapping[str, float], int], None]] = []
 
     @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcore._files import read_json
+from llmcore.errors import ArgumentTypeError, Error
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.tokenizer import Tokenizer
 
@@ -89,7 +90,7 @@ def supervised_chat(
         if learn:
             last = max((i for i, token in enumerate(new) if token in end_ids), default=None)
             if last is None:
-                raise ValueError(f"[chat] {template.name}: expected an answer that ends with a token that ends texts")
+                raise Error("chat", template.name, expected="an answer that ends with a token that ends texts")
             loss_mask += [True] * (last + 1) + [False] * (len(new) - last - 1)
         else:
             loss_mask += [False] * len(new)
@@ -101,9 +102,11 @@ def supervised_chat(
         prompt = _rendered(template, tokenizer, messages[:i], True) if i else ""
         whole = _rendered(template, tokenizer, messages[: i + 1], False)
         if not (prompt.startswith(before) and whole.startswith(prompt)):
-            raise ValueError(
-                f"[chat] {template.name}: expected a template that puts each answer after its prompt and leaves the "
-                f"messages before it alone; message {i} is elsewhere"
+            raise Error(
+                "chat",
+                template.name,
+                expected="a template that puts each answer after its prompt and leaves the messages before it alone; "
+                f"message {i} is elsewhere",
             )
         add(prompt[len(before) :], False)
         add(whole[len(prompt) :], i >= first)
@@ -143,14 +146,16 @@ def _restored(text: str, meant: Mapping[str, str]) -> str:
 
 def _check_messages(messages: Any) -> None:
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
-        raise TypeError(f"[chat] expected a list of messages, got {type(messages).__name__}")
+        raise ArgumentTypeError("chat", expected="a list of messages", got=type(messages).__name__)
     if not messages:
-        raise ValueError("[chat] expected at least one message, got none")
+        raise Error("chat", expected="at least one message", got="none")
     for i, message in enumerate(messages):
         if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            raise ValueError(f'[chat] messages[{i}]: expected {{"role": ..., "content": ...}}, got {message!r}'[:300])
+            expected = '{"role": ..., "content": ...}'
+            raise Error("chat", f"messages[{i}]", expected=expected, got=f"{message!r:.200}")
         if not isinstance(message.get("content", ""), (str, list, type(None))):
-            raise ValueError(f"[chat] messages[{i}]: expected content as a text, got {message['content']!r}"[:300])
+            got = f"{message['content']!r:.200}"
+            raise Error("chat", f"messages[{i}]", expected="content as a text", got=got)
 
 
 def read_chat_template(folder: Path) -> ChatTemplate | None:
@@ -164,7 +169,7 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
         try:
             return ChatTemplate(path.read_text(encoding="utf-8"), str(path), begin, end)
         except UnicodeDecodeError:
-            raise ValueError(f"[load] {path}: expected UTF-8") from None
+            raise Error("load", path, expected="UTF-8") from None
     source = config.get("chat_template")
     if isinstance(source, list):
         named = {e.get("name"): e.get("template") for e in source if isinstance(e, dict)}

@@ -18,6 +18,8 @@ from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from llmcore.errors import Error
+
 BUDGET = 50_000_000  # total of characters produced and loop iterations
 LARGEST = 4_000_000  # characters of one string, elements of one list
 _STEP = 500  # the cost of an iteration or a call, on top of the characters in it
@@ -31,13 +33,13 @@ class ChatTemplate:
     def __init__(self, source: str, name: str = "chat_template", bos_token: str = "", eos_token: str = ""):
         """ValueError if the template is not valid Jinja."""
         if not isinstance(source, str):
-            raise ValueError(f"[chat] {name}: expected a template as a string, got {type(source).__name__}")
+            raise Error("chat", name, expected="a template as a string", got=type(source).__name__)
         self.source, self.name = source, name
         self.bos_token, self.eos_token = bos_token, eos_token
         try:
             self._template = _Environment().from_string(source)
         except (TemplateError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
-            raise ValueError(f"[chat] {name}: expected a Jinja template, got: {_line(error)}") from None
+            raise Error("chat", name, expected=f"a Jinja template, got: {_line(error)}") from None
 
     def render(
         self,
@@ -59,11 +61,11 @@ class ChatTemplate:
         try:
             return self._template.render(context, add_generation_prompt=add_generation_prompt)
         except _Refused as error:
-            raise ValueError(f"[chat] {self.name}: the template refuses: {_line(error)}") from None
+            raise Error("chat", f"{self.name}: the template refuses: {_line(error)}") from None
         except RecursionError:
-            raise ValueError(f"[chat] {self.name}: expected a template that ends, got endless recursion") from None
+            raise Error("chat", self.name, expected="a template that ends", got="endless recursion") from None
         except Exception as error:  # a foreign program may raise anything
-            raise ValueError(f"[chat] {self.name}: the template fails: {_line(error)}") from None
+            raise Error("chat", f"{self.name}: the template fails: {_line(error)}") from None
 
     def __repr__(self) -> str:
         return f"ChatTemplate({self.source[:60]!r}{'...' if len(self.source) > 60 else ''})"

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from llmcore.errors import ArgumentTypeError, Error, StateError
 from llmcore.tokenizer import Tokenizer
 
 
@@ -21,9 +22,7 @@ class Grammar:
         self._vocabulary = vocabulary
         matcher = vocabulary.library.LLMatcher(vocabulary.tokenizer, form)
         if matcher.is_error():
-            raise ValueError(
-                f"[constrain] expected a grammar that llguidance accepts, got: {_line(matcher.get_error())}"
-            )
+            raise Error("constrain", expected=f"a grammar that llguidance accepts, got: {_line(matcher.get_error())}")
         self._matcher = matcher
 
     def constraint(self) -> Constraint:
@@ -57,7 +56,7 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise RuntimeError(f"[constrain] {_line(self._matcher.get_error())}")
+            raise StateError("constrain", _line(self._matcher.get_error()))
 
 
 class Vocabulary:
@@ -71,7 +70,7 @@ class Vocabulary:
                 "[constrain] expected llguidance, which is not installed: pip install 'llmcore[constrain]'"
             ) from None
         if not end_ids:
-            raise ValueError("[constrain] expected a model that knows an end of text, got one without")
+            raise Error("constrain", expected="a model that knows an end of text", got="one without")
         self.library = llguidance
         specials = sorted(set(tokenizer.special_tokens.values()))
         size = tokenizer.vocab_size
@@ -98,24 +97,24 @@ class Vocabulary:
         """Compile the one of these that is given. json_schema: a schema, or its text; {} or True for any JSON."""
         matcher = self.library.LLMatcher
         if sum(v is not None for v in (json_schema, regex, choices)) != 1:
-            raise ValueError("[constrain] expected one of json_schema, regex and choices")
+            raise Error("constrain", expected="one of json_schema, regex and choices")
         if regex is not None:
             if not isinstance(regex, str):
-                raise TypeError(f"[constrain] expected regex a text, got {regex!r:.100}")
+                raise ArgumentTypeError("constrain", expected="regex a text", got=f"{regex!r:.100}")
             return Grammar(self, matcher.grammar_from_regex(regex))
         if choices is not None:
             if isinstance(choices, str) or not choices or not all(isinstance(c, str) and c for c in choices):
-                raise ValueError(f"[constrain] expected choices as a list of texts, got {choices!r:.100}")
+                raise Error("constrain", expected="choices as a list of texts", got=f"{choices!r:.100}")
             return Grammar(self, matcher.grammar_from_regex("|".join(re.escape(c) for c in choices)))
         try:
             schema = json.loads(json_schema) if isinstance(json_schema, str) else json_schema
             text = json.dumps({} if schema is True else schema)
         except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"[constrain] expected json_schema as JSON, got {_line(error)}") from None
+            raise Error("constrain", expected="json_schema as JSON", got=_line(error)) from None
         try:
             form = matcher.grammar_from_json_schema(text)
         except Exception as error:
-            raise ValueError(f"[constrain] expected a JSON schema, got: {_line(error)}") from None
+            raise Error("constrain", expected=f"a JSON schema, got: {_line(error)}") from None
         return Grammar(self, form)
 
 

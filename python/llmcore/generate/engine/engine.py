@@ -23,6 +23,7 @@ import numpy as np
 from llmcore import _core, autograd, ops
 from llmcore._device import cuda_info
 from llmcore._tensor import Tensor
+from llmcore.errors import Error, StateError
 from llmcore.generate.engine.prefix_cache import PrefixCache
 from llmcore.generate.engine.recorded_steps import LARGEST, RecordedSteps
 from llmcore.generate.engine.request import QueueFull, Request, SampledToken
@@ -61,7 +62,7 @@ class Engine:
     ):
         for name, value in (("max_batch", max_batch), ("max_waiting", max_waiting), ("chunk", chunk)):
             if value < 1:
-                raise ValueError(f"[engine] expected {name} >= 1, got {value}")
+                raise Error("engine", expected=f"{name} >= 1", got=value)
         self.model, self.max_batch, self.max_waiting, self.chunk = model, min(max_batch, LARGEST), max_waiting, chunk
         self.pool = self._make_pool(cache_bytes, cache_dtype)
         self.prefixes = PrefixCache(self.pool)
@@ -82,7 +83,7 @@ class Engine:
             cache_bytes = max(_cache_bytes(self.model.device), min(context, blocks_for(8192)) * size)
         blocks = min(cache_bytes // size, context * self.max_batch) + 1
         if blocks < 2:
-            raise ValueError(f"[engine] expected cache_bytes of at least {size}, a block's, got {cache_bytes}")
+            raise Error("engine", expected=f"cache_bytes of at least {size}, a block's", got=cache_bytes)
         return self.model.new_pool(blocks, dtype)
 
     # ---- for callers ----
@@ -91,19 +92,20 @@ class Engine:
         """Queue a request. QueueFull if too many wait already; ValueError for a prompt that cannot be continued."""
         context = self.model.config.context
         if not 0 < len(request.tokens) < context:
-            raise ValueError(
-                f"[generate] expected a prompt of 1 to {context - 1} tokens (the context is {context}), "
-                f"got {len(request.tokens)}"
+            raise Error(
+                "generate",
+                expected=f"a prompt of 1 to {context - 1} tokens (the context is {context})",
+                got=len(request.tokens),
             )
         vocab = self.model.config.vocab_size
         if not all(0 <= i < vocab for i in request.tokens):
-            raise ValueError(f"[generate] expected token ids in [0, {vocab}), got {request.tokens}"[:300])
+            raise Error("generate", expected=f"token ids in [0, {vocab})", got=str(request.tokens)[:240])
         for name in ("forced", "banned", "stop_ids"):
             if any(i >= vocab for i in getattr(request.params, name)):
-                raise ValueError(f"[generate] expected {name} in [0, {vocab}), got {getattr(request.params, name)}")
+                raise Error("generate", expected=f"{name} in [0, {vocab})", got=getattr(request.params, name))
         with self._lock:
             if len(self._waiting) >= self.max_waiting:
-                raise QueueFull(f"[engine] expected at most {self.max_waiting} waiting requests, got one more")
+                raise QueueFull("engine", expected=f"at most {self.max_waiting} waiting requests", got="one more")
             if not (self._waiting or self._decoding or self._prefilling):
                 self._notice_new_weights()
             if request.params.max_tokens == 0 and not request.params.prompt_logprobs:
@@ -154,7 +156,7 @@ class Engine:
         """Admit a waiting request, prefill a chunk of a prompt, and decode a token for every request that is past its prompt."""
         with self._lock, autograd.no_grad():
             if self._stepping:
-                raise RuntimeError("[engine] expected on_token not to generate, got a request from inside it")
+                raise StateError("engine", expected="on_token not to generate", got="a request from inside it")
             self._stepping = True
             try:
                 self._step()

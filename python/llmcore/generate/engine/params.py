@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmcore._fields import option
+from llmcore.errors import ArgumentTypeError, Error
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,9 @@ class SamplingParams:
         def number(name, ok, expected, kinds: Any = numbers.Real):  # NumPy's scalars are numbers too
             value: Any = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, kinds):
-                raise TypeError(f"[generate] expected {name} {expected}, got {value!r}")
+                raise ArgumentTypeError("generate", expected=f"{name} {expected}", got=repr(value))
             if not ok(value):
-                raise ValueError(f"[generate] expected {name} {expected}, got {value}")
+                raise Error("generate", expected=f"{name} {expected}", got=value)
             object.__setattr__(self, name, int(value) if kinds is numbers.Integral else float(value))
 
         number("max_tokens", lambda v: v >= 0, "an integer >= 0", numbers.Integral)
@@ -85,7 +86,7 @@ class SamplingParams:
                 or not isinstance(ids, Sequence)
                 or not all(isinstance(i, numbers.Integral) and 0 <= i < 2**31 for i in ids)
             ):
-                raise ValueError(f"[generate] expected {name} a list of token ids, got {ids!r:.100}")
+                raise Error("generate", expected=f"{name} a list of token ids", got=f"{ids!r:.100}")
             object.__setattr__(self, name, tuple(int(i) for i in ids))
         number("repetition_penalty", lambda v: v > 0 and math.isfinite(v), "> 0 (1 is off)")
         number("presence_penalty", math.isfinite, "a finite number (0 is off)")
@@ -94,12 +95,12 @@ class SamplingParams:
             isinstance(i, numbers.Integral) and i >= 0 and isinstance(v, numbers.Real) and v < math.inf
             for i, v in (self.logit_bias or {}).items()
         ):
-            raise ValueError(f"[generate] expected logit_bias as {{token id: number}}, got {self.logit_bias!r}")
+            raise Error("generate", expected="logit_bias as {token id: number}", got=repr(self.logit_bias))
         if not isinstance(self.stop, (str, Sequence, type(None))):
-            raise TypeError(f"[generate] expected stop a text or several, got {self.stop!r}")
+            raise ArgumentTypeError("generate", expected="stop a text or several", got=repr(self.stop))
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         if not all(isinstance(s, str) and s for s in stop):
-            raise ValueError(f"[generate] expected stop texts that are not empty, got {self.stop!r}")
+            raise Error("generate", expected="stop texts that are not empty", got=repr(self.stop))
         object.__setattr__(self, "stop", stop)
         if self.seed is None:
             object.__setattr__(self, "seed", int.from_bytes(os.urandom(7), "little"))

@@ -8,11 +8,12 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from llmcore.errors import StateError
 from llmcore.generate.engine.constrain import Constraint
 from llmcore.generate.engine.params import SamplingParams
 
 
-class QueueFull(RuntimeError):
+class QueueFull(StateError):
     """More requests wait than the engine takes."""
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from llmcore import autograd
 from llmcore._sequences import common_prefix, continuations
+from llmcore.errors import Error
 from llmcore.generate.engine.request import Request
 from llmcore.generate.engine.sampler import Sampler
 from llmcore.models import CausalLM, DecodeStep, KVCache
@@ -22,7 +23,7 @@ class _Adaptive:
 
     def __init__(self, most: int):
         if most < 1:
-            raise ValueError(f"[generate] expected draft_tokens >= 1, got {most}")
+            raise Error("generate", expected="draft_tokens >= 1", got=most)
         self._most, self._count = most, most
         self.proposed = self.right = 0
 

@@ -25,6 +25,7 @@ import numpy as np
 from llmcore import runtime
 from llmcore._arrays import array_to_numpy
 from llmcore._tensor import Tensor
+from llmcore.errors import Error
 from llmcore.nn import Parameter
 
 T = TypeVar("T")
@@ -38,9 +39,9 @@ def mpi_group() -> MPIGroup:
     try:
         from mpi4py import MPI
     except ImportError:
-        raise ValueError("[mpi] several processes need mpi4py: pip install 'llmcore[mpi]'") from None
+        raise Error("mpi", "several processes need mpi4py: pip install 'llmcore[mpi]'") from None
     if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
-        raise ValueError("[mpi] expected an MPI that several threads of a process may call, got one that refuses it")
+        raise Error("mpi", expected="an MPI that several threads of a process may call", got="one that refuses it")
     return MPIGroup(MPI)
 
 
@@ -92,8 +93,10 @@ class MPIGroup:
         first = self.broadcast(mine)
         for name, value in first.items():
             if mine.get(name) != value:
-                raise ValueError(
-                    f"[mpi] expected {name} {value!r:.80} in every process, as in the first, got {mine.get(name)!r:.80}"
+                raise Error(
+                    "mpi",
+                    expected=f"{name} {value!r:.80} in every process, as in the first",
+                    got=f"{mine.get(name)!r:.80}",
                 )
 
     def owned(self, parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from llmcore.data.examples import is_held_out
 from llmcore.data.rows import Row, read_rows
-from llmcore.errors import CorpusError
+from llmcore.errors import CorpusError, Error
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.models import CausalLM, adapters
@@ -58,7 +58,7 @@ def reference_of(config: FinetuneConfig, lm: LanguageModel) -> CausalLM:
 def prepare(lm: LanguageModel) -> None:
     """Gives a model that has no chat template a plain one. ValueError for one that cannot end an answer."""
     if not lm.end_ids:
-        raise ValueError("[train] expected a model that knows an end of text, got one without")
+        raise Error("train", expected="a model that knows an end of text", got="one without")
     if lm.chat_template is None:
         lm.chat_template = ChatTemplate(PLAIN_TEMPLATE, eos_token=lm.token_text(lm.end_ids[0]))
 
@@ -129,8 +129,8 @@ class FinetuneStage(Stage):
         self.language_model, self.model = lm, lm.model
         self.sample_tokens = config.sample_tokens
         if config.context > lm.config.context:
-            raise ValueError(
-                f"[{self.name}] expected a context of at most {lm.config.context} (the model's), got {config.context}"
+            raise Error(
+                self.name, expected=f"a context of at most {lm.config.context} (the model's)", got=config.context
             )
         prepare(lm)
 

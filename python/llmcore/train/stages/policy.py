@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from llmcore.errors import Error
 from llmcore.generate import LanguageModel
 from llmcore.models import CausalLM
 from llmcore.train.config import PolicyConfig
@@ -81,7 +82,7 @@ class PolicyStage(finetune.FinetuneStage):
     def restore(self, kept: Mapping[str, np.ndarray]) -> None:
         fields = self.experience_type._fields  # type: ignore[attr-defined]
         if kept and set(kept) != set(fields):
-            raise ValueError(f"[resume] expected {', '.join(fields)}, got {', '.join(sorted(kept))}")
+            raise Error("resume", expected=", ".join(fields), got=", ".join(sorted(kept)))
         if kept:
             self.experience = self.experience_type(**{name: np.array(values) for name, values in kept.items()})
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from llmcore import autograd, data, models
 from llmcore._tensor import Tensor
+from llmcore.errors import Error
 from llmcore.generate import LanguageModel
 from llmcore.runtime import default_dtype
 from llmcore.tokenizer import Tokenizer
@@ -62,14 +63,16 @@ def _text(sources: list[str], config: PretrainConfig, resume: bool) -> Text:
     if not tokens:
         return data.read_corpus(sources, config.validation_fraction, config.field)
     if len(sources) > 1:
-        raise ValueError(
-            f"[data] expected tokens by themselves, or --weights for each, got {tokens[0]} beside others: {', '.join(sources)}"
+        raise Error(
+            "data",
+            expected="tokens by themselves, or --weights for each",
+            got=f"{tokens[0]} beside others: {', '.join(sources)}",
         )
     if data.is_shard_set(tokens[0]):
         return data.ShardSet(tokens[0], config.validation_fraction)
     given = _given_tokenizer(config, resume)
     if given is None:
-        raise ValueError(f"[data] expected the --tokenizer that {tokens[0]} was made with, got none")
+        raise Error("data", expected=f"the --tokenizer that {tokens[0]} was made with", got="none")
     return data.TokenFile(tokens[0], given, config.validation_fraction)
 
 
@@ -120,7 +123,7 @@ class PretrainStage(Stage):
         self.config, self.texts = config, texts
         self.end_of_text = tokenizer.end_of_text
         if config.isolate and self.end_of_text is None:
-            raise ValueError("[data] expected a tokenizer with an end-of-text token where documents are kept apart")
+            raise Error("data", expected="a tokenizer with an end-of-text token where documents are kept apart")
         streams = [text.encode(tokenizer) for text in texts]
         self.tokens_to_learn = sum(len(tokens) for tokens, _ in streams)
         each = [data.TokenBatches(tokens, 1, config.context, config.seed) for tokens, _ in streams]

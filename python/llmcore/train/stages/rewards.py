@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from llmcore.errors import CorpusError
+from llmcore.errors import CorpusError, Error, MissingFileError
 from llmcore.train.report import Report
 
 RewardFunction = Callable[..., Sequence[float]]
@@ -71,14 +71,16 @@ def _open(name: str) -> RewardFunction:
         from llmcore.generate.reward_model import RewardModel
 
         return RewardModel.load(name)
-    raise ValueError(
-        f"[rewards] expected one of {', '.join(BUILT_IN)}, FILE.py:FUNCTION, or the folder of a reward model, got {name!r:.200}"
+    raise Error(
+        "rewards",
+        expected=f"one of {', '.join(BUILT_IN)}, FILE.py:FUNCTION, or the folder of a reward model",
+        got=f"{name!r:.200}",
     )
 
 
 def _function_of(file: Path, name: str) -> RewardFunction:
     if not file.is_file():
-        raise FileNotFoundError(f"[rewards] expected {file}, which is not there")
+        raise MissingFileError("rewards", expected=f"{file}, which is not there")
     spec = importlib.util.spec_from_file_location("llmcore_rewards", file)
     assert spec is not None
     assert spec.loader is not None
@@ -86,10 +88,10 @@ def _function_of(file: Path, name: str) -> RewardFunction:
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever somebody's file does
-        raise ValueError(f"[rewards] {file}: {_line(error)}") from error
+        raise Error("rewards", f"{file}: {_line(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
-        raise ValueError(f"[rewards] expected a function {name} in {file}, got none")
+        raise Error("rewards", expected=f"a function {name} in {file}", got="none")
     return function
 
 
@@ -98,10 +100,10 @@ class Rewards:
 
     def __init__(self, functions: dict[str, RewardFunction], weights: Sequence[float], bad: str, report: Report):
         if not functions:
-            raise ValueError("[rewards] expected at least one reward, got none")
+            raise Error("rewards", expected="at least one reward", got="none")
         weights = list(weights) or [1.0] * len(functions)
         if len(weights) != len(functions):
-            raise ValueError(f"[rewards] expected {len(functions)} reward_weights, one for each, got {len(weights)}")
+            raise Error("rewards", expected=f"{len(functions)} reward_weights, one for each", got=len(weights))
         self.functions, self.weights, self._bad, self._report = functions, weights, bad, report
 
     def __call__(
