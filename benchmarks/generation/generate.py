@@ -1,10 +1,10 @@
-"""Reading and writing with SmolLM2-135M-Instruct: Q4_1 weights here and in llama.cpp, int8 in CTranslate2.
+"""Prefill and decoding with SmolLM2-135M-Instruct: Q4_1 weights here and in llama.cpp, int8 in CTranslate2.
 
     llmcore pull smollm2-135m-instruct
     python -m benchmarks.generation.generate --threads 2 --json benchmarks/results/generate-2.local.json
 
-Every library does the same work in turns, greedily and without an end; a row has the median of its rounds. Peers are
-taken where they are installed: llama-cpp-python (compiled for this machine), ctranslate2 (with transformers and torch, for
+Every library does the same work in turns, greedily and without stopping early; a row has the median of its rounds. Peers take part
+where they are installed: llama-cpp-python (compiled for this machine), ctranslate2 (with transformers and torch, for
 the conversion). Rows without a peer measure llmcore against itself or against what memory delivers.
 """
 
@@ -20,28 +20,58 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 import llmcore
+from benchmarks.harness import results
 from benchmarks.harness.environment import environment
+from benchmarks.harness.results import model_row
+from llmcore import hub
 from llmcore.bench.model import measure_model
 from llmcore.generate import Engine, Request, SamplingParams
 
 NAME = "smollm2-135m-instruct"
 TITLE = __doc__.partition("\n")[0]
-ROUNDS = 5
-VOCAB = 49000  # of the random prompts: no special tokens
 rng = np.random.default_rng(0)
 
 
-def random_prompt(n: int) -> list[int]:
-    return rng.integers(100, VOCAB, n).tolist()
+@dataclass(frozen=True)
+class Sizes:
+    """Tokens of prompts and answers, and how often each is measured."""
+
+    rounds: int = 5
+    prompt: int = 16
+    decode: int = 128
+    decode_batch: int = 64
+    batches: tuple[int, ...] = (8, 32)
+    prefill: int = 512
+    long: int = 4096
+    known: int = 1480
+    unknown: int = 20
+    draws: int = 200
+
+
+SIZES = {False: Sizes(), True: Sizes(1, 4, 8, 4, (2,), 32, 64, 40, 8, 3)}  # whether --smoke
+
+
+class Prompts:
+    """Random ones, without special tokens."""
+
+    def __init__(self, vocab_size: int):
+        self.vocab_size = vocab_size
+
+    def one(self, n: int) -> list[int]:
+        return rng.integers(100, self.vocab_size - 100, n).tolist()
+
+    def several(self, count: int, n: int) -> list[list[int]]:
+        return [self.one(n) for _ in range(count)]
 
 
 class Clock:
-    """A writer that notes when its tokens come."""
+    """Notes when a request's tokens come."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -57,8 +87,8 @@ class Clock:
 class Llmcore:
     name = "llmcore"
 
-    def __init__(self, cache_dtype: str | None = None) -> None:
-        self.lm = llmcore.load(NAME)
+    def __init__(self, model: str, cache_dtype: str | None = None) -> None:
+        self.lm = llmcore.load(model)
         self.lm.engine = Engine(self.lm.model, cache_dtype=cache_dtype)
 
     def run(self, prompts: list[list[int]], tokens: int) -> tuple[float, list[Clock]]:
@@ -69,12 +99,12 @@ class Llmcore:
         self.lm.engine.run(requests)
         return began, clocks
 
-    def read(self, prompt: list[int]) -> float:
+    def prefill(self, prompt: list[int]) -> float:
         began, (clock,) = self.run([prompt], 1)
         return clock.times[0] - began
 
-    def write(self, prompts: list[list[int]], tokens: int) -> float:
-        """Seconds for `tokens` of every sequence, once all of them write."""
+    def decode(self, prompts: list[list[int]], tokens: int) -> float:
+        """Return the seconds for `tokens` of every sequence, once all of them decode."""
         _, clocks = self.run(prompts, tokens + len(prompts) + 1)
         start = max(c.times[0] for c in clocks)
         end = min(c.times[-1] for c in clocks)
@@ -83,7 +113,7 @@ class Llmcore:
 
 
 class Apart:
-    """A peer in a process of its own: two libraries that use a processor's matrix tiles each configure them for themselves,
+    """A peer in a process of its own: two libraries that use a processor's matrix tiles each configure them for themselves
     and may crash on threads that they share."""
 
     def __init__(self, make: Callable, *args) -> None:
@@ -100,11 +130,11 @@ class Apart:
             raise RuntimeError(f"{self.name}: {answer}")
         return answer
 
-    def read(self, prompt: list[int]) -> float | None:
-        return self._ask("read", prompt)
+    def prefill(self, prompt: list[int]) -> float | None:
+        return self._ask("prefill", prompt)
 
-    def write(self, prompts: list[list[int]], tokens: int) -> float | None:
-        return self._ask("write", prompts, tokens)
+    def decode(self, prompts: list[list[int]], tokens: int) -> float | None:
+        return self._ask("decode", prompts, tokens)
 
 
 def _serve(pipe, make: Callable, args: tuple) -> None:
@@ -124,21 +154,19 @@ def _serve(pipe, make: Callable, args: tuple) -> None:
 class LlamaCpp:
     name = "llama.cpp"
 
-    def __init__(self, threads: int, context: int) -> None:
+    def __init__(self, model: str, threads: int, context: int) -> None:
         import llama_cpp
 
-        from llmcore import hub
-
-        path = str(hub.resolve(NAME))
+        path = str(hub.resolve(model))
         self._model = llama_cpp.Llama(path, n_ctx=context, verbose=False, n_threads=threads, n_threads_batch=threads)
 
-    def read(self, prompt: list[int]) -> float:
+    def prefill(self, prompt: list[int]) -> float:
         self._model.reset()
         began = time.perf_counter()
         self._model.eval(prompt)
         return time.perf_counter() - began
 
-    def write(self, prompts: list[list[int]], tokens: int) -> float | None:
+    def decode(self, prompts: list[list[int]], tokens: int) -> float | None:
         if len(prompts) > 1:
             return None  # the package has no batches
         self._model.reset()
@@ -152,10 +180,10 @@ class LlamaCpp:
 class CTranslate2:
     name = "ctranslate2"
 
-    def __init__(self, threads: int, folder: Path) -> None:
+    def __init__(self, model: str, threads: int, folder: Path) -> None:
         import ctranslate2
 
-        llmcore.load(NAME).save(folder / "hf", "float32")
+        llmcore.load(model).save(folder / "hf", "float32")
         ctranslate2.converters.TransformersConverter(str(folder / "hf")).convert(
             str(folder / "int8"), quantization="int8"
         )
@@ -177,16 +205,16 @@ class CTranslate2:
         assert all(len(f.sequences_ids[0]) == tokens for f in found)
         return seconds
 
-    def read(self, prompt: list[int]) -> float:
+    def prefill(self, prompt: list[int]) -> float:
         return self._run([prompt], 1)
 
-    def write(self, prompts: list[list[int]], tokens: int) -> float:
-        """Less the first tokens and the reading."""
+    def decode(self, prompts: list[list[int]], tokens: int) -> float:
+        """Without the first tokens and the prefill."""
         return max(self._run(prompts, tokens + 8) - self._run(prompts, 8), 1e-9)
 
 
-def measure(name: str, sides: list, work: Callable, rounds: int = ROUNDS) -> dict:
-    """A row: the median of each library's seconds, in turns, behind one call that is not timed."""
+def measure(name: str, sides: list, work: Callable, rounds: int, threads: int) -> dict:
+    """Return a row: the median of each library's seconds, in turns, after one call that is not timed."""
     seconds: dict[str, list[float]] = {}
     for i in range(rounds + 1):
         for side in sides:
@@ -196,101 +224,107 @@ def measure(name: str, sides: list, work: Callable, rounds: int = ROUNDS) -> dic
     medians = {k: statistics.median(v) for k, v in seconds.items()}
     peers = [v for k, v in medians.items() if k != "llmcore"]
     ratio = min(peers) / medians["llmcore"] if peers else None
-    return {"name": name, "dtype": "model", "seconds": medians, "ratio": ratio, "flops": 0, "traffic": 0}
+    return model_row(name, medians, ratio, threads)
 
 
-def own(name: str, seconds: float, note: str) -> dict:
-    return {"name": f"{name} ({note})", "dtype": "model", "seconds": {"llmcore": seconds}, "ratio": None, "flops": 0,
-            "traffic": 0}  # fmt: skip
-
-
-def first_token_from_disk() -> float:
-    """Of a new process that has imported the package."""
-    code = (
+def first_token_from_disk(model: str) -> float:
+    """Return the seconds until the first token in a new process that has imported the package."""
+    return in_new_process(
         "import time, llmcore, llmcore.generate\n"
         "began = time.perf_counter()\n"
-        f"next(iter(llmcore.load({NAME!r}).stream('The capital of France is', 4, temperature=0)))\n"
-        "print(time.perf_counter() - began)"
+        f"next(iter(llmcore.load({model!r}).stream('The capital of France is', 4, temperature=0)))\n"
     )
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)
 
 
-def first_token_from_disk_llama() -> float:
-    from llmcore import hub
-
-    code = (
+def first_token_from_disk_llama(model: str) -> float:
+    return in_new_process(
         "import time, llama_cpp\n"
         "began = time.perf_counter()\n"
-        f"m = llama_cpp.Llama({str(hub.resolve(NAME))!r}, n_ctx=512, verbose=False, n_threads={llmcore.num_threads()})\n"
+        f"m = llama_cpp.Llama({str(hub.resolve(model))!r}, n_ctx=512, verbose=False, n_threads={llmcore.num_threads()})\n"
         "m.eval(m.tokenize(b'The capital of France is', add_bos=False)); m.sample(temp=0.0)\n"
-        "print(time.perf_counter() - began)"
     )
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout)
 
 
-def rows(threads: int, folder: Path) -> list[dict]:
-    ours = Llmcore()
+def in_new_process(code: str) -> float:
+    command = [sys.executable, "-c", f"{code}print(time.perf_counter() - began)"]
+    return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+
+
+def rows(model: str, threads: int, folder: Path, sizes: Sizes) -> list[dict]:
+    ours = Llmcore(model)
+    prompts = Prompts(ours.lm.model.config.vocab_size)
     sides: list = [ours]
-    has_llama = importlib.util.find_spec("llama_cpp") is not None
+    has_llama = importlib.util.find_spec("llama_cpp") is not None and hub.resolve(model).suffix == ".gguf"
     if has_llama:
-        sides.append(Apart(LlamaCpp, threads, 4608))
+        sides.append(Apart(LlamaCpp, model, threads, sizes.long + 512))
     if importlib.util.find_spec("ctranslate2") is not None:
-        sides.append(Apart(CTranslate2, threads, folder))
+        sides.append(Apart(CTranslate2, model, threads, folder))
     found = []
 
     def add(row: dict) -> None:
-        found.append(row | {"threads": threads})
+        found.append(row)
         times = "  ".join(f"{k} {v * 1e3:,.2f} ms" for k, v in row["seconds"].items())
         print(f"{row['name']:66} {times}  {row['ratio'] or 0:.2f}x", flush=True)
 
-    one = measure("writing 128 tokens", sides, lambda s: s.write([random_prompt(16)], 128))
+    def own(name: str, seconds: float, note: str) -> dict:
+        return model_row(f"{name} ({note})", {"llmcore": seconds}, None, threads)
+
+    def decode(batch: int, prompt: int, tokens: int) -> Callable:
+        return lambda side: side.decode(prompts.several(batch, prompt), tokens)
+
+    one = measure(
+        f"decoding {sizes.decode} tokens", sides, decode(1, sizes.prompt, sizes.decode), sizes.rounds, threads
+    )
     add(one)
-    for batch in (8, 32):
-        add(measure(f"writing 64 tokens, {batch} sequences", sides,
-                    lambda s, b=batch: s.write([random_prompt(16) for _ in range(b)], 64), 3))  # fmt: skip
-        rate = batch * 64 / found[-1]["seconds"]["llmcore"] / (128 / one["seconds"]["llmcore"])
-        found[-1]["name"] += f" ({rate:.1f}x one's rate)"
-    add(measure("reading 512 tokens", sides, lambda s: s.read(random_prompt(512))))
-    add(measure("writing 64 tokens behind 4,096", sides[:2] if has_llama else sides[:1],
-                lambda s: s.write([random_prompt(4096)], 64), 2))  # fmt: skip
-    eight = Llmcore("int8")
-    took = statistics.median(eight.write([random_prompt(4096)], 64) for _ in range(3))
-    add(own("writing 64 tokens behind 4,096", took, "8-bit keys and values"))
-    seen = random_prompt(1480)
-    ours.read(seen)
-    took = statistics.median(ours.read(seen + random_prompt(20)) for _ in range(ROUNDS))
-    add(own("first token of 1,500", took, "1,480 of them known"))
-    disk = [first_token_from_disk() for _ in range(ROUNDS)]
+    for batch in sizes.batches:
+        name, work = (
+            f"decoding {sizes.decode_batch} tokens, {batch} sequences",
+            decode(batch, sizes.prompt, sizes.decode_batch),
+        )
+        row = measure(name, sides, work, min(3, sizes.rounds), threads)
+        rate = batch * sizes.decode_batch / row["seconds"]["llmcore"] / (sizes.decode / one["seconds"]["llmcore"])
+        add(row | {"name": f"{name} ({rate:.1f}x one's rate)"})
+    name = f"prefill of {sizes.prefill} tokens"
+    add(measure(name, sides, lambda side: side.prefill(prompts.one(sizes.prefill)), sizes.rounds, threads))
+    name, work = f"decoding {sizes.decode_batch} tokens after {sizes.long:,}", decode(1, sizes.long, sizes.decode_batch)
+    add(measure(name, sides[:2] if has_llama else sides[:1], work, min(2, sizes.rounds), threads))
+    eight = Llmcore(model, "int8")
+    add(own(name, statistics.median(work(eight) for _ in range(min(3, sizes.rounds))), "8-bit keys and values"))
+    seen = prompts.one(sizes.known)
+    ours.prefill(seen)
+    took = statistics.median(ours.prefill(seen + prompts.one(sizes.unknown)) for _ in range(sizes.rounds))
+    add(own(f"first token of {sizes.known + sizes.unknown:,}", took, f"{sizes.known:,} of them known"))
+    disk = [first_token_from_disk(model) for _ in range(sizes.rounds)]
     row = own("first token from a warm disk", statistics.median(disk), "a new process, the package imported")
     if has_llama:
-        row["seconds"]["llama.cpp"] = statistics.median(first_token_from_disk_llama() for _ in range(3))
+        row["seconds"]["llama.cpp"] = statistics.median(first_token_from_disk_llama(model) for _ in range(3))
         row["ratio"] = row["seconds"]["llama.cpp"] / row["seconds"]["llmcore"]
     add(row)
-    step = one["seconds"]["llmcore"] / 128
-    share = sampling_seconds(ours.lm)
+    step = one["seconds"]["llmcore"] / sizes.decode
+    share = sampling_seconds(ours.lm, prompts.one(8), sizes.draws)
     add(own("one draw with top-k and top-p", share, f"{share / step:.1%} of a step"))
-    add(words(ours.lm))
-    model = measure_model(ours.lm.model, prompt=64, tokens=64, batches=(1,))
-    rate = environment(threads)["machine"]["read_gb_s"]["all"]
-    used = model["weight_bytes"] / step / 1e9
-    add(own("a step of writing", step, f"{used:.1f} GB/s of weights, {used / rate:.0%} of what memory delivers"))
+    median, ninth = keystrokes(ours.lm)
+    add(own("three words for a keystroke", median, f"nine of ten under {ninth * 1e3:.1f} ms"))
+    weights = measure_model(ours.lm.model, prompt=sizes.prompt, tokens=sizes.decode_batch, batches=(1,))["weight_bytes"]
+    rate, used = environment(threads)["machine"]["read_gb_s"]["all"], weights / step / 1e9
+    add(own("a step of decoding", step, f"{used:.1f} GB/s of weights, {used / rate:.0%} of what memory delivers"))
     return found
 
 
-def sampling_seconds(lm: llmcore.LanguageModel) -> float:
+def sampling_seconds(lm: llmcore.LanguageModel, prompt: list[int], draws: int) -> float:
     from llmcore import ops
 
-    logits = lm.model(np.array([random_prompt(8)]), last_only=True).array.reshape([1, -1])
+    logits = lm.model(np.array([prompt]), last_only=True).array.reshape([1, -1])
     times = []
-    for step in range(200):
+    for step in range(draws):
         began = time.perf_counter()
         ops.sample(logits, 0.8, 40, 0.95, seed=1, step=step)
         times.append(time.perf_counter() - began)
     return statistics.median(times)
 
 
-def words(lm: llmcore.LanguageModel) -> dict:
-    """A keystroke of the phone's keyboard."""
+def keystrokes(lm: llmcore.LanguageModel) -> tuple[float, float]:
+    """Return the median and the ninth decile of the seconds that a keystroke of the phone's keyboard takes."""
     text = "I would like to schedule a meeting with the new manager tomorrow morning"
     lm.suggest(text, 3)
     times = []
@@ -302,23 +336,21 @@ def words(lm: llmcore.LanguageModel) -> dict:
         began = time.perf_counter()
         lm.suggest(text[:n], 3)
         times.append(time.perf_counter() - began)
-    ninth = sorted(times)[int(0.9 * len(times))]
-    return own("three words for a keystroke", statistics.median(times), f"nine of ten under {ninth * 1e3:.1f} ms")
+    return statistics.median(times), sorted(times)[int(0.9 * len(times))]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=llmcore.num_threads())
     parser.add_argument("--seconds", type=float, help="taken for the sake of run.py: the work is fixed here")
+    parser.add_argument("--model", default=NAME, help="a file that was pulled, or another model")
+    parser.add_argument("--smoke", action="store_true", help="a few tokens, to see that everything works")
     parser.add_argument("--json", type=Path, help="where to write the result")
     args = parser.parse_args()
     llmcore.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
-        result = {"kind": "ops", "title": TITLE, "rows": rows(args.threads, Path(folder))}
-    result["environment"] = environment(args.threads)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+        found = rows(args.model, args.threads, Path(folder), SIZES[args.smoke])
+    results.write(args.json, {"kind": "ops", "title": TITLE, "rows": found, "environment": environment(args.threads)})
 
 
 if __name__ == "__main__":

@@ -218,7 +218,7 @@ def decoding(make, config, batch: int, compiled: bool) -> Row:
     traffic = WRITTEN * (_weight_bytes(model) + kept)
     asked, share = (None, None) if compiled else (3.0, 0.5 if batch == 1 else None)
     named = f"transformers, static cache, {'compiled' if compiled else 'eager'}"
-    row = Row({"llmcore": lambda i: ours.write(prompts().tolist(), WRITTEN)}, "bfloat16", traffic=traffic, asked=asked,
+    row = Row({"llmcore": lambda i: ours.decode(prompts().tolist(), WRITTEN)}, "bfloat16", traffic=traffic, asked=asked,
               asked_of=named, share=share, check=check, clocked=True, units=WRITTEN)  # fmt: skip
     made: dict[str, Callable] = {named: lambda: Theirs(model, compiled)}
     if not compiled:
