@@ -5,15 +5,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llmcore import _core, autograd, runtime
-from llmcore.models import DecodeStep
-
-if TYPE_CHECKING:
-    from llmcore.models import CausalLM
+from llmcore.models import CausalLM, DecodeStep
 
 _ROUNDS = 3
 

@@ -69,12 +69,14 @@ def check_out(out: Path) -> None:
 
 
 def heading(console: Console, number: int, title: str, explanation: str) -> None:
+    """Print the heading of a chapter."""
     console.print()
     console.print(f"{number}. {title}", style="bold", markup=False)
     console.print(explanation, style="dim", markup=False)
 
 
 def tokens(console: Console, corpus: Corpus) -> Tokenizer:
+    """Train a tokenizer and show a sentence in its tokens."""
     from llmcore.tokenizer import Tokenizer
 
     heading(
@@ -124,6 +126,7 @@ def plan(config: PretrainConfig, corpus: Corpus, tokenizer: Tokenizer, steps: in
 
 
 def training(console: Console, config: PretrainConfig, corpus: Corpus, tokenizer: Tokenizer):
+    """Train the base model. Returns it, its bits per byte on held-out text, and the seconds it took."""
     from llmcore.train import TerminalReport, pretrain
 
     class KeepLastRow(TerminalReport):
@@ -151,6 +154,7 @@ def training(console: Console, config: PretrainConfig, corpus: Corpus, tokenizer
 
 
 def compression(console: Console, corpus: Corpus, bpb: float, quick: bool) -> None:
+    """Show the model's bits per byte next to those of compressors."""
     from llmcore import data
 
     heading(
@@ -171,6 +175,7 @@ def compression(console: Console, corpus: Corpus, bpb: float, quick: bool) -> No
 
 
 def writing(console: Console, lm, seed: int) -> None:
+    """Show next-token probabilities at several temperatures, and completions."""
     heading(
         console,
         4,

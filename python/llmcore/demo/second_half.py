@@ -174,4 +174,5 @@ class SecondHalf:
 
 
 def format_figure(name: str, value: float) -> str:
+    """Return a figure of `COLUMNS` as text."""
     return f"{value:.2f}" if name in ("loss", "short") else f"{value:.0%}"

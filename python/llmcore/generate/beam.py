@@ -28,6 +28,7 @@ class _Beam:
         return float(np.sum(self.logprobs))
 
     def score(self, length_penalty: float) -> float:
+        """Return the sum of log-probabilities over length ** length_penalty."""
         return self.total / max(len(self.tokens), 1) ** length_penalty
 
 

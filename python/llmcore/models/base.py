@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from llmcore import autograd, nn, ops
 from llmcore._arrays import to_host_array
 from llmcore._tensor import Tensor
 from llmcore.errors import Error
+from llmcore.formats.gguf import GGUFFile
 from llmcore.formats.quantization import encode
 from llmcore.models.cache import BlockPool, KVCache, blocks_for
 from llmcore.models.config import Config
@@ -20,9 +21,6 @@ from llmcore.models.layers import Attention, Positions
 from llmcore.models.rope import Rotary
 from llmcore.models.weights import Encoded, Layout, Part, Piece, Stored, rows_of_parts, stored_in_gguf, stored_in_hf
 from llmcore.runtime import default_dtype
-
-if TYPE_CHECKING:
-    from llmcore.formats.gguf import GGUFFile
 
 C = TypeVar("C", bound=Config)  # each architecture has its own
 M = TypeVar("M", bound="CausalLM")
@@ -52,11 +50,11 @@ class CausalLM(nn.Module, Generic[C]):
         raise NotImplementedError
 
     def hidden_at(self, ids: np.ndarray, pos: Positions) -> Tensor:
-        """ids (B, T) int32 and their positions -> (B, T, width), after the last norm."""
+        """Compute ids (B, T) int32 and their positions -> hidden states (B, T, width), after the last norm."""
         raise NotImplementedError
 
     def hidden(self, ids, cache: KVCache | None = None, starts: np.ndarray | None = None) -> Tensor:
-        """ids (B, T) -> (B, T, width), after the last norm. With a cache, ids continue its sequences; with starts (B, T),
+        """Compute ids (B, T) -> hidden states (B, T, width), after the last norm. With a cache, ids continue its sequences; with starts (B, T),
         rows hold several documents that do not see each other (see `Positions`)."""
         return self.hidden_at(*self.locate(ids, cache, starts))
 
@@ -85,12 +83,12 @@ class CausalLM(nn.Module, Generic[C]):
         return self.tokens.weight if self.head is None else self.head.weight
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(..., width) -> (..., V) float32"""
+        """Turn hidden states (..., width) into logits (..., V) float32."""
         logits = ops.linear(hidden, self.output_weight(), out_dtype="float32")
         return logits if self.logit_softcap is None else ops.softcap(logits, self.logit_softcap)
 
     def forward(self, ids, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
-        """ids (B, T) integers -> logits (B, T, V) float32, or (B, 1, V) of the last position only.
+        """Compute ids (B, T) integers -> logits (B, T, V) float32, or (B, 1, V) of the last position only.
 
         With a cache, nothing is recorded for gradients: its keys and values are overwritten in place.
         """
@@ -184,7 +182,7 @@ class CausalLM(nn.Module, Generic[C]):
             raise Error("quantize", expected="None, 'none', 'int8' or 'int4'", got=repr(kind))
         for path, module in self.modules() if kind != "none" else ():
             if isinstance(module, (nn.Linear, nn.Embedding)) and not path.endswith("router"):
-                module.weight = _quantized(module.weight, kind)
+                module.weight = _quantize_weight(module.weight, kind)
             elif isinstance(module, nn.RMSNorm):
                 module.deferred = module.weight.shape == (self.config.width,)
 
@@ -257,7 +255,7 @@ _POSITIONS = 512  # of which logits exist at a time
 _TYPES = {"int8": "Q8_0", "int4": "Q4_1"}
 
 
-def _quantized(weight: nn.Parameter, kind: str | None) -> nn.Parameter:
+def _quantize_weight(weight: nn.Parameter, kind: str | None) -> nn.Parameter:
     """Return the weight as `CausalLM.quantize` keeps it."""
     source = weight.source
     if kind is None:

@@ -28,6 +28,7 @@ class LayerCache:
     value_scale: _core.Array | None
 
     def arrays(self) -> list[_core.Array]:
+        """Return the arrays that are in use."""
         return [a for a in (self.keys, self.values, self.key_scale, self.value_scale) if a is not None]
 
 

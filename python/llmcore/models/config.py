@@ -7,14 +7,12 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from llmcore.errors import Error
-
-if TYPE_CHECKING:
-    from llmcore.formats.gguf import GGUFFile
+from llmcore.formats.gguf import GGUFFile
 
 REQUIRED: Any = object()
 C = TypeVar("C", bound="Config")

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from llmcore import _core, autograd, ops
+from llmcore.models.base import CausalLM
 from llmcore.models.cache import KVCache
 from llmcore.models.layers import Positions
-
-if TYPE_CHECKING:
-    from llmcore.models.base import CausalLM
 
 
 class DecodeStep:

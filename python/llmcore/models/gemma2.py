@@ -6,21 +6,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from llmcore import nn, ops
 from llmcore._tensor import Tensor
 from llmcore.errors import Error
+from llmcore.formats.gguf import GGUFFile
 from llmcore.models.config import read, setting
 from llmcore.models.layers import Attention, GatedFeedForward, Positions
 from llmcore.models.llama import Block, Llama, LlamaConfig
 from llmcore.models.rope import Rotary
 from llmcore.models.weights import Layout, Part
-
-if TYPE_CHECKING:
-    from llmcore.formats.gguf import GGUFFile
 
 
 @dataclass(frozen=True)

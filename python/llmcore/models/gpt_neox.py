@@ -5,21 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from llmcore import nn
 from llmcore._tensor import Tensor
 from llmcore.errors import Error
+from llmcore.formats.gguf import GGUFFile
 from llmcore.models.base import CausalLM, initialise
 from llmcore.models.config import Config, read, setting
 from llmcore.models.layers import Attention, Positions
 from llmcore.models.rope import Rotary
 from llmcore.models.weights import Layout, Part
-
-if TYPE_CHECKING:
-    from llmcore.formats.gguf import GGUFFile
 
 
 @dataclass(frozen=True)

@@ -6,22 +6,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
 from llmcore import nn
 from llmcore._tensor import Tensor
 from llmcore.errors import Error
+from llmcore.formats.gguf import GGUFFile
 from llmcore.formats.quantization import dequantize
 from llmcore.models.base import CausalLM, initialise
 from llmcore.models.config import Config, setting
 from llmcore.models.layers import Attention, GatedFeedForward, Positions
 from llmcore.models.rope import RopeScaling, Rotary
 from llmcore.models.weights import Layout, Part
-
-if TYPE_CHECKING:
-    from llmcore.formats.gguf import GGUFFile
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from llmcore.formats.gguf import GGUFFile
 from llmcore.models.config import read, setting
 from llmcore.models.llama import Llama, LlamaConfig
 from llmcore.models.mistral import MistralBlock
 from llmcore.models.weights import Layout, Part
-
-if TYPE_CHECKING:
-    from llmcore.formats.gguf import GGUFFile
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,7 @@ class Parameter(Tensor):
         return self._device
 
     def panels(self, dtype: DType, transposed: bool, paired: bool = False) -> _core.Panels:
+        """Return this matrix packed for the kernels (see `Tensor.panels`), from memory until the next update."""
         kind = 2 * (transposed + paired) + (dtype is DType.bfloat16)
         panels = self._packed[kind]
         if panels is None or not self._fresh[kind]:
@@ -216,6 +217,7 @@ class Module:
                 yield from ((f"{path}.{inner}", m) for inner, m in module.modules())
 
     def parameters(self) -> list[Parameter]:
+        """Return all parameters, each once."""
         return [p for _, p in self.named_parameters()]
 
     def trainable(self) -> dict[str, Parameter]:
@@ -243,6 +245,7 @@ class Module:
         return hash(tuple((id(p), p.version) for p in self.parameters()))
 
     def zero_grad(self) -> None:
+        """Forget all gradients."""
         for p in self.parameters():
             p.zero_grad()
 

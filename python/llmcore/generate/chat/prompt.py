@@ -28,7 +28,7 @@ def chat_prompt(
 ) -> list[int]:
     """See `LanguageModel.chat_prompt`."""
     _check_messages(messages)
-    return _encoded(tokenizer, _rendered(template, tokenizer, messages, add_generation_prompt, tools))
+    return _encode(tokenizer, _render(template, tokenizer, messages, add_generation_prompt, tools))
 
 
 def _standins(tokenizer: Tokenizer) -> dict[str, str]:
@@ -36,7 +36,7 @@ def _standins(tokenizer: Tokenizer) -> dict[str, str]:
     return {text: chr(_FIRST_STANDIN + i) for i, text in enumerate(specials[: _LAST_STANDIN - _FIRST_STANDIN])}
 
 
-def _rendered(
+def _render(
     template: ChatTemplate,
     tokenizer: Tokenizer,
     messages: Sequence[Mapping[str, Any]],
@@ -45,25 +45,25 @@ def _rendered(
 ) -> str:
     """Render messages, with stand-ins for special tokens in what anybody but the model has said."""
     standins = _standins(tokenizer)
-    foreign = [m if m["role"] in _MODEL_ROLES else _replaced(m, standins) for m in messages]
+    foreign = [m if m["role"] in _MODEL_ROLES else _escape(m, standins) for m in messages]
     return template.render(foreign, add_generation_prompt, tools)
 
 
-def _encoded(tokenizer: Tokenizer, text: str) -> list[int]:
+def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
     """Return the ids of a rendered text: special tokens are special, stand-ins are the text that they stand for."""
     standins = _standins(tokenizer)
     specials, meant = list(standins), {c: special for special, c in standins.items()}
     ids: list[int] = []
     plain = ""  # text is encoded in one piece up to the next special token
     special = set(specials)
-    for part, is_special in _parts(text, specials):
+    for part, is_special in _split_at_specials(text, specials):
         if is_special and part in special:
-            ids += tokenizer.encode_ordinary(_restored(plain, meant))
+            ids += tokenizer.encode_ordinary(_unescape(plain, meant))
             ids.append(tokenizer.special_tokens[part])
             plain = ""
         else:
             plain += part
-    return ids + tokenizer.encode_ordinary(_restored(plain, meant))
+    return ids + tokenizer.encode_ordinary(_unescape(plain, meant))
 
 
 def supervised_chat(
@@ -73,11 +73,11 @@ def supervised_chat(
     end_ids: Sequence[int],
     first: int = 0,
 ) -> tuple[list[int], list[bool]]:
-    """The ids of a conversation and which of them the model is to learn: what the assistant says, from message number
-    `first` on, with the token that ends its turn. Every answer is encoded by itself behind the ids that it will be asked
-    with, as it is written.
+    """Return the ids of a conversation and its loss mask, which is True for what the assistant says from message number
+    `first` on, including the token that ends its turn. Every answer is encoded separately, after exactly the ids that will
+    prompt for it, as in generation.
 
-    ValueError where the template puts an answer elsewhere than behind its own prompt, or ends it with none of end_ids.
+    ValueError if the template does not put an answer directly after its own prompt, or ends it with none of end_ids.
     """
     _check_messages(messages)
     ids: list[int] = []
@@ -86,7 +86,7 @@ def supervised_chat(
 
     def add(text: str, learn: bool) -> None:
         nonlocal ids, loss_mask
-        new = _encoded(tokenizer, text)
+        new = _encode(tokenizer, text)
         if learn:
             last = max((i for i, token in enumerate(new) if token in end_ids), default=None)
             if last is None:
@@ -99,8 +99,8 @@ def supervised_chat(
     for i, message in enumerate(messages):
         if message["role"] not in _MODEL_ROLES:
             continue
-        prompt = _rendered(template, tokenizer, messages[:i], True) if i else ""
-        whole = _rendered(template, tokenizer, messages[: i + 1], False)
+        prompt = _render(template, tokenizer, messages[:i], True) if i else ""
+        whole = _render(template, tokenizer, messages[: i + 1], False)
         if not (prompt.startswith(before) and whole.startswith(prompt)):
             raise Error(
                 "chat",
@@ -111,13 +111,13 @@ def supervised_chat(
         add(prompt[len(before) :], False)
         add(whole[len(prompt) :], i >= first)
         before = whole
-    rest = _rendered(template, tokenizer, messages, False)
+    rest = _render(template, tokenizer, messages, False)
     if rest.startswith(before):
         add(rest[len(before) :], False)
     return ids, loss_mask
 
 
-def _parts(text: str, specials: Sequence[str]) -> list[tuple[str, bool]]:
+def _split_at_specials(text: str, specials: Sequence[str]) -> list[tuple[str, bool]]:
     """Split a text at its special tokens, taking the longest where several could begin: (part, whether it is one)."""
     if not specials:
         return [(text, False)]
@@ -125,20 +125,20 @@ def _parts(text: str, specials: Sequence[str]) -> list[tuple[str, bool]]:
     return [(part, i % 2 == 1) for i, part in enumerate(found) if part]
 
 
-def _replaced(value: Any, standins: Mapping[str, str]) -> Any:
+def _escape(value: Any, standins: Mapping[str, str]) -> Any:
     """Return a copy in which strings have stand-ins for special tokens, after existing private characters are replaced."""
     if isinstance(value, str):
         for special, standin in standins.items():
             value = value.replace(standin, "\ufffd").replace(special, standin)
         return value
     if isinstance(value, Mapping):
-        return {key: v if key == "role" else _replaced(v, standins) for key, v in value.items()}
+        return {key: v if key == "role" else _escape(v, standins) for key, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_replaced(v, standins) for v in value]
+        return [_escape(v, standins) for v in value]
     return value
 
 
-def _restored(text: str, meant: Mapping[str, str]) -> str:
+def _unescape(text: str, meant: Mapping[str, str]) -> str:
     for standin, special in meant.items():
         text = text.replace(standin, special)
     return text

@@ -84,7 +84,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation])
         self.left = BUDGET
         self.filters["tojson"] = _to_json  # without the HTML escapes of Jinja's own
-        self.filters = {name: self._paid(f) for name, f in self.filters.items()}
+        self.filters = {name: self._charging(f) for name, f in self.filters.items()}
         del self.globals["lipsum"]
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
@@ -98,7 +98,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             raise SecurityError(_OVERSPENT)
         return ""
 
-    def _made(self, value: Any) -> Any:
+    def _charge_for(self, value: Any) -> Any:
         """Charge for a string or a list; returns it."""
         if isinstance(value, (str, bytes, list, tuple)):
             if len(value) > LARGEST:
@@ -112,7 +112,7 @@ class _Environment(ImmutableSandboxedEnvironment):
             if isinstance(value, int) and abs(value) > LARGEST:
                 raise SecurityError(_OVERSPENT)
 
-    def _paid(self, function: Any) -> Any:
+    def _charging(self, function: Any) -> Any:
         def paid(*args: Any, **named: Any) -> Any:
             self._check_arguments(args, named)
             values = [a for a in args if isinstance(a, (str, list, tuple))]
@@ -123,7 +123,7 @@ class _Environment(ImmutableSandboxedEnvironment):
                 self._check_format(str(values[0]))
             if name == "do_join" and values and isinstance(values[0], (list, tuple)):
                 self._check_join(values[1] if len(values) > 1 else "", values[0])
-            return self._made(function(*args, **named))
+            return self._charge_for(function(*args, **named))
 
         for attribute in ("jinja_pass_arg", "__name__"):  # whether it takes the context or environment first
             if hasattr(function, attribute):
@@ -155,13 +155,13 @@ class _Environment(ImmutableSandboxedEnvironment):
                 raise SecurityError(_OVERSPENT)
         if operator == "%" and isinstance(left, str):
             self._check_format(left)
-        return self._made(super().call_binop(context, operator, left, right))
+        return self._charge_for(super().call_binop(context, operator, left, right))
 
     def concatenate(self, *values: Any) -> str:
         """Evaluate the ~ operator."""
         texts = [str(v) for v in values]
         self.charge(sum(map(len, texts)))
-        return self._made("".join(texts))
+        return self._charge_for("".join(texts))
 
     def call(self, context: Any, obj: Any, /, *args: Any, **named: Any) -> Any:  # type: ignore[override]
         self._check_arguments(args, named)
@@ -174,7 +174,7 @@ class _Environment(ImmutableSandboxedEnvironment):
                 self._check_join(bound, args[0])
             if name in ("format", "format_map"):
                 self._check_format(bound)
-        return self._made(super().call(context, obj, *args, **named))
+        return self._charge_for(super().call(context, obj, *args, **named))
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         """Parse a template into a tree whose bodies charge for each iteration, and in which ~ is a call that charges."""

@@ -379,7 +379,7 @@ class Engine:
             r.computed = start + i + 1  # positions of wrong guesses are overwritten
             self._deliver(r, drawn)
             if r.done.is_set() or i == len(guesses) or drawn.token != guesses[i]:
-                r.proposer.judged(i, len(guesses))
+                r.proposer.record(i, len(guesses))
                 return
 
     def _deliver(self, r: Request, drawn: SampledToken) -> None:

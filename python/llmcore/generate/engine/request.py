@@ -43,7 +43,7 @@ class Proposer(Protocol):
         """Return up to `limit` tokens that may come next."""
         ...
 
-    def judged(self, right: int, proposed: int) -> None:
+    def record(self, right: int, proposed: int) -> None:
         """Learn how many of the last guesses were right."""
 
 

@@ -27,7 +27,7 @@ class _Adaptive:
         self._most, self._count = most, most
         self.proposed = self.right = 0
 
-    def judged(self, right: int, proposed: int) -> None:
+    def record(self, right: int, proposed: int) -> None:
         self.proposed += proposed
         self.right += right
         if proposed:
