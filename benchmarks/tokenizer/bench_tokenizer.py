@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import importlib.util
-import json
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -23,9 +22,8 @@ from benchmarks.harness import texts
 from benchmarks.harness.compare import main
 from benchmarks.harness.peers import installed
 from benchmarks.harness.workload import Sides, Unavailable, Workload
+from benchmarks.tokenizer.peers import TRAINERS, vocabulary
 from llmcore import data
-from llmcore.tokenizer.formats.byte_level import byte_alphabet
-from llmcore.tokenizer.patterns import REGEX
 
 WANTED, SMALL = 21_000_000, 40_000  # bytes of each kind of text
 RUN = 1_000_000  # bytes without a boundary between words
@@ -214,16 +212,9 @@ def train(vocab: int, most: int) -> Sides:
         return llmcore.Tokenizer.train(iter(documents), vocab, pattern="cl100k", special_tokens=[])
 
     sides: dict[str, Callable] = {"llmcore": ours}
-    if tokenizers := installed("tokenizers"):
-        sides["tokenizers"] = lambda: train_tokenizers(tokenizers, documents, vocab)
-    if rustbpe := installed("rustbpe"):
-
-        def train_rustbpe():
-            theirs = rustbpe.Tokenizer()
-            theirs.train_from_iterator(iter(documents), vocab, pattern=REGEX["cl100k"])
-            return theirs
-
-        sides["rustbpe"] = train_rustbpe
+    for name, theirs in TRAINERS.items():
+        if installed(name):
+            sides[name] = partial(theirs, documents, vocab)
     own = vocabulary("llmcore", ours())
 
     def check(library: str, trained) -> None:
@@ -231,26 +222,6 @@ def train(vocab: int, most: int) -> Sides:
         assert shared > 0.99, f"{library}: only {shared:.1%} of the vocabulary is shared"  # equal counts: any order
 
     return Sides(sides, check=check)
-
-
-def train_tokenizers(tokenizers, documents: list[str], vocab: int):
-    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(REGEX["cl100k"]), "isolated")
-    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
-    theirs.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, byte_level])
-    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(vocab_size=vocab, initial_alphabet=alphabet, show_progress=False)
-    theirs.train_from_iterator(documents, trainer)
-    return theirs
-
-
-def vocabulary(library: str, trained) -> set[bytes]:
-    if library == "llmcore":
-        return {trained.token_bytes(i) for i in range(trained.vocab_size)}
-    if library == "rustbpe":
-        return {bytes(token) for token, _ in trained.get_mergeable_ranks()}
-    to_byte = {c: b for b, c in enumerate(byte_alphabet())}
-    return {bytes(to_byte[c] for c in token) for token in json.loads(trained.to_str())["model"]["vocab"]}
 
 
 if __name__ == "__main__":
