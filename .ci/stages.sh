@@ -193,7 +193,7 @@ lint() {
   local status=0
   ruff check . || status=1
   ruff format --check . || status=1
-  git ls-files '*.h' '*.cpp' '*.inl' '*.cu' '*.cuh' | xargs clang-format --dry-run -Werror || status=1
+  git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs clang-format --dry-run -Werror || status=1
   mypy || status=1
   tools/generate_stubs.sh --check || status=1
   return $status

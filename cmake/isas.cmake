@@ -15,6 +15,9 @@ function(llmcore_add_isa_kernels)
       list(APPEND isas avx2 avx512 avx512bf16 amx)
     endif()
   endif()
+  # A source for each family of kernels: a change to one family compiles no other.
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS cpu/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "/isas\\.cpp$")
   set(objects "")
   set(definitions "")
   foreach(isa IN LISTS isas)
@@ -27,10 +30,9 @@ function(llmcore_add_isa_kernels)
       set(LLMCORE_HAVE_${ISA} TRUE)
     endif()
     if(LLMCORE_HAVE_${ISA})
-      add_library(kernels_${isa} OBJECT cpu/isa_kernels.cpp)
-      # GCC 12's _mm512_undefined_ps trips its own -Wmaybe-uninitialized (GCC bug 105593).
+      add_library(kernels_${isa} OBJECT ${sources})
       # -fno-math-errno lets sqrt inline; contraction is what FMA kernels want and is the same for every thread count.
-      # GCC 12 warns about its own AVX-512 headers (bug 105593), hence -Wno-uninitialized.
+      # GCC 12's _mm512_undefined_ps trips its own -Wuninitialized and -Wmaybe-uninitialized (GCC bug 105593).
       target_compile_options(kernels_${isa} PRIVATE ${LLMCORE_FLAGS_${isa}} -O3 -fno-math-errno -fno-trapping-math -Wno-uninitialized
         -fno-exceptions -fno-rtti -fno-threadsafe-statics -Wno-maybe-uninitialized)
       target_compile_definitions(kernels_${isa} PRIVATE LLMCORE_ISA=${isa} LLMCORE_ISA_${ISA}=1)

@@ -5,14 +5,18 @@
 
 #include "core/device.h"
 #include "ops/attention.h"
+#include "ops/cache.h"
 #include "ops/elementwise.h"
-#include "ops/experts.h"
-#include "ops/linear.h"
+#include "ops/embedding.h"
+#include "ops/gather.h"
+#include "ops/gemm.h"
 #include "ops/loss.h"
 #include "ops/norm.h"
 #include "ops/optim.h"
 #include "ops/quantized.h"
+#include "ops/rope.h"
 #include "ops/sample.h"
+#include "ops/softmax.h"
 
 namespace py = pybind11;
 
@@ -31,7 +35,7 @@ struct Binder {
   }
 };
 
-void register_linear(Binder& b) {
+void register_elementwise(Binder& b) {
   py::enum_<Activation>(b.m, "Activation")
       .value("none", Activation::kNone)
       .value("gelu", Activation::kGelu)
@@ -41,6 +45,26 @@ void register_linear(Binder& b) {
       .value("geglu", Activation::kGeGLU);
   b.def("activate", &activate, py::arg("activation"), py::arg("x"));
   b.def("activate_backward", &activate_backward, py::arg("activation"), py::arg("dout"), py::arg("x"));
+  // The functions that kernels are made of, for the tests of their stated errors (cpu/simd.h).
+  b.def("exp", [](const Tensor& x) { return unary("exp", &KernelTable::exp, x); }, py::arg("x"));
+  b.def("log", [](const Tensor& x) { return unary("log", &KernelTable::log, x); }, py::arg("x"));
+  b.def(
+      "log_one_minus", [](const Tensor& x) { return unary("log_one_minus", &KernelTable::log_one_minus, x); },
+      py::arg("x"));
+  b.def("sigmoid", [](const Tensor& x) { return unary("sigmoid", &KernelTable::sigmoid, x); }, py::arg("x"));
+  b.def(
+      "add", [](const Tensor& x, const Tensor& y) { return binary("add", &KernelTable::add, x, y); }, py::arg("a"),
+      py::arg("b"));
+  b.def(
+      "mul", [](const Tensor& x, const Tensor& y) { return binary("mul", &KernelTable::mul, x, y); }, py::arg("a"),
+      py::arg("b"));
+  b.def("scale", &scale, py::arg("x"), py::arg("factor"));
+  b.def("cast", &cast, py::arg("x"), py::arg("dtype"));
+  b.def("softcap", &softcap, py::arg("x"), py::arg("cap"));
+  b.def("softcap_backward", &softcap_backward, py::arg("dout"), py::arg("x"), py::arg("cap"));
+}
+
+void register_gemm(Binder& b) {
   py::class_<Panels>(b.m, "Panels", "A matrix packed for the kernels.")
       .def_readonly("K", &Panels::K)
       .def_readonly("N", &Panels::N)
@@ -102,26 +126,50 @@ void register_quantized(Binder& b) {
   b.def("quantized_values", &quantized_values, py::arg("weight"), py::arg("dtype"));
 }
 
-void register_attention_ops(Binder& b) {
+void register_softmax(Binder& b) {
+  b.def("softmax", &softmax, py::arg("x"));
+  b.def("softmax_backward", &softmax_backward, py::arg("dout"), py::arg("out"));
+}
+
+void register_rope(Binder& b) {
+  b.def("rope", &rope, py::arg("x"), py::arg("cos"), py::arg("sin"), py::arg("positions"), py::arg("heads"),
+        py::arg("inverse"));
+}
+
+void register_embedding(Binder& b) {
+  b.def("embedding", &embedding, py::arg("table"), py::arg("ids"), py::arg("dtype"));
+  b.def("embedding_backward", &embedding_backward, py::arg("dout"), py::arg("ids"), py::arg("dtable"));
+}
+
+void register_gather(Binder& b) {
+  b.def("take", &take, py::arg("x"), py::arg("ids"));
+  b.def("take_backward", &take_backward, py::arg("dout"), py::arg("ids"), py::arg("rows"));
+  b.def("weighted_sum", &weighted_sum, py::arg("y"), py::arg("weight"));
+  b.def("weighted_sum_backward", &weighted_sum_backward, py::arg("dout"), py::arg("y"), py::arg("weight"));
+}
+
+void register_cache(Binder& b) {
   py::class_<CacheBlocks>(b.m, "CacheBlocks", "Where the rows of a batch have their keys and values in a pool.")
       .def(py::init([](const Tensor& blocks, const OptionalTensor& k_scale, const OptionalTensor& v_scale) {
              return CacheBlocks{blocks, k_scale, v_scale};
            }),
            py::arg("blocks"), py::arg("k_scale") = std::nullopt, py::arg("v_scale") = std::nullopt);
+  b.def("cache_append", &cache_append, py::arg("cache"), py::arg("x"), py::arg("lengths"),
+        py::arg("blocks") = std::nullopt, py::arg("scale") = std::nullopt);
+  b.def("rope_append", &rope_append, py::arg("qkv"), py::arg("cos"), py::arg("sin"), py::arg("positions"),
+        py::arg("keys"), py::arg("values"), py::arg("lengths"), py::arg("cache"), py::arg("dtype"));
+}
+
+void register_attention(Binder& b) {
   b.def("attention", &attention, py::arg("q"), py::arg("k"), py::arg("v"), py::arg("scale"), py::arg("causal"),
         py::arg("lengths") = std::nullopt, py::arg("window") = std::nullopt, py::arg("starts") = std::nullopt,
         py::arg("softcap") = std::nullopt, py::arg("cache") = std::nullopt);
   b.def("attention_backward", &attention_backward, py::arg("dout"), py::arg("q"), py::arg("k"), py::arg("v"),
         py::arg("out"), py::arg("lse"), py::arg("scale"), py::arg("causal"), py::arg("window") = std::nullopt,
         py::arg("starts") = std::nullopt, py::arg("softcap") = std::nullopt);
-  b.def("cache_append", &cache_append, py::arg("cache"), py::arg("x"), py::arg("lengths"),
-        py::arg("blocks") = std::nullopt, py::arg("scale") = std::nullopt);
-  b.def("rope_append", &rope_append, py::arg("qkv"), py::arg("cos"), py::arg("sin"), py::arg("positions"),
-        py::arg("keys"), py::arg("values"), py::arg("lengths"), py::arg("cache"), py::arg("dtype"));
-  b.def("join", &join, py::arg("parts"), py::arg("dim"));
 }
 
-void register_norms(Binder& b) {
+void register_norm(Binder& b) {
   b.def(
       "layer_norm",
       [](const Tensor& x, const Tensor& w, const OptionalTensor& bias, float eps) {
@@ -140,37 +188,7 @@ void register_norms(Binder& b) {
         py::arg("rstd"), py::arg("dweight"), py::arg("dbias"), py::arg("residual") = std::nullopt);
 }
 
-void register_elementwise_ops(Binder& b) {
-  // The functions that kernels are made of, for the tests of their stated errors (cpu/simd.h).
-  b.def("exp", [](const Tensor& x) { return unary("exp", &KernelTable::exp, x); }, py::arg("x"));
-  b.def("log", [](const Tensor& x) { return unary("log", &KernelTable::log, x); }, py::arg("x"));
-  b.def(
-      "log_one_minus", [](const Tensor& x) { return unary("log_one_minus", &KernelTable::log_one_minus, x); },
-      py::arg("x"));
-  b.def("sigmoid", [](const Tensor& x) { return unary("sigmoid", &KernelTable::sigmoid, x); }, py::arg("x"));
-  b.def(
-      "add", [](const Tensor& x, const Tensor& y) { return binary("add", &KernelTable::add, x, y); }, py::arg("a"),
-      py::arg("b"));
-  b.def(
-      "mul", [](const Tensor& x, const Tensor& y) { return binary("mul", &KernelTable::mul, x, y); }, py::arg("a"),
-      py::arg("b"));
-  b.def("scale", &scale, py::arg("x"), py::arg("factor"));
-  b.def("cast", &cast, py::arg("x"), py::arg("dtype"));
-  b.def("softcap", &softcap, py::arg("x"), py::arg("cap"));
-  b.def("softcap_backward", &softcap_backward, py::arg("dout"), py::arg("x"), py::arg("cap"));
-  b.def("softmax", &softmax, py::arg("x"));
-  b.def("softmax_backward", &softmax_backward, py::arg("dout"), py::arg("out"));
-  b.def("rope", &rope, py::arg("x"), py::arg("cos"), py::arg("sin"), py::arg("positions"), py::arg("heads"),
-        py::arg("inverse"));
-  b.def("embedding", &embedding, py::arg("table"), py::arg("ids"), py::arg("dtype"));
-  b.def("embedding_backward", &embedding_backward, py::arg("dout"), py::arg("ids"), py::arg("dtable"));
-  b.def("gather_rows", &gather_rows, py::arg("x"), py::arg("ids"));
-  b.def("gather_rows_backward", &gather_rows_backward, py::arg("dout"), py::arg("ids"), py::arg("rows"));
-  b.def("weighted_sum", &weighted_sum, py::arg("y"), py::arg("weight"));
-  b.def("weighted_sum_backward", &weighted_sum_backward, py::arg("dout"), py::arg("y"), py::arg("weight"));
-}
-
-void register_losses(Binder& b) {
+void register_loss(Binder& b) {
   b.def(
       "cross_entropy",
       [](const Tensor& logits, const Tensor& targets) {
@@ -192,7 +210,7 @@ void register_losses(Binder& b) {
       py::arg("weight_grad") = true);
 }
 
-void register_optimizers(Binder& b) {
+void register_optim(Binder& b) {
   py::class_<UpdateBatch>(b.m, "UpdateBatch",
                           "Updates in its `with` block go to the device together; on the CPU one by one.")
       .def(py::init<>())
@@ -233,7 +251,7 @@ void register_optimizers(Binder& b) {
   b.def("sum", &sum, py::arg("x"), py::arg("factor") = 1.0);
 }
 
-void register_sampling(Binder& b) {
+void register_sample(Binder& b) {
   b.def(
       "sample",
       [](const Tensor& logits, EachFloat temperature, EachInt top_k, EachFloat top_p, EachFloat min_p, EachInt seed,
@@ -262,14 +280,19 @@ void register_sampling(Binder& b) {
 
 void register_ops(py::module_& m) {
   Binder b{m};
-  register_linear(b);
+  register_elementwise(b);
+  register_gemm(b);
   register_quantized(b);
-  register_attention_ops(b);
-  register_norms(b);
-  register_elementwise_ops(b);
-  register_losses(b);
-  register_optimizers(b);
-  register_sampling(b);
+  register_softmax(b);
+  register_rope(b);
+  register_embedding(b);
+  register_gather(b);
+  register_cache(b);
+  register_attention(b);
+  register_norm(b);
+  register_loss(b);
+  register_optim(b);
+  register_sample(b);
 }
 
 }  // namespace llmcore

@@ -7,7 +7,7 @@
 #include "core/philox.h"
 #include "core/thread_pool.h"
 #include "cpu/isas.h"
-#include "ops/dispatch.h"
+#include "ops/base/dispatch.h"
 #include "ops/machine.h"
 
 namespace py = pybind11;

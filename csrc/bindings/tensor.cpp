@@ -145,6 +145,7 @@ void register_tensor(py::module_& m) {
       "zeros",
       [](Shape s, DType t, const std::string& device) { return Tensor::zeros(std::move(s), t, device_named(device)); },
       py::arg("shape"), py::arg("dtype"), py::arg("device") = "cpu");
+  m.def("concat", &concat, py::arg("parts"), py::arg("dim"), py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace llmcore

@@ -78,7 +78,7 @@ constexpr uint64_t kCudaApiLayout =
     hash_of_sizes<CudaApi, CudaDeviceInfo, StridedCopyArgs, PackArgs, GemmArgs, AttentionArgs, AttentionBackwardArgs,
                   CacheAppendArgs, NormArgs, NormBackwardArgs, UnaryArgs, UnaryBackwardArgs, BinaryArgs, GatedArgs,
                   GatedBackwardArgs, ScaleArgs, SoftcapArgs, CastArgs, ColumnSumArgs, SoftmaxArgs, SoftmaxBackwardArgs,
-                  RopeArgs, RopeAppendArgs, GatherRowsArgs, ScatterRowsArgs, WeightedSumArgs, WeightedSumBackwardArgs,
+                  RopeArgs, RopeAppendArgs, TakeArgs, ScatterArgs, WeightedSumArgs, WeightedSumBackwardArgs,
                   EmbeddingArgs, EmbeddingBackwardArgs, CrossEntropyArgs, CrossEntropyBackwardArgs,
                   QuantizeActivationsArgs, QuantizedGemmArgs, DequantizeRowsArgs, UpdateArgs, MomentumArgs,
                   SumSquaresArgs, DivideByNormArgs, AddDiagonalArgs, SumArgs, SampleArgs>();

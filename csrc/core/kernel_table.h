@@ -12,8 +12,10 @@
 
 #include "core/dtype.h"
 #include "core/kernels/attention.h"
+#include "core/kernels/cache.h"
 #include "core/kernels/elementwise.h"
 #include "core/kernels/embedding.h"
+#include "core/kernels/gather.h"
 #include "core/kernels/gemm.h"
 #include "core/kernels/loss.h"
 #include "core/kernels/norm.h"
@@ -39,7 +41,9 @@ struct KernelTable {
   void (*attention_forward)(const AttentionArgs&);
   size_t (*attention_backward_workspace)(const AttentionArgs&);
   void (*attention_backward)(const AttentionBackwardArgs&);
+
   void (*cache_append)(const CacheAppendArgs&);
+  void (*rope_append)(const RopeAppendArgs&);
 
   void (*layer_norm_forward)(const NormArgs&);
   void (*layer_norm_backward)(const NormBackwardArgs&);
@@ -69,13 +73,15 @@ struct KernelTable {
 
   void (*softmax_forward)(const SoftmaxArgs&);
   void (*softmax_backward)(const SoftmaxBackwardArgs&);
+
   void (*rope)(const RopeArgs&);
-  void (*rope_append)(const RopeAppendArgs&);
+
   void (*embedding_forward)(const EmbeddingArgs&);
   size_t (*embedding_backward_workspace)(const EmbeddingBackwardArgs&);  // null: none is needed
   void (*embedding_backward)(const EmbeddingBackwardArgs&);
-  void (*gather_rows)(const GatherRowsArgs&);
-  void (*scatter_rows)(const ScatterRowsArgs&);
+
+  void (*take)(const TakeArgs&);
+  void (*scatter)(const ScatterArgs&);
   void (*weighted_sum)(const WeightedSumArgs&);
   void (*weighted_sum_backward)(const WeightedSumBackwardArgs&);
 
@@ -99,7 +105,7 @@ struct KernelTable {
   size_t (*sample_workspace)(const SampleArgs&);
   void (*sample)(const SampleArgs&);
 
-  double (*machine_peak)(DType dtype, int64_t rounds);  // machine.inl; see ops/machine.h
+  double (*machine_peak)(DType dtype, int64_t rounds);  // cpu/machine.cpp; see ops/machine.h
   uint32_t (*machine_read)(const uint32_t* words, int64_t count);
 };
 

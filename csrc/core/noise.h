@@ -1,6 +1,6 @@
-// Gumbel noise of one token, the bits that csrc/cpu/noise.inl draws by vectors on processors with FMA: what is drawn
-// does not depend on the device. (Without FMA its logarithms round once more, and a few of their last bits differ.)
-// static: compiled into every ISA's kernels, see dtype.h.
+// Gumbel noise of one token, the bits that csrc/cpu/sample/noise.h draws by vectors on processors with FMA: what is
+// drawn does not depend on the device. (Without FMA its logarithms round once more, and a few of their last bits
+// differ.) static: compiled into every ISA's kernels, see dtype.h.
 #pragma once
 #include <cstdint>
 #include <cstring>

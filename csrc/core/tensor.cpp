@@ -241,4 +241,38 @@ void copy_into(const Tensor& src, const Tensor& dst) {
   if (Plan* plan = Plan::recording()) plan->add(src.device(), [src, dst] { copy_elements(src, dst); });
 }
 
+Tensor concat(const std::vector<Tensor>& parts, int dim) {
+  const char* op = "concat";
+  if (parts.empty()) fail(op, "at least one tensor", "none");
+  const Tensor& first = parts[0];
+  if (dim < 0) dim += first.ndim();
+  if (dim < 0 || dim >= first.ndim()) fail(op, "a dimension of " + to_string(first.shape()), std::to_string(dim));
+  Shape shape = first.shape();
+  shape[dim] = 0;
+  bool neighbours = true;
+  for (const Tensor& p : parts) {
+    Shape other = p.shape();
+    if (p.dtype() != first.dtype())
+      fail_type(op, std::string("all parts ") + name_of(first.dtype()), name_of(p.dtype()));
+    if (p.device() != first.device())
+      fail(op, std::string("all parts on ") + name_of(first.device()), name_of(p.device()));
+    if (p.ndim() == first.ndim()) other[dim] = shape[dim];
+    if (other != shape) fail(op, "parts that differ in one dimension only", to_string(p.shape()));
+    neighbours = neighbours && p.storage() == first.storage() && p.strides() == first.strides() &&
+                 p.offset() == first.offset() + shape[dim] * first.stride(dim);
+    shape[dim] += p.dim(dim);
+  }
+  if (neighbours) {
+    const Tensor view = first.as_strided(shape, first.strides(), first.offset());
+    if (view.is_contiguous()) return view;
+  }
+  Tensor out = Tensor::empty(shape, first.dtype(), first.device());
+  int64_t start = 0;
+  for (const Tensor& p : parts) {
+    copy_into(p, out.narrow(dim, start, p.dim(dim)));
+    start += p.dim(dim);
+  }
+  return out;
+}
+
 }  // namespace llmcore

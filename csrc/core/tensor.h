@@ -68,5 +68,7 @@ class Tensor {
 Shape contiguous_strides(const Shape& shape);
 // Copies elements between two tensors of one shape and dtype, any strides, any devices.
 void copy_into(const Tensor& src, const Tensor& dst);
+// The tensors one after the other along `dim`: a view where they lie side by side in one storage, else a copy.
+Tensor concat(const std::vector<Tensor>& parts, int dim);
 
 }  // namespace llmcore

@@ -1,5 +1,11 @@
-// Loops over vectors with a tail, inside the namespace of the ISA (see isa_kernels.cpp), and how rows are cut into
-// pieces.
+// Loops over vectors with a tail, and how rows are cut into pieces.
+#pragma once
+#include "core/arith.h"
+#include "core/thread_pool.h"
+#include "cpu/simd.h"
+
+namespace llmcore {
+namespace LLMCORE_ISA {
 
 // Lanes in use in a step of for_lanes: all of them (known when compiling), or the first n of a tail.
 struct All {};
@@ -39,6 +45,12 @@ static inline float sum4(const vf* v) { return sum((v[0] + v[1]) + (v[2] + v[3])
 
 constexpr int64_t kGrain = 1 << 14;  // elements in a piece of work: below two of them the pool is not worth waking
 
+// body(begin, end) over [0, n) in fixed pieces of `grain`.
+template <class F>
+static inline void parallel_ranges(int64_t n, int64_t grain, const F& body) {
+  parallel(ceil_div(n, grain), [&](int64_t i) { body(i * grain, (i + 1) * grain < n ? (i + 1) * grain : n); });
+}
+
 static inline int64_t row_grain(int64_t columns) { return columns < kGrain ? kGrain / (columns > 0 ? columns : 1) : 1; }
 
 // Maximum of the numbers in the row (NaN is passed over) and `least`.
@@ -75,3 +87,6 @@ static inline MaxSum max_sum(const T* x, int64_t n) {
   }
   return {top, sum4(total)};
 }
+
+}  // namespace LLMCORE_ISA
+}  // namespace llmcore

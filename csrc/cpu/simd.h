@@ -1,5 +1,24 @@
-// One vector type for any width, inside the namespace of the ISA being compiled (see isa_kernels.cpp): GCC/Clang vector
-// extensions and the few intrinsics that they cannot express. Everything is static or a template of this namespace.
+// One vector type for any width: GCC/Clang vector extensions and the few intrinsics that they cannot express.
+//
+// Everything in this folder but isas.cpp is compiled once for every instruction set (cmake/isas.cmake), in a namespace
+// named after it. The only symbols that leave an object are register_<family> and fill_table (families.h). The linker
+// may merge weak symbols (inline functions, templates) of different objects and keep the AVX-512 copy, so nothing from
+// outside this namespace may be instantiated, and what is in it is static: no STL, no static initialisers.
+// tests/test_symbols.py guards this.
+#pragma once
+#include "core/kernel_table.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC 12 warns of its own intrinsics (its bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+#endif
+
+namespace llmcore {
+namespace LLMCORE_ISA {
 
 #if defined(LLMCORE_ISA_AVX512) || defined(LLMCORE_ISA_AVX512BF16) || defined(LLMCORE_ISA_AMX)
 #define LLMCORE_VECTOR_BYTES 64
@@ -259,15 +278,5 @@ static inline vf tanh(vf x) {
   return select(a < 0.625f, fma(p * z, x, x), x != x ? x : signed_far);
 }
 
-// body(i) for i in [0, n) on the pool. The body must not depend on which thread runs it.
-template <class F>
-static inline void parallel(int64_t n, const F& body) {
-  parallel_for(n, [](void* f, int64_t i) { (*static_cast<const F*>(f))(i); }, const_cast<F*>(&body));
-}
-
-// body(begin, end) over [0, n) in fixed pieces of `grain`.
-template <class F>
-static inline void parallel_ranges(int64_t n, int64_t grain, const F& body) {
-  const int64_t pieces = (n + grain - 1) / grain;
-  parallel(pieces, [&](int64_t i) { body(i * grain, (i + 1) * grain < n ? (i + 1) * grain : n); });
-}
+}  // namespace LLMCORE_ISA
+}  // namespace llmcore

@@ -145,7 +145,8 @@ __device__ __forceinline__ float block_max(float x, float* shared) {
 void register_attention(KernelTable&);    // attention/attention.cu
 void register_cache(KernelTable&);        // cache.cu: cache_append, rope_append
 void register_elementwise(KernelTable&);  // elementwise.cu
-void register_embedding(KernelTable&);    // embedding.cu: embedding, gather, scatter, weighted sums
+void register_embedding(KernelTable&);    // embedding.cu
+void register_gather(KernelTable&);       // gather.cu: take, scatter, weighted sums
 void register_gemm(KernelTable&);         // gemm/gemm.cu: pack, gemm
 void register_loss(KernelTable&);         // loss.cu
 void register_muon(KernelTable&);         // optim/muon.cu: what orthogonalisation needs besides products

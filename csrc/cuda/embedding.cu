@@ -1,165 +1,18 @@
-// Token embeddings: rows of a float32 table. Rows gathered and added up, for mixtures of experts. The gradient of the
-// table stands in embedding_backward.cuh.
+// Token embeddings: rows of a float32 table. The gradient of the table stands in embedding_backward.cuh.
 #include "cuda/embedding_backward.cuh"
+#include "cuda/take_rows.cuh"
 
 namespace llmcore {
 namespace cuda {
 namespace {
 
-constexpr int kThreads = kItemThreads;
-
-// ---- rows that are copied -------------------------------------------------------------------------
-
-// from (rows,C), ids (M), out (M,C) = from[ids]; kCount columns at a time
-template <class S, class O, int kCount>
-__global__ void __launch_bounds__(kThreads)
-    gather_kernel(int64_t M, int64_t C, const S* from, const int32_t* ids, O* out) {
-  constexpr int kEach = kCount == 1 ? 4 : 2;
-  const int64_t first = first_item<kEach>(), columns = C / kCount;
-  Vec<S, kCount> x[kEach];
-#pragma unroll
-  for (int j = 0; j < kEach; ++j)
-    if (const int64_t i = first + j * kThreads; i < M * columns) {
-      const Split s = split(i, columns);
-      x[j] = *reinterpret_cast<const Vec<S, kCount>*>(from + ids[s.row] * C + s.at * kCount);
-    }
-#pragma unroll
-  for (int j = 0; j < kEach; ++j)
-    if (const int64_t i = first + j * kThreads; i < M * columns) {
-      if constexpr (sizeof(S) == sizeof(O))
-        put(out + i * kCount, x[j]);  // bits as they are
-      else
-        store(out + i * kCount, as_floats(x[j]));
-    }
-}
-
-template <class S, class O>
-void gather(const char* op, int64_t M, int64_t C, const void* from, const int32_t* ids, void* out) {
-  constexpr int kWide = kVec<S> < kVec<O> ? kVec<S> : kVec<O>;
-  const S* rows = static_cast<const S*>(from);
-  O* to = static_cast<O*>(out);
-  if (aligned<S>(0, {from, out}) && C % kWide == 0)
-    launch(op, gather_kernel<S, O, kWide>, blocks_of_items<2>(M * (C / kWide)), kThreads, 0, M, C, rows, ids, to);
-  else
-    launch(op, gather_kernel<S, O, 1>, blocks_of_items<4>(M * C), kThreads, 0, M, C, rows, ids, to);
-}
-
 void embedding_forward(const EmbeddingArgs& a) {
-  with_float(a.dtype, [&](auto t) { gather<float, decltype(t)>("embedding", a.M, a.C, a.table, a.ids, a.out); });
-}
-
-void gather_rows(const GatherRowsArgs& a) {
-  with_float(a.dtype, [&](auto t) { gather<decltype(t), decltype(t)>("gather_rows", a.N, a.C, a.x, a.ids, a.out); });
-}
-
-// ---- rows that are added up -----------------------------------------------------------------------
-
-// dout (N,C), offsets (M+1), order (N), dx (M,C)
-template <class T, int kCount>
-__global__ void __launch_bounds__(kThreads) scatter_kernel(ScatterRowsArgs a) {
-  const int64_t i = first_item<1>(), columns = a.C / kCount;
-  if (i >= a.M * columns) return;
-  const Split s = split(i, columns);
-  const T* from = static_cast<const T*>(a.dout) + s.at * kCount;
-  Floats<kCount> sum{};
-  const int64_t end = a.offsets[s.row + 1];
-#pragma unroll 4
-  for (int64_t at = a.offsets[s.row]; at < end; ++at) {
-    const Floats<kCount> x = load<kCount>(from + a.order[at] * a.C);
-#pragma unroll
-    for (int c = 0; c < kCount; ++c) sum.v[c] += x.v[c];
-  }
-  store(static_cast<T*>(a.dx) + i * kCount, sum);
-}
-
-void scatter_rows(const ScatterRowsArgs& a) {
-  with_float(a.dtype, [&](auto t) {
-    using T = decltype(t);
-    if (aligned<T>(a.C, {a.dout, a.dx}))
-      launch("scatter_rows", scatter_kernel<T, kVec<T>>, blocks_of_items<1>(a.M * (a.C / kVec<T>)), kThreads, 0, a);
-    else
-      launch("scatter_rows", scatter_kernel<T, 1>, blocks_of_items<1>(a.M * a.C), kThreads, 0, a);
-  });
-}
-
-// y (M,k,C), weight (M,k), out (M,C)
-template <class T, int kCount>
-__global__ void __launch_bounds__(kThreads) weighted_sum_kernel(WeightedSumArgs a) {
-  const int64_t i = first_item<1>(), columns = a.C / kCount;
-  if (i >= a.M * columns) return;
-  const Split s = split(i, columns);
-  const T* from = static_cast<const T*>(a.y) + s.row * a.k * a.C + s.at * kCount;
-  const float* weight = a.weight + s.row * a.k;
-  Floats<kCount> sum{};
-#pragma unroll 4
-  for (int64_t k = 0; k < a.k; ++k) {
-    const Floats<kCount> x = load<kCount>(from + k * a.C);
-#pragma unroll
-    for (int c = 0; c < kCount; ++c) sum.v[c] = fmaf(x.v[c], weight[k], sum.v[c]);
-  }
-  store(static_cast<T*>(a.out) + i * kCount, sum);
-}
-
-void weighted_sum(const WeightedSumArgs& a) {
-  with_float(a.dtype, [&](auto t) {
-    using T = decltype(t);
-    if (aligned<T>(a.C, {a.y, a.out}))
-      launch("weighted_sum", weighted_sum_kernel<T, kVec<T>>, blocks_of_items<1>(a.M * (a.C / kVec<T>)), kThreads, 0,
-             a);
-    else
-      launch("weighted_sum", weighted_sum_kernel<T, 1>, blocks_of_items<1>(a.M * a.C), kThreads, 0, a);
-  });
-}
-
-// dout (M,C), y, dy (M,k,C), dweight (M,k): a warp for each row of y.
-template <class T, int kCount>
-__global__ void __launch_bounds__(kThreads) weighted_sum_backward_kernel(WeightedSumBackwardArgs b) {
-  constexpr int kEach = 2;
-  const WeightedSumArgs& a = b.forward;
-  const int64_t i = int64_t{blockIdx.x} * (kThreads / kWarp) + threadIdx.x / kWarp;
-  if (i >= a.M * a.k) return;
-  const T *dout = static_cast<const T*>(b.dout) + split(i, a.k).row * a.C, *y = static_cast<const T*>(a.y) + i * a.C;
-  T* dy = static_cast<T*>(b.dy) + i * a.C;
-  const float weight = a.weight[i];
-  float dot = 0.0f;
-  for (int64_t start = threadIdx.x % kWarp * kCount; start < a.C; start += kEach * kWarp * kCount) {
-    Floats<kCount> d[kEach]{}, x[kEach]{};
-#pragma unroll
-    for (int j = 0; j < kEach; ++j)
-      if (const int64_t c = start + j * kWarp * kCount; c < a.C)
-        d[j] = load<kCount>(dout + c), x[j] = load<kCount>(y + c);
-#pragma unroll
-    for (int j = 0; j < kEach; ++j) {
-      const int64_t at = start + j * kWarp * kCount;
-      if (at >= a.C) continue;
-#pragma unroll
-      for (int c = 0; c < kCount; ++c) dot = fmaf(d[j].v[c], x[j].v[c], dot), d[j].v[c] *= weight;
-      store(dy + at, d[j]);
-    }
-  }
-  dot = warp_sum(dot);
-  if (threadIdx.x % kWarp == 0) b.dweight[i] = dot;
-}
-
-void weighted_sum_backward(const WeightedSumBackwardArgs& b) {
-  const WeightedSumArgs& a = b.forward;
-  const unsigned blocks = ceil_div(a.M * a.k, kThreads / kWarp);
-  with_float(a.dtype, [&](auto t) {
-    using T = decltype(t);
-    if (aligned<T>(a.C, {b.dout, a.y, b.dy}))
-      launch("weighted_sum_backward", weighted_sum_backward_kernel<T, kVec<T>>, blocks, kThreads, 0, b);
-    else
-      launch("weighted_sum_backward", weighted_sum_backward_kernel<T, 1>, blocks, kThreads, 0, b);
-  });
+  with_float(a.dtype, [&](auto t) { take_rows<float, decltype(t)>("embedding", a.M, a.C, a.table, a.ids, a.out); });
 }
 
 }  // namespace
 
 void register_embedding(KernelTable& t) {
-  t.gather_rows = gather_rows;
-  t.scatter_rows = scatter_rows;
-  t.weighted_sum = weighted_sum;
-  t.weighted_sum_backward = weighted_sum_backward;
   t.embedding_forward = embedding_forward;
   t.embedding_backward_workspace = embedding_backward_workspace;
   t.embedding_backward = embedding_backward;

@@ -352,6 +352,7 @@ CudaApi make_api() {
   register_cache(t);
   register_elementwise(t);
   register_embedding(t);
+  register_gather(t);
   register_gemm(t);
   register_loss(t);
   register_muon(t);

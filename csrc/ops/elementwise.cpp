@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "ops/common.h"
+#include "ops/base/common.h"
 
 namespace llmcore {
 
@@ -94,97 +94,38 @@ Tensor gated_backward(const char* op, GatedBackwardEntry entry, const Tensor& do
   return dx;
 }
 
-Tensor softmax(const Tensor& x_in) {
-  const char* op = "softmax";
-  check_float(op, "x", x_in);
-  check_ndim(op, "x", x_in, 1);
-  const Tensor x = x_in.contiguous();
-  Tensor out = Tensor::empty_like(x);
-  kernel(op, x.device(), &KernelTable::softmax_forward)({x.dtype(), rows_of(x), x.dim(-1), x.data(), out.data()});
-  return out;
-}
-
-Tensor softmax_backward(const Tensor& dout_in, const Tensor& out_in) {
-  const char* op = "softmax_backward";
-  check_float(op, "out", out_in);
-  check_ndim(op, "out", out_in, 1);
-  check_like(op, "dout", dout_in, out_in);
-  const Tensor dout = dout_in.contiguous(), out = out_in.contiguous();
-  Tensor dx = Tensor::empty_like(out);
-  kernel(op, out.device(),
-         &KernelTable::softmax_backward)({out.dtype(), rows_of(out), out.dim(-1), dout.data(), out.data(), dx.data()});
-  return dx;
-}
-
-Rotation checked_rotation(const char* op, const Tensor& cos, const Tensor& sin, const std::optional<Tensor>& positions,
-                          int64_t B, int64_t T, int64_t D, Device device) {
-  check_dtype(op, "cos", cos, DType::kF32);
-  check_like(op, "sin", sin, cos);
-  if (cos.ndim() != 2 || cos.dim(1) > D / 2)
-    fail(op, "cos (positions, at most " + std::to_string(D / 2) + ")", to_string(cos.shape()));
-  const int64_t P = cos.dim(0);
-  Rotation found{cos.contiguous().to(device), sin.contiguous().to(device), {}};
-  if (positions) {
-    check_shape(op, "positions", *positions, {B, T});
-    found.positions = checked_ids(op, "positions", *positions, 0, P, device);
-  } else if (T > P) {
-    fail(op, "at most " + std::to_string(P) + " positions", std::to_string(T));
+Tensor activate(Activation act, const Tensor& x) {
+  switch (act) {
+    case Activation::kGelu:
+      return unary("gelu", &KernelTable::gelu_forward, x);
+    case Activation::kGeluExact:
+      return unary("gelu_exact", &KernelTable::gelu_exact_forward, x);
+    case Activation::kSilu:
+      return unary("silu", &KernelTable::silu_forward, x);
+    case Activation::kSwiGLU:
+      return gated("swiglu", &KernelTable::swiglu_forward, x);
+    case Activation::kGeGLU:
+      return gated("geglu", &KernelTable::geglu_forward, x);
+    default:
+      return x;
   }
-  return found;
 }
 
-Tensor rope(const Tensor& x_in, const Tensor& cos_in, const Tensor& sin_in, const std::optional<Tensor>& positions,
-            std::optional<int64_t> heads, bool inverse) {
-  const char* op = "rope";
-  check_float(op, "x", x_in);
-  if (x_in.ndim() != 4) fail(op, "x (B, T, H, D)", to_string(x_in.shape()));
-  const int64_t B = x_in.dim(0), T = x_in.dim(1), H = x_in.dim(2), D = x_in.dim(3);
-  const int64_t rotated = heads.value_or(H);
-  if (rotated < 0 || rotated > H) fail(op, "0 <= heads <= " + std::to_string(H), std::to_string(rotated));
-  const Rotation turn = checked_rotation(op, cos_in, sin_in, positions, B, T, D, x_in.device());
-  const Tensor x = x_in.contiguous();
-  Tensor out = Tensor::empty_like(x);
-  kernel(op, x.device(), &KernelTable::rope)({x.dtype(), B, T, H, D, 2 * turn.cos.dim(1), rotated, x.data(), out.data(),
-                                              turn.cos.data_as<float>(), turn.sin.data_as<float>(),
-                                              positions ? turn.positions.data_as<int32_t>() : nullptr, inverse});
-  return out;
-}
-
-Tensor embedding(const Tensor& table_in, const Tensor& ids_in, DType dtype) {
-  const char* op = "embedding";
-  check_dtype(op, "table", table_in, DType::kF32);
-  if (table_in.ndim() != 2) fail(op, "table (V, C)", to_string(table_in.shape()));
-  if (dtype != DType::kF32 && dtype != DType::kBF16) fail_type(op, "dtype float32 or bfloat16", name_of(dtype));
-  const Tensor table = table_in.contiguous(), ids = checked_ids(op, "ids", ids_in, 0, table.dim(0), table.device());
-  Shape shape = ids.shape();
-  shape.push_back(table.dim(1));
-  Tensor out = Tensor::empty(shape, dtype, table.device());
-  kernel(op, table.device(), &KernelTable::embedding_forward)(
-      {dtype, ids.size(), table.dim(1), table.data_as<float>(), ids.data_as<int32_t>(), out.data()});
-  return out;
-}
-
-void embedding_backward(const Tensor& dout_in, const Tensor& ids_in, Tensor& dtable) {
-  const char* op = "embedding_backward";
-  check_float(op, "dout", dout_in);
-  check_dtype(op, "dtable", dtable, DType::kF32);
-  if (dtable.ndim() != 2) fail(op, "dtable (V, C)", to_string(dtable.shape()));
-  check_in_place(op, "dtable", dtable);
-  Shape shape = ids_in.shape();
-  shape.push_back(dtable.dim(1));
-  check_shape(op, "dout", dout_in, shape);
-  check_device(op, "dout", dout_in, dtable.device());
-  const Tensor dout = dout_in.contiguous();
-  const Tensor ids = checked_ids(op, "ids", ids_in, 0, dtable.dim(0), dtable.device());
-  EmbeddingBackwardArgs a{
-      dout.dtype(),  ids.size(), dtable.dim(1), dout.data(), ids.data_as<int32_t>(), dtable.data_as<float>(),
-      dtable.dim(0), nullptr};
-  Tensor workspace;
-  if (const auto bytes = kernels(dtable.device()).embedding_backward_workspace) {
-    workspace = Tensor::empty({static_cast<int64_t>(bytes(a))}, DType::kU8, dtable.device());
-    a.workspace = workspace.data();
+Tensor activate_backward(Activation act, const Tensor& dout, const Tensor& x) {
+  switch (act) {
+    case Activation::kGelu:
+      return unary_backward("gelu_backward", &KernelTable::gelu_backward, dout, x);
+    case Activation::kGeluExact:
+      return unary_backward("gelu_exact_backward", &KernelTable::gelu_exact_backward, dout, x);
+    case Activation::kSilu:
+      return unary_backward("silu_backward", &KernelTable::silu_backward, dout, x);
+    case Activation::kSwiGLU:
+      return gated_backward("swiglu_backward", &KernelTable::swiglu_backward, dout, x);
+    case Activation::kGeGLU:
+      return gated_backward("geglu_backward", &KernelTable::geglu_backward, dout, x);
+    default:
+      return dout;
   }
-  kernel(op, dtable.device(), &KernelTable::embedding_backward)(a);
 }
 
 }  // namespace llmcore

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "ops/common.h"
+#include "ops/base/common.h"
 
 namespace llmcore {
 namespace {

@@ -3,7 +3,7 @@
 #include <optional>
 
 #include "core/tensor.h"
-#include "ops/linear.h"
+#include "ops/gemm.h"
 
 namespace llmcore {
 

@@ -4,18 +4,9 @@
 #include <vector>
 
 #include "core/thread_pool.h"
-#include "ops/common.h"
+#include "ops/base/common.h"
 
 namespace llmcore {
-
-namespace {
-
-template <class Body>
-void parallel(int64_t n, const Body& body) {
-  parallel_for(n, [](void* f, int64_t i) { (*static_cast<const Body*>(f))(i); }, const_cast<Body*>(&body));
-}
-
-}  // namespace
 
 double machine_peak(DType dtype, int64_t pieces, int64_t rounds) {
   if (dtype != DType::kF32 && dtype != DType::kBF16 && dtype != DType::kU8)
@@ -35,7 +26,7 @@ uint32_t machine_read(const Tensor& x) {
   if (!x.is_contiguous()) fail("machine_read", "x contiguous", "a strided view");
   const auto read = kernel("machine_read", x.device(), &KernelTable::machine_read);
   constexpr int64_t kPiece = 1 << 20;  // 4 MB: each thread streams, and none waits long for the last
-  const int64_t pieces = (x.size() + kPiece - 1) / kPiece;
+  const int64_t pieces = ceil_div(x.size(), kPiece);
   std::vector<uint32_t> sums(static_cast<size_t>(pieces));
   parallel(pieces, [&](int64_t i) {
     sums[static_cast<size_t>(i)] =

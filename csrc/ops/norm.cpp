@@ -1,6 +1,6 @@
 #include "ops/norm.h"
 
-#include "ops/common.h"
+#include "ops/base/common.h"
 
 namespace llmcore {
 namespace {

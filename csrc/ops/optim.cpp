@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ops/common.h"
+#include "ops/base/common.h"
 #include "ops/elementwise.h"
 
 namespace llmcore {
@@ -145,7 +145,7 @@ Tensor momentum(const Tensor& grad, Tensor& m, float beta, bool nesterov, float 
 double global_norm(const std::vector<Tensor>& tensors) {
   const char* op = "global_norm";
   if (tensors.empty()) return 0;
-  const auto pieces = [](const Tensor& t) { return (t.size() + kSumChunk - 1) / kSumChunk; };
+  const auto pieces = [](const Tensor& t) { return ceil_div(t.size(), kSumChunk); };
   int64_t count = 0;
   for (const Tensor& t : tensors) {
     check_dtype(op, "every tensor", t, DType::kF32);
@@ -175,7 +175,7 @@ Tensor orthogonalised(const Tensor& x_in, DType dtype) {
   const Tensor given = x_in.contiguous();
   const Device device = given.device();
   if (given.size() == 0) return given;
-  const int64_t pieces = (given.size() + kSumChunk - 1) / kSumChunk;
+  const int64_t pieces = ceil_div(given.size(), kSumChunk);
   const Tensor partial = Tensor::empty({pieces * static_cast<int64_t>(sizeof(double))}, DType::kU8, device);
   kernel(op, device, &KernelTable::sum_squares)({given.size(), given.data_as<float>(), partial.data_as<double>()});
   Tensor x = Tensor::empty(given.shape(), dtype, device);

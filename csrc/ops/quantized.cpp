@@ -5,9 +5,9 @@
 #include <numeric>
 
 #include "core/thread_pool.h"
-#include "ops/common.h"
+#include "ops/base/common.h"
 #include "ops/elementwise.h"
-#include "ops/linear.h"
+#include "ops/gemm.h"
 
 namespace llmcore {
 namespace {
@@ -166,7 +166,7 @@ void QuantizedMatrix::add(const std::string& name, const Tensor& given) {
     fail(op, "blocks (rows, " + std::to_string(row_bytes) + ")", to_string(given.shape()));
   const Tensor blocks = given.contiguous();
   const QuantLayout& l = type->layout;
-  const int64_t rows = blocks.dim(0), strips = (rows + kStripRows - 1) / kStripRows;
+  const int64_t rows = blocks.dim(0), strips = ceil_div(rows, kStripRows);
   const int64_t in_row = K_ / kQuantBlock, block_bytes = quant_block_bytes(l);
   Part part{l, N_, rows, Tensor::empty({strips * in_row * block_bytes}, DType::kU8)};
   if (rows % kStripRows) part.data.zero();

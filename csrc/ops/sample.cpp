@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "ops/common.h"
+#include "ops/base/common.h"
 
 namespace llmcore {
 namespace {

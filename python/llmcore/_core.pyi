@@ -36,6 +36,7 @@ __all__: list[str] = [
     "cache_append",
     "cast",
     "compiled_isas",
+    "concat",
     "cross_entropy",
     "cross_entropy_backward",
     "cuda_info",
@@ -47,10 +48,7 @@ __all__: list[str] = [
     "fast_bf16",
     "from_dlpack",
     "from_numpy",
-    "gather_rows",
-    "gather_rows_backward",
     "global_norm",
-    "join",
     "layer_norm",
     "linear",
     "linear_bias_grad",
@@ -93,6 +91,8 @@ __all__: list[str] = [
     "split",
     "sum",
     "synchronize",
+    "take",
+    "take_backward",
     "to_dlpack",
     "try_numpy",
     "unicode_class",
@@ -548,6 +548,7 @@ def cache_append(
 ) -> None: ...
 def cast(x: Array, dtype: DType) -> Array: ...
 def compiled_isas() -> list[tuple[str, bool]]: ...
+def concat(parts: collections.abc.Sequence[Array], dim: typing.SupportsInt | typing.SupportsIndex) -> Array: ...
 def cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]: ...
 def cross_entropy_backward(dloss: Array, logits: Array, targets: Array, lse: Array) -> Array: ...
 def cuda_info() -> dict:
@@ -569,10 +570,7 @@ def from_dlpack(capsule: typing_extensions.CapsuleType) -> Array:
     """
 
 def from_numpy(array: numpy.ndarray, as_bf16: bool = False) -> Array: ...
-def gather_rows(x: Array, ids: Array) -> Array: ...
-def gather_rows_backward(dout: Array, ids: Array, rows: typing.SupportsInt | typing.SupportsIndex) -> Array: ...
 def global_norm(tensors: collections.abc.Sequence[Array]) -> float: ...
-def join(parts: collections.abc.Sequence[Array], dim: typing.SupportsInt | typing.SupportsIndex) -> Array: ...
 def layer_norm(
     x: Array, weight: Array, bias: Array | None, eps: typing.SupportsFloat | typing.SupportsIndex
 ) -> tuple[Array, Array, Array]: ...
@@ -731,6 +729,8 @@ def synchronize() -> None:
     Wait until the device has done all that it was given.
     """
 
+def take(x: Array, ids: Array) -> Array: ...
+def take_backward(dout: Array, ids: Array, rows: typing.SupportsInt | typing.SupportsIndex) -> Array: ...
 def to_dlpack(array: Array) -> typing_extensions.CapsuleType:
     """
     A capsule of the same memory; a GPU's work on it is waited for.

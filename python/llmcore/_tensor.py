@@ -140,7 +140,7 @@ class Tensor:
             raise Error("backward", expected=f"a grad {self.shape} {self.dtype}", got=f"{grad.shape} {grad.dtype.name}")
         autograd.run_backward(self, grad, done)
 
-    if TYPE_CHECKING:  # given to the class by llmcore.ops.arithmetic, which stands above it
+    if TYPE_CHECKING:  # given to the class by llmcore.ops.elementwise and views, which stand above it
 
         def __add__(self, other) -> Tensor: ...
         def __radd__(self, other) -> Tensor: ...

@@ -1,4 +1,4 @@
-"""Attention and the key/value cache against the float64 twin, and the promises that the kernels make."""
+"""Attention against the float64 twin, and the promises that the kernels make."""
 
 import numpy as np
 import pytest
@@ -275,21 +275,6 @@ def test_no_key_gives_zero(dtype):
     assert_close(out[1], reference.attention(q, k, v, 8**-0.5, False)[0][1], dtype)
 
 
-@pytest.mark.parametrize("dtype", [*DTYPES])
-@pytest.mark.parametrize("threads_used", [1, 3])
-def test_cache_append(dtype, threads_used, threads):
-    threads(threads_used)
-    x = random((3, 70, 4, 5), dtype)[:, :, ::2]  # strided heads
-    given = random((3, 200, 2, 5), dtype, seed=1)
-    cache = put(given)
-    lengths = np.array([70, 100, 200], np.int32)
-    expected = given.copy()
-    for b, n in enumerate(lengths):
-        expected[b, n - 70 : n] = x[b]
-    ops.cache_append(cache, x, lengths)
-    np.testing.assert_array_equal(array_to_numpy(cache), expected)
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(0, 3, 3, 2, 2, 8), (2, 0, 0, 2, 1, 8), (2, 0, 5, 2, 1, 8), (2, 3, 0, 2, 1, 8)])
 def test_empty(shape, dtype):
@@ -404,38 +389,3 @@ def test_lengths_and_gradients():
     q = llmcore.tensor(z(1, 2, 2, 8), requires_grad=True)
     with pytest.raises(ValueError, match=r"\[attention\] expected lengths=None where gradients are needed"):
         ops.attention(q, z(1, 8, 2, 8), z(1, 8, 2, 8), lengths=np.array([2], np.int32))
-
-
-@pytest.mark.host  # arrays of numpy are checked before they go anywhere
-@pytest.mark.parametrize(
-    ("cache", "x", "lengths", "kind", "message"),
-    [
-        (
-            z(1, 8, 2, 4),
-            z(1, 2, 2, 4),
-            [1],
-            ValueError,
-            r"\[cache_append\] expected lengths in \[2, 9\), got 1",
-        ),
-        (
-            z(1, 8, 2, 4),
-            z(1, 2, 2, 4),
-            [9],
-            ValueError,
-            r"\[cache_append\] expected lengths in \[2, 9\), got 9",
-        ),
-        (z(1, 8, 2, 4), z(1, 2, 2, 5), [2], ValueError, r"\[cache_append\] expected x"),
-        (z(8, 2, 4), z(2, 2, 4), [2], ValueError, r"\[cache_append\] expected cache \(B, S, H, D\)"),
-        (
-            z(1, 8, 2, 4),
-            np.zeros((1, 2, 2, 4), np.int32),
-            [2],
-            TypeError,
-            r"\[cache_append\] expected x",
-        ),
-        (z(1, 8, 4, 4)[:, :, ::2], z(1, 2, 2, 4), [2], ValueError, r"\[cache_append\] expected cache"),
-    ],
-)
-def test_bad_cache_append(cache, x, lengths, kind, message):
-    with pytest.raises(kind, match=message):
-        ops.cache_append(cache, x, np.array(lengths, np.int32))

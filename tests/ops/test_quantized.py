@@ -134,7 +134,7 @@ def test_what_is_rounded_in_passing(source, M, dtype):
         twin = norm_of(x.numpy().astype(np.float64), norm.numpy().astype(np.float64), 1e-5)
     else:
         pre = x.array
-        kind, how = ops.activation.ACTIVATIONS[source], getattr(_core.ActivationSource, source)
+        kind, how = ops.elementwise.ACTIVATIONS[source], getattr(_core.ActivationSource, source)
         deferred = Deferred(pre, (M, 96), lambda: _core.activate(kind, pre), how)
         made, twin = Tensor(_core.activate(kind, pre)), gated_of(x.numpy().astype(np.float64), source)
     assert deferred.shape == made.shape

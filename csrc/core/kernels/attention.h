@@ -1,16 +1,12 @@
-// Attention and the cache of keys and values (cpu/attention.inl, cuda/attention/attention.cu, cuda/cache.cu).
-// Conventions: core/kernel_table.h.
+// Attention. Conventions: core/kernel_table.h.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 
 #include "core/dtype.h"
+#include "core/kernels/cache.h"
 
 namespace llmcore {
-
-struct Strides3 {
-  int64_t b, t, h;  // in elements; the head's D elements are contiguous
-};
 
 struct AttentionArgs {
   // out = softmax(scale * q k^T + mask) v, query head h reads key head h / (H / Hkv)
@@ -44,18 +40,6 @@ struct AttentionBackwardArgs {
   void* dq;               // strides as q, k, v
   void* dk;
   void* dv;
-};
-
-constexpr int64_t kCacheBlock = 64;  // positions
-struct CacheAppendArgs {     // cache[b, lengths[b] - T + t] = x[b, t] for t < T; rows outside [0, S) are not written
-  DType dtype, cache_dtype;  // of x; of the cache: float32, bfloat16, or uint8 with scales (see AttentionArgs)
-  int64_t B, T, S, H, D;
-  const void* x;
-  Strides3 x_stride;
-  void* cache;            // (B,S,H,D), or blocks (N,64,H,D)
-  float* scale;           // (N,64,H) or null
-  const int32_t* blocks;  // (B,S/64) or null
-  const int32_t* lengths;
 };
 
 }  // namespace llmcore

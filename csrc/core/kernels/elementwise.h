@@ -1,10 +1,14 @@
-// Activations, sums and casts (cpu/elementwise.inl, cuda/elementwise.cu). Conventions: core/kernel_table.h.
+// Activations, sums and casts. Conventions: core/kernel_table.h.
 #pragma once
 #include <cstdint>
 
 #include "core/dtype.h"
 
 namespace llmcore {
+
+// kGelu: tanh approximation. kSwiGLU: silu(gate) * up of 2F columns [gate, up], in gemm of paired panels (PackArgs);
+// kGeGLU: gelu(gate) * up. gemm has kGelu and kSwiGLU; the others are kernels of their own.
+enum class Activation : uint8_t { kNone, kGelu, kSwiGLU, kGeluExact, kSilu, kGeGLU };
 
 struct UnaryArgs {  // out = f(x)
   DType dtype;

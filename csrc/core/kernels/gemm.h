@@ -1,8 +1,10 @@
-// Matrix multiplication and its packed operands (cpu/gemm.inl, cuda/gemm/gemm.cu). Conventions: core/kernel_table.h.
+// Matrix multiplication and its packed operands. Conventions: core/kernel_table.h.
 #pragma once
 #include <cstdint>
 
+#include "core/arith.h"
 #include "core/dtype.h"
+#include "core/kernels/elementwise.h"
 
 namespace llmcore {
 
@@ -14,7 +16,6 @@ constexpr int64_t kPanelWidth = 64;
 constexpr int64_t kPanelDepth = 32;
 constexpr int64_t kPairedWidth = kPanelWidth / 2;
 
-[[maybe_unused]] static inline int64_t round_up(int64_t n, int64_t m) { return (n + m - 1) / m * m; }
 [[maybe_unused]] static inline int64_t panel_depth(int64_t K, DType t) {
   return t == DType::kBF16 ? round_up(K, kPanelDepth) : K;
 }
@@ -31,10 +32,6 @@ struct PackArgs {
   DType dtype;  // of the panels
   bool paired;  // transposed only, N = 2F: a panel holds 32 columns of the first F and the same 32 of the others
 };
-
-// kGelu: tanh approximation. kSwiGLU: silu(gate) * up of 2F columns [gate, up], in paired panels (PackArgs); out (M,F).
-// The others are kernels of their own, gemm does not have them. kGeGLU: gelu(gate) * up.
-enum class Activation : uint8_t { kNone, kGelu, kSwiGLU, kGeluExact, kSilu, kGeGLU };
 
 struct GemmArgs {
   // out (M,N) = residual + act(a (M,K) · panels (K,N) + bias)   [+ out, when accumulate]

@@ -1,4 +1,4 @@
-// Cross entropy (cpu/loss.inl, cuda/loss.cu). Conventions: core/kernel_table.h.
+// Cross entropy. Conventions: core/kernel_table.h.
 #pragma once
 #include <cstdint>
 

@@ -1,4 +1,4 @@
-// Layer norm and RMS norm (cpu/norm.inl, cuda/norm.cu). Conventions: core/kernel_table.h.
+// Layer norm and RMS norm. Conventions: core/kernel_table.h.
 #pragma once
 #include <cstdint>
 

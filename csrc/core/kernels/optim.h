@@ -1,5 +1,4 @@
-// Updates of parameters and what they need to know (cpu/optim.inl, cuda/optim/optim.cu, cuda/optim/muon.cu).
-// Conventions: core/kernel_table.h.
+// Updates of parameters and what they need to know. Conventions: core/kernel_table.h.
 #pragma once
 #include <cstdint>
 

@@ -1,5 +1,4 @@
-// Quantized weights and their products (cpu/quantized.inl, cuda/quantized/quantized.cu). Conventions:
-// core/kernel_table.h.
+// Quantized weights and their products. Conventions: core/kernel_table.h.
 #pragma once
 #include <cstdint>
 

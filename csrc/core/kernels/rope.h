@@ -1,9 +1,8 @@
-// Rotary positions (cpu/rope.inl, cuda/rope.cu, cuda/cache.cu). Conventions: core/kernel_table.h.
+// Rotary positions. Conventions: core/kernel_table.h.
 #pragma once
 #include <cstdint>
 
 #include "core/dtype.h"
-#include "core/kernels/attention.h"
 
 namespace llmcore {
 
@@ -19,17 +18,6 @@ struct RopeArgs {
   const float* sin;
   const int32_t* positions;  // (B,T), or null for 0..T-1
   bool inverse;
-};
-constexpr int64_t kMostHeadSize = 1024;  // of RopeAppendArgs
-struct RopeAppendArgs {  // of x (B,T,H+2Hkv,D): queries and keys turned, keys and values appended to their caches
-  int64_t H, D, R;
-  const void* x;
-  void* q;  // (B,T,H,D)
-  DType q_dtype;
-  const float* cos;
-  const float* sin;
-  const int32_t* positions;      // (B,T)
-  CacheAppendArgs keys, values;  // their x is not used
 };
 
 }  // namespace llmcore

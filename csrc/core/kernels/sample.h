@@ -1,4 +1,4 @@
-// Sampling (cpu/sample.inl, cuda/sample/sample.cu). Conventions: core/kernel_table.h.
+// Sampling. Conventions: core/kernel_table.h.
 #pragma once
 #include <cstdint>
 

@@ -1,4 +1,4 @@
-// Softmax of rows (cpu/softmax.inl, cuda/softmax.cu). Conventions: core/kernel_table.h.
+// Softmax of rows. Conventions: core/kernel_table.h.
 #pragma once
 #include <cstdint>
 

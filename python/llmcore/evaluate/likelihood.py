@@ -35,7 +35,7 @@ def target_logprobs(
         logprobs, greedy = np.empty(len(at), np.float64), np.empty(len(at), bool)
         for start in range(0, len(at), _ROWS):
             part = slice(start, start + _ROWS)
-            logits = model.logits(ops.gather_rows(rows, at[part]))
+            logits = model.logits(ops.take(rows, at[part]))
             logprobs[part] = -ops.cross_entropy(logits, wanted[part], "none").numpy()
             greedy[part] = logits.numpy().argmax(axis=1) == wanted[part]
     return logprobs, greedy

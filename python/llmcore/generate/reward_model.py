@@ -40,7 +40,7 @@ class RewardModel(nn.Module):
             r[: len(row)] = row  # padding after the last token changes nothing before it
         hidden = self.model.hidden(ids)
         last = np.array([r * T + len(row) - 1 for r, row in enumerate(rows)], np.int32)
-        ends = ops.gather_rows(hidden.reshape(len(rows) * T, hidden.shape[-1]), last)
+        ends = ops.take(hidden.reshape(len(rows) * T, hidden.shape[-1]), last)
         return ops.linear(ends, self.head.weight, out_dtype="float32").reshape(len(rows))
 
     def ids(self, prompt: str | Messages, answer: str) -> np.ndarray:

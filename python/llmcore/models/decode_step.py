@@ -70,5 +70,5 @@ class DecodeStep:
             hidden = model.hidden_at(ids, pos)
             if self._rows is not None:
                 B, T, width = hidden.shape
-                hidden = ops.gather_rows(hidden.reshape(B * T, width), self._rows).reshape(B, 1, width)
+                hidden = ops.take(hidden.reshape(B * T, width), self._rows).reshape(B, 1, width)
             return model.logits(hidden).array

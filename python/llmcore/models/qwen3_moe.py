@@ -66,7 +66,7 @@ class MixtureOfExperts(nn.Module):
         """Pick elements of each row: x (M, E), chosen (M, k) -> (M, k)."""
         M, E = x.shape
         flat = np.arange(M, dtype=np.int32)[:, None] * np.int32(E) + chosen
-        return ops.gather_rows(x.reshape(M * E, 1), flat.reshape(-1)).reshape(M, self.used)
+        return ops.take(x.reshape(M * E, 1), flat.reshape(-1)).reshape(M, self.used)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """Return residual + the mixture's output."""
@@ -83,10 +83,10 @@ class MixtureOfExperts(nn.Module):
         tokens, results = (order // self.used).astype(np.int32), []
         for expert, start, end in zip(self.experts, [0, *ends[:-1]], ends, strict=True):
             if start < end:
-                results.append(expert(ops.gather_rows(rows, tokens[start:end])))
+                results.append(expert(ops.take(rows, tokens[start:end])))
         back = np.empty(len(order), np.int32)
         back[order] = np.arange(len(order), dtype=np.int32)
-        outputs = ops.gather_rows(ops.join(results, 0), back).reshape(B * T, self.used, C)
+        outputs = ops.take(ops.concat(results, 0), back).reshape(B * T, self.used, C)
         return ops.add(ops.weighted_sum(outputs, weights).reshape(B, T, C), residual)
 
 

@@ -6,7 +6,7 @@ from llmcore import ops
 from llmcore._tensor import Tensor
 from llmcore.nn.lora import LoRALinear
 from llmcore.nn.module import Constant, Module, Parameter
-from llmcore.ops.activation import ACTIVATIONS, activate
+from llmcore.ops.elementwise import ACTIVATIONS, activate
 
 
 class Linear(Module):

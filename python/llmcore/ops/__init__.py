@@ -4,15 +4,18 @@ Bad shapes, dtypes and devices raise ValueError or TypeError as `[op] expected .
 """
 
 from llmcore._tensor import Tensor, tensor
-from llmcore.ops.activation import geglu, gelu, silu, softcap, softmax, swiglu
-from llmcore.ops.arithmetic import add, cast, join, mul, reshape, split
-from llmcore.ops.attention import attention, cache_append, rope_append
-from llmcore.ops.embedding import embedding, rope
-from llmcore.ops.experts import gather_rows, weighted_sum
-from llmcore.ops.linear import linear, matmul
+from llmcore.ops.attention import attention
+from llmcore.ops.cache import cache_append, rope_append
+from llmcore.ops.elementwise import add, cast, geglu, gelu, mul, silu, softcap, swiglu
+from llmcore.ops.embedding import embedding
+from llmcore.ops.gather import take, weighted_sum
+from llmcore.ops.gemm import linear, matmul
 from llmcore.ops.loss import cross_entropy, linear_cross_entropy
 from llmcore.ops.norm import layer_norm, rms_norm
+from llmcore.ops.rope import rope
 from llmcore.ops.sample import Sample, sample
+from llmcore.ops.softmax import softmax
+from llmcore.ops.views import concat, reshape, split
 
 __all__ = [
     "Sample",
@@ -21,12 +24,11 @@ __all__ = [
     "attention",
     "cache_append",
     "cast",
+    "concat",
     "cross_entropy",
     "embedding",
-    "gather_rows",
     "geglu",
     "gelu",
-    "join",
     "layer_norm",
     "linear",
     "linear_cross_entropy",
@@ -42,6 +44,7 @@ __all__ = [
     "softmax",
     "split",
     "swiglu",
+    "take",
     "tensor",
     "weighted_sum",
 ]

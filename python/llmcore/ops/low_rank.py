@@ -29,7 +29,7 @@ class Packed:
     def __init__(self, pieces: Sequence[Piece], outputs: int, dtype: DType):
         ranks = [p.a.shape[0] for p in pieces]
         self.spans = [(end - r, end) for r, end in zip(ranks, np.cumsum(ranks).tolist(), strict=True)]
-        self.a = _core.join([p.a.array for p in pieces], 0)
+        self.a = _core.concat([p.a.array for p in pieces], 0)
         self.b = _core.zeros([outputs, sum(ranks)], DType.float32, self.a.device)
         for p, (first, end) in zip(pieces, self.spans, strict=True):
             to = self.b.narrow(0, p.start, p.b.shape[0]).narrow(1, first, end - first)
