@@ -32,7 +32,7 @@ float widened(uint16_t b) {
   return f;
 }
 
-// To nearest, ties to even; what is no number stays so.
+// To nearest, ties to even; NaN stays NaN.
 uint16_t rounded(float f) {
   uint32_t bits;
   std::memcpy(&bits, &f, sizeof f);

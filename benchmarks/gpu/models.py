@@ -77,8 +77,8 @@ class Batches(Stage):
 
 def training(kind: str, B: int) -> Row:
     """An update is forward, backward, the gradients' norm, clipping and AdamW. Operations: a multiply-add is two;
-    6 for each number of a matrix (the lookup of embeddings is none, the output layer counts), and for attention
-    6 L T C a token: causal, so T / 2 keys, two products forward, twice as much backward."""
+    6 for each number of a matrix (the output layer counts, the lookup of embeddings does not), and for attention
+    6 L T C per token: causal, so T / 2 keys, two products forward, twice as much backward."""
     _, make, config_class, asked, share = TRAINED[kind]
     sizes = TINY if where.tiny else SIZES[kind]
     T, V = sizes["context"], sizes["vocab_size"]
@@ -132,7 +132,7 @@ def training(kind: str, B: int) -> Row:
 
 
 class Ours(Llmcore):
-    """The engine behind `LanguageModel.generate`, of a model without a tokenizer."""
+    """The engine of `LanguageModel.generate`, with a model without a tokenizer."""
 
     def __init__(self, model):
         self.lm = SimpleNamespace(model=model, engine=Engine(model, cache_bytes=1 << (24 if where.tiny else 31)))
@@ -161,7 +161,7 @@ class Theirs:
             return self.model(torch.tensor(ids, device=where.torch_device)).logits[:, -1].float()
 
     def seconds(self, prompts: np.ndarray, tokens: int) -> float:
-        """For so many of every sequence, less the reading and the first ones."""
+        """For so many of every sequence, without the prefill and the first ones."""
         return max(self._run(prompts, tokens + 8) - self._run(prompts, 8), 1e-9)
 
     def _run(self, prompts: np.ndarray, tokens: int) -> float:
@@ -197,7 +197,7 @@ def decoding(make, config, batch: int, compiled: bool) -> Row:
         return rng.integers(0, config.vocab_size, (batch, PROMPT), np.int64)
 
     def check(row: Row) -> float:
-        """The recorded step's logits behind a prompt, against every peer's, and that all sides run."""
+        """Compare the recorded step's logits after a prompt with every peer's, and run all sides."""
         ids = prompts()
         cache = model.new_cache(batch, PROMPT + 8)
         step, got = DecodeStep(model, cache), None

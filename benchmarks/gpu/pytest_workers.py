@@ -4,7 +4,7 @@
 
 RESULTS gets a line of JSON for every word on a test, as soon as it is known (report.py reads them): what was not finished
 is seen, and nothing is counted that did not run. Workers take one file of tests after another. Where a kernel's error leaves a
-worker without the device, or a test ends it, a new one goes on behind that test: the others must not fail for that.
+worker without the device, or a test ends it, a new one continues after that test: the others must not fail for that.
 
 Of the plugin alone (`python -m pytest -p benchmarks.gpu.pytest_workers`), by environment:
   LLMCORE_TESTS_RESULTS   the file

@@ -88,7 +88,7 @@ def read_json(path: Path) -> dict:
 
 
 def device() -> dict:
-    """As nvidia-smi has it; empty where there is none."""
+    """Return what nvidia-smi says of the GPU; empty where it finds none."""
     fields = (
         "name",
         "compute_cap",

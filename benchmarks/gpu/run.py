@@ -3,9 +3,9 @@
     python -m benchmarks.gpu.run --json benchmarks/results/gpu.local.json      # see gpu.sh for all that belongs to it
     python -m benchmarks.gpu.run --tiny                                        # small shapes: compared, not timed
 
-Every row first asserts that both sides computed the same. The file is written anew after every row: what was not reached,
-or failed, stands there as such. Exit status 1 where a row failed, 124 where there was no time for all. --tiny takes torch's CPU where it sees no
-GPU, so that it tests this file with an emulated device.
+Every row first asserts that both sides computed the same. The file is rewritten after every row: what was not reached,
+or failed, stands there as such. Exit status 1 where a row failed, 124 where there was no time for all. --tiny takes torch's CPU where it sees
+no GPU, so that it tests this file with an emulated device.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def again(after: int, budget: float) -> None:
 
 
 def attempt(make: Callable[[], Row]) -> dict:
-    """A row's figures, or why there are none."""
+    """Return a row's figures, or why it has none."""
     began = time.perf_counter()
     try:
         with warnings.catch_warnings():
@@ -133,7 +133,7 @@ def attempt(make: Callable[[], Row]) -> dict:
 
 
 def rates(name: str, row: dict, amount: float) -> dict:
-    """10⁹ (of thousands: 10¹²) units a second of each side."""
+    """Return 10⁹ (of thousands: 10¹²) units per second of each side."""
     return {name: {side: amount / s / 1e9 for side, s in row["seconds"].items()}} if "seconds" in row else {}
 
 

@@ -1,6 +1,6 @@
 """How the GPU's benchmarks time a row: llmcore and torch in one process, in turns, their results compared first.
 
-Kernels run behind the host's back, so a turn is as many calls as take `SLICE`, and the device is waited for before and
+Kernels run asynchronously, so a turn is as many calls as take `SLICE`, and the device is waited for before and
 after them. A call has a number, by which a side takes one of several copies of its inputs: together these are larger than
 the L2 cache, so that none finds there what its last call left.
 """
@@ -31,7 +31,7 @@ class Where:
     torch_device: str = "cuda"
     tiny: bool = False
     seconds: float = 1.0  # spent on a row
-    # Measured: bytes a second of a copy (read and written), operations a second of a product in bfloat16.
+    # Measured: bytes per second of a copy (read and written), operations per second of a product in bfloat16.
     bandwidth: float = 0.0
     peak: float = 0.0
 
@@ -43,7 +43,7 @@ where = Where()
 class Row:
     """sides: library -> call(number) -> what is compared, llmcore's first. flops and traffic (bytes that must move) give the
     floor. asked: times the speed of asked_of, by default the first peer's; share: of the floor's. clocked: a call
-    returns its seconds itself, behind a `check` of its own. units: what the seconds are divided by."""
+    returns its seconds itself, and has a `check` of its own. units: what the seconds are divided by."""
 
     sides: dict[str, Callable[[int], Any]]
     dtype: str = "bfloat16"
@@ -115,13 +115,13 @@ def copies(bytes_of_one: float) -> int:
 
 def difference(got, wanted, dtype: str, factor: float) -> float:
     """The largest, relative to the largest value; AssertionError where it is more than `factor` of the dtype's
-    tolerance, where shapes differ or something is no number."""
+    tolerance, where shapes differ or a value is NaN or infinite."""
     got, wanted = as_torch(got), as_torch(wanted)
     assert got.shape == wanted.shape, f"shapes {tuple(got.shape)} and {tuple(wanted.shape)}"
     apart, largest = 0.0, 1e-30
     for a, b in zip(_pieces(got), _pieces(wanted), strict=True):
-        assert torch.isfinite(a).all(), "llmcore's result has values that are no numbers"
-        assert torch.isfinite(b).all(), "the peer's result has values that are no numbers"
+        assert torch.isfinite(a).all(), "llmcore's result is not finite"
+        assert torch.isfinite(b).all(), "the peer's result is not finite"
         apart, largest = max(apart, (a - b).abs().max().item()), max(largest, b.abs().max().item())
     assert apart <= factor * tolerance(dtype) * largest, (
         f"results are {apart / largest:.2g} apart, at most {factor * tolerance(dtype):.2g} is allowed"

@@ -127,7 +127,7 @@ class Model(nn.Module):
 
 
 def loaded(model: Model, weights: dict[str, np.ndarray]) -> Model:
-    """With weights by llmcore's names."""
+    """Load weights by llmcore's names."""
     model.load_state_dict({name: torch.from_numpy(w.copy()) for name, w in weights.items()})
     return model
 
@@ -153,7 +153,7 @@ class TorchTraining:
         self.forward = torch.compile(self.model, dynamic=False) if compiled else self.model
 
     def step(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Of (B, T) in the host's memory; the loss before the update, which nobody waits for."""
+        """Train on ids and targets (B, T) in the host's memory; returns the loss before the update, without waiting for it."""
         ids, targets = (t.to(self.device, non_blocking=True) for t in (ids, targets))
         with torch.autocast(self.device, dtype=torch.bfloat16):
             loss = self.forward(ids, targets)
@@ -182,7 +182,7 @@ class Cache:
 
 
 class Decoder:
-    """Writes greedily, a token of B sequences a step. Everything that changes between steps lies on the device, so that on a
+    """Decodes greedily, one token of B sequences per step. Everything that changes between steps lies on the device, so that on a
     GPU a step is one CUDA graph."""
 
     def __init__(self, model: Model, B: int, length: int):
@@ -219,7 +219,7 @@ class Decoder:
         self.position += 1
 
     def step(self) -> None:
-        """Write the next token into `ids`, behind those that are there."""
+        """Write the next token into `ids`."""
         self.graph.replay() if self.graph is not None else self._step()
 
     def read(self, prompt: np.ndarray) -> None:
@@ -230,7 +230,7 @@ class Decoder:
             self.step()
 
     def logits(self, prompt: np.ndarray) -> torch.Tensor:
-        """Of the last position."""
+        """Return those of the last position."""
         self.read(prompt)
         return self.scores[:, -1].float()
 
@@ -257,6 +257,8 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="small models, for a test of this file")
     args = parser.parse_args()
     keep_compiled()
+    if args.tiny:
+        torch.compiler.set_default_backend("aot_eager")  # no compiler of C++ or of GPU code
     for kind, sizes in SIZES.items():
         sizes = TINY if args.tiny else sizes
         began = time.perf_counter()
