@@ -51,13 +51,18 @@ def config(base, prompts, out, **values):
     return GRPOConfig(model=str(base), data=str(prompts), out=str(out), **settings)
 
 
+def test_both_arms_are_likely_at_first(base):
+    lm = load(base, "float32")
+    prompts = [lm.chat_prompt([{"role": "user", "content": f"Which way? {i}"}]) for i in range(4)] * 64
+    answers = [str(c) for c in lm.generate(prompts, 6, temperature=1.0, seed=0)]
+    assert 0.2 < np.mean([a == ARMS[0] for a in answers]) < 0.8
+
+
 @pytest.mark.parametrize("loss_type", ["grpo", "bnpo", "dapo", "dr_grpo", "cispo", "gspo"])
 def test_it_reaches_the_better_arm(base, prompts, tmp_path, loss_type):
     lm = grpo(config(base, prompts, tmp_path / "run", steps=60, loss_type=loss_type, save_every=0), report=Report(),
               rewards={"better": better})  # fmt: skip
-    log = log_of(tmp_path / "run")
-    assert 0.2 < log[0]["reward"] < 0.8
-    assert np.mean([row["reward"] for row in log[-3:]]) > 0.95
+    assert np.mean([row["reward"] for row in log_of(tmp_path / "run")[-10:]]) > 0.9  # of 160 answers
     done = lm.chat([{"role": "user", "content": "Which way? 2"}], 6, temperature=0)
     assert done.text == "left"
     assert done.finish_reason == "stop"
