@@ -5,6 +5,7 @@ from __future__ import annotations
 from llmcore import _core, autograd
 from llmcore._arrays import check_integer, check_number, to_array
 from llmcore._tensor import Tensor, as_tensor
+from llmcore.errors import Error
 
 
 def attention(
@@ -47,11 +48,11 @@ def attention(
         softcap = check_number("attention", "softcap", softcap)
     taped = autograd.needs_grad(q, k, v)
     if lengths is not None and taped:
-        raise ValueError("[attention] expected lengths=None where gradients are needed, got lengths")
+        raise Error("attention", expected="lengths=None where gradients are needed", got="lengths")
     lengths = None if lengths is None else to_array(lengths)
     starts = None if starts is None else to_array(starts)
     if cache is not None and lengths is None:
-        raise ValueError("[attention] expected lengths with a cache, got None")
+        raise Error("attention", expected="lengths with a cache", got="None")
     y, lse = _core.attention(q.array, k.array, v.array, scale, causal, lengths, window, starts, softcap, cache)
     out = Tensor(y)
     if taped:

@@ -6,6 +6,7 @@ from llmcore import _core, autograd
 from llmcore._arrays import FLOATS, to_dtype
 from llmcore._core import ActivationSource
 from llmcore._tensor import Tensor, as_tensor
+from llmcore.errors import ArgumentTypeError, Error
 from llmcore.ops.deferred import Deferred
 from llmcore.ops.elementwise import ACTIVATIONS, activate, add
 
@@ -23,7 +24,7 @@ def linear(x, weight, bias=None, residual=None, activation: str | None = None, o
     """
     if activation not in ACTIVATIONS:
         known = ", ".join(map(repr, ACTIVATIONS))
-        raise ValueError(f"[linear] expected activation one of {known}, got {activation!r}")
+        raise Error("linear", expected=f"activation one of {known}", got=repr(activation))
     x, weight = as_tensor(x), as_tensor(weight)
     bias = None if bias is None else as_tensor(bias)
     residual = None if residual is None else as_tensor(residual)
@@ -31,7 +32,7 @@ def linear(x, weight, bias=None, residual=None, activation: str | None = None, o
         return _quantized(x, weight, bias, residual, activation, out_dtype)
     dtype = x.array.dtype
     if dtype not in FLOATS:  # before the weight is packed to it
-        raise TypeError(f"[linear] expected x float32 or bfloat16, got {dtype.name}")
+        raise ArgumentTypeError("linear", expected="x float32 or bfloat16", got=dtype.name)
     taped = autograd.needs_grad(x, weight, bias, residual)
     y, pre = _core.linear(
         x.array,

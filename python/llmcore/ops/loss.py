@@ -6,6 +6,7 @@ import numpy as np
 
 from llmcore import _core, autograd
 from llmcore._tensor import Tensor, as_tensor
+from llmcore.errors import Error
 from llmcore.ops.deferred import OnHost
 
 _REDUCTIONS = ("mean", "sum", "none")
@@ -14,13 +15,13 @@ _REDUCTIONS = ("mean", "sum", "none")
 def _row_weights(op: str, targets: Tensor, reduction: str) -> np.ndarray:
     """What each row counts in the reduced loss, float32 (0 for ignored rows)."""
     if reduction not in _REDUCTIONS:
-        raise ValueError(f"[{op}] expected reduction 'mean', 'sum' or 'none', got {reduction!r}")
+        raise Error(op, expected="reduction 'mean', 'sum' or 'none'", got=repr(reduction))
     counted = targets.numpy() >= 0
     if reduction != "mean":
         return counted.astype(np.float32)
     n = int(counted.sum())
     if n == 0:
-        raise ValueError(f"[{op}] expected at least one target >= 0, got none")
+        raise Error(op, expected="at least one target >= 0", got="none")
     return counted * np.float32(1.0 / n)
 
 

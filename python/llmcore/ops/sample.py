@@ -10,6 +10,7 @@ import numpy as np
 from llmcore import _core
 from llmcore._arrays import to_array
 from llmcore._tensor import Tensor
+from llmcore.errors import ArgumentTypeError, Error
 
 _NAMES = ("temperature", "top_k", "top_p", "min_p", "seed", "step")
 _TYPES = (np.float32, np.int32, np.float32, np.float32, np.int64, np.int64)
@@ -78,7 +79,7 @@ def sample(
     else:
         for penalty, off in ((repetition_penalty, 1.0), (presence_penalty, 0.0), (frequency_penalty, 0.0)):
             if penalty is not off and np.any(np.not_equal(penalty, off)):
-                raise ValueError("[sample] expected a history for the penalties, got None")
+                raise Error("sample", expected="a history for the penalties", got="None")
     if logit_bias is not None:
         rows = logits.shape[0] if logits.ndim else 0
         penalties["bias"] = bias_arrays([logit_bias] * rows if isinstance(logit_bias, Mapping) else logit_bias)
@@ -102,10 +103,10 @@ def _each(name: str, value, dtype):
         return value
     a = np.asarray(value)
     if a.dtype.kind not in ("iu" if whole else "iuf"):
-        raise TypeError(f"[sample] expected {name} {'an integer' if whole else 'a number'}, got {value!r}")
+        raise ArgumentTypeError("sample", expected=f"{name} {'an integer' if whole else 'a number'}", got=repr(value))
     # A seed may use all 64 bits, signed or not; a count must not wrap into another one.
     if dtype == np.int32 and a.size and int(a.max()) >= 2**31:
-        raise ValueError(f"[sample] expected {name} below 2^31, got {a.max()}")
+        raise Error("sample", expected=f"{name} below 2^31", got=a.max())
     a = np.ascontiguousarray(a, dtype) if a.ndim else a.astype(dtype)
     return _core.from_numpy(a) if a.ndim else a.item()
 
@@ -115,7 +116,9 @@ def _padded(rows) -> tuple[_core.Array, _core.Array]:
     rows = [np.asarray(r) for r in rows]
     for r in rows:
         if r.ndim != 1 or (r.size and r.dtype.kind not in "iu"):
-            raise TypeError(f"[sample] expected history as a list of tokens for each row, got {r.tolist()!r}")
+            raise ArgumentTypeError(
+                "sample", expected="history as a list of tokens for each row", got=f"{r.tolist()!r}"
+            )
     lengths = np.array([len(r) for r in rows], np.int32)
     tokens = np.zeros((len(rows), lengths.max(initial=0)), np.int32)
     for to, r in zip(tokens, rows, strict=True):
@@ -129,6 +132,6 @@ def bias_arrays(rows: Sequence[Mapping[int, float] | None]) -> tuple[_core.Array
     ids = np.array([i for r in rows for i in r or ()])
     values = np.array([v for r in rows for v in (r or {}).values()], np.float32)
     if ids.size and ids.dtype.kind not in "iu":
-        raise TypeError(f"[sample] expected tokens of logit_bias as integers, got {ids.tolist()!r}")
+        raise ArgumentTypeError("sample", expected="tokens of logit_bias as integers", got=f"{ids.tolist()!r}")
     ids = np.clip(ids, -1, 2**31 - 1).astype(np.int32)
     return _core.from_numpy(offsets), _core.from_numpy(ids), _core.from_numpy(values)

@@ -9,6 +9,7 @@ import numpy as np
 from llmcore import _core, autograd
 from llmcore._arrays import check_integer
 from llmcore._tensor import Tensor, as_tensor
+from llmcore.errors import ArgumentTypeError, Error
 
 
 def reshape(x, shape: Sequence[int]) -> Tensor:
@@ -25,12 +26,12 @@ def split(x, sizes: Sequence[int], dim: int = -1) -> list[Tensor]:
     """Views of x along `dim`, `sizes` long, which must add up to that dimension."""
     x = as_tensor(x)
     if not -x.ndim <= dim < x.ndim:
-        raise ValueError(f"[split] expected a dimension of {x.shape}, got {dim}")
+        raise Error("split", expected=f"a dimension of {x.shape}", got=dim)
     dim %= x.ndim
     if not all(isinstance(n, (int, np.integer)) for n in sizes):
-        raise TypeError(f"[split] expected sizes as integers, got {list(sizes)}")
+        raise ArgumentTypeError("split", expected="sizes as integers", got=list(sizes))
     if any(n < 0 for n in sizes) or sum(sizes) != x.shape[dim]:
-        raise ValueError(f"[split] expected sizes that add up to {x.shape[dim]}, got {list(sizes)}")
+        raise Error("split", expected=f"sizes that add up to {x.shape[dim]}", got=list(sizes))
     outputs, start = [], 0
     for n in sizes:
         outputs.append(Tensor(x.array.narrow(dim, start, n)))
