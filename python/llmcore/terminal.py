@@ -1,4 +1,4 @@
-"""Tokens, bars and tables for the terminal; readable without colour and at 80 columns."""
+"""Tokens, bars and tables for the terminal, readable without colour and at 80 columns."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Backgrounds that alternate, so that neighbours can be told apart; the text stays black on all of them.
+# Alternating backgrounds, so that neighbours can be told apart; the text is black on all of them.
 TOKEN_STYLES = ("black on bright_cyan", "black on bright_yellow", "black on bright_green", "black on bright_magenta")
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _BARS = "▁▂▃▄▅▆▇█"
 
 
 def console() -> Console:
-    """What commands print to: stdout, without guessing at numbers to colour."""
+    """Return the console that commands print to: stdout, without automatic highlighting."""
     from rich.console import Console
 
     return Console(highlight=False)
 
 
 def harmless(text: str) -> str:
-    """A text without control characters other than line ends and tabs: each is shown as U+FFFD."""
+    """Return a text with U+FFFD in place of control characters other than line ends and tabs."""
     return "".join(c if c.isprintable() or c in "\n\t" or ord(c) > 0x9F else "\ufffd" for c in text)
 
 
 def write(text: str, bold: bool = False) -> None:
-    """Text to stdout at once, exactly as it is; on a terminal without control characters, which a model may write and
-    which could do anything to it."""
+    """Write a text to stdout at once, exactly as it is; on a terminal without control characters, which a model may write
+    and which could do anything to the terminal."""
     if sys.stdout.isatty():
         text = harmless(text)
         if bold and "NO_COLOR" not in os.environ:
@@ -43,7 +43,7 @@ def write(text: str, bold: bool = False) -> None:
 
 @contextmanager
 def progress(what: str, quiet: bool = False) -> Iterator[Callable[..., None]]:
-    """A bar on stderr, if that is a terminal: yields a function of (done, total, figures to show beside it)."""
+    """Show a progress bar on stderr, if that is a terminal. Yields a function of (done, total, figures to show beside it)."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -65,25 +65,25 @@ def progress(what: str, quiet: bool = False) -> Iterator[Callable[..., None]]:
 
 
 def counted(n: int, what: str) -> str:
-    """A number of things: "1 token", "2,000 tokens"."""
+    """Return a number of things: "1 token", "2,000 tokens"."""
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def visible(text: str) -> str:
-    """A text on one line with its blanks to be seen: ␣ ⏎ ⇥, other control characters escaped."""
+    """Return a text on one line with visible blanks (␣ ⏎ ⇥) and other control characters escaped."""
     marks = {" ": "␣", "\n": "⏎", "\t": "⇥"}
     return "".join(marks.get(c) or (c if c.isprintable() else c.encode("unicode_escape").decode()) for c in text)
 
 
 def token_text(token: bytes) -> str:
-    """As `visible`, for a token; bytes that are no whole character are written \\xe2."""
+    """Return what `visible` returns for a token; bytes of an incomplete character are written \\xe2."""
     return visible(token.decode("utf-8", "backslashreplace"))
 
 
 def print_tokens(
     out: Console, pieces: Sequence[str], labels: Sequence[str], styles: Sequence[str] | None = None
 ) -> None:
-    """Pieces side by side with their labels (ids, say) under them, in as many rows as the width asks for."""
+    """Print pieces side by side with their labels (such as ids) below them, in as many rows as the width requires."""
     from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
@@ -109,7 +109,7 @@ def print_tokens(
 
 
 def bar(fraction: float, width: int, encoding: str = "utf-8") -> str:
-    """A bar of up to `width` cells, in eighths of a cell where the terminal has them; always `width` long."""
+    """Return a bar of up to `width` cells, in eighths of a cell if the terminal has them; always `width` long."""
     fraction = min(1.0, max(0.0, fraction))
     if "utf" not in encoding.lower():
         return ("#" * round(fraction * width)).ljust(width)
@@ -118,7 +118,7 @@ def bar(fraction: float, width: int, encoding: str = "utf-8") -> str:
 
 
 def sparkline(values: Sequence[float], width: int = 16) -> str:
-    """A line of bars, the means of as many stretches of the values, between their lowest and highest."""
+    """Return a line of bars: the means of equal stretches of the values, scaled between the lowest and the highest."""
     if len(values) < 2:
         return ""
     n = min(width, len(values))
@@ -129,7 +129,7 @@ def sparkline(values: Sequence[float], width: int = 16) -> str:
 
 
 def print_distributions(out: Console, columns: Mapping[str, Sequence[tuple[str, int, float]]]) -> None:
-    """Next-token probabilities as bars: a row a token, a column for each entry (title -> (text, id, probability))."""
+    """Print next-token probabilities as bars: a row per token, a column per entry (title -> (text, id, probability))."""
     from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
@@ -159,7 +159,7 @@ def print_distributions(out: Console, columns: Mapping[str, Sequence[tuple[str, 
 
 
 def print_pairs(out: Console, rows: Sequence[tuple[str, str]], title: str | None = None) -> None:
-    """Names and values in two columns; long values are wrapped within theirs."""
+    """Print names and values in two columns; long values wrap within theirs."""
     from rich.table import Table
     from rich.text import Text
 
@@ -167,14 +167,14 @@ def print_pairs(out: Console, rows: Sequence[tuple[str, str]], title: str | None
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(Text(name), Text(value))  # as they are: [INST] is a token, and no markup
+        table.add_row(Text(name), Text(value))  # literally: [INST] is a token, not markup
     if title:
         out.print(title, style="bold", markup=False)
     out.print(table)
 
 
 def print_similarities(out: Console, texts: Sequence[str], cosines) -> None:
-    """A table of the cosines (n, n) of every two of n texts; the texts themselves stand in its rows."""
+    """Print a table of the cosine similarities (n, n) of n texts, one row per text."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""Losses of a few numbers a sequence: computed in float64 with their derivatives, and recorded on the tape."""
+"""Losses of a few numbers per sequence: computed in float64 with their derivatives, and recorded on the tape."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmcore.errors import Error
 
 
 def vector(op: str, name: str, values, like: np.ndarray | None = None) -> np.ndarray:
-    """Numbers as float64, one for each sequence."""
+    """Return numbers as float64, one per sequence."""
     a = np.asarray(values.numpy() if isinstance(values, Tensor) else values, np.float64)
     if like is not None and a.shape != like.shape:
         raise Error(op, expected=f"{name} of shape {like.shape}", got=a.shape)
@@ -20,7 +20,7 @@ def vector(op: str, name: str, values, like: np.ndarray | None = None) -> np.nda
 
 
 def recorded(inputs: Sequence, value: np.ndarray, partials: Sequence[np.ndarray | None]) -> Tensor:
-    """A Tensor of `value` whose gradient to each input is partial · (the gradient of the value); None for constants."""
+    """Return a Tensor of `value` whose gradient to each input is partial · (the gradient of the value); None for constants."""
     out = Tensor(_core.from_numpy(np.ascontiguousarray(value, np.float32)))
     tensors = [x if isinstance(x, Tensor) else None for x in inputs]
     if autograd.needs_grad(*tensors):
@@ -34,14 +34,14 @@ def recorded(inputs: Sequence, value: np.ndarray, partials: Sequence[np.ndarray 
 
 
 def _on(t: Tensor | None, gradient: np.ndarray) -> _core.Array:
-    """float32, where the tensor is that it belongs to."""
+    """Return the gradient as float32, on the device of the tensor that it belongs to."""
     array = _core.from_numpy(np.ascontiguousarray(gradient, np.float32))
     return array if t is None else array.to(t.device)
 
 
 def sequence_logps(losses: Tensor, weights: np.ndarray | None = None) -> Tensor:
-    """The log-probability (B) of each sequence from the losses (B, T) of its tokens (−log p, 0 where none is learned);
-    weights (B, T): what each counts."""
+    """Return the log-probability (B) of each sequence from the losses (B, T) of its tokens (−log p, 0 outside the targets).
+    weights (B, T): the weight of each token."""
     a = np.asarray(losses.numpy(), np.float64)
     w = np.ones_like(a) if weights is None else np.asarray(weights, np.float64)
     out = Tensor(_core.from_numpy(np.ascontiguousarray(-(a * w).sum(axis=1), np.float32)))
@@ -56,7 +56,7 @@ def sequence_logps(losses: Tensor, weights: np.ndarray | None = None) -> Tensor:
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum of all, a Tensor without dimensions."""
+    """Return the sum of all values, a Tensor without dimensions."""
     a = np.asarray(values.numpy(), np.float64)
     out = Tensor(_core.from_numpy(np.asarray(a.sum(), np.float32)))
     if autograd.needs_grad(values):

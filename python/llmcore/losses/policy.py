@@ -1,5 +1,5 @@
-"""Losses of a policy that writes and is rewarded: GRPO and its relatives, PPO, and what they need. Everything is by token,
-(B, T); `mask` says which tokens were written."""
+"""Losses of a policy that writes answers and is rewarded: GRPO and related losses, PPO, and what they need. Everything is
+per token, (B, T); `mask` says which tokens the policy wrote."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from llmcore.losses.pointwise import recorded, vector
 
 
 def group_advantages(rewards, group: int, scale: bool = True) -> np.ndarray:
-    """Rewards (B) of answers, `group` to a prompt -> (r − mean) / (std + 1e-4) within each group, the standard deviation
-    unbiased; without scale r − mean (Liu et al. 2025, for dr_grpo)."""
+    """Return (r − mean) / (std + 1e-4) within each group, from rewards (B) of answers, `group` per prompt. The standard
+    deviation is unbiased. Without scale: r − mean (Liu et al. 2025, for dr_grpo)."""
     r = np.asarray(rewards, np.float64)
     if r.ndim != 1 or group < 2 or r.size % group:
         raise Error("group_advantages", expected=f"rewards (B) of groups of {group} (at least 2)", got=r.shape)
@@ -37,7 +37,7 @@ def grpo(
     tokens: float | None = None,
     max_tokens: int | None = None,
 ) -> Tensor:
-    """Group relative policy optimisation (Shao et al. 2024), one number.
+    """Return the loss of group relative policy optimisation (Shao et al. 2024), one number.
 
     With ρ = exp(logp − old) and a token's loss −min(ρA, clip(ρ, 1 − ε, 1 + ε_high) A) + β (e^d − d − 1), d = ref − logp:
     grpo is the mean of the sequences' means; bnpo the mean of all tokens; dapo the sum over `tokens`, those of the whole
@@ -78,7 +78,7 @@ def grpo(
 
 
 def _weights(loss_type: str, m: np.ndarray, n: np.ndarray, tokens: float | None, max_tokens: int | None) -> np.ndarray:
-    """What each token counts in the sum."""
+    """Return the weight of each token in the sum."""
     if loss_type in ("grpo", "gspo"):
         return m / np.maximum(n, 1) / len(m)
     if loss_type == "dr_grpo":
@@ -100,9 +100,9 @@ def ppo(
     value_clip: float = 0.2,
     value_weight: float = 0.1,
 ) -> Tensor:
-    """Proximal policy optimisation (Schulman et al. 2017), one number: the mean over the written tokens of
+    """Return the loss of proximal policy optimisation (Schulman et al. 2017), one number: the mean over the written tokens of
     max(−Aρ, −A clip(ρ, 1 − clip, 1 + clip)), plus value_weight · ½ · the mean of max((V − R)², (V' − R)²), V' being V kept
-    within value_clip of old_values. Without values, the first part alone."""
+    within value_clip of old_values. Without values, it is the first part alone."""
     logp = vector("ppo", "logps", logps)
     m = _mask("ppo", mask, logp)
     weight = m / max(m.sum(), 1)
@@ -120,14 +120,14 @@ def ppo(
     near = np.clip(v, old - value_clip, old + value_clip)
     free, held = (v - r) ** 2, (near - r) ** 2
     value += value_weight * 0.5 * (weight * np.maximum(free, held)).sum()
-    # Where the clipped value counts, it moves only while it is the value itself.
+    # The clipped value has a gradient only where clipping did not change it.
     moves = np.where(free >= held, v - r, np.where(near == v, near - r, 0.0))
     return recorded([logps, values], np.asarray(value), [by_logps, value_weight * weight * moves])
 
 
 def gae(rewards, values, mask, gamma: float = 1.0, lam: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Generalised advantage estimation (Schulman et al. 2016): advantages (B, T) and returns, advantages + values. Behind
-    the last written token the value is 0."""
+    """Return advantages (B, T) by generalised advantage estimation (Schulman et al. 2016), and returns, which are advantages +
+    values. After the last written token the value is 0."""
     v = np.asarray(values, np.float64)
     r, m = np.asarray(rewards, np.float64), _mask("gae", mask, v)
     if r.shape != v.shape:
@@ -141,7 +141,7 @@ def gae(rewards, values, mask, gamma: float = 1.0, lam: float = 0.95) -> tuple[n
 
 
 def whiten(values, mask) -> np.ndarray:
-    """Mean 0 and variance 1 over the written tokens (unbiased, + 1e-8 under the root); 0 elsewhere."""
+    """Return the values with mean 0 and variance 1 over the written tokens (unbiased, + 1e-8 under the root), 0 elsewhere."""
     x = np.asarray(values, np.float64)
     m = _mask("whiten", mask, x)
     n = m.sum()

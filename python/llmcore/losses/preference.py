@@ -1,5 +1,5 @@
-"""Losses of pairs: an answer that is preferred to another. Log-probabilities (B) are sums over the tokens of an answer;
-every function returns the loss of each pair, (B) float32.
+"""Losses of pairs, of which one answer is preferred to the other. Log-probabilities (B) are sums over the tokens of an
+answer; every function returns the loss of each pair, (B) float32.
 
 c and r are the log-ratios of the chosen and the rejected answer, policy over reference; Δ = c − r; σ the logistic function.
 """
@@ -30,14 +30,14 @@ def dpo(
     chosen_lengths=None,
     rejected_lengths=None,
 ) -> Tensor:
-    """Direct preference optimisation (Rafailov et al. 2023) and its relatives, as TRL names them.
+    """Return the loss of direct preference optimisation (Rafailov et al. 2023) or a related one, by TRL's names.
 
     loss_type: sigmoid −(1−ε) log σ(βΔ) − ε log σ(−βΔ) with label smoothing ε; hinge max(0, 1 − βΔ) (Zhao et al. 2023);
     ipo (c/n_c − r/n_r − 1/2β)² with the answers' lengths (Azar et al. 2023); robust (Chowdhury et al. 2024); exo_pair (Ji et
     al. 2024); nca_pair (Chen et al. 2024); bco_pair (Jung et al. 2024, with δ = 0); sppo_hard (Wu et al. 2024); apo_zero and
     apo_down (D'Oosterlinck et al. 2024); discopop (Lu et al. 2024); sigmoid_norm −log σ(β(c/n_c − r/n_r)).
 
-    ValueError for another loss_type, for shapes that differ, and where lengths are needed and missing.
+    Raises ValueError for another loss_type, for different shapes, and for lengths that are needed but missing.
     """
     if loss_type not in DPO_LOSSES:
         raise Error("dpo", expected=f"loss_type one of {', '.join(DPO_LOSSES)}", got=repr(loss_type))
@@ -64,7 +64,7 @@ def dpo(
 def simpo(
     chosen_logps, rejected_logps, chosen_lengths, rejected_lengths, beta: float = 2.0, gamma: float = 0.5
 ) -> Tensor:
-    """−log σ(β(π_c/n_c − π_r/n_r) − γ), without a reference (Meng et al. 2024)."""
+    """Return −log σ(β(π_c/n_c − π_r/n_r) − γ), without a reference (Meng et al. 2024)."""
     _check_beta("simpo", beta)
     c = vector("simpo", "chosen_logps", chosen_logps)
     r = vector("simpo", "rejected_logps", rejected_logps, c)
@@ -76,12 +76,13 @@ def simpo(
 
 
 def orpo(chosen_logps, rejected_logps, chosen_lengths, rejected_lengths, beta: float = 0.1) -> Tensor:
-    """−π_c/n_c − β log σ(log odds ratio), the odds of the mean log-probabilities, without a reference (Hong et al. 2024)."""
+    """Return −π_c/n_c − β log σ(log odds ratio), with the odds of the mean log-probabilities, without a reference (Hong et al.
+    2024)."""
     c = vector("orpo", "chosen_logps", chosen_logps)
     r = vector("orpo", "rejected_logps", rejected_logps, c)
     n_c = np.maximum(vector("orpo", "chosen_lengths", chosen_lengths, c), 1)
     n_r = np.maximum(vector("orpo", "rejected_lengths", rejected_lengths, c), 1)
-    c, r = np.minimum(c / n_c, -1e-12), np.minimum(r / n_r, -1e-12)  # of certainty the odds are infinite
+    c, r = np.minimum(c / n_c, -1e-12), np.minimum(r / n_r, -1e-12)  # the odds of certainty are infinite
     odds = (c - np.log(-np.expm1(c))) - (r - np.log(-np.expm1(r)))
     slope = -beta * sigmoid(-odds)
     by_c, by_r = -1 + slope / -np.expm1(c), -slope / -np.expm1(r)
@@ -90,8 +91,8 @@ def orpo(chosen_logps, rejected_logps, chosen_lengths, rejected_lengths, beta: f
 
 def kto(logps, ref_logps, desirable, kl: float = 0.0, beta: float = 0.1, desirable_weight: float = 1.0,
         undesirable_weight: float = 1.0) -> Tensor:  # fmt: skip
-    """Of single answers, of which each is desirable or not: w (1 − σ(±(β(π − ref) − β kl))) (Ethayarajh et al. 2024). kl: an
-    estimate of the policy's distance from the reference, through which no gradient goes."""
+    """Return w (1 − σ(±(β(π − ref) − β kl))) of single answers, each desirable or not (Ethayarajh et al. 2024). kl: an
+    estimate of the policy's distance to the reference, through which no gradient flows."""
     _check_beta("kto", beta)
     p = vector("kto", "logps", logps)
     ratio = p - vector("kto", "ref_logps", ref_logps, p)
@@ -104,7 +105,7 @@ def kto(logps, ref_logps, desirable, kl: float = 0.0, beta: float = 0.1, desirab
 
 
 def reward(chosen_rewards, rejected_rewards, margin=0.0, centering: float = 0.0) -> Tensor:
-    """−log σ(r_c − r_r − margin) + λ (r_c + r_r)²: Bradley-Terry (1952), with λ = centering (Eisenstein et al. 2023)."""
+    """Return −log σ(r_c − r_r − margin) + λ (r_c + r_r)²: Bradley-Terry (1952), with λ = centering (Eisenstein et al. 2023)."""
     c = vector("reward", "chosen_rewards", chosen_rewards)
     r = vector("reward", "rejected_rewards", rejected_rewards, c)
     z = c - r - np.asarray(margin, np.float64)
@@ -114,11 +115,11 @@ def reward(chosen_rewards, rejected_rewards, margin=0.0, centering: float = 0.0)
     return recorded([chosen_rewards, rejected_rewards], value, [slope + pull, -slope + pull])
 
 
-# ---- the relatives of DPO: (c, r, β, ε) -> loss, derivatives by c and r ----
+# ---- losses related to DPO: (c, r, β, ε) -> loss, derivatives by c and r ----
 
 
 def _of_margin(f: Callable) -> Callable:
-    """From a function of βΔ -> (value, derivative)."""
+    """Return the loss of a function of βΔ -> (value, derivative)."""
 
     def loss(c, r, beta, smoothing) -> Ratios:
         value, slope = f(beta * (c - r), beta, smoothing)

@@ -1,5 +1,5 @@
-"""Training stages, each a small file on one loop (`loop.py`). Loaded when first used, so that the command line shows a
-stage's options without loading what trains it."""
+"""Training stages, each a small file on one loop (`loop.py`). Names are loaded when they are first used, so that the command
+line shows the options of a stage without loading what trains it."""
 
 from llmcore._lazy import lazy
 

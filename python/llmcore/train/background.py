@@ -1,4 +1,4 @@
-"""What goes on beside the updates: the next batch is made, a checkpoint is written."""
+"""Work beside the updates: preparing the next batch, writing a checkpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Prefetcher(Generic[T]):
-    """The values of a function of 0, 1, 2, ..., each made while the one before is used."""
+    """Calls a function of 0, 1, 2, ... in a thread, each call while the result of the one before is used."""
 
     def __init__(self, make: Callable[[int], T], end: int):
         self._make, self._end = make, end
@@ -33,8 +33,8 @@ class Prefetcher(Generic[T]):
 
 
 class AsyncSaver:
-    """Writes one thing at a time while training goes on: `save` copies what it is given and comes back, what went wrong is
-    raised by the next `save` or by `wait`."""
+    """Writes one thing at a time while training goes on: `save` copies the arrays and returns; an error is raised by the
+    next `save` or by `wait`."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "saver")
@@ -46,7 +46,7 @@ class AsyncSaver:
         self._last = self._thread.submit(write, copies)
 
     def wait(self) -> None:
-        """Until all is written."""
+        """Wait until everything is written."""
         last, self._last = self._last, None
         if last is not None:
             last.result()
@@ -59,4 +59,4 @@ class AsyncSaver:
             if kind is None:
                 self.wait()
         finally:
-            self._thread.shutdown()  # what was begun is finished, also where training failed
+            self._thread.shutdown()  # what was started is finished, even if training failed

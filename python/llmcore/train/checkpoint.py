@@ -2,8 +2,7 @@
 
 A checkpoint is a folder `RUN/checkpoints/step-00000100/` with `tensors.safetensors` and `state.json`. It is
 written under a temporary name, flushed to the disk and renamed, so a folder of that name is always whole.
-`state.json` holds the SHA-256 of the tensors and of the state, so damage that comes later is found on
-loading.
+`state.json` holds the SHA-256 of the tensors and of the state, so that later damage is detected on loading.
 """
 
 import errno
@@ -50,7 +49,7 @@ def save_checkpoint(
     """Write a checkpoint of `step` (state["step"] is set to it) and return its folder.
 
     Afterwards only the `keep` newest up to this step remain; later ones, left by a run that went back, stay
-    until their step comes again. `state` must be what JSON can hold. On any failure the checkpoints that were
+    until their step comes again. JSON must be able to hold `state`. On any failure the checkpoints that were
     there are untouched, what was written is removed and `CheckpointSaveError` says why. One process at a time may
     save to a run.
     """
@@ -106,7 +105,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
-    """`(tensors, state)` of one checkpoint folder; the arrays are private views of its mapped file.
+    """Return `(tensors, state)` of one checkpoint folder; the arrays are private views of its mapped file.
 
     Raises `CheckpointError` naming the file if anything is missing, truncated, changed, or of another
     version.
@@ -134,10 +133,10 @@ def load_checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dic
 
 
 def latest_checkpoint(run_dir: str | os.PathLike, warn: Callable[[str], object] = warnings.warn) -> Path | None:
-    """The newest checkpoint of a run that is whole, or None if it has none at all.
+    """Return the newest checkpoint of a run that is whole, or None if the run has no checkpoint.
 
     Each newer one that is broken is reported through `warn`, a line each. If all are, `CheckpointError`: a
-    run must not silently start again.
+    run must not silently start from scratch.
     """
     folder = Path(run_dir, "checkpoints")
     _restore_replaced(folder)
@@ -177,7 +176,7 @@ def replace_folder(folder: Path, save: Callable[[Path], object]) -> None:
 
 
 class _HashingFile:
-    """A file that hashes and counts what passes through it, which spares reading it all again."""
+    """A file that hashes and counts what is written to it, so that it need not be read again."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -192,8 +191,7 @@ class _HashingFile:
 
 def _encode_state(state: dict) -> str:
     try:
-        # There and back, so that reading it gives the same text again: of the keys 1 and "1" only one
-        # survives.
+        # Twice, so that reading it gives the same text again: of the keys 1 and "1" only one survives.
         return json.dumps(json.loads(json.dumps(state)))
     except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentTypeError("checkpoint", expected=f"a state that JSON can hold: {error}") from None
@@ -244,14 +242,14 @@ def _step(path: Path) -> int:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Newest first."""
+    """Return the checkpoints in a folder, the newest first."""
     if not folder.is_dir():
         return []
     return sorted((path for path in folder.iterdir() if _step(path) >= 0), key=_step, reverse=True)
 
 
 def _clean(folder: Path) -> None:
-    """Removes what a kill left; brings back a checkpoint that was moved aside for one that never came."""
+    """Remove what a kill left, and bring back a checkpoint that was moved aside for one that was never finished."""
     _restore_replaced(folder)
     for path in list(folder.iterdir()):
         if path.name.startswith((_UNFINISHED, _DELETED, _REPLACED)):

@@ -57,7 +57,7 @@ class LoopConfig:
     grad_clip: float = option(1.0, "Maximum global gradient norm; 0 disables clipping.")
     max_minutes: float = option(
         0.0,
-        "Time limit in minutes, all sessions of a resumed run included; the learning rate decays in time. 0 disables it.",
+        "Time limit in minutes, all sessions of a resumed run included; the learning rate decays to fit it. 0 disables it.",
     )
     seed: int = option(0, "Random seed of weights, batches and samples.")
     eval_every: int = option(200, "Updates between evaluations on held-out data; 0 evaluates at the end only.")

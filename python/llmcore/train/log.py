@@ -1,4 +1,4 @@
-"""log.jsonl: one JSON object an update; words.jsonl: now and then, where words lie."""
+"""log.jsonl: one JSON object per update; words.jsonl: the vectors of watched words, now and then."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmcore.train.errors import TrainingError
 
 
 class RunLog:
-    """Appends lines; those of steps that a resumed run does again are dropped first."""
+    """Appends lines to a log; the lines of steps that a resumed run repeats are dropped first."""
 
     def __init__(self, path: Path, start: int):
         kept = [json.dumps(row) for row in read_log(path) if row["step"] <= start] if start else []
@@ -28,7 +28,7 @@ class RunLog:
         try:
             self._file.close()
         except OSError as e:
-            if kind is None:  # else it is the line that `write` has told about
+            if kind is None:  # otherwise `write` has raised this already
                 raise self._problem(e) from e
 
     def write(self, row: Mapping) -> None:
@@ -45,7 +45,7 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[dict]:
-    """The lines of a log in order; what a killed run cut short is left out."""
+    """Return the lines of a log in order, without a line that a killed run cut short."""
     rows = []
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -16,28 +16,28 @@ class Report:
 
     @contextmanager
     def running(self, stage: str, start: int, steps: int, flops: float = 0.0, dtype: str = "float32"):
-        """Around the whole run. flops: of a token, forwards and backwards, in products of dtype; 0 where unknown."""
+        """Surround the whole run. flops: the operations per token, forward and backward, in dtype; 0 if unknown."""
         yield
 
     def working(self, what: str):
-        """Around something that may take seconds (reading text, training a tokenizer)."""
+        """Surround something that may take seconds (reading text, training a tokenizer)."""
         return nullcontext()
 
     def update(self, row: Mapping[str, float]) -> None:
-        """One line of the log."""
+        """Receive one line of the log."""
 
     def samples(self, step: int, samples: Sequence[tuple[str, str]]) -> None:
-        """(prompt, completion) pairs of the model as it is."""
+        """Receive (prompt, completion) pairs of the present model."""
 
     def note(self, text: str) -> None:
-        """Something worth knowing."""
+        """Receive something worth knowing."""
 
     def warn(self, text: str) -> None:
-        """Something that went wrong and was handled."""
+        """Receive something that went wrong and was handled."""
 
 
 def resident_bytes() -> int | None:
-    """Memory that this process holds; None where the system does not say."""
+    """Return the memory that this process holds, or None if the system does not say."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
@@ -45,11 +45,11 @@ def resident_bytes() -> int | None:
 
 
 class TerminalReport(Report):
-    """A progress bar with the loss and its course, the rate, its part of what the processor could do, memory and time
-    left; samples and held-out figures above it. On stderr, so that what a command prints as data stays clean. Where that is
-    no terminal, a line now and then instead of the bar."""
+    """A progress bar on stderr, which keeps the data that a command prints clean. It shows the loss and its course, the
+    rate and its fraction of the processor's peak, memory and the remaining time; samples and held-out figures appear above
+    it. If stderr is not a terminal, a line is printed now and then instead of the bar."""
 
-    LINES = 20  # how many lines stand for the bar where it cannot be drawn
+    LINES = 20  # lines printed instead of a bar
 
     def __init__(self, console=None):
         from rich.console import Console
@@ -57,7 +57,7 @@ class TerminalReport(Report):
         self.console = console or Console(stderr=True, highlight=False)
         self._bar = self._task = None
         self._rate = None
-        self._course: list[float] = []  # of the figure that is shown first
+        self._course: list[float] = []  # the history of the first figure
         self._steps = 0
         self._flops = self._peak = 0.0
 
@@ -91,7 +91,7 @@ class TerminalReport(Report):
         return self.console.status(what) if self.console.is_terminal else nullcontext()
 
     def update(self, row: Mapping[str, float]) -> None:
-        # Means of a few, so that the eye can follow; the log has the exact figures.
+        # Smoothed, so that the eye can follow; the log has the exact figures.
         loss, rate, step = row["train/loss"], row["tok/s"], row["step"]
         self._rate = rate if self._rate is None else 0.9 * self._rate + 0.1 * rate
         self._course.append(row.get("reward", loss))

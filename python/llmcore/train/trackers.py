@@ -1,4 +1,4 @@
-"""Where else the lines of a log go: TensorBoard, Weights & Biases."""
+"""Other destinations of the log: TensorBoard and Weights & Biases."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from llmcore.train.config import LoopConfig
 
 
 class Trackers:
-    """Each of config.log_to, written beside log.jsonl under the same names."""
+    """The trackers in config.log_to, which get the lines of log.jsonl under the same names."""
 
     def __init__(self, config: LoopConfig, stage: str):
-        """ValueError for what is not installed; nothing is written yet."""
+        """Check that the trackers are installed (else ValueError); nothing is written yet."""
         self._config, self._stage = config, stage
         self._kinds = [_KINDS[name] for name in config.log_to]
         for needed, _, extra in self._kinds:
@@ -30,7 +30,7 @@ class Trackers:
 
     @contextmanager
     def opened(self, start: int):
-        """Around a run that goes on at step `start`."""
+        """Open the trackers for a run that starts at step `start`."""
         with ExitStack() as held:
             self._writers = [make(self._config, self._stage, start, held) for _, make, _ in self._kinds]
             yield self
@@ -41,7 +41,7 @@ class Trackers:
 
 
 def _tensorboard(config: LoopConfig, stage: str, start: int, held: ExitStack):
-    """Event files in RUN/tensorboard: `tensorboard --logdir RUN`."""
+    """Write event files to RUN/tensorboard: `tensorboard --logdir RUN`."""
     from tensorboardX import SummaryWriter
 
     logging.getLogger("tensorboardX").setLevel(logging.ERROR)
@@ -56,7 +56,7 @@ def _tensorboard(config: LoopConfig, stage: str, start: int, held: ExitStack):
 
 
 def _wandb(config: LoopConfig, stage: str, start: int, held: ExitStack):
-    """A run of the project `llmcore`; WANDB_MODE=offline keeps it on this machine."""
+    """Log to a run of the project `llmcore`; WANDB_MODE=offline keeps it on this machine."""
     import wandb
 
     run = wandb.init(
@@ -66,5 +66,5 @@ def _wandb(config: LoopConfig, stage: str, start: int, held: ExitStack):
     return lambda figures, step: run.log(dict(figures), step=step)
 
 
-# By name: the module that is needed, what opens it, and the extra that installs it.
+# name -> the module that it needs, the function that opens it, and the extra that installs it
 _KINDS = {"tensorboard": ("tensorboardX", _tensorboard, "tensorboard"), "wandb": ("wandb", _wandb, "wandb")}

@@ -151,7 +151,7 @@ def failing(prompts, completions, **columns):
     ("function", "message"),
     [
         (failing, r"\[rewards\] mine failed at answers to .*prompts.jsonl:\d: RuntimeError: no such table"),
-        (lambda p, c, **_: [float("nan")] * len(c), r"mine says nan of an answer to .*prompts.jsonl:\d: '"),
+        (lambda p, c, **_: [float("nan")] * len(c), r"mine returned nan for an answer to .*prompts.jsonl:\d: '"),
         (lambda p, c, **_: [1.0], r"\[rewards\] expected 16 rewards of mine, got 1"),
         (lambda p, c, **_: ["good"] * len(c), r"mine failed .* could not convert string to float"),
     ],
@@ -202,7 +202,7 @@ def test_functions_of_files(tmp_path):
     for name, message in (
         (f"{file}:other", r"\[rewards\] expected a function other in .*mine.py, got none"),
         ("nothing", r"\[rewards\] expected one of arithmetic, valid_python, length, FILE.py:FUNCTION"),
-        (f"{tmp_path / 'no.py'}:f", r"no.py, which is not there"),
+        (f"{tmp_path / 'no.py'}:f", r"no.py, which does not exist"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             open_rewards([name])

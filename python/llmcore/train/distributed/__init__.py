@@ -1,1 +1,1 @@
-"""Training in several processes: who owns which parameters, and what they tell each other."""
+"""Training in several processes: which of them owns which parameters, and what they send each other."""

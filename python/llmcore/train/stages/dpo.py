@@ -1,4 +1,4 @@
-"""Preference optimisation: a model learns which of two answers is the better one (DPO and its relatives)."""
+"""Direct preference optimisation and related losses: a model learns which of two answers is better."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def dpo(
 ) -> LanguageModel:
     """Train config.model on pairs and return it.
 
-    Rows have `prompt`, `chosen` and `rejected` (texts, or lists of messages; without a prompt, whole conversations that
-    begin alike). The log-probabilities of the model to begin with are computed once, before the first update. The log has
-    TRL's names. Raises as `sft` does.
+    Rows have `prompt`, `chosen` and `rejected` (texts, or lists of messages; without a prompt, whole conversations with the
+    same beginning). The log-probabilities under the starting model are computed once, before the first update. The log
+    uses TRL's names. Raises the same errors as `sft`.
     """
     report = loop.prepare_run(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
         lm = finetune.open_model(config)
-    with report.working("reading pairs, and what the model thinks of them"):
+    with report.working("reading pairs and computing reference log-probabilities"):
         stage = DPOStage(config, lm, report)
     finetune.set_steps(config, stage.train.steps_per_epoch)
     report.note(
@@ -46,19 +46,19 @@ def dpo(
 
 
 class PairBatch(NamedTuple):
-    """2B rows, the chosen ones first, and the reference's log-probability (2B) of each."""
+    """2B rows, the chosen ones first, and the log-probability (2B) of each under the reference model."""
 
     rows: ExampleBatch
     reference: np.ndarray
 
 
 def logps(lm: LanguageModel, batch: ExampleBatch) -> Tensor:
-    """The log-probability (B) of the learned tokens of each row."""
+    """Return the log-probability (B) of the targets of each row."""
     return sequence_logps(lm.model.loss(batch.inputs, batch.targets, "none", batch.starts))
 
 
 class DPOStage(PairStage):
-    """The stage: pairs, the loss of each."""
+    """The DPO stage: a batch is pairs and their reference log-probabilities."""
 
     name = "dpo"
 
@@ -69,7 +69,7 @@ class DPOStage(PairStage):
         self._reference = [self._of_reference(pairs) for pairs in (self.train, self.held_out)]
 
     def _of_reference(self, pairs: PairBatches) -> np.ndarray:
-        """The log-probability of each example under the model to begin with."""
+        """Return the log-probability of each example under the starting model."""
         found = np.zeros(2 * len(pairs.pairs), np.float32)
         if self.config.loss_type not in REFERENCE_FREE_LOSSES:
             with autograd.no_grad():

@@ -1,5 +1,4 @@
-"""What all stages share that begin with a model: how it is opened, with adapters or without, which rows are used, and how
-it is kept."""
+"""What all stages share that start from a model: opening it, with or without adapters, reading the rows, and saving it."""
 
 from __future__ import annotations
 
@@ -23,9 +22,9 @@ from llmcore.train.stage import Stage
 
 T = TypeVar("T")
 SAMPLES = 3
-CONTEXT = 512  # by default, at most
+CONTEXT = 512  # the default, unless the model's is shorter
 
-# For models that come without one: roles as headings, and an end of text behind every answer.
+# For models without a chat template: roles as headings, and an end of text after every answer.
 PLAIN_TEMPLATE = (
     "{% for m in messages %}### {{ m.role }}\n{{ m.content }}"
     "{{ eos_token if m.role == 'assistant' else '' }}\n{% endfor %}"
@@ -34,8 +33,8 @@ PLAIN_TEMPLATE = (
 
 
 def open_model(config: FinetuneConfig) -> LanguageModel:
-    """The model that a run begins with. With `lora_rank`, its weights are frozen, maybe quantized, and adapters are on;
-    those that it had are merged. ValueError or FileNotFoundError, one line."""
+    """Load the starting model. With `lora_rank`, its weights are frozen, quantized if requested, and adapters are attached;
+    adapters that it had are merged. Raises ValueError or FileNotFoundError, one line."""
     if config.lora_rank:
         quantize = None if config.quantize == "stored" else config.quantize
         lm = load(config.model, config.dtype or default_dtype(), quantize=quantize).merged()
@@ -49,14 +48,14 @@ def open_model(config: FinetuneConfig) -> LanguageModel:
 
 
 def reference_of(config: FinetuneConfig, lm: LanguageModel) -> CausalLM:
-    """The model that a run begins with, as it stays: with adapters the same weights without them, else a copy."""
+    """Return the reference model, which stays as it is: with adapters the same weights without them, else a copy."""
     if adapters.has_lora(lm.model):
         return adapters.base_model(lm.model)
     return load(config.model, lm.model.dtype, quantize="none").merged().model
 
 
 def prepare(lm: LanguageModel) -> None:
-    """Gives a model that has no chat template a plain one. ValueError for one that cannot end an answer."""
+    """Give a model without a chat template a plain one. Raises ValueError for a model that cannot end an answer."""
     if not lm.end_ids:
         raise Error("train", expected="a model that knows an end of text", got="one without")
     if lm.chat_template is None:
@@ -64,7 +63,7 @@ def prepare(lm: LanguageModel) -> None:
 
 
 class Rows(NamedTuple):
-    """What the rows of a run were made into: those to learn from, those held out, and a digest of them all."""
+    """The parsed rows of a run: those to learn from, those held out, and a digest of them all."""
 
     train: list
     held_out: list
@@ -72,8 +71,8 @@ class Rows(NamedTuple):
 
 
 def read(config: FinetuneConfig, stage: str, parse: Callable[[Row], T], report: Report) -> Rows:
-    """The rows of config.data, each parsed. One that `parse` refuses (ValueError) is named: an error, or, as
-    config.bad_rows says, skipped and counted."""
+    """Return the parsed rows of config.data. A row that `parse` refuses (ValueError) stops the run with an error that names
+    it, or, with config.bad_rows "skip", is dropped and counted."""
     rows = read_rows(config.data)
     train: list[T] = []
     held_out: list[T] = []
@@ -99,7 +98,7 @@ def read(config: FinetuneConfig, stage: str, parse: Callable[[Row], T], report: 
 
 
 def digest_of(rows: Sequence[Row]) -> str:
-    """32 hex digits that change with any row."""
+    """Return 32 hex digits that change with any row."""
     digest = hashlib.blake2b(digest_size=16)
     for row in rows:
         digest.update(json.dumps(row.fields, sort_keys=True, default=str).encode("utf-8", "surrogatepass"))
@@ -107,20 +106,20 @@ def digest_of(rows: Sequence[Row]) -> str:
 
 
 def set_steps(config: FinetuneConfig, steps_per_epoch: float) -> None:
-    """What the number of epochs comes to."""
+    """Set the number of steps that the epochs take, unless it is given."""
     if not config.steps:
         config.steps = max(1, math.ceil(config.epochs * steps_per_epoch))
 
 
 def described(lm: LanguageModel) -> str:
-    """How large a model is, and how much of it is trained."""
+    """Describe how large a model is, and how much of it is trained."""
     trained = sum(p.size for p in lm.model.trainable().values())
     whole = f"{lm.num_parameters / 1e6:.2f}M parameters, {lm.model.dtype}"
     return whole if trained == lm.num_parameters else f"{trained / 1e6:.2f}M of {whole}"
 
 
 class FinetuneStage(Stage):
-    """A stage that begins with a model. `prompts`: tokens before what is learned, of held-out rows, for samples."""
+    """A stage that starts from a model. `prompts`: the prompts of held-out rows, as token ids, for samples."""
 
     prompts: Sequence[Sequence[int]] = ()
     digest: str

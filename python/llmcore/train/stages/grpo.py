@@ -1,5 +1,5 @@
-"""Group relative policy optimisation (Shao et al. 2024) and its relatives: a model writes several answers to a prompt, and
-those that are rewarded more than the others become likelier."""
+"""Group relative policy optimisation (Shao et al. 2024) and related losses: a model writes several answers to a prompt, and
+those with a higher reward than the others become more likely."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def grpo(
     overwrite: bool = False,
     rewards: Mapping[str, RewardFunction] | None = None,
 ) -> LanguageModel:
-    """Train config.model by rewards for its answers, and return it.
+    """Train config.model by rewarding its answers, and return it.
 
-    Rows have `prompt` (a text, or a list of messages); their other fields go to the rewards as columns. rewards: functions
-    `reward(prompts, completions, **columns) -> list[float]` by name, instead of config.rewards. The log has TRL's names.
-    Raises as `sft` does, and CorpusError for a reward that fails.
+    Rows have `prompt` (a text, or a list of messages); the reward functions get their other fields as columns. rewards:
+    functions `reward(prompts, completions, **columns) -> list[float]` by name, used instead of config.rewards. The log uses
+    TRL's names. Raises the same errors as `sft`, and CorpusError for a reward function that fails.
     """
     report = loop.prepare_run(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
@@ -50,17 +50,17 @@ def grpo(
 
 
 class Experience(NamedTuple):
-    """Answers and what is known of them, a row each: float32 but for the tokens."""
+    """Answers and what is known of them, one row each; float32, except the tokens."""
 
     inputs: np.ndarray
     targets: np.ndarray
     advantages: np.ndarray  # (N)
-    old: np.ndarray  # (N, T) log-probabilities of the tokens as they were written
-    reference: np.ndarray  # (N, T) those of the model to begin with
+    old: np.ndarray  # (N, T) log-probabilities of the tokens when they were sampled
+    reference: np.ndarray  # (N, T) log-probabilities under the reference model
 
 
 class Batch(NamedTuple):
-    """Some of them. fresh: the policy is still the one that wrote them."""
+    """A micro-batch of answers. fresh: the policy is still the one that wrote them."""
 
     rows: Rollouts
     advantages: np.ndarray
@@ -70,7 +70,7 @@ class Batch(NamedTuple):
 
 
 class GRPOStage(PolicyStage):
-    """The stage: every `updates` updates, prompts are answered anew."""
+    """The GRPO stage: every `updates` updates, new prompts are answered."""
 
     name = "grpo"
     config: GRPOConfig
@@ -109,7 +109,7 @@ class GRPOStage(PolicyStage):
         if zero == 1.0 and not self._said:
             self._said = True
             self.report.note(
-                f"step {step + 1}: all answers to every prompt are rewarded alike, so there is nothing to learn from: the task "
+                f"step {step + 1}: all answers to each prompt got the same reward, so there is nothing to learn from: the task "
                 "may be too hard or too easy, the temperature too low, or the group too small"
             )
         size = c.batch_size
@@ -139,7 +139,7 @@ class GRPOStage(PolicyStage):
             batch.reference if c.beta else None, max_tokens=c.max_tokens,
         )  # fmt: skip
         self._measured(now, old, batch, mask)
-        # Means of micro-batches, each as often as it has answers, or tokens: the mean of the whole update.
+        # Each micro-batch's mean counts by its answers, or tokens, which gives the mean of the whole update.
         count = len(mask) if c.loss_type in GRPO_ANSWER_LOSSES else int(mask.sum())
         return ops.mul(value, float(count)), count
 
@@ -152,7 +152,7 @@ class GRPOStage(PolicyStage):
         self.note("clip_ratio/low_mean", low_clip.sum() / n, n)
         self.note("clip_ratio/high_mean", high_clip.sum() / n, n)
         self.note("clip_ratio/region_mean", (low_clip | high_clip).sum() / n, n)
-        self.note("entropy", float(-(now * mask).sum() / n), n)  # an estimate from the answers themselves
+        self.note("entropy", float(-(now * mask).sum() / n), n)  # estimated from the answers themselves
         if c.beta:
             d = (batch.reference - now) * mask
             self.note("kl", float((np.exp(d) - d - 1).sum() / n), n)

@@ -1,4 +1,4 @@
-"""Preference optimisation from single answers, each good or bad (KTO, Ethayarajh et al. 2024)."""
+"""Preference optimisation from single answers labelled good or bad (KTO, Ethayarajh et al. 2024)."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from llmcore.train.stages.sft import example_of
 def kto(
     config: KTOConfig, resume: bool = False, report: Report | None = None, overwrite: bool = False
 ) -> LanguageModel:
-    """Train config.model on answers of which each is desirable or not, and return it.
+    """Train config.model on answers labelled desirable or not, and return it.
 
-    Rows have `prompt`, `completion` and `label` (true or false), or, as of `dpo`, `prompt`, `chosen` and `rejected`, which are
-    two. The log has TRL's names. Raises as `sft` does.
+    Rows have `prompt`, `completion` and `label` (true or false), or, as for `dpo`, `prompt`, `chosen` and `rejected`, which
+    make two answers. The log uses TRL's names. Raises the same errors as `sft`.
     """
     report = loop.prepare_run(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
         lm = finetune.open_model(config)
-    with report.working("reading answers, and what the model thinks of them"):
+    with report.working("reading answers and computing reference log-probabilities"):
         stage = KTOStage(config, lm, report)
     finetune.set_steps(config, stage.train.steps_per_epoch)
     report.note(
@@ -45,23 +45,23 @@ def kto(
 
 
 class Labelled(NamedTuple):
-    """An answer behind its prompt; whether it is good; and the same prompt's tokens alone."""
+    """A prompt with an answer, and whether it is good."""
 
     example: Example
     good: bool
 
 
 class KTOBatches:
-    """Answers in batches, and every answer behind another one's prompt, by which the distance from the reference is
-    estimated."""
+    """Batches of answers, and of mismatched answers (each after another one's prompt), from which the distance to the
+    reference is estimated."""
 
     def __init__(self, lm: LanguageModel, labelled: Sequence[Labelled], config: KTOConfig):
         self.examples = [a.example for a in labelled]
         self.good = np.array([a.good for a in labelled], bool)
-        # From halfway around: neighbours may belong to one prompt.
+        # The partner is half the list away: neighbours may have the same prompt.
         half = max(1, len(self.examples) // 2)
         self.strangers = [
-            behind(e.prompt, self.examples[(i + half) % len(self.examples)], config.context)
+            answer_after(e.prompt, self.examples[(i + half) % len(self.examples)], config.context)
             for i, e in enumerate(self.examples)
         ]
         together = config.batch_size * config.accumulation
@@ -76,13 +76,13 @@ class KTOBatches:
         return self.batches.steps_per_epoch
 
     def kl(self, lm: LanguageModel, numbers: Sequence[int], size: int) -> float:
-        """The mean log-ratio of answers behind other prompts, at least 0."""
+        """Return the mean log-ratio of the mismatched answers, at least 0."""
         found = _known(lm, self._mismatched, size, numbers)
         return max(0.0, float((found - self.stranger_reference[list(numbers)]).mean()))
 
 
-def behind(prompt: Sequence[int], other: Example, context: int) -> Example:
-    """Another example's answer behind a prompt."""
+def answer_after(prompt: Sequence[int], other: Example, context: int) -> Example:
+    """Return a prompt followed by another example's answer."""
     first = len(other.prompt)
     ids = np.array([*prompt, *other.ids[first:]], np.int32)
     mask = np.concatenate([np.zeros(len(prompt), bool), other.mask[first:]])
@@ -90,7 +90,7 @@ def behind(prompt: Sequence[int], other: Example, context: int) -> Example:
 
 
 def _known(lm: LanguageModel, batches: ExampleBatches, size: int, numbers: Sequence[int] | None = None) -> np.ndarray:
-    """The log-probability of each answer, or of those with these numbers, without gradients."""
+    """Return the log-probability of each answer, or of those with these numbers, without gradients."""
     numbers = range(len(batches.examples)) if numbers is None else numbers
     found = np.zeros(len(numbers), np.float32)
     with autograd.no_grad():
@@ -101,7 +101,7 @@ def _known(lm: LanguageModel, batches: ExampleBatches, size: int, numbers: Seque
 
 
 class Batch(NamedTuple):
-    """Answers, which of them are good, the reference's log-probabilities, and the estimated distance from it."""
+    """Answers, which of them are good, their reference log-probabilities, and the estimated distance to the reference."""
 
     rows: ExampleBatch
     good: np.ndarray
@@ -110,7 +110,7 @@ class Batch(NamedTuple):
 
 
 class KTOStage(finetune.FinetuneStage):
-    """The stage: answers, the loss of each."""
+    """The KTO stage: a batch is answers with their labels and reference log-probabilities."""
 
     name = "kto"
 
@@ -125,7 +125,7 @@ class KTOStage(finetune.FinetuneStage):
         self._seen: list[dict[str, tuple[float, int]]] = []
 
     def _labelled(self, row: Row) -> list[Labelled]:
-        """One answer, or two of a pair."""
+        """Return one answer, or the two of a pair."""
         fields = row.fields
         if "label" in fields:
             if fields["label"] not in (True, False, 0, 1):
@@ -141,14 +141,14 @@ class KTOStage(finetune.FinetuneStage):
             example = example_of(self.language_model, Row(kept, row.where)).cut(self.config.context + 1)
             if not example.mask[1:].any():
                 raise ValueError(
-                    f"expected an answer that begins in the first {self.config.context} tokens, got one behind them"
+                    f"expected an answer that begins in the first {self.config.context} tokens, got one after them"
                 )
             found.append(Labelled(example, good))
         return found
 
     def batches(self, step: int) -> Sequence[Batch]:
         numbers = [row[0] for row in self.train.batches.numbers(step)]
-        kl = self.train.kl(self.language_model, numbers, self.config.batch_size)  # of the whole update
+        kl = self.train.kl(self.language_model, numbers, self.config.batch_size)  # for the whole update
         n = self.config.batch_size
         return [self._batch(self.train, numbers[i : i + n], kl) for i in range(0, len(numbers), n)]
 
@@ -165,7 +165,7 @@ class KTOStage(finetune.FinetuneStage):
         return total(values), len(batch.good)
 
     def _losses(self, batch: Batch) -> tuple[Tensor, dict[str, tuple[float, int]]]:
-        """The loss of each answer; sums and counts of the figures."""
+        """Return the loss of each answer, and sums and counts of the figures."""
         c, good = self.config, batch.good
         policy = logps(self.language_model, batch.rows)
         values = losses.kto(policy, batch.reference, good, batch.kl, c.beta, c.desirable_weight, c.undesirable_weight)
@@ -197,7 +197,7 @@ class KTOStage(finetune.FinetuneStage):
 
 
 def _means(seen: Sequence[Mapping[str, tuple[float, int]]]) -> dict[str, float]:
-    """Of the figures of which there are any; and the margin between good and bad answers."""
+    """Return the means of the figures that have values, and the margin between good and bad answers."""
     names = seen[0] if seen else ()
     sums = {name: (sum(s[name][0] for s in seen), sum(s[name][1] for s in seen)) for name in names}
     found = {name: total / count for name, (total, count) in sums.items() if count}

@@ -1,4 +1,4 @@
-"""Pairs of answers, of which one is preferred: from rows to batches."""
+"""Pairs of answers of which one is preferred: from rows to batches, and what the stages share that learn from them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from llmcore.train.stages import finetune
 
 
 class Pair(NamedTuple):
-    """Two answers to a prompt, each with it. margin: by how much the chosen one is better, where a row says so."""
+    """Two answers to a prompt, each with the prompt. margin: by how much the chosen one is better, if the row says so."""
 
     chosen: Example
     rejected: Example
@@ -28,7 +28,7 @@ class Pair(NamedTuple):
 
 
 def pair_of(lm: LanguageModel, row: Row, context: int) -> Pair:
-    """A row's answers in at most so many tokens. ValueError for a row that cannot be used."""
+    """Return the two answers of a row, cut to `context` tokens. Raises ValueError for a malformed row."""
     prompt, answers = _messages_of(row.fields)
     assert lm.chat_template is not None
     both = []
@@ -39,7 +39,7 @@ def pair_of(lm: LanguageModel, row: Row, context: int) -> Pair:
         if not whole.mask[1:].any():
             raise ValueError(f"expected an answer of the assistant in {name}, got none")
         if not short.mask[1:].any():
-            raise ValueError(f"expected {name} to begin in the first {context} tokens, got it behind them")
+            raise ValueError(f"expected {name} to begin in the first {context} tokens, got it after them")
         both.append(short)
     if both[0].ids.tolist() == both[1].ids.tolist():
         raise ValueError("expected chosen and rejected to differ, got the same")
@@ -50,7 +50,7 @@ def pair_of(lm: LanguageModel, row: Row, context: int) -> Pair:
 
 
 def _messages_of(fields: Mapping[str, Any]) -> tuple[list, list[list]]:
-    """The messages before the answers, and those of the chosen and the rejected one."""
+    """Return the messages of the prompt, and those of the chosen and the rejected answer."""
     if "chosen" not in fields or "rejected" not in fields:
         raise missing_fields("prompt, chosen and rejected", fields)
     answers = [fields["chosen"], fields["rejected"]]
@@ -61,7 +61,7 @@ def _messages_of(fields: Mapping[str, Any]) -> tuple[list, list[list]]:
         answers = [[{"role": "assistant", "content": a}] for a in answers]
     if not all(isinstance(a, list) for a in answers) or not isinstance(prompt, (list, type(None))):
         raise ValueError("expected prompt, chosen and rejected as texts, or as lists of messages")
-    if prompt is None:  # two conversations that begin alike
+    if prompt is None:  # two conversations with the same beginning
         same = common_prefix(*answers)
         prompt, answers = answers[0][:same], [a[same:] for a in answers]
     if not prompt:
@@ -70,7 +70,7 @@ def _messages_of(fields: Mapping[str, Any]) -> tuple[list, list[list]]:
 
 
 class PairBatches:
-    """Pairs in batches, each a function of its number. The examples are numbered chosen, rejected, chosen, rejected, ..."""
+    """Batches of pairs, each a function of its number. The examples are numbered chosen, rejected, chosen, rejected, ..."""
 
     def __init__(self, pairs: Sequence[Pair], config: FinetuneConfig):
         self.pairs, self._together = pairs, config.batch_size * config.accumulation
@@ -83,21 +83,21 @@ class PairBatches:
         return self._order.steps_per_epoch
 
     def numbers(self, step: int) -> list[list[int]]:
-        """Of the pairs in each micro-batch of that update."""
+        """Return the numbers of the pairs in each micro-batch of an update."""
         numbers = [row[0] for row in self._order.numbers(step)]
         n = len(numbers) // self._accumulation
         return [numbers[i : i + n] for i in range(0, len(numbers), n)]
 
     def rows(self, numbers: Sequence[int]) -> list[int]:
-        """Of the examples of these pairs: the chosen ones, then the rejected ones."""
+        """Return the numbers of the examples of these pairs: the chosen ones, then the rejected ones."""
         return [2 * i for i in numbers] + [2 * i + 1 for i in numbers]
 
     def of(self, numbers: Sequence[int]) -> ExampleBatch:
-        """These pairs: 2B rows, the chosen ones first."""
+        """Return these pairs: 2B rows, the chosen ones first."""
         return self.examples.of([[i] for i in self.rows(numbers)])
 
     def in_order(self, size: int) -> list[list[int]]:
-        """The numbers of all pairs, so many at a time."""
+        """Return the numbers of all pairs, `size` at a time."""
         return [list(range(i, min(i + size, len(self.pairs)))) for i in range(0, len(self.pairs), size)]
 
 

@@ -1,4 +1,4 @@
-"""What the stages share in which a model writes answers and learns from what they are worth."""
+"""What the stages share in which a model writes answers and learns from their rewards."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from llmcore.train.stages.rollouts import Answer, Task, TaskBatches
 
 
 class PolicyStage(finetune.FinetuneStage):
-    """Answers, their rewards, and the figures that the log has of both. `experience`: the answers that updates are made
-    from, arrays in a named tuple of `experience_type`; they are kept where they serve several updates, `updates`."""
+    """A stage that learns from rewards: it samples answers, rewards them, and logs figures about both. `experience`: the
+    answers to learn from, arrays in a named tuple of `experience_type`, which checkpoints hold if they serve several
+    updates."""
 
     experience: Any = None
     experience_type: ClassVar[type]
@@ -52,7 +53,7 @@ class PolicyStage(finetune.FinetuneStage):
         )
 
     def answered(self, tasks: Sequence[Task], n: int, number: int) -> tuple[list[Answer], np.ndarray]:
-        """n answers to each task and their rewards, which are noted; nan for those that are to be skipped."""
+        """Return n answers to each task and their rewards, NaN for answers to skip; note the figures about them."""
         found = rollouts.answers(self.language_model, tasks, n, self.config, number)
         owners = [t for t in tasks for _ in range(n)]
         rewards, each = self._rewards(
@@ -87,7 +88,7 @@ class PolicyStage(finetune.FinetuneStage):
             self.experience = self.experience_type(**{name: np.array(values) for name, values in kept.items()})
 
     def note(self, name: str, value: float, weight: float = 1.0) -> None:
-        """For the log of this update: the mean of all values, as they count."""
+        """Note a value for the log of this update, which gets the weighted mean of all of them."""
         self._figures.setdefault(name, []).append((float(value), float(weight)))
 
     def figures(self) -> Mapping[str, float]:
@@ -97,7 +98,7 @@ class PolicyStage(finetune.FinetuneStage):
         }
 
     def evaluate(self) -> Mapping[str, float]:
-        """What one answer to every held-out prompt is worth, the likeliest token each time."""
+        """Return the mean reward of one greedy answer to each held-out prompt."""
         if not self.held_out:
             return {}
         tasks = self.held_out[:_HELD_OUT]
@@ -109,8 +110,8 @@ class PolicyStage(finetune.FinetuneStage):
         return {"val/reward": float(known.mean())} if known.size else {}
 
     def samples(self, step: int) -> Sequence[tuple[str, str]]:
-        """Answers of the last update, with their rewards."""
+        """Return answers of the last update, with their rewards."""
         return self._shown
 
 
-_HELD_OUT = 200  # prompts that an evaluation answers
+_HELD_OUT = 200  # most prompts that an evaluation answers

@@ -1,5 +1,5 @@
 """Proximal policy optimisation (Schulman et al. 2017) of a language model (Stiennon et al. 2020): a model writes answers, a
-value head learns to foresee what they are worth, and tokens that turn out better than foreseen become likelier."""
+value head learns to predict their rewards, and tokens that turn out better than predicted become more likely."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def ppo(
     overwrite: bool = False,
     rewards: Mapping[str, RewardFunction] | None = None,
 ) -> LanguageModel:
-    """Train config.model by rewards for its answers, and return it; rows and rewards as of `grpo`. The value head is kept
-    in checkpoints only."""
+    """Train config.model by rewarding its answers, and return it; rows and rewards are those of `grpo`. The value head is
+    saved in checkpoints only."""
     report = loop.prepare_run(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
         lm = finetune.open_model(config)
@@ -46,18 +46,18 @@ def ppo(
 
 
 class Experience(NamedTuple):
-    """Answers and what is known of them, (N, T) each, float32 but for the tokens."""
+    """Answers and what is known of them, (N, T) each; float32, except the tokens."""
 
     inputs: np.ndarray
     targets: np.ndarray
-    old: np.ndarray  # log-probabilities of the tokens as they were written
-    values: np.ndarray  # what was foreseen before each token
+    old: np.ndarray  # log-probabilities of the tokens when they were sampled
+    values: np.ndarray  # the value predicted before each token
     advantages: np.ndarray
     returns: np.ndarray
 
 
 class Batch(NamedTuple):
-    """Some of them."""
+    """A micro-batch of answers."""
 
     rows: Rollouts
     old: np.ndarray
@@ -67,7 +67,7 @@ class Batch(NamedTuple):
 
 
 class PPOStage(PolicyStage):
-    """The stage: every `updates` updates, prompts are answered anew."""
+    """The PPO stage: every `updates` updates, new prompts are answered."""
 
     name = "ppo"
     config: PPOConfig
@@ -84,7 +84,7 @@ class PPOStage(PolicyStage):
         rewards: Mapping[str, RewardFunction] | None = None,
     ):
         super().__init__(config, lm, reference, report, rewards)
-        self._head = nn.Linear(lm.config.width, 1)  # of zeros: nothing is foreseen
+        self._head = nn.Linear(lm.config.width, 1)  # zeros: it predicts no reward
 
     def trainable(self) -> dict[str, Parameter]:
         assert self._head.bias is not None
@@ -106,7 +106,7 @@ class PPOStage(PolicyStage):
         c = self.config
         found, scores = self.answered(tasks, 1, step)
         rows = rollouts_of(tasks, found, 1)
-        rows.targets[np.isnan(scores)] = IGNORED  # teaches nothing
+        rows.targets[np.isnan(scores)] = IGNORED  # answers without a reward are not learned from
         mask = rows.mask
         old = fixed_logps(self.model, rows, c.temperature, c.batch_size)
         reference = fixed_logps(self.reference, rows, c.temperature, c.batch_size)
@@ -165,5 +165,5 @@ class PPOStage(PolicyStage):
         self.note("policy/clipfrac_avg", float(((np.abs(ratio - 1) > c.clip) & mask).sum() / n), n)
         self.note("val/ratio", float((ratio * mask).sum() / n), n)
         self.note("loss/value_avg", float(0.5 * (error**2).sum() / n), n)
-        # The mean of a micro-batch as often as it has tokens: the mean of the whole update.
+        # Each micro-batch's mean counts by its tokens, which gives the mean of the whole update.
         return ops.mul(value, float(count)), count

@@ -27,10 +27,9 @@ def pretrain(
     """Train a language model on config.data and return it.
 
     Writes to config.out: config.json, model.safetensors and tokenizer.json (the model, which `llmcore.load` opens),
-    log.jsonl (one line an update), checkpoints/ (from which `resume=True` continues bit for bit). An earlier run
-    there is refused with FileExistsError, or replaced with `overwrite=True` once all else is in order. Raises ValueError
-    for text or settings that cannot be used, `CheckpointError` where saving fails, `TrainingError` where the loss is no
-    number.
+    log.jsonl (one line per update) and checkpoints/ (from which `resume=True` continues bit for bit). An earlier run there
+    is refused with FileExistsError, or replaced with `overwrite=True` once everything else has been checked. Raises
+    ValueError for unusable text or settings, `CheckpointError` if saving fails, `TrainingError` if the loss is not finite.
     """
     report = loop.prepare_run(config, report, resume, overwrite)
     with report.working("reading text"):
@@ -52,7 +51,7 @@ Text = data.Corpus | data.ShardSet | data.TokenFile
 
 
 def _texts(config: PretrainConfig, resume: bool) -> list[Text]:
-    """One for each of config.weights; without any, one of all sources."""
+    """Return a text for each of config.weights; without weights, one text of all sources."""
     sources = [config.data] if isinstance(config.data, str) else config.data
     apart = [[s] for s in sources] if config.weights else [sources]
     return [_text(some, config, resume) for some in apart]
@@ -95,7 +94,7 @@ def _tokenizer(config: PretrainConfig, texts: list[Text], resume: bool, report: 
 
 
 def build_model(config: PretrainConfig, vocab_size: int) -> models.CausalLM:
-    """The model that a configuration describes, with fresh weights."""
+    """Return the model that a configuration describes, with new random weights."""
     sizes = {name: getattr(config, name) for name in ("context", "width", "layers", "heads")}
     sizes["vocab_size"] = vocab_size
     dtype = config.dtype or default_dtype()
@@ -105,7 +104,7 @@ def build_model(config: PretrainConfig, vocab_size: int) -> models.CausalLM:
 
 
 class Batch(NamedTuple):
-    """int32 (B, T) each; starts: where in its row the document of each token begins, where they are kept apart."""
+    """int32 (B, T) each. starts: where in its row the document of each token starts, if documents are kept apart."""
 
     inputs: np.ndarray
     targets: np.ndarray
@@ -113,7 +112,7 @@ class Batch(NamedTuple):
 
 
 class PretrainStage(Stage):
-    """The stage (see `Stage`): windows of token streams, each token's loss given those before it."""
+    """The pretraining stage: windows of token streams, and the loss of each token given those before it."""
 
     name = "pretrain"
     prefetch = True
@@ -181,7 +180,7 @@ class PretrainStage(Stage):
         prompts = self.config.sample_prompts
         if not prompts or self.config.context < 2:
             return []
-        # A prompt that leaves no room to write in is read from its end only.
+        # Only the end of a prompt is read, so that there is room to write.
         room = max(1, self.config.context // 2)
         ids = [self.language_model.tokenizer.encode_ordinary(p)[-room:] for p in prompts]
         done = self.language_model.generate(ids, self.config.sample_tokens, temperature=0.8, seed=self.config.seed)

@@ -1,4 +1,4 @@
-"""A reward model: which of two answers is better, as one number for each (Bradley & Terry 1952)."""
+"""A reward model: one number per answer, learned from which of two answers is better (Bradley & Terry 1952)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def reward(
 ) -> RewardModel:
     """Train config.model with a scalar head on pairs of answers, and return it.
 
-    Rows as of `dpo`, and a `margin`, by how much the chosen answer is better, where there is one. Raises as `sft` does.
+    Rows are those of `dpo`, optionally with `margin`: by how much the chosen answer is better. Raises the same errors as
+    `sft`.
     """
     report = loop.prepare_run(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
@@ -42,7 +43,7 @@ def reward(
 
 
 class RewardStage(PairStage):
-    """The stage: pairs, the loss of each."""
+    """The reward-model stage: a batch is the numbers of pairs."""
 
     name = "reward"
 
@@ -60,7 +61,7 @@ class RewardStage(PairStage):
         return self.train.numbers(step)
 
     def _rows(self, pairs: PairBatches, numbers: Sequence[int]) -> list[np.ndarray]:
-        """The chosen answers, then the rejected ones."""
+        """Return the tokens of the chosen answers, then those of the rejected ones."""
         examples = [pairs.examples.examples[i] for i in pairs.rows(numbers)]
         return [ended(e.ids, e.mask) for e in examples]
 
@@ -90,7 +91,7 @@ class RewardStage(PairStage):
         }
 
     def samples(self, step: int) -> Sequence[tuple[str, str]]:
-        """Rewards of held-out answers."""
+        """Return held-out answers with their rewards."""
         found = []
         with autograd.no_grad():
             for numbers in self.held_out.in_order(1)[: finetune.SAMPLES]:

@@ -1,5 +1,5 @@
-"""What tells a policy how good its answers are: plain functions `reward(prompts, completions, **columns) -> list[float]`,
-several with weights, or reward models."""
+"""Rewards for a policy's answers: plain functions `reward(prompts, completions, **columns) -> list[float]`, or reward
+models, alone or as a weighted sum."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CODE = re.compile(r"```(?:python|py)?\n(.*?)(?:```|$)", re.DOTALL)
 
 
 def arithmetic(prompts, completions, answer: Sequence[str], **columns) -> list[float]:
-    """1 where the last number of a completion is the row's `answer`, else 0."""
+    """Return 1 for a completion whose last number is the row's `answer`, else 0."""
     found = []
     for text, wanted in zip(completions, answer, strict=True):
         numbers = _NUMBER.findall(text)
@@ -31,7 +31,7 @@ def arithmetic(prompts, completions, answer: Sequence[str], **columns) -> list[f
 
 
 def valid_python(prompts, completions, **columns) -> list[float]:
-    """1 where the first block of code, or else the whole completion, is Python that parses, else 0."""
+    """Return 1 if the first code block, or without one the whole completion, is Python that parses, else 0."""
     found = []
     for text in completions:
         block = _CODE.search(text)
@@ -45,7 +45,7 @@ def valid_python(prompts, completions, **columns) -> list[float]:
 
 
 def length(prompts, completions, words: Sequence[int], **columns) -> list[float]:
-    """1 for an answer of as many words as the row's `words` asks for, less by the part that it misses it by, at least 0."""
+    """Return 1 for an answer with as many words as the row's `words`, less in proportion to the difference, at least 0."""
     return [
         max(0.0, 1.0 - abs(len(text.split()) - int(n)) / max(int(n), 1))
         for text, n in zip(completions, words, strict=True)
@@ -56,8 +56,8 @@ BUILT_IN: dict[str, RewardFunction] = {"arithmetic": arithmetic, "valid_python":
 
 
 def open_rewards(names: Sequence[str]) -> dict[str, RewardFunction]:
-    """Of each name: one of `BUILT_IN`, `FILE.py:FUNCTION`, which is run, or the folder of a reward model. ValueError or
-    FileNotFoundError for another."""
+    """Return the reward function of each name: one of `BUILT_IN`, `FILE.py:FUNCTION` (the file is executed), or the folder
+    of a reward model. Raises ValueError or FileNotFoundError for anything else."""
     return {name: _open(name) for name in names}
 
 
@@ -80,14 +80,14 @@ def _open(name: str) -> RewardFunction:
 
 def _function_of(file: Path, name: str) -> RewardFunction:
     if not file.is_file():
-        raise MissingFileError("rewards", expected=f"{file}, which is not there")
+        raise MissingFileError("rewards", expected=f"{file}, which does not exist")
     spec = importlib.util.spec_from_file_location("llmcore_rewards", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever somebody's file does
+    except Exception as error:  # anything that a user's file may raise
         raise Error("rewards", f"{file}: {_line(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -96,7 +96,7 @@ def _function_of(file: Path, name: str) -> RewardFunction:
 
 
 class Rewards:
-    """Functions and what each counts: the weighted sum of what they say of every answer."""
+    """A weighted sum of reward functions."""
 
     def __init__(self, functions: dict[str, RewardFunction], weights: Sequence[float], bad: str, report: Report):
         if not functions:
@@ -109,8 +109,8 @@ class Rewards:
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[str], rows: Sequence[dict[str, Any]], where: Sequence[str]
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """The rewards (N) of answers to rows, which stand where `where` says, and those of every function. A function that
-        fails, or says what is no number, is an error, or, with bad "skip", nan for the answers that it fails at."""
+        """Return the rewards (N) of answers to rows, which stand where `where` says, and the rewards by each function. A
+        function that fails or returns NaN is an error, or, with bad "skip", gives NaN for the answers concerned."""
         names = set.intersection(*(set(r) for r in rows)) - {"prompt", "completion", "prompts", "completions"}
         columns = {name: [r[name] for r in rows] for name in sorted(names)}
         each = {
@@ -122,7 +122,7 @@ class Rewards:
     def _asked(self, name, function, prompts, completions, columns, where) -> np.ndarray:
         try:
             found = np.array([float(v) for v in function(prompts, completions, **columns)], np.float64)
-        except Exception as error:  # whatever somebody's function does
+        except Exception as error:  # anything that a user's function may raise
             if self._bad == "error":
                 raise CorpusError("rewards", f"{name} failed at answers to {where[0]}: {_line(error)}") from error
             self._report.warn(
@@ -134,7 +134,7 @@ class Rewards:
         bad = np.flatnonzero(~np.isfinite(found))
         if bad.size:
             at = int(bad[0])
-            what = f"{name} says {found[at]} of an answer to {where[at]}: {completions[at]!r:.100}"
+            what = f"{name} returned {found[at]} for an answer to {where[at]}: {completions[at]!r:.100}"
             if self._bad == "error":
                 raise CorpusError("rewards", expected=f"a number, but {what}")
             self._report.warn(f"{what}; {bad.size} answers skipped")

@@ -1,4 +1,4 @@
-"""What a policy writes to learn from: answers of the current weights, by the engine that serves everybody else too."""
+"""Rollouts: the answers of the current weights, sampled by the engine that serves every other request too."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llmcore.train.config import PolicyConfig
 
 @dataclass(frozen=True)
 class Task:
-    """A row to answer: its prompt, the tokens of it, its fields and where it stands."""
+    """A row to answer: its prompt, the prompt's tokens, its fields, and where the row stands."""
 
     prompt: Any
     ids: list[int]
@@ -30,7 +30,7 @@ class Task:
 
 
 def task_of(lm: LanguageModel, row: Row, config: PolicyConfig) -> Task:
-    """ValueError for a row that cannot be answered."""
+    """Return the task of a row. Raises ValueError for a row that cannot be answered."""
     prompt = row.fields.get("prompt")
     if not isinstance(prompt, (str, list)) or not prompt:
         raise missing_fields("a prompt, a text or a list of messages", row.fields)
@@ -43,7 +43,7 @@ def task_of(lm: LanguageModel, row: Row, config: PolicyConfig) -> Task:
 
 
 class TaskBatches:
-    """Tasks in batches, each a function of its number alone; every epoch has all of them once."""
+    """Batches of tasks, each a function of its number alone; every epoch has all of them once."""
 
     def __init__(self, tasks: Sequence[Task], together: int, seed: int):
         self.tasks = tasks
@@ -59,8 +59,8 @@ class TaskBatches:
 
 
 class Answer(NamedTuple):
-    """One answer: its text, its tokens with the one that ended it, and their log-probabilities as they were drawn, where
-    the temperature is 1."""
+    """One answer: its text, its tokens with the one that ended it, and the log-probabilities with which they were sampled,
+    if the temperature is 1."""
 
     text: str
     tokens: list[int]
@@ -69,7 +69,7 @@ class Answer(NamedTuple):
 
 
 def answers(lm: LanguageModel, tasks: Sequence[Task], n: int, config: PolicyConfig, number: int) -> list[Answer]:
-    """n answers to each task, those of one together: the same for one number and seed."""
+    """Return n answers to each task, those of a task together; number and seed determine them."""
     seed = mix(mix(mix(0, config.seed), number), 5) >> 2
     options = {"temperature": config.temperature, "top_k": config.top_k, "top_p": config.top_p, "logprobs": True}
     found = lm.generate([t.ids for t in tasks], config.max_tokens, n=n, seed=seed, **options)
@@ -81,7 +81,8 @@ def answers(lm: LanguageModel, tasks: Sequence[Task], n: int, config: PolicyConf
 
 
 class Rollouts(NamedTuple):
-    """Prompts with answers as the model reads them, (N, T) int32 each: inputs, and targets, −1 but for what it wrote."""
+    """Prompts with answers as the model reads them, (N, T) int32 each: inputs, and targets, which are −1 outside the
+    answers."""
 
     inputs: np.ndarray
     targets: np.ndarray
@@ -91,14 +92,14 @@ class Rollouts(NamedTuple):
         return self.targets != IGNORED
 
     def part(self, start: int, end: int) -> Rollouts:
-        """Some rows, no longer than they must be."""
+        """Return some of the rows, cut to the longest of them."""
         written = np.flatnonzero((self.targets[start:end] != IGNORED).any(axis=0))
         T = int(written[-1]) + 1 if len(written) else 1
         return Rollouts(self.inputs[start:end, :T], self.targets[start:end, :T])
 
 
 def rollouts_of(tasks: Sequence[Task], found: Sequence[Answer], n: int) -> Rollouts:
-    """Of n answers to each task."""
+    """Return n answers to each task as rollouts."""
     rows = [(tasks[i // n].ids, a.tokens) for i, a in enumerate(found)]
     T = max(len(p) + len(a) for p, a in rows) - 1
     inputs, targets = np.zeros((len(rows), T), np.int32), np.full((len(rows), T), IGNORED, np.int32)
@@ -110,13 +111,13 @@ def rollouts_of(tasks: Sequence[Task], found: Sequence[Answer], n: int) -> Rollo
 
 
 def token_logps(model: CausalLM, rows: Rollouts, temperature: float, hidden: Tensor | None = None) -> Tensor:
-    """The log-probability (N, T) of every written token, 0 elsewhere."""
+    """Return the log-probability (N, T) of every token of the answers, 0 elsewhere."""
     h = model.hidden(rows.inputs) if hidden is None else hidden
     return ops.mul(model.loss_of(h, rows.targets, "none", temperature), -1.0)
 
 
 def fixed_logps(model: CausalLM, rows: Rollouts, temperature: float, size: int) -> np.ndarray:
-    """The same without gradients, so many rows at a time."""
+    """Return the same without gradients, `size` rows at a time."""
     found = np.zeros(rows.inputs.shape, np.float32)
     with autograd.no_grad():
         for start in range(0, len(found), size):
@@ -126,7 +127,7 @@ def fixed_logps(model: CausalLM, rows: Rollouts, temperature: float, size: int) 
 
 
 def agreement(found: Sequence[Answer], logps: np.ndarray, mask: np.ndarray) -> Mapping[str, float]:
-    """How far the log-probabilities of training are from those of the engine."""
+    """Measure how far the log-probabilities of training are from those of the engine."""
     differences = [
         np.abs(np.asarray(a.logprobs) - logps[r][mask[r]][: len(a.logprobs)]) for r, a in enumerate(found) if a.logprobs
     ]

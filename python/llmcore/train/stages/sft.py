@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: a model learns to answer, from conversations, prompts with completions, or texts."""
+"""Supervised fine-tuning: a model learns to answer from conversations, prompts with completions, or texts."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def sft(
     """Fine-tune config.model on config.data and return it.
 
     Rows have `messages` ([{"role", "content"}, ...]), or `prompt` and `completion` (texts, or lists of messages), or
-    `text`. Learned is what the assistant says, or the completion, or all of a text, with the token that ends it: a model
-    that never saw it would not stop. Writes to config.out what `pretrain` writes, and the chat template.
+    `text`. The targets are what the assistant says, or the completion, or all of a text, with the token that ends it: a
+    model that never saw that token would not stop. Writes to config.out what `pretrain` writes, and the chat template.
 
-    Raises ValueError, one line, for rows that hold nothing to learn, and as `pretrain` does.
+    Raises ValueError, one line, for rows with nothing to learn, and the same errors as `pretrain`.
     """
     report = loop.prepare_run(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
@@ -47,7 +47,7 @@ def sft(
 
 
 def example_of(lm: LanguageModel, row: Row) -> Example:
-    """The tokens of a row, and which are learned. ValueError for a row that cannot be used."""
+    """Return the tokens of a row and their loss mask. Raises ValueError for a malformed row."""
     ids, mask = _tokens_of(lm, row.fields)
     e = Example(np.array(ids, np.int32), np.array(mask, bool))
     if not e.mask[1:].any():
@@ -76,7 +76,7 @@ def _tokens_of(lm: LanguageModel, fields: Mapping[str, Any]) -> tuple[list[int],
 
 
 class SFTStage(finetune.FinetuneStage):
-    """The stage: rows of examples, the loss of the tokens that are learned."""
+    """The supervised fine-tuning stage: rows of examples, and the loss of their targets."""
 
     name = "sft"
 
@@ -91,12 +91,12 @@ class SFTStage(finetune.FinetuneStage):
         self.held_out = ExampleBatches(held_out, together, config.context, config.packing, config.seed)
 
     def _example(self, row: Row) -> Example:
-        """At most as long as the context."""
+        """Return the example of a row, cut to the context."""
         whole = example_of(self.language_model, row)
         short = whole.cut(self.config.context + 1)
         if not short.mask[1:].any():
             raise ValueError(
-                f"expected something to learn in the first {self.config.context} tokens, got it behind them"
+                f"expected something to learn in the first {self.config.context} tokens, got it after them"
             )
         self.cut += short is not whole
         return short
@@ -122,6 +122,6 @@ class SFTStage(finetune.FinetuneStage):
 
 
 def token_figures(lm: LanguageModel, batch: ExampleBatch) -> tuple[float, int, int]:
-    """Of the learned tokens: their loss in nats, how many are the likeliest at their place, and how many they are."""
+    """Return the loss of the targets in nats, how many of them are the most likely token, and their number."""
     logprobs, greedy = target_logprobs(lm.model, batch.inputs, batch.targets, batch.starts)
     return -float(logprobs.sum()), int(greedy.sum()), len(greedy)
