@@ -17,7 +17,7 @@ def cache_folder() -> Path:
 
 
 def write_cache(path: Path, content: bytes) -> None:
-    """Written beside and renamed, so that a reader sees all or nothing. Failing to cache is no failure."""
+    """Write a file beside its place and rename it, so that a reader sees all or nothing. Failing to cache is not an error."""
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,9 +20,9 @@ _cuda_ready = False
 
 
 def device() -> str:
-    """Where parameters, caches and arrays from numpy are put when nothing else is said: "cpu" unless `set_device` or the
-    environment variable LLMCORE_DEVICE says otherwise. ValueError or RuntimeError, one line, for a variable that names
-    none, or one that is not there."""
+    """Return where parameters, caches and arrays from numpy are put by default: "cpu" unless `set_device` or the environment
+    variable LLMCORE_DEVICE says otherwise. ValueError for a variable that names no device, DeviceError for one that is
+    not available."""
     global _default
     if _default is None:
         name = named(os.environ.get(VARIABLE) or "cpu", VARIABLE)
@@ -34,15 +34,15 @@ def device() -> str:
 
 
 def set_device(name: str) -> None:
-    """Use "cpu" or "cuda" from now on, where nothing else is said. What exists stays where it is. ValueError for another
-    name; RuntimeError says in one line what is missing for "cuda"."""
+    """Use "cpu" or "cuda" from now on, by default. What exists stays where it is. ValueError for another name;
+    DeviceError says what is missing for "cuda"."""
     global _default
     _default = checked(name)
 
 
 @contextmanager
 def on(name: str | None) -> Iterator[None]:
-    """A block in which `device()` is another one; None changes nothing."""
+    """Run a block in which `device()` is another one; None changes nothing."""
     global _default
     # Where a name is given, LLMCORE_DEVICE counts for nothing and may say anything.
     before = device() if name is None else _default
@@ -54,8 +54,8 @@ def on(name: str | None) -> Iterator[None]:
 
 
 def named(name: str, source: str = "") -> str:
-    """The device that a name means, there or not: "cpu" or "cuda", which is also "cuda:0". ValueError for another, with the
-    source of the name if there is one."""
+    """Return the device that a name means, available or not: "cpu" or "cuda", which is also "cuda:0". ValueError for another
+    name, with its source if there is one."""
     if name in DEVICES:
         return name
     if name == "cuda:0":
@@ -67,7 +67,7 @@ def named(name: str, source: str = "") -> str:
 
 
 def checked(name: str) -> str:
-    """The same, of a device that is there."""
+    """Return the device that a name means, which must be available."""
     name = named(name)
     if name == "cuda":
         cuda_info()
@@ -75,8 +75,8 @@ def checked(name: str) -> str:
 
 
 def cuda_info() -> dict:
-    """The GPU: name, capability, multiprocessors, memory and free_memory in bytes, and the versions of driver, runtime and
-    cuBLASLt (blas). RuntimeError in one line where there is none."""
+    """Describe the GPU: name, capability, multiprocessors, memory and free_memory in bytes, and the versions of driver, runtime and
+    cuBLASLt (blas). DeviceError where there is none."""
     from llmcore import _core  # here: a command's --help knows the devices too
 
     global _cuda_ready
@@ -91,7 +91,7 @@ def cuda_info() -> dict:
 
 
 def _blas_paths() -> list[str]:
-    """Where libcublasLt may lie: LLMCORE_CUBLASLT, and what NVIDIA's wheels bring (the extra `cuda`)."""
+    """Return where libcublasLt may be: LLMCORE_CUBLASLT, and what NVIDIA's wheels bring (the extra `cuda`)."""
     found = [os.environ["LLMCORE_CUBLASLT"]] if os.environ.get("LLMCORE_CUBLASLT") else []
     spec = importlib.util.find_spec("nvidia")
     for folder in (spec.submodule_search_locations or []) if spec else []:

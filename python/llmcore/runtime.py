@@ -11,7 +11,7 @@ from llmcore.errors import ArgumentTypeError, DeviceError, Error
 
 
 def num_threads() -> int:
-    """Threads the kernels use: by default what the affinity mask and the cgroup quota allow."""
+    """Return how many threads the kernels use: by default what the affinity mask and the cgroup quota allow."""
     return _core.num_threads()
 
 
@@ -25,8 +25,8 @@ def set_num_threads(n: int) -> None:
 
 
 def build_info() -> dict:
-    """Version, instruction sets (compiled, supported here, in use), threads, default device (or what is wrong with
-    LLMCORE_DEVICE, which stops nothing here) and compute dtype, and the GPU or why there is none."""
+    """Describe the build: version, instruction sets (compiled, supported here, in use), threads, default device (or what is wrong with
+    LLMCORE_DEVICE, which stops nothing here) and compute dtype, and the GPU or why it cannot be used."""
     isas = _core.compiled_isas()
     try:
         where = default = device()
@@ -47,7 +47,7 @@ def build_info() -> dict:
 
 
 def _cuda() -> dict | str:
-    """The GPU, or why there is none."""
+    """Describe the GPU, or say why it cannot be used."""
     try:
         return cuda_info()
     except DeviceError as error:
@@ -55,7 +55,7 @@ def _cuda() -> dict | str:
 
 
 def default_dtype() -> str:
-    """bfloat16 where the device has dot products for it, else float32."""
+    """Return bfloat16 where the device has dot products for it, else float32."""
     return _fast_dtype(device())
 
 

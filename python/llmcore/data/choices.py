@@ -16,7 +16,7 @@ class ChoiceFile:
     each prompt. What is longer was not finished and is cut off."""
 
     def __init__(self, path: str | os.PathLike, prompts: Sequence[str]):
-        """Opens or begins a file. CorpusError where it holds something else, or choices about other prompts."""
+        """Open or begin a file. CorpusError where it holds something else, or choices about other prompts."""
         self.path, self.prompts = Path(path), list(prompts)
         self._progress = self.path.with_name(self.path.name + ".progress")
         self._sizes = [0]  # of the file, after each prompt that was answered
@@ -29,16 +29,16 @@ class ChoiceFile:
 
     @property
     def next(self) -> int:
-        """The number of the prompt that is asked next."""
+        """Return the number of the prompt that is asked next."""
         return len(self._sizes) - 1
 
     @property
     def pairs(self) -> int:
-        """How many pairs the file has."""
+        """Return how many pairs the file has."""
         return self.path.read_bytes().count(b"\n") if self.path.exists() else 0
 
     def choose(self, answers: Sequence[str], best: int) -> None:
-        """Of the answers to the next prompt, this one is better than all that differ from it."""
+        """Record that one answer to the next prompt is better than all that differ from it."""
         chosen, prompt = answers[best], self.prompts[self.next]
         others = dict.fromkeys(a for a in answers if a != chosen)
         lines = [
@@ -48,11 +48,11 @@ class ChoiceFile:
         self._append("".join(lines).encode())
 
     def pass_over(self) -> None:
-        """The next prompt has no best answer."""
+        """Record that the next prompt has no best answer."""
         self._append(b"")
 
     def undo(self) -> bool:
-        """Take the last choice back; False where there is none."""
+        """Take the last choice back; False if there is none."""
         if self.next == 0:
             return False
         self._sizes.pop()

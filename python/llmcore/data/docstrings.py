@@ -83,7 +83,7 @@ def _all_entries(library: Path) -> Iterator[DocEntry]:
 
 
 def library_modules(library: Path) -> Iterator[tuple[str, Path]]:
-    """Name and file of every Python module below `library` that is no test, joke or program."""
+    """Name and file of every Python module below `library` that is not a test, joke or program."""
     for directory, folders, files in os.walk(library):
         folders[:] = [name for name in folders if name not in SKIPPED_FOLDERS and name.isidentifier()]
         package = Path(directory).relative_to(library).parts

@@ -40,11 +40,11 @@ def is_shard_set(source: Any) -> bool:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """The index of a shard set, its types checked. Raises `CorpusError` that names the file and the field.
+    """Read the index of a shard set and check its types. Raises `CorpusError` that names the file and the field.
 
     format, version; complete: whether all sources are in; tokenizer: its digest; vocab_size, dtype; end_of_text: the id
-    behind each document, or null; field, shard_tokens: how it was asked for; sources: path and bytes of each file;
-    shards: tokens and documents in each, and where reading goes on behind it (after which part, line or row of which
+    after each document, or null; field, shard_tokens: how it was asked for; sources: path and bytes of each file;
+    shards: tokens and documents in each, and where reading continues after it (after which part, line or row of which
     source; start: of the document, where that is in the midst of one); tokens, documents, bytes: in all.
     """
     path = folder / INDEX
@@ -61,7 +61,7 @@ def read_index(folder: Path) -> dict[str, Any]:
             raise fail(where, "an object", record)
         for field, kind in fields.items():
             value: Any = record.get(field)
-            right = type(value) is kind  # bool is no int
+            right = type(value) is kind  # bool is not an int
             if not right or (kind is int and not 0 <= value < 1 << 62):
                 raise fail(where + field, f"{kind.__name__} of at least 0" if kind is int else kind.__name__, value)
 
@@ -90,17 +90,17 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def dtype_of(vocab_size: int) -> str:
-    """The smaller of uint16 and uint32 that holds every id."""
+    """Return the smaller of uint16 and uint32 that holds every id."""
     return "uint16" if vocab_size <= 1 << 16 else "uint32"
 
 
 def shard_paths(folder: Path, number: int) -> tuple[Path, Path]:
-    """Of its tokens and of its documents."""
+    """Return the paths of a shard's tokens and of its documents."""
     return folder / f"shard-{number:05}.npy", folder / f"shard-{number:05}.documents.npy"
 
 
 def load_array(path: Path, dtype: np.dtype, size: int) -> np.ndarray:
-    """A memory-mapped array of shape (size,). Raises `CorpusError` for any other."""
+    """Open a memory-mapped array of shape (size,). Raises `CorpusError` for any other."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -143,7 +143,7 @@ class TokenStream:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def take(self, positions: np.ndarray, mode: str = "wrap") -> np.ndarray:
-        """As numpy's `take` of an array of one dimension; `mode` is always "wrap"."""
+        """Do as numpy's `take` of an array of one dimension; `mode` is always "wrap"."""
         positions = np.asarray(positions) % len(self)
         ranges = np.searchsorted(self._ends, positions, side="right")
         places = self._ranges[ranges, 1] - (self._ends[ranges] - positions)
@@ -187,7 +187,7 @@ class ShardSet:
 
     @property
     def documents(self) -> np.ndarray:
-        """DOCUMENT records of all: read when asked for, they may be a part of memory that nobody wants to keep."""
+        """Read the DOCUMENT records of all shards: not kept, because they may be large."""
         found = np.concatenate(self._tables)
         for table in self._tables:
             _forget_pages(table)
@@ -213,7 +213,7 @@ class ShardSet:
 
     @cached_property
     def digest(self) -> str:
-        """32 hex digits that change with the documents, the tokenizer or the split."""
+        """Return 32 hex digits that change with the documents, the tokenizer or the split."""
         digest = hashlib.blake2b(self.documents.tobytes(), digest_size=16)
         digest.update(f"{self.index['tokenizer']} {self.index['end_of_text']} {self.fraction}".encode())
         return digest.hexdigest()
@@ -232,7 +232,7 @@ class ShardSet:
 
     @cached_property
     def _held_out(self) -> np.ndarray | None:
-        """Which documents are, (D,) bool; None where each has its tail held out."""
+        """Return which documents are held out, (D,) bool; None where each has its tail held out."""
         documents = self.documents
         if len(documents) * self.fraction < 2:
             return None
@@ -241,7 +241,7 @@ class ShardSet:
         return held_out_documents(documents["key"], sizes, fraction)
 
     def encode(self, tokenizer: Tokenizer) -> tuple[TokenStream, TokenStream]:
-        """The training and the held-out tokens. Raises `CorpusError` for another tokenizer than that of the shards."""
+        """Return the training and the held-out tokens. Raises `CorpusError` for another tokenizer than that of the shards."""
         self.check(tokenizer, "the one given")
         starts = self.documents["start"].astype(np.int64)
         ranges = np.stack([starts, np.append(starts[1:], self.index["tokens"])], axis=1)

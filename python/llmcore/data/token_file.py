@@ -26,7 +26,7 @@ def is_token_file(source: Any) -> bool:
 
 
 class TokenFile:
-    """uint16 ids, raw (nanoGPT) or behind llm.c's header, with a part held out: what `Corpus` is, for tokens.
+    """uint16 ids, raw (nanoGPT) or after llm.c's header, with a part held out: what `Corpus` is, for tokens.
 
     Held out is `val.bin` beside `train.bin`, or else the end of the file, at most 16 MB of text. The ids are those of a
     tokenizer that the file does not name.
@@ -79,21 +79,21 @@ class TokenFile:
         return tokens
 
     def _cut_near(self, place: int) -> int:
-        """The end of a document near it, where there is one."""
+        """Return the end of a document near it, where there is one."""
         end = self.tokenizer.end_of_text
         reach = self._tokens[place : place + (1 << 20)]
         found = np.flatnonzero(reach == end).tolist() if end is not None else []
         return place + found[0] + 1 if found and place + found[0] + 1 < len(self._tokens) else place
 
     def encode(self, tokenizer: Tokenizer) -> tuple[TokenStream, np.ndarray]:
-        """The training and the held-out tokens. ValueError for another tokenizer than the file was opened with."""
+        """Return the training and the held-out tokens. ValueError for another tokenizer than the file was opened with."""
         if tokenizer.digest != self.tokenizer.digest:
             raise CorpusError("tokens", self.name, expected="the tokenizer that it was opened with", got="another")
         return TokenStream([self._tokens], np.array([[0, self._cut]])), np.array(self._held_out)
 
     @cached_property
     def digest(self) -> str:
-        """32 hex digits of its size, of what stands at 64 places in it, and of what is held out."""
+        """Return 32 hex digits of its size, of what stands at 64 places in it, and of what is held out."""
         digest = hashlib.blake2b(f"{len(self._tokens)} {self._cut}".encode(), digest_size=16)
         for place in np.linspace(0, max(0, len(self._tokens) - _SAMPLE // 2), _SAMPLES, dtype=np.int64).tolist():
             digest.update(self._tokens[place : place + _SAMPLE // 2].tobytes())
@@ -108,5 +108,5 @@ class TokenFile:
 
     @cached_property
     def train_bytes(self) -> int:
-        """About: as many a token as in the held-out text."""
+        """Estimate the size of the training text from the bytes per token of the held-out text."""
         return round(self.validation_bytes / len(self._held_out) * self._cut)

@@ -1,7 +1,7 @@
 """Text of any size to a shard set (see `shards`): in bounded memory, on all threads, and resumable.
 
 A shard is written beside its place, flushed to the disk and renamed; then the index names it, with the place where
-reading goes on behind it. So whatever stops the work, the same call goes on behind the last whole shard, and what
+reading continues after it. So whatever stops the work, the same call continues after the last whole shard, and what
 comes out is the same, byte for byte.
 """
 
@@ -44,10 +44,10 @@ def tokenize_files(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Encodes files, folders and globs (see `texts.read_parts`) into a shard set, and returns its index.
+    """Encode files, folders and globs (see `texts.read_parts`) into a shard set, and returns its index.
 
-    A shard ends with the document, or the part of a long one, that gives it `shard_tokens` tokens or more. Behind each
-    document stands the tokenizer's end-of-text token, if it has one and `end_of_text` says so; special tokens that are
+    A shard ends with the document, or the part of a long one, that gives it `shard_tokens` tokens or more. After each
+    document comes the tokenizer's end-of-text token, if it has one and `end_of_text` says so; special tokens that are
     spelled in a text are text.
 
     What was begun in `out` with the same arguments goes on; anything else there is a FileExistsError, or is replaced
@@ -83,7 +83,7 @@ def tokenize_files(
 
 
 def _begin(folder: Path, index: dict[str, Any], tokenizer: Tokenizer, overwrite: bool) -> dict[str, Any]:
-    """The index to go on from, in a folder that holds what it names and no more."""
+    """Return the index to continue from, in a folder that holds what it names and no more."""
     begun = (folder / shards.INDEX).exists()
     if not begun and not overwrite and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise ExistingFileError("tokenize", f"{folder} holds other files: give another --out, or --overwrite")
@@ -157,7 +157,7 @@ class _ArrayFile:
             raise self._named(error) from None
 
     def _named(self, error: OSError) -> OSError:
-        """The system does not say which file it was (a full disk)."""
+        """Name the file, which the system does not (a full disk)."""
         return OSError(error.errno, error.strerror, str(self.path))
 
 
@@ -176,7 +176,7 @@ class _Writer:
         # For the progress: the file that is being read and how much of it was.
         self.source, self.read = 0, 0
         self.sizes = [source["bytes"] for source in index["sources"]]
-        self.behind = list(accumulate(self.sizes, initial=0))
+        self.before = list(accumulate(self.sizes, initial=0))
 
     def run(self, files: Sequence[Path]) -> None:
         source, after, whole = 0, 0, not self.tokenizer.ends_at_line_ends
@@ -199,7 +199,7 @@ class _Writer:
         _write_index(self.folder, self.index)
 
     def _reread(self, path: Path, last: dict[str, Any]) -> None:
-        """What a document's digest needs of its parts in earlier shards."""
+        """Read what a document's digest needs of its parts in earlier shards."""
         self.start = last["start"]
         for part in read_parts(path, self.index["field"], whole=not self.tokenizer.ends_at_line_ends):
             if part.position > last["after"]:
@@ -220,9 +220,9 @@ class _Writer:
             read = sum(len(part.data) for number, part in batch if number == source)
             self.read = read + (self.read if source == self.source else 0)
             self.source = source
-            # Of a compressed file, or one with other fields, that is no more than a guess.
-            done = self.behind[source] + min(self.sizes[source], self.read)
-            self.progress(done, self.behind[-1], self.index["tokens"] + (self.tokens.size if self.tokens else 0))
+            # Of a compressed file, or one with other fields, this is only a guess.
+            done = self.before[source] + min(self.sizes[source], self.read)
+            self.progress(done, self.before[-1], self.index["tokens"] + (self.tokens.size if self.tokens else 0))
 
     def _add(self, source: int, part: Part, ids: np.ndarray) -> None:
         if self.tokens is None:
@@ -239,7 +239,7 @@ class _Writer:
             self._finish_shard(source, part.position)
 
     def _finish_shard(self, source: int, after: int) -> None:
-        """`after`: where in which file reading goes on behind it."""
+        """Finish the shard; reading continues after position `after` of file `source`."""
         assert self.tokens is not None
         paths = shards.shard_paths(self.folder, len(self.index["shards"]))
         table = _ArrayFile(paths[1], shards.DOCUMENT)
@@ -265,7 +265,7 @@ class _Writer:
 def _batches(
     files: Sequence[Path], field: str, source: int, after: int, whole: bool
 ) -> Iterator[list[tuple[int, Part]]]:
-    """The parts of the files from one place on, some megabytes of them together, with the numbers of their files."""
+    """Batch the parts of the files from one place on, some megabytes of them together, with the numbers of their files."""
     batch: list[tuple[int, Part]] = []
     size = 0
     for number in range(source, len(files)):
@@ -280,7 +280,7 @@ def _batches(
 
 
 def _ahead(items: Iterable[Any]) -> Iterator[Any]:
-    """The same, each read by another thread while its predecessor is in use."""
+    """Yield the items, each read by another thread while its predecessor is in use."""
     iterator = iter(items)
     with ThreadPoolExecutor(1, thread_name_prefix="llmcore-reader") as pool:
         upcoming = pool.submit(next, iterator, None)

@@ -1,6 +1,6 @@
 """Rows with named fields, one after another: the lines of JSONL files and the rows of parquet files.
 
-What is wrong raises a `CorpusError` that names the file and the line or row; `op` is who reads, for the errors.
+What is wrong raises a `CorpusError` that names the file and the line or row; `op` is the reader's name in errors.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def _whole_text(path: Path, file: BinaryIO, field: str, after: int) -> Iterator[
 
 def _cut(data: bytes) -> int:
     """Where to end a part: at the last line end where no named pattern has a piece that goes on, between a character that
-    is no space and a letter or digit; else between characters."""
+    is not a space and a letter or digit; else between characters."""
     end = len(data) - 1
     for _ in range(_TRIES):
         end = data.rfind(b"\n", 1, end)

@@ -29,7 +29,7 @@ _NEWER = re.compile(
 
 
 def nfc(text: str) -> str:
-    """The normal form; surrogates, which stand for bytes that are not UTF-8, stay as they are."""
+    """Return the normal form; surrogates, which stand for bytes that are not UTF-8, stay as they are."""
     if text.isascii() or (unicodedata.is_normalized("NFC", text) and not _NEWER.search(text)):
         return text
     parts = _NEWER.split(text)
@@ -38,7 +38,7 @@ def nfc(text: str) -> str:
 
 
 def nfc_parts(text: str | bytes, special_tokens: Collection[str]) -> list[tuple[str | bytes, bool]] | None:
-    """The text in normal form, cut into ordinary text and special tokens (True), which are found in it as it was;
+    """Return the text in normal form, cut into ordinary text and special tokens (True), which are found in it as it was;
     None if all of it is in normal form already."""
     if text.isascii():
         return None

@@ -63,7 +63,7 @@ _NAME_OF = {**{regex: name for name, regex in REGEX.items()}, **_ALSO}
 
 
 def stages_of(pattern: Pattern) -> tuple[str, ...]:
-    """The expressions of a pattern's stages."""
+    """Return the expressions of a pattern's stages."""
     if isinstance(pattern, str):
         return STAGES.get(pattern) or (REGEX.get(pattern, pattern),)
     expressions: list[str] = []
@@ -73,7 +73,7 @@ def stages_of(pattern: Pattern) -> tuple[str, ...]:
 
 
 def from_stages(stages: tuple[str, ...]) -> Pattern:
-    """The pattern of these expressions, by name wherever they spell one of ours, so that its scanner is used."""
+    """Return the pattern of these expressions, by name wherever they spell one of ours, so that its scanner is used."""
     for name, known in STAGES.items():
         if stages == known:
             return name
@@ -82,7 +82,7 @@ def from_stages(stages: tuple[str, ...]) -> Pattern:
 
 
 def from_argument(pattern: Any, op: str) -> Pattern:
-    """The pattern that a caller gave: a name, an expression, or a list of these."""
+    """Return the pattern that a caller gave: a name, an expression, or a list of these."""
     stages = [pattern] if isinstance(pattern, str) else pattern
     if not isinstance(stages, (list, tuple)) or not all(isinstance(stage, str) for stage in stages):
         raise ArgumentTypeError(

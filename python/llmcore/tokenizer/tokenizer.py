@@ -95,7 +95,7 @@ class Tokenizer:
         progress: Callable[[int, int], object] | None = None,
         field: str = "text",
     ) -> Tokenizer:
-        """Learns a vocabulary by byte-pair encoding (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909).
+        """Learn a vocabulary by byte-pair encoding (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909).
 
         files_or_iterator: a path, a list or tuple of paths, or an iterator of texts (str or bytes). A path is a
             text file, a .jsonl or .parquet file, each also as .gz or .zst, a folder of such files or a glob.
@@ -151,13 +151,13 @@ class Tokenizer:
         pattern: str | Sequence[str] | None = None,
         special_tokens: dict[str, int] | Collection[str] | None = None,
     ) -> Tokenizer:
-        """Reads a tokenizer.json, a directory that holds one (or else a tokenizer.model), a model's `.gguf` file, a
+        """Read a tokenizer.json, a directory that holds one (or else a tokenizer.model), a model's `.gguf` file, a
         SentencePiece `.model`, or a `.tiktoken` file: BPE in all of them.
 
         All but the last know their pattern and special tokens (in a byte-level tokenizer.json, all of the added
         tokens; elsewhere, the control and unknown tokens). A `.tiktoken` file knows neither: give `pattern`, and
         `special_tokens` as {token: id} or as a list, which gets the ids after the last. What a file puts before and
-        behind every text is in `begin` and `end`. ValueError, naming the file and
+        after every text is in `begin` and `end`. ValueError, naming the file and
         the field, for a file that is broken or that needs what is not supported.
         """
         from llmcore.tokenizer import formats  # here, so that importing llmcore stays quick
@@ -193,7 +193,7 @@ class Tokenizer:
                 raise Error("load", f"{path}: {Error.of(error).message}") from None
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Writes a tokenizer.json that Hugging Face's `tokenizers` reads too and gives the same ids, or a `.tiktoken`
+        """Write a tokenizer.json that Hugging Face's `tokenizers` reads too and gives the same ids, or a `.tiktoken`
         file; returns its path.
 
         A path that ends in .json or .tiktoken is the file's; any other is a directory's, made if need be. The file is
@@ -222,7 +222,7 @@ class Tokenizer:
     # ---- text to ids -----------------------------------------------------------------------------------
 
     def encode(self, text: Text, allowed_special: AllowedSpecial = ()) -> list[int]:
-        """The ids of a text.
+        """Return the ids of a text.
 
         A special token in the text is refused with a ValueError, because text from outside could otherwise
         forge the structure of a prompt, unless it is in `allowed_special` (a set of special tokens, or
@@ -236,16 +236,16 @@ class Tokenizer:
         return self._with_utf8(self._encode, text, self._policy(allowed_special))
 
     def encode_ordinary(self, text: Text) -> list[int]:
-        """The ids of a text in which special tokens are plain text like any other."""
+        """Return the ids of a text in which special tokens are plain text like any other."""
         return self._with_utf8(self._encode, text, None)
 
     def encode_array(self, text: Text, allowed_special: AllowedSpecial = ()) -> np.ndarray:
-        """As `encode`, giving a uint32 array of shape (T,): the fast way for long texts, which are shared among
+        """Do as `encode`, giving a uint32 array of shape (T,): the fast way for long texts, which are shared among
         `llmcore.num_threads()` threads."""
         return self._with_utf8(self._bpe.encode_array, text, self._policy(allowed_special))
 
     def encode_offsets(self, text: Text, allowed_special: AllowedSpecial = ()) -> tuple[np.ndarray, np.ndarray]:
-        """The ids of a text as `encode_array` gives them, and where each token begins, int64 of shape (T,): at which
+        """Return the ids of a text as `encode_array` gives them, and where each token begins, int64 of shape (T,): at which
         character of a str, at which byte of bytes.
 
         A token that begins inside a character counts from that character, as in tiktoken's
@@ -255,31 +255,31 @@ class Tokenizer:
         return self._with_utf8(self._bpe.encode_offsets, text, self._policy(allowed_special))
 
     def encode_batch(self, texts: Iterable[Text], allowed_special: AllowedSpecial = ()) -> list[list[int]]:
-        """`encode` for each of several texts, on `llmcore.num_threads()` threads."""
+        """Encode each of several texts, on `llmcore.num_threads()` threads."""
         return self._encode_batch(texts, allowed_special, arrays=False)
 
     def encode_batch_arrays(self, texts: Iterable[Text], allowed_special: AllowedSpecial = ()) -> list[np.ndarray]:
-        """As `encode_batch`, giving a uint32 array for each text: the fast way, as lists are made by one thread."""
+        """Do as `encode_batch`, giving a uint32 array for each text: the fast way, as lists are made by one thread."""
         return self._encode_batch(texts, allowed_special, arrays=True)
 
     def encode_ordinary_batch(self, texts: Iterable[Text]) -> list[np.ndarray]:
-        """As `encode_batch_arrays`, with special tokens as plain text like any other: the fast way for documents."""
+        """Do as `encode_batch_arrays`, with special tokens as plain text like any other: the fast way for documents."""
         return self._encode_batch(texts, None, arrays=True)
 
     def count(self, text: Text, allowed_special: AllowedSpecial = ()) -> int:
-        """How many ids `encode` gives."""
+        """Return how many ids `encode` gives."""
         return self._with_utf8(self._bpe.count, text, self._policy(allowed_special))
 
     # ---- ids to text -----------------------------------------------------------------------------------
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
-        """The text of ids; bytes that are not UTF-8 become U+FFFD, or what `errors` says, as in
+        """Return the text of ids; bytes that are not UTF-8 become U+FFFD, or what `errors` says, as in
         bytes.decode."""
         return self.decode_bytes(ids).decode("utf-8", errors)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of ids: a list, or an integer array of shape (T,); without the space that they begin with, where
-        that was put there by `encode`. ValueError for an id that is not there."""
+        """Return the bytes of ids: a list, or an integer array of shape (T,); without the space that they begin with, where
+        that was put there by `encode`. ValueError for an id that does not exist."""
         if isinstance(ids, list):
             return self._bpe.decode_list(ids)
         if hasattr(ids, "__array__") or hasattr(ids, "numpy"):
@@ -297,23 +297,23 @@ class Tokenizer:
     # ---- what it is ------------------------------------------------------------------------------------
 
     def token_bytes(self, id: int) -> bytes:
-        """The bytes of one token. ValueError for an id that is not there."""
+        """Return the bytes of one token. ValueError for an id that does not exist."""
         return self._bpe.token_bytes(id)
 
     @property
     def drops_first_space(self) -> bool:
-        """Whether `decode` leaves out the space that a text begins with (not so where text is byte-level)."""
+        """Say whether `decode` leaves out the space that a text begins with (not so where text is byte-level)."""
         return self._bpe.drops_first_space
 
     @property
     def ends_at_line_ends(self) -> bool:
-        """Whether a token ends at every line end between an ASCII character that is no space and an ASCII letter or
+        """Say whether a token ends at every line end between an ASCII character that is not a space and an ASCII letter or
         digit, so that the parts of a text that end there may be encoded one by one: so by every named pattern."""
         return self._bpe.ends_at_line_ends
 
     @property
     def vocab_size(self) -> int:
-        """The largest id plus one: how many rows an embedding needs."""
+        """Return the largest id plus one: how many rows an embedding needs."""
         return self._bpe.vocab_size
 
     @property
@@ -322,7 +322,7 @@ class Tokenizer:
 
     @property
     def end_of_text(self) -> int | None:
-        """The id of <|endoftext|>, or None if there is no such token."""
+        """Return the id of <|endoftext|>, or None if there is no such token."""
         return self._special_tokens.get(END_OF_TEXT)
 
     @property
@@ -332,7 +332,7 @@ class Tokenizer:
 
     @property
     def end(self) -> tuple[int, ...]:
-        """The same behind a text."""
+        """The ids that a model expects after a whole text."""
         return self._end
 
     @property
@@ -342,12 +342,12 @@ class Tokenizer:
 
     @property
     def merges(self) -> list[tuple[int, int]]:
-        """The pairs of ids that merge, in order of rank."""
+        """Return the pairs of ids that merge, in order of rank."""
         return self._bpe.merges
 
     @property
     def vocabulary(self) -> Vocabulary | SentencePieceVocabulary:
-        """All that makes this tokenizer, as a copy: Tokenizer(tokenizer.vocabulary) equals it."""
+        """Return all that makes this tokenizer, as a copy: Tokenizer(tokenizer.vocabulary) equals it."""
         tokens = self._bpe.tokens
         for id in self._special_tokens.values():
             tokens[id] = b""
@@ -372,7 +372,7 @@ class Tokenizer:
 
     @property
     def digest(self) -> str:
-        """32 hex digits that differ where the ids of some text may: by them, data knows its tokenizer again. The
+        """Return 32 hex digits that differ where the ids of some text may: data recognises its tokenizer by them. The
         same for a tokenizer that was saved and loaded."""
         return vocabulary_digest(self.vocabulary, self._bpe.merges)
 
@@ -423,7 +423,7 @@ class Tokenizer:
             return method(replace_surrogates(text), policy)
 
     def _encode_parts(self, method: Callable, parts: list[tuple[Text, bool]], policy: bool | list[str] | None) -> Any:
-        """What the method gives for ordinary text (False) and special tokens (True), put together."""
+        """Join what the method gives for ordinary text (False) and special tokens (True)."""
         if method == self._bpe.encode_offsets:
             raise Error("encode_offsets", expected="text in normal form NFC", got="one that it would change")
         results = [method(part, policy if special else None) for part, special in parts]
@@ -434,7 +434,7 @@ class Tokenizer:
         return sum(results, [] if method == self._encode else 0)
 
     def _policy(self, allowed_special: AllowedSpecial) -> bool | list[str]:
-        """What _core takes: True for all special tokens, or the list of those allowed."""
+        """Return what _core takes: True for all special tokens, or the list of those allowed."""
         if isinstance(allowed_special, str):
             if allowed_special == "all":
                 return True

@@ -15,7 +15,7 @@ _BATCH_BYTES = 1 << 23  # of texts that are handed over together
 
 
 def feed(trainer: Any, source: Any, field: str) -> None:
-    """Counts the pieces of what `Tokenizer.train` takes."""
+    """Count the pieces of what `Tokenizer.train` takes."""
     if isinstance(source, bytes):
         raise ArgumentTypeError("train", expected="files or an iterator of texts", got="bytes; pass iter([text])")
     if isinstance(source, (str, os.PathLike)):
@@ -30,7 +30,7 @@ def feed(trainer: Any, source: Any, field: str) -> None:
 
 
 def replace_surrogates(text: str | bytes) -> str | bytes:
-    """A str in which pairs of surrogates are the character that they mean, and lone ones are U+FFFD."""
+    """Return a str in which pairs of surrogates are the character that they mean, and lone ones are U+FFFD."""
     if isinstance(text, bytes):
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -47,7 +47,9 @@ def _files(path: Any) -> list[Path]:
     if isinstance(name, str) and not glob.has_magic(name) and not os.path.exists(name):
         shown = repr(name)
         shown = shown if len(shown) <= 100 else shown[:100] + "..."
-        raise MissingFileError("train", expected="a file", got=f"{shown}, which is none; pass texts as iter(texts)")
+        raise MissingFileError(
+            "train", expected="a file", got=f"{shown}, which does not exist; pass texts as iter(texts)"
+        )
     return find_files(path)
 
 

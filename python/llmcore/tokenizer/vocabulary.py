@@ -16,7 +16,7 @@ STRIPS_LEFT, STRIPS_RIGHT, WORD = 1, 2, 4  # flags of special and added tokens
 class Vocabulary(NamedTuple):
     """The parts of a byte-level BPE tokenizer.
 
-    tokens: the bytes of every ordinary token by id; b"" for an id that is none or is special.
+    tokens: the bytes of every ordinary token by id; b"" for an id that does not exist or is special.
     merges: pairs of ids in order of rank, or None for tiktoken's rule: two neighbours merge if together they
         spell a token, the lowest id first.
     pattern: the split pattern: its name, a regular expression, or those of several stages, each of which cuts
@@ -26,7 +26,7 @@ class Vocabulary(NamedTuple):
     added_tokens: runs of whitespace that are one token each, found in every text before it is cut (GPT-NeoX's).
     flags: how special tokens are found, where it is not just so: the sum of STRIPS_LEFT and STRIPS_RIGHT (whitespace
         beside it belongs to it) and WORD (not beside a letter, a digit or the like).
-    begin, end: ids that a model expects before and behind a whole text. `encode` leaves them out.
+    begin, end: ids that a model expects before and after a whole text. `encode` leaves them out.
     normalizer: "NFC" if text is brought to that normal form first, or None.
     parts: tokens and merges as a file was read to them, in place of the two lists, which are empty then.
     """
@@ -48,7 +48,7 @@ class SentencePieceVocabulary(NamedTuple):
     """The parts of a SentencePiece-style BPE tokenizer, whose symbols are characters and whose tokens hold spaces.
 
     tokens: what every token spells, by id, with spaces where the files have U+2581; the byte itself for a token such
-        as <0x0A>; b"" for an id that is none, special, or the unknown token's.
+        as <0x0A>; b"" for an id that does not exist, is special, or the unknown token's.
     merges: pairs of ids in order of rank, or None for the rule of SentencePiece: two neighbours merge if together they
         spell a token, that with the highest of the `scores` first. The leftmost first among equals.
     scores: one for each id where merges is None, else empty.
@@ -86,9 +86,9 @@ class SentencePieceVocabulary(NamedTuple):
 
 
 def vocabulary_digest(vocabulary: Vocabulary | SentencePieceVocabulary, merges: list[tuple[int, int]]) -> str:
-    """`Tokenizer.digest`. `merges` are those that the rule comes to where the vocabulary has no list of them.
+    """Compute `Tokenizer.digest`. `merges` are those that the rule comes to where the vocabulary has no list of them.
 
-    Parts at their defaults are left out, so that a part that is added some day changes no digest of today's.
+    Parts at their defaults are left out, so that a part that is added later changes no existing digest.
     """
     digest = hashlib.blake2b(digest_size=16)
 

@@ -15,7 +15,7 @@ _META = frozenset(r"\.+*?()|[]{}^$#&-~/")  # what an expression escapes
 
 @cache
 def byte_alphabet() -> tuple[str, ...]:
-    """The character that stands for each byte in a tokenizer.json: itself where it is printable in Latin-1,
+    """Return the character that stands for each byte in a tokenizer.json: itself where it is printable in Latin-1,
     else the next unused one from U+0100 on (GPT-2's table)."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
@@ -28,12 +28,12 @@ def spell(token: bytes) -> str:
 
 
 def unspell(spellings: list[str]) -> list[bytes]:
-    """The tokens that are spelled so; b"" for what is not in the alphabet."""
+    """Return the tokens that are spelled so; b"" for what is not in the alphabet."""
     return _core.unspell(spellings, "".join(byte_alphabet()))
 
 
 def read_pattern(read: Reader, document: dict) -> Pattern:
-    """The pre-tokenizer's stages."""
+    """Read the pre-tokenizer's stages."""
     whole = read.get(document, "pre_tokenizer", dict)
     steps, where = [whole], "pre_tokenizer"
     if whole.get("type") == "Sequence":
@@ -53,7 +53,7 @@ def read_pattern(read: Reader, document: dict) -> Pattern:
 
 
 def _read_stage(read: Reader, step: dict, where: str) -> str:
-    """The expression of one stage before ByteLevel."""
+    """Read the expression of one stage before ByteLevel."""
     kind = read.get(step, "type", str, where)
     if kind == "Digits":
         return r"\p{N}" if read.get(step, "individual_digits", bool, where, False) else r"\p{N}+"
@@ -75,7 +75,7 @@ def _read_stage(read: Reader, step: dict, where: str) -> str:
 
 
 def read_normalizer(read: Reader, document: dict, added: dict[str, AddedToken]) -> str | None:
-    """The normal form that text is brought to first. Added tokens are found before."""
+    """Read the normal form that text is brought to first. Added tokens are found before."""
     normalizer = document.get("normalizer")
     if normalizer is None:
         return None
@@ -88,13 +88,13 @@ def read_normalizer(read: Reader, document: dict, added: dict[str, AddedToken]) 
 
 
 def is_space_token(content: str, token: AddedToken) -> bool:
-    """Whether an added token is whitespace of ASCII and not special: found in every text, and, as no normal form makes or
+    """Say whether an added token is whitespace of ASCII and not special: found in every text, and, as no normal form makes or
     takes such characters, before or after it is normalized alike."""
     return not token.special and not token.flags and content.isascii() and content.isspace()
 
 
 def pipeline(vocabulary: Vocabulary) -> dict[str, Any]:
-    """The parts of a tokenizer.json around its model."""
+    """Return the parts of a tokenizer.json around its model."""
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     splits = [
         {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}

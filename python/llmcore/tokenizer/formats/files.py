@@ -36,7 +36,7 @@ class Reader:
         return Error("load", f"{self.path}: {where}", expected=expected, got=shown[:200])
 
     def get(self, value: Any, name: str, kind: type, where: str = "", default: Any = ...) -> Any:
-        """value[name], which must be of `kind` (bool is no int); null or a missing field gives `default`."""
+        """Return value[name], which must be of `kind` (bool is not an int); null or a missing field gives `default`."""
         where = f"{where}.{name}" if where else name
         found = value.get(name)
         if found is None and default is not ...:
@@ -46,7 +46,7 @@ class Reader:
         return found
 
     def ids(self, ids: dict[str, Any], others: dict[str, int], where: Callable[[str], str]) -> None:
-        """Checks that the values are ids, each of one token alone, and near each other, so that no file asks for
+        """Check that the values are ids, each of one token alone, and near each other, so that no file asks for
         gigabytes. `others`: the ids of other tokens. `where`: the name of a token's entry."""
         values, limit = ids.values(), len(ids) + len(others) + MAX_ID_GAP
         in_range = set(map(type, values)) <= {int} and min(values, default=0) >= 0 and max(values, default=0) < limit
@@ -70,7 +70,7 @@ class Reader:
         return value
 
     def merges(self, merges: list, ids: dict[str, int], where: str) -> list[tuple[int, int]]:
-        """The ids of pairs of spellings, given as "a b" or as ["a", "b"]. That each pair makes a token is checked by
+        """Return the ids of pairs of spellings, given as "a b" or as ["a", "b"]. That each pair makes a token is checked by
         the Tokenizer."""
         kinds = set(map(type, merges))
         try:
@@ -92,7 +92,7 @@ class Reader:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Python's collector would look for garbage among a vocabulary's million objects again and again as they come."""
+    """Pause Python's collector, which would look for garbage among a vocabulary's million objects again and again."""
     enabled = gc.isenabled()
     gc.disable()
     try:

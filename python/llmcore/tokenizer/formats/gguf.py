@@ -56,7 +56,7 @@ def read_gguf(path: Path) -> Vocabulary | SentencePieceVocabulary:
 
 
 def _around(read: Reader, fields: dict[str, Any], name: str, default: bool) -> tuple[int, ...]:
-    """The id that is put before or behind a text, if one is."""
+    """Return the id that is put before or after a text, if there is one."""
     if not read.get(fields, f"add_{name}_token", bool, "tokenizer.ggml", default):
         return ()
     where = f"{name}_token_id"

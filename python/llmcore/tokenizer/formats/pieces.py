@@ -24,7 +24,7 @@ def spell(text: str) -> str:
 
 
 def byte_tokens(read: Reader, where: str, ids: Mapping[str, int]) -> list[int]:
-    """The ids of the tokens for the 256 bytes."""
+    """Return the ids of the tokens for the 256 bytes."""
     missing = next((spelling for spelling in BYTE_TOKENS if spelling not in ids), None)
     if missing is not None:
         raise read.fail(where, "tokens for all of the 256 bytes", f"none for {missing}")
@@ -34,7 +34,7 @@ def byte_tokens(read: Reader, where: str, ids: Mapping[str, int]) -> list[int]:
 def from_pieces(
     read: Reader, where: str, spellings: list[str], kinds: Sequence[int], scores: Sequence[float], prefix: bool
 ) -> SentencePieceVocabulary:
-    """The vocabulary of pieces with their types and scores. `prefix`: whether a space comes before every text."""
+    """Make the vocabulary of pieces with their types and scores. `prefix`: whether a space comes before every text."""
     try:
         tokens = [unspell(spelling).encode() for spelling in spellings]
     except UnicodeEncodeError as error:

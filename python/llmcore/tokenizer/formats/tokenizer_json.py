@@ -115,7 +115,7 @@ def _read_added_tokens(read: Reader, document: dict) -> dict[str, AddedToken]:
 
 
 def _read_post_processor(read: Reader, document: dict) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ids before and behind a text."""
+    """Read the ids before and after a text."""
     name = "post_processor"
     whole = read.get(document, name, dict, default={})
     steps = read.get(whole, "processors", list, name) if whole.get("type") == "Sequence" else [whole] if whole else []
@@ -158,7 +158,7 @@ def _post_processor(vocabulary: Vocabulary | SentencePieceVocabulary) -> dict[st
 
     def special(id: int) -> dict[str, Any]:
         if id not in names:
-            raise Error("save", expected="special tokens before and behind a text", got=id)
+            raise Error("save", expected="special tokens before and after a text", got=id)
         return {"SpecialToken": {"id": names[id], "type_id": 0}}
 
     def sequence(name: str, type_id: int) -> list[dict[str, Any]]:
