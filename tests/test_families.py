@@ -40,6 +40,8 @@ FLOORS = {
     "tests/reference": Floor(r"(\w+)\.py", others="philox", without="cache embedding gather"),
     # What is asked of all ops, and views.
     "tests/ops": Floor(r"test_([a-z]+)\w*\.py", others="bad unusual views"),
+    # overhead is what a call costs, whatever the op.
+    "benchmarks/ops": Floor(r"bench_(\w+)\.py", others="overhead"),
 }
 # Where a function for each family is declared or defined, and which it has besides.
 REGISTERED = {
