@@ -34,7 +34,9 @@ function(llmcore_add_isa_kernels)
       # -fno-math-errno lets sqrt inline; contraction is what FMA kernels want and is the same for every thread count.
       # GCC 12's _mm512_undefined_ps trips its own -Wuninitialized and -Wmaybe-uninitialized (GCC bug 105593).
       target_compile_options(kernels_${isa} PRIVATE ${LLMCORE_FLAGS_${isa}} -O3 -fno-math-errno -fno-trapping-math -Wno-uninitialized
-        -fno-exceptions -fno-rtti -fno-threadsafe-statics -Wno-maybe-uninitialized)
+        -fno-exceptions -fno-rtti -fno-threadsafe-statics -Wno-maybe-uninitialized
+        $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>) # for ccache
+      target_precompile_headers(kernels_${isa} PRIVATE cpu/lanes.h) # else every family reads the compiler's intrinsics again
       target_compile_definitions(kernels_${isa} PRIVATE LLMCORE_ISA=${isa} LLMCORE_ISA_${ISA}=1)
       target_link_libraries(kernels_${isa} PRIVATE llmcore_options)
       list(APPEND objects $<TARGET_OBJECTS:kernels_${isa}>)
