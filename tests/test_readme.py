@@ -205,7 +205,11 @@ def check_python(words: list[str]) -> None:
     if path != "my_script.py":  # the reader's own
         assert (ROOT / path).exists(), f"there is no {path}"
         source = (ROOT / path).read_text()
-        assert all(word in source for word in rest if word.startswith("--")), f"{path} does not know all of {rest}"
+        for module in re.findall(r"^from (benchmarks\.[\w.]+) import main$", source, flags=re.MULTILINE):
+            source += (ROOT / (module.replace(".", "/") + ".py")).read_text()  # which reads the options
+        assert all(f'"{word}"' in source for word in rest if word.startswith("--")), (
+            f"{path} does not know all of {rest}"
+        )
 
 
 def check_pip(words: list[str]) -> None:

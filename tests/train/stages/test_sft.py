@@ -343,5 +343,5 @@ def test_first_sentences(docstring, sentence):
 
 def test_steps_count_where_they_are_given():
     assert (SFTConfig().steps, SFTConfig(steps=7).steps) == (0, 7)
-    with pytest.raises(ValueError, match=r"expected steps or epochs > 0, got 0 of both"):
+    with pytest.raises(ValueError, match=r"expected steps or epochs > 0, got 0 for both"):
         SFTConfig(epochs=0)
