@@ -108,7 +108,7 @@ BROKEN = [
         put("model", "merges", 0, ["a", "nope"]),
         r"model.merges\[0\]: expected tokens of the vocabulary, got nope",
     ),
-    (put("model", "merges", 0, ["x", "y"]), r"expected merges\[0\] to make a token, got 'xy', which is none"),
+    (put("model", "merges", 0, ["x", "y"]), r"expected merges\[0\] to make a token, got 'xy', which is not a token"),
     (put("model", "merges", 1, ["a", "b"]), r"expected distinct merges, got merges\[1\] \('a', 'b'\) twice"),
     (put("model", "byte_fallback", True), "model.byte_fallback: expected none"),
     (put("model", "dropout", 0.1), "model.dropout: expected none"),

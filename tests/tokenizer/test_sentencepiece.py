@@ -274,8 +274,8 @@ BROKEN_MODELS = [
     (lambda p: files.model([*p, ("", 0.0)]), r"pieces\[\d+\]: expected a string that no other"),
     (lambda p: files.model([*p, (b"\xff", 0.0)]), r"pieces\[\d+\]: expected UTF-8"),
     (lambda p: files.model([*p, ("a b", 0.0)]), r"pieces\[\d+\]: expected spaces spelled"),
-    (lambda p: files.model([*p, ("zz", math.nan)]), "expected scores that are numbers, got that of 'zz'"),
-    (lambda p: files.model([*p, ("zz", math.inf)]), "expected scores that are numbers"),
+    (lambda p: files.model([*p, ("zz", math.nan)]), "expected finite scores, got another for 'zz'"),
+    (lambda p: files.model([*p, ("zz", math.inf)]), "expected finite scores"),
     (lambda p: files.model([*p, ("z" * 2000, 0.0)]), "expected tokens of at most 1024 bytes"),
     (lambda p: files.model([*p, ("zz", 0.0, files.UNUSED)]), "no piece of type UNUSED"),
     (lambda p: files.model([*p, ("zz", 0.0, 9)]), r"pieces\[\d+\]: expected a type from 1 to 6, got 9"),
@@ -405,9 +405,9 @@ def test_what_tokenizer_json_cannot_express(tmp_path):
     [
         ({"byte_tokens": [1]}, "expected a token for each of the 256 bytes, got 1"),
         ({"byte_tokens": [1 << 20] * 256}, "the token of byte 0 to have an id of its own, got 1048576"),
-        ({"byte_tokens": [1] * 256}, "expected the token of byte 0 to be it"),
+        ({"byte_tokens": [1] * 256}, "expected the token of byte 0 to spell that byte"),
         ({"unknown": 1}, "expected the unknown token to have an id of its own"),
-        ({"unknown": 99}, "expected the unknown token to be one, got id 99"),
+        ({"unknown": 99}, "expected the id of the unknown token to exist, got 99"),
         ({"scores": [0.0]}, "expected a score for each token"),
         ({"prefix": "sometimes"}, "expected prefix to be one of never, first, always, got 'sometimes'"),
         ({"symbols": {"zz": 9}}, "expected symbol 'zz' to have an id of its own"),
@@ -427,5 +427,5 @@ def test_contradictions(change, message):
 
 def test_the_tokens_of_bytes_do_not_merge():
     tokens = [*(bytes([byte]) for byte in range(256)), b"ab"]
-    with pytest.raises(ValueError, match="expected merges of other tokens than those of bytes"):
+    with pytest.raises(ValueError, match="expected merges of tokens other than byte tokens"):
         Tokenizer(SentencePieceVocabulary(tokens, [(97, 98)], byte_tokens=range(256)))

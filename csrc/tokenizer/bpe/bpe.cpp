@@ -21,7 +21,7 @@ std::vector<Special> always_special(const std::vector<Special>& specials) {
   return always;
 }
 
-// The longest piece whose scratch memory, some 30 bytes a byte, stays for the next one.
+// The longest piece whose scratch memory (about 30 bytes per byte) is kept for the next piece.
 constexpr size_t kMostKept = 1 << 20;
 
 }  // namespace
@@ -92,8 +92,9 @@ Bpe Bpe::from_ranks(std::vector<std::string> tokens, Splitter splitter, std::vec
   return Bpe(ByRank{}, std::move(tokens), std::move(splitter), std::move(specials));
 }
 
-// Two neighbours that spell a token but are no merge would tell the two rules apart. They never meet: up to the token's
-// turn, what happened inside its bytes is what happens to the token alone, which ends in the merge that makes it.
+// The two rules would differ only on two neighbours that spell a token without being a merge. Such neighbours never
+// meet: until the token's rank comes up, its bytes merge exactly as the token would on its own, and that ends in the
+// merge that makes it.
 bool Bpe::merges_by_rank() const {
   if (by_rank_) return true;
   if (!complete_) return false;
@@ -146,13 +147,13 @@ void Bpe::add_merges(const std::vector<Merge>& merges) {
     const auto name = [rank = rank] { return "merges[" + std::to_string(rank) + "]"; };
     for (uint32_t side : {left, right}) {
       if (side >= tokens_.size() || tokens_[side].empty()) {
-        fail("expected " + name() + " to join two tokens, got id " + std::to_string(side) + ", which is none");
+        fail("expected " + name() + " to join two tokens, got id " + std::to_string(side) + ", which is not a token");
       }
     }
     result.assign(tokens_[left]).append(tokens_[right]);
     const uint32_t found = index_.find(tokens_, result);
     if (found == TokenIndex::kNone)
-      fail("expected " + name() + " to make a token, got " + quoted(result) + ", which is none");
+      fail("expected " + name() + " to make a token, got " + quoted(result) + ", which is not a token");
     const MergeValue value = merge_value(static_cast<uint32_t>(rank), found);
     if (table_.insert(pair_key(left, right), value) != value) {
       fail("expected distinct merges, got " + name() + " (" + quoted(tokens_[left]) + ", " + quoted(tokens_[right]) +
@@ -169,7 +170,7 @@ void Bpe::index_byte_merges() {
 }
 
 void Bpe::add_specials() {
-  constexpr size_t kMaxGap = 1 << 20;  // between the tokens' ids and the special ones, so that no id asks for gigabytes
+  constexpr size_t kMaxGap = 1 << 20;  // between token ids and special ids, so that no id can demand gigabytes
   size_t size = tokens_.size();
   std::unordered_map<uint32_t, const Special*> owners;
   for (const Special& special : specials_.all()) {
@@ -200,18 +201,19 @@ void Bpe::encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuff
   size_t count = 0;
   if (n <= kShortPiece)
     count = merge_short(table_, ids, piece, byte_merges_.data(), n);
-  else if (std::memcmp(piece, piece + 1, n - 1) == 0)  // all bytes are the same
+  else if (std::memcmp(piece, piece + 1, n - 1) == 0)  // every byte is the same
     count = merge_run(table_, ids, n);
   if (count == 0) count = merge_long(table_, ids, piece, byte_merges_.data(), n, cache.scratch);
   if (n > kMostKept) cache.scratch = MergeScratch();
   if (!complete_ && std::find(ids, ids + count, kNoToken) != ids + count) {
     throw std::invalid_argument("[encode] expected text that the vocabulary has tokens for, got " +
-                                quoted({reinterpret_cast<const char*>(piece), n}) + ", which has bytes that are none");
+                                quoted({reinterpret_cast<const char*>(piece), n}) +
+                                ", which contains bytes that have no token");
   }
   out.commit(count);
 }
 
-// Appends the ids of a piece that was not found at once, or whose ids do not stand in the cache's entry.
+// Appends the ids of a piece that the first probe did not find, or whose ids do not fit in its cache entry.
 void Bpe::encode_slowly(const Waiting& w, const PieceCache::Entry* entry, PieceCache& cache, IdBuffer& out) const {
   const size_t n = w.size();
   if (entry && w.key.short_size() != 0) return out.append(cache.stored_ids(*entry), entry->count());
@@ -222,8 +224,8 @@ void Bpe::encode_slowly(const Waiting& w, const PieceCache::Entry* entry, PieceC
     cache.insert(w.hash, w.key, w.piece, out.data() + before, out.size() - before);
 }
 
-// Inlined, so that what it returns goes to its place from registers: stored and read back at once in words of other
-// sizes, it made a third of a warm pass.
+// Inlined so that the result is written straight from registers. Storing it and immediately reloading it in words of a
+// different size took a third of a warm pass.
 [[gnu::always_inline]] inline Bpe::Waiting Bpe::waiting_piece(const uint8_t* piece, size_t n, const uint8_t* end) {
   const PieceCache::Key key =
       n <= PieceCache::kMaxShort ? PieceCache::short_key(piece, n, end) : PieceCache::long_key(piece, n);
@@ -238,7 +240,7 @@ void Bpe::encode_seen(const uint8_t* piece, size_t n, const uint8_t* end, PieceC
 }
 
 void Bpe::encode_segment(Text text, Place, PieceCache& cache, IdBuffer& out) const {
-  // Pieces wait here while the cache's entries are fetched from memory.
+  // Pieces wait here while their cache entries are fetched from memory.
   constexpr size_t kMaxWaiting = 64;
   Waiting waiting[kMaxWaiting];
   size_t count = 0;
@@ -272,8 +274,8 @@ void Bpe::encode_segment(Text text, Place, PieceCache& cache, IdBuffer& out) con
 
 size_t Bpe::safe_cut(Text text) const { return splitter_.ends_at_line_ends() ? tok::safe_cut(text) : text.size; }
 
-// Calls visit(text, its place, special) for each stretch of ordinary text and the special token behind it, nullptr at
-// the end.
+// Calls visit(text, its place, special) for each stretch of ordinary text and the special token after it (nullptr at
+// the end).
 template <class Visit>
 void Bpe::each_segment(Text text, const Allowed& allowed, Visit&& visit) const {
   const Specials& wanted = allowed.ordinary ? always_ : specials_;
@@ -294,7 +296,7 @@ void Bpe::each_segment(Text text, const Allowed& allowed, Visit&& visit) const {
                                   match.what->text +
                                   "'} or allowed_special=\"all\"; to encode it as plain text, use encode_ordinary");
     }
-    // Where one begins with whitespace that another took, nothing lies between them.
+    // If a match begins with whitespace that the previous one took, nothing lies between them.
     visit({text.data + taken, std::max(match.begin, taken) - taken},
           taken == 0 ? Place::kTextBegin : Place::kBehindSpecial, match.what);
     if (!match.what) return;
@@ -310,14 +312,14 @@ void Bpe::encode_alone(Text text, const Allowed& allowed, PieceCache& cache, IdB
   });
 }
 
-// Encodes a text in parts, on several threads, and calls take(index of the part, ids) for each, in any order, after
-// take(number of parts).
+// Encodes a text in parts on several threads. Calls take(number of parts) first, then take(index of the part, ids) for
+// each part, in any order.
 template <class Take>
 void Bpe::encode_parts(Text text, const Allowed& allowed, Take&& take) const {
   struct Part {
     Text text;
     Place place;
-    const Special* special;  // behind the text
+    const Special* special;  // after the text
   };
   std::vector<Part> parts;
   each_segment(text, allowed, [&](Text segment, Place place, const Special* special) {
@@ -374,7 +376,7 @@ size_t Bpe::count(Text text, const Allowed& allowed) const {
 
 std::vector<IdBuffer> Bpe::encode_batch(const std::vector<Text>& texts, const Allowed& allowed) const {
   std::vector<IdBuffer> ids(texts.size());
-  std::vector<size_t> groups(1, 0);  // of texts that are short together: where each ends
+  std::vector<size_t> groups(1, 0);  // the end of each group of texts that are short together
   size_t bytes = 0;
   for (size_t i = 0; i < texts.size(); ++i) {
     if (texts[i].size >= 2 * kPartBytes) continue;

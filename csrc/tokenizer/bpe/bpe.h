@@ -1,5 +1,5 @@
 // A byte-level BPE vocabulary, immutable once built, and its encoder and decoder. Any number of threads may use one.
-// SentencePieceBpe (sentencepiece.h) has other rules for what lies between special tokens.
+// SentencePieceBpe (sentencepiece.h) has different rules for the text between special tokens.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -23,40 +23,41 @@ using Merge = std::pair<uint32_t, uint32_t>;  // the ids of the left and the rig
 
 class Bpe {
  public:
-  // tokens[id] is the token's bytes, empty where an id is unused or special. A byte that is no token (some vocabularies
-  // in the wild lack those that their training text lacked) makes encoding it fail. merges in order of rank; a merge's
-  // result is the token that spells its two sides one after the other. With whole_piece_first, a piece that is a token
-  // is that token, whatever the merges say (tiktoken, `ignore_merges`). Throws std::invalid_argument.
+  // tokens[id] is the token's bytes, empty where an id is unused or special. Encoding fails on a byte that is not a
+  // token (some vocabularies in the wild lack the bytes that their training text lacked). merges are in order of rank;
+  // a merge's result is the token that spells its two sides in sequence. With whole_piece_first, a piece that is a
+  // token becomes that token whatever the merges say (tiktoken, `ignore_merges`). Throws std::invalid_argument.
   Bpe(std::vector<std::string> tokens, const std::vector<Merge>& merges, Splitter splitter, bool whole_piece_first,
       std::vector<Special> specials);
 
-  // A vocabulary without a merge list, as in tiktoken's files: two neighbours merge if together they spell a token,
-  // and the lowest id goes first. Pieces that are tokens come first.
+  // A vocabulary without a merge list, as in tiktoken's files: two neighbours merge if together they spell a token, the
+  // lowest id first. A piece that is itself a token becomes that token.
   static Bpe from_ranks(std::vector<std::string> tokens, Splitter splitter, std::vector<Special> specials);
 
   Bpe(Bpe&&) = delete;
   virtual ~Bpe() = default;
 
-  // Which special tokens are special in a text; any other that the text holds throws std::invalid_argument, naming it.
+  // Which special tokens count as special. Any other special token in the text throws std::invalid_argument, which
+  // names it.
   struct Allowed {
-    bool ordinary = false;  // none is looked for: special tokens are plain text
+    bool ordinary = false;  // special tokens are treated as plain text
     bool all = false;
     std::vector<std::string> names;
   };
   using Text = tok::Text;
 
-  // Appends the ids of a text. A long one is cut where pieces end anyway, for the threads of the pool.
+  // Appends the ids of a text. A long text is cut where pieces end anyway and shared among the pool's threads.
   void encode(Text text, const Allowed& allowed, IdBuffer& out) const;
-  // The ids of each text.
+  // Returns the ids of each text.
   std::vector<IdBuffer> encode_batch(const std::vector<Text>& texts, const Allowed& allowed) const;
-  // How many ids encode() appends.
+  // Returns the number of ids that encode() would append.
   size_t count(Text text, const Allowed& allowed) const;
 
-  // The bytes of a token, those of a special token being its UTF-8. Throws std::invalid_argument for an id that is
-  // none.
+  // Returns the bytes of a token (UTF-8 for a special token). Throws std::invalid_argument for an id that does not
+  // exist.
   std::string_view token_bytes(int64_t id) const;
 
-  // Whether a text that ids spell loses the space that it begins with.
+  // Whether decoding drops the space that the text begins with.
   virtual bool drops_first_space() const { return false; }
 
   // The largest id plus one.
@@ -67,18 +68,18 @@ class Bpe {
   const Splitter& splitter() const { return splitter_; }
   bool whole_piece_first() const { return whole_piece_first_; }
   bool by_rank() const { return by_rank_; }
-  // Whether from_ranks() makes an encoder of the same ids: every merge makes a token of its own, in order of their ids,
-  // and every token comes out of its merges.
+  // Whether from_ranks() would build an encoder that gives the same ids: every merge makes a distinct token, in order
+  // of id, and every token is the result of its merges.
   bool merges_by_rank() const;
 
  protected:
-  static constexpr size_t kMaxCutBytes = 1024;  // of a token that is cut in all ways, so that no file asks for hours
-  static constexpr uint32_t kNoToken = 0xFFFFFFFE;  // stands for a byte that is no token; merges with nothing
+  static constexpr size_t kMaxCutBytes = 1024;      // of a token tried at every cut, so that no file takes hours
+  static constexpr uint32_t kNoToken = 0xFFFFFFFE;  // stands for a byte that is not a token; merges with nothing
 
-  // What lies before a stretch of ordinary text: nothing, a special token, or more of the same stretch.
+  // What precedes a stretch of ordinary text: nothing, a special token, or more of the same stretch.
   enum class Place { kTextBegin, kBehindSpecial, kInside };
 
-  // Only what subclasses share: tables that they fill themselves.
+  // For subclasses, which fill the tables themselves.
   Bpe(std::vector<std::string> tokens, std::vector<Special> specials);
 
   void index_token(uint32_t id);
@@ -103,7 +104,7 @@ class Bpe {
   };
   Bpe(ByRank, std::vector<std::string> tokens, Splitter splitter, std::vector<Special> specials);
 
-  // The size of the text's first part, which may be encoded apart from the rest.
+  // Returns the size of the text's first part, which can be encoded independently of the rest.
   virtual size_t safe_cut(Text text) const;
   virtual void encode_segment(Text text, Place place, PieceCache& cache, IdBuffer& out) const;
   virtual void encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const;
@@ -122,9 +123,9 @@ class Bpe {
   bool whole_piece_first_ = false;
   bool by_rank_ = false;
   Specials specials_;
-  Specials always_;  // those that are found in every text
+  Specials always_;  // the ones that are found in every text
   std::array<uint32_t, 256> byte_ids_{};
-  std::vector<MergeValue> byte_merges_;  // what two bytes become: where the merging of every piece begins
+  std::vector<MergeValue> byte_merges_;  // what two bytes become: the start of merging any piece
   bool complete_ = true;                 // whether every byte is a token
   mutable CachePool caches_;
 };

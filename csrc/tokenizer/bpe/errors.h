@@ -1,4 +1,4 @@
-// How the tokenizer refuses: std::invalid_argument of one line, which Python sees as a ValueError.
+// The tokenizer's errors: a one-line std::invalid_argument, which Python sees as a ValueError.
 #pragma once
 #include <cstdio>
 #include <stdexcept>
@@ -7,7 +7,7 @@
 
 namespace llmcore::tok {
 
-// A token as it may stand in an error message: printable ASCII as it is, the rest as \xNN.
+// Quotes a token for an error message: printable ASCII as it is, all other bytes as \xNN.
 inline std::string quoted(std::string_view bytes) {
   std::string text = "'";
   for (char c : bytes.substr(0, 64)) {

@@ -9,8 +9,8 @@ namespace {
 // first_value(i) is what ids[i] and ids[i + 1] become.
 template <class FirstValue>
 size_t merge_short(const MergeTable& merges, uint32_t* ids, size_t n, FirstValue&& first_value) {
-  // A merge keeps the left token and removes the right one from `alive`. turns[i] is the rank of the pair that begins
-  // at i, and i itself, so that the lowest one is next; made[i] is what the pair becomes.
+  // A merge keeps the left token and removes the right one from `alive`. turns[i] combines the rank of the pair that
+  // begins at i with i itself, so the lowest one is merged next; made[i] is what the pair becomes.
   uint64_t turns[kShortPiece];
   uint32_t made[kShortPiece];
   const auto place = [&](size_t i, MergeValue value) {
@@ -45,9 +45,9 @@ template <class FirstValue>
 size_t merge_long(const MergeTable& merges, uint32_t* ids, size_t n, MergeScratch& scratch, FirstValue&& first_value) {
   // A merge keeps the left node and unlinks the right one. A bucket's position counts only while the pair there still
   // has the bucket's rank.
-  constexpr size_t kAhead = 8;  // positions that are fetched from memory before their turn
+  constexpr size_t kAhead = 8;  // positions that are prefetched before their turn
   const std::greater<uint64_t> later;
-  if (!scratch.ranks.empty()) scratch = MergeScratch();  // an exception left it halfway
+  if (!scratch.ranks.empty()) scratch = MergeScratch();  // an exception left it half done
   auto& nodes = scratch.nodes;  // not a structured binding: Clang 14 keeps those out of lambdas
   auto& buckets = scratch.buckets;
   auto& bucket_of = scratch.bucket_of;
@@ -81,7 +81,7 @@ size_t merge_long(const MergeTable& merges, uint32_t* ids, size_t n, MergeScratc
     place(i, i + 1 < n ? first_value(i) : kNoMerge);
   }
   while (!ranks.empty()) {
-    // The next position of the lowest rank; the bucket leaves the heap when it has no more.
+    // Take the next position of the lowest rank; the bucket leaves the heap when it is empty.
     const uint32_t rank = static_cast<uint32_t>(ranks.front() >> 32);
     MergeScratch::Bucket& bucket = buckets[static_cast<uint32_t>(ranks.front())];
     uint32_t i;

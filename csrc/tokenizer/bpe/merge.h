@@ -9,10 +9,11 @@
 
 namespace llmcore::tok {
 
-// Memory that merging long pieces reuses from call to call.
+// Scratch memory for merging long pieces, reused from call to call.
 struct MergeScratch {
   static constexpr uint32_t kNoBucket = ~0u;
-  // Where a pair of one rank may be: from `begin` on in order, and the few that came out of order in a heap.
+  // The positions where a pair of one rank may be: in order from `begin` on, and in a heap for the few found out of
+  // order.
   struct Bucket {
     std::vector<uint32_t> in_order, heap;
     size_t begin = 0;
@@ -25,31 +26,31 @@ struct MergeScratch {
       begin = 0;
     }
   };
-  // A token, at the position of its first byte; its size stands at the position of its last one, too.
+  // A token, stored at the position of its first byte; its size is also stored at the position of its last byte.
   struct Node {
-    uint32_t rank, made;  // of the pair that begins here: what it becomes, and when
+    uint32_t rank, made;  // of the pair that begins here: when it merges, and into what
     uint32_t id, size;
   };
   HugeVector<Node> nodes;
   std::vector<Bucket> buckets;
   std::vector<uint32_t> bucket_of;  // rank -> index into buckets
-  std::vector<uint64_t> ranks;      // a heap of rank and bucket, for the buckets that are not empty
+  std::vector<uint64_t> ranks;      // a heap of (rank, bucket) over the buckets that are not empty
 };
 
-// ids[0, n) are the first tokens of a piece; merges them in place and returns how many are left. Pieces of up to
-// kShortPiece tokens are scanned again for every merge, which beats a heap there; longer ones keep the positions of
-// each rank, which long runs of the same produce in order: O(n log n) for any text. n is from 1 to 2^32 - 2.
+// Merges ids[0, n), the initial tokens of a piece, in place and returns how many are left. Pieces of up to kShortPiece
+// tokens are rescanned for every merge, which beats a heap at that size. Longer pieces keep the positions of each rank,
+// which long repetitive runs produce in order: O(n log n) for any text. n is from 1 to 2^32 - 2.
 constexpr size_t kShortPiece = 64;
 size_t merge_short(const MergeTable& merges, uint32_t* ids, size_t n);
 size_t merge_long(const MergeTable& merges, uint32_t* ids, size_t n, MergeScratch& scratch);
-// The same where the tokens are the piece's bytes; byte_merges[left * 256 + right] is what two bytes become.
+// The same for tokens that are the piece's bytes; byte_merges[left * 256 + right] is what two bytes become.
 size_t merge_short(const MergeTable& merges, uint32_t* ids, const uint8_t* piece, const MergeValue* byte_merges,
                    size_t n);
 size_t merge_long(const MergeTable& merges, uint32_t* ids, const uint8_t* piece, const MergeValue* byte_merges,
                   size_t n, MergeScratch& scratch);
 
-// The same for n tokens that are all ids[0]: what becomes of them is found by counting, in O(log n) steps. 0, and ids
-// as they were, where the ranks do not allow it.
+// The same for n tokens that all equal ids[0]: finds the result by counting, in O(log n) steps. Returns 0 and leaves
+// ids unchanged if the ranks do not allow it.
 size_t merge_run(const MergeTable& merges, uint32_t* ids, size_t n);
 
 }  // namespace llmcore::tok

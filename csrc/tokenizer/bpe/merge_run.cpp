@@ -18,7 +18,7 @@ void append(std::vector<Run>& runs, uint32_t id, size_t count) {
     runs.push_back({id, count});
 }
 
-// The runs with every left, right that stand side by side replaced by `made`, from the left.
+// Replaces every adjacent left, right in the runs by `made`, from left to right.
 std::vector<Run> replaced(const std::vector<Run>& runs, uint32_t left, uint32_t right, uint32_t made) {
   std::vector<Run> result;
   for (size_t i = 0; i < runs.size(); ++i) {
@@ -43,7 +43,7 @@ size_t merge_run(const MergeTable& merges, uint32_t* ids, size_t n) {
   constexpr size_t kMostRuns = 64;
   std::vector<Run> runs{{ids[0], n}};
   for (;;) {
-    // The pair of the lowest rank.
+    // Find the pair of the lowest rank.
     MergeValue best = kNoMerge;
     uint32_t left = 0, right = 0;
     bool tied = false;
@@ -58,7 +58,7 @@ size_t merge_run(const MergeTable& merges, uint32_t* ids, size_t n) {
       if (i + 1 < runs.size()) consider(runs[i].id, runs[i + 1].id);
     }
     if (best == kNoMerge) break;
-    // All of its places are merged at once, unless what a merge makes could have its turn before the next place.
+    // Merge every occurrence at once, unless a pair that a merge creates could come before the next occurrence.
     const uint32_t made = merge_id(best);
     const auto comes_first = [&](uint32_t a, uint32_t b) {
       const MergeValue value = merges.find(pair_key(a, b));

@@ -1,5 +1,5 @@
-// From a pair of tokens to what it becomes: a PairTable behind a filter small enough to stay in the processor's cache,
-// since most pairs that merging asks for are no merge.
+// Maps a pair of tokens to what it becomes: a PairTable behind a filter small enough to stay in the processor's cache,
+// since most of the pairs looked up are not merges.
 #pragma once
 #include <algorithm>
 #include <cstddef>
@@ -26,7 +26,7 @@ class MergeTable {
     while (filter_.size() * 64 < expected * 8) filter_.resize(filter_.size() * 2, 0);
   }
 
-  // The value of a pair, or kNoMerge.
+  // Returns the value of a pair, or kNoMerge.
   MergeValue find(uint64_t key) const {
     const size_t bit = filter_bit(key);
     return filter_[bit / 64] >> bit % 64 & 1 ? pairs_.find(key) : kNoMerge;

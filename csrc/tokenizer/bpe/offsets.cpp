@@ -9,7 +9,7 @@ std::vector<int64_t> token_starts(const Bpe& bpe, Bpe::Text text, const IdBuffer
   std::vector<int64_t> starts;
   starts.reserve(ids.size());
   size_t at = 0;
-  int64_t begun = 0;  // characters whose first byte was passed
+  int64_t begun = 0;  // characters whose first byte has been passed
   const auto begins_character = [](uint8_t byte) { return (byte & 0xC0) != 0x80; };
   for (const uint32_t id : ids) {
     const std::string_view token = bpe.token_bytes(id);

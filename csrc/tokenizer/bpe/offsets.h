@@ -1,4 +1,4 @@
-// Where in a text its tokens begin.
+// The positions in a text where its tokens begin.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -7,8 +7,8 @@
 
 namespace llmcore::tok {
 
-// For each id of bpe.encode(text): at which byte its token begins, or with `characters` (the text being UTF-8), in
-// which character. Throws std::invalid_argument where the tokens do not spell the text.
+// Returns, for each id of bpe.encode(text), the byte at which its token begins or, with `characters` (the text must be
+// UTF-8), the character. Throws std::invalid_argument if the tokens do not spell the text.
 std::vector<int64_t> token_starts(const Bpe& bpe, Bpe::Text text, const IdBuffer& ids, bool characters);
 
 }  // namespace llmcore::tok

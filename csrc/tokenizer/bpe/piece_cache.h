@@ -14,7 +14,7 @@
 
 namespace llmcore::tok {
 
-// The bytes of a 16-byte key that a piece of n bytes has.
+// Masks for the bytes of a 16-byte key that a piece of n bytes fills.
 struct KeyMasks {
   uint64_t low[16], high[16];
   constexpr KeyMasks() : low{}, high{} {
@@ -28,9 +28,9 @@ inline constexpr KeyMasks kKeyMasks{};
 
 class PieceCache {
  public:
-  static constexpr size_t kMaxShort = 15;  // bytes of a piece that fits its key
+  static constexpr size_t kMaxShort = 15;  // bytes of a piece that fits in its key
   static constexpr size_t kMaxLong = 255;  // longer ones are not kept
-  static constexpr size_t kMaxIds = 4;     // of an entry; more stand in the store
+  static constexpr size_t kMaxIds = 4;     // in an entry; longer lists are in the store
 
   // A short piece: its bytes, zero-padded, and its length in bits 56 to 59 of `high`. A long one: a hash, and its
   // length in the low bits. Never all zero, which marks an empty entry.
@@ -38,7 +38,7 @@ class PieceCache {
     uint64_t low, high;
     size_t short_size() const { return high >> 56; }  // 0 for a long piece
   };
-  // The key, the number of ids in its topmost bits (0: long), and the ids or where in the store they are.
+  // The key with the number of ids in its topmost bits (0: long), and the ids or their place in the store.
   struct Entry {
     Key key;
     uint32_t ids[kMaxIds];
@@ -63,7 +63,7 @@ class PieceCache {
     key.high |= static_cast<uint64_t>(n) << 56;
     return key;
   }
-  // `n` is above kMaxShort; what is longer than kMaxLong is not looked for.
+  // `n` is above kMaxShort; pieces longer than kMaxLong are not looked up.
   static Key long_key(const uint8_t* piece, size_t n) { return {hash_bytes(piece, n < kMaxLong ? n : kMaxLong), n}; }
 
   // Where to look for a key first.
@@ -74,7 +74,8 @@ class PieceCache {
   }
   void prefetch(uint32_t hash) const { __builtin_prefetch(&entries_[hash & mask_]); }
 
-  // The entry of a piece, or nullptr. Of a long piece it has the hash, and is_long() tells whether it is the piece's.
+  // Returns the entry of a piece, or nullptr. For a long piece only the hash is known to match; is_long() tells whether
+  // the entry is the piece's.
   const Entry* find(uint32_t hash, const Key& key) const {
     size_t slot = hash & mask_;
     for (int tries = 0; tries < kReach; ++tries, slot = (slot + 2) & mask_) {
@@ -86,16 +87,16 @@ class PieceCache {
     return nullptr;
   }
 
-  // The ids of an entry that has more than kMaxIds.
+  // Returns the ids of an entry that has more than kMaxIds.
   const uint32_t* stored_ids(const Entry& entry) const { return store_.data() + entry.ids[0]; }
-  // Whether this is the entry of the long piece; then its ids are long_count() at stored_ids().
+  // Whether this is the entry of the long piece; if so, its long_count() ids are at stored_ids().
   bool is_long(const Entry& entry, const uint8_t* piece, size_t n) const {
     return std::memcmp(stored_ids(entry) + entry.ids[1], piece, n) == 0;
   }
   static size_t long_count(const Entry& entry) { return entry.ids[1]; }
 
-  // Adds a piece that find() did not find. `piece` may be nullptr for a short one, which is kept if its ids are no more
-  // than kMaxShort: a space that falls back to the three bytes of U+2581 can make them so.
+  // Adds a piece that find() did not find. `piece` may be nullptr if it is short. A short piece is kept only if it has
+  // at most kMaxShort ids: a space that falls back to the three bytes of U+2581 can give it more.
   void insert(uint32_t hash, const Key& key, const uint8_t* piece, const uint32_t* ids, size_t count) {
     if (key.short_size() > 0 && count > kMaxShort) return;
     Entry entry{key, {0, 0, 0, 0}};
@@ -120,11 +121,11 @@ class PieceCache {
   static constexpr size_t kLeastEntries = 1 << 12;  // 128 KiB
   static constexpr size_t kMostEntries = 1 << 19;   // 16 MiB
   static constexpr size_t kMostStored = 1 << 21;    // 8 MiB
-  static constexpr int kReach = 4;                  // pairs that a piece may be in, against texts made to collide
+  static constexpr int kReach = 4;                  // pairs that a piece may be in: a bound for texts made to collide
   static constexpr int kCountShift = 60;
 
-  // Pairs fill from their first entry on; what finds its pair full goes on to the next one, and where all in reach are
-  // full, the latest entry of its own makes room: what came early comes often.
+  // Pairs fill from their first entry on. A piece that finds its pair full tries the next one; if all within reach are
+  // full, it replaces the last entry of its own pair, since pieces seen early are the frequent ones.
   void place(uint32_t hash, const Entry& entry) {
     size_t slot = hash & mask_;
     for (int tries = 0; tries < kReach; ++tries, slot = (slot + 2) & mask_) {
@@ -152,7 +153,7 @@ class PieceCache {
   }
 
   uint32_t store(const uint32_t* ids, size_t count, const uint8_t* bytes, size_t n) {
-    if (store_.size() + count + kMaxLong > kMostStored) {  // a fresh start is the simplest bound, and rare
+    if (store_.size() + count + kMaxLong > kMostStored) {  // clearing everything is the simplest bound, and it is rare
       std::fill(entries_.begin(), entries_.end(), Entry{});
       store_.clear();
       used_ = 0;
@@ -165,13 +166,13 @@ class PieceCache {
   }
 
   HugeVector<Entry> entries_;  // pairs of 64 bytes, a cache line
-  size_t mask_;                // of the first entries of pairs
+  size_t mask_;                // for the index of a pair's first entry
   size_t used_ = 0;
   std::vector<uint32_t> store_;
 };
 
-// Lends caches to threads. It does not wait for ever: if another thread is at the pool, as one may have been when this
-// process was forked, the borrower gets a cache of its own.
+// Lends caches to threads. A borrower never waits: if another thread is using the pool (possibly one that did not
+// survive a fork), it gets a new cache.
 class CachePool {
  public:
   class Loan {

@@ -22,7 +22,7 @@ bool is_one_character(std::string_view bytes) {
   return text.size > 0 && character_size(text.data, text.data + text.size) == text.size;
 }
 
-// The UTF-8 of a character as a number.
+// Packs the UTF-8 of a character into a number.
 uint64_t packed(std::string_view character) {
   uint64_t key = 0;
   std::memcpy(&key, character.data(), character.size());
@@ -52,7 +52,7 @@ SentencePieceBpe::SentencePieceBpe(std::vector<std::string> tokens, const std::v
   std::vector<bool> is_byte(tokens_.size()), is_symbol(tokens_.size());
   for (uint32_t id : rules_.byte_tokens) is_byte[id] = true;
   for (const Special& symbol : rules_.symbols) is_symbol[symbol.id] = true;
-  std::vector<uint32_t> mergeable;  // not so symbols: they are found before anything merges
+  std::vector<uint32_t> mergeable;  // excludes symbols, which are found before anything merges
   for (uint32_t id = 0; id < is_byte.size(); ++id) {
     if (is_byte[id] || tokens_[id].empty()) continue;
     index_token(id);
@@ -60,14 +60,14 @@ SentencePieceBpe::SentencePieceBpe(std::vector<std::string> tokens, const std::v
   }
   if (scores.empty()) add_merges(merges);
   for (const auto& [left, right] : merges_) {
-    if (is_byte[left] || is_byte[right]) fail("expected merges of other tokens than those of bytes");
+    if (is_byte[left] || is_byte[right]) fail("expected merges of tokens other than byte tokens");
   }
   add_specials();
   for (const Special& special : this->specials()) {
     if (!special.always) tokens_[special.id] = with_spaces(special.text);
   }
   if (rules_.unknown >= 0 && static_cast<size_t>(rules_.unknown) >= tokens_.size())
-    fail("expected the unknown token to be one, got id " + std::to_string(rules_.unknown));
+    fail("expected the id of the unknown token to exist, got " + std::to_string(rules_.unknown));
   index_characters(mergeable);
   if (!scores.empty()) add_scores(mergeable, scores);
   if (rules_.split_at_spaces) {
@@ -81,7 +81,7 @@ void SentencePieceBpe::check_rules() {
       fail("expected " + what + " to have an id of its own, got " + std::to_string(id));
   };
   if (!rules_.byte_tokens.empty()) {
-    rules_.fuse_unknown = false;  // nothing is unknown
+    rules_.fuse_unknown = false;  // no character is unknown
     if (rules_.byte_tokens.size() != 256)
       fail("expected a token for each of the 256 bytes, got " + std::to_string(rules_.byte_tokens.size()));
   }
@@ -90,7 +90,7 @@ void SentencePieceBpe::check_rules() {
     const char c = static_cast<char>(byte);
     check(id, false, "the token of byte " + std::to_string(byte));
     if (tokens_[id] != std::string_view(&c, 1))
-      fail("expected the token of byte " + std::to_string(byte) + " to be it");
+      fail("expected the token of byte " + std::to_string(byte) + " to spell that byte");
   }
   if (rules_.unknown >= 0 && static_cast<size_t>(rules_.unknown) < tokens_.size())
     check(rules_.unknown, true, "the unknown token");
@@ -125,13 +125,13 @@ void SentencePieceBpe::index_characters(const std::vector<uint32_t>& mergeable) 
   }
 }
 
-// Every way to cut a token into two tokens is a merge, whose rank is the place of the token's score.
+// Every way to cut a token into two tokens is a merge, whose rank is the rank of the token's score.
 void SentencePieceBpe::add_scores(const std::vector<uint32_t>& mergeable, const std::vector<float>& scores) {
   if (!mergeable.empty() && scores.size() <= mergeable.back())
     fail("expected a score for each token, got " + std::to_string(scores.size()));
   std::vector<uint32_t> by_score = mergeable;
   for (uint32_t id : mergeable) {
-    if (!std::isfinite(scores[id])) fail("expected scores that are numbers, got that of " + quoted(tokens_[id]));
+    if (!std::isfinite(scores[id])) fail("expected finite scores, got another for " + quoted(tokens_[id]));
     if (tokens_[id].size() > kMaxCutBytes)
       fail("expected tokens of at most " + std::to_string(kMaxCutBytes) + " bytes, got " + quoted(tokens_[id]));
   }
@@ -160,7 +160,7 @@ void SentencePieceBpe::add_scores(const std::vector<uint32_t>& mergeable, const 
   }
 }
 
-// The token or the fragment that spells this, or kNoToken.
+// Returns the token or fragment that spells this, or kNoToken.
 uint32_t SentencePieceBpe::symbol_of(std::string_view text) const {
   if (is_one_character(text)) {
     const uint64_t found = characters_.find(packed(text));
@@ -178,7 +178,7 @@ bool SentencePieceBpe::prefixed(Text text, Place place) const {
   return !(rules_.prefix_unless_space && (bytes[0] == ' ' || bytes.substr(0, kSpaceMark.size()) == kSpaceMark));
 }
 
-// Before a space behind a printable ASCII character, if no token and no symbol can have both.
+// Cut before a space that follows a printable ASCII character, if no token and no symbol can contain both.
 size_t SentencePieceBpe::safe_cut(Text text) const {
   if (rules_.fuse_unknown && symbol_of(" ") >= tokens_.size()) return text.size;
   for (size_t i = kPartBytes; i < text.size; ++i) {
@@ -208,7 +208,7 @@ void SentencePieceBpe::encode_segment(Text text, Place place, PieceCache& cache,
   }
 }
 
-// What lies between symbols: cut where no token can reach across, since short pieces come again and are in the cache.
+// Text between symbols is cut wherever no token can reach across, because short pieces recur and are in the cache.
 void SentencePieceBpe::encode_stretch(Text text, PieceCache& cache, IdBuffer& out) const {
   const uint8_t* end = text.data + text.size;
   const uint8_t* piece = text.data;
@@ -224,7 +224,7 @@ void SentencePieceBpe::encode_stretch(Text text, PieceCache& cache, IdBuffer& ou
   }
 }
 
-// Leaves one of each run of unknown ids from ids[begin] on.
+// Reduces each run of unknown ids to one, from ids[begin] on.
 void SentencePieceBpe::fuse_unknown(size_t begin, IdBuffer& ids) const {
   const auto unknown = static_cast<uint32_t>(rules_.unknown);
   const auto both_unknown = [=](uint32_t a, uint32_t b) { return a == unknown && b == unknown; };
@@ -251,8 +251,8 @@ void SentencePieceBpe::encode_piece(const uint8_t* piece, size_t n, PieceCache& 
   out.commit(fragments_.empty() ? count : spell_fragments(ids, count));
 }
 
-// Writes the ids for a character that is no token, at most one for each byte that it has in the files, and returns
-// their number.
+// Writes the ids for a character that is not a token, at most one per byte that it has in the files, and returns their
+// number.
 size_t SentencePieceBpe::fall_back(std::string_view character, uint32_t* ids) const {
   if (character == " ") character = kSpaceMark;
   if (!rules_.byte_tokens.empty()) {
@@ -261,14 +261,14 @@ size_t SentencePieceBpe::fall_back(std::string_view character, uint32_t* ids) co
   }
   if (rules_.unknown < 0) {
     throw std::invalid_argument("[encode] expected text that the vocabulary has tokens for, got " + quoted(character) +
-                                ", which is none");
+                                ", which has no token");
   }
   ids[0] = static_cast<uint32_t>(rules_.unknown);
   return 1;
 }
 
-// Replaces the fragments that did not merge, from the end, since they may become several ids; returns the number of
-// all.
+// Replaces the fragments that did not merge, from the end because each may become several ids; returns the total number
+// of ids.
 size_t SentencePieceBpe::spell_fragments(uint32_t* ids, size_t n) const {
   std::vector<uint32_t> spelled;
   for (size_t i = 0; i < n; ++i) {

@@ -1,5 +1,6 @@
 // SentencePiece-style BPE (Llama 2, Mistral, Gemma): the symbols that merge are characters, not bytes; spaces are part
-// of the text like any other character, one is put before it; what no token spells falls back to tokens for its bytes.
+// of the text like any other character, and one is put before it; a character that no token spells falls back to the
+// tokens of its bytes.
 #pragma once
 #include <array>
 #include <bitset>
@@ -14,27 +15,27 @@ namespace llmcore::tok {
 struct SentencePieceRules {
   enum class Prefix { kNever, kFirst, kAlways };
 
-  std::vector<uint32_t> byte_tokens;  // the ids of the tokens for the 256 bytes, or none
-  int64_t unknown = -1;               // the id that stands for what no token spells, or -1: then such text is refused
-  bool fuse_unknown = false;          // whether a run of unknown characters is one id
-  Prefix prefix = Prefix::kNever;     // a space before the text, before that and what follows a special token, or none
-  bool prefix_unless_space = false;   // not where there is a space already
-  bool split_at_spaces = false;       // no merge across the beginning of a space
-  bool drop_first_space = false;      // of what decoding gives
-  std::vector<Special> symbols;       // found in the text before any merge, spelled as tokens are
+  std::vector<uint32_t> byte_tokens;  // the ids of the tokens for the 256 bytes, or empty
+  int64_t unknown = -1;               // the id for text that no token spells; -1: such text is an error
+  bool fuse_unknown = false;          // whether a run of unknown characters becomes one id
+  Prefix prefix = Prefix::kNever;     // a space before the text only, also after each special token, or never
+  bool prefix_unless_space = false;   // no prefix where there already is a space
+  bool split_at_spaces = false;       // no merge crosses the beginning of a space
+  bool drop_first_space = false;      // from the decoded text
+  std::vector<Special> symbols;       // found in the text before any merge; spelled as tokens are
 };
 
 class SentencePieceBpe final : public Bpe {
  public:
   // tokens[id] is what the token spells, with spaces where the files have U+2581; empty where an id is unused, special
-  // or the unknown one. The tokens of bytes may spell what others do. Either merges, as for Bpe, or scores, one for
-  // each token: then two neighbours merge if together they spell a token, the highest score first. Throws
+  // or the unknown one. Byte tokens may spell the same as other tokens. Pass either merges, as for Bpe, or scores, one
+  // per token: then two neighbours merge if together they spell a token, the highest score first. Throws
   // std::invalid_argument.
   SentencePieceBpe(std::vector<std::string> tokens, const std::vector<Merge>& merges, const std::vector<float>& scores,
                    SentencePieceRules rules, std::vector<Special> specials);
 
   bool drops_first_space() const override { return rules_.drop_first_space; }
-  // What a list of merges cannot express: tokens of equal rank, and characters that merge but are no tokens.
+  // Handles what a list of merges cannot express: tokens of equal rank, and characters that merge but are not tokens.
   bool has_ties() const { return ties_; }
   bool has_fragments() const { return !fragments_.empty(); }
 
@@ -56,11 +57,11 @@ class SentencePieceBpe final : public Bpe {
   SentencePieceRules rules_;
   Specials symbols_;
   PairTable characters_;                // the UTF-8 of a character, as a number -> its token or fragment
-  std::vector<std::string> fragments_;  // characters that are no token but part of some; ids from vocab_size() on
-  // joins_[a][b]: whether a token has a character that ends in byte a before one that begins with byte b. Elsewhere
-  // text can be cut without changing an id.
+  std::vector<std::string> fragments_;  // characters that are only part of tokens; ids from vocab_size() on
+  // joins_[a][b]: whether some token has a character ending in byte a directly before one beginning with byte b.
+  // Between any other two bytes, text can be cut without changing an id.
   std::array<std::bitset<256>, 256> joins_;
-  bool ties_ = false;  // different tokens may have one rank
+  bool ties_ = false;  // different tokens may share a rank
 };
 
 }  // namespace llmcore::tok

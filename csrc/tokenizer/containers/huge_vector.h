@@ -1,5 +1,5 @@
-// Memory for large tables that are read at random: on huge pages where the system gives them, since looking up the
-// address of a small page would cost as much as the read.
+// Memory for large tables that are read at random. It is on huge pages if the system provides them, since translating
+// the address of a small page would cost as much as the read.
 #pragma once
 #include <cstddef>
 #include <cstdlib>

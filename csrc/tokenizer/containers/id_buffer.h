@@ -1,4 +1,4 @@
-// A growing array of ids whose memory can be handed over, to numpy for one, without a copy.
+// A growing array of ids whose memory can be handed over without a copy, for example to numpy.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -26,7 +26,7 @@ class IdBuffer {
   const uint32_t* begin() const { return data_; }
   const uint32_t* end() const { return data_ + size_; }
 
-  // Room for `extra` more ids: write them there, then commit how many there are.
+  // Makes room for `extra` more ids: write them there, then commit them.
   uint32_t* reserve(size_t extra) {
     if (capacity_ - size_ < extra) grow(extra);
     return data_ + size_;

@@ -16,7 +16,7 @@ class PairTable {
 
   explicit PairTable(size_t expected = 0) { rehash(capacity_for(expected)); }
 
-  // The value of a pair, or kNone.
+  // Returns the value of a pair, or kNone.
   uint64_t find(uint64_t key) const {
     for (size_t slot = mix(key) & mask_;; slot = (slot + 1) & mask_) {
       if (slots_[slot].key == key) return slots_[slot].value;

@@ -1,4 +1,4 @@
-// From a token's bytes to its id: open addressing over ids, at most half full; the bytes stay in the list of tokens.
+// Maps a token's bytes to its id: open addressing over ids, at most half full; the bytes stay in the list of tokens.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -20,7 +20,7 @@ class TokenIndex {
     slots_.resize(capacity, Slot{kNone, 0});
   }
 
-  // Adds tokens[id], unless a token that spells the same is there; returns the id of the one that is there then.
+  // Adds tokens[id] unless a token with the same spelling is present; returns the id of the one that is then present.
   uint32_t insert(const std::vector<std::string>& tokens, uint32_t id) {
     const uint64_t hash = hash_of(tokens[id]);
     Slot& slot = slots_[slot_of(tokens, tokens[id], hash)];
@@ -28,13 +28,14 @@ class TokenIndex {
     return slot.id;
   }
 
-  // The id of a token, or kNone.
+  // Returns the id of a token, or kNone.
   uint32_t find(const std::vector<std::string>& tokens, std::string_view bytes) const {
     return slots_[slot_of(tokens, bytes, hash_of(bytes))].id;
   }
 
  private:
-  // The tag is a part of the hash that does not choose the slot: what differs in it need not be fetched to be compared.
+  // The tag is a part of the hash that does not choose the slot: a token with a different tag need not be fetched to be
+  // compared.
   struct Slot {
     uint32_t id, tag;
   };

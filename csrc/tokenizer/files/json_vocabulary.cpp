@@ -11,9 +11,9 @@
 namespace llmcore::tok {
 namespace {
 
-constexpr int kMaxDepth = 64;  // of what is skipped
+constexpr int kMaxDepth = 64;  // of skipped values
 
-// From spellings to their places in a list: open addressing, at most half full.
+// Maps spellings to their places in a list: open addressing, at most half full.
 class SpellingIndex {
  public:
   static constexpr uint32_t kNone = ~0u;
@@ -22,7 +22,7 @@ class SpellingIndex {
     while (capacity < 2 * n) capacity *= 2;
     slots_.resize(capacity, Slot{kNone, 0});
   }
-  // False if it is there.
+  // Returns false if the spelling is already present.
   template <class SpellingOf>
   bool insert(std::string_view spelling, uint32_t place, const SpellingOf& of) {
     const uint64_t hash = hash_of(spelling);
@@ -70,7 +70,8 @@ void append_utf8(uint32_t code, std::string& out) {
 
 }  // namespace
 
-// Walks the document. Every function leaves `p` behind what it read, and says false where that is not there.
+// Walks the document. Every function leaves `p` after what it read, and returns false if the document has something
+// else there.
 struct JsonVocabulary::Reader {
   const char *p, *end;
   JsonVocabulary& to;
@@ -105,7 +106,7 @@ struct JsonVocabulary::Reader {
     return true;
   }
 
-  // Behind a backslash. A surrogate that is alone has no UTF-8.
+  // Reads what follows a backslash. A lone surrogate has no UTF-8.
   bool escape(std::string& out) {
     if (p == end) return false;
     static constexpr std::string_view kFrom = "\"\\/bfnrt", kTo = "\"\\/\b\f\n\r\t";
@@ -120,7 +121,7 @@ struct JsonVocabulary::Reader {
     return append_utf8(code, out), true;
   }
 
-  // A string: a view of the document, or, where it has escapes, of what they mean.
+  // Reads a string: a view of the document or, if it has escapes, of the unescaped text.
   bool string(Spelling& found) {
     if (!take('"')) return false;
     const char* begin = p;
@@ -150,7 +151,7 @@ struct JsonVocabulary::Reader {
     return true;
   }
 
-  // Any value. What it holds is checked by the general reader.
+  // Skips any value. The general reader checks its contents.
   bool skip(int depth = 0) {
     space();
     if (p == end || depth == kMaxDepth) return false;
@@ -170,7 +171,7 @@ struct JsonVocabulary::Reader {
     return take(close);
   }
 
-  // Members of an object: visit(name) reads the value.
+  // Reads the members of an object: visit(name) reads the value.
   template <class Visit>
   bool object(const Visit& visit) {
     if (!take('{')) return false;
@@ -194,7 +195,7 @@ struct JsonVocabulary::Reader {
     });
   }
 
-  // "a b" or ["a", "b"], all of one kind.
+  // Merges are "a b" or ["a", "b"], all of one kind.
   bool merges() {
     if (!take('[')) return false;
     if (take(']')) return true;
@@ -216,7 +217,7 @@ struct JsonVocabulary::Reader {
   }
 
   bool document() {
-    const char* copied = p;  // what lies before it is in rest_
+    const char* copied = p;  // everything before it is in rest_
     const auto cut = [&](bool (Reader::*read)()) {
       space();
       to.rest_.append(copied, p).append("null");

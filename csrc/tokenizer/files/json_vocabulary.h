@@ -1,5 +1,5 @@
-// The vocabulary and the merges of a tokenizer.json, which are nearly all of it, read without making an object of every
-// token. What is left of the document, and everything that is not as it should be, is for a general reader of JSON.
+// Reads the vocabulary and the merges of a tokenizer.json, which are nearly all of it, without making an object per
+// token. The rest of the document, and every malformed one, is left to a general JSON reader.
 #pragma once
 #include <cstdint>
 #include <deque>
@@ -15,20 +15,20 @@ namespace llmcore::tok {
 
 class JsonVocabulary {
  public:
-  // `document` must outlive the result. Nothing if it is not an object with an object "model", in this an object
-  // "vocab" of ids and an array "merges" of pairs, every name there once, all of it well-formed.
+  // `document` must outlive the result. Returns nothing unless the document is a well-formed object with an object
+  // "model", which holds an object "vocab" of ids and an array "merges" of pairs, with no name repeated.
   static std::optional<JsonVocabulary> read(std::string_view document);
 
-  // The document with null for both.
+  // The document with null in place of both.
   const std::string& rest() const { return rest_; }
 
   struct Parts {
     std::vector<std::string> tokens;  // by id, as bytes
     std::vector<Merge> merges;
   };
-  // The vocabulary without the special tokens, spelled by a byte-level alphabet: byte_of[c] is the byte of code point
-  // c, or -1. Nothing if a token is spelled otherwise or empty, ids repeat or exceed their number by more than max_gap,
-  // or a merge is of others.
+  // Returns the vocabulary without the special tokens, spelled in a byte-level alphabet: byte_of[c] is the byte of code
+  // point c, or -1. Returns nothing if a token is empty or not spelled so, if ids repeat or exceed their number by more
+  // than max_gap, or if a merge names anything but these tokens.
   std::optional<Parts> parts(const std::vector<Special>& specials, const std::vector<int16_t>& byte_of,
                              size_t max_gap) const;
 

@@ -35,7 +35,8 @@ inline bool decode_base64(std::string_view text, std::string& bytes) {
   return true;
 }
 
-// Calls take(token, id) for each line; false if one of them is neither such nor blank, or its id is not below 2^31.
+// Calls take(token, id) for each line; returns false if a line is neither a token with its id nor blank, or its id is
+// not below 2^31.
 template <class Take>
 bool each_rank(std::string_view text, Take&& take) {
   const auto blank = [](char c) { return c == ' ' || c == '\t'; };

@@ -13,17 +13,17 @@ namespace {
 constexpr size_t kMaxProgram = 1 << 13;  // instructions
 constexpr size_t kMaxKinds = 255;
 constexpr size_t kMaxStates = 1 << 13;
-constexpr size_t kMaxWork = 1 << 24;  // instructions looked at while the automaton is built
+constexpr size_t kMaxWork = 1 << 24;  // instructions visited while the automaton is built
 
 [[noreturn]] void too_large(const char* what, size_t limit) {
   throw std::invalid_argument(std::string("[tokenizer] expected a regular expression that needs at most ") +
                               std::to_string(limit) + " " + what + ", got one that needs more");
 }
 
-// The expression as instructions for a machine of many threads, each at one instruction, the first having priority.
+// The expression as instructions for a machine of many threads, each at one instruction, in order of priority.
 struct Instruction {
   enum Op { kSet, kLook, kSplit, kMatch } op;
-  uint32_t set = 0;  // of kSet and kLook
+  uint32_t set = 0;  // for kSet and kLook
   bool negative = false;
   uint32_t next = 0, other = 0;  // kSplit tries `next` first
 };
@@ -55,9 +55,10 @@ struct Program {
     return add({Instruction::kSplit, 0, false, greedy ? body : skip, greedy ? skip : body});
   }
 
-  // Adds what matches the node and goes on at `next`, back to front; returns where it begins.
+  // Emits code that matches the node and continues at `next`, back to front; returns where it begins.
   uint32_t emit(const RegexNode& node, uint32_t next) {
-    if (++emitted_ > kMaxProgram) too_large("instructions", kMaxProgram);  // also where nodes of none are repeated
+    if (++emitted_ > kMaxProgram)
+      too_large("instructions", kMaxProgram);  // also if nodes without instructions are repeated
     switch (node.kind) {
       case RegexNode::kEmpty:
         return next;
@@ -102,7 +103,7 @@ struct Program {
 };
 
 // A state of the automaton: the instructions at which threads wait for the next character, by priority. A lookahead
-// looks at that character too, so threads pass lookaheads, and matches are found, as it is read.
+// examines that same character, so passing lookaheads and finding matches happen as it is read.
 class Builder {
  public:
   // members[set][kind]: whether characters of the kind are in the set; the last kind, the text's end, is in none.
@@ -167,7 +168,7 @@ class Builder {
   const std::vector<std::vector<char>>& members_;
   std::map<State, uint32_t> numbers_;
   std::vector<const std::pair<const State, uint32_t>*> states_;
-  std::vector<uint32_t> seen_, queued_;  // the generation in which an instruction was last looked at, was put in `next`
+  std::vector<uint32_t> seen_, queued_;  // generations in which an instruction was last visited, put in `next`
   std::vector<uint32_t> stack_;
   uint32_t generation_ = 0;
   size_t work_ = 0;
@@ -196,9 +197,9 @@ Regex::Regex(std::string_view pattern) {
   }
 }
 
-// Between two neighbouring bounds of any sets, all code points are in the same sets.
+// All code points between two neighbouring bounds are in the same sets.
 void Regex::sort_into_kinds(const std::vector<std::vector<uint32_t>>& bounds) {
-  std::vector<std::pair<uint32_t, uint32_t>> changes;  // where membership changes, and of which set
+  std::vector<std::pair<uint32_t, uint32_t>> changes;  // (code point, set) where membership changes
   for (uint32_t set = 0; set < bounds.size(); ++set) {
     for (uint32_t bound : bounds[set]) changes.emplace_back(bound, set);
   }
@@ -229,7 +230,7 @@ void Regex::sort_into_kinds(const std::vector<std::vector<uint32_t>>& bounds) {
 }
 
 bool Regex::ends_at_line_ends() const {
-  // Whether a match that has just taken the line end ends there, and one that has not cannot.
+  // Whether a match that has just taken the line end must stop there, and a match that has not taken it cannot stop.
   const auto ends = [&](uint32_t state) {
     if (state == kDead) return true;
     for (int c = 0; c < 128; ++c) {

@@ -1,9 +1,10 @@
-// Regular expressions as deterministic automata over characters, built whole when the expression is read: immutable,
-// used by any number of threads, one table look-up a character, no backtracking. Alternatives and quantifiers have the
-// priorities of a backtracking engine: among the matches at a place, the one that such an engine finds first counts.
+// Regular expressions as deterministic automata over characters, built completely when the expression is read:
+// immutable, usable by any number of threads, one table lookup per character, no backtracking. Alternatives and
+// quantifiers have the priorities of a backtracking engine: of the matches at a position, the result is the one that
+// such an engine finds first.
 //
-// A match costs time linear in the characters looked at. An expression that looks far ahead and gives up at every place
-// (a+b on a text of a's) is quadratic, as it is in other engines.
+// A match takes time linear in the characters examined. An expression that looks far ahead and gives up at every
+// position (a+b on a text of a's) is quadratic, as in other engines.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -17,11 +18,11 @@ namespace llmcore::tok {
 
 class Regex {
  public:
-  // Throws std::invalid_argument for an expression that is not supported (see regex_parser.h), may match nothing, or
-  // needs too large an automaton.
+  // Throws std::invalid_argument for an expression that is not supported (see regex_parser.h), can match the empty
+  // string, or needs too large an automaton.
   explicit Regex(std::string_view pattern);
 
-  // The end of the match that begins at p < end, or nullptr.
+  // Returns the end of the match that begins at p < end, or nullptr.
   const uint8_t* match(const uint8_t* p, const uint8_t* end) const {
     const uint8_t* last = nullptr;
     uint32_t state = kStart;
@@ -36,7 +37,7 @@ class Regex {
     return steps_[state * stride_ + end_kind_] & kMatched ? end : last;
   }
 
-  // Cuts [p, end) into matches and what lies between two of them, and calls visit(begin, end) for each, in order.
+  // Cuts [p, end) into matches and the stretches between them, and calls visit(begin, end) for each, in order.
   template <class Visit>
   void scan(const uint8_t* p, const uint8_t* end, Visit&& visit) const {
     while (p < end) {
@@ -49,20 +50,20 @@ class Regex {
     }
   }
 
-  // Whether a piece ends at every line end between an ASCII character that is no space and an ASCII letter or digit.
+  // Whether a piece ends at every line end between a non-space ASCII character and an ASCII letter or digit.
   bool ends_at_line_ends() const;
 
  private:
   static constexpr uint32_t kDead = 0, kStart = 1;
-  static constexpr uint32_t kMatched = 1;  // what was read is a match, and none of higher priority goes on
+  static constexpr uint32_t kMatched = 1;  // the text read is a match, and none of higher priority continues
 
-  // Characters that no set of the expression tells apart are of one kind.
+  // Characters that no set in the expression distinguishes are of one kind.
   uint32_t kind(uint32_t code) const { return kinds_[pages_[code >> 8] * 256u + (code & 255)]; }
 
   void sort_into_kinds(const std::vector<std::vector<uint32_t>>& bounds);
   uint32_t next(uint32_t state, uint32_t kind) const { return steps_[state * stride_ + kind]; }
 
-  uint32_t stride_ = 0;    // kinds, and one for the end of the text
+  uint32_t stride_ = 0;    // the number of kinds plus one for the end of the text
   uint32_t end_kind_ = 0;  // the last
   std::vector<uint16_t> pages_;
   std::vector<uint8_t> kinds_;

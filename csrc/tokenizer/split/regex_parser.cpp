@@ -12,7 +12,7 @@ namespace {
 using Node = RegexNode;
 
 constexpr size_t kMaxPattern = 1 << 14;  // bytes
-constexpr int kMaxDepth = 100;           // of groups and classes in each other
+constexpr int kMaxDepth = 100;           // of nested groups and classes
 constexpr uint32_t kMaxCount = 1000;     // in {n,m}
 
 Node set_node(CodeSet set) {
@@ -52,7 +52,7 @@ bool may_be_empty(const Node& node) {
   }
 }
 
-// Whether the node, or an alternative of it, is nothing but lookaheads: what Oniguruma does not repeat.
+// Whether the node, or one of its alternatives, consists of lookaheads only, which Oniguruma does not repeat.
 bool may_only_look(const Node& node) {
   const auto any = [&] { return std::any_of(node.parts.begin(), node.parts.end(), may_only_look); };
   const auto all = [&] { return std::all_of(node.parts.begin(), node.parts.end(), may_only_look); };
@@ -60,7 +60,7 @@ bool may_only_look(const Node& node) {
          (node.kind == Node::kAlternates && any());
 }
 
-// ASCII letters with their other cases, among which (?i) counts the long s and the sign for kelvin.
+// ASCII letters with their other cases; (?i) includes the long s and the kelvin sign among them.
 CodeSet fold(const CodeSet& set) {
   CodeSet folded = set;
   for (uint32_t lower = 'a'; lower <= 'z'; ++lower) {
@@ -134,7 +134,7 @@ class Parser {
 
   Node sequence() {
     std::vector<Node> parts;
-    uint32_t previous = 0;  // the letter before, under (?i)
+    uint32_t previous = 0;  // the previous letter, under (?i)
     while (!done() && peek() != '|' && peek() != ')') {
       const size_t begin = at_;
       const uint32_t letter = fold_ ? peek() | 0x20 : 0;
@@ -176,14 +176,14 @@ class Parser {
     for (const char* more : {"?", "*", "+", "{"}) {
       if (next_is(more)) refuse("a quantifier of a quantifier", at_);
     }
-    if (most > 1 && may_be_empty(node)) {  // engines differ in when they stop
+    if (most > 1 && may_be_empty(node)) {  // engines differ on when to stop
       refuse("repetition of " + taken(begin) + ", which may match nothing,", begin);
     }
     if (possessive && node.kind != Node::kSet) {
       refuse("a possessive quantifier of more than one character", quantifier);
     }
     const CodeSet set = node.set;
-    if (possessive && most == 1) {  // the character, or where it is not the next one, nothing
+    if (possessive && most == 1) {  // the character, or nothing if it does not come next
       return list_node(Node::kAlternates, {std::move(node), look_node(set, true)});
     }
     Node repeat;
@@ -192,7 +192,7 @@ class Parser {
     repeat.most = most;
     repeat.greedy = !lazy;
     repeat.parts.push_back(std::move(node));
-    // A run that gives nothing back is a run behind which no more of it comes.
+    // A run that never gives back is a run that is not followed by more of the same.
     if (possessive) return list_node(Node::kSequence, {std::move(repeat), look_node(set, true)});
     return repeat;
   }
@@ -269,7 +269,7 @@ class Parser {
     return look_node(std::move(set), negative);
   }
 
-  // Whether the node is one character, or a choice of several: then `set` becomes what it may be.
+  // Whether the node is one character or a choice of several; if so, sets `set` to the characters it matches.
   static bool only_sets(const Node& node, CodeSet& set) {
     if (node.kind == Node::kSet) {
       set = set | node.set;
@@ -279,7 +279,7 @@ class Parser {
            std::all_of(node.parts.begin(), node.parts.end(), [&](const Node& part) { return only_sets(part, set); });
   }
 
-  // What stands for one character behind a backslash, or for one of a set.
+  // Reads an escape, after the backslash, that stands for one character or a set of characters.
   CodeSet escape() {
     const size_t begin = at_;
     const uint32_t c = peek(1);
@@ -323,7 +323,7 @@ class Parser {
     return negative ? ~*set : *set;
   }
 
-  // A backslash and what stands for one code point.
+  // Reads a backslash and an escape that stands for one code point.
   uint32_t escaped_code() {
     const size_t begin = at_++;
     if (done()) refuse("'\\' at the end", begin);
@@ -351,7 +351,7 @@ class Parser {
     return c;
   }
 
-  // `digits` hexadecimal digits, or 1 to 6 in braces.
+  // Reads `digits` hexadecimal digits, or 1 to 6 in braces.
   uint32_t hex(size_t begin, size_t digits) {
     const bool braces = digits == 0;
     if (braces) take("{");
@@ -372,7 +372,7 @@ class Parser {
     return code;
   }
 
-  // A class behind its '[': items, with && between what it is the intersection of.
+  // Reads a class after its '[': items, with && between the parts that it intersects.
   CodeSet char_class(size_t begin) {
     enter(begin);
     const bool negative = take("^");
@@ -426,7 +426,7 @@ class Parser {
   }
 
   uint32_t class_code() {
-    if (done()) return 0;  // the caller says that ']' is missing
+    if (done()) return 0;  // the caller reports the missing ']'
     if (peek() == '\\') return escaped_code();
     return text_[at_++];
   }

@@ -1,5 +1,6 @@
-// Reading a regular expression into a tree. Only what Oniguruma (Hugging Face tokenizers), fancy-regex (tiktoken) and
-// PyPI `regex` read alike, and what an automaton can run, is understood; anything else is refused by name and position.
+// Parses a regular expression into a tree. It accepts only constructs that Oniguruma (Hugging Face tokenizers),
+// fancy-regex (tiktoken) and PyPI `regex` read alike and that an automaton can run; any other is rejected with its name
+// and position.
 #pragma once
 #include <cstdint>
 #include <string_view>
@@ -13,7 +14,7 @@ struct RegexNode {
   enum Kind {
     kEmpty,
     kSet,         // one character of `set`
-    kLook,        // what follows is a character of `set`; with `negative`, it is none, or the text ends
+    kLook,        // a character of `set` follows; with `negative`, another one does or the text ends
     kSequence,    // `parts`, one after the other
     kAlternates,  // the first of `parts` that lets the rest match
     kRepeat,      // parts[0], from `least` to `most` times

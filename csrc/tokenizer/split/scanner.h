@@ -1,6 +1,6 @@
-// Hand-written scanners, one per named split pattern. Each says where the piece that starts at p ends; together the
-// pieces cover the text. All are linear in the text's length and none recurses or allocates. scan() uses them where
-// window.h cannot tell the pieces 64 bytes at a time.
+// Hand-written scanners, one per named split pattern. Each returns the end of the piece that starts at p; together the
+// pieces cover the text. All are linear in the text's length, and none recurses or allocates. scan() uses them where
+// window.h cannot find the pieces 64 bytes at a time.
 //
 // X is [^\r\n\p{L}\p{N}], P is [^\s\p{L}\p{N}]; the regular expression stands above each scanner.
 #pragma once
@@ -17,7 +17,7 @@ using Bytes = const uint8_t*;
 
 constexpr uint8_t kWordOrSpace = kLetter | kNumber | kSpace;
 
-// The end of the run of characters, starting at p, that have any class of `mask`.
+// Returns the end of the run of characters, starting at p, that have any class of `mask`.
 inline Bytes skip_class(Bytes p, Bytes end, uint8_t mask) {
   while (p < end) {
     if (*p < 0x80) {
@@ -32,7 +32,7 @@ inline Bytes skip_class(Bytes p, Bytes end, uint8_t mask) {
   return p;
 }
 
-// The end of the run of P characters, or of those that have none of other classes.
+// Returns the end of the run of P characters or, in general, of characters that have none of the other classes.
 template <uint8_t kOthers = kWordOrSpace>
 Bytes skip_punctuation(Bytes p, Bytes end) {
   while (p < end) {
@@ -43,7 +43,7 @@ Bytes skip_punctuation(Bytes p, Bytes end) {
   return p;
 }
 
-// \p{N}{1,limit}, where the first number is known to be there; limit 0 means no limit.
+// \p{N}{1,limit}, where the first number is known to be present; limit 0 means no limit.
 inline Bytes skip_numbers(Bytes p, Bytes end, int limit) {
   for (int n = 0; p < end && (limit == 0 || n < limit); ++n) {
     const Char c = char_at(p, end);
@@ -71,7 +71,7 @@ Bytes skip_contraction(Bytes p, Bytes end) {
   return p;
 }
 
-// How a run of white space is cut.
+// The rule by which a run of whitespace is cut.
 enum class Spaces {
   kPlain,          // \s+(?!\S)|\s+
   kLines,          // \s*[\r\n]+|\s+(?!\S)|\s+
@@ -81,7 +81,7 @@ enum class Spaces {
 template <Spaces kSpaces>
 Bytes skip_spaces(Bytes p, Bytes end) {
   Bytes last = p;              // where the last character of the run starts
-  Bytes after_line = nullptr;  // just behind the run's last \r or \n
+  Bytes after_line = nullptr;  // just after the run's last \r or \n
   Bytes q = p;
   while (q < end) {
     const Char c = char_at(q, end);
@@ -95,8 +95,8 @@ Bytes skip_spaces(Bytes p, Bytes end) {
   return q == end || last == p ? q : last;
 }
 
-// '(?i:[sdmt]|ll|ve|re)|X?\p{L}+|\p{N}{1,kDigits}| ?P+[\r\n]*|<spaces>: cl100k, llama3, nanochat, qwen2. With kWord of
-// kLetter | kMark, \p{M} goes with \p{L} (but for X, which takes marks): qwen35.
+// '(?i:[sdmt]|ll|ve|re)|X?\p{L}+|\p{N}{1,kDigits}| ?P+[\r\n]*|<spaces>: cl100k, llama3, nanochat, qwen2. If kWord is
+// kLetter | kMark, \p{M} goes with \p{L} (except in X, which takes marks): qwen35.
 template <int kDigits, Spaces kSpaces, uint8_t kWord = kLetter>
 Bytes next_gpt4_piece(Bytes p, Bytes end) {
   constexpr uint8_t kNoPunctuation = kWordOrSpace | kWord;
@@ -139,7 +139,7 @@ Bytes next_gpt2_piece(Bytes p, Bytes end) {
   const Bytes q = skip_spaces<Spaces::kPlain>(p, end);
   if (kSingleNumbers && q < end) {
     const Char following = char_at(q, end);
-    if (following.cls & kSpace) {  // the run's last character, left for what follows: not if that is a number
+    if (following.cls & kSpace) {  // the run's last character is left for what follows, unless that is a number
       const Bytes after = q + following.length;
       if (after < end && (char_at(after, end).cls & kNumber)) return after;
     }
@@ -196,8 +196,8 @@ inline Bytes next_o200k_piece(Bytes p, Bytes end) {
   return q;
 }
 
-// The letters of deepseek's second stage, [一-龥぀-ゟ゠-ヿ]: cut off in runs, like numbers, before anything else
-// is.
+// The letters of deepseek's second stage, [一-龥぀-ゟ゠-ヿ]: runs of them are cut off, like numbers, before anything
+// else.
 inline bool is_deepseek_cjk(Bytes p, Bytes end) {
   if (*p < 0xE3 || *p > 0xE9) return false;
   const uint32_t code = code_at(p, end).code;
@@ -232,7 +232,7 @@ inline Bytes next_deepseek_piece(Bytes p, Bytes end) {
   return end;
 }
 
-// Three stages: \p{N}{1,3}, then runs of CJK letters, then the rest, each within what the one before left.
+// Three stages: \p{N}{1,3}, then runs of CJK letters, then the rest, each within what the previous one left.
 template <class Visit>
 void scan_deepseek(Bytes p, Bytes end, Visit&& visit) {
   while (p < end) {
@@ -277,7 +277,7 @@ Bytes next_piece(Bytes p, Bytes end) {
     case Pattern::kO200k:
       return next_o200k_piece(p, end);
     case Pattern::kDeepseek:
-      return nullptr;  // goes by its stages: scan_deepseek()
+      return nullptr;  // cut in stages: scan_deepseek()
   }
 }
 

@@ -9,12 +9,12 @@
 namespace llmcore::tok {
 namespace {
 
-constexpr size_t kMaxBytes = 1 << 16;  // of one text
+constexpr size_t kMaxBytes = 1 << 16;  // in one text
 
 [[noreturn]] void fail(const std::string& message) { throw std::invalid_argument("[tokenizer] expected " + message); }
 
 bool is_space(CodePoint c) { return c.code != kIllFormedCode && char_class(c.code) & kSpace; }
-// Rust's \w, by which Hugging Face goes: Oniguruma's, which patterns have, but for the raised digits and fractions of
+// Rust's \w, which Hugging Face uses: Oniguruma's (the one in patterns) without the superscript digits and fractions of
 // Latin-1, and with the two joiners.
 bool is_word(CodePoint c) {
   static const CodeSet kWord = (CodeSet::word() & ~CodeSet::range(0xB2, 0xBE)) | CodeSet::range(0xB5, 0xB5) |
@@ -22,7 +22,7 @@ bool is_word(CodePoint c) {
   return kWord.contains(c.code);
 }
 
-// The character that ends where `at` begins; of the start of a text, one of no class.
+// Returns the character that ends where `at` begins; at the start of the text, one of no class.
 CodePoint code_before(const uint8_t* text, size_t at) {
   for (size_t size = 1; size <= 4 && size <= at; ++size) {
     const CodePoint c = code_at(text + at - size, text + at);
@@ -34,7 +34,7 @@ CodePoint code_before(const uint8_t* text, size_t at) {
 }  // namespace
 
 Specials::Specials(std::vector<Special> specials) : specials_(std::move(specials)), states_{{0, kRoot, kNone}} {
-  std::vector<std::pair<uint32_t, uint8_t>> arrivals(1);  // how a state is reached: from which one, by which byte
+  std::vector<std::pair<uint32_t, uint8_t>> arrivals(1);  // how a state is reached: (previous state, byte)
   for (uint32_t i = 0; i < specials_.size(); ++i) {
     const std::string& text = specials_[i].text;
     if (text.empty()) fail("special tokens that are not empty, got ''");
@@ -57,7 +57,7 @@ Specials::Specials(std::vector<Special> specials) : specials_(std::move(specials
   if (std::count(begins_.begin(), begins_.end(), true) == 1) {
     only_begin_ = static_cast<int>(std::find(begins_.begin(), begins_.end(), true) - begins_.begin());
   }
-  // Shorter states first, because longer ones refer to them.
+  // Process shorter states first, because longer ones refer to them.
   std::vector<uint32_t> order(states_.size());
   for (uint32_t state = 0; state < order.size(); ++state) order[state] = state;
   std::stable_sort(order.begin(), order.end(),
@@ -98,7 +98,7 @@ Specials::Spelled Specials::spelled(const uint8_t* text, size_t n, size_t from) 
     }
     state = step(state, text[i]);
     const State& now = states_[state];
-    if (best.what && i + 1 - now.size > best.begin) break;  // all that may yet be found begins later
+    if (best.what && i + 1 - now.size > best.begin) break;  // any match still to be found begins later
     if (now.found != kNone) {
       const Special& found = specials_[now.found];
       const size_t begin = i + 1 - found.text.size();

@@ -1,4 +1,4 @@
-// Special tokens: strings that stand for one id each and are found in text before it is cut into pieces.
+// Special tokens: strings that each stand for one id and are found in the text before it is cut into pieces.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -12,11 +12,11 @@
 namespace llmcore::tok {
 
 struct Special {
-  // What else belongs to a match, and which matches do not count, as Hugging Face's AddedToken has it.
+  // What else a match includes and which matches do not count, as in Hugging Face's AddedToken.
   enum Flags : uint8_t {
     kStripsLeft = 1,   // whitespace before it
-    kStripsRight = 2,  // whitespace behind it
-    kWord = 4,         // not beside a character of a word
+    kStripsRight = 2,  // whitespace after it
+    kWord = 4,         // not next to a word character
   };
   std::string text;
   uint32_t id;
@@ -24,24 +24,24 @@ struct Special {
   uint8_t flags = 0;
 };
 
-// Finds them with the automaton of Aho and Corasick (1975, https://doi.org/10.1145/360825.360855): in time linear in
-// the text, however many there are.
+// Finds them with the Aho-Corasick automaton (1975, https://doi.org/10.1145/360825.360855), in time linear in the text,
+// however many there are.
 class Specials {
  public:
-  // Throws std::invalid_argument for a text that is empty, too long, or there twice.
+  // Throws std::invalid_argument for a text that is empty, too long, or repeated.
   explicit Specials(std::vector<Special> specials);
 
   struct Match {
-    size_t begin, end;    // with the whitespace that it takes; == the text's length if there is none
-    const Special* what;  // nullptr if there is none
+    size_t begin, end;    // including the whitespace it takes; both are the text's length if there is no match
+    const Special* what;  // nullptr if there is no match
     size_t next;          // where to look for the next
   };
-  // The leftmost special token at or after `from`; the longest, where several begin at the same byte. What lies before
-  // `taken` belongs to an earlier match.
+  // Returns the leftmost special token at or after `from`; the longest if several begin at the same byte. Everything
+  // before `taken` belongs to an earlier match.
   Match find(const uint8_t* text, size_t n, size_t from, size_t taken) const;
   Match find(const uint8_t* text, size_t n, size_t from) const { return find(text, n, from, from); }
 
-  // The special token spelled exactly so, or nullptr.
+  // Returns the special token with exactly this spelling, or nullptr.
   const Special* named(const std::string& text) const;
 
   const std::vector<Special>& all() const { return specials_; }
@@ -49,7 +49,7 @@ class Specials {
  private:
   static constexpr uint32_t kRoot = 0, kNone = UINT32_MAX;
 
-  // A state is what was read last, as far as some special token begins so.
+  // A state is the longest suffix of the text read so far that is a prefix of some special token.
   struct State {
     uint32_t size;     // of what was read
     uint32_t shorter;  // the state that is its longest proper suffix

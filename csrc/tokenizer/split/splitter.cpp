@@ -8,7 +8,7 @@ namespace {
 
 constexpr size_t kMaxStages = 16;
 
-// Words alone are taken for a name that is not known: hardly anyone wants to cut at one word.
+// A pattern of word characters only is treated as an unknown name: hardly anybody wants to cut at one word.
 bool looks_like_name(const std::string& text) {
   return text.size() != 1 && text.size() <= 40 && std::all_of(text.begin(), text.end(), [](char c) {
            return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || c == '-' ||

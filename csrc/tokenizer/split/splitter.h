@@ -1,6 +1,6 @@
 // How text is cut into pieces: by a named pattern, by a regular expression, or by several of these in stages, each of
-// which cuts the pieces of the one before and takes their ends for the text's. Cheap to copy; any number of threads may
-// use one.
+// which cuts the previous stage's pieces and treats their ends as the text's end. Cheap to copy; any number of threads
+// may use one.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -15,13 +15,13 @@ namespace llmcore::tok {
 
 class Splitter {
  public:
-  Splitter() = default;  // without stages, for a vocabulary that cuts text by rules of its own
+  Splitter() = default;  // without stages, for a vocabulary that cuts text by its own rules
   // Each stage is a pattern's name or a regular expression. Throws std::invalid_argument.
   explicit Splitter(std::vector<std::string> stages);
 
   const std::vector<std::string>& stages() const { return names_; }
 
-  // Whether a piece ends at every line end between an ASCII character that is no space and an ASCII letter or digit.
+  // Whether a piece ends at every line end between a non-space ASCII character and an ASCII letter or digit.
   bool ends_at_line_ends() const { return ends_at_line_ends_; }
 
   // Calls visit(begin, end) for every piece of [p, end), in order.
@@ -36,7 +36,7 @@ class Splitter {
 
  private:
   struct Stage {
-    Pattern pattern;                     // unless there is an expression
+    Pattern pattern;                     // used unless there is a regex
     std::shared_ptr<const Regex> regex;  // or nullptr
     template <class Visit>
     void scan(const uint8_t* p, const uint8_t* end, Visit&& visit) const {

@@ -1,4 +1,4 @@
-// How a long text is shared among threads: cut where a piece ends anyway, whatever the pattern.
+// Shares a long text among threads: it is cut where a piece ends anyway, whatever the pattern.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -17,11 +17,11 @@ struct Text {
   size_t size;
 };
 
-// What one thread takes of a long text at a time.
+// The number of bytes of a long text that one thread takes at a time.
 constexpr size_t kPartBytes = 1 << 16;
 
-// The size of the text's first part: up to a line end between a character that is no space and a letter or digit, where
-// a piece ends whatever the pattern.
+// Returns the size of the text's first part: up to a line end between a non-space character and a letter or digit,
+// where a piece ends whatever the pattern.
 inline size_t safe_cut(Text text) {
   const auto ascii_between = [](uint8_t byte, uint8_t low, uint8_t high) { return byte >= low && byte <= high; };
   for (size_t i = kPartBytes; i + 1 < text.size; ++i) {
@@ -37,8 +37,8 @@ inline size_t safe_cut(Text text) {
   return text.size;
 }
 
-// Calls work(next) on up to num_threads() threads; next() gives each of the indices below n once, and then others.
-// Throws what the lowest index threw.
+// Calls work(next) on up to num_threads() threads; next() gives each index below n once, then indices from n on.
+// Rethrows the exception of the lowest index.
 template <class Work>
 void work_through(size_t n, Work&& work) {
   struct Shared {

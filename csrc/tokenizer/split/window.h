@@ -1,6 +1,6 @@
-// Cutting ASCII text 64 bytes at a time: one bit a byte, and the split patterns as algebra on the bits. A window begins
-// where a piece begins, so nothing before it matters; what depends on bytes behind it is left to the next window or to
-// the scanners that go character by character (scanner.h), which also say what is right: both must agree.
+// Cuts ASCII text 64 bytes at a time: one bit per byte, with the split patterns as algebra on the bits. A window begins
+// where a piece begins, so nothing before it matters; anything that depends on bytes after the window is left to the
+// next window or to the character-by-character scanners (scanner.h). The scanners are the reference: both must agree.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace llmcore::tok {
 
-// Bit i stands for byte i of the window; no bit is set at or behind `size`.
+// Bit i stands for byte i of the window; no bit is set at or after `size`.
 struct Window {
   int size;  // up to the first byte that is not ASCII, the end of the text, or 64
   uint64_t letter, upper, number, space, newline, blank, quote, slash, other;  // blank is ' ', quote is '\''
@@ -20,7 +20,7 @@ namespace window_detail {
 
 typedef uint8_t Bytes16 __attribute__((vector_size(16)));
 
-// The top bits of 16 bytes.
+// Returns the top bits of 16 bytes.
 inline uint64_t top_bits(Bytes16 v) {
 #ifdef __SSE2__
   typedef char Chars16 __attribute__((vector_size(16)));
@@ -33,7 +33,7 @@ inline uint64_t top_bits(Bytes16 v) {
 #endif
 }
 
-// The bytes from `low` to `high`.
+// Marks the bytes from `low` to `high`.
 inline uint64_t between(Bytes16 v, uint8_t low, uint8_t high) {
   return top_bits(reinterpret_cast<Bytes16>(v - low <= static_cast<uint8_t>(high - low)));
 }
@@ -74,7 +74,7 @@ Window read_window(const uint8_t* p, const uint8_t* end) {
       w.slash |= equal(v, '/') << shift;
     }
   }
-  // o200k's [\r\n/]* goes on behind a line's end: rare, and left to the scanner.
+  // o200k's [\r\n/]* continues past a line end: rare, and left to the scanner.
   foreign |= w.slash & w.newline << 1;
   w.size = foreign ? __builtin_ctzll(foreign) : 64;
   const uint64_t inside = below(w.size);
@@ -83,13 +83,13 @@ Window read_window(const uint8_t* p, const uint8_t* end) {
   return w;
 }
 
-// Where the pieces begin if each is what it is up to the window's end.
+// Returns where pieces begin if each is decided by the bytes up to the window's end.
 template <Pattern kPattern>
 uint64_t likely_starts(const Window& w) {
   using namespace window_detail;
   constexpr bool kSmollm = kPattern == Pattern::kSmollm;
   if (kSmollm || kPattern == Pattern::kGpt2) {
-    // The last space of a run goes its own way, joining what follows if it is ' '.
+    // The last space of a run is on its own and joins what follows if it is ' '.
     const uint64_t last_spaces = w.space & ~(w.space >> 1) & ~(kSmollm ? w.number >> 1 : 0);
     const uint64_t joining = first_of_runs(w.letter) | first_of_runs(w.other) | first_of_runs(w.number);
     return first_of_runs(w.space) | last_spaces | (kSmollm ? w.number : 0) | (joining & ~(w.blank << 1));
@@ -99,14 +99,14 @@ uint64_t likely_starts(const Window& w) {
     numbers = w.number;
   } else {
     constexpr int kDigits = kPattern == Pattern::kNanochat ? 2 : 3;
-    uint64_t behind = w.number & w.number << 1 & w.number << 2;  // numbers behind kDigits others
+    uint64_t behind = w.number & w.number << 1 & w.number << 2;  // numbers after kDigits others
     if (kDigits == 3) behind &= w.number << 3;
     for (uint64_t next = numbers; (next = next << kDigits & behind);) numbers |= next;
   }
-  // A run of other characters swallows the line ends behind it. (Adding to a run of bits clears it.)
+  // A run of other characters swallows the line ends after it. (Adding to a run of bits clears it.)
   const uint64_t swallowed = w.newline & ~(w.newline + (w.newline & w.other << 1));
   const uint64_t space = w.space & ~swallowed;
-  // Spaces reach up to the last line end of their run; those behind it are one piece, but for the last.
+  // A piece of spaces reaches up to the last line end of the run; the spaces after it are one piece, except the last.
   const uint64_t inline_space = w.space & ~w.newline;
   uint64_t behind_line = inline_space & w.newline << 1;
   for (uint64_t blank_lines = (inline_space + behind_line) & w.newline; blank_lines; blank_lines &= blank_lines - 1) {
@@ -121,12 +121,12 @@ uint64_t likely_starts(const Window& w) {
   return numbers | first_of_runs(space) | behind_line | last_spaces | others | words;
 }
 
-// The starts of those pieces behind the window's first that no byte behind the window can move. `skip_contraction` is
-// the scanner's.
+// Returns the starts of the pieces after the window's first one that no byte after the window can move.
+// `skip_contraction` is the scanner's.
 template <Pattern kPattern, class SkipContraction>
 uint64_t sure_starts(const Window& w, const uint8_t* p, SkipContraction&& skip_contraction) {
   using namespace window_detail;
-  constexpr bool kSuffix = kPattern == Pattern::kO200k;  // contractions end words there, elsewhere they are pieces
+  constexpr bool kSuffix = kPattern == Pattern::kO200k;  // in o200k contractions end words, elsewhere they are pieces
   uint64_t starts = likely_starts<kPattern>(w) | 1;
   uint64_t quotes = w.quote & w.letter >> 1 & (kSuffix ? w.letter << 1 : starts);
   for (int behind_last = 0; quotes; quotes &= quotes - 1) {
@@ -140,7 +140,8 @@ uint64_t sure_starts(const Window& w, const uint8_t* p, SkipContraction&& skip_c
   const uint64_t changes = (w.letter ^ w.letter << 1) | (w.number ^ w.number << 1) | (w.space ^ w.space << 1) | 1;
   const int last_run = 63 - __builtin_clzll(changes & below(w.size));
   uint64_t sure = starts & below(last_run + 1) & ~1ull;
-  // A contraction may be cut off: where it may be a suffix, not even its quote is sure to be a start.
+  // A contraction may be cut off by the window's end. If it may be a suffix, not even its quote is certain to be a
+  // start.
   const uint64_t cut_off = w.quote & (1ull << last_run | 1ull << last_run >> 1);
   if (cut_off) sure &= ((cut_off & -cut_off) << (kSuffix ? 0 : 1)) - 1;
   return sure;

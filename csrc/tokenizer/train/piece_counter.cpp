@@ -40,7 +40,7 @@ void PieceTable::add(const uint8_t* piece, size_t n, uint64_t hash, int64_t coun
 void PieceTable::grow() {
   std::vector<Slot> slots(slots_.size() * 2, 0);
   const size_t mask = slots.size() - 1;
-  // The slots keep half of the hash only, the wrong one.
+  // The slots keep only half of the hash, and not the half needed here.
   for (size_t index = 0; index < pieces_.size(); ++index) {
     const uint64_t hash = hash_bytes(arena_.data() + pieces_[index].begin, pieces_[index].size);
     size_t slot = hash & mask;
@@ -50,7 +50,8 @@ void PieceTable::grow() {
   slots_.swap(slots);
 }
 
-// The short pieces that one thread counted last: nearly all of a text, without a look at the shared tables.
+// The short pieces that one thread counted most recently: they cover nearly all of a text without a lookup in the
+// shared tables.
 struct PieceCounter::Recent {
   static constexpr size_t kMaxBytes = 15;  // of a piece
   static constexpr size_t kEntries = 1 << 15;
@@ -73,7 +74,7 @@ struct PieceCounter::Recent {
     entry.high |= static_cast<uint64_t>(n) << 56;
     return entry;
   }
-  // The only place that a piece may be in.
+  // The only place where a piece can be.
   Entry& place(const Entry& entry) { return entries[mix(entry.low ^ mix(entry.high)) & (kEntries - 1)]; }
 };
 

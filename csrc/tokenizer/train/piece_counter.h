@@ -36,8 +36,8 @@ class PieceTable {
     int64_t count;
     uint32_t size;
   };
-  // Half of the hash, so that most other pieces are told apart without a look at them, and an index into pieces_ plus
-  // one; 0 is empty.
+  // Half of the hash, which tells most other pieces apart without reading them, and an index into pieces_ plus one; 0
+  // is empty.
   using Slot = uint64_t;
 
   void grow();
@@ -58,14 +58,14 @@ class PieceCounter {
   void feed(const std::vector<Text>& texts, const std::function<void(size_t)>& progress);
 
   const Splitter& splitter() const { return splitter_; }
-  // How many distinct pieces there are.
+  // Returns the number of distinct pieces.
   size_t size();
-  // The pieces, by hash: no order to rely on. The counter is empty afterwards.
+  // Returns the pieces by hash, which is no order to rely on. The counter is empty afterwards.
   std::vector<PieceTable> take();
 
  private:
   struct Recent;
-  // So many that threads seldom meet at one.
+  // Enough that threads seldom compete for one.
   static constexpr size_t kTables = 64;
   struct Shared {
     std::mutex mutex;

@@ -11,9 +11,9 @@ namespace {
 
 constexpr size_t kBytes = 256;
 constexpr size_t kProgressEvery = 64;  // merges
-constexpr size_t kAhead = 12;          // words that are fetched from memory before their turn
+constexpr size_t kAhead = 12;          // words that are prefetched before their turn
 
-// Counts in the heap are upper bounds: they are checked when they come to the top.
+// Counts in the heap are upper bounds, which are checked when they reach the top.
 struct Candidate {
   int64_t count;
   uint64_t pair;
@@ -41,7 +41,7 @@ class Neighbours {
     words_.push_back({place, word});
   }
 
-  // Calls visit(id, count) for each neighbour, and forgets all.
+  // Calls visit(id, count) for each neighbour, then clears everything.
   template <class Visit>
   void take(Visit&& visit) {
     for (const Count& c : counts_) {
@@ -52,8 +52,8 @@ class Neighbours {
     words_.clear();
   }
 
-  // Calls visit(id, count, words) for each neighbour with a count of `least` or more, and forgets all. The words are in
-  // the order in which they were added.
+  // Calls visit(id, count, words) for each neighbour with a count of `least` or more, then clears everything. The words
+  // are in the order in which they were added.
   template <class Visit>
   void take_words(int64_t least, Visit&& visit) {
     std::vector<std::vector<uint32_t>> words(counts_.size());
@@ -92,9 +92,8 @@ class Neighbours {
   std::vector<std::pair<uint32_t, uint32_t>> words_;  // (index into counts_, word)
 };
 
-// Only pairs that occur `floor_` times or more are kept count of, for those below it will not be merged before all of
-// these are; they are most of the pairs there are. When no pair at or above the floor is left, the floor sinks and the
-// pairs are counted anew.
+// Only pairs that occur `floor_` times or more are counted: the others, which are most of all pairs, cannot be merged
+// before these. When no pair at or above the floor is left, the floor is lowered and the pairs are counted again.
 class Trainer {
  public:
   Trainer(std::vector<PieceTable> pieces, size_t num_tokens) : num_tokens_(num_tokens) {
@@ -147,10 +146,11 @@ class Trainer {
   struct PairStats {
     uint64_t pair;
     int64_t count;
-    std::vector<uint32_t> words;  // that it may occur in: it is merged away in some
+    std::vector<uint32_t> words;  // in which it may occur (it is already merged away in some)
   };
 
-  // A guess at the count of the last pair to be merged: about as many words are more frequent as there are merges.
+  // A guess at the count of the last pair to be merged, from the number of merges: about as many words are more
+  // frequent.
   int64_t first_floor() const {
     const size_t merges = num_tokens_ - std::min(num_tokens_, kBytes);
     if (words_.size() <= merges) return 1;
@@ -174,7 +174,7 @@ class Trainer {
   void count_pairs() {
     index_ = PairTable();
     stats_.clear();
-    // Sums over all pairs of one hash are upper bounds that need no table of all pairs.
+    // Sums over all pairs that share a hash are upper bounds that need no table of all pairs.
     constexpr size_t kSums = 1 << 20;
     std::vector<int64_t> sums(kSums, 0);
     const auto sum_of = [&](uint64_t pair) -> int64_t& { return sums[mix(pair) & (kSums - 1)]; };
@@ -212,7 +212,8 @@ class Trainer {
     return false;
   }
 
-  // The id that the pair becomes: a new one, unless its bytes are a token already (runs of one letter can do that).
+  // Returns the id that the pair becomes: a new one, unless its bytes already are a token (possible in runs of one
+  // letter).
   uint32_t result_id(uint32_t left, uint32_t right) {
     std::string bytes = result_.tokens[left] + result_.tokens[right];
     const auto [entry, fresh] = known_.emplace(bytes, static_cast<uint32_t>(result_.tokens.size()));
@@ -234,7 +235,7 @@ class Trainer {
       prefetch(holders, i);
       if (merge_in_word(holders[i], left, right, id) && fresh) add_neighbours(holders[i], id);
     }
-    if (!fresh) {  // it is in other words too, next to neighbours that may not have been kept count of
+    if (!fresh) {  // it is also in other words, next to neighbours that may not be counted
       for (uint32_t w = 0; w < words_.size(); ++w) add_neighbours(w, id);
     }
     lost_before_.take([&](uint32_t other, int64_t count) { lose(pair_key(other, left), count); });
@@ -265,7 +266,7 @@ class Trainer {
     if (i + kAhead < words.size()) __builtin_prefetch(&ids_[words_[words[i + kAhead]].begin]);
   }
 
-  // Whether the word held the pair.
+  // Returns whether the word contained the pair.
   bool merge_in_word(uint32_t w, uint32_t left, uint32_t right, uint32_t id) {
     Word& word = words_[w];
     uint32_t* ids = ids_.data() + word.begin;
@@ -290,7 +291,7 @@ class Trainer {
     return true;
   }
 
-  // What stands next to a token in a word.
+  // Counts the neighbours of a token in a word.
   void add_neighbours(uint32_t w, uint32_t id) {
     const Word& word = words_[w];
     const uint32_t* ids = ids_.data() + word.begin;
@@ -308,7 +309,7 @@ class Trainer {
   PairTable index_;  // pair -> index into stats_
   std::vector<PairStats> stats_;
   std::priority_queue<Candidate> heap_;
-  Neighbours lost_before_, lost_behind_;  // of the pair that is merged, as it goes
+  Neighbours lost_before_, lost_behind_;  // of the pair being merged, as it disappears
   Neighbours before_, behind_;            // of the token that it becomes
   std::unordered_map<std::string, uint32_t> known_;
   TrainedVocabulary result_;

@@ -17,8 +17,8 @@ struct TrainedVocabulary {
 };
 
 // Merges the most frequent pair of neighbouring tokens (the smaller pair of ids among equals) until there are
-// `num_tokens` tokens or no pair is left. A pair that spells a token which is already there joins to that token and
-// adds no new one. Deterministic: depends on the pieces and their counts only, not on their order.
+// `num_tokens` tokens or no pair is left. A pair that spells an existing token becomes that token and adds no new one.
+// Deterministic: depends on the pieces and their counts only, not on their order.
 //
 // progress(done, total) is called now and then with numbers of tokens, and may throw to stop the training.
 TrainedVocabulary train_bpe(std::vector<PieceTable> pieces, size_t num_tokens,

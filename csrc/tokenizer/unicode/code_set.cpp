@@ -32,7 +32,7 @@ CodeSet CodeSet::space() {
   return range('\t', '\r') | range(0x85, 0x85) | *property("Z");  // Zs, Zl and Zp are all White_Space
 }
 
-// As Oniguruma has it, which takes a few characters from Latin-1 that Unicode's recommendation leaves out.
+// Oniguruma's definition, which includes a few Latin-1 characters that Unicode's recommendation leaves out.
 CodeSet CodeSet::word() {
   CodeSet word = *property("L") | *property("M") | *property("Nd") | *property("Nl") | *property("Pc");
   for (const auto& [first, last] : {std::pair<uint32_t, uint32_t>{0xB2, 0xB3},

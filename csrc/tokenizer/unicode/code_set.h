@@ -1,5 +1,5 @@
-// Sets of code points, as patterns write them: [...], \p{..}, \s. Next to the code points of Unicode there is one more,
-// kIllFormedCode, for bytes that are no character: only complements and "anything" hold it.
+// Sets of code points, as patterns write them: [...], \p{..}, \s. Besides Unicode's code points there is one more,
+// kIllFormedCode, for bytes that are not a character: only complements and "anything" contain it.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -16,7 +16,7 @@ class CodeSet {
 
   CodeSet() = default;
   static CodeSet range(uint32_t first, uint32_t last) { return CodeSet({first, last + 1}); }
-  // A general category ("L", "Lu") or a script ("Han"); nothing for a name that is neither.
+  // A general category ("L", "Lu") or a script ("Han"); empty for a name that is neither.
   static std::optional<CodeSet> property(const std::string& name);
   static CodeSet space();    // \s: the White_Space property
   static CodeSet word();     // \w
@@ -29,7 +29,7 @@ class CodeSet {
   CodeSet operator~() const;
   bool operator<(const CodeSet& other) const { return bounds_ < other.bounds_; }
 
-  // The first code point of a range, the first behind it, and so on, ascending.
+  // The first code point of a range, the first after it, and so on, ascending.
   const std::vector<uint32_t>& bounds() const { return bounds_; }
 
  private:

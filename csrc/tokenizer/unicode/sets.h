@@ -8,13 +8,13 @@ namespace llmcore::tok {
 constexpr size_t kNumCategories = 30;
 extern const char* const kCategoryNames[kNumCategories];  // "Lu", "Ll", ...
 
-// Each run of code points of one category: its first code point << 5 | the category's number, ascending.
+// The runs of code points of one category, each as its first code point << 5 | the category's number, ascending.
 extern const size_t kNumCategoryRuns;
 extern const uint32_t kCategoryRuns[];
 
 struct Script {
   const char* name;
-  const uint32_t* bounds;  // the first code point of a range, the first behind it, and so on
+  const uint32_t* bounds;  // the first code point of a range, the first after it, and so on
   size_t num_bounds;
 };
 extern const size_t kNumScripts;

@@ -16,13 +16,12 @@ struct Char {
   uint8_t length;
 };
 
-// What stands for a byte that begins no well-formed sequence. It belongs to no class: scanners treat it like
-// punctuation.
+// Stands for a byte that begins no well-formed sequence. It belongs to no class, so scanners treat it like punctuation.
 constexpr uint32_t kIllFormedCode = 0x110000;
 constexpr CodePoint kIllFormed{kIllFormedCode, 1};
 
-// The character at p, where p < end and *p >= 0x80. Well-formed means Unicode's table 3-7: no overlong forms, no
-// surrogates, nothing above U+10FFFF.
+// Decodes the character at p, where p < end and *p >= 0x80. Well-formed means Unicode's table 3-7: no overlong forms,
+// no surrogates, nothing above U+10FFFF.
 inline CodePoint multibyte_code_at(const uint8_t* p, const uint8_t* end) {
   const uint8_t lead = p[0];
   const auto left = end - p;
