@@ -1,5 +1,5 @@
 // Tensors of other libraries, and ours for them, without copies: the structures of https://dmlc.github.io/dlpack
-// (version 0, which everybody reads).
+// (version 0, which every library reads).
 #include "bindings/register.h"
 #include "core/check.h"
 #include "core/device.h"
@@ -59,7 +59,7 @@ DType dtype_of(DlType given) {
             "code " + std::to_string(given.code) + " of " + std::to_string(given.bits) + " bits");
 }
 
-// What an exported tensor keeps until its consumer is done with it.
+// What an exported tensor keeps alive until its consumer is done with it.
 struct Exported {
   Tensor tensor;
   Shape shape, strides;
@@ -67,7 +67,7 @@ struct Exported {
 };
 
 py::capsule to_dlpack(const Tensor& t) {
-  if (!t.writable()) fail("to_dlpack", "memory that may be written", "a read-only array");
+  if (!t.writable()) fail("to_dlpack", "writable memory", "a read-only array");
   if (t.device() == Device::kCUDA) {
     py::gil_scoped_release release;
     cuda().synchronize();
@@ -83,7 +83,7 @@ py::capsule to_dlpack(const Tensor& t) {
                        0};
   e->managed.context = e;
   e->managed.deleter = [](DlManaged* m) {
-    // Its consumer's kernels may still read it, on a stream that ours does not wait for; freed memory is reused at
+    // The consumer's kernels may still read it on a stream that ours does not wait for, and freed memory is reused at
     // once.
     if (m->tensor.device.type == kDlCuda) {
       if (PyGILState_Check()) {
@@ -95,7 +95,7 @@ py::capsule to_dlpack(const Tensor& t) {
     }
     delete static_cast<Exported*>(m->context);
   };
-  // Whoever takes the tensor renames the capsule; else it is still ours to free.
+  // A consumer that takes the tensor renames the capsule; otherwise it is still ours to free.
   return py::reinterpret_steal<py::capsule>(PyCapsule_New(&e->managed, "dltensor", [](PyObject* capsule) {
     if (!PyCapsule_IsValid(capsule, "dltensor")) return;
     auto* m = static_cast<DlManaged*>(PyCapsule_GetPointer(capsule, "dltensor"));
@@ -104,14 +104,13 @@ py::capsule to_dlpack(const Tensor& t) {
 }
 
 Tensor from_dlpack(const py::capsule& capsule) {
-  if (!PyCapsule_IsValid(capsule.ptr(), "dltensor"))
-    fail("from_dlpack", "a capsule dltensor that nobody has taken yet", "another one");
+  if (!PyCapsule_IsValid(capsule.ptr(), "dltensor")) fail("from_dlpack", "an unused 'dltensor' capsule", "another one");
   auto* const m = static_cast<DlManaged*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
   const DlTensor& t = m->tensor;
   if (t.device.type != kDlCpu && t.device.type != kDlCuda && t.device.type != kDlCudaHost)
-    fail("from_dlpack", "a tensor of the CPU or of CUDA", "device type " + std::to_string(t.device.type));
+    fail("from_dlpack", "a tensor on the CPU or on CUDA", "device type " + std::to_string(t.device.type));
   if (t.device.type == kDlCuda && t.device.id != 0)
-    fail("from_dlpack", "a tensor of the first GPU", "one of GPU " + std::to_string(t.device.id));
+    fail("from_dlpack", "a tensor on the first GPU", "one on GPU " + std::to_string(t.device.id));
   if (t.ndim < 0 || t.ndim > 64) fail("from_dlpack", "0 to 64 dimensions", std::to_string(t.ndim));
   const DType dtype = dtype_of(t.dtype);
   Shape shape(t.shape, t.shape + t.ndim);
@@ -120,13 +119,13 @@ Tensor from_dlpack(const py::capsule& capsule) {
   if (reinterpret_cast<uintptr_t>(data) % size_of(dtype)) fail("from_dlpack", "an aligned tensor", "one that is not");
   if (t.device.type == kDlCuda) {
     py::gil_scoped_release release;
-    cuda().synchronize_all();  // its owner works on streams that ours does not wait for
+    cuda().synchronize_all();  // the owner works on streams that ours does not wait for
     check_cuda("from_dlpack");
   }
   PyCapsule_SetName(capsule.ptr(), "used_dltensor");
   std::shared_ptr<void> owner(m, [](void* p) {
     auto* const managed = static_cast<DlManaged*>(p);
-    if (managed->tensor.device.type == kDlCuda) cuda().synchronize();  // nor does its owner for ours
+    if (managed->tensor.device.type == kDlCuda) cuda().synchronize();  // nor does the owner wait for ours
     py::gil_scoped_acquire gil;                                        // the deleter may be Python's
     if (managed->deleter) managed->deleter(managed);
   });
@@ -137,8 +136,9 @@ Tensor from_dlpack(const py::capsule& capsule) {
 }  // namespace
 
 void register_dlpack(py::module_& m) {
-  m.def("to_dlpack", &to_dlpack, py::arg("array"), "A capsule of the same memory; a GPU's work on it is waited for.");
-  m.def("from_dlpack", &from_dlpack, py::arg("capsule"), "The same memory as an array.");
+  m.def("to_dlpack", &to_dlpack, py::arg("array"),
+        "Export the same memory as a capsule; waits for the GPU's work on it.");
+  m.def("from_dlpack", &from_dlpack, py::arg("capsule"), "Import the same memory as an array.");
 }
 
 }  // namespace llmcore

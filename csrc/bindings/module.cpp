@@ -1,4 +1,4 @@
-// The _core extension module. Everything it offers is registered area by area.
+// The _core extension module. Its contents are registered area by area.
 #include "bindings/register.h"
 
 PYBIND11_MODULE(_core, m) {

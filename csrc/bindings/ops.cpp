@@ -45,7 +45,7 @@ void register_elementwise(Binder& b) {
       .value("geglu", Activation::kGeGLU);
   b.def("activate", &activate, py::arg("activation"), py::arg("x"));
   b.def("activate_backward", &activate_backward, py::arg("activation"), py::arg("dout"), py::arg("x"));
-  // The functions that kernels are made of, for the tests of their stated errors (cpu/simd.h).
+  // The functions that kernels are built from, exposed so that tests can check their stated error bounds (cpu/simd.h).
   b.def("exp", [](const Tensor& x) { return unary("exp", &KernelTable::exp, x); }, py::arg("x"));
   b.def("log", [](const Tensor& x) { return unary("log", &KernelTable::log, x); }, py::arg("x"));
   b.def(
@@ -70,7 +70,7 @@ void register_gemm(Binder& b) {
       .def_readonly("N", &Panels::N)
       .def_readonly("dtype", &Panels::dtype)
       .def_readonly("paired", &Panels::paired)
-      .def("other_direction", &other_direction, "For products the other way: the same memory (on CUDA only).")
+      .def("other_direction", &other_direction, "The same memory for products in the other direction (CUDA only).")
       .def_readonly("data", &Panels::data);
   b.def(
       "pack",
@@ -102,12 +102,12 @@ void register_quantized(Binder& b) {
              return matrix;
            }),
            py::arg("parts"), py::arg("K"), py::arg("device") = "cpu", py::call_guard<py::gil_scoped_release>(),
-           "Of (GGUF's name of a type, uint8 blocks (rows, bytes of a row)), one below the other.")
+           "Stacks parts of (GGUF type name, uint8 blocks (rows, bytes per row)).")
       .def_property_readonly("shape", [](const QuantizedMatrix& m) { return py::make_tuple(m.N(), m.K()); })
       .def_property_readonly("device", [](const QuantizedMatrix& m) { return name_of(m.device()); })
       .def_property_readonly("nbytes", &QuantizedMatrix::bytes);
   py::enum_<ActivationSource>(b.m, "ActivationSource",
-                              "What a product with a quantized matrix makes of its rows first.")
+                              "What a product with a quantized matrix first computes from its rows.")
       .value("rows", ActivationSource::kRows)
       .value("rms_norm", ActivationSource::kRmsNorm)
       .value("swiglu", ActivationSource::kSwiglu)
@@ -149,7 +149,7 @@ void register_gather(Binder& b) {
 }
 
 void register_cache(Binder& b) {
-  py::class_<CacheBlocks>(b.m, "CacheBlocks", "Where the rows of a batch have their keys and values in a pool.")
+  py::class_<CacheBlocks>(b.m, "CacheBlocks", "Where the keys and values of a batch's rows are in a pool.")
       .def(py::init([](const Tensor& blocks, const OptionalTensor& k_scale, const OptionalTensor& v_scale) {
              return CacheBlocks{blocks, k_scale, v_scale};
            }),
@@ -212,7 +212,7 @@ void register_loss(Binder& b) {
 
 void register_optim(Binder& b) {
   py::class_<UpdateBatch>(b.m, "UpdateBatch",
-                          "Updates in its `with` block go to the device together; on the CPU one by one.")
+                          "Sends the updates in its `with` block to the device together; on the CPU, one by one.")
       .def(py::init<>())
       .def("__enter__", &UpdateBatch::begin)
       .def("__exit__", [](UpdateBatch& batch, const py::object& error, const py::object&, const py::object&) {

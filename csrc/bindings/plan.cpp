@@ -7,9 +7,9 @@ namespace py = pybind11;
 namespace llmcore {
 
 void register_plan(py::module_& m) {
-  py::class_<Plan>(m, "Plan", "What ops did once, to be done again in the same memory.")
+  py::class_<Plan>(m, "Plan", "A recording of ops, to be replayed in the same memory.")
       .def(py::init<>())
-      .def("begin", &Plan::begin, "Record what this thread's ops do from now on, while they do it.")
+      .def("begin", &Plan::begin, "Start recording this thread's ops as they run.")
       .def("end", &Plan::end)
       .def("run", &Plan::run, py::call_guard<py::gil_scoped_release>())
       .def("__len__", &Plan::size);

@@ -43,7 +43,7 @@ void register_runtime(py::module_& m) {
                         py::arg("memory_bus_bits") = info.memory_bus_bits, py::arg("driver") = info.driver,
                         py::arg("runtime") = info.runtime, py::arg("blas") = info.blas);
       },
-      "The device and its library; opens them. RuntimeError in one line where there is none.");
+      "Open and describe the device and its library. A one-line RuntimeError if there is no device.");
   m.def(
       "synchronize",
       [] {
@@ -52,7 +52,7 @@ void register_runtime(py::module_& m) {
           check_cuda("synchronize");
         }
       },
-      py::call_guard<py::gil_scoped_release>(), "Wait until the device has done all that it was given.");
+      py::call_guard<py::gil_scoped_release>(), "Wait until the device has finished all its work.");
   m.def("compiled_isas", [] {
     std::vector<std::pair<std::string, bool>> out;
     for (const IsaInfo& isa : compiled_isas()) out.emplace_back(isa.name, isa.supported);

@@ -12,7 +12,7 @@ namespace py = pybind11;
 namespace llmcore {
 namespace {
 
-// A member of the enumeration DType.
+// Returns a member of the enumeration DType.
 struct Member : py::object {
   using py::object::object;
 };
@@ -40,7 +40,7 @@ std::optional<DType> dtype_of(const py::dtype& dtype, bool as_bf16) {
   return std::nullopt;
 }
 
-// The memory of an array, or nothing where it is not aligned to its items, or strides are not whole items.
+// Returns the memory of an array, or nothing if it is not aligned to its items or its strides are not whole items.
 std::optional<Tensor> wrap_numpy(const py::array& a, DType dtype) {
   const auto item = a.itemsize();
   Shape shape(a.shape(), a.shape() + a.ndim()), strides(static_cast<size_t>(a.ndim()));
@@ -70,7 +70,8 @@ Tensor from_numpy(const py::array& a, bool as_bf16) {
   return *std::move(t);
 }
 
-// What from_numpy gives, or None for all that it does not take, at little cost: the way in of every op.
+// Returns what from_numpy returns, or None for anything that it does not take. It is cheap, because every op's
+// arguments come through it.
 std::optional<Tensor> try_numpy(const py::object& x) {
   if (!py::isinstance<py::array>(x)) return std::nullopt;
   const auto a = py::reinterpret_borrow<py::array>(x);
@@ -91,7 +92,7 @@ py::array to_numpy(const Tensor& given) {
   for (int64_t s : t.strides()) strides.push_back(s * static_cast<py::ssize_t>(size_of(t.dtype())));
   py::capsule owner(new Tensor(t), [](void* p) { delete static_cast<Tensor*>(p); });
   py::array array(dtype, t.shape(), strides, t.data(), owner);
-  // Who writes to a copy means the original.
+  // Writing to a copy would be a mistake: the caller means the original.
   if (!t.writable() || given.device() != Device::kCPU) array.attr("setflags")(py::arg("write") = false);
   return array;
 }
@@ -107,7 +108,7 @@ void register_tensor(py::module_& m) {
       .value("uint32", DType::kU32)
       .value("uint8", DType::kU8);
 
-  // One object for each, so that Python may compare by identity, and none is made at a look.
+  // One object per member, so that Python can compare by identity and reading an attribute creates no object.
   static std::vector<py::handle> members;
   for (DType t : {DType::kF32, DType::kBF16, DType::kI32, DType::kI64, DType::kU32, DType::kU8})
     members.push_back(py::object(dtypes.attr(name_of(t))).release());
@@ -132,8 +133,9 @@ void register_tensor(py::module_& m) {
           py::call_guard<py::gil_scoped_release>())
       .def(
           "to", [](const Tensor& t, const std::string& device) { return t.to(device_named(device)); },
-          py::arg("device"), py::call_guard<py::gil_scoped_release>(), "Itself, or a copy on another device.")
-      .def("numpy", &to_numpy, "A numpy view of the same memory, of a device's a read-only copy; bfloat16 as uint16.");
+          py::arg("device"), py::call_guard<py::gil_scoped_release>(),
+          "Return this array, or a copy on another device.")
+      .def("numpy", &to_numpy, "A numpy view of the same memory (for a device, a read-only copy); bfloat16 as uint16.");
 
   m.def("from_numpy", &from_numpy, py::arg("array"), py::arg("as_bf16") = false);
   m.def("try_numpy", &try_numpy, py::arg("x"));

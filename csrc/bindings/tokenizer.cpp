@@ -1,4 +1,5 @@
-// _core.BPE and _core.BPETrainer. Python's Tokenizer is the public face; what is checked there is not checked here.
+// _core.BPE and _core.BPETrainer. Python's Tokenizer is the public interface; anything checked there is not checked
+// here.
 #include <pybind11/functional.h>
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
@@ -25,8 +26,8 @@ using tok::Bpe;
 using tok::IdBuffer;
 using View = Bpe::Text;
 
-// The UTF-8 of a str, or the contents of bytes, valid while the object lives. Raises UnicodeEncodeError for a str that
-// has none (a lone surrogate).
+// Returns the UTF-8 of a str, or the contents of bytes, valid while the object lives. Raises UnicodeEncodeError for a
+// str that has no UTF-8 (a lone surrogate).
 View view_text(py::handle text, const char* op) {
   if (PyUnicode_Check(text.ptr())) {
     Py_ssize_t size;
@@ -67,7 +68,7 @@ std::vector<tok::Special> to_specials(const Specials& pairs, const Specials& alw
   return specials;
 }
 
-// A pattern's name or expression, or those of several stages.
+// Reads a pattern's name or expression, or a list of them for several stages.
 using Pattern = std::variant<std::string, std::vector<std::string>>;
 
 tok::Splitter to_splitter(const Pattern& pattern) {
@@ -80,7 +81,7 @@ py::object to_pattern(const tok::Splitter& splitter) {
   return stages.size() == 1 ? py::object(py::str(stages[0])) : py::object(py::tuple(py::cast(stages)));
 }
 
-// Which special tokens a call takes: None for ordinary text, True for all, or a list of names.
+// Which special tokens a call allows: None for ordinary text, True for all, or a list of names.
 Bpe::Allowed to_allowed(py::handle policy) {
   Bpe::Allowed allowed;
   allowed.ordinary = policy.is_none();
@@ -92,7 +93,7 @@ Bpe::Allowed to_allowed(py::handle policy) {
   return allowed;
 }
 
-// Lets other threads of Python run during work that takes longer than the handing over.
+// Releases the GIL if the work takes longer than releasing it.
 template <class Work>
 auto unlocked(size_t bytes, Work&& work) {
   if (bytes < 4096) return work();
@@ -110,7 +111,7 @@ IdBuffer encode(const Bpe& bpe, py::handle text, py::handle policy) {
   });
 }
 
-// The ids and where their tokens begin: in characters of a str, in bytes of bytes.
+// Returns the ids and where their tokens begin, in characters for a str and in bytes for bytes.
 py::tuple encode_offsets(const Bpe& bpe, py::handle text, py::handle policy) {
   const View view = view_text(text, "encode_offsets");
   const Bpe::Allowed allowed = to_allowed(policy);
@@ -189,7 +190,7 @@ std::vector<py::bytes> to_bytes(const std::vector<std::string>& strings) {
   return std::vector<py::bytes>(strings.begin(), strings.end());
 }
 
-// The tokens and ids in the lines of a .tiktoken file, or None if there are other lines.
+// Reads the tokens and ids in the lines of a .tiktoken file, or None if there are other lines.
 py::object read_ranks(const py::bytes& data) {
   py::list tokens, ids;
   const bool good = tok::each_rank(data, [&](const std::string& token, uint64_t id) {
@@ -199,14 +200,14 @@ py::object read_ranks(const py::bytes& data) {
   return good ? py::object(py::make_tuple(tokens, ids)) : py::none();
 }
 
-// The byte of every character of an alphabet, alphabet[b] being that of byte b, and -1 for others.
+// Maps each character of an alphabet to its byte (alphabet[b] stands for byte b) and all others to -1.
 std::vector<int16_t> bytes_of(const std::u32string& alphabet) {
   std::vector<int16_t> byte_of(1024, -1);
   for (size_t byte = 0; byte < alphabet.size(); ++byte) byte_of.at(alphabet[byte]) = static_cast<int16_t>(byte);
   return byte_of;
 }
 
-// The bytes that characters of an alphabet stand for; none for a text with others.
+// Returns the bytes that characters of an alphabet stand for; empty for a text with other characters.
 std::vector<py::bytes> unspell(const std::vector<py::str>& spellings, const std::u32string& alphabet) {
   const std::vector<int16_t> byte_of = bytes_of(alphabet);
   std::vector<py::bytes> tokens;
@@ -229,7 +230,7 @@ std::vector<py::bytes> unspell(const std::vector<py::str>& spellings, const std:
   return tokens;
 }
 
-// A byte-level vocabulary that never was a list of Python's.
+// A byte-level vocabulary that was never a Python list.
 using Parts = tok::JsonVocabulary::Parts;
 
 void register_json_vocabulary(py::module_& m) {
@@ -237,8 +238,7 @@ void register_json_vocabulary(py::module_& m) {
     py::bytes document;
     tok::JsonVocabulary vocabulary;
   };
-  py::class_<Parts>(m, "VocabularyParts",
-                    "Tokens by id and merges by rank, for BPE, which takes them: they serve once.");
+  py::class_<Parts>(m, "VocabularyParts", "Tokens by id and merges by rank for BPE, which consumes them: usable once.");
   py::class_<Held>(m, "JsonVocabulary", "The vocabulary and the merges of a tokenizer.json.")
       .def_static(
           "read",
@@ -248,9 +248,10 @@ void register_json_vocabulary(py::module_& m) {
             if (!found) return std::nullopt;
             return Held{document, std::move(*found)};
           },
-          py::arg("document"), "None for what is not as it should be: json.loads knows to say why.")
+          py::arg("document"), "Returns None for a malformed document: json.loads can report why.")
       .def_property_readonly(
-          "rest", [](const Held& h) { return py::bytes(h.vocabulary.rest()); }, "The document with null for both.")
+          "rest", [](const Held& h) { return py::bytes(h.vocabulary.rest()); },
+          "The document with null in place of both.")
       .def(
           "parts",
           [](const Held& h, const std::vector<std::pair<std::string, uint32_t>>& specials,
@@ -262,10 +263,10 @@ void register_json_vocabulary(py::module_& m) {
             return h.vocabulary.parts(checked, byte_of, max_gap);
           },
           py::arg("specials"), py::arg("alphabet"), py::arg("max_gap"),
-          "Without the special tokens; None for what is not as it should be.");
+          "Without the special tokens; None if anything is malformed.");
 }
 
-// Python's say while C++ works: Ctrl-C, and the progress callback, which may raise.
+// Lets Python interrupt C++ work: Ctrl-C, and the progress callback, which may raise.
 void report(const py::object& progress, size_t done, size_t total) {
   py::gil_scoped_acquire locked;
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
@@ -332,7 +333,7 @@ void register_bpe(py::module_& m) {
       .def_property_readonly("ends_at_line_ends", [](const Bpe& bpe) { return bpe.splitter().ends_at_line_ends(); })
       .def_property_readonly("whole_piece_first", &Bpe::whole_piece_first)
       .def_property_readonly("by_rank", &Bpe::by_rank)
-      .def("merges_by_rank", &Bpe::merges_by_rank, "Whether the rule of tiktoken gives the same ids.");
+      .def("merges_by_rank", &Bpe::merges_by_rank, "Whether tiktoken's rule gives the same ids.");
 }
 
 tok::SentencePieceRules::Prefix to_prefix(const std::string& name) {
@@ -416,7 +417,7 @@ void register_trainer(py::module_& m) {
             }
             return py::make_tuple(to_bytes(trained.tokens), trained.merges);
           },
-          py::arg("num_tokens"), py::arg("progress"), "Returns (tokens, merges), and forgets the pieces.");
+          py::arg("num_tokens"), py::arg("progress"), "Returns (tokens, merges) and discards the pieces.");
 }
 
 }  // namespace
@@ -431,9 +432,9 @@ void register_tokenizer(py::module_& m) {
       [](uint32_t code_point) { return code_point < 0x110000 ? tok::char_class(code_point) : uint8_t{0}; },
       py::arg("code_point"), "The class bits of a code point, as in csrc/tokenizer/unicode/tables.h.");
   m.def("read_ranks", &read_ranks, py::arg("data"),
-        "The tokens and ids in the lines of a .tiktoken file, or None if there are other lines.");
+        "Returns the tokens and ids in the lines of a .tiktoken file, or None if there are other lines.");
   m.def("unspell", &unspell, py::arg("spellings"), py::arg("alphabet"),
-        "The bytes that the characters of texts stand for by an alphabet; b\"\" where there are others.");
+        "Returns the bytes that the characters of texts stand for in an alphabet; b\"\" if there are others.");
   m.def(
       "split",
       [](const Pattern& pattern, py::handle text) {
@@ -444,7 +445,7 @@ void register_tokenizer(py::module_& m) {
         });
         return pieces;
       },
-      py::arg("pattern"), py::arg("text"), "The pieces that a pattern cuts a text into.");
+      py::arg("pattern"), py::arg("text"), "Returns the pieces that a pattern cuts a text into.");
 }
 
 }  // namespace llmcore

@@ -44,7 +44,7 @@ struct Cache {
   }
 };
 
-// A fork waits until no thread is inside: in the child, nobody would ever give the lock back.
+// A fork waits until no thread is inside: in the child, nobody would ever release the lock.
 Cache* make_cache();
 void lock_for_fork();
 void unlock_after_fork();

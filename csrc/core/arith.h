@@ -1,4 +1,4 @@
-// Arithmetic of sizes. Static, as kernels of every instruction set use it (cpu/simd.h).
+// Arithmetic on sizes. Static, because kernels of every instruction set use it (cpu/simd.h).
 #pragma once
 #include <cstdint>
 

@@ -1,6 +1,6 @@
-// The C interface of libllmcore_cuda, the library of CUDA kernels that _core opens when somebody asks for the device
-// (core/device.cpp). Both sides are compiled from this header and compare kCudaApiLayout. Nothing here throws: what
-// goes wrong is kept, and KernelTable::error() tells it.
+// The C interface of libllmcore_cuda, the library of CUDA kernels that _core opens when the device is first requested
+// (core/device.cpp). Both sides are compiled from this header and compare kCudaApiLayout. Nothing here throws: errors
+// are kept, and KernelTable::error() reports them.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -26,11 +26,11 @@ struct CudaDeviceInfo {
   int major, minor;  // compute capability
   int multiprocessors;
   size_t memory, free_memory;        // bytes
-  size_t l2_bytes, shared_bytes;     // of the L2 cache; of shared memory that a block may have
+  size_t l2_bytes, shared_bytes;     // of the L2 cache; of shared memory available to a block
   double clock_hz, memory_clock_hz;  // 0 where the driver does not say
   int memory_bus_bits;
   int driver, runtime;  // CUDA versions, 1000 major + 10 minor
-  char blas[256];       // version of cuBLASLt, or why there is none
+  char blas[256];       // version of cuBLASLt, or why it is missing
 };
 
 struct CudaApi {
@@ -39,29 +39,30 @@ struct CudaApi {
 
   void (*info)(CudaDeviceInfo*);
 
-  // Memory of the device, kept for reuse when freed. Null where there is none left; error() says what was asked and
-  // what is free. Freed memory may be given out again at once: all work is in the order of one stream.
+  // Allocates device memory, which is kept for reuse when freed. Returns null if none is left; error() says how much
+  // was requested and how much is free. Freed memory may be handed out again at once: all work is in the order of one
+  // stream.
   void* (*allocate)(size_t bytes);
   void (*deallocate)(void* p, size_t bytes);
   void (*release_cached)();
   void (*memory_stats)(MemoryStats*);
   void (*reset_peak)();
-  // Host memory that copies of a recorded plan may read at any time.
+  // Host memory that the copies of a recorded plan may read at any time.
   void* (*allocate_pinned)(size_t bytes);
   void (*deallocate_pinned)(void* p);
 
-  // In the order of the stream. to_device has read the bytes when it returns (from pinned memory of a recorded plan: at
-  // every replay anew), to_host has written them.
+  // Copies in stream order. to_device has read the bytes when it returns (but reads the pinned memory of a recorded
+  // plan again at every replay); to_host has written them.
   void (*to_device)(void* to, const void* from, size_t bytes);
   void (*pinned_to_device)(void* to, const void* pinned, size_t bytes);
   void (*to_host)(void* to, const void* from, size_t bytes);
   void (*copy)(void* to, const void* from, size_t bytes);
   void (*copy_strided)(const StridedCopyArgs&);
   void (*zero)(void* p, size_t bytes);
-  void (*synchronize)();      // until all of this is done
-  void (*synchronize_all)();  // and all that others have given the device, who have streams of their own
+  void (*synchronize)();      // waits until all of this is done
+  void (*synchronize_all)();  // and also for work that others put on their own streams
 
-  // What this thread launches between the two is recorded, not done. end: the graph, or null.
+  // This thread's launches between the two are recorded, not executed. graph_end returns the graph, or null.
   void (*graph_begin)();
   void* (*graph_end)();
   void (*graph_launch)(void* graph);
@@ -83,8 +84,8 @@ constexpr uint64_t kCudaApiLayout =
                   QuantizeActivationsArgs, QuantizedGemmArgs, DequantizeRowsArgs, UpdateArgs, MomentumArgs,
                   SumSquaresArgs, DivideByNormArgs, AddDiagonalArgs, SumArgs, SampleArgs>();
 
-// The one symbol of the library. Null where there is no device: `message` says why, in one line. blas_paths: where
-// libcublasLt may lie besides the loader's own places, separated by colons.
+// The library's only symbol. Returns null if there is no device; `message` then says why, in one line. blas_paths:
+// where to look for libcublasLt besides the loader's own places, separated by colons.
 using OpenCuda = const CudaApi* (*)(const char* blas_paths, char* message, size_t room);
 constexpr const char* kOpenCudaName = "llmcore_cuda_open";
 

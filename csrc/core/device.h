@@ -1,5 +1,5 @@
-// Kernels by device. The CUDA kernels are a library of their own (csrc/cuda), opened when somebody first asks for the
-// device: the same wheel runs where there is none.
+// Kernels by device. The CUDA kernels are a library of their own (csrc/cuda), opened when the device is first
+// requested, so the same wheel runs on machines without one.
 #pragma once
 #include <string>
 
@@ -8,15 +8,18 @@
 
 namespace llmcore {
 
-// Where the library lies, and where libcublasLt may (paths separated by colons). Before the first use of the device.
+// Sets where the library is and where libcublasLt may be (paths separated by colons). Call it before the first use of
+// the device.
 void set_cuda_paths(const std::string& library, const std::string& blas);
 
-// The opened library. Throws std::runtime_error, one line that says what is missing: the library, a driver, a device.
+// Returns the opened library. Throws std::runtime_error with one line that says what is missing: the library, a driver
+// or a device.
 const CudaApi& cuda();
-// The library, or null where nobody has used the device so far.
+// Returns the library, or null if the device has not been used so far.
 const CudaApi* opened_cuda();
 
-// Throws what went wrong on the device since the last check: std::bad_alloc's kind for memory, else runtime_error.
+// Throws the error that occurred on the device since the last check: a std::bad_alloc for memory, else a
+// std::runtime_error.
 void check_cuda(const char* what);
 
 Device device_named(const std::string& name);  // "cpu", "cuda"; std::invalid_argument for others

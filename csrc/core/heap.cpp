@@ -16,11 +16,11 @@ namespace llmcore {
 namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
-constexpr size_t kRegion = size_t{1} << 30;  // of address space; memory comes when it is written to
+constexpr size_t kRegion = size_t{1} << 30;  // of address space; memory is committed when it is written to
 
 size_t round_up(size_t n, size_t step) { return (n + step - 1) / step * step; }
 
-// Address space that starts at a huge page, or null.
+// Reserves address space that starts at a huge page, or returns null.
 char* reserve(size_t size) {
   void* p = mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) return nullptr;
@@ -49,15 +49,15 @@ void Heap::remove_hole(Blocks::iterator block) {
 bool Heap::grow(size_t bytes) {
   size_t size = std::max(kRegion, round_up(bytes, kHugePage));
   char* p = reserve(size);
-  if (!p && size > bytes) p = reserve(size = round_up(bytes, kHugePage));  // where address space is limited
+  if (!p && size > bytes) p = reserve(size = round_up(bytes, kHugePage));  // if address space is limited
   if (!p) return false;
   ASAN_POISON_MEMORY_REGION(p, size);
   insert_hole(blocks_.insert({p, {size, true, false, true}}).first);
   return true;
 }
 
-// The smallest resident hole that fits, else a fresh one together with the resident hole before it; end() if the system
-// has no more.
+// Finds the smallest resident hole that fits, else a fresh one together with the resident hole before it; end() if the
+// system has no more memory.
 Heap::Blocks::iterator Heap::find_hole(size_t size) {
   if (const auto hole = resident_.lower_bound({size, nullptr}); hole != resident_.end()) {
     return blocks_.find(hole->second);
@@ -70,7 +70,7 @@ Heap::Blocks::iterator Heap::find_hole(size_t size) {
   const auto block = blocks_.find(hole->second);
   if (block->second.first || !std::prev(block)->second.free) return block;
   const auto before = std::prev(block);
-  const size_t taken = size - before->second.size;  // of the fresh one; the resident one alone was too small
+  const size_t taken = size - before->second.size;  // from the fresh one; the resident one alone was too small
   remove_hole(before);
   remove_hole(block);
   before->second.size = size;
@@ -95,7 +95,7 @@ void* Heap::take(size_t bytes) {
   return block->first;
 }
 
-// Two holes become one, unless only one of them is resident: the other would then count as memory that is kept.
+// Joins two holes, unless only one of them is resident: the other would then count as kept memory.
 bool Heap::join_next(Blocks::iterator block) {
   const auto next = std::next(block);
   if (next == blocks_.end() || next->second.first || !next->second.free || !block->second.free) return false;

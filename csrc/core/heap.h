@@ -1,6 +1,6 @@
 // A heap for large blocks. It reserves address space by the gigabyte, hands out the smallest hole that fits, and joins
-// neighbours that were freed: what the activations of one step leave becomes room for its gradients, whatever their
-// sizes. Not thread-safe: the allocator holds its lock around every call.
+// freed neighbours, so the memory that a step's activations free has room for its gradients, whatever their sizes. Not
+// thread-safe: the allocator holds its lock around every call.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -18,14 +18,14 @@ class Heap {
 
   void* take(size_t bytes);  // page-aligned; null when the system has no more
   void give_back(void* p);
-  void release();                            // the memory of holes, to the system
-  size_t cached() const { return cached_; }  // bytes of holes that keep memory
+  void release();                            // returns the memory of holes to the system
+  size_t cached() const { return cached_; }  // bytes of holes that still hold memory
 
  private:
   struct Block {
     size_t size;
     bool free;
-    bool resident;  // somebody had it, so that memory stands behind it
+    bool resident;  // it has been used, so it is backed by memory
     bool first;     // of its region
   };
   using Blocks = std::map<char*, Block>;

@@ -1,4 +1,4 @@
-// Functions that CUDA kernels call as well as the host.
+// Marks functions that both CUDA kernels and the host call.
 #pragma once
 
 #if defined(__CUDACC__)

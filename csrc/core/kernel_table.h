@@ -1,11 +1,11 @@
 // The kernel table: every kernel behind a function pointer, one table per instruction set of the CPU and one for CUDA
 // (csrc/cuda). Kernels take pointers, sizes and strides; they never allocate, throw or see Python. The op (csrc/ops)
-// has checked everything before. Pointers are to memory of the device; a CUDA kernel returns before its work is done.
+// has checked everything before. Pointers refer to memory of the device; a CUDA kernel returns before its work is done.
 //
 // Letters: B batch, T time (queries), S keys, C channels, V vocabulary, H heads, D head size, M rows = B*T, N out, K
 // in. "dtype" is kF32 or kBF16 unless said otherwise. Statistics, losses, parameters of norms and biases, and gradients
 // of parameters are float32 always. Counts may be 0. All tensors are contiguous unless strides (in elements) are given.
-// Results never depend on the number of threads, nor, on the CPU, a row's result on its neighbours.
+// Results never depend on the number of threads; on the CPU, a row's result does not depend on its neighbours either.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -29,10 +29,10 @@ namespace llmcore {
 
 struct KernelTable {
   const char* name;
-  bool fast_bf16;   // has bfloat16 dot products: bf16 compute is worth it
+  bool fast_bf16;   // has bfloat16 dot products, so bf16 compute pays off
   bool bf16_tiles;  // gemm multiplies bfloat16 on a matrix unit, and has no kSwiGLU there
   bool row_panels;  // panels are the matrix as it is stored: one copy serves both directions; gemm has no kSwiGLU
-  const char* (*error)();  // what went wrong since the last call, or null; null where nothing can
+  const char* (*error)();  // the error since the last call, or null; the entry is null if errors cannot occur
 
   void (*pack)(const PackArgs&);
   void (*gemm)(const GemmArgs&);
@@ -77,7 +77,7 @@ struct KernelTable {
   void (*rope)(const RopeArgs&);
 
   void (*embedding_forward)(const EmbeddingArgs&);
-  size_t (*embedding_backward_workspace)(const EmbeddingBackwardArgs&);  // null: none is needed
+  size_t (*embedding_backward_workspace)(const EmbeddingBackwardArgs&);  // null: no workspace is needed
   void (*embedding_backward)(const EmbeddingBackwardArgs&);
 
   void (*take)(const TakeArgs&);

@@ -1,5 +1,5 @@
-// Gumbel noise of one token, the bits that csrc/cpu/sample/noise.h draws by vectors on processors with FMA: what is
-// drawn does not depend on the device. (Without FMA its logarithms round once more, and a few of their last bits
+// Gumbel noise of one token, with the same bits that csrc/cpu/sample/noise.h computes in vectors on processors with
+// FMA, so draws do not depend on the device. (Without FMA its logarithms round once more, and a few of their last bits
 // differ.) static: compiled into every ISA's kernels, see dtype.h.
 #pragma once
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace llmcore {
 
-// Each is rounded once and never joined with another: what a compiler makes of a * b + c differs.
+// Each operation is rounded once and never fused with another: compilers differ in what they make of a * b + c.
 [[maybe_unused]] LLMCORE_HOST_DEVICE static inline float noise_multiply(float a, float b) {
 #if defined(__CUDA_ARCH__)
   return __fmul_rn(a, b);
@@ -83,7 +83,7 @@ namespace llmcore {
   return noise_log_parts(e == 0.0f ? -x : noise_mantissa(bits), e);
 }
 
-// In (0, 1]: e^-g is never below it.
+// In (0, 1]; e^-g is never below this value.
 [[maybe_unused]] LLMCORE_HOST_DEVICE static inline float uniform_of(uint32_t random) {
   return noise_multiply(noise_add(static_cast<float>(random), 0.5f), 2.3283064365386963e-10f);
 }

@@ -56,7 +56,7 @@ Tensor Plan::uploaded(const Tensor& given) {
   return there;
 }
 
-// Memory that the graph may read whenever it runs, and where it goes on the device.
+// Host memory that the graph may read whenever it runs, and its destination on the device.
 std::shared_ptr<Plan::Parcel> Plan::parcel_for(size_t bytes) {
   if (parcel_ && parcel_->used + bytes <= kParcelBytes) return parcel_;
   const CudaApi& api = cuda();
@@ -65,7 +65,8 @@ std::shared_ptr<Plan::Parcel> Plan::parcel_for(size_t bytes) {
   parcel->pinned = std::shared_ptr<void>(api.allocate_pinned(size), api.deallocate_pinned);
   parcel->there = Tensor::empty({static_cast<int64_t>(size)}, DType::kU8, Device::kCUDA);
   check_cuda("plan");
-  // In the graph the parcel is sent when its first user comes, with all that was put into it until then and after.
+  // In the graph, the parcel is sent just before its first user, with everything put into it before or after that
+  // point.
   add(Device::kCUDA,
       [parcel, &api] { api.pinned_to_device(parcel->there.data(), parcel->pinned.get(), parcel->used); });
   if (size == kParcelBytes) parcel_ = parcel;
@@ -73,7 +74,7 @@ std::shared_ptr<Plan::Parcel> Plan::parcel_for(size_t bytes) {
 }
 
 void Plan::run() {
-  if (!device_.empty()) cuda().synchronize();  // the last replay may still read what the host fills now
+  if (!device_.empty()) cuda().synchronize();  // the last replay may still read what the host is about to overwrite
   for (const std::function<void()>& call : host_) call();
   if (device_.empty()) return;
   if (!graph_) {

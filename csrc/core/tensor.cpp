@@ -171,7 +171,7 @@ Tensor Tensor::as_strided(Shape shape, Shape strides, int64_t offset) const {
 
 void Tensor::zero() {
   if (!is_contiguous()) return copy_into(zeros(shape_, dtype_, device_), *this);
-  if (!writable_) fail("zero", "memory that may be written", "a read-only array");
+  if (!writable_) fail("zero", "writable memory", "a read-only array");
   if (size_ == 0) return;
   const auto clear = [t = *this] {
     if (t.device_ == Device::kCUDA)
@@ -213,7 +213,7 @@ void copy_elements(const Tensor& src, const Tensor& dst) {
                src.ndim(), size_of(src.dtype()));
 }
 
-// Whole stretches of memory only: what is strided goes by way of a copy.
+// Only contiguous stretches are transferred: a strided tensor goes by way of a copy.
 void copy_across(const Tensor& src, const Tensor& dst) {
   if (Plan::recording()) return copy_into(src.to(dst.device()), dst);
   if (!src.is_contiguous()) return copy_across(src.contiguous(), dst);
@@ -231,7 +231,7 @@ void copy_into(const Tensor& src, const Tensor& dst) {
   if (src.shape() != dst.shape() || src.dtype() != dst.dtype())
     fail("copy", to_string(dst.shape()) + " " + name_of(dst.dtype()),
          to_string(src.shape()) + " " + name_of(src.dtype()));
-  if (!dst.writable()) fail("copy", "a destination that may be written", "a read-only array");
+  if (!dst.writable()) fail("copy", "a writable destination", "a read-only array");
   if (src.size() == 0) return;
   if (src.ndim() > kMostDimensions && src.device() == Device::kCUDA)
     fail("copy", "at most " + std::to_string(kMostDimensions) + " dimensions", to_string(src.shape()));

@@ -1,4 +1,4 @@
-// A tensor: shared storage, an offset, a shape and strides. Views share storage; ops say which layouts they take.
+// A tensor: shared storage, an offset, a shape and strides. Views share storage; each op states which layouts it takes.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -22,11 +22,11 @@ class Tensor {
   static Tensor empty(Shape shape, DType dtype, Device device = Device::kCPU);
   static Tensor zeros(Shape shape, DType dtype, Device device = Device::kCPU);
   static Tensor empty_like(const Tensor& t) { return empty(t.shape_, t.dtype_, t.device_); }
-  // Memory that somebody else owns and `owner` keeps alive. Strides in elements.
+  // Wraps memory that somebody else owns and that `owner` keeps alive. Strides in elements.
   static Tensor wrap(void* data, Shape shape, Shape strides, DType dtype, std::shared_ptr<void> owner, bool writable,
                      Device device = Device::kCPU);
 
-  bool writable() const { return writable_; }  // false for memory that its owner lent for reading, and views of it
+  bool writable() const { return writable_; }  // false for memory lent for reading only, and for views of it
   bool defined() const { return storage_ != nullptr; }
   DType dtype() const { return dtype_; }
   Device device() const { return device_; }
@@ -34,7 +34,7 @@ class Tensor {
   const Shape& strides() const { return strides_; }
   int ndim() const { return static_cast<int>(shape_.size()); }
   int64_t size() const { return size_; }                               // elements
-  int64_t dim(int i) const { return shape_[i < 0 ? i + ndim() : i]; }  // negative counts from the end
+  int64_t dim(int i) const { return shape_[i < 0 ? i + ndim() : i]; }  // a negative i counts from the end
   int64_t stride(int i) const { return strides_[i < 0 ? i + ndim() : i]; }
   int64_t offset() const { return offset_; }  // elements from the start of the storage
   const std::shared_ptr<void>& storage() const { return storage_; }
@@ -51,8 +51,8 @@ class Tensor {
   Tensor narrow(int dim, int64_t start, int64_t length) const;          // a view
   Tensor as_strided(Shape shape, Shape strides, int64_t offset) const;  // a view; offset from the start of the storage
   void zero();
-  // Itself when it is there, else a copy. To the device: has been read when this returns, and in a plan is copied again
-  // at every replay. To the host: waits for the device; not in a plan.
+  // Returns this tensor if it is already there, else a copy. To the device: the source has been read when this returns,
+  // and in a plan it is copied again at every replay. To the host: waits for the device; not allowed in a plan.
   Tensor to(Device device) const;
 
  private:
@@ -66,9 +66,9 @@ class Tensor {
 };
 
 Shape contiguous_strides(const Shape& shape);
-// Copies elements between two tensors of one shape and dtype, any strides, any devices.
+// Copies elements between two tensors of the same shape and dtype, with any strides, on any devices.
 void copy_into(const Tensor& src, const Tensor& dst);
-// The tensors one after the other along `dim`: a view where they lie side by side in one storage, else a copy.
+// Concatenates tensors along `dim`: a view if they are adjacent in one storage, else a copy.
 Tensor concat(const std::vector<Tensor>& parts, int dim);
 
 }  // namespace llmcore

@@ -39,12 +39,12 @@ class Pool {
     try {
       for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
     } catch (const std::system_error&) {
-      // No room for more threads (memory, a limit on processes): those that started do the work.
+      // There is no room for more threads (memory, a process limit): the ones that started do the work.
     }
   }
 
-  // Ends the workers. The object itself stays: a thread that looked the pool up a moment ago may still call run(),
-  // which then does all the work itself.
+  // Ends the workers. The object itself stays: a thread that just looked up the pool may still call run(), which then
+  // does all the work itself.
   void retire() {
     std::lock_guard<std::mutex> owner(owner_);
     {
@@ -59,7 +59,7 @@ class Pool {
 
   int size() const { return size_; }
 
-  // False when another thread is inside: the caller then runs its work inline.
+  // Returns false if another thread is inside: the caller then runs its work inline.
   bool run(int64_t n, ParallelBody body, void* context) {
     std::unique_lock<std::mutex> owner(owner_, std::try_to_lock);
     if (!owner.owns_lock()) return false;
@@ -74,7 +74,7 @@ class Pool {
     }
     if (sleeping_.load() > 0) wake_.notify_all();
     drain();
-    // Every worker checks in before the next job may overwrite this one.
+    // Every worker checks in before the next job can overwrite this one.
     for (int spins = 0; pending_.load(std::memory_order_acquire) != 0; ++spins) {
       if (spins < 10000)
         relax();
@@ -150,7 +150,7 @@ Pool& get_pool() {
   return *p;
 }
 
-// Quota of the cgroup in processors, or 0 when there is none.
+// Returns the cgroup's quota in processors, or 0 if there is no quota.
 double cgroup_quota() {
   std::ifstream v2("/sys/fs/cgroup/cpu.max");
   std::string quota;

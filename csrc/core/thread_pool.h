@@ -1,5 +1,5 @@
 // One pool of threads for all kernels. A plain function-pointer interface: kernels are compiled once per instruction
-// set and must not instantiate anything that another one's copy could replace (cpu/simd.h), hence `static` too.
+// set and must not instantiate anything that another set's copy could replace (cpu/simd.h); hence `static` too.
 #pragma once
 #include <cstdint>
 
@@ -8,10 +8,10 @@ namespace llmcore {
 using ParallelBody = void (*)(void* context, int64_t index);
 
 // Runs body(context, i) once for every i in [0, n), in any order, on up to num_threads() threads including the caller.
-// What a body computes may depend on i only, never on which thread runs it: that is what makes results independent of
-// the number of threads. A call from inside a body, or while another Python thread is using the pool, runs inline.
+// A body's result may depend only on i, never on which thread runs it: this makes results independent of the number of
+// threads. A call from inside a body, or while another Python thread is using the pool, runs inline.
 void parallel_for(int64_t n, ParallelBody body, void* context);
-// The same for body(i).
+// The same with a callable body(i).
 template <class Body>
 static inline void parallel(int64_t n, const Body& body) {
   parallel_for(n, [](void* b, int64_t i) { (*static_cast<const Body*>(b))(i); }, const_cast<Body*>(&body));
@@ -19,7 +19,8 @@ static inline void parallel(int64_t n, const Body& body) {
 
 int num_threads();
 void set_num_threads(int n);  // throws std::invalid_argument unless 1 <= n <= 1024
-// Processors this process may use: the smaller of its affinity mask and its cgroup quota (rounded up).
+// Returns the number of processors this process may use: the smaller of its affinity mask and its cgroup quota (rounded
+// up).
 int available_cpus();
 
 }  // namespace llmcore

@@ -52,7 +52,8 @@ void set_tensors(AttentionArgs& a, const Tensor& q, const Tensor& k, const Tenso
   a.q_stride = strides(q), a.k_stride = strides(k), a.v_stride = strides(v), a.out_stride = strides(out);
 }
 
-// Sets what hides early keys from a query; returns what a.starts points into. lengths: on the host, or undefined.
+// Sets the fields that hide early keys from a query; returns the tensor that a.starts points into. lengths: on the
+// host, or undefined.
 Tensor set_first_keys(const char* op, AttentionArgs& a, std::optional<int64_t> window,
                       const std::optional<Tensor>& starts, const Tensor& lengths, Device device) {
   if ((window || starts) && !a.causal) fail(op, "causal attention with window or starts", "causal=False");
@@ -134,7 +135,7 @@ std::array<Tensor, 3> attention_backward(const Tensor& dout_in, const Tensor& q_
   check_device(op, "lse", lse, q_in.device());
   const Tensor first_keys = set_first_keys(op, a, window, starts, {}, q_in.device());
   const Tensor dout = dout_in.contiguous(), out = with_contiguous_heads(out_in);
-  // The kernel writes gradients with the strides of what they belong to.
+  // The kernel writes each gradient with the strides of the tensor it belongs to.
   const bool packed = are_neighbours(q_in, k_in, v_in);
   const Tensor q = packed ? q_in : q_in.contiguous(), k = packed ? k_in : k_in.contiguous(),
                v = packed ? v_in : v_in.contiguous();
@@ -145,7 +146,7 @@ std::array<Tensor, 3> attention_backward(const Tensor& dout_in, const Tensor& q_
   } else {
     grads = {Tensor::empty_like(q), Tensor::empty_like(k), Tensor::empty_like(v)};
   }
-  if (q.size() == 0 || k.size() == 0) {  // nothing attends to anything
+  if (q.size() == 0 || k.size() == 0) {  // there is no query or no key
     for (Tensor& g : grads) g.zero();
     return grads;
   }

@@ -29,12 +29,12 @@ void check_scale(const char* op, const char* name, const Tensor& scale, const Te
 
 namespace {
 
-// What the pointers of the arguments need.
+// Tensors that keep the pointers in the arguments valid.
 struct AppendTensors {
   Tensor lengths, blocks;
 };
 
-// The arguments of the kernel, checked, but for x and its strides.
+// Returns the kernel's checked arguments, except x and its strides.
 CacheAppendArgs append_args(const char* op, Tensor& cache, DType dtype, int64_t B, int64_t T, const Tensor& lengths,
                             const std::optional<Tensor>& blocks, const std::optional<Tensor>& scale,
                             AppendTensors& kept) {

@@ -23,7 +23,7 @@ Tensor softcap_backward(const Tensor& dout, const Tensor& x, float cap);
 Tensor gated(const char* op, GatedEntry entry, const Tensor& x);  // (..., 2F) = [gate, up] -> (..., F) = act(gate) * up
 Tensor gated_backward(const char* op, GatedBackwardEntry entry, const Tensor& dout, const Tensor& x);
 
-// act by itself: (...) -> (...), of kSwiGLU and kGeGLU (..., 2F) = [gate, up] -> (..., F).
+// The activation alone: (...) -> (...), or (..., 2F) = [gate, up] -> (..., F) for kSwiGLU and kGeGLU.
 Tensor activate(Activation act, const Tensor& x);
 Tensor activate_backward(Activation act, const Tensor& dout, const Tensor& x);
 

@@ -39,7 +39,7 @@ Tensor take_backward(const Tensor& dout_in, const Tensor& ids_in, int64_t rows) 
   if (rows < 0) fail(op, "rows >= 0", std::to_string(rows));
   check_shape(op, "ids", ids_in, {dout_in.dim(0)});
   const Tensor dout = dout_in.contiguous(), ids = checked_ids(op, "ids", ids_in, 0, rows);
-  // Sorted by id, in their order.
+  // Sort by id, keeping the order of rows with equal ids.
   const int32_t* id = ids.data_as<int32_t>();
   const Tensor offsets = Tensor::zeros({rows + 1}, DType::kI64), order = Tensor::empty({ids.size()}, DType::kI64);
   int64_t *first = offsets.data_as<int64_t>(), *at = order.data_as<int64_t>();

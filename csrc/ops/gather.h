@@ -1,4 +1,4 @@
-// Rows gathered and added up: what a mixture of experts is made of.
+// Rows gathered and summed: the building blocks of a mixture of experts.
 #pragma once
 #include <utility>
 

@@ -8,7 +8,7 @@
 namespace llmcore {
 namespace {
 
-// Rows that a weight gradient takes at a time: both factors, rearranged, then stay in cache until they are multiplied.
+// Rows that a weight gradient takes at a time, so that both rearranged factors stay in cache until they are multiplied.
 constexpr int64_t kWeightGradRows = 1024;
 
 // A matrix whose rows may be strided but whose columns are contiguous, as kernels take it.
@@ -53,7 +53,7 @@ Panels pack(const Tensor& w, DType dtype, bool transposed, const Panels* reuse, 
 }
 
 Panels other_direction(const Panels& p) {
-  if (!kernels(p.data.device()).row_panels) fail("pack", "panels that serve both directions", "those of the CPU");
+  if (!kernels(p.data.device()).row_panels) fail("pack", "panels that serve both directions", "CPU panels");
   Panels other = p;
   std::swap(other.K, other.N);
   other.transposed = !p.transposed;
@@ -66,7 +66,7 @@ LinearResult linear(const Tensor& x_in, const Panels& w, const std::optional<Ten
   check_float(op, "x", x_in);
   check_ndim(op, "x", x_in, 1);
   check_dtype(op, "x", x_in, w.dtype);
-  check_device(op, "x, as the weight is,", x_in, w.data.device());
+  check_device(op, "x, like the weight,", x_in, w.data.device());
   if (x_in.dim(-1) != w.K) fail(op, "x (..., " + std::to_string(w.K) + ")", to_string(x_in.shape()));
   if (out_dtype != DType::kF32 && out_dtype != w.dtype)
     fail_type(op, std::string("output float32 or ") + name_of(w.dtype), name_of(out_dtype));
@@ -131,7 +131,7 @@ Tensor linear_weight_grad(const Tensor& dy, const Tensor& x, const std::optional
     check_in_place(op, "dw", *given);
   }
   if (leading_rows(x) != M)
-    fail(op, "x and dy of as many rows", to_string(x.shape()) + " and " + to_string(dy.shape()));
+    fail(op, "x and dy with the same number of rows", to_string(x.shape()) + " and " + to_string(dy.shape()));
   Tensor dw = given    ? *given
               : M == 0 ? Tensor::zeros(shape, DType::kF32, x.device())
                        : Tensor::empty(shape, DType::kF32, x.device());

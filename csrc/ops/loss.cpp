@@ -8,7 +8,7 @@
 namespace llmcore {
 namespace {
 
-// Of one chunk, float32: weights and their gradients pass by once for each.
+// Bytes of a chunk's float32 logits: weights and their gradients are streamed once per chunk.
 constexpr int64_t kLogitsBytes = 52 << 20, kCudaLogitsBytes = 896 << 20;
 constexpr int64_t kAnyNegative = std::numeric_limits<int32_t>::min();
 
@@ -17,7 +17,7 @@ Tensor checked_targets(const char* op, const Tensor& targets, const Shape& shape
   return checked_ids(op, "targets", targets, kAnyNegative, V, device);
 }
 
-// A function of the sizes and the device only, so that results do not depend on anything else.
+// Depends only on the sizes and the device, so that results depend on nothing else.
 int64_t chunk_rows(int64_t V, Device device) {
   const int64_t bytes = device == Device::kCUDA ? kCudaLogitsBytes : kLogitsBytes;
   const int64_t rows = bytes / (std::max<int64_t>(V, 1) * 4);
@@ -35,7 +35,7 @@ struct Sweep {
     check_dtype(op, "x", x_in, forward.dtype);
     C = forward.K, V = forward.N, ld = round_up(V, 64);
     if (x_in.dim(-1) != C) fail(op, "x (..., " + std::to_string(C) + ")", to_string(x_in.shape()));
-    check_device(op, "x, as the weight is,", x_in, forward.data.device());
+    check_device(op, "x, like the weight,", x_in, forward.data.device());
     targets = checked_targets(op, targets_in, Shape(x_in.shape().begin(), x_in.shape().end() - 1), V, x_in.device());
     M = targets.size();
     x = x_in.contiguous().reshape({M, C});
@@ -44,7 +44,8 @@ struct Sweep {
     lse = Tensor::empty({M}, DType::kF32, x.device());
   }
 
-  // Logits of rows [start, start + n) in float32, whatever the compute dtype; fills loss and lse of these rows.
+  // Computes the logits of rows [start, start + n) in float32, whatever the compute dtype; fills loss and lse of these
+  // rows.
   Tensor chunk(const Panels& forward, int64_t start, int64_t n) {
     const Tensor logits = Tensor::empty({n, ld}, DType::kF32, x.device());
     GemmArgs g{};
@@ -122,7 +123,7 @@ LinearCrossEntropyGrad linear_cross_entropy_grad(const Tensor& x, const Panels& 
   for (int64_t start = 0; start < s.M; start += rows) {
     const int64_t n = std::min(rows, s.M - start);
     const Tensor logits = s.chunk(forward, start, n);
-    // In the memory of the logits: with bfloat16, the first half of each row.
+    // Written over the logits: with bfloat16, in the first half of each row.
     const Tensor dlogits = Tensor::wrap(logits.data(), {n, s.V}, {forward.dtype == DType::kF32 ? s.ld : 2 * s.ld, 1},
                                         forward.dtype, logits.storage(), true, logits.device());
     kernel(s.op, x.device(), &KernelTable::cross_entropy_backward)(

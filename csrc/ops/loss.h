@@ -22,7 +22,7 @@ struct LinearCrossEntropyGrad {
   std::optional<Tensor> dw;  // (V, C) float32
 };
 // The same and its gradients in one sweep, for row weights dloss (M) known beforehand (Hsu et al. 2024, "Liger
-// Kernel"). Without weight_grad, for a weight that is not trained, there is no dw.
+// Kernel"). Without weight_grad (for a weight that is not trained), dw is empty.
 LinearCrossEntropyGrad linear_cross_entropy_grad(const Tensor& x, const Panels& forward, const Panels& backward,
                                                  const Tensor& targets, const Tensor& dloss, bool weight_grad = true);
 

@@ -25,7 +25,7 @@ uint32_t machine_read(const Tensor& x) {
   if (x.dtype() != DType::kU32) fail_type("machine_read", "x uint32", name_of(x.dtype()));
   if (!x.is_contiguous()) fail("machine_read", "x contiguous", "a strided view");
   const auto read = kernel("machine_read", x.device(), &KernelTable::machine_read);
-  constexpr int64_t kPiece = 1 << 20;  // 4 MB: each thread streams, and none waits long for the last
+  constexpr int64_t kPiece = 1 << 20;  // 4 MB: each thread streams, and none waits long for the others
   const int64_t pieces = ceil_div(x.size(), kPiece);
   std::vector<uint32_t> sums(static_cast<size_t>(pieces));
   parallel(pieces, [&](int64_t i) {

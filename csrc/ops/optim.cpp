@@ -36,7 +36,7 @@ void (*KernelTable::* entry_of(UpdateRule rule))(const UpdateArgs&) {
                                      : &KernelTable::sgd;
 }
 
-// `a` with what all rules have in common, run or collected. state: what a's m and v are.
+// Completes `a` with what all rules share, then runs or collects it. state: the tensors behind a's m and v.
 void run(const char* op, UpdateRule rule, UpdateArgs a, Tensor& param, const Tensor& grad, std::vector<Tensor> state,
          const Update& u) {
   a.n = param.size();
@@ -44,13 +44,14 @@ void run(const char* op, UpdateRule rule, UpdateArgs a, Tensor& param, const Ten
   a.lr = u.lr, a.weight_decay = u.weight_decay, a.grad_scale = u.grad_scale;
   std::vector<PackArgs> packs;
   if (!u.panels.empty()) {
-    if (param.ndim() != 2) fail(op, "panels of a matrix only", to_string(param.shape()));
+    if (param.ndim() != 2) fail(op, "panels only for a matrix", to_string(param.shape()));
     a.rows = param.dim(0), a.columns = param.dim(1);
   }
   for (const Panels& p : u.panels) {
     const Shape shape = p.transposed ? Shape{p.N, p.K} : Shape{p.K, p.N};
     check_shape(op, "param, as its panels are,", param, shape);
-    if (p.paired && p.N % kPanelWidth) fail(op, "halves of paired panels of whole 32 rows", std::to_string(p.N / 2));
+    if (p.paired && p.N % kPanelWidth)
+      fail(op, "paired panels whose halves have a multiple of 32 rows", std::to_string(p.N / 2));
     packs.push_back({param.data(), DType::kF32, a.columns, p.K, p.N, p.transposed, p.data.data(), p.dtype, p.paired});
   }
   a.packs = packs.data(), a.pack_count = static_cast<int64_t>(packs.size());
@@ -86,7 +87,7 @@ void UpdateBatch::end() {
   batch = nullptr;
   const std::vector<Collected> all = std::move(updates_);
   updates_.clear();
-  // Neighbours of one kind go together.
+  // Adjacent updates of one kind are launched together.
   for (size_t first = 0; first < all.size();) {
     std::vector<UpdateArgs> some;
     size_t at = first;
@@ -152,7 +153,7 @@ double global_norm(const std::vector<Tensor>& tensors) {
     check_device(op, "every tensor", t, tensors[0].device());
     count += pieces(t);
   }
-  // All on the device, and then one look at it.
+  // Queue everything on the device, then read the result once.
   const Tensor partial = Tensor::empty({count * static_cast<int64_t>(sizeof(double))}, DType::kU8, tensors[0].device());
   double* at = partial.data_as<double>();
   for (const Tensor& t : tensors) {

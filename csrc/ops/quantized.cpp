@@ -12,7 +12,7 @@
 namespace llmcore {
 namespace {
 
-// Numbers and factors of 32 weights of a row, on their way from a file's blocks to a strip.
+// Numbers and factors of 32 weights of a row, in transit from a file's blocks to a strip.
 struct Block {
   uint8_t q[32];
   float scale[2], minimum[2];
@@ -28,7 +28,7 @@ float half_at(const uint8_t* p) {
   return h & 0x8000 ? -size : size;
 }
 
-// A type's blocks: how to take the i-th 32 weights of a block apart.
+// A block type, with the function that unpacks the i-th 32 weights of a block.
 struct BlockType {
   const char* name;
   int64_t elements, bytes;
@@ -52,7 +52,7 @@ void read_q5_1(const uint8_t* b, int, Block& out) {
   out.scale[0] = half_at(b), out.minimum[0] = half_at(b + 2);
   read_q5(b + 4, b + 8, out, 0);
 }
-// 16 scales and minima of 4 bits; d and dmin behind the numbers.
+// 16 scales and minima of 4 bits; d and dmin come after the numbers.
 void read_q2_k(const uint8_t* b, int i, Block& out) {
   const float d = half_at(b + 80), least = half_at(b + 82);
   const uint8_t* q = b + 16 + i / 4 * 32;
@@ -110,7 +110,7 @@ constexpr BlockType kTypes[] = {
     {"Q6_K", 256, 210, {8, 128, 2, true, false}, read_q6_k},
 };
 
-// What a strip's unused rows hold: zeros by a scale of 0.
+// The contents of a strip's unused rows: zeros with a scale of 0.
 void put_block(const QuantLayout& l, const Block& block, const uint8_t* halves, int64_t lane, uint8_t* to) {
   const int64_t factor_bytes = quant_factor_bytes(l);
   for (int h = 0; h < l.halves; ++h) {
@@ -132,7 +132,7 @@ void put_block(const QuantLayout& l, const Block& block, const uint8_t* halves, 
     }
 }
 
-// Q8_0, Q4_0 and Q4_1 have the words of a strip already.
+// Q8_0, Q4_0 and Q4_1 already store the words of a strip.
 void put_words(const QuantLayout& l, const uint8_t* block, int64_t lane, uint8_t* to) {
   const int64_t factor_bytes = quant_factor_bytes(l);
   std::memcpy(to + 2 * lane, block, 2);
@@ -150,7 +150,7 @@ void put_words(const QuantLayout& l, const uint8_t* block, int64_t lane, uint8_t
 }  // namespace
 
 QuantizedMatrix::QuantizedMatrix(int64_t K, Device device) : K_(K), device_(device) {
-  if (K < 0 || K % kQuantBlock) fail("quantized_matrix", "rows of a multiple of 32", std::to_string(K));
+  if (K < 0 || K % kQuantBlock) fail("quantized_matrix", "a row length that is a multiple of 32", std::to_string(K));
 }
 
 void QuantizedMatrix::add(const std::string& name, const Tensor& given) {
@@ -159,7 +159,8 @@ void QuantizedMatrix::add(const std::string& name, const Tensor& given) {
   for (const BlockType& t : kTypes)
     if (name == t.name) type = &t;
   if (!type) fail(op, "a block type of GGUF (Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K)", name);
-  if (K_ % type->elements) fail(op, "rows of a multiple of " + std::to_string(type->elements), std::to_string(K_));
+  if (K_ % type->elements)
+    fail(op, "a row length that is a multiple of " + std::to_string(type->elements), std::to_string(K_));
   check_dtype(op, "blocks", given, DType::kU8);
   const int64_t row_bytes = K_ / type->elements * type->bytes;
   if (given.ndim() != 2 || given.dim(1) != row_bytes)
@@ -216,11 +217,11 @@ Tensor quantized_linear(const Tensor& x_in, const QuantizedMatrix& weight, const
   check_ndim(op, "x", x_in, 1);
   const bool gated = input.source == ActivationSource::kSwiglu || input.source == ActivationSource::kGeglu;
   const int64_t columns = gated ? 2 * weight.K() : weight.K();
-  check_device(op, "x, as the weight is,", x_in, weight.device());
+  check_device(op, "x, like the weight,", x_in, weight.device());
   if (x_in.dim(-1) != columns) fail(op, "x (..., " + std::to_string(columns) + ")", to_string(x_in.shape()));
   Tensor norm_weight;
   if (input.source == ActivationSource::kRmsNorm) {
-    if (!input.norm_weight) fail(op, "norm_weight of an RMS norm", "none");
+    if (!input.norm_weight) fail(op, "norm_weight for an RMS norm", "none");
     check_dtype(op, "norm_weight", *input.norm_weight, DType::kF32);
     check_shape(op, "norm_weight", *input.norm_weight, {weight.K()});
     check_device(op, "norm_weight", *input.norm_weight, weight.device());
@@ -247,7 +248,7 @@ Tensor quantized_linear(const Tensor& x_in, const QuantizedMatrix& weight, const
     check_like(op, "residual", *residual_in, out);
     residual = residual_in->contiguous();
   }
-  // Rows a power of two apart would all lie in the same places of a cache.
+  // Rows a power of two apart would all map to the same cache sets.
   const int64_t ldx = K / kQuantBlock + 1;
   const Tensor blocks =
       Tensor::empty({M * ldx * static_cast<int64_t>(sizeof(ActivationBlock))}, DType::kU8, x.device());

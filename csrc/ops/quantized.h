@@ -1,4 +1,4 @@
-// Matrices that stay quantized: the block types of GGUF files, repacked once, with no loss, for the kernels.
+// Matrices that stay quantized: the block types of GGUF files, repacked once and without loss for the kernels.
 #pragma once
 #include <optional>
 #include <string>
@@ -9,11 +9,11 @@
 
 namespace llmcore {
 
-// (N,K), K a multiple of 32 (of 256 for the K types): parts one below the other, each of one type.
+// (N,K), K a multiple of 32 (of 256 for the K types): stacked parts, each of one type.
 class QuantizedMatrix {
  public:
   explicit QuantizedMatrix(int64_t K, Device device = Device::kCPU);
-  // Adds rows in the blocks of a GGUF type: blocks (rows, bytes of a row) uint8.
+  // Adds rows in the blocks of a GGUF type: blocks (rows, bytes per row) uint8.
   void add(const std::string& type, const Tensor& blocks);
 
   int64_t N() const { return N_; }
@@ -34,22 +34,22 @@ class QuantizedMatrix {
   std::vector<Part> parts_;
 };
 
-// What is multiplied: x (..., K), its RMS norm, or silu(gate) · up or gelu(gate) · up of x (..., 2K) = [gate, up].
+// The left-hand side: x (..., K), its RMS norm, or silu(gate) · up or gelu(gate) · up of x (..., 2K) = [gate, up].
 struct QuantizedInput {
   ActivationSource source = ActivationSource::kRows;
   std::optional<Tensor> norm_weight = std::nullopt;  // (K) float32, of an RMS norm
   float eps = 0.0f;
 };
 
-// out (..., N) = residual + act(x (..., K) · weightᵀ + bias (N)), as linear() has it, with x, or what `input` makes of
-// it, rounded to int8 in blocks of 32.
+// out (..., N) = residual + act(x (..., K) · weightᵀ + bias (N)), as in linear(), with x (or what `input` computes from
+// it) rounded to int8 in blocks of 32.
 Tensor quantized_linear(const Tensor& x, const QuantizedMatrix& weight, const std::optional<Tensor>& bias,
                         const std::optional<Tensor>& residual, Activation act, DType out_dtype,
                         const QuantizedInput& input = {});
 
-// Rows of the matrix for integer ids (...): (..., K) in dtype.
+// Returns the rows of the matrix for integer ids (...): (..., K) in dtype.
 Tensor quantized_rows(const QuantizedMatrix& weight, const Tensor& ids, DType dtype);
-// All of it: (N, K) in dtype.
+// Returns the whole matrix: (N, K) in dtype.
 Tensor quantized_values(const QuantizedMatrix& weight, DType dtype);
 
 }  // namespace llmcore

@@ -16,12 +16,12 @@ constexpr DType kTypeOf = std::is_same_v<T, float> ? DType::kF32
                           : sizeof(T) == 4         ? DType::kI32
                                                    : DType::kI64;
 
-// Arrays of the host on their way to the device that the logits are on, all in one copy.
+// Sends host arrays to the logits' device, all in one copy.
 class Arguments {
  public:
   explicit Arguments(Device device) : device_(device) {}
 
-  // n elements at p, where the kernel will find them: `place` is set by send().
+  // Adds n elements at p; send() sets `place` to where the kernel will find them.
   template <class T>
   void add(const T*& place, const T* p, int64_t n) {
     if (device_ == Device::kCPU) {
@@ -31,7 +31,7 @@ class Arguments {
     parts_.push_back({reinterpret_cast<const void**>(&place), p, static_cast<size_t>(n) * sizeof(T), bytes_});
     bytes_ += (static_cast<size_t>(n) * sizeof(T) + 15) / 16 * 16;
   }
-  // Returns what keeps the memory.
+  // Returns the owner of the memory.
   Tensor send() const {
     if (device_ == Device::kCPU) return {};
     const Tensor host = Tensor::empty({static_cast<int64_t>(bytes_)}, DType::kU8);
@@ -53,7 +53,7 @@ class Arguments {
   size_t bytes_ = 0;
 };
 
-// The values (B) of a parameter, checked; `keep` holds the memory of a number that stands for all rows.
+// Returns the checked values (B) of a parameter; `keep` owns the memory if one number stands for all rows.
 template <class T, class Number, class Valid>
 const T* each(const char* name, const std::variant<Number, Tensor>& value, int64_t B, const char* expected,
               const Valid& valid, std::vector<T>& keep) {
@@ -184,7 +184,7 @@ SampleResult sample(const Tensor& logits_in, const SampleParameters& p, const Sa
   }
   if (mask) arguments.add(a.mask, a.mask, B * a.mask_words);
   const Tensor sent = arguments.send();
-  // Token and log-probability in one piece, so that the host fetches both at once.
+  // Token and log-probability are adjacent, so that the host fetches both at once.
   const Tensor drawn = Tensor::empty({2, B}, DType::kI32, device);
   a.dtype = logits.dtype(), a.logits = logits.data();
   a.token = drawn.data_as<int32_t>(), a.logprob = drawn.data_as<float>() + B;

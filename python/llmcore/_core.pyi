@@ -161,12 +161,12 @@ class Array:
     ) -> Array: ...
     def numpy(self) -> numpy.ndarray:
         """
-        A numpy view of the same memory, of a device's a read-only copy; bfloat16 as uint16.
+        A numpy view of the same memory (for a device, a read-only copy); bfloat16 as uint16.
         """
     def reshape(self, shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> Array: ...
     def to(self, device: str) -> Array:
         """
-        Itself, or a copy on another device.
+        Return this array, or a copy on another device.
         """
     def zero(self) -> None: ...
     @property
@@ -186,13 +186,13 @@ class Array:
 
 class Plan:
     """
-    What ops did once, to be done again in the same memory.
+    A recording of ops, to be replayed in the same memory.
     """
     def __init__(self) -> None: ...
     def __len__(self) -> int: ...
     def begin(self) -> None:
         """
-        Record what this thread's ops do from now on, while they do it.
+        Start recording this thread's ops as they run.
         """
     def end(self) -> None: ...
     def run(self) -> None: ...
@@ -248,7 +248,7 @@ class Panels:
     """
     def other_direction(self) -> Panels:
         """
-        For products the other way: the same memory (on CUDA only).
+        The same memory for products in the other direction (CUDA only).
         """
     @property
     def K(self) -> int: ...
@@ -272,7 +272,7 @@ class QuantizedMatrix:
         device: str = "cpu",
     ) -> None:
         """
-        Of (GGUF's name of a type, uint8 blocks (rows, bytes of a row)), one below the other.
+        Stacks parts of (GGUF type name, uint8 blocks (rows, bytes per row)).
         """
     @property
     def device(self) -> str: ...
@@ -283,7 +283,7 @@ class QuantizedMatrix:
 
 class ActivationSource:
     """
-    What a product with a quantized matrix makes of its rows first.
+    What a product with a quantized matrix first computes from its rows.
 
     Members:
 
@@ -324,13 +324,13 @@ class ActivationSource:
 
 class CacheBlocks:
     """
-    Where the rows of a batch have their keys and values in a pool.
+    Where the keys and values of a batch's rows are in a pool.
     """
     def __init__(self, blocks: Array, k_scale: Array | None = None, v_scale: Array | None = None) -> None: ...
 
 class UpdateBatch:
     """
-    Updates in its `with` block go to the device together; on the CPU one by one.
+    Sends the updates in its `with` block to the device together; on the CPU, one by one.
     """
     def __enter__(self) -> None: ...
     def __exit__(self, arg0: typing.Any, arg1: typing.Any, arg2: typing.Any) -> None: ...
@@ -338,7 +338,7 @@ class UpdateBatch:
 
 class VocabularyParts:
     """
-    Tokens by id and merges by rank, for BPE, which takes them: they serve once.
+    Tokens by id and merges by rank for BPE, which consumes them: usable once.
     """
 
 class JsonVocabulary:
@@ -348,7 +348,7 @@ class JsonVocabulary:
     @staticmethod
     def read(document: bytes) -> JsonVocabulary | None:
         """
-        None for what is not as it should be: json.loads knows to say why.
+        Returns None for a malformed document: json.loads can report why.
         """
     def parts(
         self,
@@ -357,12 +357,12 @@ class JsonVocabulary:
         max_gap: typing.SupportsInt | typing.SupportsIndex,
     ) -> VocabularyParts | None:
         """
-        Without the special tokens; None for what is not as it should be.
+        Without the special tokens; None if anything is malformed.
         """
     @property
     def rest(self) -> bytes:
         """
-        The document with null for both.
+        The document with null in place of both.
         """
 
 class BPE:
@@ -418,7 +418,7 @@ class BPE:
     def encode_offsets(self, text: typing.Any, specials: typing.Any) -> tuple: ...
     def merges_by_rank(self) -> bool:
         """
-        Whether the rule of tiktoken gives the same ids.
+        Whether tiktoken's rule gives the same ids.
         """
     def token_bytes(self, id: typing.Any) -> bytes: ...
     @property
@@ -493,7 +493,7 @@ class BPETrainer:
         self, num_tokens: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any
     ) -> tuple[list[bytes], list[tuple[int, int]]]:
         """
-        Returns (tokens, merges), and forgets the pieces.
+        Returns (tokens, merges) and discards the pieces.
         """
     @property
     def ends_at_line_ends(self) -> bool: ...
@@ -553,7 +553,7 @@ def cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]: ...
 def cross_entropy_backward(dloss: Array, logits: Array, targets: Array, lse: Array) -> Array: ...
 def cuda_info() -> dict:
     """
-    The device and its library; opens them. RuntimeError in one line where there is none.
+    Open and describe the device and its library. A one-line RuntimeError if there is no device.
     """
 
 def current_isa() -> str: ...
@@ -566,7 +566,7 @@ def exp(x: Array) -> Array: ...
 def fast_bf16(device: str = "cpu") -> bool: ...
 def from_dlpack(capsule: typing_extensions.CapsuleType) -> Array:
     """
-    The same memory as an array.
+    Import the same memory as an array.
     """
 
 def from_numpy(array: numpy.ndarray, as_bf16: bool = False) -> Array: ...
@@ -655,7 +655,7 @@ def quantized_rows(weight: QuantizedMatrix, ids: Array, dtype: DType) -> Array: 
 def quantized_values(weight: QuantizedMatrix, dtype: DType) -> Array: ...
 def read_ranks(data: bytes) -> typing.Any:
     """
-    The tokens and ids in the lines of a .tiktoken file, or None if there are other lines.
+    Returns the tokens and ids in the lines of a .tiktoken file, or None if there are other lines.
     """
 
 def release_cached_memory() -> None: ...
@@ -720,20 +720,20 @@ def softmax(x: Array) -> Array: ...
 def softmax_backward(dout: Array, out: Array) -> Array: ...
 def split(pattern: str | collections.abc.Sequence[str], text: typing.Any) -> list[bytes]:
     """
-    The pieces that a pattern cuts a text into.
+    Returns the pieces that a pattern cuts a text into.
     """
 
 def sum(x: Array, factor: typing.SupportsFloat | typing.SupportsIndex = 1.0) -> Array: ...
 def synchronize() -> None:
     """
-    Wait until the device has done all that it was given.
+    Wait until the device has finished all its work.
     """
 
 def take(x: Array, ids: Array) -> Array: ...
 def take_backward(dout: Array, ids: Array, rows: typing.SupportsInt | typing.SupportsIndex) -> Array: ...
 def to_dlpack(array: Array) -> typing_extensions.CapsuleType:
     """
-    A capsule of the same memory; a GPU's work on it is waited for.
+    Export the same memory as a capsule; waits for the GPU's work on it.
     """
 
 def try_numpy(x: typing.Any) -> Array | None: ...
@@ -744,7 +744,7 @@ def unicode_class(code_point: typing.SupportsInt | typing.SupportsIndex) -> int:
 
 def unspell(spellings: collections.abc.Sequence[str], alphabet: str) -> list[bytes]:
     """
-    The bytes that the characters of texts stand for by an alphabet; b"" where there are others.
+    Returns the bytes that the characters of texts stand for in an alphabet; b"" if there are others.
     """
 
 def weighted_sum(y: Array, weight: Array) -> Array: ...

@@ -142,11 +142,11 @@ def test_dlpack_keeps_memory_and_capsules_serve_once():
     assert others
     capsule = _core.to_dlpack(llmcore.tensor([1.0]).array)
     _core.from_dlpack(capsule)
-    with pytest.raises(ValueError, match=r"\[from_dlpack\] expected a capsule dltensor that nobody has taken yet"):
+    with pytest.raises(ValueError, match=r"\[from_dlpack\] expected an unused 'dltensor' capsule"):
         _core.from_dlpack(capsule)
     fixed = np.ones(3, np.float32)
     fixed.flags.writeable = False
-    with pytest.raises(ValueError, match=r"\[to_dlpack\] expected memory that may be written"):
+    with pytest.raises(ValueError, match=r"\[to_dlpack\] expected writable memory"):
         _core.to_dlpack(_core.from_numpy(fixed))
 
 
@@ -219,7 +219,7 @@ def test_two_devices_in_one_op_are_named(device):
     for op, message in (
         (ops.add, r"\[add\] expected b on cpu, got cuda"),
         (ops.matmul, r"\[matmul\] expected b on cpu, got cuda"),
-        (ops.linear, r"\[linear\] expected x, as the weight is, on cuda, got cpu"),
+        (ops.linear, r"\[linear\] expected x, like the weight, on cuda, got cpu"),
         (lambda a, b: ops.rms_norm(a, b.reshape(4)), r"\[rms_norm\] expected weight"),
     ):
         with pytest.raises(ValueError, match=message):

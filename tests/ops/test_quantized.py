@@ -191,7 +191,7 @@ def test_bad_input_is_named():
     one = _core.ActivationSource
     for source, more, message in (
         (one.swiglu, (), r"expected x \(..., 128\), got \(2, 64\)"),
-        (one.rms_norm, (), "expected norm_weight of an RMS norm, got none"),
+        (one.rms_norm, (), "expected norm_weight for an RMS norm, got none"),
         (one.rms_norm, (llmcore.tensor(np.ones(32, np.float32)).array, 1e-5), r"expected norm_weight \(64,\), got"),
     ):
         x = llmcore.tensor(np.zeros((2, 64), np.float32)).array
@@ -205,9 +205,9 @@ def test_bad_input_is_named():
     blocks = _core.from_numpy(np.zeros((2, 34), np.uint8))
     for parts, K, message in [
         ([("Q9_0", blocks)], 32, "a block type of GGUF"),
-        ([("Q8_0", blocks)], 33, "rows of a multiple of 32"),
+        ([("Q8_0", blocks)], 33, "a row length that is a multiple of 32"),
         ([("Q8_0", blocks)], 64, r"blocks \(rows, 68\), got \(2, 34\)"),
-        ([("Q4_K", blocks)], 32, "rows of a multiple of 256"),
+        ([("Q4_K", blocks)], 32, "a row length that is a multiple of 256"),
     ]:
         with pytest.raises(ValueError, match=rf"\[quantized_matrix\] expected .*{message}"):
             _core.QuantizedMatrix(parts, K)

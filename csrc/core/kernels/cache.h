@@ -23,7 +23,7 @@ struct CacheAppendArgs {     // cache[b, lengths[b] - T + t] = x[b, t] for t < T
 };
 
 constexpr int64_t kMostHeadSize = 1024;  // of RopeAppendArgs
-struct RopeAppendArgs {  // of x (B,T,H+2Hkv,D): queries and keys turned, keys and values appended to their caches
+struct RopeAppendArgs {  // rotates queries and keys of x (B,T,H+2Hkv,D), appends keys and values to their caches
   int64_t H, D, R;
   const void* x;
   void* q;  // (B,T,H,D)

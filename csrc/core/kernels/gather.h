@@ -1,4 +1,4 @@
-// Rows taken by number, scattered and added up, as a mixture of experts wants them. Conventions: core/kernel_table.h.
+// Rows taken by index, scattered and summed, for mixtures of experts. Conventions: core/kernel_table.h.
 #pragma once
 #include <cstdint>
 

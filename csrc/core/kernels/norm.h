@@ -18,7 +18,7 @@ struct NormArgs {
   float eps;
 };
 
-// Rows are cut into at most so many fixed pieces, whatever the threads.
+// Rows are cut into at most this many fixed pieces, whatever the number of threads.
 constexpr int64_t kNormBackwardChunks = 32, kCudaNormBackwardChunks = 264;
 
 struct NormBackwardArgs {
@@ -29,7 +29,7 @@ struct NormBackwardArgs {
   const float* weight;
   const float* mean;  // null for rms norm
   const float* rstd;
-  const void* residual;  // (M,C), added to dx: the gradient that x has from elsewhere; or null
+  const void* residual;  // (M,C), added to dx: the gradient of x from elsewhere; or null
   void* dx;
   float* dweight;    // (C), added to
   float* dbias;      // (C), added to; may be null

@@ -1,4 +1,4 @@
-// Updates of parameters and what they need to know. Conventions: core/kernel_table.h.
+// Updates of parameters and the sums and products that they need. Conventions: core/kernel_table.h.
 #pragma once
 #include <cstdint>
 
@@ -16,7 +16,7 @@ struct UpdateArgs {  // one update of a parameter; all float32
   float lr, beta1, beta2, eps, weight_decay;
   float correction1, correction2;  // AdamW: 1 - beta1^t, 1 - beta2^t
   bool nesterov;                   // SGD
-  float grad_scale;                // g is multiplied by this first
+  float grad_scale;                // multiplies g first
   int64_t rows, columns;           // n = rows * columns; only where there are panels
   const PackArgs* packs;           // (on the host) panels of p (rows, columns), which get its new values in this pass
   int64_t pack_count;

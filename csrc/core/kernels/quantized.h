@@ -6,10 +6,11 @@
 
 namespace llmcore {
 
-// A weight is scale * (q - zero) [+ minimum], q unsigned of 8 or 4 bits. Rows lie in strips of 16; a strip is its
-// blocks of 32 columns one after the other, each: the scales of the 16 rows (twice, for columns 0..15 and 16..31, where
-// there are two halves), the minima likewise, then q as words of 4 columns: word t of all rows side by side holds
-// columns 4t..4t+3; with 4 bits its low halves hold those and its high ones columns 16 further.
+// A weight is scale * (q - zero) [+ minimum], with unsigned q of 8 or 4 bits. Rows are stored in strips of 16; a strip
+// is a sequence of blocks of 32 columns. A block holds the scales of the 16 rows (twice, for columns 0..15 and 16..31,
+// if there are two halves), the minima likewise, then q as words of 4 columns: word t, stored for all rows side by
+// side, holds columns 4t..4t+3; with 4 bits, the low halves hold those columns and the high halves the columns 16
+// further on.
 constexpr int64_t kStripRows = 16, kQuantBlock = 32;
 struct QuantLayout {
   int bits;           // 8 or 4
@@ -24,15 +25,16 @@ struct QuantLayout {
 [[maybe_unused]] static inline int64_t quant_block_bytes(const QuantLayout& l) {
   return quant_factor_bytes(l) * (l.minima ? 2 : 1) + kStripRows * kQuantBlock * l.bits / 8;
 }
-// 32 columns of a row of x on their way into a product: x ~ scale * q, scale the largest magnitude / 127. A cache line.
+// 32 columns of a row of x, quantized for a product: x ~ scale * q, where scale is the largest magnitude / 127. One
+// cache line.
 struct alignas(64) ActivationBlock {
   int8_t q[kQuantBlock];
   float scale;
   int32_t total, sums[2];         // of q, and of its halves
   float scaled_total, scaled[2];  // these times scale
 };
-// What is rounded: x itself, its RMS norm, or silu(gate) * up or gelu(gate) * up of x = [gate, up]; the last three
-// never lie in memory.
+// What is rounded: x itself, its RMS norm, or silu(gate) * up or gelu(gate) * up of x = [gate, up]; the last three are
+// never materialised.
 enum class ActivationSource : uint8_t { kRows, kRmsNorm, kSwiglu, kGeglu };
 struct QuantizeActivationsArgs {
   DType dtype;

@@ -36,9 +36,9 @@ Tensor checked_ids(const char* op, const char* name, const Tensor& given, int64_
   const Tensor ids = given.to(Device::kCPU);
   Tensor out = Tensor::empty(ids.shape(), DType::kI32);
   copy_checked(op, name, ids, low, high, out);
-  // In a plan, other ids may stand there the next time.
+  // In a plan, the memory may hold other ids at the next replay.
   if (Plan* plan = Plan::recording()) plan->add(Device::kCPU, [=] { copy_checked(op, name, ids, low, high, out); });
-  // What several ops read goes to the device once, as it is.
+  // Ids that several ops read go to the device once, unchanged.
   return (device == Device::kCUDA && ids.dtype() == DType::kI32 ? ids : out).to(device);
 }
 

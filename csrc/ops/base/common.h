@@ -41,7 +41,7 @@ inline void check_in_place(const char* op, const char* name, const Tensor& t) {
   if (!t.writable()) fail(op, std::string(name) + " writable (it is written in place)", "a read-only array");
 }
 
-// A kernel of this device, or an error that says which one is missing.
+// Returns a kernel of this device, or throws an error that says which one is missing.
 template <class Function>
 Function* find_kernel(const char* op, Device device, Function* KernelTable::* entry) {
   const KernelTable& table = kernels(device);
@@ -53,7 +53,8 @@ Function* kernel(const char* op, Device device, Function* KernelTable::* entry) 
   return find_kernel(op, device, entry);
 }
 
-// What works on tensors is also recorded, where a plan is (core/plan.h): its arguments are plain pointers and numbers.
+// Calls a kernel and, if a plan is recording (core/plan.h), records the call: its arguments are plain pointers and
+// numbers.
 template <class Args>
 struct RecordedKernel {
   const char* op;
@@ -84,8 +85,8 @@ inline Shape with_last(const Tensor& t, int64_t n) {
   return shape;
 }
 
-// Token ids or targets as int32 on the device, each in [low, high). They are checked on the host, and read from the
-// device first where they lie there.
+// Token ids or targets as int32 on the device, each in [low, high). They are checked on the host; ids on the device are
+// copied to the host first.
 Tensor checked_ids(const char* op, const char* name, const Tensor& ids, int64_t low, int64_t high,
                    Device device = Device::kCPU);
 

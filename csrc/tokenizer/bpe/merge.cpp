@@ -25,12 +25,12 @@ size_t merge_short(const MergeTable& merges, uint32_t* ids, size_t n, FirstValue
     for (size_t i = 1; i + 1 < n; ++i) next = std::min(next, turns[i]);
     if (next >> 32 == kNoMerge >> 32) break;
     const size_t i = next & (kShortPiece - 1);
-    const uint64_t behind = alive & ~1ull << i, before = alive & ((1ull << i) - 1);
-    const uint64_t behind_right = behind & (behind - 1);
-    alive ^= behind ^ behind_right;
-    place(static_cast<size_t>(__builtin_ctzll(behind)), kNoMerge);
+    const uint64_t after = alive & ~1ull << i, before = alive & ((1ull << i) - 1);
+    const uint64_t after_right = after & (after - 1);
+    alive ^= after ^ after_right;
+    place(static_cast<size_t>(__builtin_ctzll(after)), kNoMerge);
     ids[i] = made[i];
-    place(i, behind_right ? merges.find(pair_key(ids[i], ids[__builtin_ctzll(behind_right)])) : kNoMerge);
+    place(i, after_right ? merges.find(pair_key(ids[i], ids[__builtin_ctzll(after_right)])) : kNoMerge);
     if (before) {
       const size_t left = static_cast<size_t>(63 - __builtin_clzll(before));
       place(left, merges.find(pair_key(ids[left], ids[i])));
@@ -105,9 +105,9 @@ size_t merge_long(const MergeTable& merges, uint32_t* ids, size_t n, MergeScratc
     right.rank = merge_rank(kNoMerge);
     node.id = node.made;
     node.size += right.size;
-    const size_t behind = i + size_t{node.size};
-    nodes[behind - 1].size = node.size;
-    place(i, behind < n ? merges.find(pair_key(node.id, nodes[behind].id)) : kNoMerge);
+    const size_t after = i + size_t{node.size};
+    nodes[after - 1].size = node.size;
+    place(i, after < n ? merges.find(pair_key(node.id, nodes[after].id)) : kNoMerge);
     if (i > 0) {
       const uint32_t left = i - nodes[i - 1].size;
       place(left, merges.find(pair_key(nodes[left].id, node.id)));

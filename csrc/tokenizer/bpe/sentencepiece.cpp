@@ -71,7 +71,7 @@ SentencePieceBpe::SentencePieceBpe(std::vector<std::string> tokens, const std::v
   index_characters(mergeable);
   if (!scores.empty()) add_scores(mergeable, scores);
   if (rules_.split_at_spaces) {
-    for (auto& behind : joins_) behind.reset(' ');
+    for (auto& next : joins_) next.reset(' ');
   }
 }
 

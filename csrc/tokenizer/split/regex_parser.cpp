@@ -386,7 +386,7 @@ class Parser {
         at_ += 2;
         intersection = intersection ? *intersection & items : items;
         items = CodeSet();
-        if (peek() == ']') refuse("'&&' with nothing behind it", item);
+        if (peek() == ']') refuse("'&&' with nothing after it", item);
         continue;
       }
       if (peek() == ']') {

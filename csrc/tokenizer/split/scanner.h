@@ -196,8 +196,8 @@ inline Bytes next_o200k_piece(Bytes p, Bytes end) {
   return q;
 }
 
-// The letters of deepseek's second stage, [一-龥぀-ゟ゠-ヿ]: runs of them are cut off, like numbers, before anything
-// else.
+// The letters of deepseek's second stage, [一-龥぀-ゟ゠-ヿ]: runs of them are cut off, like numbers, before
+// anything else.
 inline bool is_deepseek_cjk(Bytes p, Bytes end) {
   if (*p < 0xE3 || *p > 0xE9) return false;
   const uint32_t code = code_at(p, end).code;
@@ -225,9 +225,9 @@ inline Bytes next_deepseek_piece(Bytes p, Bytes end) {
   if (c.cls & kSpace) return skip_spaces<Spaces::kLines>(p, end);
   for (Bytes q = next; q < end;) {
     const Char d = char_at(q, end);
-    const Bytes behind = q + d.length;
-    if ((d.cls & (kWord | kSymbol | kSpace)) || (behind < end && (char_at(behind, end).cls & kWord))) return q;
-    q = behind;
+    const Bytes after = q + d.length;
+    if ((d.cls & (kWord | kSymbol | kSpace)) || (after < end && (char_at(after, end).cls & kWord))) return q;
+    q = after;
   }
   return end;
 }

@@ -28,9 +28,8 @@ inline size_t safe_cut(Text text) {
     const void* line_end = std::memchr(text.data + i, '\n', text.size - 1 - i);
     if (!line_end) break;
     i = static_cast<size_t>(static_cast<const uint8_t*>(line_end) - text.data);
-    const uint8_t before = text.data[i - 1], behind = text.data[i + 1];
-    if (ascii_between(before, '!', '~') &&
-        (ascii_between(behind, '0', '9') || ascii_between(behind | 0x20, 'a', 'z'))) {
+    const uint8_t before = text.data[i - 1], after = text.data[i + 1];
+    if (ascii_between(before, '!', '~') && (ascii_between(after, '0', '9') || ascii_between(after | 0x20, 'a', 'z'))) {
       return i + 1;
     }
   }

@@ -99,26 +99,26 @@ uint64_t likely_starts(const Window& w) {
     numbers = w.number;
   } else {
     constexpr int kDigits = kPattern == Pattern::kNanochat ? 2 : 3;
-    uint64_t behind = w.number & w.number << 1 & w.number << 2;  // numbers after kDigits others
-    if (kDigits == 3) behind &= w.number << 3;
-    for (uint64_t next = numbers; (next = next << kDigits & behind);) numbers |= next;
+    uint64_t after = w.number & w.number << 1 & w.number << 2;  // numbers after kDigits others
+    if (kDigits == 3) after &= w.number << 3;
+    for (uint64_t next = numbers; (next = next << kDigits & after);) numbers |= next;
   }
   // A run of other characters swallows the line ends after it. (Adding to a run of bits clears it.)
   const uint64_t swallowed = w.newline & ~(w.newline + (w.newline & w.other << 1));
   const uint64_t space = w.space & ~swallowed;
   // A piece of spaces reaches up to the last line end of the run; the spaces after it are one piece, except the last.
   const uint64_t inline_space = w.space & ~w.newline;
-  uint64_t behind_line = inline_space & w.newline << 1;
-  for (uint64_t blank_lines = (inline_space + behind_line) & w.newline; blank_lines; blank_lines &= blank_lines - 1) {
+  uint64_t after_line = inline_space & w.newline << 1;
+  for (uint64_t blank_lines = (inline_space + after_line) & w.newline; blank_lines; blank_lines &= blank_lines - 1) {
     const uint64_t before = ~inline_space & below(__builtin_ctzll(blank_lines));
-    behind_line &= ~(2ull << (63 - __builtin_clzll(before | 1)));
+    after_line &= ~(2ull << (63 - __builtin_clzll(before | 1)));
   }
   const uint64_t last_spaces = inline_space & ~(w.space >> 1);
   // A word takes the one character before it that is neither a line end nor part of another piece.
   const uint64_t others = first_of_runs(w.other) & ~(w.blank << 1);
   uint64_t words = first_of_runs(w.letter) & ~(inline_space << 1) & ~(others << 1);
   if (kPattern == Pattern::kO200k) words |= w.upper & (w.letter & ~w.upper) << 1;
-  return numbers | first_of_runs(space) | behind_line | last_spaces | others | words;
+  return numbers | first_of_runs(space) | after_line | last_spaces | others | words;
 }
 
 // Returns the starts of the pieces after the window's first one that no byte after the window can move.
@@ -129,13 +129,13 @@ uint64_t sure_starts(const Window& w, const uint8_t* p, SkipContraction&& skip_c
   constexpr bool kSuffix = kPattern == Pattern::kO200k;  // in o200k contractions end words, elsewhere they are pieces
   uint64_t starts = likely_starts<kPattern>(w) | 1;
   uint64_t quotes = w.quote & w.letter >> 1 & (kSuffix ? w.letter << 1 : starts);
-  for (int behind_last = 0; quotes; quotes &= quotes - 1) {
+  for (int after_last = 0; quotes; quotes &= quotes - 1) {
     const int quote = __builtin_ctzll(quotes);
-    const int behind = static_cast<int>(skip_contraction(p + quote, p + w.size) - p);
-    if (behind == quote || (kSuffix && quote == behind_last && quote > 0)) continue;
-    starts &= ~(below(behind) & ~below(kSuffix ? quote : quote + 1));
-    if (behind < 64) starts |= 1ull << behind;
-    behind_last = behind;
+    const int after = static_cast<int>(skip_contraction(p + quote, p + w.size) - p);
+    if (after == quote || (kSuffix && quote == after_last && quote > 0)) continue;
+    starts &= ~(below(after) & ~below(kSuffix ? quote : quote + 1));
+    if (after < 64) starts |= 1ull << after;
+    after_last = after;
   }
   const uint64_t changes = (w.letter ^ w.letter << 1) | (w.number ^ w.number << 1) | (w.space ^ w.space << 1) | 1;
   const int last_run = 63 - __builtin_clzll(changes & below(w.size));

@@ -89,7 +89,7 @@ void PieceCounter::feed(const std::vector<Text>& texts, const std::function<void
   for (Text text : texts) {
     for (size_t from = 0; from < text.size;) {
       const Specials::Match match = specials_.find(text.data, text.size, from);
-      const size_t behind = match.begin + (match.what ? match.what->text.size() : 0);
+      const size_t after = match.begin + (match.what ? match.what->text.size() : 0);
       Text segment{text.data + from, match.begin - from};
       for (size_t size; segment.size > 0; segment = {segment.data + size, segment.size - size}) {
         size = splitter_.ends_at_line_ends() ? safe_cut(segment) : segment.size;
@@ -100,8 +100,8 @@ void PieceCounter::feed(const std::vector<Text>& texts, const std::function<void
         parts.clear();
         progress(counted = done);
       }
-      done += behind - match.begin;
-      from = behind;
+      done += after - match.begin;
+      from = after;
     }
   }
   count(parts);

@@ -227,7 +227,7 @@ class Trainer {
     const size_t before = result_.tokens.size();
     const uint32_t id = result_id(left, right);
     result_.merges.emplace_back(left, right);
-    for (Neighbours* n : {&lost_before_, &lost_behind_, &before_, &behind_}) n->resize(result_.tokens.size());
+    for (Neighbours* n : {&lost_before_, &lost_after_, &before_, &after_}) n->resize(result_.tokens.size());
 
     const std::vector<uint32_t> holders = std::move(this->stats(pair).words);
     const bool fresh = id == before;
@@ -239,11 +239,11 @@ class Trainer {
       for (uint32_t w = 0; w < words_.size(); ++w) add_neighbours(w, id);
     }
     lost_before_.take([&](uint32_t other, int64_t count) { lose(pair_key(other, left), count); });
-    lost_behind_.take([&](uint32_t other, int64_t count) { lose(pair_key(right, other), count); });
+    lost_after_.take([&](uint32_t other, int64_t count) { lose(pair_key(right, other), count); });
     before_.take_words(floor_, [&](uint32_t other, int64_t count, std::vector<uint32_t>&& words) {
       set(pair_key(other, id), count, std::move(words));
     });
-    behind_.take_words(floor_, [&](uint32_t other, int64_t count, std::vector<uint32_t>&& words) {
+    after_.take_words(floor_, [&](uint32_t other, int64_t count, std::vector<uint32_t>&& words) {
       set(pair_key(id, other), count, std::move(words));
     });
     this->stats(pair).count = 0;
@@ -282,7 +282,7 @@ class Trainer {
         continue;
       }
       if (i > 0) lost_before_.add(previous, word.count);
-      if (i + 2 < word.size && !pair_at(i + 2)) lost_behind_.add(ids[i + 2], word.count);
+      if (i + 2 < word.size && !pair_at(i + 2)) lost_after_.add(ids[i + 2], word.count);
       previous = right;
       ids[kept++] = id;
       i += 2;
@@ -298,7 +298,7 @@ class Trainer {
     for (uint32_t i = 0; i < word.size; ++i) {
       if (ids[i] != id) continue;
       if (i > 0) before_.add(ids[i - 1], word.count, w);
-      if (i + 1 < word.size && ids[i + 1] != id) behind_.add(ids[i + 1], word.count, w);
+      if (i + 1 < word.size && ids[i + 1] != id) after_.add(ids[i + 1], word.count, w);
     }
   }
 
@@ -309,8 +309,8 @@ class Trainer {
   PairTable index_;  // pair -> index into stats_
   std::vector<PairStats> stats_;
   std::priority_queue<Candidate> heap_;
-  Neighbours lost_before_, lost_behind_;  // of the pair being merged, as it disappears
-  Neighbours before_, behind_;            // of the token that it becomes
+  Neighbours lost_before_, lost_after_;  // of the pair being merged, as it disappears
+  Neighbours before_, after_;            // of the token that it becomes
   std::unordered_map<std::string, uint32_t> known_;
   TrainedVocabulary result_;
 };
