@@ -10,8 +10,8 @@ namespace LLMCORE_ISA {
 static inline vf gelu(vf x) {
   constexpr float kLinear = 2.0f * 0.7978845608f, kCubic = kLinear * 0.044715f;
 #if LLMCORE_VECTOR_BYTES == 64
-  // x e / (1 + e) with e = 2^s, s = 2u log2(e): about 20 instructions, so that it hides behind a matrix product.
-  // The polynomial is a minimax fit of 2^f on [-1/2, 1/2] (relative error 9e-8).
+  // x e / (1 + e) with e = 2^s, s = 2u log2(e): about 20 instructions, so that a matrix product hides it. The
+  // polynomial is a minimax fit of 2^f on [-1/2, 1/2] (relative error 9e-8).
   constexpr float kLog2e = 1.44269504088896341f;
   const __m512 v = (__m512)x;
   const __m512 s =
@@ -36,8 +36,8 @@ static inline vf gelu(vf x) {
 
 struct Gelu {
   static vf value(vf x) { return gelu(x); }
-  // Within 2.5e-6. With s = sigmoid(2u): s + x s (1 - s) 2u'. Beyond |x| = 11 the second term is 0 in float32; the
-  // bound keeps x^2 finite.
+  // The derivative, within 2.5e-6. With s = sigmoid(2u): s + x s (1 - s) 2u'. Beyond |x| = 11 the second term is 0 in
+  // float32; the bound keeps x^2 finite.
   static vf derivative(vf x) {
     const float a = 2.0f * 0.7978845608f, b = a * 0.044715f;
     const vf z = max(splat(-11.0f), min(splat(11.0f), x)), zz = z * z;

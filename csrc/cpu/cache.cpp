@@ -1,11 +1,11 @@
-// Keys and values on their way into the cache, and queries and keys turned on that way.
+// Writes keys and values to the cache, and rotates queries and keys on the way.
 #include "cpu/families.h"
 #include "cpu/rotate.h"
 
 namespace llmcore {
 namespace LLMCORE_ISA {
 
-// A nan or infinity makes the scale one, and so all that is read of the row.
+// A NaN or infinity makes the scale NaN or infinite, and with it everything read from the row.
 template <class T>
 static void append_bytes(const T* x, int64_t D, uint8_t* to, float* scale) {
   vf most{}, odd{};
@@ -25,7 +25,7 @@ static void append_bytes(const T* x, int64_t D, uint8_t* to, float* scale) {
     memcpy(to + i, bytes, static_cast<size_t>(min_of(kW, D - i)));
   });
 }
-// Where the cache has token t of row b, or -1 where it has no room.
+// Returns where the cache has token t of row b, or -1 if it has no room.
 static int64_t cache_row(const CacheAppendArgs& a, int64_t b, int64_t t) {
   const int64_t at = a.lengths[b] - a.T + t;
   if (at < 0 || at >= a.S) return -1;
@@ -57,7 +57,7 @@ static void cache_append(const CacheAppendArgs& a) {
   a.dtype == DType::kBF16 ? cache_append_typed<bf16>(a) : cache_append_typed<float>(a);
 }
 
-// Keys are rounded to x's dtype before they are to the cache's, as if they had been in memory.
+// Keys are rounded to x's dtype before being rounded to the cache's, as if they had been stored in memory.
 template <class T, class O>
 static void rope_append_typed(const RopeAppendArgs& a) {
   const int64_t half = a.R / 2, row = (a.H + 2 * a.keys.H) * a.D;

@@ -18,7 +18,7 @@ struct GeluExact {
     return select(x < 0.0f, tail, 1.0f - tail);
   }
   static vf density(vf x) {
-    const vf z = max(splat(-13.0f), min(splat(13.0f), x));  // beyond, the density is 0 in float32
+    const vf z = max(splat(-13.0f), min(splat(13.0f), x));  // beyond this the density is 0 in float32
     return exp(-0.5f * z * z);
   }
   static vf value(vf x) { return x * normal_cdf(x, density(x)); }
@@ -187,8 +187,9 @@ static void gated_backward(const GatedBackwardArgs& a) {
   a.dtype == DType::kBF16 ? gated_backward_typed<Op, bf16>(a) : gated_backward_typed<Op, float>(a);
 }
 
-// Rows are cut into up to kSumPieces fixed pieces; each adds its rows eight at a time (whole cache lines, in order of
-// memory) into a partial sum on the caller's stack, and these are added in order. Wide matrices go by column groups.
+// Rows are cut into up to kSumPieces fixed pieces. Each adds its rows eight at a time (whole cache lines, in memory
+// order) to a partial sum on the caller's stack, and the partial sums are added in order. Wide matrices are processed
+// in column groups.
 constexpr int64_t kSumPieces = 16, kSumColumns = 1024, kSumRows = 8;
 
 template <class T>

@@ -19,7 +19,7 @@ static void embedding_forward(const EmbeddingArgs& a) {
   a.dtype == DType::kBF16 ? embedding_forward_typed<bf16>(a) : embedding_forward_typed<float>(a);
 }
 
-// The same id may stand in many rows: threads share the columns, and each goes through the rows in order.
+// The same id may occur in many rows, so threads divide the columns, and each goes through the rows in order.
 template <class T>
 static void embedding_backward_typed(const EmbeddingBackwardArgs& a) {
   const int64_t columns = a.M * a.C < 2 * kGrain ? a.C : 64;

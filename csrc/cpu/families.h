@@ -1,4 +1,4 @@
-// What fills the table of kernels for one instruction set: a function for each family, in the source of its name.
+// The functions that fill the kernel table for one instruction set: one per family, in the source file of that name.
 #pragma once
 #include "core/kernel_table.h"
 
@@ -20,7 +20,7 @@ void register_rope(KernelTable&);
 void register_sample(KernelTable&);
 void register_softmax(KernelTable&);
 
-void fill_table(KernelTable& table);  // by all of them
+void fill_table(KernelTable& table);  // calls all of them
 
 }  // namespace LLMCORE_ISA
 }  // namespace llmcore

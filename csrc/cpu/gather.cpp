@@ -1,4 +1,4 @@
-// Rows taken by number, scattered and added up, for mixtures of experts.
+// Rows taken by index, scattered and summed, for mixtures of experts.
 #include "cpu/families.h"
 #include "cpu/lanes.h"
 

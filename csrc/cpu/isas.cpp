@@ -54,7 +54,7 @@ namespace {
 [[maybe_unused]] bool supports_baseline() { return true; }
 
 #if defined(__x86_64__)
-// Every flag of cmake/isas.cmake, each by its own check; __builtin_cpu_supports covers the state saved by the OS.
+// Every flag in cmake/isas.cmake has its own check; __builtin_cpu_supports covers the state saved by the OS.
 [[maybe_unused]] bool supports_avx2() {
   unsigned a, b, c, d;
   const bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & (1u << 29));
@@ -76,7 +76,7 @@ namespace {
   uint32_t lo, hi;
   asm volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
   if ((lo & (3u << 17)) != (3u << 17)) return false;  // tile configuration and tile data
-  // Linux grants the large tile state on request, to the process and all threads that it starts later.
+  // Linux grants the large tile state on request, to the process and all threads it starts later.
   constexpr int kArchReqXcompPerm = 0x1023, kTileData = 18;
   return syscall(SYS_arch_prctl, kArchReqXcompPerm, kTileData) == 0;
 }

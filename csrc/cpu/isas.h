@@ -1,4 +1,4 @@
-// Which instruction sets this build holds, which this machine can run, and which one is in use.
+// Which instruction sets this build contains, which of them this machine can run, and which one is in use.
 #pragma once
 #include <string>
 #include <vector>
@@ -13,6 +13,6 @@ struct IsaInfo {
 };
 std::vector<IsaInfo> compiled_isas();  // slowest first
 std::string current_isa();             // chosen at the first call: the fastest supported, or LLMCORE_CPU_ISA
-const KernelTable& cpu_kernels();      // of that one; throws where LLMCORE_CPU_ISA names no supported one
+const KernelTable& cpu_kernels();      // of current_isa(); throws if LLMCORE_CPU_ISA names none that is supported
 
 }  // namespace llmcore

@@ -7,7 +7,7 @@
 namespace llmcore {
 namespace LLMCORE_ISA {
 
-// Lanes in use in a step of for_lanes: all of them (known when compiling), or the first n of a tail.
+// The lanes in use in a step of for_lanes: all of them (known when compiling), or the first n of a tail.
 struct All {};
 
 template <class T>
@@ -24,12 +24,12 @@ static inline vi lane_numbers() {
   for (int i = 0; i < kW; ++i) v[i] = i;
   return v;
 }
-// v where the lane is in use, else `other`: keeps tails out of sums and maxima.
+// Returns v where the lane is in use, else `other`: keeps tails out of sums and maxima.
 static inline vf keep_n(vf v, All, float = 0.0f) { return v; }
 static inline vf keep_n(vf v, int n, float other = 0.0f) { return select(lane_numbers() < n, v, splat(other)); }
 
-// body(i, lanes, u) for every vector of [0, n): i is its first element, u in [0, kUnroll) cycles, so that a body may
-// add into kUnroll independent accumulators and not wait for the previous addition.
+// Calls body(i, lanes, u) for every vector of [0, n): i is its first element; u cycles through [0, kUnroll), so that a
+// body can add to kUnroll independent accumulators without waiting for the previous addition.
 template <int kUnroll = 1, class F>
 static inline void for_lanes(int64_t n, const F& body) {
   int64_t i = 0;
@@ -43,9 +43,10 @@ static inline void for_lanes(int64_t n, const F& body) {
 
 static inline float sum4(const vf* v) { return sum((v[0] + v[1]) + (v[2] + v[3])); }
 
-constexpr int64_t kGrain = 1 << 14;  // elements in a piece of work: below two of them the pool is not worth waking
+constexpr int64_t kGrain =
+    1 << 14;  // elements in a piece of work; with fewer than two pieces the pool is not worth waking
 
-// body(begin, end) over [0, n) in fixed pieces of `grain`.
+// Calls body(begin, end) over [0, n) in fixed pieces of `grain`.
 template <class F>
 static inline void parallel_ranges(int64_t n, int64_t grain, const F& body) {
   parallel(ceil_div(n, grain), [&](int64_t i) { body(i * grain, (i + 1) * grain < n ? (i + 1) * grain : n); });
@@ -53,7 +54,7 @@ static inline void parallel_ranges(int64_t n, int64_t grain, const F& body) {
 
 static inline int64_t row_grain(int64_t columns) { return columns < kGrain ? kGrain / (columns > 0 ? columns : 1) : 1; }
 
-// Maximum of the numbers in the row (NaN is passed over) and `least`.
+// Returns the maximum of `least` and the numbers in the row (NaN is skipped).
 template <class T>
 static inline float row_max(const T* x, int64_t n, float least = -3.402823466e38f) {
   vf most[4];
@@ -63,8 +64,8 @@ static inline float row_max(const T* x, int64_t n, float least = -3.402823466e38
   return hmax(max(max(most[0], most[1]), max(most[2], most[3])));
 }
 
-// Maximum of the row (at least -FLT_MAX) and the sum of exp(x - maximum), in one pass over memory: blocks that stay in
-// L1 are read twice. A NaN or +inf in the row makes the sum NaN; a row of -inf has sum 0.
+// Returns the maximum of the row (at least -FLT_MAX) and the sum of exp(x - maximum), in one pass over memory: blocks
+// that stay in L1 are read twice. A NaN or +inf in the row makes the sum NaN; a row of -inf has sum 0.
 struct MaxSum {
   float max, sum;
 };

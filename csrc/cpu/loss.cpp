@@ -21,8 +21,8 @@ static void cross_entropy_forward(const CrossEntropyArgs& a) {
   a.dtype == DType::kBF16 ? cross_entropy_forward_typed<bf16>(a) : cross_entropy_forward_typed<float>(a);
 }
 
-// dlogits may be logits, also when float32 becomes bfloat16 in the same rows (ld_out = 2 ld): a row is worked from its
-// start, every vector is read before it is written, and what is written never overtakes what is read.
+// dlogits may be logits, also when float32 becomes bfloat16 in the same rows (ld_out = 2 ld): a row is processed from
+// its start, every vector is read before it is written, and writes never overtake reads.
 template <class T, class O>
 static void cross_entropy_backward_typed(const CrossEntropyBackwardArgs& a) {
   parallel_ranges(a.M, row_grain(a.V), [&](int64_t begin, int64_t end) {

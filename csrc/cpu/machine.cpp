@@ -1,12 +1,12 @@
-// How fast this machine can be at best: multiply-adds on registers or tiles, and a sum over memory. The floors that the
-// kernels are held against (llmcore.bench.machine).
+// Measures how fast this machine can be at best: multiply-adds on registers or tiles, and a sum over memory. These are
+// the floors that the kernels are compared with (llmcore.bench.machine).
 #include "cpu/families.h"
 #include "cpu/gemm/tile_micro.h"
 
 namespace llmcore {
 namespace LLMCORE_ISA {
 
-// Hides where a value comes from, at no cost: what is computed from it must be computed again.
+// Hides the origin of a value at no cost, so that the compiler must recompute anything derived from it.
 #if defined(__x86_64__) && LLMCORE_VECTOR_BYTES == 64
 #define LLMCORE_HIDE(x) asm volatile("" : "+v"(x))
 #elif defined(__x86_64__)
@@ -17,9 +17,9 @@ namespace LLMCORE_ISA {
 #define LLMCORE_HIDE(x) asm volatile("" : "+m"(x))
 #endif
 
-constexpr int kChains = 12;  // more than latency times units of any processor, and they fit 16 registers with operands
+constexpr int kChains = 12;  // more than latency times units of any processor; fits in 16 registers with operands
 
-// Independent chains x = step(x), `rounds` times each; the result is looked at so that none is left out.
+// Runs independent chains x = step(x), `rounds` times each; the result is used so that no chain is optimised away.
 template <class Vector, class Step>
 static inline void run_chains(int64_t rounds, const Step& step) {
   Vector x[kChains];
@@ -41,7 +41,7 @@ static double peak_f32(int64_t rounds) {
 }
 
 #if defined(LLMCORE_ISA_AMX)
-// Four accumulating tiles hide the latency; the operands are zeros, which take as long as others.
+// Four accumulating tiles hide the latency; the operands are zeros, which take as long as other values.
 #define LLMCORE_PEAK_TILES(name, instruction, elements)                                                      \
   static double name(int64_t rounds) {                                                                       \
     MatrixUnit unit;                                                                                         \
@@ -75,14 +75,14 @@ static double peak_bf16(int64_t rounds) {
 static double peak_bf16(int64_t rounds) { return peak_f32(rounds); }  // widened, then multiplied as float32
 #endif
 
-// Bytes times bytes, summed in int32, by the best instruction there is.
+// Multiplies bytes by bytes, summed in int32, with the best instruction available.
 static double peak_int8(int64_t rounds) {
   vi a{}, b{};
   LLMCORE_HIDE(a);
   LLMCORE_HIDE(b);
   run_chains<vi>(rounds, [&](vi x) -> vi {
     vi left = a;
-    LLMCORE_HIDE(left);  // the product is no constant of the loop
+    LLMCORE_HIDE(left);  // keeps the product from being a loop constant
 #if defined(LLMCORE_BF16_DOT)
     return (vi)_mm512_dpbusd_epi32((__m512i)x, (__m512i)left, (__m512i)b);
 #elif LLMCORE_VECTOR_BYTES == 64
@@ -112,7 +112,7 @@ static double machine_peak(DType dtype, int64_t rounds) {
   return dtype == DType::kF32 ? peak_f32(rounds) : dtype == DType::kBF16 ? peak_bf16(rounds) : peak_int8(rounds);
 }
 
-// The sum of the 32-bit words, modulo 2^32; every byte is read once, in order.
+// Returns the sum of the 32-bit words modulo 2^32; every byte is read once, in order.
 static uint32_t machine_read(const uint32_t* p, int64_t words) {
   constexpr int kStreams = 8;
   vu x[kStreams] = {};

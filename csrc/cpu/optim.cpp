@@ -5,10 +5,10 @@
 namespace llmcore {
 namespace LLMCORE_ISA {
 
-constexpr int64_t kPackColumns = 4096;    // in a piece of work; whole rows as a rule: memory likes long streams
+constexpr int64_t kPackColumns = 4096;    // in a piece of work; usually whole rows: memory favours long streams
 constexpr int64_t kStreamFrom = 1 << 18;  // elements: the panels of smaller weights may stay in cache until their use
 
-// A rule gives the new value of element i of p and writes what it keeps of the gradient (m, v).
+// A rule returns the new value of element i of p and updates the optimizer state (m, v).
 
 struct AdamWRule {  // Loshchilov & Hutter 2019
   explicit AdamWRule(const UpdateArgs& args)
@@ -33,7 +33,7 @@ struct LionRule {  // Chen et al. 2023
   inline vf operator()(vf p, vf g, int64_t i, Lanes lanes) const {
     const vf m = load_n(a.m + i, lanes), u = fma(g, splat(1.0f - a.beta1), m * a.beta1);
     store_n(a.m + i, fma(g, splat(1.0f - a.beta2), m * a.beta2), lanes);
-    return p - select(u > 0.0f, splat(a.lr), select(u < 0.0f, splat(-a.lr), u * 0.0f));  // nan stays nan
+    return p - select(u > 0.0f, splat(a.lr), select(u < 0.0f, splat(-a.lr), u * 0.0f));  // NaN stays NaN
   }
   const UpdateArgs& a;
 };
@@ -51,8 +51,8 @@ struct SgdRule {
   const UpdateArgs& a;
 };
 
-// n elements from `begin` on of kRows rows. Where packs follow, the values go to `half` as well, in rows of
-// kPackColumns.
+// Updates n elements from `begin` on of kRows rows. If panels are to be packed, also writes the values to `half`, in
+// rows of kPackColumns.
 template <class Rule, int kRows>
 static inline void update_rows(const UpdateArgs& a, int64_t begin, int64_t n, bf16* half) {
   const Rule rule(a);
@@ -62,7 +62,7 @@ static inline void update_rows(const UpdateArgs& a, int64_t begin, int64_t n, bf
   for_lanes<2>(n, [&](int64_t at, auto lanes, int) {
     for (int64_t r = 0; r < kRows; ++r) {
       const int64_t i = begin + r * a.columns + at;
-      if constexpr (kRows > 1)  // the next rows: while these are packed, nothing else asks for them
+      if constexpr (kRows > 1)  // prefetch the next rows: packing these leaves memory idle
         for (const float* x : streams)
           if (x) __builtin_prefetch(x + i + kRows * a.columns, 0, 2);
       const vf p = rule(load_n(a.p + i, lanes) * keep, load_n(a.g + i, lanes) * scale, i, lanes);
@@ -75,7 +75,7 @@ static inline void update_rows(const UpdateArgs& a, int64_t begin, int64_t n, bf
   });
 }
 
-// Rows [row, row + rows) and columns [begin, end) of what g.src holds, packed while they are in cache.
+// Packs rows [row, row + rows) and columns [begin, end) of g.src while they are in cache.
 template <class S, class T, bool kStream>
 static void pack_updated(const PackArgs& g, int64_t row, int64_t rows, int64_t begin, int64_t end) {
   const int64_t depth = panel_depth(g.K, g.dtype);
@@ -85,7 +85,7 @@ static void pack_updated(const PackArgs& g, int64_t row, int64_t rows, int64_t b
     T* panel =
         panels + row / kPanelWidth * kPanelWidth * depth + row % kPanelWidth * 4 / static_cast<int64_t>(sizeof(T));
     for (int64_t k = begin; k < stop; k += kPackDepth)
-      if (g.paired)  // whose halves hold whole groups of rows
+      if (g.paired)  // its halves hold whole groups of rows
         pack_half<S, kStream>(g, row, row >= g.N / 2, rows, k, min_of(k + kPackDepth, stop), panels);
       else
         pack_rows<S, kStream>(g, row, g.N, rows, k, min_of(k + kPackDepth, stop), panel);
@@ -106,7 +106,7 @@ static void update(const UpdateArgs& a) {
     alignas(64) bf16 half[kWordGroup * kPackColumns];
     const int64_t first = piece / pieces * kPanelWidth, begin = piece % pieces * kPackColumns;
     const int64_t end = min_of(begin + kPackColumns, a.columns);
-    // Sixteen rows fill lines of a transposed panel, two those of the other kind.
+    // Sixteen rows fill the lines of a transposed panel, two rows those of the other kind.
     const auto pack_all = [&](bool transposed, int64_t row, int64_t rows) {
       for (int64_t i = 0; i < a.pack_count; ++i) {
         PackArgs g = a.packs[i];
@@ -116,7 +116,7 @@ static void update(const UpdateArgs& a) {
                  : pack_updated<float, float, false>(g, row, rows, begin, end);
           continue;
         }
-        // The address at which the matrix would begin if `half` held all of it.
+        // Returns the address at which the matrix would begin if `half` held all of it.
         const int64_t before = row / kWordGroup * kWordGroup * kPackColumns + begin;
         g.src = reinterpret_cast<const bf16*>(reinterpret_cast<uintptr_t>(half) - before * sizeof(bf16));
         g.ld = kPackColumns;
@@ -151,7 +151,7 @@ static void momentum(const MomentumArgs& a) {
   });
 }
 
-// Squares are taken in float64: no float32 value overflows or vanishes there.
+// Squares are computed in float64, where no float32 value overflows or underflows.
 static void sum_squares(const SumSquaresArgs& a) {
   typedef float half_vector __attribute__((vector_size(LLMCORE_VECTOR_BYTES / 2)));
   typedef double double_vector __attribute__((vector_size(LLMCORE_VECTOR_BYTES)));
@@ -175,7 +175,7 @@ static void sum_squares(const SumSquaresArgs& a) {
   });
 }
 
-// One after the other: losses of rows are few, and their order is the same everywhere.
+// Sequential: there are few row losses, and their order is the same everywhere.
 static void sum(const SumArgs& a) {
   double total = 0.0;
   for (int64_t i = 0; i < a.n; ++i) total += static_cast<double>(a.x[i]);

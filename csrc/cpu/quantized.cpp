@@ -1,5 +1,5 @@
-// Products with quantized weights (core/kernels/quantized.h). Activations become int8 by blocks of 32 columns; a
-// block's products are summed in integers, exactly, and blocks are added in float32 in their order. So a result depends
+// Products with quantized weights (core/kernels/quantized.h). Activations become int8 in blocks of 32 columns; a
+// block's products are summed exactly, in integers, and blocks are added in float32 in order. So a result depends
 // neither on the number of threads nor on the other rows.
 #include "cpu/activations.h"
 #include "cpu/families.h"
@@ -24,7 +24,8 @@ static inline vf load_halves(const uint8_t* p) {
 #endif
 }
 
-// total + the product of four unsigned bytes in every lane and the four signed bytes at x, which all lanes share.
+// Returns total + the dot product of four unsigned bytes per lane and the four signed bytes at x, which all lanes
+// share.
 static inline vi dot4(vi total, vu w, const int8_t* x) {
   int32_t word;
   memcpy(&word, x, sizeof word);
@@ -54,7 +55,7 @@ struct Count {
   static constexpr int value = kValue;
 };
 
-// Scales or minima of kW rows of a block, for its one or two halves.
+// The scales or minima of kW rows of a block, for its one or two halves.
 struct Factors {
   vf half[2];
 };
@@ -81,25 +82,27 @@ static inline vu load_word(const uint8_t* q, int64_t lane, int t) {
   return (t < 4 ? word : word >> 4) & 0x0f0f0f0fu;
 }
 
-// A tile's rows of x and strips: sums and dot products of all of them stay in registers. A wide tile reads less: a word
-// of x serves all strips, a word of weights all rows, and the processor reads one vector while it multiplies one.
+// The rows of x and the strips in a tile: all their sums and dot products stay in registers. A wide tile reads less: a
+// word of x serves all strips and a word of weights all rows, and the processor reads one vector while it multiplies
+// another.
 constexpr bool kWide = LLMCORE_VECTOR_BYTES == 64;
 constexpr int kTileRows = kWide ? 6 : 4, kTileStrips = kWide ? 2 : 1;
 
-// Rows [row, row + kRows) of x with rows [lane, lane + kW) of kStrips strips. fetch: the strips behind them, too.
+// Multiplies rows [row, row + kRows) of x with rows [lane, lane + kW) of kStrips strips. fetch: also prefetch the
+// strips after them.
 template <int kBits, int kRows, int kStrips, bool kHalves, bool kMinima, class O>
 static void quantized_tile(const QuantizedGemmArgs& a, int64_t strip, int64_t lane, int64_t row,
                            [[maybe_unused]] bool fetch) {
   const QuantLayout& l = a.layout;
   constexpr int kZeroBits = kBits == 8 ? 7 : 3;  // layouts without minima have 128 or 8 as zero
-  constexpr int kWords = kHalves ? 4 : 8, kChains = kRows * kStrips == 1 ? 2 : 1;  // one sum would wait for itself
+  constexpr int kWords = kHalves ? 4 : 8, kChains = kRows * kStrips == 1 ? 2 : 1;  // a single sum would wait for itself
   const int64_t blocks = a.K / kQuantBlock, factor_bytes = quant_factor_bytes(l), block_bytes = quant_block_bytes(l);
   const int64_t strip_bytes = blocks * block_bytes;
   const uint8_t* block = a.weight + strip * strip_bytes;
   const ActivationBlock* x = a.x + row * a.ldx;
   vf sum[kStrips][kRows] = {};
   for (int64_t b = 0; b < blocks; ++b, block += block_bytes, ++x) {
-    if constexpr (kRows >= 4) {  // with fewer the processor foresees it better
+    if constexpr (kRows >= 4) {  // with fewer rows the processor predicts it better
       if (fetch)
         for (int n = kStrips; n < 2 * kStrips; ++n)
           for (int64_t i = 0; i < block_bytes; i += 64) __builtin_prefetch(block + n * strip_bytes + i, 0, 2);
@@ -151,7 +154,7 @@ static void quantized_tile(const QuantizedGemmArgs& a, int64_t strip, int64_t la
   }
 }
 
-// Rows [begin, end) of x with strips. The last tiles are as alike as they can be: of 8 rows two have 4.
+// Multiplies rows [begin, end) of x with strips. The last tiles are as equal as possible: 8 rows become two tiles of 4.
 template <int kBits, int kStrips, bool kHalves, bool kMinima, class O>
 static void quantized_strips(const QuantizedGemmArgs& a, int64_t strip, int64_t begin, int64_t end) {
   for (int64_t lane = 0; lane < kStripRows; lane += kW)
@@ -177,7 +180,7 @@ static void quantized_strips(const QuantizedGemmArgs& a, int64_t strip, int64_t 
 // The strips from `strip` to `last`.
 template <int kBits, bool kHalves, bool kMinima, class O>
 static void quantized_range(const QuantizedGemmArgs& a, int64_t strip, int64_t last, int64_t begin, int64_t end) {
-  if (end - begin >= 4)  // fewer rows wait for memory only, which the processor foresees better strip by strip
+  if (end - begin >= 4)  // fewer rows are bound by memory, which the processor predicts better strip by strip
     for (; strip + kTileStrips <= last; strip += kTileStrips)
       quantized_strips<kBits, kTileStrips, kHalves, kMinima, O>(a, strip, begin, end);
   for (; strip < last; ++strip) quantized_strips<kBits, 1, kHalves, kMinima, O>(a, strip, begin, end);
@@ -185,8 +188,8 @@ static void quantized_range(const QuantizedGemmArgs& a, int64_t strip, int64_t l
 
 template <class O>
 static void quantized_gemm_typed(const QuantizedGemmArgs& a) {
-  // Pieces of a few microseconds are worth waking a thread for; as many for every thread, a few where there is work
-  // enough, so that none waits long for the others. The rows of x stay in L2 while strips pass by.
+  // Pieces of a few microseconds are worth waking a thread for. Every thread gets the same number of pieces, a few if
+  // there is enough work, so that none waits long for the others. The rows of x stay in L2 while strips stream past.
   constexpr int64_t kWorthWaking = 1 << 17, kRowBytes = 384 << 10, kPieces = 4;
   const int64_t strips = ceil_div(a.N, kStripRows), threads = num_threads();
   const int64_t rows = max_of(kTileRows, kRowBytes / max_of(1, 2 * a.K) / kTileRows * kTileRows);
@@ -234,7 +237,7 @@ static inline int32_t add_lanes(vi v) {
 #endif
 }
 
-// 1 / sqrt(mean square + eps) of a row.
+// Returns 1 / sqrt(mean square + eps) of a row.
 template <class T>
 static float rms_rstd(const T* x, int64_t C, float eps) {
   vf q[4] = {};
@@ -245,7 +248,7 @@ static float rms_rstd(const T* x, int64_t C, float eps) {
   return 1.0f / __builtin_sqrtf(sum4(q) / static_cast<float>(C) + eps);
 }
 
-// Rounded to nearest even by adding a number at which floats are integers apart.
+// Rounds to nearest even by adding a number at which adjacent floats are one integer apart.
 template <class T, ActivationSource kSource>
 static void quantize_activations_typed(const QuantizeActivationsArgs& a) {
   constexpr bool kGated = kSource == ActivationSource::kSwiglu || kSource == ActivationSource::kGeglu;
@@ -259,7 +262,7 @@ static void quantize_activations_typed(const QuantizeActivationsArgs& a) {
       if (kSource == ActivationSource::kRmsNorm && block == 0) rstd = rms_rstd(whole, a.K, a.eps);
       ActivationBlock& out = a.out[row * a.ld + block];
       constexpr int kVectors = kQuantBlock / kW;
-      vf v[kVectors], most{}, odd{};  // odd: nan where some number is none, or infinite
+      vf v[kVectors], most{}, odd{};  // odd: NaN where some number is NaN or infinite
       for (int n = 0; n < kVectors; ++n) {
         const vf given = load(x + n * kW);
         if constexpr (kSource == ActivationSource::kRmsNorm)
@@ -274,7 +277,7 @@ static void quantize_activations_typed(const QuantizeActivationsArgs& a) {
         odd += v[n] - v[n];
       }
       const float largest = hmax(most);
-      const bool finite = sum(odd) == 0.0f, usable = finite && largest > 1e-35f;  // smaller ones have no inverse
+      const bool finite = sum(odd) == 0.0f, usable = finite && largest > 1e-35f;  // smaller magnitudes have no inverse
       const float scale = usable ? largest / 127.0f : 0.0f, inverse = usable ? 127.0f / largest : 0.0f;
       int32_t sums[2] = {};
       for (int n = 0; n < kVectors; ++n) {

@@ -1,4 +1,4 @@
-// What rope and cache share: heads turned to their positions, and copied to another dtype.
+// Shared by rope and cache: rotates heads by their positions and copies them to another dtype.
 #pragma once
 #include "cpu/lanes.h"
 
@@ -13,7 +13,7 @@ static void convert_row(const T* x, int64_t D, C* to) {
     for_lanes(D, [&](int64_t i, auto lanes, int) { store_n(to + i, load_n(x + i, lanes), lanes); });
 }
 
-// One head: its halves of R dimensions turned against each other, the rest copied.
+// Rotates the two halves of a head's first R dimensions against each other and copies the rest.
 template <class T, class O>
 static inline void turn_head(const T* x, O* out, const float* cosine, const float* sine, int64_t half, int64_t D,
                              float sign) {

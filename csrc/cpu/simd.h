@@ -1,6 +1,6 @@
 // One vector type for any width: GCC/Clang vector extensions and the few intrinsics that they cannot express.
 //
-// Everything in this folder but isas.cpp is compiled once for every instruction set (cmake/isas.cmake), in a namespace
+// Everything in this folder except isas.cpp is compiled once per instruction set (cmake/isas.cmake), in a namespace
 // named after it. The only symbols that leave an object are register_<family> and fill_table (families.h). The linker
 // may merge weak symbols (inline functions, templates) of different objects and keep the AVX-512 copy, so nothing from
 // outside this namespace may be instantiated, and what is in it is static: no STL, no static initialisers.
@@ -11,7 +11,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #if defined(__GNUC__) && !defined(__clang__)
-// GCC 12 warns of its own intrinsics (its bug 105593).
+// GCC 12 warns about its own intrinsics (GCC bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #endif
@@ -60,7 +60,7 @@ static inline vh to_half_exact(vf v) {
   const vu rounded = (u + 0x7fffu + ((u >> 16) & 1)) >> 16;
   return __builtin_convertvector((u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40 : rounded, vh);
 }
-// The same, but where the processor has an instruction for it, subnormal numbers become zero.
+// The same, but if the processor has an instruction for it, subnormal numbers become zero.
 static inline vh to_half(vf v) {
 #if defined(LLMCORE_BF16_DOT)
   return (vh)_mm512_cvtneps_pbh((__m512)v);
@@ -73,7 +73,8 @@ static inline void store(bf16* p, vf v) {
   memcpy(p, &h, sizeof h);
 }
 
-// kW bytes to integers and back (whose values fit). GCC takes bytes apart one by one where it converts their vectors.
+// Converts kW bytes to integers and back (the values must fit). GCC's own vector conversion takes the bytes apart one
+// by one.
 static inline vi load_bytes(const uint8_t* p) {
 #if LLMCORE_VECTOR_BYTES == 64
   return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -93,7 +94,7 @@ static inline void store_bytes(int8_t* p, vi v) {
 #endif
 }
 
-// The first n (0 <= n <= kW) lanes; the others are zero / left untouched.
+// Loads / stores the first n (0 <= n <= kW) lanes; the others are zero / left untouched.
 #if LLMCORE_VECTOR_BYTES == 64
 static inline vf load_n(const float* p, int n) {
   return (vf)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
@@ -194,7 +195,7 @@ static inline float hmax(vf v) {
 // Within 2 ulp (1 with FMA) for every x whose result is a normal float; 0 below -87.33, inf above 88.73; NaN stays NaN.
 static inline vf exp(vf x) {
   const vf log2e = splat(1.44269504088896341f);
-  vf bounded = min(splat(89.0f), x);  // in this order NaN passes
+  vf bounded = min(splat(89.0f), x);  // in this order NaN passes through
 #if LLMCORE_VECTOR_BYTES == 64
   const vf n = (vf)_mm512_roundscale_ps((__m512)(bounded * log2e), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #else

@@ -1,4 +1,4 @@
-// Softmax over rows. -inf entries come out as 0; a row of -inf only, or with NaN or +inf in it, as NaN.
+// Softmax over rows. -inf entries come out as 0; a row that is all -inf or contains NaN or +inf comes out as NaN.
 #include "cpu/families.h"
 #include "cpu/lanes.h"
 
@@ -8,7 +8,7 @@ namespace LLMCORE_ISA {
 template <class T>
 static void softmax_forward_typed(const SoftmaxArgs& a) {
   const int64_t N = a.N;
-  constexpr int64_t kKept = 4096;  // a row of up to so many exponentials stays in L1; longer ones are computed twice
+  constexpr int64_t kKept = 4096;  // a row of up to this many exponentials stays in L1; longer ones are computed twice
   parallel_ranges(a.M, row_grain(N), [&](int64_t begin, int64_t end) {
     float kept[kKept];
     for (int64_t m = begin; m < end; ++m) {

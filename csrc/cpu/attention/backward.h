@@ -1,9 +1,10 @@
-// Backward of attention: per tile of 64 queries x 64 keys five products, with the probabilities recomputed from lse:
+// Backward of attention: five products per tile of 64 queries x 64 keys, with the probabilities recomputed from lse:
 //   S = QK^T   dP = dO V^T   P = 2^(t - lse2)   dS = P (dP - delta), delta = rowsum(dO o O)
 //   dV += P^T dO   dK += dS^T Q   dQ += dS K        (the scale is applied when dQ and dK are written)
 // All tiles are computed transposed, keys as rows: P^T and dS^T come out as the left operands of dV and dK, lse and
 // delta are vectors, not broadcasts, and dQ^T = K^T dS^T takes dS^T as a panel. One piece is one batch row and key
-// head; its sums run over heads, spans of queries, key tiles and query blocks in that order, whatever the threads.
+// head; its sums run over heads, spans of queries, key tiles and query blocks in that order, whatever the number of
+// threads.
 #pragma once
 #include "cpu/attention/forward.h"
 
@@ -18,12 +19,12 @@ struct BackwardScratch {
   T *q_columns, *dout_columns;  // panels (D,64 queries)
   T *q_depth, *dout_depth;      // panels (64 queries, D)
   float* dq;                    // (D, 64): transposed sums
-  float *lse, *delta;           // (64): lse in powers of two, +inf where nothing is to be seen
-  int32_t *low, *highest;       // (64): the first key that each query sees, and the last of these
-  int32_t* first_tile;          // of every query block: the first tile of keys that it sees
+  float *lse, *delta;           // (64): lse in powers of two, +inf where a query sees nothing
+  int32_t *low, *highest;       // (64): the first key that each query sees, and the largest of these
+  int32_t* first_tile;          // for every query block: the first tile of keys that it sees
   // For each key tile
   float *dk, *dv;  // (64, D rounded up)
-  // For the tile at hand
+  // For the current tile
   T *keys, *values, *keys_transposed;  // (kTile, D) staged twice, (D, kTile)
   T *p, *ds, *ds_panel;                // (kTile, 64 queries); ds again as a panel
   T* staged;
@@ -60,13 +61,13 @@ struct BackwardScratch {
   }
 };
 
-// Bytes of scratch for one piece.
+// Returns the bytes of scratch for one piece.
 static int64_t backward_slot(const AttentionArgs& a) {
   return a.dtype == DType::kF32 ? BackwardScratch<float>{}.lay_out(nullptr, a)
                                 : BackwardScratch<bf16>{}.lay_out(nullptr, a);
 }
 
-// Two rows of dS^T, as rows and as one row of pairs of the panel.
+// Writes two rows of dS^T, as rows and as one row of pairs of the panel.
 static inline void store_both_ways(float* row0, float* row1, float*, vf x0, vf x1) {
   store(row0, x0);
   store(row1, x1);
@@ -90,8 +91,8 @@ static inline void store_both_ways(bf16* row0, bf16* row1, bf16* pairs, vf x0, v
 #endif
 }
 
-// Columns [0, kTile) of key rows r and r+1; query columns before `first` (of row r; one more for row r+1) see nothing,
-// nor do those whose `low` is above the row, where low is not null.
+// Computes columns [0, kTile) of key rows r and r+1. Query columns before `first` (for row r; one more for row r+1) see
+// nothing, nor do those whose `low` is above the row, if low is not null.
 template <class T, bool kMasked>
 static inline void gradient_rows(const BackwardScratch<T>& s, int64_t r, int64_t rows, int64_t first, bool causal,
                                  const float* lse, const float* delta, const int32_t* low, int64_t key, vf scale,
@@ -125,8 +126,8 @@ static inline void gradient_rows(const BackwardScratch<T>& s, int64_t r, int64_t
   }
 }
 
-// `first`: the first query of the block that sees `key`, the first of the tile; later keys are seen one query later
-// each. low: null where every query sees the tile from its first key on.
+// `first`: the first query of the block that sees `key`, the tile's first key; each later key is seen one query later.
+// low: null if every query sees the tile from its first key on.
 template <class T>
 static void gradient_tile(const BackwardScratch<T>& s, int64_t rows, int64_t first, bool causal, const float* lse,
                           const float* delta, const int32_t* low, int64_t key, vf scale, float inverse_cap) {
@@ -177,7 +178,8 @@ struct BackwardHead {
 
   int64_t past() const { return a.S - a.T; }  // the first query's position
   int64_t block_rows(int64_t i) const { return min_of(kTile, a.T - i * kTile); }
-  // Whether block i sees a tile; the first and the last block that do (blocks and -1: none); the last tile that i sees.
+  // Whether block i sees a tile; the first and the last block that do (if none: blocks and -1); the last tile that i
+  // sees.
   bool sees(int64_t i, int64_t tile) const { return s.first_tile[i] <= tile && tile <= last_tile(i); }
   int64_t first_block(int64_t tile) const {
     int64_t i = a.causal ? max_of(0, tile * kTile - past()) / kTile : 0;
@@ -192,7 +194,7 @@ struct BackwardHead {
   int64_t last_tile(int64_t i) const { return a.causal ? (past() + i * kTile + block_rows(i) - 1) / kTile : tiles - 1; }
 };
 
-// Everything the tiles need of query block i, the j-th of its span.
+// Prepares everything that the tiles need from query block i, the j-th of its span.
 template <class T>
 static void prepare_queries(const BackwardHead<T>& head, int64_t i, int64_t j) {
   const AttentionArgs& a = head.a;
@@ -240,7 +242,7 @@ static void trimmed_product(int64_t m, int64_t first, const T* a, const T* panel
   }
 }
 
-// One tile of keys against the blocks [span, end) that are prepared.
+// Processes one tile of keys against the prepared blocks [span, end).
 template <class T>
 static void add_tile(const BackwardHead<T>& head, int64_t tile, int64_t span, int64_t end) {
   const AttentionArgs& a = head.a;
@@ -266,8 +268,8 @@ static void add_tile(const BackwardHead<T>& head, int64_t tile, int64_t span, in
     panel_product(m, k_depth, s.keys, ld, s.q_columns + j * columns, s.scores, kTile, false);
     panel_product(m, k_depth, s.values, ld, s.dout_columns + j * columns, s.dp, kTile, false);
   };
-  // The next block's first products come between a block's gradients and the products that read them, and the other way
-  // round: nothing is read right after it was written.
+  // The next block's first products run between a block's gradients and the products that read them, and vice versa, so
+  // nothing is read right after it was written.
   multiply(begin - span);
   for (int64_t i = begin, next; i < end; i = next) {
     const int64_t j = i - span;
@@ -280,7 +282,7 @@ static void add_tile(const BackwardHead<T>& head, int64_t tile, int64_t span, in
       prefetch_rows<true>(dk_out, rows, a.k_stride.t, a.D);
       prefetch_rows<true>(dv_out, rows, a.v_stride.t, a.D);
     }
-    const int64_t first_query = a.causal ? key - head.past() - i * kTile : -kTile;  // that sees the tile
+    const int64_t first_query = a.causal ? key - head.past() - i * kTile : -kTile;  // the first that sees the tile
     const bool capped = a.softcap > 0;
     if (capped) cap_scores(rows, kTile, a, s.scores);
     gradient_tile(s, rows, first_query, a.causal, s.lse + j * kTile, s.delta + j * kTile,
@@ -305,7 +307,7 @@ static void add_tile(const BackwardHead<T>& head, int64_t tile, int64_t span, in
   }
 }
 
-// The gradients of keys that nobody sees.
+// Writes the gradients of keys that no query sees.
 template <class T>
 static void clear_keys(const BackwardHead<T>& head, int64_t tile) {
   const AttentionArgs& a = head.a;

@@ -1,9 +1,9 @@
 // Forward attention (FlashAttention, Dao et al. 2022): a piece of work is a few hundred queries that share a key head.
-// Each tile of keys and values is rearranged once and meets the queries block by block; scores never leave the cache.
+// Each tile of keys and values is rearranged once and used by the queries block by block; scores never leave the cache.
 //
-// Keys come in segments of fixed length. A query's result is made of one partial result for each segment that it sees,
-// folded in their order. So a few queries against a long cache (decoding) can be cut along the keys into pieces that
-// run side by side (Flash-Decoding, Dao et al. 2023) and still have the bits that they have within the whole prompt.
+// Keys come in segments of fixed length. A query's result combines one partial result per segment that it sees, in
+// order. So a few queries against a long cache (decoding) can be cut along the keys into pieces that run in parallel
+// (Flash-Decoding, Dao et al. 2023) and still give the same bits as within the whole prompt.
 #pragma once
 #include "cpu/attention/softmax.h"
 
@@ -12,23 +12,23 @@ namespace LLMCORE_ISA {
 
 constexpr int64_t kSegment = 8;  // tiles
 
-// What a block of queries has of its result, before the division by the sums.
+// The partial result of a block of queries, before the division by the sums.
 struct Products {
   float* acc;  // (kRows, D rounded up to 64)
   SoftmaxRows* softmax;
 };
 
-// Up to kRows queries of one head, or, where there is one position only, that position's heads.
+// Up to kRows queries of one head or, if there is only one position, that position's heads.
 template <class T>
 struct QueryBlock {
   int64_t key_head;
-  int64_t count, position, step;  // row r stands at position + r * step
-  int64_t first_tile, tiles;      // of keys: the first that some row sees, and one past the last
-  int32_t low[kTile], highest;    // the first key that each row sees, and the last of these
+  int64_t count, position, step;  // row r is at position + r * step
+  int64_t first_tile, tiles;      // key tiles: the first that some row sees, and one past the last
+  int32_t low[kTile], highest;    // the first key that each row sees, and the largest of these
   T* queries;                     // staged
-  Products part, whole;           // of the segment at hand, and of all segments before it
-  bool folded;                    // whether there were any
-  int64_t row;                    // of the first query among all (H,T) of its batch row
+  Products part, whole;           // for the current segment, and for all segments before it
+  bool folded;                    // whether there were any earlier segments
+  int64_t row;                    // the first query's index among all (H,T) of its batch row
   T* out;
   int64_t out_stride;
   float* lse;  // or null
@@ -36,7 +36,7 @@ struct QueryBlock {
 
 template <class T>
 struct ForwardScratch {
-  T *keys, *values, *staged;  // the tile at hand
+  T *keys, *values, *staged;  // the current tile
   T* p;                       // (kRows,64)
   float* scores;              // (kRows,64)
   QueryBlock<T>* blocks;
@@ -67,21 +67,21 @@ struct ForwardScratch {
 
 static inline int64_t segments_of(int64_t keys) { return ceil_div(tiles_of(keys), kSegment); }
 
-// How the work is cut, from the shapes and the longest row of keys alone.
+// How the work is cut: depends only on the shapes and the longest row of keys.
 struct ForwardPlan {
   int64_t group;                 // query heads that share a key head
-  int64_t heads, head_groups;    // key heads in a piece, pieces side by side
-  int64_t span, spans;           // queries in a piece, pieces one after the other
+  int64_t heads, head_groups;    // key heads in a piece, pieces next to each other
+  int64_t span, spans;           // queries in a piece, consecutive pieces
   int64_t segments;              // pieces along the keys: more than one for a few queries only
-  int64_t pieces, blocks, slot;  // in all; blocks of queries in a piece; bytes of scratch that a piece needs
+  int64_t pieces, blocks, slot;  // total pieces; blocks of queries and bytes of scratch per piece
   int64_t columns;               // of the products
-  int64_t counters, shared;      // bytes: of the counters, and of these and the partial results of all segments
+  int64_t counters, shared;      // bytes of the counters, and of counters plus the partial results of all segments
 
   ForwardPlan(const AttentionArgs& a, int64_t keys) {
     a.dtype == DType::kF32 ? plan<float>(a, keys) : plan<bf16>(a, keys);
   }
 
-  // Where a piece leaves row `row` of (H,T): the products, the sums by lane, base and bound.
+  // Where a piece stores row `row` of (H,T): the products, the sums by lane, base and bound.
   int64_t partial_floats() const { return columns + 2 * kW; }
   float* partial(const AttentionArgs& a, int64_t b, int64_t segment, int64_t row) const {
     float* partials = reinterpret_cast<float*>(static_cast<char*>(a.workspace) + counters);
@@ -91,9 +91,9 @@ struct ForwardPlan {
  private:
   template <class T>
   void plan(const AttentionArgs& a, int64_t keys) {
-    // So many queries that rearranging the keys for them costs little, so few that they stay in L2.
+    // Enough queries to make rearranging the keys for them cheap, but few enough to stay in L2.
     constexpr int64_t kRows = ForwardScratch<T>::kRows, kRowsInPiece = 512;
-    // A few queries wait for keys and values: a piece reads runs of memory that are long enough to arrive at full
+    // A few queries are bound by reading keys and values: a piece reads runs of memory long enough to arrive at full
     // speed.
     constexpr int64_t kRun = 3072, kFewBlocks = 32;
     const bool few = a.T <= kRows;
@@ -107,13 +107,12 @@ struct ForwardPlan {
     const int64_t most_heads = few ? max_of(1, min_of(run, a.Hkv)) : 1;
     blocks *= most_heads;
     segments = few ? max_of(1, segments_of(keys)) : 1;
-    constexpr int64_t kMostPartials =
-        1 << 24;  // floats; where there would be more, rows enough run side by side anyway
+    constexpr int64_t kMostPartials = 1 << 24;  // floats; beyond this, enough rows run in parallel anyway
     const double all_partials = static_cast<double>(a.B * segments) * static_cast<double>(a.H * a.T * partial_floats());
     const bool fits = all_partials <= kMostPartials;
     const int64_t partials = segments == 1 ? 0 : fits ? a.B * segments * a.H * a.T * partial_floats() : kMostPartials;
     counters = segments == 1 ? 0 : round_up(a.B * a.Hkv * static_cast<int64_t>(sizeof(int32_t)), 64);
-    shared = round_up(counters + partials * static_cast<int64_t>(sizeof(float)), 64);  // enough for shorter rows, too
+    shared = round_up(counters + partials * static_cast<int64_t>(sizeof(float)), 64);  // also enough for shorter rows
     if (!fits) segments = 1;
     const int64_t enough = few ? ceil_div(num_threads(), a.B * segments) : 1;  // a piece for every thread
     heads = ceil_div(a.Hkv, min_of(a.Hkv, max_of(enough, ceil_div(a.Hkv, most_heads))));
@@ -163,7 +162,7 @@ static QueryBlock<T>* take_queries(const AttentionArgs& a, int64_t group, int64_
   return block;
 }
 
-// Adds the segment at hand to those before it.
+// Adds the current segment to the ones before it.
 template <class T>
 static void fold_part(QueryBlock<T>& block, int64_t columns) {
   if (!block.folded) {
@@ -176,7 +175,7 @@ static void fold_part(QueryBlock<T>& block, int64_t columns) {
   block.part.softmax->reset(block.count);
 }
 
-// out and lse of a block: the products divided by the sums of the probabilities.
+// Writes out and lse of a block: the products divided by the sums of the probabilities.
 template <class T>
 static void finish_block(const AttentionArgs& a, const QueryBlock<T>& block, int64_t keys) {
   SoftmaxRows& rows = *block.whole.softmax;
@@ -196,7 +195,7 @@ static void finish_block(const AttentionArgs& a, const QueryBlock<T>& block, int
   }
 }
 
-// A block's segment to and from the partial results that pieces share.
+// Moves a block's segment to and from the partial results that pieces share.
 template <class T>
 static void put_part(const AttentionArgs& a, const ForwardPlan& plan, int64_t b, int64_t segment,
                      const QueryBlock<T>& block) {
@@ -220,7 +219,7 @@ static void take_part(const AttentionArgs& a, const ForwardPlan& plan, int64_t b
   }
 }
 
-// What a piece of work is.
+// Describes a piece of work.
 struct ForwardPiece {
   int64_t b, begin;  // batch row, first query
   int64_t segment, head_group;
@@ -228,7 +227,7 @@ struct ForwardPiece {
     head_group = piece % plan.head_groups, piece /= plan.head_groups;
     segment = piece % plan.segments, piece /= plan.segments;
     b = piece % a.B;
-    // The last queries see the most keys: they come first, so that no long piece is left for the end.
+    // The last queries see the most keys, so they are started first and no long piece is left for the end.
     begin = (plan.spans - 1 - piece / a.B) * plan.span;
   }
 };
@@ -256,14 +255,14 @@ static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64
   struct Step {
     int64_t tile, block;
   };
-  const auto after = [&](Step at) {  // the next block that sees keys of this tile, else of a later one
+  const auto after = [&](Step at) {  // the next block that sees keys of this tile, or else of a later one
     do {
       if (++at.block == blocks) at = {at.tile + 1, 0};
     } while (at.tile < end && (at.tile < s.blocks[at.block].first_tile || at.tile >= s.blocks[at.block].tiles));
     return at;
   };
   const auto tile_keys = [&](int64_t tile) { return min_of(kTile, keys - tile * kTile); };
-  // Where a tile of keys or values begins, in elements.
+  // Returns where a tile of keys or values begins, in elements.
   const auto tile_at = [&](const Strides3& stride, int64_t tile, int64_t head) {
     const int64_t at =
         a.blocks ? a.blocks[b * (a.S / kTile) + tile] * stride.b : b * stride.b + tile * kTile * stride.t;
@@ -271,7 +270,7 @@ static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64
   };
   const auto touch_tile = [&](const void* from, const Strides3& stride, int64_t tile) {
     const int64_t at = tile_at(stride, tile, first_head);
-    if (few && a.k_scale && tile % kSegment == 0)  // the others were asked for
+    if (few && a.k_scale && tile % kSegment == 0)  // the others were prefetched
       touch_rows(static_cast<const uint8_t*>(from) + at, tile_keys(tile), stride.t, heads * a.D);
     else if (few && !a.k_scale)
       touch_rows(static_cast<const T*>(from) + at, tile_keys(tile), stride.t, heads * a.D);
@@ -310,8 +309,8 @@ static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64
     const Sight sight{n, diagonal ? seen : n, diagonal ? block.step : 0, block.highest > key ? block.low : nullptr,
                       key};
     softmax_tile(block.count, sight, scale, s.scores, s.p, *block.part.softmax, block.part.acc, columns);
-    // The next scores come between the probabilities and the product that reads them, so that nothing is read right
-    // after it was written.
+    // The next scores are computed between the probabilities and the product that reads them, so that nothing is read
+    // right after it was written.
     const Step next = after(at);
     if (next.tile < end) multiply(next);
     if (!same_panel(packed_values, at)) {
@@ -332,7 +331,7 @@ static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64
     if (ends && !split) finish_block(a, block, keys);
     at = next;
   }
-  if (split) {  // whoever comes last folds all segments
+  if (split) {  // the last piece to finish folds all segments
     int32_t* left = static_cast<int32_t*>(a.workspace) + b * plan.head_groups + piece.head_group;
     if (__atomic_sub_fetch(left, 1, __ATOMIC_ACQ_REL) > 0) return;
   }
@@ -347,7 +346,8 @@ static void forward_piece(const AttentionArgs& a, const ForwardPlan& plan, int64
   }
 }
 
-// Workers for pieces that multiply `work` pairs of numbers in all: one where waking the pool would cost more.
+// Returns the number of workers for pieces that multiply `work` pairs of numbers in total: one if waking the pool would
+// cost more.
 static int64_t attention_workers(int64_t pieces, double work) {
   constexpr double kWorthWaking = 1 << 19;
   return work < kWorthWaking ? 1 : max_of(1, min_of(pieces, num_threads()));
@@ -362,7 +362,7 @@ static double attention_work(const AttentionArgs& a) {
 }
 
 static size_t attention_workspace(const AttentionArgs& a) {
-  // By S, not by the lengths of the moment: a recorded call is repeated with others.
+  // Based on S, not on the current lengths: a recorded call is replayed with other lengths.
   const ForwardPlan plan(a, a.S);
   const double work = static_cast<double>(a.B * a.S) * static_cast<double>(a.H * a.T * a.D);
   return static_cast<size_t>(plan.shared + plan.slot * attention_workers(plan.pieces, work));

@@ -1,8 +1,8 @@
-// Online softmax (Milakov & Gimelshein 2018) over a block of queries, one tile of keys after the other.
+// Online softmax (Milakov & Gimelshein 2018) over a block of queries, one tile of keys at a time.
 //
-// Everything is in powers of two: t = scale * log2(e) * q·k. `base` is what is subtracted from t; it is raised only
-// when a row's maximum exceeds it by more than kSlack, so that the accumulators are seldom rescaled; 2^kSlack * S is
-// far from overflow, and the quotient does not depend on the base.
+// Everything is in powers of two: t = scale * log2(e) * q·k. `base` is subtracted from t. It is raised only when a
+// row's maximum exceeds it by more than kSlack, so the accumulators are seldom rescaled; 2^kSlack * S is far from
+// overflow, and the quotient does not depend on the base.
 #pragma once
 #include "cpu/attention/tiles.h"
 
@@ -26,15 +26,15 @@ struct SoftmaxRows {
   }
 };
 
-// What a block of rows sees of a tile: row r its first `visible + r * step` keys, at least none and at most all `keys`;
-// of these the ones from low[r] - first_key on, where low is not null.
+// The part of a tile that a block of rows sees: row r sees the tile's first `visible + r * step` keys (clamped to 0 and
+// `keys`) and, if low is not null, of these only the keys from low[r] - first_key on.
 struct Sight {
   int64_t keys, visible, step;
   const int32_t* low;
   int64_t first_key;
 };
 
-// The new maximum becomes the base; what was summed against the old one is scaled down to it.
+// Makes the new maximum the base and rescales the sums made with the old one.
 static void raise_base(SoftmaxRows& rows, int64_t r, float maximum, float* acc, int64_t columns) {
   if (rows.bound[r] > -__builtin_inff()) {
     const vf factor = exp2<float>(splat(rows.base[r] - maximum));
@@ -45,7 +45,7 @@ static void raise_base(SoftmaxRows& rows, int64_t r, float maximum, float* acc, 
   rows.bound[r] = maximum + kSlack;
 }
 
-// Adds what `count` rows came to in another stretch of keys: sums and products are brought to the higher base.
+// Adds the results of `count` rows over another stretch of keys: sums and products are rescaled to the higher base.
 static void fold_rows(int64_t count, int64_t columns, SoftmaxRows& into, float* acc, const SoftmaxRows& from,
                       const float* products) {
   alignas(64) float old_factors[kTile], new_factors[kTile];
@@ -53,7 +53,7 @@ static void fold_rows(int64_t count, int64_t columns, SoftmaxRows& into, float* 
     const vf old_base = load(into.base + r), new_base = load(from.base + r), none = splat(-__builtin_inff());
     const vf old_bound = load(into.bound + r), new_bound = load(from.bound + r);
     const vf higher = max(old_base, new_base), one = splat(1.0f);
-    // A row that saw no key, or scores of minus infinity only, has no base.
+    // A row that saw no key, or only scores of minus infinity, has no base.
     const auto both = (old_bound > none) & (new_bound > none);
     store(old_factors + r, select(both, exp2<float>(old_base - higher), one));
     store(new_factors + r, select(both, exp2<float>(new_base - higher), one));
@@ -70,7 +70,7 @@ static void fold_rows(int64_t count, int64_t columns, SoftmaxRows& into, float* 
   }
 }
 
-// Products q·k of a tile to capped scores: softcap * tanh(scale * q·k / softcap).
+// Turns the products q·k of a tile into capped scores: softcap * tanh(scale * q·k / softcap).
 static void cap_scores(int64_t count, int64_t keys, const AttentionArgs& a, float* scores) {
   const vf factor = splat(a.scale / a.softcap), cap = splat(a.softcap);
   for (int64_t r = 0; r < count; ++r)
@@ -80,8 +80,9 @@ static void cap_scores(int64_t count, int64_t keys, const AttentionArgs& a, floa
     }
 }
 
-// Rows begin..end of the scores to probabilities. Row r sees the first visible + r * step keys of the tile, which lie
-// in its first kQuarters quarters and, unless masked, fill them; the rest is zero, as are the keys before `low`.
+// Turns rows begin..end of the scores into probabilities. Row r sees the first visible + r * step keys of the tile,
+// which are in its first kQuarters quarters and, unless masked, fill them; the rest is zero, as are the keys before
+// `low`.
 template <class T, int kQuarters, bool kMasked, bool kLow = false>
 static void softmax_rows(int64_t begin, int64_t end, int64_t visible, int64_t step, vf scale, const float* scores, T* p,
                          SoftmaxRows& rows, float* acc, int64_t columns, [[maybe_unused]] const Sight& sight) {
@@ -119,7 +120,7 @@ static void softmax_rows(int64_t begin, int64_t end, int64_t visible, int64_t st
   }
 }
 
-// A block of rows against one tile. acc: the products so far, `columns` wide.
+// Processes a block of rows against one tile. acc: the products so far, `columns` wide.
 template <class T>
 static void softmax_tile(int64_t count, const Sight& sight, vf scale, const float* scores, T* p, SoftmaxRows& rows,
                          float* acc, int64_t columns) {
@@ -127,7 +128,7 @@ static void softmax_tile(int64_t count, const Sight& sight, vf scale, const floa
   const int64_t keys = sight.keys, visible = sight.visible, step = sight.step;
   if (sight.low)
     return softmax_rows<T, 4, true, true>(0, count, visible, step, scale, scores, p, rows, acc, columns, sight);
-  // Rows whose visible keys end in the same quarter of the tile go together.
+  // Rows whose visible keys end in the same quarter of the tile are processed together.
   for (int64_t r = 0, end; r < count; r = end) {
     const int64_t seen = visible + r * step, quarters = ceil_div(max_of(0, min_of(seen, keys)), kQuarter);
     const bool all = seen >= keys;
@@ -150,7 +151,7 @@ static void softmax_tile(int64_t count, const Sight& sight, vf scale, const floa
   }
 }
 
-// The sums and the logarithms of the denominators of `count` rows.
+// Computes the sums and the logarithms of the denominators of `count` rows.
 static void sum_rows(int64_t count, SoftmaxRows& rows) {
   for (int64_t r = 0; r < count; ++r) rows.sum[r] = sum(load(rows.total[r]));
   for (int64_t r = 0; r < count; r += kW)

@@ -1,7 +1,7 @@
-// What attention is made of: tiles of 64 queries by 64 keys, copied out of the caller's strided tensors into
+// The building blocks of attention: tiles of 64 queries by 64 keys, copied out of the caller's strided tensors into
 // zero-padded scratch and rearranged there for panel_product. Key tiles start at key 0 and are taken in order, so the
-// arithmetic of a query is the same however many queries came with it: decoding one token repeats the bits of the whole
-// prompt.
+// arithmetic of a query is the same however many queries came with it: decoding one token reproduces the bits of the
+// whole prompt.
 #pragma once
 #include "cpu/gemm/pack.h"
 #include "cpu/gemm/tile_micro.h"
@@ -15,10 +15,10 @@ constexpr float kLog2e = 1.44269504088896341f, kLn2 = 0.693147180559945309f;
 
 static inline int64_t tiles_of(int64_t n) { return ceil_div(n, kTile); }
 
-// Columns of a staged tile: D with zeros up to what every width of vector and every depth of AMX tile divides.
+// Columns of a staged tile: D padded with zeros to a multiple of every vector width and AMX tile depth.
 static inline int64_t staged_columns(int64_t D) { return round_up(D, kPanelDepth); }
 
-// How many rows and how much depth to ask of panel_product: AMX tiles are whole, the padding is zero.
+// The rows and depth to request from panel_product: AMX tiles are whole, and the padding is zero.
 #if defined(LLMCORE_ISA_AMX)
 static inline int64_t product_rows(const bf16*, int64_t rows) { return round_up(rows, 16); }
 static inline int64_t product_depth(const bf16*, int64_t depth) { return round_up(depth, kPanelDepth); }
@@ -29,8 +29,8 @@ static inline int64_t product_depth(const bf16*, int64_t depth) { return depth; 
 static inline int64_t product_rows(const float*, int64_t rows) { return rows; }
 static inline int64_t product_depth(const float*, int64_t depth) { return depth; }
 
-// Queries taken at a time in the forward pass: few enough that what one product leaves is still in L1 for the next;
-// whole AMX tiles, or a multiple of the rows that panel_product takes at a time.
+// Queries taken at a time in the forward pass: few enough that one product's result is still in L1 for the next; whole
+// AMX tiles, or a multiple of the rows that panel_product takes at a time.
 #if defined(LLMCORE_ISA_AMX)
 static constexpr int64_t query_rows(const bf16*) { return 32; }
 #else
@@ -38,13 +38,13 @@ static constexpr int64_t query_rows(const bf16*) { return 30; }
 #endif
 static constexpr int64_t query_rows(const float*) { return 30; }
 
-// The first key that query t of batch row b, which stands at `position`, sees.
+// Returns the first key seen by query t of batch row b, which is at `position`.
 static inline int64_t first_key(const AttentionArgs& a, int64_t b, int64_t t, int64_t position) {
   const int64_t start = a.starts ? a.starts[b * a.T + t] : 0;
   return a.causal ? max_of(start, position - a.window + 1) : 0;
 }
 
-// Carves arrays out of a workspace; without a base it only measures.
+// Carves arrays out of a workspace; without a base, only measures.
 struct Arena {
   char* base;
   int64_t used;
@@ -56,7 +56,7 @@ struct Arena {
   }
 };
 
-// body(worker, piece) for every piece. No two running pieces share a worker's number, so that it can name scratch
+// Runs body(worker, piece) for every piece. No two running pieces share a worker number, so it can select scratch
 // memory that stays in cache from piece to piece; a piece's result does not depend on it.
 template <class F>
 static inline void parallel_workers(int64_t pieces, int64_t workers, const F& body) {
@@ -67,8 +67,8 @@ static inline void parallel_workers(int64_t pieces, int64_t workers, const F& bo
   });
 }
 
-// 2^x for x <= 127, 0 far below: 2^floor(x) times a polynomial for the rest in [0, 1], minimax with 2^0 = 1 exactly.
-// Its relative error is 1.4e-7 (degree 5), or 2.9e-6 (degree 4) where the result is rounded to bf16.
+// 2^x for x <= 127, and 0 far below: 2^floor(x) times a polynomial for the rest in [0, 1], minimax with 2^0 = 1
+// exactly. Its relative error is 1.4e-7 (degree 5), or 2.9e-6 (degree 4) if the result is rounded to bf16.
 template <class T>
 static inline vf exp2(vf x) {
 #if LLMCORE_VECTOR_BYTES == 64
@@ -110,8 +110,8 @@ static inline bool any_greater(vf a, vf b) {
 #endif
 }
 
-// Asks for rows that are soon read or written. They lie far apart, so the hardware does not see them coming, and each
-// would wait for memory after the one before.
+// Prefetches rows that are about to be read or written. They are far apart, so the hardware cannot predict them, and
+// each would wait for memory after the previous one.
 template <bool kWrite, class T>
 static inline void prefetch_rows(const T* rows, int64_t count, int64_t stride, int64_t columns) {
   for (int64_t r = 0; r < count; ++r) {
@@ -120,9 +120,8 @@ static inline void prefetch_rows(const T* rows, int64_t count, int64_t stride, i
   }
 }
 
-// Reads rows into the cache in the order in which they lie: the processor's prefetchers then run ahead, as they do not
-// when heads of neighbouring rows are read apart. (A burst of prefetch instructions is dropped where memory cannot keep
-// up.)
+// Reads rows into the cache in memory order: the processor's prefetchers then run ahead, which they do not when heads
+// of neighbouring rows are read separately. (A burst of prefetch instructions is dropped if memory cannot keep up.)
 template <class T>
 static inline void touch_rows(const T* rows, int64_t count, int64_t stride, int64_t columns) {
   if (stride == columns) columns *= count, count = 1;
@@ -134,7 +133,7 @@ static inline void touch_rows(const T* rows, int64_t count, int64_t stride, int6
 }
 
 // ---- copies and rearrangements ------------------------------------------------------------------
-// dst (padded, staged_columns(D)) = src (rows, D), zeros around it.
+// dst (padded, staged_columns(D)) = src (rows, D), padded with zeros.
 template <class T>
 static void stage(int64_t rows, int64_t padded, int64_t D, const T* src, int64_t stride, T* dst) {
   constexpr int64_t kStep = LLMCORE_VECTOR_BYTES / static_cast<int64_t>(sizeof(T));
@@ -159,7 +158,7 @@ struct WholeTile {
   int64_t stride, columns;
 };
 
-// The caller's rows as they lie where they fill a tile, else copied to `scratch` and padded.
+// Returns the caller's rows in place if they fill a tile, else copied to `scratch` and padded.
 template <class T>
 static WholeTile<T> whole_tile(int64_t rows, int64_t D, const T* src, int64_t stride, T* scratch) {
   const int64_t columns = staged_columns(D);
@@ -168,8 +167,8 @@ static WholeTile<T> whole_tile(int64_t rows, int64_t D, const T* src, int64_t st
   return {scratch, columns, columns};
 }
 
-// The same from bytes: x = scale * (q - 128), a scale for each row. Asks for the rows of `next` on the way, or null:
-// one at a time, as fast as they are used up.
+// The same from bytes: x = scale * (q - 128), one scale per row. Meanwhile prefetches the rows of `next` (or null) one
+// at a time, at the rate at which they will be used.
 template <class T>
 static WholeTile<T> whole_tile(int64_t rows, int64_t D, const uint8_t* src, int64_t stride, const float* scale,
                                int64_t scale_stride, const uint8_t* next, T* scratch) {
@@ -196,14 +195,14 @@ static WholeTile<T> whole_tile(int64_t rows, int64_t D, const uint8_t* src, int6
   return {scratch, columns, columns};
 }
 
-// Panel (D,64) whose columns are the rows of a tile.
+// Makes a panel (D,64) whose columns are the rows of a tile.
 template <class T>
 static void pack_as_columns(const WholeTile<T>& tile, T* panel) {
   constexpr int64_t kSize = sizeof(T);
   transpose_words(kTile, tile.columns * kSize / 4, tile.data, tile.stride * kSize, panel, kTile * 4);
 }
 
-// Panels (64,D), one for every 64 columns, whose depth is the rows of a tile.
+// Makes panels (64,D), one per 64 columns, whose depth is the rows of a tile.
 static void pack_as_depth(const WholeTile<float>& tile, float* panels) {
   for (int64_t c = 0; c < tile.columns; c += kTile, panels += kTile * kTile) {
     const int64_t n = min_of(kTile, tile.columns - c);
@@ -214,7 +213,7 @@ static void pack_as_depth(const WholeTile<float>& tile, float* panels) {
   }
 }
 
-// Two rows of 32 columns as pairs side by side: dst[2i], dst[2i+1] = even[i], odd[i].
+// Interleaves two rows of 32 columns as pairs: dst[2i], dst[2i+1] = even[i], odd[i].
 static inline void interleave(const bf16* even, const bf16* odd, bf16* dst) {
 #if LLMCORE_VECTOR_BYTES == 64
   const __m512i a = _mm512_loadu_si512(even), b = _mm512_loadu_si512(odd);

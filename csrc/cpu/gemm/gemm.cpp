@@ -1,6 +1,6 @@
-// Matrix multiplication on packed panels: the driver for kernels that multiply in registers (tiles.h: AMX). A
-// piece of work is a block of rows times a group of panels. Rows of a stay in the L2 cache while panels pass by; the
-// epilogue runs while a few rows of the product are in L1. How the work is cut never shows in the bits of the result.
+// Matrix multiplication on packed panels: the driver for kernels that multiply in registers (tiles.h: AMX). A piece of
+// work is a block of rows times a group of panels. Rows of a stay in the L2 cache while panels stream past; the
+// epilogue runs while a few rows of the product are in L1. How the work is cut never affects the bits of the result.
 #include "cpu/families.h"
 #include "cpu/gemm/tiles.h"
 
@@ -26,7 +26,7 @@ static void epilogue(const GemmArgs& g, int64_t row, int64_t m, int64_t column, 
   }
 }
 
-// The same for paired panels and 32 columns of silu(gate) * up, as elementwise.cpp has it but before rounding.
+// The same for paired panels and 32 columns of silu(gate) * up, as in elementwise.cpp but before rounding.
 template <class O>
 static void swiglu_epilogue(const GemmArgs& g, int64_t row, int64_t m, int64_t column, const float* c) {
   const int64_t F = g.N / 2, columns = min_of(F - column, kPairedWidth);
@@ -53,12 +53,12 @@ static void swiglu_epilogue(const GemmArgs& g, int64_t row, int64_t m, int64_t c
 
 constexpr int64_t kBlockRows = 96;     // rows in a piece: 16 times kRows, so that 16 prefetches of 1/16 make a panel
 constexpr int64_t kBlockPanels = 6;    // panels in a piece
-constexpr int64_t kTurnedPanels = 12;  // the same where rows of a are rearranged for it
+constexpr int64_t kTurnedPanels = 12;  // the same if rows of a are rearranged for it
 constexpr int64_t kBlockBytes = 4096;  // of a row of a in one pass; longer K is cut
 constexpr int64_t kFewRows = 24;       // products of so few rows are bound by how fast panels arrive:
 constexpr int64_t kFewBytes = 1024;    // they read a panel in short passes and fetch one while they multiply by another
 
-// The words that a kernel broadcasts for one k (float) or a pair of k (bf16; the second is 0 past the end).
+// Returns the word that a kernel broadcasts for one k (float) or a pair of k (bf16; the second is 0 past the end).
 static inline void words_of_k(const float* src, int64_t, bool, int64_t rows, uint32_t* words) {
   memcpy(words, src, sizeof(float) * static_cast<size_t>(rows));
 }
@@ -69,9 +69,9 @@ static inline void words_of_k(const bf16* src, int64_t ld, bool both, int64_t ro
   }
 }
 
-// Groups of `step` rows of src (k,rows)^T, each in kGroupBytes: words [k][kRows], as rows_product walks them. Unlike a
-// transpose this writes whole lines in order.
-constexpr int64_t kGroupBytes = kBlockBytes * kRows + 64;  // 64: not all groups in one set of the L1 cache
+// Writes groups of `step` rows of src (k,rows)^T, each in kGroupBytes: words [k][kRows], as rows_product reads them.
+// Unlike a transpose, this writes whole lines in order.
+constexpr int64_t kGroupBytes = kBlockBytes * kRows + 64;  // 64: keeps the groups out of a single set of the L1 cache
 template <class T>
 static void group_rows(const T* src, int64_t ld, int64_t k, int64_t rows, int64_t step, T* dst) {
   constexpr int64_t kPerWord = 4 / sizeof(T), kTake = kWordGroup * kPerWord;
@@ -149,9 +149,9 @@ static void gemm_typed(const GemmArgs& g) {
   const int64_t panels = ceil_div(g.N, kPanelWidth), row_blocks = ceil_div(g.M, kBlockRows);
   int64_t group = kBlockPanels;
   if (g.a_transposed && g.K <= kBlockBytes / static_cast<int64_t>(sizeof(T))) group = kTurnedPanels;
-  if (g.M <= kFewRows && !g.a_transposed) group = 1;  // what there is to read is then shared evenly
+  if (g.M <= kFewRows && !g.a_transposed) group = 1;  // this shares the reading evenly
   while (group > 1 && row_blocks * ceil_div(panels, group) < 4 * num_threads()) --group;
-  // Neighbouring pieces share panels, which then come from memory once.
+  // Neighbouring pieces share panels, so each panel is read from memory once.
   parallel(row_blocks * ceil_div(panels, group), [&](int64_t piece) {
     const int64_t row = piece % row_blocks * kBlockRows, first = piece / row_blocks * group;
     gemm_block<T, O>(g, row, min_of(g.M - row, kBlockRows), first, min_of(panels - first, group));

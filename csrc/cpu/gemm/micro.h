@@ -1,6 +1,6 @@
 // Micro-kernels: a few rows times one panel of 64 columns (core/kernels/gemm.h), in registers or AMX tiles. An element
-// of the result is one chain of accumulations over k in an order that depends on k only: the same bits for any number
-// of rows, any position among them, and however a caller cuts k at multiples of kPanelDepth (the chain continues from
+// of the result is one chain of accumulations over k in an order that depends on k only: it has the same bits for any
+// number of rows, any position among them, and any way to cut k at multiples of kPanelDepth (the chain continues from
 // c).
 #pragma once
 #include "cpu/simd.h"
@@ -19,7 +19,7 @@ constexpr int kRows = 6, kVectors = 2;  // 12 accumulators of 16 registers
 #endif
 constexpr int kStrip = kVectors * kW;
 
-// How the rows of a lie: element (r,k) at r * row + k * depth; of bf16, pairs of k lie side by side.
+// The layout of the rows of a: element (r,k) at r * row + k * depth; of bf16, pairs of k lie side by side.
 struct RowMajor {
   int64_t row;
   static constexpr int64_t depth = 1;
@@ -29,7 +29,7 @@ struct Grouped {  // kRows rows in words of 32 bits, [k][kRows]
   static constexpr int64_t row = 4 / sizeof(T), depth = kRows;
 };
 
-// Unrolled by request, and the loops over k below test at their end: else GCC sends every accumulator through the
+// Unrolled explicitly, and the loops over k below test at their end: otherwise GCC spills every accumulator to the
 // stack.
 template <int R, bool kAccumulate>
 static inline void load_tile(vf (&acc)[R][kVectors], const float* c, int64_t ldc) {
@@ -47,7 +47,7 @@ static inline void store_tile(const vf (&acc)[R][kVectors], float* c, int64_t ld
     for (int j = 0; j < kVectors; ++j) store(c + r * ldc + j * kW, acc[r][j]);
 }
 
-// One k.
+// Accumulates one k.
 template <int R>
 static inline void step(vf (&acc)[R][kVectors], const float* a, int64_t lda, const float* panel) {
   vf b[kVectors];
@@ -87,7 +87,7 @@ static inline uint32_t broadcast_pair(const bf16* p, bool both) {
   return pair;
 }
 
-// One pair of k. Without dot products the even and the odd element are widened and multiplied one after the other.
+// Accumulates one pair of k. Without dot products, the even and the odd element are widened and multiplied in turn.
 template <int R>
 static inline void pair_step(vf (&acc)[R][kVectors], const bf16* a, int64_t lda, const bf16* panel, bool both) {
   vu b[kVectors];
@@ -156,7 +156,7 @@ struct MatrixUnit {
 #endif
 
 // c (m,64) float, row stride ldc: c = a (m,k) · panel (k,64)   [+ c when accumulate]. a row-major, row stride lda, read
-// up to its k-th column only; panel in the layout of core/kernels/gemm.h. Call it where a MatrixUnit is alive.
+// up to its k-th column only; panel in the layout of core/kernels/gemm.h. Call it only while a MatrixUnit is alive.
 template <class T>
 static void panel_product(int64_t m, int64_t k, const T* a, int64_t lda, const T* panel, float* c, int64_t ldc,
                           bool accumulate) {

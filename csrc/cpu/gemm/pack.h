@@ -1,13 +1,13 @@
-// Packing into panels and transposing. What moves is always a word of 32 bits: a float, or two bf16 that lie side by
-// side in the result; then a transpose of words does the rest.
+// Packing into panels and transposing. The unit moved is always a word of 32 bits: a float, or two bf16 that are
+// adjacent in the result; a transpose of words then does the rest.
 #pragma once
 #include "cpu/lanes.h"
 
 namespace llmcore {
 namespace LLMCORE_ISA {
 
-// kStream: what is read only much later goes past the caches, where whole lines are written: memory then need not be
-// read first.
+// kStream: data that is read only much later bypasses the caches when whole lines are written, so that memory need not
+// be read first.
 #if LLMCORE_VECTOR_BYTES == 64
 template <bool kStream>
 static inline void store_line(void* dst, __m512i line) {
@@ -24,7 +24,7 @@ static void transpose_words(int64_t rows, int64_t columns, const void* src, int6
   const char* from = static_cast<const char*>(src);
   char* to = static_cast<char*>(dst);
 #if LLMCORE_VECTOR_BYTES == 64
-  // Lane l of v[i] holds 4 words of row 4l + i; shuffles inside lanes then put 16 rows of a word side by side.
+  // Lane l of v[i] holds 4 words of row 4l + i; shuffles within lanes then bring 16 rows of a word together.
   for (int64_t r = 0; r < rows; r += 16)
     for (int64_t c = 0; c < columns; c += 4) {
       __m512i v[4];
@@ -65,17 +65,17 @@ static void transpose_words(int64_t rows, int64_t columns, const void* src, int6
 #endif
 }
 
-// Pairs of rows side by side, as in a bf16 panel: dst[2i], dst[2i+1] = even[i], odd[i] for kW columns.
+// Interleaves pairs of rows, as in a bf16 panel: dst[2i], dst[2i+1] = even[i], odd[i] for kW columns.
 static inline void store_pairs(bf16* dst, vu even, vu odd) {
   const vu pairs = even | (odd << 16);
   memcpy(dst, &pairs, sizeof pairs);
 }
 
-// The bits of n (0 <= n <= kW) values as bf16, each in a word; the rest zero.
+// Returns n (0 <= n <= kW) values as bf16 bits, one per word; the rest is zero.
 static inline vu half_bits(const bf16* p, int n) { return as_bits(load_n(p, n)) >> 16; }
 static inline vu half_bits(const float* p, int n) { return __builtin_convertvector(to_half_exact(load_n(p, n)), vu); }
 
-// Lanes in use where n elements are left.
+// The lanes in use if n elements are left.
 static inline int lanes_left(int64_t n) { return static_cast<int>(n < 0 ? 0 : n < kW ? n : kW); }
 
 // dst[0..n) = src[0..n) converted, dst[n..end) = 0; end - n small
@@ -100,10 +100,10 @@ static inline void copy_row(const float* src, int64_t n, int64_t end, bf16* dst)
 }
 
 constexpr int64_t kPackDepth = 256;  // k in one piece of work
-constexpr int64_t kWordGroup = 16;   // what transpose_words takes at a time
+constexpr int64_t kWordGroup = 16;   // the words that transpose_words takes at a time
 
-// `width` columns of a panel (64, or half of them) from the rows of src (N,K) that start at `row`, k in [begin, end).
-// Rows from `stop` on count as zeros.
+// Packs `width` columns of a panel (64, or half of them) from the rows of src (N,K) that start at `row`, k in [begin,
+// end). Rows from `stop` on count as zeros.
 template <class S, bool kStream = false, class T>
 static void pack_rows(const PackArgs& g, int64_t row, int64_t stop, int64_t width, int64_t begin, int64_t end,
                       T* panel) {
@@ -128,7 +128,7 @@ static void pack_rows(const PackArgs& g, int64_t row, int64_t stop, int64_t widt
   }
 }
 
-// `width` columns of half a paired panel from the rows of src from `row` on.
+// Packs `width` columns of half a paired panel from the rows of src from `row` on.
 template <class S, bool kStream = false, class T>
 static void pack_half(const PackArgs& g, int64_t row, bool second, int64_t width, int64_t begin, int64_t end,
                       T* panels) {
@@ -146,7 +146,7 @@ static void pack_columns(const PackArgs& g, int64_t column, int64_t begin, int64
     copy_row(static_cast<const S*>(g.src) + k * g.ld + column, count, kPanelWidth, panel + k * kPanelWidth);
 }
 
-// Two rows of 64 side by side.
+// Interleaves two rows of 64.
 template <bool kStream>
 static inline void interleave_rows(const bf16* even, const bf16* odd, bf16* dst) {
 #if LLMCORE_VECTOR_BYTES == 64
@@ -191,7 +191,8 @@ static void pack_columns(const PackArgs& g, int64_t column, int64_t begin, int64
     }
 }
 
-// Up to 16 rows of words from up to 16 columns: a float each, or two rows of bf16 side by side. The rest is zero.
+// Reads up to 16 rows of words from up to 16 columns: one float each, or two interleaved rows of bf16. The rest is
+// zero.
 static inline void stage_words(const float* src, int64_t ld, int64_t rows, int columns, uint32_t (*words)[kWordGroup]) {
   for (int64_t r = 0; r < kWordGroup; ++r)
     for (int c = 0; c < kWordGroup; c += kW)
@@ -207,7 +208,7 @@ static inline void stage_words(const bf16* src, int64_t ld, int64_t rows, int co
 }
 
 #if LLMCORE_VECTOR_BYTES == 64
-// dst (8,32) = src (32,8)^T. Lane l of v[r] holds row 8l + r, so that what remains is shuffles inside lanes.
+// dst (8,32) = src (32,8)^T. Lane l of v[r] holds row 8l + r, so that only shuffles within lanes remain.
 static inline void transpose_32x8(const bf16* src, int64_t ld, bf16* dst, int64_t ld_dst) {
   __m512i v[8], pairs[8], quads[8];
   for (int r = 0; r < 8; ++r) {
@@ -249,8 +250,8 @@ static inline int64_t transpose_whole([[maybe_unused]] const bf16* src, [[maybe_
   return c;
 }
 
-// dst (columns,rows) = src (rows,columns)^T. dst has room for whole groups of 16 rows of 16 words; what lies past
-// `rows` in them is zero.
+// dst (columns,rows) = src (rows,columns)^T. dst has room for whole groups of 16 rows of 16 words; anything past `rows`
+// in them is zero.
 template <class T>
 static void transpose_block(const T* src, int64_t ld, int64_t rows, int64_t columns, T* dst, int64_t ld_dst) {
   constexpr int64_t kGroupRows = kWordGroup * 4 / sizeof(T);

@@ -8,7 +8,7 @@ namespace LLMCORE_ISA {
 
 #if defined(LLMCORE_ISA_AMX)
 
-// One configuration serves everything but the last m % 16 rows.
+// One configuration serves all but the last m % 16 rows.
 struct alignas(64) TileConfig {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
   uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
@@ -58,8 +58,9 @@ static inline void step_2x2(const bf16* a0, const bf16* a1, int64_t a_stride, co
   TILE_DOT(3, 5, 7);
 }
 
-// 32 rows x 32 columns of c. What the tiles hold from the block before goes to `before` (null for none) only while this
-// block loads, and this one's result stays in the tiles: loads that come right after a tile store wait for it.
+// 32 rows x 32 columns of c. The tiles' contents from the previous block are stored to `before` (null for none) only
+// while this block loads, and this block's result stays in the tiles: loads that come right after a tile store wait for
+// it.
 static void tiles_2x2(int64_t k, const bf16* a, int64_t lda, const bf16* panel, float* c, float* before, int64_t ldc,
                       bool accumulate) {
   const int64_t c_stride = ldc * static_cast<int64_t>(sizeof(float));
@@ -107,7 +108,7 @@ static void store_2x2(float* c, int64_t ldc) {
 
 #define TILES_FOR_EACH_C(X, ldc) X(0, 0) X(1, 16) X(2, 16 * ldc) X(3, 16 * ldc + 16) X(4, 32 * ldc) X(5, 32 * ldc + 16)
 
-// Six products on seven loads, five of them of new data: the least traffic that eight tiles allow.
+// Six products need seven loads, five of them of new data: the least traffic possible with eight tiles.
 static inline void step_3x2(const bf16* a, int64_t a_tile, int64_t a_stride, const bf16* panel) {
   TILE_LOAD(6, a, a_stride);
   TILE_LOAD(7, panel, kPanelRowBytes);
@@ -142,7 +143,7 @@ static inline void tiles_3x2(int64_t k, const bf16* a, int64_t lda, const bf16 (
 #undef X
 #undef Z
   // A tile store after more than about 1500 cycles without one stalls for as long as ten steps (measured on Granite
-  // Rapids; the cause is not documented). A store that nobody reads, now and then, avoids it.
+  // Rapids; the cause is not documented). An occasional store that nobody reads avoids it.
   constexpr int64_t kStepsBetweenStores = 12;
   alignas(64) bf16 unused[16 * kPanelDepth];
   int64_t steps = k / kPanelDepth;
@@ -176,7 +177,7 @@ static inline void step_1x4(const bf16* a, int64_t a_stride, const bf16* panel) 
   TILE_DOT(3, 4, 7);
 }
 
-// As many rows as the tiles are configured for (`rows`, up to 16) x 64 columns.
+// Computes as many rows as the tiles are configured for (`rows`, up to 16) x 64 columns.
 static void tiles_1x4(int64_t rows, int64_t k, const bf16* a, int64_t lda, const bf16* panel, float* c, int64_t ldc,
                       bool accumulate) {
   const int64_t c_stride = ldc * static_cast<int64_t>(sizeof(float)),
@@ -208,7 +209,7 @@ static void tiles_1x4(int64_t rows, int64_t k, const bf16* a, int64_t lda, const
   TILE_STORE(3, c + 48, c_stride);
 }
 
-// The last m % 32 rows of a block, from row `begin` on.
+// Computes the last m % 32 rows of a block, from row `begin` on.
 static void tiles_rest(int64_t begin, int64_t m, int64_t k, const bf16* a, int64_t lda, const bf16* panel, float* c,
                        int64_t ldc, bool accumulate) {
   if (m - begin >= 16) {

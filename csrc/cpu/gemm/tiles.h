@@ -1,6 +1,6 @@
-// Matrix multiplication on AMX. The tiles multiply 512 pairs a cycle, so everything else must happen beside them: while
-// one block of 48 x 32 is multiplied, the vector units finish the one before (bias, GELU, rounding, store), and what
-// comes next is prefetched.
+// Matrix multiplication on AMX. The tiles multiply 512 pairs per cycle, so everything else must overlap with them:
+// while one block of 48 x 32 is multiplied, the vector units finish the previous one (bias, GELU, rounding, store), and
+// the next data is prefetched.
 #pragma once
 #include "cpu/activations.h"
 #include "cpu/gemm/pack.h"
@@ -14,13 +14,14 @@ namespace {  // members of class templates would be weak symbols
 
 constexpr int64_t kGemmStripRows = 48, kBlockColumns = 32;
 constexpr int64_t kBlockElements = kGemmStripRows * kBlockColumns;
-constexpr int64_t kTileDepth = 2048;                                      // longer K is cut; partial sums wait in fp32
-constexpr int64_t kTileSums = 128 * 1024;                                 // elements of them
-constexpr int64_t kGroupElements = 512 * 1024;                            // of panels that stay in the L2 cache: 1 MB
-constexpr int64_t kTurnedDepth = 1024, kTurnedRows = 6 * kGemmStripRows;  // of a transposed a, turned block by block
+constexpr int64_t kTileDepth = 2048;            // longer K is cut; partial sums wait in fp32
+constexpr int64_t kTileSums = 128 * 1024;       // elements of the partial sums
+constexpr int64_t kGroupElements = 512 * 1024;  // of panels that stay in the L2 cache: 1 MB
+constexpr int64_t kTurnedDepth = 1024,
+                  kTurnedRows = 6 * kGemmStripRows;  // of a transposed a, which is transposed block by block
 constexpr int64_t kTurnedStride = kTurnedDepth + kPanelDepth;
 
-// Fetches rows of a that come next into the L2 cache, a few lines at a time.
+// Fetches the next rows of a into the L2 cache, a few lines at a time.
 struct RowPrefetch {
   const bf16* a = nullptr;
   int64_t lda = 0, steps = 0, step = 0, rows = 0;
@@ -36,7 +37,7 @@ struct RowPrefetch {
   }
 };
 
-// A row of a block: two vectors side by side. Columns beyond the result are masked.
+// A row of a block: two adjacent vectors. Columns beyond the result are masked.
 struct Pair {
   vf lo, hi;
 };
@@ -97,7 +98,7 @@ struct TileGemm {
   const bf16* panels;
   int64_t depth;
   O *out, *pre;
-  const O* residual;  // what is added to the result: the residual, or the old result when accumulating
+  const O* residual;  // added to the result: the residual, or the old result when accumulating
   BlockEpilogue<O, kGelu> pending = {};
   RowPrefetch ahead;
   alignas(64) float block[kGemmStripRows * kPanelWidth];
@@ -141,7 +142,7 @@ struct TileGemm {
       const int64_t column = first + i * kBlockColumns;
       const bf16* panel =
           panels + column / kPanelWidth * kPanelWidth * depth + column % kPanelWidth * 2 + k0 * kPanelWidth;
-      // The next block's: the other half of this panel, or the first half of the next one.
+      // The next block is the other half of this panel, or the first half of the next one.
       const bf16* next = i % 2 ? panel - kBlockColumns * 2 + kPanelWidth * depth : panel + kBlockColumns * 2;
       const O* line = out + row * g.ldo + column;
       float* c = partial ? partial + i * kBlockElements : block;
@@ -164,7 +165,7 @@ struct TileGemm {
     ahead = next_rows;
   }
 
-  // Fewer rows, as when decoding: bound by how fast the panels arrive.
+  // Handles fewer rows, as when decoding: bound by how fast the panels arrive.
   void rest(const bf16* x, int64_t lda, int64_t row, int64_t rows, int64_t first, int64_t columns, int64_t k0,
             int64_t k, float* partial, bool last) {
     for (int64_t column = first; column < min_of(g.N, first + columns); column += kPanelWidth) {
@@ -211,7 +212,7 @@ struct TileGemm {
   }
 };
 
-// How the work is cut: pieces of `strips` x `columns`, K in chunks. It never shows in the bits of the result, so it may
+// How the work is cut: pieces of `strips` x `columns`, K in chunks. It never affects the bits of the result, so it may
 // depend on the number of threads.
 struct TilePlan {
   int64_t strips, columns, chunk;
@@ -223,7 +224,7 @@ static TilePlan plan_tiles(const GemmArgs& g) {
   const int64_t strips = ceil_div(g.M, kGemmStripRows), panels = ceil_div(g.N, kPanelWidth);
   const bool tiny = g.M * g.N * g.K < (1 << 21);  // not worth waking a thread
 
-  // Panels of a group stay in the L2 cache while rows pass by. With few rows every panel is used once.
+  // Panels of a group stay in the L2 cache while rows stream past. With few rows, every panel is used once.
   int64_t group = kGroupElements / chunk / kPanelWidth;
   if (cut) group = min_of(group, 384 / kPanelWidth);
   if (strips <= 2 && !tiny) group = min_of(group, ceil_div(panels, 4 * threads));
@@ -236,7 +237,7 @@ static TilePlan plan_tiles(const GemmArgs& g) {
   double best_time = 1e30;  // of the slowest thread, in strips
   for (int64_t s = most; s > 0 && !tiny; --s) {
     const double time = static_cast<double>(ceil_div(ceil_div(strips, s) * groups, threads) * s);
-    if (time >= 0.93 * best_time) continue;  // many rows in a piece spare the memory: smaller only when it pays
+    if (time >= 0.93 * best_time) continue;  // many rows per piece save memory traffic: smaller only when it pays
     best = s;
     best_time = time;
   }

@@ -1,4 +1,4 @@
-// The tokens that may survive the filters, in order of id, and what the filters keep of them.
+// The tokens that may survive the filters, in order of id, and the filters that cut them.
 #pragma once
 #include "cpu/sample/row.h"
 
@@ -12,7 +12,7 @@ struct Candidates {
   int64_t n;
 };
 
-// Falling logits have rising keys; -0 equals 0.
+// Decreasing logits have increasing keys; -0 equals 0.
 static inline uint32_t order_key(float x) {
   x += 0.0f;
   uint32_t u;
@@ -20,7 +20,7 @@ static inline uint32_t order_key(float x) {
   return u & 0x80000000u ? u : ~(u | 0x80000000u);
 }
 
-// All tokens whose logit is >= least, and not -inf.
+// Collects all tokens whose logit is >= least and not -inf.
 template <class T>
 static void collect(const T* x, int64_t V, float least, Candidates& c, Piece* pieces) {
   least = least > -kLargest ? least : -kLargest;
@@ -46,12 +46,12 @@ static void collect(const T* x, int64_t V, float least, Candidates& c, Piece* pi
   }
 }
 
-// In the order of falling logits, the lower id first on ties, keeps the tokens before which less than `limit` of weight
-// stands. Returns the smallest logit kept. Sums are float64, in an order of ids: every fourth token adds to the same
-// sum, so that tokens of one bin do not wait for each other. No branch depends on a token, but for ties at the cut.
+// In order of decreasing logits (the lower id first on ties), keeps the tokens that are preceded by less than `limit`
+// of weight. Returns the smallest logit kept. Sums are float64, in order of id: every fourth token adds to the same
+// sum, so that tokens of one bin do not wait for each other. No branch depends on a token, except for ties at the cut.
 static float keep_before(Candidates& c, double limit) {
   constexpr int kBins = 256, kElsewhere = kBins;
-  uint32_t prefix = 0, known = 0;  // the key at the cut, and which of its bits are found
+  uint32_t prefix = 0, known = 0;  // the key at the cut, and which of its bits are known
   double before = 0.0;
   for (int shift = 24; shift >= 0; shift -= 8) {
     double mass[4][kBins + 1] = {};
@@ -87,7 +87,7 @@ static float keep_before(Candidates& c, double limit) {
   return smallest;
 }
 
-// As many as `count`.
+// The same, with a limit on the count: keeps `count` tokens.
 static float keep_count(Candidates& c, int64_t count) {
   for_lanes(c.n, [&](int64_t i, auto lanes, int) { store_n(c.weight + i, splat(1.0f), lanes); });
   return keep_before(c, static_cast<double>(count));
@@ -109,7 +109,7 @@ static double total_weight(const Candidates& c) {
   return (total[0] + total[1]) + (total[2] + total[3]);
 }
 
-// The tokens whose surprise, -log p, is nearest to what is expected, up to `share` of the weight.
+// Keeps the tokens whose surprise, -log p, is nearest to its expectation, up to `share` of the weight.
 template <class T>
 static void keep_typical(Candidates& c, const T* x, const Scale& scale, float share) {
   double total[4] = {}, sum[4] = {};
@@ -137,7 +137,8 @@ static void weigh(Candidates& c, const Scale& scale) {
       c.n, [&](int64_t i, auto lanes, int) { store_n(c.weight + i, scale.weight(load_n(c.logit + i, lanes)), lanes); });
 }
 
-// The sum of all weights, and a weight so small that those above it surely hold `share` of the sum.
+// Returns the sum of all weights, and a weight small enough that the weights above it certainly hold `share` of the
+// sum.
 struct Mass {
   double total;
   float cutoff;

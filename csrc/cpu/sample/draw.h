@@ -1,4 +1,4 @@
-// The draw from what is left of a whole row.
+// The draw from what is left of an entire row.
 #pragma once
 #include "cpu/sample/noise.h"
 #include "cpu/sample/row.h"
@@ -6,7 +6,7 @@
 namespace llmcore {
 namespace LLMCORE_ISA {
 
-struct Best {  // the largest score so far in each lane, and whose it is
+struct Best {  // the largest score so far in each lane, and its token
   vf score = splat(-__builtin_inff());
   vi id = vi{} - 1;
   void offer(vf s, vi ids) {
@@ -22,13 +22,13 @@ struct Best {  // the largest score so far in each lane, and whose it is
   }
 };
 
-// What is left of the row after the filters: logits above the cut, and those equal to it up to an id.
+// What is left of the row after the filters: logits above the cut, and those equal to it up to some id.
 struct Cut {
   float logit;
   int32_t last_id;
 };
 
-// A number >= e^x (and not far above) for x <= 88: the line between two powers of two lies above the curve.
+// Returns a number >= e^x (and not far above) for x <= 88: the line between two powers of two is above the curve.
 static inline vf exp_above(vf x) {
   const vf y = max(splat(1.0f), fma(x, splat(1.44269504f), splat(127.001f))) * 8388608.0f;
   return as_float((vu) __builtin_convertvector(y, vi));
@@ -44,7 +44,7 @@ static int32_t draw_from_row(const T* x, int64_t V, const Cut& cut, const Scale&
       const vi id = lane_numbers() + static_cast<int32_t>(i);
       const vi kept = (v > cut.logit) | ((v == cut.logit) & (id <= cut.last_id));
       const vf z = select(kept, scale.z(v), splat(-__builtin_inff()));
-      // z + g > best only where the uniform number behind g is below e^(z - best): the logarithms are for those.
+      // z + g > best only if the uniform number that gives g is below e^(z - best): only these need logarithms.
       const vi hopeful = uniform((vu)random) < exp_above(min(splat(80.0f), z - best.score));
       if (mask_bits(hopeful)) best.offer(z + gumbel((vu)random), id);
     };

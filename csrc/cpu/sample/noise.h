@@ -11,7 +11,7 @@ namespace LLMCORE_ISA {
 typedef uint64_t vq __attribute__((vector_size(LLMCORE_VECTOR_BYTES)));
 typedef uint32_t vu_half __attribute__((vector_size(LLMCORE_VECTOR_BYTES / 2)));
 
-// The 64-bit products of the lower halves of the lanes with m.
+// Returns the 64-bit products of the lower halves of the lanes with m.
 static inline vq multiply_low(vq a, uint32_t m) {
   const vq b = vq{} + m;
 #if LLMCORE_VECTOR_BYTES == 64
@@ -41,7 +41,7 @@ static inline void philox_lanes(uint64_t key, uint64_t counter_lo, vq counter_hi
   words[0] = c0, words[1] = c1, words[2] = c2, words[3] = c3;
 }
 
-// v, but for the upper bound.
+// v, without the upper bound.
 static inline vf uniform(vu random) { return (__builtin_convertvector(random, vf) + 0.5f) * 2.3283064365386963e-10f; }
 static inline vf gumbel(vu random) {
   return -log_normal(-log_one_minus(min(uniform(random), splat(1.0f - 5.9604645e-8f))));
@@ -53,7 +53,7 @@ static inline vq first_lanes(uint64_t start) {
   return v + start;
 }
 
-// Lanes of a and b in turn: the first half of each, then the second.
+// Interleaves the lanes of a and b: the first half of each, then the second.
 struct Zipped {
   vq low, high;
 };

@@ -1,4 +1,4 @@
-// A row of logits: its workspace, its maxima and sums, and its changes by mask, bias and penalties.
+// A row of logits: its workspace, its maxima and sums, and the changes made by mask, bias and penalties.
 #pragma once
 #include "cpu/lanes.h"
 
@@ -6,7 +6,7 @@ namespace llmcore {
 namespace LLMCORE_ISA {
 
 constexpr int64_t kSamplePiece = 1 << 13;  // tokens: 32 KB of logits are read again from the nearest cache
-constexpr int64_t kPartialMaxima = 1024;   // about so many for a row
+constexpr int64_t kPartialMaxima = 1024;   // about this many per row
 constexpr float kLargest = 3.402823466e38f;
 
 // +inf counts as the largest number, so that differences stay defined; NaN stays and fails every comparison.
@@ -22,7 +22,7 @@ struct Scale {  // z = (logit - top) / T <= 0, weight = exp(z): the probability 
 };
 
 constexpr int kCutoffs = 4;
-struct Piece {     // what is found in one piece of the row
+struct Piece {     // the results of one piece of the row
   float max, sum;  // of its logits (at least -FLT_MAX); of exp(logit - max)
   double total, above[kCutoffs];
   int64_t collected;
@@ -41,14 +41,15 @@ struct Space {
 
 static inline int64_t pieces_of(int64_t V) { return ceil_div(V, kSamplePiece); }
 
-// Logits that share kW partial maxima: a power of two, so that pieces hold whole groups.
+// The number of logits that share kW partial maxima: a power of two, so that pieces hold whole groups.
 static inline int64_t maxima_group(int64_t V) {
   int64_t group = kW;
   while (group * kPartialMaxima < V * kW && group < 2048) group *= 2;
   return group;
 }
 
-// Maxima of disjoint parts of the row (NaN passed over), and max and sum of every piece. Returns the number of maxima.
+// Computes the maxima of disjoint parts of the row (skipping NaN) and the max and sum of every piece. Returns the
+// number of maxima.
 template <class T>
 static int64_t survey(const T* x, int64_t V, bool with_sums, float* maxima, Piece* pieces) {
   const int64_t group = maxima_group(V);
@@ -76,7 +77,7 @@ static int64_t survey(const T* x, int64_t V, bool with_sums, float* maxima, Piec
   return ceil_div(V, group) * kW;
 }
 
-// log sum exp of the row, -max: NaN where it holds NaN or +inf.
+// Returns log sum exp of the row; NaN if it contains NaN or +inf.
 static float log_sum_exp(const Piece* pieces, int64_t n) {
   float top = -kLargest, total = 0.0f;
   for (int64_t i = 0; i < n; ++i) top = pieces[i].max > top ? pieces[i].max : top;
@@ -96,7 +97,7 @@ static int32_t first_equal(const T* x, int64_t V, float value) {
 
 // ---- mask, bias and penalties ----
 
-// The row's logits with mask, bias and penalties, in space.changed.
+// Writes the row's logits with mask, bias and penalties to space.changed.
 template <class T>
 static void change(const SampleArgs& a, int64_t b, const T* x, const Space& space) {
   float* out = space.changed;
@@ -116,7 +117,7 @@ static void change(const SampleArgs& a, int64_t b, const T* x, const Space& spac
   if (!a.history) return;
   const int32_t* tokens = a.history + b * a.history_size;
   const int64_t n = a.history_lengths[b];
-  uint32_t* count = space.id;  // of a token in the output; only those of the history are set
+  uint32_t* count = space.id;  // of each token in the output; set only for tokens of the history
   constexpr uint32_t kDone = ~0u;
   for (int64_t i = 0; i < n; ++i) count[tokens[i]] = 0;
   for (int64_t i = a.prompt_lengths[b]; i < n; ++i) ++count[tokens[i]];

@@ -1,11 +1,11 @@
-// Drawing tokens; the exact semantics stand in ops/sample.h. No sort of the vocabulary: a cheap bound from partial
-// maxima or masses picks the few tokens that can survive the filters, and a radix walk over the order-preserving bits
+// Drawing tokens; ops/sample.h gives the exact semantics. The vocabulary is not sorted: a cheap bound from partial
+// maxima or masses selects the few tokens that can survive the filters, and a radix walk over the order-preserving bits
 // of their logits cuts them where the rule says.
 //
-// The draw is Gumbel-max: token = argmax of logit / T + g over the tokens kept, the lowest id on ties, g from
-// noise.h. The noise of a token is the same whatever the filters.
+// The draw is Gumbel-max: token = argmax of logit / T + g over the tokens kept, the lowest id on ties, g from noise.h.
+// A token's noise does not depend on the filters.
 //
-// Rows are spread over the threads; a single row is spread in pieces of a fixed size, whose results meet in their
+// Rows are spread over the threads; a single row is spread in pieces of a fixed size, whose results are combined in
 // order.
 #include "cpu/families.h"
 #include "cpu/sample/candidates.h"
@@ -14,7 +14,7 @@
 namespace llmcore {
 namespace LLMCORE_ISA {
 
-constexpr int64_t kSampleSlots = 16;  // rows in work at a time, each with its own part of the workspace
+constexpr int64_t kSampleSlots = 16;  // rows processed at a time, each with its own part of the workspace
 
 // ---- one row ----
 
@@ -30,7 +30,7 @@ static void filter_row(const T* x, int64_t V, const Scale& scale, const RowParam
                        Piece* pieces) {
   double total = 0.0;
   if (p.top_k > 0) {
-    // k parts whose maximum is at least b hold k tokens that are.
+    // k parts whose maximum is at least b contain k tokens that are at least b.
     const float bound = p.top_k < c.n ? keep_count(c, p.top_k) : -kLargest;
     collect(x, V, bound, c, pieces);
     keep_count(c, p.top_k);
@@ -39,7 +39,7 @@ static void filter_row(const T* x, int64_t V, const Scale& scale, const RowParam
   } else {
     const Mass mass = row_mass(x, V, scale, static_cast<double>(p.top_p), pieces);
     const float cutoff = mass.cutoff > p.min_p ? mass.cutoff : p.min_p;
-    // A little below the logit whose weight is the cutoff, for the roundings on both sides.
+    // A little below the logit whose weight is the cutoff, to allow for rounding on both sides.
     const float least =
         scale.top - __builtin_fabsf(scale.top) * 1e-6f + (log(splat(cutoff))[0] - 1e-3f) / scale.inverse;
     collect(x, V, least, c, pieces);
@@ -58,7 +58,7 @@ static void filter_row(const T* x, int64_t V, const Scale& scale, const RowParam
 template <class T>
 static int32_t draw_from(const Candidates& c, const T* x, int64_t V, const Scale& scale, const RowParameters& p,
                          Piece* pieces) {
-  if (4 * c.n > V && p.typical_p >= 1.0f) {  // the likeliest, and no others
+  if (4 * c.n > V && p.typical_p >= 1.0f) {  // only the likeliest, no others
     Cut cut = {kLargest, -1};
     for (int64_t i = 0; i < c.n; ++i)
       if (c.logit[i] <= cut.logit) cut = {c.logit[i], static_cast<int32_t>(c.id[i])};
@@ -76,7 +76,7 @@ static int32_t draw_from(const Candidates& c, const T* x, int64_t V, const Scale
   return best.id[best.winner()];
 }
 
-// Returns the token, or -1 where every logit is NaN or -inf. space.logit holds `maxima` partial maxima.
+// Returns the token, or -1 if every logit is NaN or -inf. space.logit holds `maxima` partial maxima.
 template <class T>
 static int32_t sample_row(const T* x, int64_t V, const RowParameters& p, int64_t maxima, const Space& space,
                           float* probs) {
