@@ -5,7 +5,7 @@
 namespace llmcore {
 namespace LLMCORE_ISA {
 
-// A NaN or infinity makes the scale NaN or infinite, and with it everything read from the row.
+// A NaN or infinity makes the scale NaN, and with it everything read from the row.
 template <class T>
 static void append_bytes(const T* x, int64_t D, uint8_t* to, float* scale) {
   vf most{}, odd{};

@@ -1,5 +1,5 @@
-// Keys and values on their way into the cache: as they are, rounded, or as bytes with a scale for each head; and
-// queries and keys turned to their positions on that way.
+// Writes keys and values to the cache: unchanged, rounded, or as bytes with one scale per head; and rotates queries and
+// keys by their positions on the way.
 #include "cuda/vectors.cuh"
 
 namespace llmcore {
@@ -8,7 +8,7 @@ namespace {
 
 constexpr int kThreads = kItemThreads;
 
-// Where the cache has token t of row b, or -1 where it has no room.
+// Returns where the cache has token t of row b, or -1 if it has no room.
 __device__ __forceinline__ int64_t cache_row(const CacheAppendArgs& a, int64_t b, int64_t t) {
   const int64_t at = a.lengths[b] - a.T + t;
   if (at < 0 || at >= a.S) return -1;
@@ -18,7 +18,7 @@ __device__ __forceinline__ int64_t cache_row(const CacheAppendArgs& a, int64_t b
 
 // ---- cache_append ---------------------------------------------------------------------------------
 
-// x (B,T,H,D) with strides, to the rows of cache (rows,H,D): kCount elements of a head for each thread.
+// Copies x (B,T,H,D) with strides to the rows of cache (rows,H,D): kCount elements of a head per thread.
 template <class T, class C, int kCount>
 __global__ void __launch_bounds__(kThreads) append_kernel(CacheAppendArgs a, int64_t items) {
   const int64_t i = first_item<1>();
@@ -30,11 +30,11 @@ __global__ void __launch_bounds__(kThreads) append_kernel(CacheAppendArgs a, int
   store(static_cast<C*>(a.cache) + (row * a.H + h) * a.D + in_head.at * kCount, load<kCount>(x + in_head.at * kCount));
 }
 
-// A head as it lies in memory, or turned: element i, rounded to T as if it had been written.
+// A head as stored, or rotated: element i, rounded to T as if it had been written.
 template <class T>
 struct Head {
   const T* x;
-  const float* cos;  // (half) of the position, or null
+  const float* cos;  // (half) for the position, or null
   const float* sin;
   int64_t half;
 
@@ -47,13 +47,14 @@ struct Head {
   __device__ __forceinline__ float operator[](int64_t i) const { return as_float(rounded<T>(turned(i))); }
 };
 
-// By a warp: head x (D) to row, h of the cache.
+// With a warp, writes head x (D) to row, h of the cache.
 template <class T, class C>
 __device__ __forceinline__ void append(const CacheAppendArgs& a, const Head<T>& x, int64_t row, int64_t h) {
   C* to = static_cast<C*>(a.cache) + (row * a.H + h) * a.D;
   for (int64_t i = threadIdx.x % kWarp; i < a.D; i += kWarp) to[i] = rounded<C>(x[i]);
 }
-// Bytes: x ~ scale * (q - 128). A nan or infinity makes the scale one, and so all that is read of the head.
+// The same as bytes: x ~ scale * (q - 128). A NaN or infinity makes the scale NaN, and with it everything read from the
+// head.
 template <class T>
 __device__ __forceinline__ void append_bytes(const CacheAppendArgs& a, const Head<T>& x, int64_t row, int64_t h) {
   const int lane = threadIdx.x % kWarp;
@@ -68,7 +69,7 @@ __device__ __forceinline__ void append_bytes(const CacheAppendArgs& a, const Hea
   const float inverse = most > 1e-35f && !odd ? 127.0f / most : 0.0f;
   uint8_t* to = static_cast<uint8_t*>(a.cache) + (row * a.H + h) * a.D;
   for (int64_t i = lane; i < a.D; i += kWarp) {
-    // Rounded by adding a number at which floats are integers apart.
+    // Round by adding a number at which adjacent floats are one integer apart.
     const float y = inverse > 0.0f ? fmaxf(-127.0f, fminf(127.0f, x[i] * inverse)) : 0.0f;
     to[i] = static_cast<uint8_t>(__float_as_uint(__fadd_rn(y, 12582912.0f)) - 0x4b400000u + 128u);
   }
@@ -84,7 +85,7 @@ __device__ __forceinline__ void append_head(const CacheAppendArgs& a, const Head
     append<T, float>(a, x, row, h);
 }
 
-// A warp for each head of x (B,T,H,D) with strides.
+// One warp per head of x (B,T,H,D) with strides.
 template <class T>
 __global__ void __launch_bounds__(kThreads) append_bytes_kernel(CacheAppendArgs a) {
   const int64_t head = int64_t{blockIdx.x} * (kThreads / kWarp) + threadIdx.x / kWarp;
@@ -123,7 +124,7 @@ void cache_append(const CacheAppendArgs& a) {
 
 // ---- rope_append ----------------------------------------------------------------------------------
 
-// A warp for each head of x (B,T,H+2Hkv,D): queries turned into q (B,T,H,D), keys turned and values appended.
+// One warp per head of x (B,T,H+2Hkv,D): rotates queries into q (B,T,H,D), rotates and appends keys, appends values.
 template <class T, class O>
 __global__ void __launch_bounds__(kThreads) rope_append_kernel(RopeAppendArgs a) {
   const int64_t head = int64_t{blockIdx.x} * (kThreads / kWarp) + threadIdx.x / kWarp;

@@ -6,16 +6,16 @@ namespace llmcore {
 namespace cuda {
 namespace {
 
-// Columns lie in slabs of a cache line, rows are cut into fixed pieces. A block adds up the rows of its piece and slab;
-// the last one of a slab to be done adds the pieces in their order. All work of the device is in one order, so that one
-// scratch serves every launch.
-constexpr int64_t kSumBlocks = 528;    // wanted: four for each multiprocessor of an H100
-constexpr int kMostSumColumns = 64;    // of a slab
+// Columns form slabs of a cache line, and rows are cut into fixed pieces. A block sums the rows of its piece and slab;
+// the last block of a slab to finish adds the pieces in order. All work on the device is in one order, so one scratch
+// buffer serves every launch.
+constexpr int64_t kSumBlocks = 528;    // target: four per multiprocessor of an H100
+constexpr int kMostSumColumns = 64;    // per slab
 constexpr int64_t kSumPieceRows = 64;  // at least
 __device__ float sum_scratch[2 * kSumBlocks * kMostSumColumns];
-__device__ unsigned sum_done[kSumBlocks];  // blocks of a slab; 0 again when all are
+__device__ unsigned sum_done[kSumBlocks];  // finished blocks per slab; reset to 0 when all are done
 
-// x (M,N) with row stride ld, out (N): grid (slabs, pieces). kWide threads side by side have kCount columns each.
+// x (M,N) with row stride ld, out (N): grid (slabs, pieces). kWide adjacent threads handle kCount columns each.
 template <class T, int kCount, int kWide>
 __global__ void __launch_bounds__(kItemThreads)
     column_sum_kernel(int64_t M, int64_t N, int64_t ld, int64_t rows, const T* x, float* out) {

@@ -1,4 +1,4 @@
-// What all kernels share: launching, errors, 16-byte accesses, conversions, sums over a warp and a block.
+// Shared by all kernels: launching, errors, 16-byte accesses, conversions, sums over a warp and a block.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -19,21 +19,21 @@ constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
 // ---- of the host (runtime.cu) ----------------------------------------------------------------------
-cudaStream_t stream();                       // that this thread launches to
+cudaStream_t stream();                       // the one that this thread launches to
 int multiprocessors();                       // of the device
 void note(const char* what, cudaError_t e);  // keeps the first error, for KernelTable::error()
 void note(const char* line);
-// With what is static, more than 48 KB of shared memory are had only on request.
+// More than 48 KB of shared memory, including static memory, is available only on request.
 cudaError_t allow_shared(const void* kernel, size_t bytes);
-void* blas_workspace(size_t* bytes);  // one for all products; null and 0 where there is no memory
+void* blas_workspace(size_t* bytes);  // one for all products; null and 0 if there is no memory
 
 void copy_strided(const StridedCopyArgs&);  // copy.cu
 
 // ---- of the host (gemm/blas.cu) --------------------------------------------------------------------------
-void set_blas_paths(const char* paths);      // where libcublasLt may lie, separated by colons; opened at first use
-void blas_version(char* text, size_t room);  // opens it; its version, or one line that says why there is none
+void set_blas_paths(const char* paths);      // where libcublasLt may be, separated by colons; opened at first use
+void blas_version(char* text, size_t room);  // opens it; writes its version, or one line that says why it is missing
 
-// Launches a kernel; a grid without blocks does nothing. Arguments are converted to what the kernel takes.
+// Launches a kernel; an empty grid does nothing. Arguments are converted to the kernel's parameter types.
 template <class... P, class... A>
 void launch(const char* op, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, A... arguments) {
   if (!grid.x || !grid.y || !grid.z) return;
@@ -44,13 +44,14 @@ void launch(const char* op, void (*kernel)(P...), dim3 grid, dim3 block, size_t 
 }
 
 inline unsigned ceil_div(int64_t n, int64_t m) { return static_cast<unsigned>((n + m - 1) / m); }
-// Blocks for n pieces of work where each block takes more than one, with a loop: enough to fill the device a few times.
+// Returns the number of blocks for n pieces of work if each block loops over several: enough to fill the device a few
+// times.
 inline unsigned blocks_for(int64_t n, int64_t a_block) {
   const int64_t wanted = (n + a_block - 1) / a_block, most = int64_t{16} * multiprocessors();
   return static_cast<unsigned>(wanted < most ? wanted : most);
 }
 
-// f(T{}) with T float or bf16.
+// Calls f(T{}) with T float or bf16.
 template <class F>
 void with_float(DType dtype, F f) {
   if (dtype == DType::kBF16)
@@ -73,12 +74,12 @@ __device__ __forceinline__ bf16 rounded<bf16>(float x) {
   return {static_cast<uint16_t>(pack_bf16x2(x, 0.0f) & 0xffffu)};
 }
 
-// kCount elements that are read or written at once; the pointer is aligned to all of them.
+// kCount elements that are read or written at once; the pointer is aligned to their total size.
 template <class T, int kCount>
 struct alignas(sizeof(T) * kCount) Vec {
   T v[kCount];
 };
-// v to p, at once: the compiler takes an assignment apart where it stands in a loop or behind a condition.
+// Stores v at p in one access: the compiler splits a plain assignment inside a loop or a condition.
 template <class T, int kCount>
 __device__ __forceinline__ void put(T* p, const Vec<T, kCount>& v) {
   const auto as = [&](auto word) {
@@ -103,7 +104,7 @@ bool aligned(int64_t columns, std::initializer_list<const void*> pointers) {
   return ok;
 }
 
-// The same value in every lane; the order of additions is fixed.
+// Returns the same value in every lane; the order of additions is fixed.
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll
   for (int step = kWarp / 2; step; step /= 2) x += __shfl_xor_sync(kAllLanes, x, step);
@@ -120,9 +121,9 @@ __device__ __forceinline__ float warp_max(float x) {
   return x;
 }
 
-// Over all threads of a block of whole warps (blockDim.y = z = 1), by `over_warp` and from `none` on; the result in
-// every thread. `shared`: room for 32. All threads must come here; between two uses of the same room is one barrier
-// already.
+// Reduces over all threads of a block of whole warps (blockDim.y = z = 1) with `over_warp`, starting from `none`; every
+// thread gets the result. `shared`: room for 32 values. All threads must take part; one barrier already separates two
+// uses of the same room.
 template <class T, class OverWarp>
 __device__ __forceinline__ T over_block(T x, T* shared, T none, OverWarp over_warp) {
   const int warps = blockDim.x / kWarp, lane = threadIdx.x % kWarp;
@@ -149,7 +150,7 @@ void register_embedding(KernelTable&);    // embedding.cu
 void register_gather(KernelTable&);       // gather.cu: take, scatter, weighted sums
 void register_gemm(KernelTable&);         // gemm/gemm.cu: pack, gemm
 void register_loss(KernelTable&);         // loss.cu
-void register_muon(KernelTable&);         // optim/muon.cu: what orthogonalisation needs besides products
+void register_muon(KernelTable&);         // optim/muon.cu: orthogonalisation, except its products
 void register_norm(KernelTable&);         // norm.cu
 void register_optim(KernelTable&);        // optim/optim.cu: updates, sums
 void register_quantized(KernelTable&);    // quantized/quantized.cu

@@ -24,7 +24,7 @@ __global__ void copy_strided_kernel(StridedCopyArgs a, int64_t n) {  // from and
 void copy_strided(const StridedCopyArgs& given) {
   StridedCopyArgs a = given;
   int64_t n = 1;
-  // Neighbouring dimensions that lie as one in both become one.
+  // Adjacent dimensions that are contiguous in both layouts are merged.
   int dims = 0;
   for (int k = 0; k < given.ndim; ++k) {
     n *= given.shape[k];

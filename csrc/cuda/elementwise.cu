@@ -10,7 +10,7 @@ constexpr int kThreads = kItemThreads;
 // ---- functions ------------------------------------------------------------------------------------
 
 __device__ __forceinline__ float sigmoid(float x) { return times_sigmoid(1.0f, x); }
-__device__ __forceinline__ float bounded(float x, float most) {  // NaN passes, as it does not through fminf
+__device__ __forceinline__ float bounded(float x, float most) {  // NaN passes through, unlike with fminf
   return x < -most ? -most : x > most ? most : x;
 }
 
@@ -40,8 +40,8 @@ struct Gelu {
   __device__ __forceinline__ float operator()(float x) const {
     return times_sigmoid(x, x * fmaf(x * x, kCubic, kLinear));
   }
-  // And the value. With s = sigmoid(2u): s + x s (1 - s) 2u'. Beyond |x| = 11 s is 0 or 1 in float32; the bound keeps
-  // x^2 finite.
+  // The derivative, and the value. With s = sigmoid(2u): s + x s (1 - s) 2u'. Beyond |x| = 11 s is 0 or 1 in float32;
+  // the bound keeps x^2 finite.
   static __device__ __forceinline__ float derivative(float x, float& value) {
     const float z = bounded(x, 11.0f), zz = z * z, s = sigmoid(z * fmaf(zz, kCubic, kLinear));
     value = x * s;
@@ -66,7 +66,7 @@ struct GeluExact {
     return value;
   }
   static __device__ __forceinline__ float derivative(float x, float& value) {
-    const float z = bounded(x, 13.0f);  // beyond, the density is 0 in float32
+    const float z = bounded(x, 13.0f);  // beyond this the density is 0 in float32
     const float density = expf(-0.5f * z * z), cdf = normal_cdf(x, density);
     value = x * cdf;
     return fmaf(z * 0.3989422804f, density, cdf);
@@ -110,11 +110,11 @@ struct SoftcapBackward {
 
 // ---- out = f(x), out = f(a, b) --------------------------------------------------------------------
 
-// Of each operand a thread has kCount elements at a time, kEach times: 32 bytes on their way.
+// A thread loads kCount elements of each operand at a time, kEach times: 32 bytes in flight.
 template <int kCount>
 constexpr int kEach = kCount == 1 ? 8 : 2;
 
-// x, out (n), kCount elements at a time, and those that are left.
+// x, out (n), kCount elements at a time, and the remainder.
 template <class F, class S, class O, int kCount>
 __global__ void __launch_bounds__(kThreads) unary_kernel(F f, int64_t n, const S* x, O* out) {
   const int64_t vectors = n / kCount, first = first_item<kEach<kCount>>();
@@ -163,7 +163,7 @@ __global__ void __launch_bounds__(kThreads) binary_kernel(F f, int64_t n, const 
 }
 
 template <int kCount>
-unsigned blocks_of_elements(int64_t n) {  // one at least, for those that are left
+unsigned blocks_of_elements(int64_t n) {  // at least one, for the remainder
   const int64_t vectors = n / kCount;
   return n == 0 ? 0 : blocks_of_items<kEach<kCount>>(vectors > 1 ? vectors : 1);
 }

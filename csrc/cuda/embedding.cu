@@ -1,4 +1,4 @@
-// Token embeddings: rows of a float32 table. The gradient of the table stands in embedding_backward.cuh.
+// Token embeddings: rows of a float32 table. The table's gradient is in embedding_backward.cuh.
 #include "cuda/embedding_backward.cuh"
 #include "cuda/take_rows.cuh"
 

@@ -1,5 +1,5 @@
-// The gradient of a table of embeddings: rows of dout are sorted by their ids, those of an id in order of m (a radix
-// sort from the lowest digit: stable, no order depends on scheduling), then every id's rows are added up in one place.
+// The gradient of a table of embeddings: rows of dout are sorted by id, rows with the same id in order of m (a radix
+// sort from the lowest digit: stable, independent of scheduling), then every id's rows are summed in one place.
 #pragma once
 #include "cuda/vectors.cuh"
 
@@ -12,7 +12,7 @@ constexpr int kSortWarps = kDigits / kWarp, kSortEach = 4;
 constexpr int64_t kSortTile = kSortWarps * kWarp * kSortEach;  // ids of a block
 constexpr int kScanThreads = 1024;
 
-// Rows are counted by 32 bits. counts: (digits, tiles), of ids in a tile; then where these go.
+// Rows are counted in 32 bits. counts (digits, tiles): ids per digit and tile; then where they go.
 struct SortSpace {
   uint32_t *ids[2], *rows[2], *counts;
 };
@@ -27,7 +27,7 @@ inline SortSpace sort_space(const EmbeddingBackwardArgs& a) {
 
 __device__ __forceinline__ uint32_t digit_of(uint32_t id, int shift) { return id >> shift & (kDigits - 1); }
 
-// A block for each tile.
+// One block per tile.
 __global__ void __launch_bounds__(kDigits)
     count_digits_kernel(const uint32_t* ids, int64_t M, int shift, uint32_t* counts) {
   __shared__ uint32_t found[kDigits];
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(kDigits)
   counts[int64_t{threadIdx.x} * gridDim.x + blockIdx.x] = found[threadIdx.x];
 }
 
-// counts (n) -> the sum of all before each, by one block.
+// Replaces counts (n) with their exclusive prefix sums, in one block.
 __global__ void __launch_bounds__(kScanThreads) scan_kernel(uint32_t* counts, int64_t n) {
   __shared__ uint32_t totals[kScanThreads / kWarp];
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kScanThreads) scan_kernel(uint32_t* counts, in
   const int64_t end = begin + each < n ? begin + each : n;
   uint32_t own = 0;
   for (int64_t i = begin; i < end; ++i) own += counts[i];
-  uint32_t sum = own;  // of the warp's lanes up to this one
+  uint32_t sum = own;  // over the warp's lanes up to this one
 #pragma unroll
   for (int step = 1; step < kWarp; step *= 2) {
     const uint32_t before = __shfl_up_sync(kAllLanes, sum, step);
@@ -67,17 +67,17 @@ __global__ void __launch_bounds__(kScanThreads) scan_kernel(uint32_t* counts, in
   }
 }
 
-// A block for each tile, whose warps have neighbouring parts of it. rows: null for 0, 1, ...
+// One block per tile; its warps have adjacent parts of it. rows: null for 0, 1, ...
 __global__ void __launch_bounds__(kDigits)
     sort_digits_kernel(const uint32_t* ids, const uint32_t* rows, int64_t M, int shift, const uint32_t* counts,
                        uint32_t* to_ids, uint32_t* to_rows) {
-  __shared__ uint32_t found[kSortWarps][kDigits];  // in each warp's part; then where these go
+  __shared__ uint32_t found[kSortWarps][kDigits];  // counts in each warp's part; then where they go
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t first = blockIdx.x * kSortTile + warp * (kWarp * kSortEach) + lane;
 #pragma unroll
   for (int w = 0; w < kSortWarps; ++w) found[w][threadIdx.x] = 0;
   __syncthreads();
-  uint32_t id[kSortEach], rank[kSortEach];  // among the warp's ids of the same digit
+  uint32_t id[kSortEach], rank[kSortEach];  // rank: among the warp's ids with the same digit
 #pragma unroll
   for (int j = 0; j < kSortEach; ++j) {
     const int64_t m = first + j * kWarp;
@@ -117,9 +117,9 @@ __global__ void __launch_bounds__(kDigits)
 
 // ---- sums -----------------------------------------------------------------------------------------
 
-constexpr int64_t kShort = 32;  // rows of an id that a thread adds up alone
+constexpr int64_t kShort = 32;  // rows of one id that a thread sums alone
 
-// ids, rows (M) sorted, dout (M,C), dtable (V,C): kCount columns for each thread, at the first row of an id.
+// ids, rows (M) sorted, dout (M,C), dtable (V,C): kCount columns per thread, which acts at the first row of an id.
 template <class T, int kCount>
 __global__ void __launch_bounds__(kItemThreads)
     add_short_kernel(const uint32_t* ids, const uint32_t* rows, int64_t M, int64_t C, const T* dout, float* dtable) {
@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(kItemThreads)
   const Split s = split(i, columns);
   const uint32_t id = ids[s.row];
   if (s.row > 0 && ids[s.row - 1] == id) return;
-  if (s.row + kShort < M && ids[s.row + kShort] == id) return;  // add_long_kernel's
+  if (s.row + kShort < M && ids[s.row + kShort] == id) return;  // left to add_long_kernel
   float* const to = dtable + id * C + s.at * kCount;
   dout += s.at * kCount;
   Floats<kCount> sum = load<kCount>(to);
@@ -153,8 +153,8 @@ __global__ void __launch_bounds__(kItemThreads)
   store(to, sum);
 }
 
-// Ids of more rows: grid (M / kShort, columns / (kCount * kWide)), a block for every kShort-th place; the one at the
-// first of these places with the id adds up its rows. Each of the block's lanes has every kLanes-th row.
+// Handles ids with more rows: grid (M / kShort, columns / (kCount * kWide)), one block per kShort-th place; the block
+// at the first of these places with the id sums its rows. Each of the block's lanes takes every kLanes-th row.
 template <class T, int kCount, int kWide>
 __global__ void __launch_bounds__(kItemThreads, 4)
     add_long_kernel(const uint32_t* ids, const uint32_t* rows, int64_t M, int64_t C, const T* dout, float* dtable) {

@@ -1,4 +1,4 @@
-// Rows taken by number, scattered and added up, for mixtures of experts.
+// Rows taken by index, scattered and summed, for mixtures of experts.
 #include "cuda/take_rows.cuh"
 
 namespace llmcore {
@@ -68,7 +68,7 @@ void weighted_sum(const WeightedSumArgs& a) {
   });
 }
 
-// dout (M,C), y, dy (M,k,C), dweight (M,k): a warp for each row of y.
+// dout (M,C), y, dy (M,k,C), dweight (M,k): one warp per row of y.
 template <class T, int kCount>
 __global__ void __launch_bounds__(kThreads) weighted_sum_backward_kernel(WeightedSumBackwardArgs b) {
   constexpr int kEach = 2;

@@ -1,4 +1,4 @@
-// Cross-entropy over rows of logits, a block for each. NaN and inf in the logits come out as NaN or inf losses.
+// Cross-entropy over rows of logits, one block per row. NaN and inf in the logits come out as NaN or inf losses.
 #include "cuda/rows.cuh"
 
 namespace llmcore {
@@ -6,7 +6,7 @@ namespace cuda {
 namespace {
 
 constexpr int kMostThreads = 512;
-constexpr int kElements = 16;  // of a thread at a time
+constexpr int kElements = 16;  // per thread at a time
 
 unsigned threads_of_row(int64_t V) {
   const int64_t wanted = round_up((V + kElements - 1) / kElements, kWarp);
@@ -38,7 +38,7 @@ void cross_entropy_forward(const CrossEntropyArgs& a) {
   });
 }
 
-// Elements i to i + kCount of a row's gradient, of the logits x.
+// Computes elements i to i + kCount of a row's gradient from the logits x.
 template <int kCount>
 __device__ __forceinline__ Floats<kCount> gradient(const Floats<kCount>& x, unsigned i, unsigned target, float lse,
                                                    float dloss) {
@@ -53,10 +53,10 @@ __device__ __forceinline__ Floats<kCount> gradient(const Floats<kCount>& x, unsi
   return d;
 }
 
-// logits (M,V) with row stride ld, dlogits (M,V) with row stride ld_out. They may be the same memory, also when
-// float32 becomes bfloat16 in the first half of each row: the block works on a row from its start, in steps; what it
-// writes in a step overlaps only what it has read in this step or before, and all have read by then. Targets are int32,
-// so that 32 bits count the elements of a row.
+// logits (M,V) with row stride ld, dlogits (M,V) with row stride ld_out. They may be the same memory, also when float32
+// becomes bfloat16 in the first half of each row: the block works on a row from its start, in steps; its writes in a
+// step overlap only what it has read in this step or earlier, and all threads have read by then. Targets are int32, so
+// 32 bits suffice to count the elements of a row.
 template <class T, class O, int kCount>
 __global__ void __launch_bounds__(kMostThreads, kCount == 1 ? 2 : 3)
     cross_entropy_backward_kernel(CrossEntropyBackwardArgs a) {
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(kMostThreads, kCount == 1 ? 2 : 3)
       if (const unsigned i = start + j * threads + thread; i < vectors)
         store(out + i * kCount, gradient(as_floats(part[j]), i * kCount, target, lse, dloss));
   }
-  if (kShrinks) __syncthreads();  // also where the row is shorter than a vector
+  if (kShrinks) __syncthreads();  // also if the row is shorter than a vector
   if (rest < V) store(out + rest, gradient(last, rest, target, lse, dloss));
 }
 

@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(kMostThreads) norm_kernel(NormArgs a, int warp
   }
 }
 
-// Rows of any length, a block for each; read again for every pass.
+// Handles rows of any length, one block per row; every pass reads the row again.
 template <class T, bool kRms>
 __global__ void __launch_bounds__(kMostThreads) long_norm_kernel(NormArgs a) {
   __shared__ float shared[kWarp];
@@ -114,16 +114,16 @@ void norm_forward(const NormArgs& a) {
 // With g = dout * weight and h = (x - mean) * rstd: dx = rstd * (g - mean(g) - h * mean(g * h)), without mean(g) for
 // RMSNorm, + residual; dweight += sum of dout * h over rows, dbias += sum of dout.
 //
-// Rows are cut into fixed pieces, a block for each. Its threads stay with their columns, so that sums over rows are in
+// Rows are cut into fixed pieces, one block per piece. Its threads keep their columns, so sums over rows stay in
 // registers until the end of the piece. workspace: (pieces, 2, C), sums of dout * h and of dout.
 
 // dout, x, residual, dx (M,C), mean, rstd (M); a thread has kElements of each of kRows rows at a time
 template <class T, bool kRms, int kCount, int kElements, int kRows, int kWarps>
 __global__ void __launch_bounds__(kWarps* kWarp, 16 / kWarps)
     norm_backward_kernel(NormBackwardArgs a, int warps, int groups, int64_t rows) {
-  constexpr int kEach = kElements / kCount, kKinds = kRms ? 1 : 2;  // of sums: with h, alone
+  constexpr int kEach = kElements / kCount, kKinds = kRms ? 1 : 2;  // kinds of sums: of dout * h, of dout
   __shared__ float room[2][kWarps][kKinds * kRows];
-  __shared__ float combined[kUsualWarps * kWarp * kElements];  // columns of all groups of a block
+  __shared__ float combined[kUsualWarps * kWarp * kElements];  // the columns of all groups of a block
   const InGroup at(warps);
   const int64_t begin = blockIdx.x * rows, end = begin + rows < a.M ? begin + rows : a.M;
   const int columns = static_cast<int>(a.C), own = at.thread * kCount, step = at.threads * kCount;
@@ -132,7 +132,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, 16 / kWarps)
   T* const dx = static_cast<T*>(a.dx) + own;
   const float each = 1.0f / static_cast<float>(a.C);
 
-  Floats<kCount> kept[kEach], total[kKinds][kEach];  // kept: weights, where there are registers for them
+  Floats<kCount> kept[kEach], total[kKinds][kEach];  // kept: weights, if there are registers for them
 #pragma unroll
   for (int j = 0; j < kEach; ++j) {
     kept[j] = {};
@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, 16 / kWarps)
       float sum_g = 0.0f, sum_gh = 0.0f;
 #pragma unroll
       for (int j = 0; j < kEach; ++j) {
-        if (own + j * step >= columns) continue;  // there, 0 times a mean that is no number would count
+        if (own + j * step >= columns) continue;  // past the end, 0 times a NaN mean would count
         const Floats<kCount> weight = kElements == 8 ? kept[j] : load<kCount>(a.weight + own + j * step);
 #pragma unroll
         for (int c = 0; c < kCount; ++c) {
@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(kWarps* kWarp, 16 / kWarps)
     }
   }
 
-  // The sums of the block's groups, in their order.
+  // Add the sums of the block's groups, in order.
 #pragma unroll
   for (int k = 0; k < kKinds; ++k) {
     if (groups > 1) {
@@ -226,7 +226,8 @@ __global__ void __launch_bounds__(kWarps* kWarp, 16 / kWarps)
   }
 }
 
-// Rows of any length, which are read twice; sums over rows are in the workspace, where a thread has columns of its own.
+// Handles rows of any length, which are read twice; sums over rows are in the workspace, where each thread has its own
+// columns.
 template <class T, bool kRms>
 __global__ void __launch_bounds__(kMostThreads) long_norm_backward_kernel(NormBackwardArgs a, int64_t rows) {
   __shared__ float shared[kWarp];

@@ -1,9 +1,9 @@
-// The instructions that CUDA C++ has no function for, one wrapper each. tests/cuda/emulator has the same file for the
-// host: what a kernel needs beyond plain CUDA C++ goes here and nowhere else.
+// Instructions for which CUDA C++ has no function, one wrapper each. tests/cuda/emulator has the same file for the
+// host: anything a kernel needs beyond plain CUDA C++ belongs here and nowhere else.
 #pragma once
 #include <cstdint>
 
-// Shared memory whose size the launch says.
+// Shared memory whose size the launch specifies.
 #define LLMCORE_DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 
 namespace llmcore {
@@ -35,7 +35,7 @@ __device__ __forceinline__ void mma_16832(int (&d)[4], const uint32_t (&a)[4], c
         : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(c));
 }
-// The same of the first or the last 16 columns of a and rows of b: a[0], a[1], b[0] or a[2], a[3], b[1].
+// The same for the first or the last 16 columns of a and rows of b: a[0], a[1], b[0] or a[2], a[3], b[1].
 template <bool kUnsigned>
 __device__ __forceinline__ void mma_16816_bytes(int (&d)[4], uint32_t a0, uint32_t a1, uint32_t b, int c) {
   if constexpr (kUnsigned)
@@ -48,7 +48,7 @@ __device__ __forceinline__ void mma_16816_bytes(int (&d)[4], uint32_t a0, uint32
                  : "r"(a0), "r"(a1), "r"(b), "r"(c));
 }
 
-// total + the product of four bytes, of a unsigned where kUnsigned, and four signed ones.
+// Returns total + the dot product of four bytes of a (unsigned if kUnsigned) and four signed bytes.
 template <bool kUnsigned>
 __device__ __forceinline__ int dot4(uint32_t a, int b, int total) {
   if constexpr (!kUnsigned) return __dp4a(static_cast<int>(a), b, total);
@@ -57,15 +57,15 @@ __device__ __forceinline__ int dot4(uint32_t a, int b, int total) {
   return r;
 }
 
-// The float of a float16's bits.
+// Converts a float16's bits to a float.
 __device__ __forceinline__ float half_to_float(uint16_t bits) {
   float y;
   asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(bits));
   return y;
 }
 
-// Four 8x8 matrices of 16-bit elements from shared memory: lane l names the row l%8 (16 bytes, aligned) of matrix l/8;
-// r[i] holds of matrix i row l/4, columns 2 (l%4) and the next.
+// Loads four 8x8 matrices of 16-bit elements from shared memory: lane l names the row l%8 (16 bytes, aligned) of matrix
+// l/8; r[i] holds of matrix i row l/4, columns 2 (l%4) and the next.
 __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
   const uint32_t at = static_cast<uint32_t>(__cvta_generic_to_shared(row));
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
@@ -82,13 +82,15 @@ __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&r)[4], const void* 
                : "memory");
 }
 
-// 16 bytes from global to shared memory, both aligned, behind the thread's back; zeros where !valid (from is not read).
+// Asynchronously copies 16 bytes from global to shared memory, both aligned; writes zeros if !valid (`from` is not
+// read).
 __device__ __forceinline__ void cp_async_16(void* to, const void* from, bool valid = true) {
   const uint32_t at = static_cast<uint32_t>(__cvta_generic_to_shared(to));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(at), "l"(from), "r"(valid ? 16 : 0) : "memory");
 }
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
-// Until at most kPending of the groups that this thread committed are on their way; others' need __syncthreads() too.
+// Waits until at most kPending of the groups that this thread committed are in flight; other threads' groups need
+// __syncthreads() too.
 template <int kPending>
 __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;\n" ::"n"(kPending) : "memory");
@@ -101,7 +103,7 @@ __device__ __forceinline__ float exp2_approx(float x) {
   return y;
 }
 
-// Two floats rounded to bfloat16, to nearest even; low in the lower half.
+// Rounds two floats to bfloat16, to nearest even; low is in the lower half.
 __device__ __forceinline__ uint32_t pack_bf16x2(float low, float high) {
   uint32_t r;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));

@@ -5,7 +5,7 @@ namespace llmcore {
 namespace cuda {
 namespace {
 
-// x, out (B,T,H,D), cos, sin (P,R/2), positions (B,T). A thread turns kCount pairs of a head, or copies kCount of its
+// x, out (B,T,H,D), cos, sin (P,R/2), positions (B,T). A thread rotates kCount pairs of a head, or copies kCount of its
 // other elements. out may be x.
 template <class T, int kCount>
 __global__ void __launch_bounds__(kItemThreads) rope_kernel(RopeArgs a, int64_t items) {

@@ -1,5 +1,5 @@
-// Rows that stay in registers between the passes over them: a row has a group of whole warps, each thread of it some
-// vectors of the row, side by side with its neighbours'. Blocks of small groups have several.
+// Rows that stay in registers between passes: each row has a group of whole warps, and each thread some vectors of the
+// row, adjacent to its neighbours'. If groups are small, a block has several.
 #pragma once
 #include "cuda/vectors.cuh"
 
@@ -7,21 +7,22 @@ namespace llmcore {
 namespace cuda {
 
 constexpr int kMostRowWarps = 16;  // of a group
-constexpr int kUsualWarps = 8;     // of a block, where groups are smaller than that
+constexpr int kUsualWarps = 8;     // per block, if groups are smaller than that
 
 struct RowGroups {
-  int warps, groups;  // of a group; of a block
+  int warps, groups;  // warps per group; groups per block
   unsigned threads() const { return static_cast<unsigned>(warps * groups * kWarp); }
   unsigned blocks(int64_t rows) const { return ceil_div(rows, groups); }
 };
-// For rows of `columns` of which a thread has `each`.
+// Returns the groups for rows of `columns` elements, `each` per thread.
 inline RowGroups row_groups(int64_t columns, int each) {
   const int warps = columns > 0 ? static_cast<int>(ceil_div(columns, int64_t{kWarp} * each)) : 1;
   return {warps, warps < kUsualWarps ? kUsualWarps / warps : 1};
 }
 
-// Calls f(Constant) with the elements that a thread has of a row: so many that short rows have one warp, which needs no
-// barrier. Single elements (kCount 1) are 16 at most, each with an address of its own. False where rows are too long.
+// Calls f(Constant) with the number of elements that a thread has of a row, chosen so that short rows need only one
+// warp and no barrier. Single elements (kCount 1) are at most 16, each with its own address. Returns false if rows are
+// too long.
 template <int kValue>
 struct Constant {
   static constexpr int value = kValue;
@@ -46,8 +47,9 @@ struct InGroup {
         threads(warps * kWarp) {}
 };
 
-// Each sum over the threads of a group, in every thread of it. All threads of the block must come here. Room for as
-// many sums as the block has warps, another one than that of the call before: one barrier is enough then.
+// Sums each value over the threads of a group; every thread of the group gets the result. All threads of the block must
+// take part. `room` holds as many sums as the block has warps and must differ from the previous call's, so that one
+// barrier is enough.
 template <int kSums>
 __device__ __forceinline__ void group_sum(float (&x)[kSums], int warps, float (*room)[kSums]) {
 #pragma unroll
@@ -73,9 +75,9 @@ __device__ __forceinline__ float group_max(float x, int warps, float (*room)[1])
 
 // ---- of rows of any length, by a whole block ------------------------------------------------------
 
-constexpr float kLowest = -3.402823466e38f;  // a maximum of nothing: rows of -inf alone come out right with it
+constexpr float kLowest = -3.402823466e38f;  // the maximum of nothing; it makes rows of only -inf come out right
 
-__device__ __forceinline__ float exp_of_difference(float difference) {  // e^difference, within 3 ulp where it counts
+__device__ __forceinline__ float exp_of_difference(float difference) {  // e^difference, within 3 ulp where it matters
   return exp2_approx(difference * 1.44269504088896341f);
 }
 
@@ -94,9 +96,9 @@ struct MaxSum {  // the maximum of some elements, and the sum of e^(x - maximum)
   }
 };
 
-// Of a row x (n), in every thread of the block, in one pass ("Online normalizer calculation for softmax", Milakov &
-// Gimelshein 2018). A NaN or +inf makes the sum NaN; a row of -inf alone has the maximum kLowest and the sum 0. x is
-// aligned to kCount elements; shared: room for 32.
+// Computes the MaxSum of a row x (n) in one pass ("Online normalizer calculation for softmax", Milakov & Gimelshein
+// 2018); every thread of the block gets it. A NaN or +inf makes the sum NaN; a row of only -inf has the maximum kLowest
+// and the sum 0. x is aligned to kCount elements; shared: room for 32 values.
 template <int kCount, class T>
 __device__ __forceinline__ MaxSum block_max_sum(const T* x, int64_t n, float* shared) {
   constexpr int kEach = 16 / kCount;

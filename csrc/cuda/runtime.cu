@@ -1,4 +1,4 @@
-// The device behind the kernels: its stream, memory that is kept for reuse, copies, graphs and errors.
+// The device that runs the kernels: its stream, memory that is kept for reuse, copies, graphs and errors.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -16,18 +16,18 @@ namespace cuda {
 namespace {
 
 constexpr size_t kGranularity = 512, kLarge = size_t{1} << 20;
-constexpr size_t kSegment = size_t{64} << 20;  // that small and middling blocks are cut from
-// Pinned buffers: a few for stretches of large copies, and many for small ones, so that tokens and positions of a step
-// can be sent long before the stream comes to them.
+constexpr size_t kSegment = size_t{64} << 20;  // from which small and medium blocks are cut
+// Pinned buffers: a few for pieces of large copies, and many for small copies, so that a step's tokens and positions
+// can be sent long before the stream reaches them.
 constexpr size_t kStagingBytes = size_t{8} << 20, kSmallBytes = size_t{128} << 10;
 constexpr int kStagings = 2, kSmallStagings = 64;
 constexpr size_t kBlasWorkspace = size_t{32} << 20;
 
-thread_local cudaStream_t recording_stream = nullptr;  // of a thread that records a graph
+thread_local cudaStream_t recording_stream = nullptr;  // the stream of a thread that records a graph
 thread_local std::string last_error;
 thread_local bool has_error = false;
 
-// A block of a segment; neighbours that are free are joined, so that what a step's activations leave holds its
+// A block of a segment. Free neighbours are joined, so that the memory freed by a step's activations has room for its
 // gradients.
 struct Block {
   size_t size;
@@ -39,11 +39,11 @@ struct Device {
   std::mutex mutex;
   cudaStream_t stream = nullptr, recording = nullptr;
   cudaDeviceProp properties{};
-  std::map<char*, Block> blocks;  // by address; a segment's are neighbours
+  std::map<char*, Block> blocks;  // by address; the blocks of a segment are adjacent
   std::map<size_t, std::vector<char*>> holes;
   std::unordered_map<char*, size_t> segments;
   int64_t allocated = 0, peak = 0, cached = 0;
-  // Copies of the host's memory wait here until the stream comes to them.
+  // Copies of host memory wait here until the stream reaches them.
   struct Staging {
     void* memory = nullptr;
     cudaEvent_t done = nullptr;
@@ -58,7 +58,7 @@ Device& device() {
   return *instance;
 }
 
-// LLMCORE_CUDA_CACHE=0: every tensor has memory of its own, so that a sanitizer sees where one ends.
+// LLMCORE_CUDA_CACHE=0: every tensor has its own allocation, so that a sanitizer sees where it ends.
 bool caching() {
   static const bool wanted = [] {
     const char* given = std::getenv("LLMCORE_CUDA_CACHE");
@@ -85,7 +85,7 @@ void remove_hole(Device& d, char* p, size_t size) {
 
 void add_hole(Device& d, char* p, size_t size) { d.holes[size].push_back(p); }
 
-// The memory of segments that nobody has a part of, to the driver.
+// Returns the memory of unused segments to the driver.
 void release(Device& d) {
   for (auto at = d.segments.begin(); at != d.segments.end();) {
     char* const p = at->first;
@@ -114,7 +114,7 @@ bool add_segment(Device& d, size_t size) {
       add_hole(d, memory, wanted);
       return true;
     }
-    cudaGetLastError();  // else the next launch would report it
+    cudaGetLastError();  // otherwise the next launch would report it
   }
   return false;
 }
@@ -224,7 +224,7 @@ void deallocate_pinned(void* p) {
   if (p) note("pinned memory", cudaFreeHost(p));
 }
 
-// A pinned buffer for so much that the stream does not read any more, or null.
+// Returns a pinned buffer of this size that the stream no longer reads, or null.
 Device::Staging* free_staging(Device& d, size_t bytes) {
   const bool small = bytes <= kSmallBytes;
   int& next = small ? d.next_small : d.next_staging;
@@ -239,7 +239,7 @@ Device::Staging* free_staging(Device& d, size_t bytes) {
   return s.memory ? &s : nullptr;
 }
 
-// Piece by piece through pinned memory, so that the copy runs while the host goes on.
+// Copies piece by piece through pinned memory, so that the copy runs while the host continues.
 void to_device(void* to, const void* from, size_t bytes) {
   Device& d = device();
   std::lock_guard<std::mutex> lock(d.staging_mutex);
@@ -260,7 +260,7 @@ void pinned_to_device(void* to, const void* pinned, size_t bytes) {
 void to_host(void* to, const void* from, size_t bytes) {
   Device& d = device();
   std::lock_guard<std::mutex> lock(d.staging_mutex);
-  // One piece is on its way while the one before is copied out.
+  // One piece is in flight while the previous one is copied out.
   Device::Staging* before = nullptr;
   size_t before_at = 0, before_n = 0;
   const auto take = [&] {
@@ -292,7 +292,7 @@ void synchronize_all() { note("synchronize", cudaDeviceSynchronize()); }
 
 void graph_begin() {
   Device& d = device();
-  d.recording_mutex.lock();  // until graph_end: a capture takes all that comes to its stream
+  d.recording_mutex.lock();  // until graph_end: a capture takes everything that enters its stream
   if (!d.recording) note("graph", cudaStreamCreateWithFlags(&d.recording, cudaStreamNonBlocking));
   recording_stream = d.recording;
   const cudaError_t e = cudaStreamBeginCapture(recording_stream, cudaStreamCaptureModeThreadLocal);
@@ -376,7 +376,7 @@ CudaApi make_api() {
 
 std::string version_of(int cuda) { return std::to_string(cuda / 1000) + "." + std::to_string(cuda / 10 % 100); }
 
-// One line that says why there is no device, or an empty one.
+// Returns one line that says why there is no device, or an empty string.
 std::string opened(Device& d) {
   int count = 0, driver = 0;
   cudaDriverGetVersion(&driver);
@@ -416,7 +416,7 @@ void note(const char* what, cudaError_t e) {
 
 cudaError_t allow_shared(const void* kernel, size_t bytes) {
   static auto* const mutex = new std::mutex;
-  static auto* const most = new std::unordered_map<const void*, size_t>;  // asked for so far
+  static auto* const most = new std::unordered_map<const void*, size_t>;  // the most requested so far
   std::lock_guard<std::mutex> lock(*mutex);
   size_t& allowed = (*most)[kernel];
   if (bytes <= allowed) return cudaSuccess;

@@ -1,5 +1,5 @@
-// Softmax over rows, which are read once: up to a length they stay in registers. -inf entries come out as 0; a row of
-// -inf only, or with NaN or +inf in it, as NaN.
+// Softmax over rows. Rows up to some length are read once and stay in registers. -inf entries come out as 0; a row that
+// is all -inf or contains NaN or +inf comes out as NaN.
 #include "cuda/rows.cuh"
 
 namespace llmcore {
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kMostThreads) softmax_kernel(SoftmaxArgs a, in
   }
 }
 
-// Rows of any length, a block for each; read twice.
+// Handles rows of any length, one block per row; rows are read twice.
 template <class T>
 __global__ void __launch_bounds__(kMostThreads) long_softmax_kernel(SoftmaxArgs a) {
   __shared__ float shared[kWarp];

@@ -1,4 +1,4 @@
-// Rows copied by number, as embedding and gather want them.
+// Copies rows by index, for embedding and gather.
 #pragma once
 #include "cuda/vectors.cuh"
 
@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(kItemThreads)
   for (int j = 0; j < kEach; ++j)
     if (const int64_t i = first + j * kItemThreads; i < M * columns) {
       if constexpr (sizeof(S) == sizeof(O))
-        put(out + i * kCount, x[j]);  // bits as they are
+        put(out + i * kCount, x[j]);  // unchanged bits
       else
         store(out + i * kCount, as_floats(x[j]));
     }

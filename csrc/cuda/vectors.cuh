@@ -1,4 +1,4 @@
-// Elements that are floats between memory and memory, up to 16 bytes of them at once.
+// Elements that are floats in registers whatever their type in memory, read and written up to 16 bytes at a time.
 #pragma once
 #include "cuda/common.cuh"
 
@@ -18,7 +18,7 @@ __device__ __forceinline__ Floats<kCount> as_floats(const Vec<T, kCount>& x) {
   return y;
 }
 
-// kCount elements at p, which is aligned to all of them, or to 16 bytes where they are more.
+// kCount elements at p, which is aligned to the smaller of their total size and 16 bytes.
 template <int kCount, class T>
 __device__ __forceinline__ Floats<kCount> load(const T* p) {
   constexpr int kPart = kCount < kVec<T> ? kCount : kVec<T>;
@@ -66,7 +66,7 @@ __device__ __forceinline__ void store(bf16* p, const Floats<kCount>& x) {
 // in a third of the instructions of a division.
 __device__ __forceinline__ float times_sigmoid(float x, float s) { return __fdividef(x, 1.0f + expf(-s)); }
 
-// A pair (x1, x2) turned: each of the two, rounded alike wherever it is computed.
+// Rotates a pair (x1, x2): each of the two is rounded alike wherever it is computed.
 __device__ __forceinline__ float turned_first(float x1, float x2, float cosine, float sine) {
   return fmaf(x1, cosine, -__fmul_rn(x2, sine));
 }
@@ -74,7 +74,7 @@ __device__ __forceinline__ float turned_second(float x1, float x2, float cosine,
   return fmaf(x2, cosine, __fmul_rn(x1, sine));
 }
 
-// i = row * n + at. Division of 64 bits is slow, and seldom needed.
+// i = row * n + at. 64-bit division is slow and seldom needed.
 struct Split {
   int64_t row, at;
 };
@@ -86,14 +86,14 @@ __device__ __forceinline__ Split split(int64_t i, int64_t n) {
   return {i / n, i % n};
 }
 
-// Threads of a block, and blocks for `items` pieces of work of which a thread has kEach, a block's side by side.
+// Threads per block, and blocks for `items` pieces of work, kEach per thread; a block's pieces are adjacent.
 constexpr int kItemThreads = 256;
 template <int kEach>
 unsigned blocks_of_items(int64_t items) {
   return ceil_div(items, int64_t{kItemThreads} * kEach);
 }
 template <int kEach>
-__device__ __forceinline__ int64_t first_item() {  // the thread's others: kItemThreads further each
+__device__ __forceinline__ int64_t first_item() {  // each of the thread's others is kItemThreads further on
   return int64_t{blockIdx.x} * (kItemThreads * kEach) + threadIdx.x;
 }
 

@@ -1,4 +1,5 @@
-// Attention's entries in the table: which kernels do it, and what the backward kernels read of every query.
+// Attention's entries in the table: the choice of kernels, and the data about every query that the backward kernels
+// read.
 #include "cuda/attention/attention.cuh"
 
 namespace llmcore {
@@ -16,7 +17,7 @@ bool aligned_to(size_t bytes, std::initializer_list<const void*> pointers) {
 // ---- what the backward reads ------------------------------------------------------------------------
 constexpr int kPrepareThreads = 128, kLanesOfRow = 8;
 
-// lse2, delta (B,H,T64). Eight lanes for each query, neighbours in memory.
+// lse2, delta (B,H,T64). Eight lanes per query, adjacent in memory.
 template <class T>
 __global__ void __launch_bounds__(kPrepareThreads)
     prepare_rows_kernel(const AttentionBackwardArgs args, const Prepared prepared, const bool aligned) {
@@ -51,7 +52,7 @@ __global__ void __launch_bounds__(kPrepareThreads)
   prepared.delta[at] = lse == -INFINITY ? 0.0f : dot;
 }
 
-// low (B,T64), lowest and highest (B,T64/64). A block for each tile of queries.
+// low (B,T64), lowest and highest (B,T64/64). One block per tile of queries.
 __global__ void __launch_bounds__(kQueryTile) prepare_tiles_kernel(const AttentionArgs a, const Prepared prepared) {
   __shared__ int least[kQueryTile / kWarp], most[kQueryTile / kWarp];
   const int64_t b = blockIdx.x / prepared.tiles, t = blockIdx.x % prepared.tiles * kQueryTile + threadIdx.x;

@@ -1,4 +1,4 @@
-// What the kernels of attention share: which keys a query sees, where they lie, tiles in shared memory.
+// Shared by the attention kernels: which keys a query sees, where they are, tiles in shared memory.
 #pragma once
 #include <climits>
 #include <type_traits>
@@ -8,11 +8,11 @@
 namespace llmcore {
 namespace cuda {
 
-constexpr int kKeyTile = 64;  // keys; a block of a cache has as many
+constexpr int kKeyTile = 64;  // keys; a cache block has the same number
 static_assert(kKeyTile == kCacheBlock, "a tile never crosses blocks");
 constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
-// A row's accumulators are rescaled only when its scores (in powers of two) exceed what is subtracted by more than
-// this; 2^kSlack * S is far from overflow, and the quotient does not depend on it.
+// A row's accumulators are rescaled only when its scores (in powers of two) exceed the subtracted base by more than
+// this; 2^kSlack * S is far from overflow, and the quotient does not depend on the base.
 constexpr float kSlack = 8.0f;
 
 // ---- one entry per family of kernels ----------------------------------------------------------------
@@ -20,16 +20,16 @@ void plain_forward(const AttentionArgs&);  // plain.cu: everything
 size_t few_queries_workspace(const AttentionArgs&);
 bool takes_few_queries(const AttentionArgs&);
 void few_queries_forward(const AttentionArgs&);  // decode.cu: a few queries, long caches
-bool takes_tiles(const AttentionArgs&);          // whether the kernels on tensor cores do this
+bool takes_tiles(const AttentionArgs&);          // whether the tensor-core kernels support this
 void tiles_forward(const AttentionArgs&);        // forward.cu: bfloat16, D = 64 or 128
 
-// What the backward kernels read of every query, made once by prepare_backward(). Queries are padded to whole tiles,
-// T64 of them; those that are none, or see nothing, have lse2 = inf, so that their probabilities are 0.
+// The data about every query that the backward kernels read, computed once by prepare_backward(). Queries are padded to
+// whole tiles, T64 in all; padding, and queries that see nothing, have lse2 = inf, so their probabilities are 0.
 constexpr int kQueryTile = 64;
 struct Prepared {
   float *lse2, *delta;        // (B,H,T64): lse in powers of two; rowsum(dO o O)
   int32_t* low;               // (B,T64): the first key that the query sees
-  int32_t *lowest, *highest;  // (B,T64/64): the least and the greatest of these in a tile of queries
+  int32_t *lowest, *highest;  // (B,T64/64): the smallest and the largest `low` in a tile of queries
   int64_t tiles;              // T64/64
 };
 void plain_backward(const AttentionBackwardArgs&, const Prepared&);  // plain.cu: everything
@@ -53,30 +53,31 @@ __device__ __forceinline__ Seen seen_by(const AttentionArgs& a, int64_t b, int64
   return {max(max(start, 0), position - static_cast<int>(a.window) + 1), max(0, min(position + 1, keys))};
 }
 
-// Where a tile of keys or values of batch row b and key head h begins, in elements.
+// Returns where a tile of keys or values of batch row b and key head h begins, in elements.
 __device__ __forceinline__ int64_t tile_at(const AttentionArgs& a, const Strides3& stride, int64_t b, int64_t tile,
                                            int64_t h) {
   const int64_t row =
       a.blocks ? a.blocks[b * (a.S / kKeyTile) + tile] * stride.b : b * stride.b + tile * kKeyTile * stride.t;
   return row + h * stride.h;
 }
-// The scale of the tile's first key, where keys are uint8; the next one is Hkv further.
+// Returns the address of the scale of the tile's first key, for uint8 keys; the next key's scale is Hkv further on.
 __device__ __forceinline__ const float* scale_at(const AttentionArgs& a, const float* scales, int64_t b, int64_t tile,
                                                  int64_t h) {
   return scales + a.blocks[b * (a.S / kKeyTile) + tile] * int64_t{kKeyTile} * a.Hkv + h;
 }
 
-// tanh within 1e-6 (absolute): what softcap multiplies by a few dozen.
+// tanh within 1e-6 (absolute error); softcap multiplies the result by a few dozen.
 __device__ __forceinline__ float tanh_approx(float x) { return 1.0f - 2.0f / (1.0f + exp2_approx(2.0f * kLog2e * x)); }
 
 // ---- tiles of bfloat16 rows in shared memory, for ldmatrix ------------------------------------------
-// 16 bytes of a row lie where the row's last three bits put them, so that 8 rows at one column meet 8 groups of banks.
+// The row's last three bits decide where 16 bytes of it are placed, so that 8 rows at one column use 8 different groups
+// of banks.
 template <int D>
 __device__ __forceinline__ int in_tile(int row, int column) {  // column: a multiple of 8
   return row * D + (((column / 8) ^ (row & 7)) * 8);
 }
 
-// to (kRows,D) = rows of D elements, behind the threads' backs; rows from `valid` on become zero.
+// Asynchronously copies rows of D elements to `to` (kRows,D); rows from `valid` on become zero.
 template <int D, int kRows, int kThreads>
 __device__ __forceinline__ void copy_rows(bf16* to, const bf16* from, int64_t stride, int valid) {
   constexpr int kPieces = D / 8, kStep = kThreads / kPieces;  // rows at a time
@@ -87,7 +88,7 @@ __device__ __forceinline__ void copy_rows(bf16* to, const bf16* from, int64_t st
 #pragma unroll 2
   for (int i = 0; i < kRows; i += kStep, from += kStep * stride) cp_async_16(first + i * D, from, row + i < valid);
 }
-// The same of bytes with scales.
+// The same for bytes with scales.
 template <int D, int kRows, int kThreads>
 __device__ __forceinline__ void copy_rows(bf16* to, const uint8_t* from, int64_t stride, const float* scale,
                                           int64_t scale_stride, int valid) {
@@ -109,7 +110,7 @@ __device__ __forceinline__ void copy_rows(bf16* to, const uint8_t* from, int64_t
     *reinterpret_cast<Vec<uint32_t, 4>*>(first + i * D) = two_each;
   }
 }
-// A tile of keys or values, C its element.
+// Loads a tile of keys or values with elements C.
 template <int D, int kThreads, class C>
 __device__ __forceinline__ void copy_tile(bf16* to, const AttentionArgs& a, const void* from, const Strides3& stride,
                                           const float* scales, int64_t b, int64_t tile, int64_t h, int keys) {
@@ -121,20 +122,19 @@ __device__ __forceinline__ void copy_tile(bf16* to, const AttentionArgs& a, cons
     copy_rows<D, kKeyTile, kThreads>(to, first, stride.t, valid);
 }
 
-// Operands of mma_16816 out of a tile, from `row` and `column` on:
-// left: 16 rows x 16 columns;
+// Load operands of mma_16816 from a tile, from `row` and `column` on. Left: 16 rows x 16 columns.
 template <int D>
 __device__ __forceinline__ void load_left(uint32_t (&r)[4], const bf16* tile, int row, int column) {
   const int lane = threadIdx.x % kWarp;
   ldmatrix_x4(r, tile + in_tile<D>(row + lane % 16, column + lane / 16 * 8));
 }
-// right, transposed: 16 rows are 16 columns of the operand, in two of 8: r[0..1] and r[2..3];
+// Right, transposed: 16 rows are 16 columns of the operand, in two groups of 8: r[0..1] and r[2..3].
 template <int D>
 __device__ __forceinline__ void load_right(uint32_t (&r)[4], const bf16* tile, int row, int column) {
   const int lane = threadIdx.x % kWarp;
   ldmatrix_x4(r, tile + in_tile<D>(row + lane / 16 * 8 + lane % 8, column + lane / 8 % 2 * 8));
 }
-// right, as it lies: 16 rows, 16 columns in two of 8.
+// Right, not transposed: 16 rows, 16 columns in two groups of 8.
 template <int D>
 __device__ __forceinline__ void load_right_rows(uint32_t (&r)[4], const bf16* tile, int row, int column) {
   const int lane = threadIdx.x % kWarp;
@@ -147,13 +147,13 @@ __device__ __forceinline__ void multiply_two(float (&d0)[4], float (&d1)[4], con
   mma_16816(d0, a, b0);
   mma_16816(d1, a, b1);
 }
-// Two neighbouring products (16,8) of sums as a left operand (16,16).
+// Returns two adjacent products (16,8) of sums as a left operand (16,16).
 __device__ __forceinline__ void as_left(uint32_t (&a)[4], const float (&d0)[4], const float (&d1)[4]) {
   a[0] = pack_bf16x2(d0[0], d0[1]), a[1] = pack_bf16x2(d0[2], d0[3]);
   a[2] = pack_bf16x2(d1[0], d1[1]), a[3] = pack_bf16x2(d1[2], d1[3]);
 }
 
-// Over the four lanes that share the rows of a product.
+// Reduces over the four lanes that share the rows of a product.
 __device__ __forceinline__ float quad_max(float x) {
   x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, 1));
   return fmaxf(x, __shfl_xor_sync(kAllLanes, x, 2));
@@ -173,8 +173,8 @@ __device__ __forceinline__ int warp_max(int x) {
   return x;
 }
 
-// Scores to powers of two: q·k * factor, or, capped, tanh(q·k * inner) * factor. The factor is not negative
-// (queries are turned around instead), and not 0, so that a hidden key's -inf stays what it is.
+// Converts scores to powers of two: q·k * factor or, if capped, tanh(q·k * inner) * factor. The factor is never
+// negative (the queries are negated instead) or 0, so that a hidden key's -inf stays -inf.
 struct ScoreScale {
   float factor, inner;
 };
@@ -182,7 +182,7 @@ inline ScoreScale score_scale(const AttentionArgs& a) {
   const float scale = fmaxf(fabsf(a.scale), 1e-30f);
   return a.softcap > 0 ? ScoreScale{a.softcap * kLog2e, scale / a.softcap} : ScoreScale{scale * kLog2e, 0};
 }
-// Turns the signs of the bfloat16 elements.
+// Flips the signs of the bfloat16 elements.
 template <int kThreads>
 __device__ __forceinline__ void negate(bf16* x, int n) {
   for (int i = threadIdx.x; i < n / 2; i += kThreads) reinterpret_cast<uint32_t*>(x)[i] ^= 0x80008000u;

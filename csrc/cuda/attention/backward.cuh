@@ -1,9 +1,10 @@
 // Backward of attention on tensor cores for bfloat16, D = 64 or 128, with the probabilities recomputed from lse:
 //   S = QK^T   dP = dO V^T   P = 2^(t - lse2)   dS = P (dP - delta), delta = rowsum(dO o O)
 //   dV = P^T dO   dK = scale dS^T Q   dQ = scale dS K
-// Two kernels, so that every sum has one owner and one order, without atomics: one owns keys and goes over the queries
-// of all heads that share them, one owns queries and goes over their keys. The first works on S^T and dP^T: either way
-// the sums of the first two products are laid out as the left operand of those that follow, and never leave registers.
+// Two kernels, so that every sum has one owner and one order, without atomics: one owns keys and loops over the queries
+// of all heads that share them; the other owns queries and loops over their keys. The first works on S^T and dP^T: in
+// both, the sums of the first two products are laid out as the left operand of the following ones and never leave
+// registers.
 #pragma once
 #include "cuda/attention/attention.cuh"
 
@@ -12,19 +13,19 @@ namespace cuda {
 namespace {
 
 constexpr int kBackwardThreads = 128, kBackwardWarps = kBackwardThreads / kWarp;
-// 16 rows each that a warp owns: what it adds up of them must fit into its registers.
+// Tiles of 16 rows that a warp owns: their accumulators must fit in its registers.
 template <int D>
 constexpr int kOwnTiles = D == 64 ? 2 : 1;
 template <int D>
 constexpr int kOwnRows = kBackwardWarps * kOwnTiles<D> * 16;
-// Of the other side, rows of a tile in shared memory, and those that a warp takes at a time.
+// On the other side: rows of a tile in shared memory, and the rows that a warp takes at a time.
 constexpr int kOtherRows = 64, kOtherStep = 32, kOtherColumns = kOtherStep / 8;
 template <int D>
 constexpr size_t backward_shared() {
   return sizeof(bf16) * D * (2 * kOwnRows<D> + 4 * kOtherRows);
 }
 
-// Of one score: factor and cap as for the forward, but with the sign of the scale.
+// For one score: factor and cap as in the forward pass, but with the sign of the scale.
 struct GradientScale {
   float factor, inner, cap;
 };
@@ -32,7 +33,7 @@ inline GradientScale gradient_scale(const AttentionArgs& a) {
   if (a.softcap > 0) return {1.0f, a.scale / a.softcap, a.softcap * kLog2e};
   return {a.scale * kLog2e, 0.0f, 0.0f};
 }
-// p and ds of a product q·k and a dp.
+// Computes p and ds from a product q·k and a dp.
 template <bool kCapped>
 __device__ __forceinline__ void gradient(float& s, float& dp, float lse2, float delta, const GradientScale& scale) {
   if constexpr (kCapped) {
@@ -81,7 +82,7 @@ __device__ __forceinline__ void add_products(float (&sums)[kTiles][D / 8][4],
     }
   }
 }
-// Row `row` of a product to memory: 2 elements from each lane.
+// Stores row `row` of a product: 2 elements from each lane.
 template <int D>
 __device__ __forceinline__ void store_row(bf16* to, const float (&sums)[D / 8][4], int i, float factor) {
   to += threadIdx.x % 4 * 2;
@@ -90,7 +91,7 @@ __device__ __forceinline__ void store_row(bf16* to, const float (&sums)[D / 8][4
     *reinterpret_cast<uint32_t*>(to + n * 8) = pack_bf16x2(sums[n][2 * i] * factor, sums[n][2 * i + 1] * factor);
 }
 
-// dk, dv (B,S,Hkv,D). A block for each key head and kOwnRows keys.
+// dk, dv (B,S,Hkv,D). One block per key head and kOwnRows keys.
 template <int D, bool kCapped>
 __global__ void __launch_bounds__(kBackwardThreads, 2)
     key_gradients_kernel(const AttentionBackwardArgs args, const Prepared prepared, const GradientScale scale) {
@@ -107,7 +108,7 @@ __global__ void __launch_bounds__(kBackwardThreads, 2)
   const int group = static_cast<int>(a.H / a.Hkv), past = static_cast<int>(a.S - a.T);
   const int T = static_cast<int>(a.T), tiles = static_cast<int>(prepared.tiles);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  // What is seldom used lies in shared memory: the sums take nearly all registers.
+  // Seldom-used values are in shared memory: the sums take nearly all registers.
   __shared__ int b, kv_head, key0, valid;
   if (threadIdx.x == 0) {
     const unsigned spans = (static_cast<unsigned>(a.S) - 1) / kKeys + 1, kv_heads = static_cast<unsigned>(a.Hkv);
@@ -116,11 +117,12 @@ __global__ void __launch_bounds__(kBackwardThreads, 2)
   }
   __syncthreads();
 
-  // Tiles of queries in order, those of the group's first head first; -> the next that sees some of these keys.
+  // Steps through tiles of queries in order, starting with the group's first head; returns the next tile that sees some
+  // of these keys.
   const auto next = [&](int i) {
     for (++i; i < group * tiles; ++i) {
       const int tile = i % tiles;
-      if (a.causal && past + min((tile + 1) * kOtherRows, T) <= key0) {  // the last query stands before the keys
+      if (a.causal && past + min((tile + 1) * kOtherRows, T) <= key0) {  // the last query is before the keys
         i += max(0, (key0 - past) / kOtherRows - tile - 1);
         continue;
       }
@@ -164,14 +166,15 @@ __global__ void __launch_bounds__(kBackwardThreads, 2)
     const int following = next(at);
     if (following < group * tiles) copy(following, stage ^ 1);
     cp_async_commit();
-    const int first = past + at % tiles * kOtherRows - key0;  // position of the tile's first query; the first key has 0
+    const int first =
+        past + at % tiles * kOtherRows - key0;  // position of the tile's first query, relative to the first key
     const bool all_low = prepared.highest[b * prepared.tiles + at % tiles] <= key0 + own;
     at = following;
     const bf16 *const queries = queries_of_stage + stage * kOtherRows * D, *const douts =
                                                                                douts_of_stage + stage * kOtherRows * D;
 #pragma unroll 1
     for (int part = 0; part < kOtherRows; part += kOtherStep) {
-      if (a.causal && first + part + kOtherStep <= own) continue;  // all stand before the warp's keys
+      if (a.causal && first + part + kOtherStep <= own) continue;  // all queries are before the warp's keys
       float s[kTiles][kOtherColumns][4] = {}, dp[kTiles][kOtherColumns][4] = {};
       rows_by_rows<D, kTiles>(s, keys, own, queries, part);
       rows_by_rows<D, kTiles>(dp, values, own, douts, part);
@@ -219,7 +222,8 @@ __global__ void __launch_bounds__(kBackwardThreads, 2)
     }
 }
 
-// dq (B,T,H,D). A block for each head and kOwnRows queries; of one head the last come first, as they see the most keys.
+// dq (B,T,H,D). One block per head and kOwnRows queries; each head's last queries come first, because they see the most
+// keys.
 template <int D, bool kCapped>
 __global__ void __launch_bounds__(kBackwardThreads, 2)
     query_gradients_kernel(const AttentionBackwardArgs args, const Prepared prepared, const GradientScale scale) {

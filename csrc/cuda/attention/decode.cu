@@ -6,9 +6,9 @@ namespace {
 
 constexpr int64_t kMostFewQueries = 8, kMostFewHeadSize = 1024;
 
-// By the capacity and the number of queries alone: what is recorded in a graph stays right when the rows grow, and a
-// row is cut in the same places whatever its neighbours are. Partial results are small beside the keys that they came
-// of, and enough blocks read at the same time even for a batch of one.
+// Depends only on the capacity and the number of queries: a recorded graph stays correct as the rows grow, and a row is
+// cut in the same places whatever its neighbours are. Partial results are small compared with the keys that they came
+// from, and enough blocks read at the same time even for a batch of one.
 Splits cut(const AttentionArgs& a) {
   constexpr int64_t kLeastKeys = 128, kMostSplits = 64, kMostRows = 128;
   const int64_t most = a.T <= 2 ? kMostSplits : kMostRows / a.T;

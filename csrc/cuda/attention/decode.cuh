@@ -1,6 +1,6 @@
 // Attention of a few queries to a long cache (Flash-Decoding, Dao et al. 2023): the keys are cut into splits at fixed
-// places, a block for each; what the splits came to is merged in their order. The queries of a key head are stacked:
-// row r is query r / group, head r % group of the group. A row's bits do not depend on its batch neighbours.
+// places, one block per split, and the splits' results are merged in order. The queries of a key head are stacked: row
+// r is query r / group, head r % group of the group. A row's bits do not depend on its batch neighbours.
 #pragma once
 #include "cuda/attention/attention.cuh"
 
@@ -9,16 +9,16 @@ namespace cuda {
 namespace {
 
 struct Splits {
-  int keys;         // in a split, whole tiles
-  int count;        // splits of the cache's capacity
+  int keys;         // per split; whole tiles
+  int count;        // number of splits for the cache's capacity
   float* products;  // (B,H,T,count,D): sums of probabilities times values
-  float* totals;    // (B,H,T,count,2): what was subtracted from the scores, and the sum of the probabilities
+  float* totals;    // (B,H,T,count,2): the base subtracted from the scores, and the sum of the probabilities
 };
 
-// What a block works on.
+// The part of the work that a block does.
 struct FewPiece {
   int64_t b, kv_head;
-  int group, rows, row0, split;  // rows of all the head's, the first of this block
+  int group, rows, row0, split;  // rows: all of the key head's; row0: the first of this block
   __device__ FewPiece(const AttentionArgs& a, const Splits& s, int block_rows) {
     group = static_cast<int>(a.H / a.Hkv), rows = group * static_cast<int>(a.T);
     const int64_t row_blocks = (rows + block_rows - 1) / block_rows, i = blockIdx.x / s.count;
@@ -28,12 +28,12 @@ struct FewPiece {
   }
   __device__ int64_t query(int row) const { return row / group; }
   __device__ int64_t head(int row) const { return kv_head * group + row % group; }
-  __device__ int64_t of_all(const AttentionArgs& a, int row) const {  // among (B,H,T)
+  __device__ int64_t of_all(const AttentionArgs& a, int row) const {  // index among (B,H,T)
     return (b * a.H + head(row)) * a.T + query(row);
   }
 };
 
-// One element of out and, from whoever has the first, lse.
+// Writes one element of out and, for the row's first element, lse.
 template <class T>
 __device__ __forceinline__ void put_result(const AttentionArgs& a, int64_t b, int64_t h, int64_t t, int d,
                                            float product, float base, float sum) {
@@ -43,7 +43,7 @@ __device__ __forceinline__ void put_result(const AttentionArgs& a, int64_t b, in
   if (d == 0 && a.lse)
     a.lse[(b * a.H + h) * a.T + t] = sum > 0 ? fmaf(base, kLn2, logf(sum)) : none ? -INFINITY : logf(sum);
 }
-// The same of a split, or the whole where there is one only.
+// The same for a split, or the final result if there is only one split.
 template <class T>
 __device__ __forceinline__ void put_split(const AttentionArgs& a, const Splits& s, const FewPiece& piece, int row,
                                           int d, float product, float base, float sum) {
@@ -53,7 +53,7 @@ __device__ __forceinline__ void put_split(const AttentionArgs& a, const Splits& 
   if (d == 0) s.totals[2 * at] = base, s.totals[2 * at + 1] = sum;
 }
 
-// out (B,T,H,D) and lse (B,H,T) of the splits. A block for each row.
+// Merges the splits into out (B,T,H,D) and lse (B,H,T). One block per row.
 constexpr int kMergeThreads = 128;
 template <class T>
 __global__ void __launch_bounds__(kMergeThreads) merge_splits_kernel(const AttentionArgs a, const Splits s) {
@@ -74,8 +74,8 @@ __global__ void __launch_bounds__(kMergeThreads) merge_splits_kernel(const Atten
 }
 
 // ---- bfloat16, D = 64 or 128, on tensor cores -------------------------------------------------------
-// A block has 16 rows; each of its four warps takes 16 keys of every tile for itself, and the warps' results are added
-// up in their order at the end.
+// A block has 16 rows; each of its four warps handles 16 keys of every tile on its own, and the warps' results are
+// added in order at the end.
 constexpr int kFewThreads = 128, kFewWarps = kFewThreads / kWarp, kFewRows = 16;
 template <int D>
 constexpr size_t few_shared() {
@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(kFewThreads)
 
   const FewPiece piece(a, splits, kFewRows);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, keys = keys_of(a, piece.b);
-  // All warps look at the same 16 rows, two lanes at each.
+  // All warps handle the same 16 rows, with two lanes per row.
   const int watched = piece.row0 + lane % kFewRows;
   const Seen watch = watched < piece.rows ? seen_by(a, piece.b, piece.query(watched)) : Seen{INT_MAX, 0};
   const bool any = watch.low < watch.end;
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kFewThreads)
     copy_tile<D, kFewThreads, C>(values_of_stage + stage, a, a.v, a.v_stride, a.v_scale, piece.b, tile, piece.kv_head,
                                  keys);
   };
-  // Two tiles are on their way from the start: a split has few, and each has come far.
+  // Two tiles are in flight from the start: a split has few tiles, and each takes long to arrive.
   for (int tile = first; tile < first + 2; ++tile) {
     if (tile < last) copy(tile);
     cp_async_commit();
@@ -190,7 +190,7 @@ __global__ void __launch_bounds__(kFewThreads)
     }
   }
 
-  // The warps' results against one base, in shared memory where the tiles were.
+  // Bring the warps' results to one base, in the shared memory where the tiles were.
   float* const products = reinterpret_cast<float*>(shared);  // (4,16,D)
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
@@ -230,12 +230,12 @@ __global__ void __launch_bounds__(kFewThreads)
 constexpr int kPlainFewThreads = 256, kPlainFewWarps = kPlainFewThreads / kWarp;
 constexpr int kLanesOfKey = 8, kMostKeyGroups = 16;
 template <class C>
-constexpr int kRun = sizeof(C) == 4 ? 4 : 8;  // elements that a thread takes at a time
+constexpr int kRun = sizeof(C) == 4 ? 4 : 8;  // elements that a thread handles at a time
 inline size_t plain_few_shared(int64_t D, int rows) {
   return sizeof(float) * static_cast<size_t>(rows) * (static_cast<size_t>(round_up(D, 8)) + kKeyTile);
 }
 
-// kRun elements from p on as floats, of which `count` are there; the others are zero.
+// Returns kRun elements from p on as floats; only `count` exist, the others are zero.
 template <int kCount, class C>
 __device__ __forceinline__ void load_run(float (&x)[kCount], const C* p, int count, bool aligned) {
   if (aligned && count >= kCount) {
@@ -269,7 +269,7 @@ __global__ void __launch_bounds__(kPlainFewThreads, 2)
   constexpr int kN = kRun<C>;
   LLMCORE_DYNAMIC_SHARED(shared);
   const int D = static_cast<int>(a.D), wide = (D + 7) / 8 * 8;
-  float* const queries = reinterpret_cast<float*>(shared);  // (kRows, wide), zero behind D; at the end the products
+  float* const queries = reinterpret_cast<float*>(shared);  // (kRows, wide), zero after D; at the end the products
   float* const scores = queries + kRows * wide;             // (kRows,64), then probabilities
   __shared__ float bases[kRows], sums[kRows], factors[kRows];
   __shared__ int lows[kRows], ends[kRows];
@@ -297,7 +297,7 @@ __global__ void __launch_bounds__(kPlainFewThreads, 2)
   }
   const float factor = a.softcap > 0 ? 1.0f : a.scale * kLog2e;
   const int runs = (D + kN - 1) / kN, key_groups = min(kMostKeyGroups, kPlainFewThreads / runs);
-  const int run = tid % runs, key_group = tid / runs;  // of the values; no work from key_groups on
+  const int run = tid % runs, key_group = tid / runs;  // for the values; groups from key_groups on have no work
   float o[kRows][kN] = {};
 
   const int first = from < to ? from / kKeyTile : 0, last = from < to ? (to + kKeyTile - 1) / kKeyTile : 0;
@@ -372,7 +372,7 @@ __global__ void __launch_bounds__(kPlainFewThreads, 2)
     }
   }
 
-  for (int g = 0; g < key_groups; ++g) {  // added up in their order, where the queries were
+  for (int g = 0; g < key_groups; ++g) {  // added in order, where the queries were
     __syncthreads();
     if (key_group != g) continue;
 #pragma unroll

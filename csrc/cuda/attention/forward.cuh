@@ -1,5 +1,5 @@
 // Forward attention on tensor cores (FlashAttention-2, Dao 2023) for bfloat16: a block has 128 queries of one head, a
-// warp 32 of them. Tiles of 64 keys and values come into shared memory one ahead of their use; scores and
+// warp 32 of them. Tiles of 64 keys and values are loaded into shared memory one tile ahead of their use; scores and
 // probabilities never leave the registers, where they are already laid out as the left operand of the second product.
 #pragma once
 #include "cuda/attention/attention.cuh"
@@ -8,9 +8,9 @@ namespace llmcore {
 namespace cuda {
 namespace {
 
-constexpr int kForwardThreads = 128, kRowTiles = 2;  // 16 rows each, of a warp
+constexpr int kForwardThreads = 128, kRowTiles = 2;  // tiles of 16 rows per warp
 constexpr int kForwardRows = kForwardThreads / kWarp * kRowTiles * 16;
-// Keys that a warp takes at a time: with 64 of them the sums of D = 128 would not fit into the registers.
+// Keys that a warp takes at a time: with 64, the sums for D = 128 would not fit in the registers.
 template <int D>
 constexpr int kKeyStep = D == 64 ? 64 : 32;
 
@@ -20,17 +20,18 @@ struct alignas(16) KeyRange {  // keys that some row of a warp sees, and keys th
 template <int D>
 struct ForwardShared {
   alignas(16) bf16 queries[kForwardRows * D];
-  alignas(16) bf16 keys[2][kKeyTile * D], values[2][kKeyTile * D];  // the tile at hand and the next
+  alignas(16) bf16 keys[2][kKeyTile * D], values[2][kKeyTile * D];  // the current tile and the next
   int low[kForwardRows], end[kForwardRows];                         // keys that each row sees
   KeyRange ranges[kForwardThreads / kWarp];
 };
 
-// Online softmax (Milakov & Gimelshein 2018) of a thread's rows: row 16 m + 8 i + lane/4 is [m][i].
+// Online softmax (Milakov & Gimelshein 2018) over a thread's rows: row 16 m + 8 i + lane/4 is [m][i].
 struct ForwardRows {
-  float base[kRowTiles][2], sum[kRowTiles][2];  // what is subtracted; of the probabilities in this lane's columns
+  float base[kRowTiles][2],
+      sum[kRowTiles][2];  // the base subtracted; the sum of the probabilities in this lane's columns
 };
 
-// Scores to probabilities; o is rescaled where a row's base rises.
+// Turns scores into probabilities; rescales o if a row's base rises.
 template <int D, int kColumns>
 __device__ __forceinline__ void softmax_tile(float (&s)[kRowTiles][kColumns][4], float (&o)[kRowTiles][D / 8][4],
                                              ForwardRows& rows, float factor) {
@@ -62,7 +63,7 @@ __device__ __forceinline__ void softmax_tile(float (&s)[kRowTiles][kColumns][4],
   for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      // A row that has seen nothing but -inf so far has no base.
+      // A row that has seen only -inf so far has no base.
       const float base = rows.base[m][i] == -INFINITY ? 0.0f : rows.base[m][i];
 #pragma unroll
       for (int n = 0; n < kColumns; ++n)
@@ -74,8 +75,8 @@ __device__ __forceinline__ void softmax_tile(float (&s)[kRowTiles][kColumns][4],
     }
 }
 
-// q (B,T,H,D), k, v (B,S,Hkv,D) or blocks, C their element; out (B,T,H,D), lse (B,H,T). A block for each head and 128
-// queries; of one head the last come first, as they see the most keys.
+// q (B,T,H,D), k, v (B,S,Hkv,D) or blocks, C their element; out (B,T,H,D), lse (B,H,T). One block per head and 128
+// queries; each head's last queries come first, because they see the most keys.
 template <int D, class C, bool kCapped>
 __global__ void __launch_bounds__(kForwardThreads, 2) forward_kernel(const AttentionArgs a, const ScoreScale scale) {
   constexpr int kStep = kKeyStep<D>, kColumns = kStep / 8;
@@ -88,7 +89,7 @@ __global__ void __launch_bounds__(kForwardThreads, 2) forward_kernel(const Atten
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, keys = keys_of(a, b);
   const int rows_here = min(kForwardRows, static_cast<int>(a.T) - t0);
 
-  {  // A thread looks after one row of its own warp.
+  {  // Each thread sets up one row of its own warp.
     const bool is = static_cast<int>(threadIdx.x) < rows_here;
     const Seen seen = is ? seen_by(a, b, t0 + threadIdx.x) : Seen{INT_MAX, 0};
     shared.low[threadIdx.x] = seen.low, shared.end[threadIdx.x] = seen.end;

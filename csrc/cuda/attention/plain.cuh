@@ -1,6 +1,6 @@
-// Attention for every shape and dtype, in float32 on plain cores: tiles of 64 queries and 64 keys, a thread 4 by 4 of
-// their scores. A block owns up to kColumns of the D columns of what it adds up; where there are more, several blocks
-// work out the same scores.
+// Attention for every shape and dtype, in float32 on plain cores: tiles of 64 queries and 64 keys, of which a thread
+// computes 4 by 4 scores. A block owns up to kColumns of the D output columns; if D is larger, several blocks compute
+// the same scores.
 #pragma once
 #include "cuda/attention/attention.cuh"
 
@@ -36,7 +36,7 @@ __device__ Rows<T> rows_from(const void* from, const Strides3& stride, int64_t b
   return {static_cast<const T*>(from) + b * stride.b + row * stride.t + h * stride.h, stride.t, nullptr, 0};
 }
 
-// to [kDepth][kTile]: columns first, first + 1, ... of `count` rows, one column after the other; zeros outside.
+// Copies columns first, first + 1, ... of `count` rows to `to` [kDepth][kTile], column by column; zeros outside.
 template <class C>
 __device__ __forceinline__ void stage_columns(float* to, const Rows<C>& rows, int count, int64_t first, int64_t D) {
 #pragma unroll
@@ -45,7 +45,7 @@ __device__ __forceinline__ void stage_columns(float* to, const Rows<C>& rows, in
     to[column * kTileStride + row] = row < count && first + column < D ? rows(row, first + column) : 0.0f;
   }
 }
-// to [kDepth][kColumns]: rows from `begin` on, columns from `first` on; zeros outside.
+// Copies rows from `begin` on and columns from `first` on to `to` [kDepth][kColumns]; zeros outside.
 template <int kColumns, class C>
 __device__ __forceinline__ void stage_rows(float* to, const Rows<C>& rows, int begin, int count, int64_t first,
                                            int64_t D) {
@@ -56,8 +56,8 @@ __device__ __forceinline__ void stage_rows(float* to, const Rows<C>& rows, int b
   }
 }
 
-// What a thread has of a product of 64 rows and kColumns columns: rows 4 y + i, columns 64 c + 4 x + j, where
-// y = thread / 16 and x = thread % 16.
+// A thread's part of a product of 64 rows and kColumns columns: rows 4 y + i, columns 64 c + 4 x + j, where y = thread
+// / 16 and x = thread % 16.
 template <int kColumns>
 struct Sums {
   float v[kColumns / kTile][4][4];
@@ -81,7 +81,7 @@ __device__ __forceinline__ void add_outer(Sums<kColumns>& sums, const float* lef
   }
 }
 
-// Shared memory: two operands side by side, or one of kColumns columns; and a tile of probabilities, columns first.
+// Shared memory: two adjacent operands, or one of kColumns columns; and a tile of probabilities, column-major.
 struct PlainShared {
   alignas(16) float operands[2 * kDepth * kTileStride];
   alignas(16) float tile[kTile * kTileStride];
@@ -120,7 +120,7 @@ __device__ __forceinline__ void add_product(PlainShared& shared, Sums<kColumns>&
   }
 }
 
-// Over the 16 threads that share rows.
+// Reduces over the 16 threads that share rows.
 __device__ __forceinline__ float row_max(float x) {
 #pragma unroll
   for (int step = 8; step; step /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
@@ -132,7 +132,7 @@ __device__ __forceinline__ float row_sum(float x) {
   return x;
 }
 
-// Scores to powers of two, with the sign of the scale.
+// Converts scores to powers of two, with the sign of the scale.
 struct PlainScale {
   float factor, inner, cap;
   explicit __device__ PlainScale(const AttentionArgs& a)
@@ -224,7 +224,7 @@ __global__ void __launch_bounds__(kPlainThreads, sizeof(C) == 1 ? 1 : 2) plain_f
   }
 }
 
-// p and ds of products q·k and dO·v; 0 where the query does not see the key.
+// Computes p and ds from the products q·k and dO·v; 0 where the query does not see the key.
 __device__ __forceinline__ void plain_gradient(float& s, float& dp, bool shown, float lse2, float delta, bool capped,
                                                const PlainScale& scale) {
   if (capped) {
@@ -238,7 +238,7 @@ __device__ __forceinline__ void plain_gradient(float& s, float& dp, bool shown, 
   if (!shown) s = dp = 0.0f;
 }
 
-// A thread's sums to the rows of a gradient.
+// Stores a thread's sums in the rows of a gradient.
 template <class T, int kColumns>
 __device__ __forceinline__ void put_sums(void* to, const Strides3& stride, int64_t b, int64_t row0, int rows, int64_t h,
                                          const Sums<kColumns>& sums, int64_t column0, int64_t D, float factor) {

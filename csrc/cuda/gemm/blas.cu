@@ -20,14 +20,14 @@ using namespace cublaslt;
 
 constexpr const char* kNames[] = {"libcublasLt.so.13", "libcublasLt.so.12"};
 constexpr size_t kScratchBytes = size_t{1} << 20;  // at the end of the workspace, not cuBLASLt's
-constexpr size_t kMostPlans = 4096;                // prompts of any length would make ever more
+constexpr size_t kMostPlans = 4096;                // prompts of arbitrary length would keep adding plans
 
 // ---- the library ----------------------------------------------------------------------------------
 
 struct Library {
   Functions call{};
   Context* context = nullptr;
-  std::string missing;  // or why there is none
+  std::string missing;  // or why the library is missing
 
   explicit Library(const std::string& paths);
   bool load(void* handle);
@@ -57,7 +57,7 @@ bool Library::load(void* handle) {
   return all;
 }
 
-// Null where it cannot be opened; why, where there is a file, is added to `why`.
+// Returns null if it cannot be opened; if the file exists, appends the reason to `why`.
 void* open_file(const std::string& path, std::string& why) {
   if (void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL)) return handle;
   const char* const reason = dlerror();
@@ -112,14 +112,14 @@ Library& library() {
 
 // ---- plans ----------------------------------------------------------------------------------------
 
-struct Plan {  // how one kind of product is done; the layouts are cuBLASLt's, columns first
+struct Plan {  // how one kind of product is done; layouts are cuBLASLt's, column-major
   Description* description = nullptr;
   Layout *b = nullptr, *a = nullptr, *out = nullptr;
   Algorithm algorithm{};
   bool supported = false;
 };
 
-using Key = std::array<int64_t, 7>;  // all that decides it
+using Key = std::array<int64_t, 7>;  // everything that determines the plan
 struct KeyHash {
   size_t operator()(const Key& key) const {
     uint64_t h = 0;
@@ -128,12 +128,12 @@ struct KeyHash {
   }
 };
 
-uint32_t alignment(const void* p) {  // 256 bytes are all that cuBLASLt asks about
+uint32_t alignment(const void* p) {  // cuBLASLt distinguishes alignments up to 256 bytes
   const uint64_t address = reinterpret_cast<uintptr_t>(p) | 256u;
   return static_cast<uint32_t>(address & (~address + 1));
 }
 
-Key key_of(const BlasProduct& g, const void* bias) {  // bias: as cuBLASLt is given it
+Key key_of(const BlasProduct& g, const void* bias) {  // bias: as passed to cuBLASLt
   int64_t kind = 0, alignments = 0;
   for (bool bit : {g.a_transposed, g.b_transposed, g.dtype == DType::kBF16, g.out_dtype == DType::kBF16,
                    bias != nullptr, g.gelu, g.pre_activation != nullptr})
@@ -152,8 +152,9 @@ bool set(Status (*function)(Owner*, Attribute, const void*, size_t), Owner* owne
   return function(owner, attribute, &value, sizeof value) == kSuccess;
 }
 
-// cuBLASLt's columns are our rows: it computes out^T (N,M) = b^T a^T, where what is row-major for us needs no
-// transpose. A stride that no second column uses may be anything; cuBLASLt wants it as long as a column.
+// cuBLASLt's columns are our rows: it computes out^T (N,M) = b^T a^T, where a matrix that is row-major for us needs no
+// transpose. With a single column the stride is irrelevant, but cuBLASLt requires it to be at least as long as a
+// column.
 bool describe(const Functions& call, const BlasProduct& g, const void* bias, Plan& plan) {
   using A = DescriptionAttribute;
   const uint64_t M = static_cast<uint64_t>(g.M), N = static_cast<uint64_t>(g.N), K = static_cast<uint64_t>(g.K);
@@ -229,7 +230,7 @@ Plan& plan_of(const Library& lib, const BlasProduct& g, const void* bias, size_t
   return plan;
 }
 
-// What there is for cuBLASLt, and behind it the scratch.
+// The part for cuBLASLt, followed by the scratch memory.
 char* workspace(size_t* bytes) {
   char* p = static_cast<char*>(blas_workspace(bytes));
   if (!p) *bytes = 0;
@@ -256,7 +257,7 @@ void blas_version(char* text, size_t room) {
 }
 
 BlasResult blas_product(const BlasProduct& g) {
-  // Of plans, whose pointers change with every call, and of the rounded bias, which waits for its product.
+  // Guards the plans, whose pointers change with every call, and the rounded bias, which waits for its product.
   std::lock_guard<std::mutex> lock(state().mutex);
   const Library& lib = library();
   char line[160];

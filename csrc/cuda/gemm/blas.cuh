@@ -1,4 +1,4 @@
-// Matrix products by cuBLASLt, which is opened at first use. (set_blas_paths() and blas_version(): common.cuh.)
+// Matrix products with cuBLASLt, which is opened at first use. (set_blas_paths() and blas_version(): common.cuh.)
 #pragma once
 #include "cuda/common.cuh"
 
@@ -20,14 +20,14 @@ struct BlasProduct {
   const void* added;     // (M,N), as out; may be out; or null
   const float* bias;     // (N), or null
   bool gelu;             // tanh approximation
-  void* pre_activation;  // (M,N), as out: what GELU was given; or null
+  void* pre_activation;  // (M,N), as out: the input of GELU; or null
 };
 
 enum class BlasResult { kDone, kUnsupported, kFailed };
 // kUnsupported: the library has no kernel for this epilogue with these shapes and alignments. kFailed is noted.
 BlasResult blas_product(const BlasProduct&);
 
-// gemm.cu: what cuBLASLt wants of a bias beside a bfloat16 result.
+// gemm.cu: converts a bias to the form that cuBLASLt needs with a bfloat16 result.
 void round_bias(const float* bias, int64_t n, bf16* out);
 
 }  // namespace cuda

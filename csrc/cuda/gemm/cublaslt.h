@@ -30,7 +30,7 @@ enum class DescriptionAttribute : int {
   kTransB = 4,     // int32_t
   kEpilogue = 7,   // uint32_t
   kBias = 8,       // pointer; one value for each row of D
-  kAux = 11,       // pointer; what GELU was given
+  kAux = 11,       // pointer; the input of GELU
   kAuxLd = 12,     // int64_t; a multiple of 8
   kAuxType = 22,   // int32_t
   kBiasType = 26,  // int32_t; that of D
@@ -62,7 +62,7 @@ struct Heuristic {  // cublasLtMatmulHeuristicResult_t
   int reserved[4];
 };
 
-// One member for each function, with the name in the library.
+// One member per function, with its name in the library.
 struct Functions {
   Status (*cublasLtCreate)(Context**);
   size_t (*cublasLtGetVersion)();

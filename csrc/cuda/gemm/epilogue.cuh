@@ -1,4 +1,4 @@
-// What becomes of an element of a product: bias, activation, residual.
+// What is applied to each element of a product: bias, activation, residual.
 #pragma once
 #include "cuda/common.cuh"
 
@@ -28,7 +28,7 @@ Epilogue<O> epilogue_of(const GemmArgs& g) {
           static_cast<O*>(g.pre_activation)};
 }
 
-// The element at row m, column n, of which x is the product.
+// Finishes the element at row m, column n, whose product is x.
 template <class O>
 __device__ __forceinline__ void finish(const Epilogue<O>& e, int64_t m, int64_t n, float x) {
   const int64_t at = m * e.ldo + n;

@@ -1,6 +1,6 @@
-// Matrix products and the copies of weights in the compute dtype that they read. Products of many rows are cuBLASLt's
-// (blas.cu), with its epilogues where it has them; what it lacks is a pass over the product here. Those of few rows are
-// gemv.cuh's.
+// Matrix products and the copies of weights in the compute dtype that they read. cuBLASLt (blas.cu) handles products of
+// many rows, with its epilogues if it has them; a missing epilogue is a pass over the product here. gemv.cuh handles
+// products of few rows.
 #include "cuda/gemm/blas.cuh"
 #include "cuda/gemm/epilogue.cuh"
 #include "cuda/gemm/gemv.cuh"
@@ -14,7 +14,7 @@ constexpr unsigned kMostRowBlocks = 65535;  // gridDim.y
 
 // ---- pack -----------------------------------------------------------------------------------------
 
-// src (R,C) with row stride ld -> out (R,C) without gaps, kCount elements at a time.
+// Copies src (R,C) with row stride ld to out (R,C) without gaps, kCount elements at a time.
 template <class S, class T, int kCount>
 __global__ void __launch_bounds__(kThreads) pack_kernel(const S* src, int64_t ld, int64_t R, int64_t C, T* out) {
   const int64_t stride = int64_t{gridDim.x} * kThreads * kCount;
@@ -54,7 +54,7 @@ void pack(const PackArgs& g) {
 
 // ---- gemm -----------------------------------------------------------------------------------------
 
-// Finishes the product that lies in e.out (M,N), or of zeros, in place; kCount columns at a time.
+// Finishes in place the product in e.out (M,N), or a product of zeros; kCount columns at a time.
 template <class O, int kCount>
 __global__ void __launch_bounds__(kThreads) epilogue_kernel(Epilogue<O> e, int64_t M, int64_t N, bool zeros) {
   const int64_t stride = int64_t{gridDim.x} * kThreads * kCount;
@@ -94,7 +94,7 @@ void finish_product(const GemmArgs& g, bool zeros) {
 
 template <class O>
 void launch_few_rows(const GemmArgs& g, const GemvArgs<bf16>& x) {
-  // Two tiles a block where some multiprocessor gets two anyway: x then comes from the L2 cache half as often.
+  // Uses two tiles per block if some multiprocessor gets two anyway: x is then read from the L2 cache half as often.
   if (g.N > int64_t{kGemvRows} * multiprocessors())
     launch("matmul", gemv_bf16_kernel<2, O>, ceil_div(g.N, 2 * kGemvRows), kGemvThreads, 0, x, epilogue_of<O>(g));
   else
@@ -110,9 +110,9 @@ void launch_few_rows(const GemmArgs& g, const GemvArgs<float>& x) {
   launch("matmul", kernel, ceil_div(g.N, kGemvRows), kGemvThreads, 0, x, epilogue_of<O>(g));
 }
 
-// Whether gemv.cuh has it. Up to 8 rows fill no more than one tensor-core tile beside w and the time is that of reading
-// w; cuBLASLt would cut K into pieces in a second kernel to keep all multiprocessors busy. From 9 rows on its tiles of
-// 16 or more rows are as good a use of the bytes.
+// Whether gemv.cuh handles it. Up to 8 rows fill at most one tensor-core tile next to w, and the time is that of
+// reading w; cuBLASLt would split K, with a second kernel, to keep all multiprocessors busy. From 9 rows on, its tiles
+// of 16 or more rows make equally good use of the bytes.
 bool few_rows(const GemmArgs& g) {
   const int64_t vector = g.dtype == DType::kBF16 ? kVec<bf16> : kVec<float>;
   return g.M <= kFewRows && g.panels_transposed && !g.a_transposed && g.K % vector == 0 &&
@@ -130,8 +130,9 @@ void gemm_few_rows(const GemmArgs& g) {
   });
 }
 
-// With cuBLASLt's epilogue, if it has it. It wants bias and pre-activation in the dtype of out, GELU after all sums,
-// and rows of the pre-activation of whole 8 elements. Its GELU has an approximate tanh, good enough for bfloat16 only.
+// Uses cuBLASLt's epilogue if it has one. cuBLASLt requires bias and pre-activation in the dtype of out, GELU after all
+// sums, and rows of the pre-activation that are multiples of 8 elements. Its GELU has an approximate tanh, accurate
+// enough for bfloat16 only.
 BlasResult gemm_fused(const GemmArgs& g, BlasProduct product) {
   const bool gelu = g.act == Activation::kGelu, half = g.out_dtype == DType::kBF16;
   if (gelu ? !half || g.residual : g.pre_activation != nullptr) return BlasResult::kUnsupported;
@@ -155,7 +156,7 @@ void gemm(const GemmArgs& g) {
   product.b = g.panels, product.b_transposed = g.panels_transposed, product.dtype = g.dtype;
   product.out = g.out, product.ldo = g.ldo, product.out_dtype = g.out_dtype;
   if (gemm_fused(g, product) != BlasResult::kUnsupported) return;
-  // The residual, which is not out, is added after the activation.
+  // A residual other than out is added after the activation.
   const BlasResult plain = blas_product(product);
   if (plain == BlasResult::kDone) return finish_product(g, false);
   if (plain == BlasResult::kUnsupported) note("cuBLASLt has no kernel for a product of these strides");

@@ -1,7 +1,7 @@
 // Products of few rows: out (M,N) = epilogue(x (M,K) · w (N,K)^T), M <= kFewRows. Decoding does little else, and it is
-// bound by how fast w arrives: w is read once, 16 bytes a thread, several of them on their way at a time. A block takes
-// 16 or 32 rows of w, and its warps every eighth slice of K each; their sums are added in their order. A row of out has
-// the same bits whatever the other rows are and however many.
+// bound by how fast w arrives: w is read once, 16 bytes per thread, with several loads in flight. A block takes 16 or
+// 32 rows of w, and each of its warps every eighth slice of K; their sums are added in order. A row of out has the same
+// bits whatever the other rows are and however many there are.
 #pragma once
 #include "cuda/gemm/epilogue.cuh"
 
@@ -10,7 +10,7 @@ namespace cuda {
 
 constexpr int kFewRows = 8;
 constexpr int kGemvWarps = 8, kGemvThreads = kGemvWarps * kWarp;
-constexpr int kGemvRows = 16;  // of w, that a warp takes together
+constexpr int kGemvRows = 16;  // rows of w that a warp takes together
 
 template <class T>
 struct GemvArgs {  // K and ldx: multiples of 16 bytes; x and w aligned to 16 bytes
@@ -20,13 +20,13 @@ struct GemvArgs {  // K and ldx: multiples of 16 bytes; x and w aligned to 16 by
   const T* w;
 };
 
-// 16 bytes; zeros where !valid, which only the end of a row asks.
+// Loads 16 bytes; zeros if !valid, which only occurs at the end of a row.
 template <bool kEnd, class V, class T>
 __device__ __forceinline__ V part_of(const T* p, bool valid) {
   return !kEnd || valid ? *reinterpret_cast<const V*>(p) : V{};
 }
 
-// Adds up what the warps have for kRows rows of w: parts[warp][m][row].
+// Sums the warps' results for kRows rows of w: parts[warp][m][row].
 template <int kRows, class O>
 __device__ __forceinline__ void finish_parts(const float* parts, int64_t row, int64_t M, int64_t N,
                                              const Epilogue<O>& e) {
@@ -41,9 +41,9 @@ __device__ __forceinline__ void finish_parts(const float* parts, int64_t row, in
   }
 }
 
-// kUnroll times 32 columns of w, of which g.K - k are left (kEnd) or all. On tensor cores: w's rows are those of the
-// left factor, x's the columns of the right one. A lane's 16 bytes of a row are 8 neighbours; which k of a product they
-// stand for is the same on both sides, so that it need not be their own.
+// Adds kUnroll times 32 columns of w, of which `left` remain (kEnd) or all exist. On tensor cores, w's rows are the
+// rows of the left factor and x's rows the columns of the right one. A lane's 16 bytes of a row are 8 adjacent
+// elements; they may stand for other k of a product than their own, because the mapping is the same on both sides.
 template <bool kEnd, int kTiles, int kUnroll>
 __device__ __forceinline__ void add_slice(const bf16* const (&w)[kTiles][2], const bf16* x, int64_t k, int left,
                                           float (&sums)[kTiles][4]) {
@@ -57,7 +57,7 @@ __device__ __forceinline__ void add_slice(const bf16* const (&w)[kTiles][2], con
       for (int half = 0; half < 2; ++half) a[u][t][half] = part_of<kEnd, Words>(w[t][half] + k + 32 * u, 32 * u < left);
     b[u] = part_of<kEnd, Words>(x + k + 32 * u, 32 * u < left);
   }
-  __syncwarp();  // all loads are on their way before the first is waited for
+  __syncwarp();  // all loads are in flight before the first wait
 #pragma unroll
   for (int u = 0; u < kUnroll; ++u)
 #pragma unroll
@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(kGemvThreads, 2) gemv_bf16_kernel(GemvArgs<bf1
   __shared__ float parts[kGemvWarps * kRows * kFewRows];
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, group = lane / 4, first = lane % 4 * 8;
   const int64_t row = int64_t{blockIdx.x} * kRows;
-  // Rows that there are not are others' again: their sums are not used.
+  // Rows past the end repeat existing ones: their sums are not used.
   const bf16* w[kTiles][2];
 #pragma unroll
   for (int t = 0; t < kTiles; ++t)
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kGemvThreads, 2) gemv_bf16_kernel(GemvArgs<bf1
   finish_parts<kRows>(parts, row, g.M, g.N, e);
 }
 
-constexpr int kLaneRows = 4;  // of w, that a lane has in float32, and every eighth 16 bytes of them
+constexpr int kLaneRows = 4;  // rows of w that a lane handles in float32, every eighth 16 bytes of them
 
 template <bool kEnd, int kM, int kUnroll>
 __device__ __forceinline__ void add_slice(const float* const (&w)[kLaneRows], const float* const (&x)[kM], int64_t k,

@@ -1,4 +1,4 @@
-// What Muon's orthogonalisation needs besides products: its matrix scaled by a norm that only the device knows, and the
+// What Muon's orthogonalisation needs besides products: scaling its matrix by a norm known only on the device, and the
 // diagonal of its polynomial.
 #include "cuda/common.cuh"
 
@@ -8,7 +8,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// x (n), partial (pieces): sums of squares; out (n). Every block adds up all partials, in the same order.
+// x (n), partial (pieces): sums of squares; out (n). Every block sums all partials in the same order.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     divide_by_norm_kernel(const float* x, int64_t n, const double* partial, int64_t pieces, T* out) {

@@ -1,5 +1,5 @@
-// Updates of parameters and the sums that gradient clipping and losses need: one pass over memory each. Many parameters
-// are updated by one launch: a list of them goes along in the kernel's arguments.
+// Updates of parameters and the sums that gradient clipping and losses need: one pass over memory each. One launch
+// updates many parameters: the kernel's arguments contain a list of them.
 #include <cmath>
 
 #include "cuda/common.cuh"
@@ -10,8 +10,8 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kMostCopies = 4;                     // of one parameter
-constexpr int kMostParameters = 48;                // in one launch, whose arguments are 4 KB at most
-constexpr int64_t kBlockElements = kThreads * 16;  // of one parameter, that a block updates
+constexpr int kMostParameters = 48;                // in one launch, whose arguments are limited to 4 KB
+constexpr int64_t kBlockElements = kThreads * 16;  // elements of one parameter that a block updates
 
 struct Parameter {
   int64_t n;
@@ -19,13 +19,14 @@ struct Parameter {
   const float* g;
   float* m;
   float* v;
-  void* copies[kMostCopies];  // p in the dtype that products read
-  float keep;                 // of p: 1 - lr * weight_decay
-  uint8_t copy_count, half;   // half: bit i is set where copies[i] is bfloat16
+  void* copies[kMostCopies];  // p in the dtypes that products read
+  float keep;                 // factor for p: 1 - lr * weight_decay
+  uint8_t copy_count, half;   // half: bit i is set if copies[i] is bfloat16
   bool aligned;
 };
 
-// A rule gives the new value of an element of p and of what is kept of the gradient (m, v). p is decayed and g scaled.
+// A rule computes the new values of an element of p and of the optimizer state (m, v). p is already decayed and g
+// scaled.
 
 struct AdamWRule {  // Loshchilov & Hutter 2019
   static constexpr bool kHasV = true;
@@ -51,7 +52,7 @@ struct LionRule {  // Chen et al. 2023
   __device__ __forceinline__ float operator()(float p, float g, float& m, float&, bool) const {
     const float u = fmaf(g, 1.0f - beta1, m * beta1);
     m = fmaf(g, 1.0f - beta2, m * beta2);
-    return p - (u > 0.0f ? lr : u < 0.0f ? -lr : u * 0.0f);  // nan stays nan
+    return p - (u > 0.0f ? lr : u < 0.0f ? -lr : u * 0.0f);  // NaN stays NaN
   }
   float beta1, beta2, lr;
 };
@@ -79,7 +80,7 @@ struct Updates {  // the blocks of parameter i are [first[i], first[i + 1])
 };
 static_assert(sizeof(Updates<AdamWRule>) <= 4096, "the arguments of a kernel");
 
-// Elements i to i + kCount of a parameter.
+// Updates elements i to i + kCount of a parameter.
 template <int kCount, class Rule>
 __device__ __forceinline__ void update(const Rule& rule, const Parameter& a, float grad_scale, int64_t i) {
   using Floats = Vec<float, kCount>;
@@ -124,7 +125,7 @@ __global__ void __launch_bounds__(kThreads) update_kernel(const __grid_constant_
   for (int64_t i = rest + threadIdx.x; i < end; i += kThreads) update<1>(u.rule, a, u.grad_scale, i);
 }
 
-// False where a parameter has more copies than there is room for.
+// Returns false if a parameter has more copies than there is room for.
 bool describe(const UpdateArgs& a, Parameter& to) {
   to = {};
   to.n = a.n, to.p = a.p, to.g = a.g, to.m = a.m, to.v = a.v;
@@ -142,7 +143,7 @@ bool describe(const UpdateArgs& a, Parameter& to) {
   return true;
 }
 
-bool same_step(const UpdateArgs& a, const UpdateArgs& b) {  // all but weight_decay, of which each has its own
+bool same_step(const UpdateArgs& a, const UpdateArgs& b) {  // all but weight_decay, which each parameter has of its own
   return a.lr == b.lr && a.beta1 == b.beta1 && a.beta2 == b.beta2 && a.eps == b.eps && a.correction1 == b.correction1 &&
          a.correction2 == b.correction2 && a.nesterov == b.nesterov && a.grad_scale == b.grad_scale;
 }
@@ -208,11 +209,11 @@ void momentum(const MomentumArgs& a) {
 
 // ---- sums -----------------------------------------------------------------------------------------
 
-// f of the n elements of x, summed in float64 by a block of kSize threads: each thread's in their order, then those of
-// the threads. The result in every thread.
+// Sums f of the n elements of x in float64 with a block of kSize threads: each thread's elements in order, then the
+// threads' sums. Every thread gets the result.
 template <int kSize, class F>
 __device__ __forceinline__ double block_total(const float* x, int64_t n, double* shared, F f) {
-  constexpr int kParts = 4;  // loads on their way at a time, and independent sums
+  constexpr int kParts = 4;  // loads in flight at a time, and independent sums
   double sums[kParts] = {};
   int64_t at = threadIdx.x;
   if (reinterpret_cast<uintptr_t>(x) % 16 == 0) {
@@ -238,10 +239,10 @@ __device__ __forceinline__ double block_total(const float* x, int64_t n, double*
   return block_sum((sums[0] + sums[1]) + (sums[2] + sums[3]), shared);
 }
 
-__global__ void __launch_bounds__(kThreads) sum_squares_kernel(SumSquaresArgs a) {  // a block for each piece
+__global__ void __launch_bounds__(kThreads) sum_squares_kernel(SumSquaresArgs a) {  // one block per piece
   __shared__ double shared[kWarp];
   const int64_t begin = int64_t{blockIdx.x} * kSumChunk, left = a.n - begin;
-  // The square of a float is exact in float64: none overflows or vanishes.
+  // The square of a float is exact in float64: none overflows or underflows.
   const double total = block_total<kThreads>(a.x + begin, left < kSumChunk ? left : kSumChunk, shared,
                                              [](double sum, double x) { return sum + x * x; });
   if (threadIdx.x == 0) a.partial[blockIdx.x] = total;
@@ -259,7 +260,7 @@ __global__ void __launch_bounds__(kSumThreads) sum_kernel(SumArgs a) {
   if (threadIdx.x == 0) a.out[0] = static_cast<float>(total * a.factor);
 }
 
-// One block: what is summed are losses, one a token, not whole parameters.
+// One block suffices: it sums losses, one per token, not whole parameters.
 void sum(const SumArgs& a) { launch("sum", sum_kernel, 1, kSumThreads, 0, a); }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // A few rows times a quantized weight: a block streams one strip, each of its warps every eighth block of 32 columns.
-// Lane l has row l % 16 of the strip, and of the block's words the first or the last half: a load of the warp takes 128
-// bytes that lie together. All loads of several blocks come before their use.
+// Lane l has row l % 16 of the strip and the first or the last half of the block's words: a load of the warp takes 128
+// contiguous bytes. All loads of several blocks are issued before their use.
 #pragma once
 #include "cuda/quantized/quantized.cuh"
 
@@ -8,7 +8,7 @@ namespace llmcore {
 namespace cuda {
 namespace {
 
-// What a lane needs of a block of weights.
+// A lane's share of a block of weights.
 template <class Kind>
 struct WeightPart {
   uint32_t word[4];
@@ -30,8 +30,8 @@ __device__ __forceinline__ WeightPart<Kind> load_weight(const uint8_t* block, co
   return w;
 }
 
-// Adds kAhead blocks, kSlices apart, to the sums of kRows rows of x: the lane's own, of two rows every lane has one and
-// the lane 16 further the other.
+// Adds kAhead blocks, kSlices apart, to the sums of kRows rows of x. Each lane keeps its own sums: of two rows, one
+// lane has one and the lane 16 further on the other.
 template <int kRows>
 constexpr int kOwnRows = kRows == 1 ? 1 : kRows / 2;
 template <class Kind, int kRows, int kAhead>
@@ -55,7 +55,7 @@ __device__ __forceinline__ void add_blocks(float (&sum)[kOwnRows<kRows>], const 
     }
 #pragma unroll
     for (int o = 0; o < kOwnRows<kRows>; ++o) {
-      constexpr int kNext = kRows == 1 ? 0 : 1;  // one row: all lanes have it
+      constexpr int kNext = kRows == 1 ? 0 : 1;  // with one row, all lanes have it
       const int first_row = kRows == 1 ? 0 : 2 * o;
       const int mine = half ? dot[first_row + kNext] : dot[first_row];
       const int sent = half ? dot[first_row] : dot[first_row + kNext];
@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(kSlices* kWarp, 2) quantized_gemv_kernel(Quant
   const int lane = threadIdx.x % kWarp, slice = threadIdx.x / kWarp, row = lane % kStrip, half = lane / kStrip;
   const int blocks = static_cast<int>(a.K / kQuantBlock);
   const uint8_t* strip = a.weight + blockIdx.x * bytes.strip;
-  const ActivationBlock* x[kRows];  // rows behind the last stand for it
+  const ActivationBlock* x[kRows];  // entries past the last row repeat it
 #pragma unroll
   for (int m = 0; m < kRows; ++m) x[m] = a.x + (m < a.M ? m : a.M - 1) * a.ldx;
   float sum[kOwnRows<kRows>] = {};

@@ -1,5 +1,5 @@
-// Products with quantized weights: activations become int8 by blocks of 32 columns; a block's products are summed in
-// integers, exactly, and blocks are added in float32. Few rows are a stream of the weight (gemv.cuh), more go
+// Products with quantized weights: activations become int8 in blocks of 32 columns; a block's products are summed
+// exactly, in integers, and blocks are added in float32. With few rows the weight is streamed (gemv.cuh); more rows go
 // to tensor cores (tiles.cuh). Both add blocks in the same order: a row's result does not depend on M.
 #include "cuda/quantized/gemv.cuh"
 #include "cuda/quantized/quantized.cuh"
@@ -11,7 +11,7 @@ namespace cuda {
 namespace {
 
 // ---- activations ----------------------------------------------------------------------------------
-constexpr int kQuantizeThreads = 256, kGroup = 8;  // lanes of a block of 32 columns, four columns each
+constexpr int kQuantizeThreads = 256, kGroup = 8;  // kGroup: lanes per block of 32 columns, four columns each
 
 template <class T>
 __device__ __forceinline__ Floats<4> load_columns(const T* x, bool aligned) {
@@ -22,29 +22,29 @@ __device__ __forceinline__ Floats<4> load_columns(const T* x, bool aligned) {
   return y;
 }
 
-// Over the lanes of a group.
+// Reduces over the lanes of a group.
 __device__ __forceinline__ float group_max(float x) {
 #pragma unroll
   for (int step = kGroup / 2; step; step /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
   return x;
 }
 
-// A lane's four numbers of a block, rounded. All lanes of a warp come here; `out` is null for those without a block.
+// Rounds a lane's four numbers of a block. All lanes of a warp take part; `out` is null for lanes without a block.
 __device__ __forceinline__ void quantize_columns(const Floats<4>& x, ActivationBlock* out) {
   const int lane = threadIdx.x % kGroup;
   float most = 0.0f;
-  bool odd = false;  // some number is none, or infinite
+  bool odd = false;  // some number is NaN or infinite
 #pragma unroll
   for (float v : x.v) most = fmaxf(most, fabsf(v)), odd = odd || !(fabsf(v) < INFINITY);
   const float largest = group_max(most);
   const bool finite = group_max(odd ? 1.0f : 0.0f) == 0.0f;
-  const bool usable = finite && largest > 1e-35f;  // smaller ones have no inverse
+  const bool usable = finite && largest > 1e-35f;  // smaller magnitudes have no inverse
   const float scale = usable ? __fdiv_rn(largest, 127.0f) : 0.0f, inverse = usable ? __fdiv_rn(127.0f, largest) : 0.0f;
   uint32_t word = 0;
   int sum = 0;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    // To nearest even, by adding a number at which floats are integers apart.
+    // Round to nearest even by adding a number at which adjacent floats are one integer apart.
     const float shifted = __fadd_rn(fminf(fmaxf(__fmul_rn(x.v[i], inverse), -127.0f), 127.0f), 12582912.0f);
     const int q = usable ? __float_as_int(shifted) - 0x4b400000 : 0;
     word |= (static_cast<uint32_t>(q) & 0xffu) << (8 * i);
@@ -67,7 +67,7 @@ __device__ __forceinline__ void quantize_columns(const Floats<4>& x, ActivationB
   if (lane == 6) out->scaled[1] = __fmul_rn(scale, static_cast<float>(high));
 }
 
-// silu(gate) * up and gelu(gate) * up, as elementwise.cu has them.
+// silu(gate) * up and gelu(gate) * up, as in elementwise.cu.
 template <ActivationSource kSource>
 __device__ __forceinline__ float gated(float gate, float up) {
   constexpr float kLinear = 2.0f * 0.7978845608f, kCubic = kLinear * 0.044715f;
@@ -75,7 +75,7 @@ __device__ __forceinline__ float gated(float gate, float up) {
   return times_sigmoid(gate, gate * fmaf(gate * gate, kCubic, kLinear)) * up;
 }
 
-// x (M,K), or gates and what they let through (M,2K); out (M,K/32).
+// x (M,K), or [gate, up] (M,2K); out (M,K/32).
 template <class T, ActivationSource kSource>
 __global__ void __launch_bounds__(kQuantizeThreads) quantize_kernel(QuantizeActivationsArgs a, bool aligned) {
   constexpr bool kGated = kSource != ActivationSource::kRows;
@@ -103,8 +103,8 @@ __global__ void __launch_bounds__(kQuantizeThreads) quantize_kernel(QuantizeActi
   }
 }
 
-// x (M,K), norm_weight (K), out (M,K/32); a block has a row, as many threads as a row has in norm.cu: in float32 its
-// sum has the bits of that of rms_norm.
+// x (M,K), norm_weight (K), out (M,K/32). One block per row, with as many threads as a row has in norm.cu, so that its
+// float32 sum has the same bits as in rms_norm.
 constexpr int kMostNormThreads = kMostRowWarps * kWarp;
 template <class T>
 __global__ void __launch_bounds__(kMostNormThreads) quantize_norm_kernel(QuantizeActivationsArgs a, bool aligned) {
@@ -181,7 +181,8 @@ void quantized_gemm(const QuantizedGemmArgs& a) {
     if (a.M == 1) return gemv<Kind, 1>(a, bytes);
     if (a.M == 2) return gemv<Kind, 2>(a, bytes);
     if (a.M <= 4) return gemv<Kind, 4>(a, bytes);
-    // Few rows wait for the weight: many stages, and small tiles, so that there are blocks for all processors.
+    // Few rows are bound by reading the weight: many stages, and small tiles, so that there are blocks for all
+    // processors.
     if (a.M <= 8) return tiles<Kind, 2, 1, 4>(a, bytes);
     if (a.M <= 16) return tiles<Kind, 2, 2, 4>(a, bytes);
     if (a.M <= 32) return tiles<Kind, 2, 4, 3>(a, bytes);
@@ -190,7 +191,7 @@ void quantized_gemm(const QuantizedGemmArgs& a) {
 }
 
 // ---- rows -----------------------------------------------------------------------------------------
-// ids (M), out (M,K); a thread has four columns, a word of the weight or half of each of its bytes.
+// ids (M), out (M,K); a thread has four columns: a word of the weight, or half of each of its bytes.
 template <class O>
 __global__ void __launch_bounds__(256) dequantize_kernel(DequantizeRowsArgs a, QuantBytes bytes, bool aligned) {
   const QuantLayout& l = a.layout;

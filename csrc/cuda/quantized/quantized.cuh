@@ -1,4 +1,4 @@
-// Kinds of quantized weights and how their blocks are taken apart. The layout stands in core/kernels/quantized.h.
+// Kinds of quantized weights and how their blocks are unpacked. core/kernels/quantized.h describes the layout.
 #pragma once
 #include "cuda/common.cuh"
 
@@ -15,7 +15,7 @@ struct QuantKind {
   static constexpr int kMostBlockBytes = 64 * kHalves * (1 + kMinima) + static_cast<int>(kStripRows) * 4 * kBits;
 };
 
-// f(kind) for a layout.
+// Calls f(kind) for a layout.
 template <int kBits, class F>
 void with_bits(const QuantLayout& l, F f) {
   if (l.halves == 2)
@@ -28,9 +28,9 @@ void with_kind(const QuantLayout& l, F f) {
   l.bits == 8 ? with_bits<8>(l, f) : with_bits<4>(l, f);
 }
 
-// Where a strip's parts lie, in bytes.
+// The sizes of a strip's parts, in bytes.
 struct QuantBytes {
-  int factor, block;  // of one kind of factor in a block; of a block
+  int factor, block;  // one kind of factor in a block; a whole block
   int64_t strip;
   bool wide;  // float32 factors
 };
@@ -39,15 +39,16 @@ inline QuantBytes quant_bytes(const QuantLayout& l, int64_t K) {
   return {static_cast<int>(quant_factor_bytes(l)), static_cast<int>(block), K / kQuantBlock * block, l.float_scales};
 }
 
-// Factor `at` of a block's scales or minima. Without a branch, so that nothing keeps loads from being on their way
-// together: of float16 factors it reads two.
+// Returns factor `at` of a block's scales or minima. There is no branch, so that loads can be in flight together: of
+// float16 factors it reads two.
 __device__ __forceinline__ float quant_factor(const uint8_t* factors, int at, bool wide) {
   const uint32_t word = reinterpret_cast<const uint32_t*>(factors)[wide ? at : at / 2];
   const float half = half_to_float(static_cast<uint16_t>(at % 2 ? word >> 16 : word & 0xffffu));
   return wide ? __uint_as_float(word) : half;
 }
 
-// Four numbers q - zero (signed where there are no minima) of a word, of its low or its high bits where it has eight.
+// Returns four numbers q - zero (signed if there are no minima) of a word, from its low or its high bits if it has
+// eight.
 template <class Kind>
 __device__ __forceinline__ uint32_t quant_numbers(uint32_t word, int high) {
   if constexpr (Kind::kBits == 8) return Kind::kMinima ? word : word ^ 0x80808080u;
@@ -55,7 +56,7 @@ __device__ __forceinline__ uint32_t quant_numbers(uint32_t word, int high) {
   return Kind::kMinima ? four : ((four | 0x80808080u) - 0x08080808u) ^ 0x80808080u;  // no byte borrows
 }
 
-// Adds a half's or a block's part to a sum; as on the CPU, whose results differ in the order of blocks only.
+// Adds a half's or a block's part to a sum, as on the CPU, whose results differ only in the order of blocks.
 template <class Kind>
 __device__ __forceinline__ float add_block(float sum, float scale, float x_scale, float dot, float minimum,
                                            float total) {
@@ -64,7 +65,7 @@ __device__ __forceinline__ float add_block(float sum, float scale, float x_scale
 }
 
 // ---- the end of a product -------------------------------------------------------------------------
-constexpr int kSlices = 8;  // warps of a block: slice s sums blocks s, s + 8, ... in order. The same for any M.
+constexpr int kSlices = 8;  // warps per block: slice s sums blocks s, s + 8, ... in order, for any M
 
 __device__ __forceinline__ void store_product(const QuantizedGemmArgs& a, int64_t row, int64_t column, float y) {
   const int64_t at = row * a.ldo + column;

@@ -1,7 +1,7 @@
 // Rows times a quantized weight on tensor cores. A block has a tile of kStrips strips and 8 kTiles rows; each of its
-// warps has all of the tile and every eighth block of 32 columns, and brings what it needs to shared memory itself, so
-// that warps wait for each other at the end only. One instruction takes 16 rows of a strip, a block and 8 rows of x to
-// exact dot products; the layout of a strip is that of its operand.
+// warps has the whole tile and every eighth block of 32 columns, and copies its data to shared memory itself, so that
+// warps wait for each other only at the end. One instruction computes exact dot products of 16 rows of a strip, over
+// one block, with 8 rows of x; the layout of a strip is that of the instruction's operand.
 #pragma once
 #include "cuda/quantized/quantized.cuh"
 
@@ -9,12 +9,12 @@ namespace llmcore {
 namespace cuda {
 namespace {
 
-constexpr int kBlockChunks = sizeof(ActivationBlock) / 16;  // of 16 bytes: q, q, scale and sums, scaled sums
+constexpr int kBlockChunks = sizeof(ActivationBlock) / 16;  // 16 bytes each: q, q, scale and sums, scaled sums
 
-// Chunk c of row r of x lies at this byte of a stage: the rows of a tile use all banks.
+// Returns the byte of a stage at which chunk c of row r of x is stored: the rows of a tile use all banks.
 __device__ __forceinline__ int x_place(int r, int c) { return r * 64 + (c ^ (r >> 1 & 3)) * 16; }
 
-// Integers behind this number's bits are floats that are as much larger than it: no conversion is needed.
+// Adding an integer to this number's bits gives the float that is larger by that integer, so no conversion is needed.
 constexpr int kMagicBits = 0x4b400000;
 constexpr float kMagic = 12582912.0f;
 
@@ -23,12 +23,12 @@ size_t tiles_shared_bytes(const QuantBytes& bytes) {
   return static_cast<size_t>(kSlices * kStages) * (kStrips * bytes.block + kTiles * 8 * sizeof(ActivationBlock));
 }
 
-// The operand of a strip's block: rows l/4 and l/4 + 8, words l%4 and l%4 + 4.
+// Loads the operand of a strip's block: rows l/4 and l/4 + 8, words l%4 and l%4 + 4.
 template <class Kind>
 __device__ __forceinline__ void load_operand(uint32_t (&w)[4], const uint32_t* q, int lane) {
   constexpr int kStrip = static_cast<int>(kStripRows);
   const int row = lane / 4, t = lane % 4,
-            swap = t >> 1;  // words two further use the same banks: take the other row first
+            swap = t >> 1;  // words two further on use the same banks: take the other row first
   const uint32_t* at = q + t * kStrip + row;
   const uint32_t first = at[8 * swap], second = at[8 - 8 * swap];
   const uint32_t low = swap ? second : first, high = swap ? first : second;
@@ -41,8 +41,8 @@ __device__ __forceinline__ void load_operand(uint32_t (&w)[4], const uint32_t* q
   }
 }
 
-// out (M,N). A warp's sums: [strip][tile of 8 rows][4], of a strip's rows l/4 (0, 1) and l/4 + 8 (2, 3), of x's rows
-// 2 (l%4) (0, 2) and the next.
+// out (M,N). A warp's sums are [strip][tile of 8 rows][4]: the strip's rows l/4 (0, 1) and l/4 + 8 (2, 3), x's rows 2
+// (l%4) (0, 2) and the next.
 template <class Kind, int kStrips, int kTiles, int kStages>
 __global__ void __launch_bounds__(kSlices* kWarp, kStrips == 4 && Kind::kHalves == 1 && !Kind::kMinima ? 2 : 1)
     quantized_tiles_kernel(QuantizedGemmArgs a, QuantBytes bytes, int row_tiles) {
@@ -56,8 +56,8 @@ __global__ void __launch_bounds__(kSlices* kWarp, kStrips == 4 && Kind::kHalves 
   const int stage_bytes = kStrips * bytes.block + kRows * static_cast<int>(sizeof(ActivationBlock));
   unsigned char* ring = shared + slice * kStages * stage_bytes;
 
-  // A step's copies: chunk i of the strips' blocks, one block behind the other (the last strip's where there are no
-  // more); chunk l%4 of rows l/4 + 8 i.
+  // A step's copies: chunk i of the strips' blocks, one block after the other (the last strip's again if there are no
+  // more), and chunk l%4 of rows l/4 + 8 i.
   const int block_chunks = bytes.block / 16;
   const int last_strip = static_cast<int>((a.N + kStrip - 1) / kStrip - strip) - 1;
   const uint8_t* from = a.weight + strip * bytes.strip + slice * static_cast<int64_t>(bytes.block);
@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kSlices* kWarp, kStrips == 4 && Kind::kHalves 
   for (int step = 0; step < kStages - 1; ++step) copy(step);
   for (int step = 0; step < steps; ++step) {
     cp_async_wait<kStages - 2>();
-    __syncwarp();  // all lanes' copies are there, and all lanes are done with the stage that comes next
+    __syncwarp();  // all lanes' copies have arrived, and all lanes are done with the next stage
     copy(step + kStages - 1);
     const unsigned char* stage = ring + step % kStages * stage_bytes;
     const unsigned char* x = stage + kStrips * bytes.block;
@@ -147,9 +147,9 @@ __global__ void __launch_bounds__(kSlices* kWarp, kStrips == 4 && Kind::kHalves 
     }
   }
 
-  // The slices meet, strip by strip, where the stages were.
+  // Add the slices strip by strip, in the memory of the stages.
   cp_async_wait<0>();
-  constexpr int kPitch = kStrip + 4;  // of a row, for the banks
+  constexpr int kPitch = kStrip + 4;  // row stride that avoids bank conflicts
   float* slices = reinterpret_cast<float*>(shared);
 #pragma unroll
   for (int s = 0; s < kStrips; ++s) {

@@ -1,5 +1,5 @@
-// The two passes over the logits, a block for each piece of a row: a survey of the maxima, and a scan that draws or
-// finds the tokens that may survive the filters.
+// The two passes over the logits, one block per piece of a row: a survey of the maxima, and a scan that draws or finds
+// the tokens that may survive the filters.
 #pragma once
 #include <type_traits>
 
@@ -9,14 +9,14 @@ namespace llmcore {
 namespace cuda {
 namespace {
 
-// A thread's tokens of a piece: step j has four from 4 (j threads + thread) on, -inf behind the row. Which thread has
-// which token depends on V only, and so do the bits of the float sums.
+// A thread's tokens of a piece: step j has four from 4 (j threads + thread) on, and -inf past the end of the row. Which
+// thread has which token depends only on V, and so do the bits of the float sums.
 struct Four {
   float v[4];
 };
 struct PieceSteps {
   int64_t first;  // token of step 0
-  int wide;       // tokens from a step to the next
+  int wide;       // tokens from one step to the next
   int steps;      // the same in all threads
 };
 __device__ __forceinline__ PieceSteps piece_steps(int64_t V, int piece) {
@@ -40,7 +40,7 @@ __device__ __forceinline__ Four load_four(const T* row, int64_t V, int64_t i, bo
   return x;
 }
 
-// visit(id of the first, four tokens, at most FLT_MAX each) for every step; the next four are on their way meanwhile.
+// Calls visit(id of the first, four tokens, at most FLT_MAX each) for every step, while the next four are in flight.
 template <class T, class Visit>
 __device__ __forceinline__ void for_piece(const T* row, int64_t V, int piece, bool aligned, const Visit& visit) {
   const PieceSteps s = piece_steps(V, piece);
@@ -57,7 +57,7 @@ __device__ __forceinline__ void for_piece(const T* row, int64_t V, int piece, bo
 }
 
 // ---- the survey -----------------------------------------------------------------------------------
-// A thread's largest number, NaN passed over; -inf where there is none.
+// Returns a thread's largest number, skipping NaN; -inf if there is no number.
 template <class T>
 __device__ __forceinline__ float most_of_piece(const T* row, int64_t V, int piece, bool aligned) {
   float most = -INFINITY;
@@ -68,7 +68,7 @@ __device__ __forceinline__ float most_of_piece(const T* row, int64_t V, int piec
   return most;
 }
 
-// logits (B,V); a block has one piece of a row.
+// logits (B,V); one block per piece of a row.
 template <class T>
 __global__ void __launch_bounds__(kPieceThreads, 4) survey_kernel(SampleArgs a, Space space, bool aligned) {
   __shared__ float shared[kWarp];
@@ -126,7 +126,8 @@ __device__ __forceinline__ Best first_of_piece(const T* row, int64_t V, int piec
   return best;
 }
 
-// Tokens >= least to the row's candidates, in whatever order: nothing depends on it. Where `sums`, the mass of all.
+// Adds tokens >= least to the row's candidates, in any order: nothing depends on it. If `sums`, also adds up the mass
+// of all tokens.
 template <class T>
 __device__ __forceinline__ void find_candidates(const T* row, const Space& space, int64_t V, int64_t b, int piece,
                                                 bool aligned, const Scale& scale, bool sums) {
@@ -181,7 +182,7 @@ __device__ __forceinline__ void scan_piece(const T* logits, const SampleArgs& a,
   if (threadIdx.x == 0) space.pieces[blockIdx.x].score = best.score, space.pieces[blockIdx.x].id = best.id;
 }
 
-// Draws from the piece where nothing filters the row, else finds the candidates. logits (B,V), probs (B,V).
+// Draws from the piece if nothing filters the row, else finds the candidates. logits (B,V), probs (B,V).
 template <class T>
 __global__ void __launch_bounds__(kPieceThreads, 4) scan_kernel(SampleArgs a, Space space, bool aligned) {
   __shared__ Best shared[kWarp];

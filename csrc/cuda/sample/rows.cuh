@@ -1,5 +1,5 @@
-// What one block does for a row: its changes before the passes over the logits, a bound between them, and the filters
-// and the draw from the candidates behind them.
+// The work that one block does for a row: changing the logits before the passes over them, finding a bound between the
+// passes, and filtering and drawing from the candidates after them.
 #pragma once
 #include "cuda/sample/select.cuh"
 
@@ -24,7 +24,8 @@ __global__ void __launch_bounds__(kPieceThreads) mask_kernel(SampleArgs a, Space
     out[i] = !words || (words[i / 32] >> (i % 32) & 1u) ? as_float(x[i]) : -INFINITY;
 }
 
-// Biases, then penalties; a block has a row. count: how often a token is among the biases, then in the output.
+// Applies biases, then penalties; one block per row. count: how often a token occurs among the biases, then in the
+// output.
 __global__ void __launch_bounds__(kChangeThreads) change_kernel(SampleArgs a, Space space) {
   const int64_t b = blockIdx.x;
   if (!is_changed(a, b)) return;
@@ -39,7 +40,7 @@ __global__ void __launch_bounds__(kChangeThreads) change_kernel(SampleArgs a, Sp
     __syncthreads();
     for (int64_t i = begin + threadIdx.x; i < end; i += threads) {
       const int32_t id = a.bias_ids[i];
-      bool first = true;  // of several with one id the first adds all, in their order
+      bool first = true;  // of several with one id, the first adds all in order
       if (count[id] > 1)
         for (int64_t j = begin; j < i && first; ++j) first = a.bias_ids[j] != id;
       if (!first) continue;
@@ -62,7 +63,7 @@ __global__ void __launch_bounds__(kChangeThreads) change_kernel(SampleArgs a, Sp
   __syncthreads();
   for (int i = threadIdx.x; i < n; i += threads) {
     const uint32_t c = atomicOr(&count[tokens[i]], kDone);
-    if (c & kDone) continue;  // once for each token
+    if (c & kDone) continue;  // once per token
     float x = out[tokens[i]];
     x = x > 0.0f ? __fdiv_rn(x, a.repetition[b]) : __fmul_rn(x, a.repetition[b]);
     if (c > 0) x = __fsub_rn(x, __fadd_rn(__fmul_rn(static_cast<float>(c), a.frequency[b]), a.presence[b]));
@@ -71,7 +72,7 @@ __global__ void __launch_bounds__(kChangeThreads) change_kernel(SampleArgs a, Sp
 }
 
 // ---- between the passes ---------------------------------------------------------------------------
-// Log sum exp and maximum of the row, and a bound below which no token survives the filters.
+// Computes log sum exp and maximum of the row, and a bound below which no token survives the filters.
 __global__ void __launch_bounds__(kBoundThreads) bound_kernel(SampleArgs a, Space space) {
   __shared__ Bins bins;
   __shared__ float shared[kWarp];
@@ -88,19 +89,19 @@ __global__ void __launch_bounds__(kBoundThreads) bound_kernel(SampleArgs a, Spac
   bool everything = false, complete = true;
   const int64_t maxima = pieces * space.threads;
   if (!is_token(top) || p.temperature == 0.0f) {
-    // Nothing to filter.
+    // There is nothing to filter.
   } else if (p.top_k > maxima) {
     everything = true;
-  } else if (p.top_k > 0) {  // k threads whose maximum is at least this hold k tokens that are
+  } else if (p.top_k > 0) {  // k threads whose maximum is at least this hold k such tokens
     const float* of_threads = space.maxima + b * maxima;
     const uint64_t cut = last_kept<true>(maxima, static_cast<unsigned long long>(p.top_k), 0, bins,
                                          [&](int64_t i) -> Token { return {order_of(of_threads[i], 0), 1, true}; });
     least = fmaxf(key_value(static_cast<uint32_t>(cut >> 32)), -kLargest);
   } else if (p.top_p < 1.0f || p.min_p > 0.0f) {
-    // Tokens so light hardly ever belong to the likeliest top_p; row_kernel sees whether they do.
+    // Tokens this light hardly ever belong to the likeliest top_p; row_kernel checks whether they do.
     const float light = p.top_p < 1.0f ? (1.0f - p.top_p) / 1024.0f : 0.0f, cutoff = fmaxf(light, p.min_p);
     complete = light <= p.min_p;
-    // A little below the logit whose weight is the cutoff, for the roundings on both sides.
+    // A little below the logit whose weight is the cutoff, to allow for rounding on both sides.
     least = fmaxf(top - fabsf(top) * 1e-6f + (logf(cutoff) - 1e-3f) / scale_of(top, p.temperature).inverse, -kLargest);
   } else {
     everything = p.typical_p < 1.0f;
@@ -127,8 +128,8 @@ struct RowShared {
   Best best[kWarp];
 };
 
-// What is left of a row after the filters: a start of the order of falling logits, of it the tokens that are heavy
-// enough and, of these, a start of the order by distance from what is expected.
+// What is left of a row after the filters: a prefix of the order of decreasing logits; of these, the tokens that are
+// heavy enough; and of these, a prefix of the order by distance from the expected surprise.
 struct Kept {
   Scale scale;
   uint64_t last = ~uint64_t{0}, last_typical = ~uint64_t{0};
@@ -143,7 +144,7 @@ struct Kept {
   }
 };
 
-// The smallest integer that as much mass reaches as share - 1e-6 of the total; the first token always stays.
+// Returns share - 1e-6 of the total mass, rounded up to an integer; the first token always stays.
 __device__ __forceinline__ unsigned long long limit_of(float share, unsigned long long total) {
   const double limit = ceil((static_cast<double>(share) - 1e-6) * static_cast<double>(total));
   return limit > 1.0 ? static_cast<unsigned long long>(limit) : 1ull;
@@ -159,13 +160,13 @@ __device__ unsigned long long kept_mass(const Tokens<T>& tokens, const Kept& kep
   return block_total(mass, shared.sums);
 }
 
-// The tokens whose surprise, -log p, is nearest to what is expected, up to `share` of the mass (Meister et al.,
+// Keeps the tokens whose surprise, -log p, is nearest to its expectation, up to `share` of the mass (Meister et al.,
 // "Locally typical sampling", 2023). -log p is log(sum) - z, and its mean log(sum) less the mean of z: the logarithm
 // cancels.
 template <class T>
 __device__ void keep_typical(const Tokens<T>& tokens, float share, int id_bits, const Space& space, Kept& kept,
                              RowShared& shared) {
-  float most = 0.0f;  // of weight times surprise, which temperatures far from 1 make tiny
+  float most = 0.0f;  // of weight times surprise, which is tiny at temperatures far from 1
   for (int64_t i = threadIdx.x; i < tokens.n; i += blockDim.x) {
     const float x = tokens.x(i), weight = kept.scale.weight(x);
     if (weight > 0.0f && kept.holds(x, tokens.id(i))) most = fmaxf(most, -weight * kept.scale.z(x));
@@ -192,7 +193,7 @@ __device__ void keep_typical(const Tokens<T>& tokens, float share, int id_bits, 
   kept.mean = mean, kept.typical = true;
 }
 
-// False where the candidates do not hold all that top-p keeps.
+// Returns false if the candidates do not include everything that top-p keeps.
 template <class T>
 __device__ bool filter(const Tokens<T>& tokens, const RowParameters& p, const RowState& row, bool all, int id_bits,
                        const Space& space, Kept& kept, RowShared& shared) {
@@ -219,7 +220,7 @@ __device__ bool filter(const Tokens<T>& tokens, const RowParameters& p, const Ro
   return true;
 }
 
-// The token drawn; probs (V) of those kept, where wanted.
+// Draws the token; writes probs (V) of the kept tokens if requested.
 template <class T>
 __device__ int32_t draw_kept(const Tokens<T>& tokens, const RowParameters& p, const Kept& kept, float* probs, float one,
                              RowShared& shared) {
@@ -241,7 +242,7 @@ __device__ int32_t draw_kept(const Tokens<T>& tokens, const RowParameters& p, co
   return block_best(draw.best, shared.best).id;
 }
 
-// A row that nothing filters: the best of its pieces; probs (V), where wanted.
+// Handles a row that nothing filters: the best of its pieces; writes probs (V) if requested.
 template <class T>
 __device__ int32_t best_of_pieces(const Tokens<T>& whole, const PieceState* pieces, const RowParameters& p,
                                   const Scale& scale, const Space& space, float* probs, RowShared& shared) {
@@ -284,7 +285,7 @@ __device__ int32_t sample_row(const Tokens<T>& whole, int64_t b, int id_bits, co
   }
 }
 
-// token (B), logprob (B), probs (B,V); a block has a row.
+// token (B), logprob (B), probs (B,V); one block per row.
 template <class T>
 __global__ void __launch_bounds__(kMostRowThreads, 1) row_kernel(SampleArgs a, Space space, int id_bits) {
   __shared__ RowShared shared;

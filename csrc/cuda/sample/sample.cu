@@ -1,12 +1,13 @@
-// Drawing tokens; the exact semantics stand in ops/sample.h. The logits are read twice, the second time mostly from the
-// second level cache, by blocks that have pieces of rows, so that one row fills many processors:
+// Drawing tokens; ops/sample.h gives the exact semantics. The logits are read twice, the second time mostly from the L2
+// cache, by blocks that handle pieces of rows, so that one row fills many processors:
 //   mask, change  rows with a mask, biases or penalties: a copy of them (only where the batch can have any)
 //   survey        maxima, log sum exp
-//   bound         one block a row: the logit below which nothing survives the filters
+//   bound         one block per row: the logit below which nothing survives the filters
 //   scan          draws from rows that nothing filters; else collects the few tokens above the bound
-//   row           one block a row: cuts the candidates by a radix walk (select.cuh), draws
-// Where the candidates are too many, or do not hold all that top-p keeps, `row` walks over the row itself.
-// The noise is the CPU's to the bit (core/noise.h). A row's bits depend on V and the row, not on its neighbours.
+//   row           one block per row: cuts the candidates by a radix walk (select.cuh), draws
+// If there are too many candidates, or they do not include everything that top-p keeps, `row` walks over the row
+// itself. The noise is the CPU's to the bit (core/noise.h). A row's bits depend on V and the row, not on its
+// neighbours.
 #include "cuda/sample/pieces.cuh"
 #include "cuda/sample/rows.cuh"
 

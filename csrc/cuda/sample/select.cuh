@@ -1,5 +1,5 @@
-// Where the filters cut a row: a radix walk over the orders of its tokens, with counts or masses of bins in shared
-// memory. All sums are of integers, so that no order of the additions matters.
+// Finds where the filters cut a row: a radix walk over the orders of its tokens, with counts or masses of bins in
+// shared memory. All sums are of integers, so the order of additions does not matter.
 #pragma once
 #include "cuda/sample/sample.cuh"
 
@@ -9,10 +9,10 @@ namespace {
 
 constexpr int kMostDigit = 11;  // bits
 struct Bins {
-  uint32_t low[1 << kMostDigit], high[1 << kMostDigit];  // masses: shared memory adds 32 bits at a time
+  uint32_t low[1 << kMostDigit], high[1 << kMostDigit];  // masses, in halves: shared memory adds 32 bits at a time
   uint32_t count[1 << kMostDigit];
   unsigned long long sums[kWarp];  // of warps
-  unsigned long long before;       // the cut's bin: what stands before it
+  unsigned long long before;       // the total before the cut's bin
   int bin;
 };
 
@@ -28,7 +28,7 @@ __device__ __forceinline__ void add_mass(Bins& bins, uint32_t bin, unsigned long
   if (high) atomicAdd(&bins.high[bin], high);
 }
 
-// The same for all lanes that `counts` says, of which many may have one bin: they add once then.
+// The same for all lanes with `counts` set. If many lanes share a bin, they add once.
 __device__ __forceinline__ void add_masses(Bins& bins, bool counts, uint32_t bin, unsigned long long mass) {
   constexpr int kMany = 8;
   const int lane = threadIdx.x % kWarp;
@@ -45,9 +45,9 @@ __device__ __forceinline__ void add_masses(Bins& bins, bool counts, uint32_t bin
   if (left >> lane & 1) add_mass(bins, bin, mass);
 }
 
-// Of the tokens item(0..n) that are alive, in rising order: the order of the last one before which less than `limit`
-// stands (all ones where that is the last of all). kCounting: every mass is 1. id_bits: those that ids have. All
-// threads of a block, a power of two, come here.
+// Among the live tokens item(0..n), in increasing order, finds the order of the last token that is preceded by less
+// than `limit` (all ones if that is the very last). kCounting: every mass is 1. id_bits: the number of bits in ids. All
+// threads of a block, a power of two, take part.
 template <bool kCounting, class Item>
 __device__ uint64_t last_kept(int64_t n, unsigned long long limit, int id_bits, Bins& bins, const Item& item) {
   const int threads = blockDim.x, thread = threadIdx.x, lane = thread % kWarp, warp = thread / kWarp;
@@ -55,7 +55,7 @@ __device__ uint64_t last_kept(int64_t n, unsigned long long limit, int id_bits, 
   uint64_t prefix = 0, known = 0;
   unsigned long long before = 0;
   for (int shift = 64; shift > 0;) {
-    if (shift == 32) {  // the keys are through: ids decide, of which these bits are zeros
+    if (shift == 32) {  // the keys are done: ids decide, and their upper bits are zeros
       if (id_bits == 0) break;
       shift = id_bits;
       known = ~((uint64_t{1} << shift) - 1);
@@ -83,7 +83,7 @@ __device__ uint64_t last_kept(int64_t n, unsigned long long limit, int id_bits, 
     };
     unsigned long long own = 0;
     for (int i = 0; i < mine; ++i) own += in_bin(thread * mine + i);
-    unsigned long long sum = own;  // with those of the lanes before
+    unsigned long long sum = own;  // including the lanes before
 #pragma unroll
     for (int step = 1; step < kWarp; step *= 2) {
       const unsigned long long lower = __shfl_up_sync(kAllLanes, sum, step);
@@ -93,7 +93,7 @@ __device__ uint64_t last_kept(int64_t n, unsigned long long limit, int id_bits, 
     __syncthreads();
     unsigned long long reached = before + sum - own;
     for (int w = 0; w < warp; ++w) reached += bins.sums[w];
-    if (reached < limit && reached + own >= limit) {  // in one thread, or none
+    if (reached < limit && reached + own >= limit) {  // in at most one thread
       int i = thread * mine;
       for (; reached + in_bin(i) < limit; ++i) reached += in_bin(i);
       bins.bin = i, bins.before = reached;
