@@ -1,13 +1,13 @@
-# The CUDA kernels: a shared library of their own with a C interface (csrc/core/cuda_api.h), which _core opens at run time. It
-# links the runtime statically and opens cuBLASLt itself, so that the build needs nvcc and nothing else.
+# The CUDA kernels: a separate shared library with a C interface (csrc/core/cuda_api.h), which _core opens at run time.
+# It links the runtime statically and opens cuBLASLt itself, so that the build needs nvcc and nothing else.
 set(LLMCORE_CUDA AUTO CACHE STRING "CUDA kernels: ON, OFF, or AUTO (where nvcc and an NVIDIA driver or GPU are found)")
 set(LLMCORE_CUDA_TARGETS "80-real;89-real;90a-real;90-virtual" CACHE STRING
   "Architectures of the CUDA kernels; the last is for the driver to compile on newer ones")
 
-# Sets `result` to what shows that this machine has an NVIDIA driver or GPU, or to nothing.
+# Sets `result` to the evidence that this machine has an NVIDIA driver or GPU, or to nothing.
 function(llmcore_find_nvidia_driver result)
   set(signs /dev/nvidia0 /dev/nvidiactl /proc/driver/nvidia/version)
-  foreach(folder /usr/lib /usr/lib64 /usr/lib/${CMAKE_LIBRARY_ARCHITECTURE} /usr/lib/wsl/lib) # the last: Linux on Windows (WSL)
+  foreach(folder /usr/lib /usr/lib64 /usr/lib/${CMAKE_LIBRARY_ARCHITECTURE} /usr/lib/wsl/lib) # the last one: Linux on Windows (WSL)
     list(APPEND signs ${folder}/libcuda.so.1)
   endforeach()
   foreach(sign IN LISTS signs)

@@ -1,5 +1,5 @@
-# Which instruction sets the kernels are compiled for, and with which flags. One object library per ISA;
-# csrc/cpu/isas.cpp picks a table at run time, so every flag here must be gated by its own cpuid check there.
+# The instruction sets that the kernels are compiled for, and their flags. One object library per ISA; csrc/cpu/isas.cpp
+# picks a table at run time, so every flag here must be gated by its own cpuid check there.
 set(LLMCORE_FLAGS_baseline "")
 set(LLMCORE_FLAGS_avx2 -mavx2 -mfma -mf16c -mprefer-vector-width=256)
 set(LLMCORE_FLAGS_avx512 ${LLMCORE_FLAGS_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512)
@@ -15,7 +15,7 @@ function(llmcore_add_isa_kernels)
       list(APPEND isas avx2 avx512 avx512bf16 amx)
     endif()
   endif()
-  # A source for each family of kernels: a change to one family compiles no other.
+  # One source per family of kernels: a change to one family recompiles no other.
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS cpu/*.cpp)
   list(FILTER sources EXCLUDE REGEX "/isas\\.cpp$")
   set(objects "")
@@ -31,8 +31,8 @@ function(llmcore_add_isa_kernels)
     endif()
     if(LLMCORE_HAVE_${ISA})
       add_library(kernels_${isa} OBJECT ${sources})
-      # -fno-math-errno lets sqrt inline; contraction is what FMA kernels want and is the same for every thread count.
-      # GCC 12's _mm512_undefined_ps trips its own -Wuninitialized and -Wmaybe-uninitialized (GCC bug 105593).
+      # -fno-math-errno lets sqrt inline; contraction suits the FMA kernels and is the same for every thread count. GCC
+      # 12's _mm512_undefined_ps trips its own -Wuninitialized and -Wmaybe-uninitialized (GCC bug 105593).
       target_compile_options(kernels_${isa} PRIVATE ${LLMCORE_FLAGS_${isa}} -O3 -fno-math-errno -fno-trapping-math -Wno-uninitialized
         -fno-exceptions -fno-rtti -fno-threadsafe-statics -Wno-maybe-uninitialized
         $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>) # for ccache

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Writes python/llmcore/_core.pyi from the extension module that `import llmcore` finds (install first, editable or not).
-# With --check only compares, and fails where the committed file is behind the code.
+# Writes python/llmcore/_core.pyi from the extension module that `import llmcore` finds (install first, editable or
+# not). With --check, only compares, and fails if the committed file is out of date.
 set -euo pipefail
 committed=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/python/llmcore/_core.pyi
 config=$(dirname "$committed")/../../pyproject.toml
@@ -16,7 +16,7 @@ ruff check --quiet --config "$config" --select I,UP,F401,RUF022 --fix "$stub"
 ruff format --quiet --config "$config" "$stub"
 if [[ ${1:-} == --check ]]; then
   diff -u "$committed" "$stub" || {
-    echo "python/llmcore/_core.pyi is behind the code: run tools/generate_stubs.sh"
+    echo "python/llmcore/_core.pyi is out of date: run tools/generate_stubs.sh"
     exit 1
   }
   echo "python/llmcore/_core.pyi is current"

@@ -1,4 +1,4 @@
-// What the lanes of a warp do with each other's values.
+// The operations by which the lanes of a warp exchange values.
 #include "device_functions.h"
 
 namespace llmcore_emulator {
@@ -9,7 +9,7 @@ void shuffle_lanes(void* const (&operands)[32], uint32_t lanes) {
     const int lane = __builtin_ctz(rest);
     ShuffleOperand& o = *static_cast<ShuffleOperand*>(operands[lane]);
     const int from = o.from < 0 ? lane : o.from;
-    // Of a lane that does not take part: garbage.
+    // A lane that does not take part supplies garbage.
     o.out = lanes >> from & 1u ? static_cast<const ShuffleOperand*>(operands[from])->in : ~uint64_t{0};
   }
 }

@@ -1,8 +1,8 @@
 // A libcublasLt that computes on the CPU: the functions of NVIDIA's C interface that csrc/cuda/gemm/blas.cu calls, with
 // the semantics and the checks of its documentation (https://docs.nvidia.com/cuda/cublas/#using-the-cublaslt-api).
-// Where the real library is free to have no kernel, this one has none: an epilogue wants every pointer and stride
-// aligned to 16 bytes. The numbers below are the interface's, written down apart from csrc/cuda/gemm/cublaslt.h, so
-// that one checks the other.
+// Where the real library may lack a kernel, this one always does: an epilogue requires every pointer and stride to be
+// aligned to 16 bytes. The numbers below are the interface's, written down independently of csrc/cuda/gemm/cublaslt.h,
+// so that each checks the other.
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -78,7 +78,7 @@ struct Problem {
   uint64_t K() const { return op.transposed_a ? a.rows : a.columns; }
 };
 
-// What the documentation calls parameters in conflict, or a combination that is not supported.
+// Rejects what the documentation calls parameters in conflict, or an unsupported combination.
 Status check(const Problem& p) {
   for (const Layout* x : {&p.a, &p.b, &p.c, &p.d}) {
     if (x->type != kFloat && x->type != kBfloat16) return kNotSupported;
@@ -111,7 +111,7 @@ Status check(const Problem& p) {
   return kSuccess;
 }
 
-// An algorithm serves the problem that it was chosen for.
+// An algorithm serves only the problem that it was chosen for.
 uint64_t fingerprint(const Problem& p) {
   uint64_t h = 1469598103934665603u;
   const auto mix = [&](uint64_t x) { h = (h ^ x) * 1099511628211u; };
@@ -134,7 +134,7 @@ Status choose(const Problem& p, const Preference& preference, Algorithm* algorit
   algorithm->problem = fingerprint(p);
   for (int i = 0; i < 4; ++i) algorithm->alignment[i] = wide ? 16 : static_cast<uint32_t>(size_of(layouts[i]->type));
   algorithm->bias_alignment = 16;
-  // Long sums are cut in two: both halves wait in the workspace.
+  // Long sums are split in two, with both halves in the workspace.
   const uint64_t halves = 2 * p.M() * p.N() * sizeof(float);
   if (p.K() >= 512 && preference.reductions & kComputeType && halves <= preference.workspace_bytes)
     algorithm->workspace_bytes = halves;
@@ -187,7 +187,7 @@ void Call::finish(int64_t i, int64_t j, float sum) const {
 // Blocks of kRows rows of op(A), as floats [k][row], by kColumns columns of op(B) at a time.
 void Call::run() const {
   constexpr int64_t kRows = 128, kColumns = 4;
-  if (workspace_bytes) memset(workspace, 0xff, workspace_bytes);  // whatever lay there is gone
+  if (workspace_bytes) memset(workspace, 0xff, workspace_bytes);  // destroys the previous contents
   const int64_t M = static_cast<int64_t>(problem.M()), N = static_cast<int64_t>(problem.N()),
                 K = static_cast<int64_t>(problem.K());
   const Description& op = problem.op;
@@ -217,8 +217,8 @@ void Call::run() const {
   }
 }
 
-// Of the emulated runtime (runtime.cpp): runs at once, or joins the graph that the stream records. Found in the library
-// that calls, whose symbols are not global.
+// Calls the emulated runtime (runtime.cpp): the work runs at once, or joins the graph that the stream records. The
+// function is looked up in the calling library, whose symbols are not global.
 using Enqueue = void (*)(Stream, void (*)(void*), void*, void (*)(void*));
 
 Enqueue find_enqueue(void* caller) {
@@ -229,7 +229,7 @@ Enqueue find_enqueue(void* caller) {
   return reinterpret_cast<Enqueue>(found ? found : dlsym(RTLD_DEFAULT, kName));
 }
 
-// A value is taken where its size is right.
+// A value is accepted if its size is right.
 template <class T>
 Status take(T* to, const void* value, size_t bytes) {
   if (!value || bytes != sizeof(T)) return kInvalidValue;

@@ -1,4 +1,4 @@
-// CUDA's runtime for the emulator: what kernels and their host code use of <cuda_runtime.h>, compiled as plain C++.
+// CUDA's runtime for the emulator: the part of <cuda_runtime.h> that kernels and their host code use, as plain C++.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -11,7 +11,7 @@
 #define __constant__
 #define __managed__
 #define __grid_constant__
-#define __shared__ static __attribute__((abi_tag("llmcore_shared")))  // which symbols.cpp finds in their names
+#define __shared__ static __attribute__((abi_tag("llmcore_shared")))  // symbols.cpp finds this tag in their names
 #define __launch_bounds__(...)
 #define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ /* the standard library has it in __attribute__((__noinline__)) */
@@ -231,8 +231,8 @@ cudaError_t cudaGraphDestroy(cudaGraph_t);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t);
 #pragma GCC visibility pop
 
-// Not of CUDA: work(data) in the order of the stream, or at every launch of the graph that records it; then
-// destroy(data). For what emulates other libraries of CUDA (cublaslt.cpp).
+// Not part of CUDA: runs work(data) in stream order, or at every launch of the graph that records it; then
+// destroy(data). It serves emulations of CUDA's other libraries (cublaslt.cpp).
 __attribute__((visibility("default"))) void llmcore_emulator_enqueue(cudaStream_t, void (*work)(void*), void* data,
                                                                      void (*destroy)(void*));
 }
@@ -242,14 +242,14 @@ namespace llmcore_emulator {
 LLMCORE_EMULATOR_LOCAL void check_argument(const void* kernel, int at, const void* value, size_t bytes);
 
 template <class T>
-inline T* clear_padding(T* value) {  // it holds whatever was there before
+inline T* clear_padding(T* value) {  // padding otherwise holds leftover bytes
 #if __has_builtin(__builtin_clear_padding)
   __builtin_clear_padding(value);
 #endif
   return value;
 }
 
-// The arguments of a launch, which a recorded one keeps.
+// The arguments of a launch; a recorded launch keeps them.
 struct Arguments {
   void (*const call_thread)(const void* arguments_of);
   explicit Arguments(void (*call_thread)(const void*)) : call_thread(call_thread) {}

@@ -1,4 +1,4 @@
-// Errors, and what the device says of itself.
+// Errors, and the properties that the device reports.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>

@@ -314,7 +314,7 @@ inline float __int2float_rn(int x) { return static_cast<float>(x); }
 inline float __uint2float_rn(unsigned x) { return static_cast<float>(x); }
 inline float __ll2float_rn(long long x) { return static_cast<float>(x); }
 inline float __double2float_rn(double x) { return static_cast<float>(x); }
-// The C library has declared these names for itself.
+// The C library already declares these names.
 #define __expf(x) (::expf(x))
 #define __exp10f(x) (::powf(10.0f, x))
 #define __logf(x) (::logf(x))

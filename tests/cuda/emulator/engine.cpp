@@ -30,12 +30,12 @@ constexpr unsigned char kGarbage = 0xff, kRed = 0xa5;
 constexpr unsigned kNobody = ~0u;
 
 struct Thread {
-  void* at;      // where it goes on, if it has begun and does not run
-  Stack* stack;  // null before it begins
+  void* at;      // where it resumes, if it has begun and is not running
+  Stack* stack;  // null until it begins
   uint3 index;
 };
 
-struct Group {  // lanes that have come to one collective
+struct Group {  // lanes that have arrived at one collective
   const Collective* what;
   uint32_t lanes, arrived;
 };
@@ -64,11 +64,11 @@ struct Copies {  // of one thread, oldest first
 
 enum class Order { kForward, kReverse, kShuffle };
 
-// All of this belongs to the one launch that runs.
+// All of this belongs to the one running launch.
 Thread threads[kMostThreads];
-// Of each warp, a bit a lane: can run; has left the kernel, or never was; waits at the block's barrier.
+// For each warp, one bit per lane: can run; has left the kernel or never existed; waits at the block's barrier.
 uint32_t ready[kMostWarps], gone[kMostWarps], at_barrier[kMostWarps];
-uint32_t ready_warps;  // that have a lane that can run
+uint32_t ready_warps;  // warps with a lane that can run
 Exchange exchanges[kMostWarps];
 Barrier barrier;
 Copies copies[kMostThreads];
@@ -76,8 +76,8 @@ bool copies_used = false;
 unsigned threads_n, warps_n, live;
 Launch launch;
 Order order;
-void* caller;   // where run_block() goes on
-void* nowhere;  // of a fiber that ends
+void* caller;   // where run_block() resumes
+void* nowhere;  // for a fiber that ends
 uint64_t random_state = 0x9e3779b97f4a7c15u;
 thread_local bool is_running = false;
 
@@ -96,7 +96,7 @@ uint32_t random_number() {  // xorshift64, seeded once: a process repeats itself
 
 void run_fiber();
 
-void* begin(Thread& t) {  // of a thread that gets its own stack
+void* begin(Thread& t) {  // for a thread that gets its own stack
   t.stack = take_stack();
   return fresh(t.stack, run_fiber);
 }
@@ -105,7 +105,7 @@ void* begin(Thread& t) {  // of a thread that gets its own stack
 
 inline unsigned lowest(uint32_t bits) { return static_cast<unsigned>(__builtin_ctz(bits)); }
 
-inline unsigned choose(uint32_t bits) {  // one that is set
+inline unsigned choose(uint32_t bits) {  // returns the index of a set bit
   if (order == Order::kForward) return lowest(bits);
   if (order == Order::kReverse) return 31 - static_cast<unsigned>(__builtin_clz(bits));
   for (auto skip = random_number() % static_cast<unsigned>(__builtin_popcount(bits)); skip; --skip) bits &= bits - 1;
@@ -120,10 +120,11 @@ inline void unset_ready(unsigned warp, uint32_t lanes) {
   if (!(ready[warp] &= ~lanes)) ready_warps &= ~(1u << warp);
 }
 
-// The thread to go on with: of the same warp as long as it has one, except in a shuffled order or when all begin anew.
-inline unsigned pick(bool anew) {
+// Picks the thread to resume: one of the same warp if possible, except in a shuffled order or when all threads start
+// over.
+inline unsigned pick(bool restart) {
   unsigned warp = current_thread / kWarp;
-  if (anew || !ready[warp] || order == Order::kShuffle) {
+  if (restart || !ready[warp] || order == Order::kShuffle) {
     if (!ready_warps) return kNobody;
     warp = choose(ready_warps);
   }
@@ -159,7 +160,7 @@ void finish_group(unsigned warp, unsigned at) {
   set_ready(warp, group.arrived);
 }
 
-bool leave() {  // others may have waited for this thread only: true where the whole block did
+bool leave() {  // others may have waited for this thread only; true if the whole block did
   const unsigned warp = current_thread / kWarp;
   const uint32_t bit = 1u << current_thread % kWarp;
   gone[warp] |= bit;
@@ -173,7 +174,7 @@ bool leave() {  // others may have waited for this thread only: true where the w
   return true;
 }
 
-// Threads one after the other on this stack, as long as none of them waits.
+// Runs threads one after another on this stack, as long as none of them waits.
 void run_fiber() {
   arrived();
   Stack* const stack = threads[current_thread].stack;
@@ -215,8 +216,8 @@ void run_fiber() {
   fail("deadlock: every thread of the block waits for another%s", text.c_str());
 }
 
-inline Turn turn(bool anew) {
-  const unsigned next = pick(anew);
+inline Turn turn(bool restart) {
+  const unsigned next = pick(restart);
   if (next == current_thread) return {nullptr, nullptr};
   if (next == kNobody) deadlock();
   Thread& from = threads[current_thread];
@@ -320,7 +321,7 @@ void run(const Launch& what) {
     for (uint64_t i = 0; i < n; ++i) run_at(i);
   } else if (order == Order::kReverse) {
     for (uint64_t i = n; i-- > 0;) run_at(i);
-  } else {  // a step that has no divisor in common with n comes by every block
+  } else {  // a step coprime with n visits every block
     uint64_t step = 1 + random_number() % n, i = random_number() % n;
     const auto common = [](uint64_t a, uint64_t b) {
       while (b) a %= b, std::swap(a, b);

@@ -1,5 +1,5 @@
-// Runs the threads of a block as fibers of one thread of the process. What waits (a barrier, an exchange within a warp)
-// gives way to the next fiber; a thread that never waits costs a function call.
+// Runs the threads of a block as fibers of one thread of the process. A fiber that waits (at a barrier or an exchange
+// within a warp) yields to the next; a thread that never waits costs one function call.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -23,12 +23,12 @@ constexpr int warpSize = 32;
 
 namespace llmcore_emulator {
 
-// What the lanes of a warp do together. The last lane that comes does it for all: `run` gets each lane's operand, which
-// lies on that lane's stack.
+// An operation that the lanes of a warp perform together. The last lane to arrive does it for all: `run` gets each
+// lane's operand, which is on that lane's stack.
 struct Collective {
   const char* name;
   void (*run)(void* const (&operands)[32], uint32_t lanes);
-  bool whole_warp;  // no lane may be missing
+  bool whole_warp;  // every lane must take part
 };
 
 struct Launch {
@@ -40,7 +40,7 @@ struct Launch {
 };
 
 LLMCORE_EMULATOR_LOCAL void run(const Launch&);  // all blocks; one launch at a time
-LLMCORE_EMULATOR_LOCAL bool running();           // whether this thread of the process runs a kernel
+LLMCORE_EMULATOR_LOCAL bool running();           // whether this thread of the process is running a kernel
 
 [[noreturn]] LLMCORE_EMULATOR_LOCAL void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -49,15 +49,16 @@ LLMCORE_EMULATOR_LOCAL bool running();           // whether this thread of the p
 #define LLMCORE_EMULATOR_INLINE_SWITCH 1
 #endif
 
-struct Turn {  // whose turn it is: where this fiber is kept, and where the next one goes on; null where it is this one
+struct Turn {  // where to save this fiber, and where the next one resumes; null if it is this fiber's turn
   void** from;
   void* to;
 };
 
 #if defined(LLMCORE_EMULATOR_INLINE_SWITCH)
-// Within the kernel, with a jump: the next thread mostly goes on at the same place of the kernel or at the one before,
-// which the processor learns for each jump. All registers change, so the compiler keeps what it needs on the stack; the
-// frame pointer is not its to give away, and below the stack pointer there may be 128 bytes in use.
+// Switches within the kernel, with a jump: the next thread mostly resumes at the same place in the kernel or at the
+// previous one, which the processor learns for each jump. All registers change, so the compiler keeps what it needs on
+// the stack; the frame pointer cannot be listed as clobbered, and up to 128 bytes below the stack pointer may be in
+// use.
 LLMCORE_EMULATOR_INLINE void take_turns(Turn turn) {
   if (!turn.to) return;
   asm volatile(
@@ -87,7 +88,7 @@ LLMCORE_EMULATOR_LOCAL void take_turns(Turn);
 #endif
 
 // ---- of a thread of a kernel ------------------------------------------------------------------------
-extern LLMCORE_EMULATOR_LOCAL unsigned current_thread;  // of its block
+extern LLMCORE_EMULATOR_LOCAL unsigned current_thread;  // within its block
 inline int lane_of_thread() { return static_cast<int>(current_thread % 32); }
 
 LLMCORE_EMULATOR_LOCAL Turn come_to(const Collective&, uint32_t lanes, void* operand);
@@ -103,7 +104,7 @@ LLMCORE_EMULATOR_INLINE void block_barrier(Vote kind, bool vote) { take_turns(co
 constexpr size_t kMostShared = size_t{227} << 10;
 extern LLMCORE_EMULATOR_LOCAL unsigned char* dynamic_shared;  // exactly the launch's bytes, then a red zone
 
-// Copies that are on their way until their thread waits for them.
+// Copies that stay in flight until their thread waits for them.
 LLMCORE_EMULATOR_LOCAL void copy_later(void* to, const void* from, bool valid);
 LLMCORE_EMULATOR_LOCAL void end_copy_group();
 LLMCORE_EMULATOR_LOCAL void wait_for_copies(int most_pending_groups);

@@ -13,8 +13,7 @@
 #endif
 
 #if defined(__x86_64__) && !defined(LLMCORE_EMULATOR_INLINE_SWITCH)
-// Saves the registers that a function keeps for its caller, and the stack pointer in *from; goes on where `to` was
-// saved.
+// Saves the callee-saved registers and, in *from, the stack pointer; resumes where `to` was saved.
 extern "C" LLMCORE_EMULATOR_LOCAL void llmcore_emulator_switch(void** from, void* to);
 asm(R"(
 .text
@@ -46,7 +45,7 @@ namespace llmcore_emulator {
 
 struct Stack {
   char* low;  // its lowest byte, above a guard page
-  char* top;  // where it begins
+  char* top;  // where the stack begins
 #if !defined(__x86_64__)
   ucontext_t context;
 #endif
@@ -108,7 +107,7 @@ Stack* take_stack() {
   add_stack_guard(p, kPage);
   Stack& s = stacks[stacks_n];
   s.low = p + kPage;
-  // Not all at the same place of a page: they would share a few lines of the cache.
+  // Stacks start at different offsets within a page; otherwise they would share a few cache lines.
   s.top = s.low + kStackBytes - stacks_n++ % 16 * 256;
   return &s;
 }
@@ -120,7 +119,7 @@ void* fresh(Stack* s, void (*run)()) {
   __asan_unpoison_memory_region(s->low, kStackBytes);
 #endif
 #if defined(__x86_64__)
-  // As if it had given way before the first instruction of run.
+  // Set up the stack as if the fiber had yielded before the first instruction of run.
   void** at = reinterpret_cast<void**>(s->top);
   *--at = nullptr;  // where run would return to: the stack is aligned as after a call
   *--at = reinterpret_cast<void*>(run);

@@ -15,7 +15,7 @@ namespace llmcore_emulator {
 namespace {
 
 struct Function {
-  size_t most_dynamic = 0;  // 0: what __shared__ variables leave of kSharedDefault
+  size_t most_dynamic = 0;  // 0: the part of kSharedDefault not taken by __shared__ variables
 };
 Function& function(const void* kernel) {
   static auto* const functions = new std::unordered_map<const void*, Function>;
@@ -136,8 +136,8 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   Lock lock(mutex());
   if (kind < cudaMemcpyHostToHost || kind > cudaMemcpyDefault) return result(cudaErrorInvalidMemcpyDirection);
   if (bytes && (!to || !from)) return result(cudaErrorInvalidValue);
-  // Only pinned memory and the device's is left to itself: other memory of the host has been read when the call
-  // returns, or written.
+  // Only copies between pinned and device memory are asynchronous: pageable host memory has been read or written when
+  // the call returns.
   const bool now = late() && !captured(stream);
   if (now && place_of(from) == Place::kElsewhere) {
     const char* const first = static_cast<const char*>(from);

@@ -22,7 +22,7 @@ constexpr unsigned char kGarbage = 0xff;
 
 struct Allocation {
   size_t bytes;
-  char* pages;  // that hold it, between two guard pages
+  char* pages;  // the pages that hold it, between two guard pages
   size_t pages_bytes;
 };
 struct Range {
@@ -35,7 +35,7 @@ struct Memory {
   std::map<const char*, size_t> pinned;
   std::vector<Range> stack_guards;
   size_t used = 0;
-  int access = 0;  // DeviceAccess that live
+  int access = 0;  // number of live DeviceAccess objects
 };
 Memory& memory() {
   static Memory* const m = new Memory;  // never destroyed: tensors may outlive static destructors
@@ -80,10 +80,10 @@ void* allocate(size_t bytes) {
   if (p == MAP_FAILED) return nullptr;
   const Allocation a{bytes, static_cast<char*>(p) + kPage, pages_bytes};
   protect(a, PROT_READ | PROT_WRITE);
-  madvise(a.pages, pages_bytes, MADV_HUGEPAGE);  // the fewer pages, the faster they are protected
+  madvise(a.pages, pages_bytes, MADV_HUGEPAGE);  // fewer pages are protected faster
   std::memset(a.pages, kGarbage, pages_bytes);
   if (apart() && !m.access) protect(a, PROT_NONE);
-  // What lies at the end of its pages meets the guard page with the first byte too far.
+  // An allocation at the end of its pages hits the guard page with the first byte past its end.
   char* const memory = guarded() ? a.pages + pages_bytes - rounded(bytes, 16) : a.pages;
   m.used += bytes;
   m.device[memory] = a;
@@ -166,7 +166,7 @@ void check_argument(const void* kernel, int at, const void* value, size_t bytes)
     if (word < (uintptr_t{1} << 32) || word >> 47) continue;  // a number, or floats
     const void* const p = reinterpret_cast<const void*>(word);
     unsigned char resident;
-    if (mincore(reinterpret_cast<void*>(word / kPage * kPage), 1, &resident)) continue;  // nothing is there
+    if (mincore(reinterpret_cast<void*>(word / kPage * kPage), 1, &resident)) continue;  // nothing is mapped there
     if (place_of(p) == Place::kElsewhere && place_of(static_cast<const char*>(p) - 1) == Place::kElsewhere)
       fail("argument %d, byte %zu: %p is an address of the host's memory\n  kernel %s", at, i, p,
            function_name(kernel).c_str());
@@ -212,7 +212,7 @@ void on_fault(int signal, siginfo_t* info, void*) {
   else if (of_device)
     n = std::snprintf(text, sizeof text, "CUDA emulator: memory fault, %s, touched by the host\n", what);
   if (n > 0 && write(2, text, static_cast<size_t>(n)) < 0) _exit(1);
-  sigaction(signal, &handlers_before[signal], nullptr);  // the access is tried again, and meets who was here before
+  sigaction(signal, &handlers_before[signal], nullptr);  // the access is retried and reaches the previous handler
 }
 
 }  // namespace

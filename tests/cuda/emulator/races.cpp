@@ -18,15 +18,15 @@ constexpr uintptr_t kPage = 4096;
 constexpr size_t kMostPages = size_t{1} << 15;  // 1.6 GB of cells
 constexpr uint32_t kAtomicBit = 1u << 31;
 
-// A thread between two orderings: all its accesses there are one moment. Moments of a launch are numbered from `base`
-// on; lower numbers are of earlier launches, which are over.
+// A thread between two ordering points: all its accesses there form one moment. The moments of a launch are numbered
+// from `base` on; lower numbers belong to earlier launches, which are over.
 struct Moment {
   unsigned block, thread, barriers, warp_barriers;
 };
 std::vector<Moment> moments;
 uint32_t base = 1;
 
-struct Cell {  // of a byte: who wrote last (with kAtomicBit), and two of those who have read since
+struct Cell {  // of a byte: its last writer (with kAtomicBit), and two of its readers since
   uint32_t writer, readers[2];
 };
 struct Page {
@@ -38,12 +38,12 @@ struct Recent {
   Page* page;
 } recent[256];
 
-// Of the block that runs.
+// State of the running block.
 unsigned block, barriers, warp_barriers[kMostThreads / kWarp];
 uint32_t now[kMostThreads];  // each thread's moment; 0: not yet numbered
 bool fenced, counted, acquired;
-// Of the launch: blocks say by a fence and an atomic operation after a barrier that what they did before that barrier
-// is there for all (__threadfence's example, CUDA C++ Programming Guide).
+// State of the launch: with a fence and an atomic operation after a barrier, a block publishes everything it did before
+// that barrier (the example for __threadfence in the CUDA C++ Programming Guide).
 std::unordered_map<unsigned, unsigned> released;
 
 uintptr_t stacks_low, stacks_high;
@@ -65,7 +65,7 @@ uint32_t moment_of(unsigned thread) {
   return now[thread];
 }
 
-// Whether what a thread did then is over for `thread` now.
+// Whether a moment happened before what `thread` does now.
 bool is_ordered(uint32_t then, unsigned thread, uintptr_t at) {
   const Moment& m = moments[then - base];
   if (m.block != block) {
@@ -159,8 +159,8 @@ void ignore_stacks(const void* low, size_t bytes) {
 
 namespace {
 
-// What the compiler calls. An access of 2, 4, 8 or 16 bytes is announced as such where its type says that it is
-// aligned.
+// The functions that the compiler calls. An access of 2, 4, 8 or 16 bytes is announced with its size if its type
+// implies that it is aligned.
 template <size_t kBytes>
 void announced(const void* at, Access access) {
   const uintptr_t address = reinterpret_cast<uintptr_t>(at);

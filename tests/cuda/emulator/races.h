@@ -1,6 +1,6 @@
-// Two threads at one byte, one of them writing, and nothing between them that orders them: what compute-sanitizer's
-// racecheck and memcheck look for. With -DLLMCORE_RACES=ON the compiler announces every access of the kernels, as it
-// does for ThreadSanitizer, to races.cpp; without, nothing here costs anything.
+// Finds races, as compute-sanitizer's racecheck and memcheck do: two threads access one byte, at least one of them
+// writes, and nothing orders them. With -DLLMCORE_RACES=ON the compiler announces every access of the kernels to
+// races.cpp, as it does for ThreadSanitizer; without it, this costs nothing.
 #pragma once
 #include "engine.h"
 
@@ -11,7 +11,7 @@ enum class Access { kRead, kWrite, kAtomic };
 #if defined(LLMCORE_EMULATOR_RACES)
 LLMCORE_EMULATOR_LOCAL void touch(unsigned thread, const void* at, size_t bytes, Access);
 LLMCORE_EMULATOR_LOCAL void launch_begins();
-LLMCORE_EMULATOR_LOCAL void block_begins(unsigned at);       // its number in the grid
+LLMCORE_EMULATOR_LOCAL void block_begins(unsigned at);       // the block's number in the grid
 LLMCORE_EMULATOR_LOCAL void block_is_ordered();              // __syncthreads
 LLMCORE_EMULATOR_LOCAL void warp_is_ordered(unsigned warp);  // __syncwarp; no other exchange orders memory
 LLMCORE_EMULATOR_LOCAL void fence();                         // __threadfence

@@ -1,5 +1,5 @@
 // Streams, events and graphs. All work is done at once, in the order of the calls, or with LLMCORE_EMULATOR_LATE as
-// late as can be: when somebody waits for a stream or an event. What a captured stream gets is recorded, and done when
+// late as possible: when somebody waits for a stream or an event. Work for a captured stream is recorded, and done when
 // its graph is launched.
 #include <chrono>
 #include <memory>
@@ -15,7 +15,7 @@ struct CUevent_st {
   unsigned flags = 0;
   bool recorded = false;
   std::shared_ptr<std::chrono::steady_clock::time_point> at;
-  std::weak_ptr<Capture> capture;  // where it was recorded last
+  std::weak_ptr<Capture> capture;  // where it was last recorded
   bool captured = false;
   cudaStream_t stream = nullptr;
 };

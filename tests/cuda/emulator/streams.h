@@ -1,4 +1,4 @@
-// Streams and captures: what the functions of CUDA's runtime share.
+// Streams and captures, shared by the functions of CUDA's runtime.
 #pragma once
 #include <functional>
 #include <memory>
@@ -21,7 +21,7 @@ struct Capture {
   std::thread::id thread;
   bool invalid = false;
   std::vector<std::function<void()>> nodes;
-  std::set<cudaStream_t> unjoined;  // have work that the origin has not waited for
+  std::set<cudaStream_t> unjoined;  // streams with work that the origin has not waited for
 };
 
 namespace llmcore_emulator {
@@ -33,7 +33,7 @@ using Lock = std::lock_guard<std::recursive_mutex>;
 constexpr size_t kSharedDefault = size_t{48} << 10, kSharedMost = size_t{227} << 10;  // of a block
 
 #pragma GCC visibility push(hidden)
-std::recursive_mutex& mutex();    // of all that is here
+std::recursive_mutex& mutex();    // guards everything here
 cudaError_t result(cudaError_t);  // what a call returns; keeps an error for cudaGetLastError
 int device_count();
 
@@ -41,20 +41,20 @@ std::set<Stream*>& streams();
 Stream* legacy_stream();
 Stream* find(cudaStream_t);  // null: no such stream
 bool captured(cudaStream_t);
-void exchange_capture_mode(cudaStreamCaptureMode*);  // of this thread
+void exchange_capture_mode(cudaStreamCaptureMode*);  // for this thread
 
-// Whether a call is forbidden now; to try invalidates the captures that forbid it. What may wait for the device, as
-// captures may ask of the whole process or of their thread:
+// Whether a call is forbidden now; an attempt invalidates the captures that forbid it. For calls that may wait for the
+// device, which a capture may forbid to the whole process or to its thread:
 bool forbidden();
-// What waits for the whole device:
+// For calls that wait for the whole device:
 bool any_capture();
-// The legacy stream's work, which waits for all streams that are not cudaStreamNonBlocking:
+// For work on the legacy stream, which waits for all streams that are not cudaStreamNonBlocking:
 bool legacy_would_wait();
 
-// Does it at once, or later (LLMCORE_EMULATOR_LATE), or records it where the stream is captured.
+// Does the work at once or later (LLMCORE_EMULATOR_LATE), or records it if the stream is being captured.
 cudaError_t submit(cudaStream_t, Node);
 bool late();
-void drain();  // does all that waits
+void drain();  // does all waiting work
 #pragma GCC visibility pop
 
 }  // namespace llmcore_emulator

@@ -21,7 +21,7 @@ struct Kernel {
 
 namespace {
 
-constexpr const char* kTag = "B14llmcore_shared";  // of the attribute that __shared__ is (cuda_runtime.h)
+constexpr const char* kTag = "B14llmcore_shared";  // the ABI tag that __shared__ adds (cuda_runtime.h)
 constexpr unsigned char kGarbage = 0xff;
 
 struct Function {
@@ -45,7 +45,7 @@ Symbols& symbols() {
   return *s;
 }
 
-struct Module {  // that holds an address
+struct Module {  // the module that contains an address
   uintptr_t address, base = 0;
   std::string path;
 };
@@ -61,7 +61,7 @@ int find_module(dl_phdr_info* info, size_t, void* data) {
   return 0;
 }
 
-// From the file: the loader keeps only the names of what others may call. Without a symbol table there is nothing.
+// Reads symbols from the file: the loader keeps only exported names. Without a symbol table there are none.
 Symbols::Symbols() {
   Module module{reinterpret_cast<uintptr_t>(&kTag), 0, {}};
   if (!dl_iterate_phdr(find_module, &module)) return;
@@ -107,10 +107,10 @@ const Function* find_function(const void* function) {
 
 bool untouched(const SharedVariable& v) {
   if (v.at[0] != kGarbage) return false;
-  return !std::memcmp(v.at, v.at + 1, v.bytes - 1);  // all are like the first
+  return !std::memcmp(v.at, v.at + 1, v.bytes - 1);  // all bytes equal the first
 }
 
-// The variables of a kernel have its name in theirs: _ZN1a6kernelEv's is _ZZN1a6kernelEvE4name.
+// The names of a kernel's variables contain the kernel's name: _ZN1a6kernelEv's is _ZZN1a6kernelEvE4name.
 Kernel& kernel_of(const void* function) {
   Symbols& s = symbols();
   const auto found = s.kernels.find(function);
@@ -142,7 +142,7 @@ std::string function_name(const void* function) {
 
 SharedUse::SharedUse(const void* kernel) : kernel_(&kernel_of(kernel)) {}
 
-// To look at all variables takes longer than many a launch: not every launch does.
+// Checking all variables takes longer than many launches do, so not every launch checks them.
 SharedUse::~SharedUse() {
   for (const SharedVariable& v : kernel_->variables) std::memset(v.at, kGarbage, v.bytes);
   const size_t n = kernel_->launches++;

@@ -1,4 +1,4 @@
-// What the symbol table of this library tells: the names of kernels, and where their __shared__ variables are.
+// Information from this library's symbol table: the names of kernels and the places of their __shared__ variables.
 #pragma once
 #include <string>
 #include <vector>
@@ -14,8 +14,8 @@ struct SharedVariable {
   size_t bytes;
 };
 
-// The __shared__ variables of a kernel and of what it calls, to be filled with garbage before each block. Those of the
-// kernel itself are told by their names; of the others those are taken that a launch has written to.
+// The __shared__ variables of a kernel and of the functions it calls, to be filled with garbage before each block. The
+// kernel's own are identified by name; the others are those that a launch has written to.
 class LLMCORE_EMULATOR_LOCAL SharedUse {
  public:
   explicit SharedUse(const void* kernel);
@@ -26,6 +26,6 @@ class LLMCORE_EMULATOR_LOCAL SharedUse {
   struct Kernel* kernel_;
 };
 LLMCORE_EMULATOR_LOCAL bool is_shared(const void*);                 // of any kernel
-LLMCORE_EMULATOR_LOCAL size_t shared_bytes_of(const void* kernel);  // as far as is known
+LLMCORE_EMULATOR_LOCAL size_t shared_bytes_of(const void* kernel);  // as far as known
 
 }  // namespace llmcore_emulator

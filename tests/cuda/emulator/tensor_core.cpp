@@ -1,4 +1,4 @@
-// The collectives of a warp that work on matrices, after the layouts of the PTX ISA's mma.m16n8k16 and ldmatrix.
+// The warp collectives that work on matrices, in the layouts of the PTX ISA's mma.m16n8k16 and ldmatrix.
 #include <cstring>
 
 #include "engine.h"
@@ -13,7 +13,7 @@ namespace {
 #define LLMCORE_CLONES
 #endif
 
-// Pairs of neighbours along k: a (16,8 pairs), b (8 pairs,8). d (16,8) += a · b, each sum in the order of k.
+// Pairs of adjacent elements along k: a (16,8 pairs), b (8 pairs,8). d (16,8) += a · b, each sum in the order of k.
 LLMCORE_CLONES void multiply_pairs(const uint32_t (&a)[16][8], const uint32_t (&b)[8][8], float (&d)[16][8]) {
   uint32_t a_bits[2][16][8], b_bits[2][8][8];  // floats of even and of odd k
   float a_values[2][16][8], b_values[2][8][8];

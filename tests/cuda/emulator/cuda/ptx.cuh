@@ -1,4 +1,4 @@
-// csrc/cuda/ptx.cuh for the host: the same functions, of the same contract.
+// csrc/cuda/ptx.cuh for the host: the same functions with the same contract.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -16,7 +16,7 @@ inline void mma_16816(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)
   llmcore_emulator::collect(llmcore_emulator::kMultiply, 0xffffffffu, &operand);
 }
 
-// Of bytes, kDepth (16 or 32) in a sum: operands as in csrc/cuda/ptx.cuh.
+// Products of bytes, kDepth (16 or 32) per sum: operands as in csrc/cuda/ptx.cuh.
 struct BytesOperand {
   int* d;
   const uint32_t *a, *b;
@@ -107,7 +107,7 @@ inline uint32_t pack_bf16x2(float low, float high) {
   const auto rounded = [](float x) -> uint32_t {
     uint32_t bits;
     std::memcpy(&bits, &x, 4);
-    if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fffu;  // NaN, as the instruction has it
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fffu;  // NaN, as the instruction encodes it
     return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
   };
   return rounded(low) | rounded(high) << 16;

@@ -1,4 +1,4 @@
-// What kernels must not do, and what the emulator says about it.
+// Mistakes in kernels, and how the emulator reports them.
 #include "cuda/ptx.cuh"
 #include "test.h"
 
@@ -38,7 +38,7 @@ void diverge(int kind) {
 CHILD(deadlock) { diverge(0); }
 CHILD(two_shuffles) { diverge(1); }
 CHILD(wrong_mask) { diverge(2); }
-CHILD(part_of_a_warp) { diverge(3); }
+CHILD(partial_warp) { diverge(3); }
 CHILD(two_barriers) { diverge(4); }
 CHILD(misaligned_copy) { diverge(5); }
 CHILD(misaligned_row) { diverge(6); }
@@ -53,7 +53,7 @@ TEST(divergence) {
   CHECK(o.aborted && o.says("different places: __shfl") && o.says("divergent_kernel"));
   o = run_child("wrong_mask");
   CHECK(o.aborted && o.says("not in its own mask 0000ffff"));
-  o = run_child("part_of_a_warp");
+  o = run_child("partial_warp");
   CHECK(o.aborted && o.says("mma"));
   CHECK(run_child("two_barriers").says("different kinds of __syncthreads"));
   CHECK(run_child("misaligned_copy").says("cp.async: the destination"));

@@ -1,5 +1,5 @@
-// cuda/ptx.cuh against the tables of the PTX ISA: "Matrix Fragments for mma.m16n8k16" and others, written down as they
-// are there, by element of a fragment.
+// cuda/ptx.cuh against the tables of the PTX ISA: "Matrix Fragments for mma.m16n8k16" and others, written down as in
+// the manual, by fragment element.
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -179,7 +179,7 @@ __global__ void copies_kernel(const uint4* x, unsigned* out) {  // x (4,32); out
   out[160 + t] = look(3);
   cp_async_wait<0>();
   out[192 + t] = look(3);
-  cp_async_16(&room[0][t], x + 64 + t);  // a group that is never closed
+  cp_async_16(&room[0][t], x + 64 + t);  // this group is never committed
   cp_async_wait<0>();
   out[224 + t] = look(0);
 }

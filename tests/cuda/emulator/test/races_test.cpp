@@ -1,4 +1,4 @@
-// Built with -DLLMCORE_RACES=ON: two threads at one place, and addresses that are not aligned.
+// Built with -DLLMCORE_RACES=ON: two threads at one address, and misaligned addresses.
 #if defined(LLMCORE_EMULATOR_RACES)
 #include <cstdio>
 #include <cstdlib>
@@ -15,7 +15,7 @@ struct alignas(16) Four {
 __device__ float blocks_scratch[64];
 __device__ unsigned blocks_done;
 
-// 64 threads; even kinds are right, and each odd one is the even one before it without what makes it right.
+// 64 threads; even kinds are correct, and each odd kind is the preceding even one without what makes it correct.
 __global__ void neighbours_kernel(int kind, float* out) {
   __shared__ float room[64];
   __shared__ __align__(16) float tile[64];
@@ -33,21 +33,21 @@ __global__ void neighbours_kernel(int kind, float* out) {
     else
       __shfl_xor_sync(0xffffffffu, t, 1);
     out[64 * block + t] = room[t ^ 1];
-  } else if (kind < 6) {  // read before it is written anew
+  } else if (kind < 6) {  // read before it is overwritten
     room[t] = 1.0f;
     __syncthreads();
     const float x = room[next];
     if (kind == 4) __syncthreads();
     room[t] = x + 1.0f;
     out[64 * block + t] = room[t];
-  } else if (kind < 8) {  // all count
+  } else if (kind < 8) {  // all threads count
     if (t == 0) count = 0;
     __syncthreads();
     if (kind == 6)
       atomicAdd(&count, 1u);
     else
       ++count;
-  } else if (kind < 10) {  // the last block reads what all have written
+  } else if (kind < 10) {  // the last block reads what all blocks have written
     if (t == 0) blocks_scratch[block] = 1.0f;
     if (kind == 8) __threadfence();
     __syncthreads();
@@ -57,9 +57,9 @@ __global__ void neighbours_kernel(int kind, float* out) {
     if (kind == 8) __threadfence();
     if (t < static_cast<int>(gridDim.x)) out[t] = blocks_scratch[t];
     if (t == 0) blocks_done = 0;
-  } else if (kind < 12) {  // blocks write to places of their own, or to the same
+  } else if (kind < 12) {  // blocks write to separate places, or to the same one
     out[kind == 10 ? 64 * block + t : t] = 1.0f;
-  } else if (kind < 14) {  // a copy is there for others after its thread's wait and a barrier
+  } else if (kind < 14) {  // a copy is visible to others after its thread's wait and a barrier
     if (t < 16) llmcore::cuda::cp_async_16(tile + 4 * t, out + 4 * t);
     llmcore::cuda::cp_async_commit();
     llmcore::cuda::cp_async_wait<0>();

@@ -163,7 +163,7 @@ TEST(graphs_within_graphs_and_over_streams) {
   cudaGetLastError();
 }
 
-// What may not be called while a stream is captured spoils the capture.
+// A call that is forbidden during a capture invalidates the capture.
 template <class F>
 void check_forbidden(cudaStreamCaptureMode mode, cudaError_t expected, F call) {
   const cudaStream_t s = test_stream();
@@ -251,7 +251,7 @@ TEST(work_of_other_libraries) {
   CHECK(cudaGraphExecDestroy(graph) == cudaSuccess && destroyed == 2);
 }
 
-// Pinned memory is read when the stream comes to it, other memory at once.
+// Pinned memory is read when the stream reaches the copy, other memory at once.
 CHILD(late) {
   const cudaStream_t s = test_stream();
   int *x = nullptr, *pinned = nullptr, host = 5;

@@ -1,5 +1,5 @@
-// A small harness: TEST(name) {...} runs by default, CHILD(name) {...} only where a test asks for it by name, in a
-// process of its own with other environment variables, which may end by abort().
+// A small harness: TEST(name) {...} runs by default, CHILD(name) {...} only if a test requests it by name, in a
+// separate process with other environment variables, which may end with abort().
 #pragma once
 #include <cstdint>
 #include <string>

@@ -66,7 +66,7 @@ TEST(block_votes) {
   CHECK(ok);
 }
 
-__global__ void leaving_kernel(int* out) {  // what waits does not wait for those that have left
+__global__ void leaving_kernel(int* out) {  // waiting threads do not wait for threads that have left
   const int t = threadIdx.x;
   if (t >= 40) return;
   __shared__ int room[64];
@@ -108,7 +108,7 @@ void check_shuffles() {
         const auto is = [&](int kind, int from) { return found[kind * 64 + t] == static_cast<T>(from * 3 + 1); };
         ok = ok && is(0, group + (at + step) % width) && is(1, at - step >= 0 ? t - step : t) &&
              is(2, at + step < width ? t + step : t);
-        const int other = (t - warp) ^ step;  // lanes of a group behind cannot be read
+        const int other = (t - warp) ^ step;  // lanes of a later group cannot be read
         ok = ok && is(3, other < group - warp + width ? warp + other : t);
       }
       CHECK(ok);
@@ -135,7 +135,7 @@ __global__ void parts_kernel(int* out) {  // two halves of a warp, and a quarter
   out[t] = x + __shfl_sync(kAll, x, 31);
 }
 
-TEST(parts_of_a_warp) {
+TEST(parts_of_warp) {
   Array<int> out(32);
   CHECK(start(parts_kernel, 1, 32, 0, out.get()) == cudaSuccess);
   const std::vector<int> found = out.values();
@@ -217,7 +217,7 @@ TEST(shared_memory_holds_garbage) {
     Array<int> out(33 * 4);
     CHECK(start(garbage_kernel<int64_t>, 4, 33, 33 * 4, out.get()) == cudaSuccess);
     const std::vector<int> found = out.values();
-    // That a kernel calls a function with shared memory of its own is known after its first launch.
+    // Only after its first launch is a kernel known to call a function with its own shared memory.
     for (int b = i ? 0 : 3; b < 4; ++b)
       for (int t = 0; t < 33; ++t)
         if (i) CHECK(found[b * 33 + t]);
