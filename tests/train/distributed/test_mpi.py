@@ -27,7 +27,6 @@ SIZES = {"vocab_size": 300, "context": 16, "layers": 2, "width": 32, "heads": 2,
 RUN = """
 import json, sys
 from llmcore.train import PretrainConfig, Report, pretrain
-from support.runs import assert_same_weights, log_of
 pretrain(PretrainConfig(**json.loads(sys.argv[1])), resume=sys.argv[2] == "resume", report=Report())
 """
 
