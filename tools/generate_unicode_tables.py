@@ -60,7 +60,7 @@ def char_class(code_point: int) -> int:
 
 
 def runs(value_of: Callable[[int], int]) -> list[tuple[int, int]]:
-    """(first code point, value) of every run of code points with one value."""
+    """Return (first code point, value) for every run of code points with one value."""
     found: list[tuple[int, int]] = []
     for code_point in range(0x110000):
         value = value_of(code_point)
@@ -125,7 +125,7 @@ def render_sets() -> str:
     scripts, entries = [], []
     for name in SCRIPTS:
         of_script = runs(lambda code_point, name=name: unicodedataplus.script(chr(code_point)) == name)
-        bounds = [first for first, _ in of_script[1:]]  # the first run is that of U+0000, which is in none
+        bounds = [first for first, _ in of_script[1:]]  # the first run begins at U+0000, which is in no script
         assert len(bounds) % 2 == 0, f"{name} reaches up to U+10FFFF"
         scripts.append(f"const uint32_t k{name}[{len(bounds)}] = {{\n{rows(bounds, 16)},\n}};")
         entries.append(f'    {{"{name}", k{name}, {len(bounds)}}},')

@@ -1,7 +1,7 @@
-"""Registers, shared memory and spills of every CUDA kernel, from the output of a build: `ninja -v | ... ptxas_report.py LOG`.
+"""Report registers and spills of every CUDA kernel from the output of a build: `ninja -v | ... ptxas_report.py LOG`.
 
-Exit status 1 when a kernel spills registers to memory: it would wait for memory at every access. The report is what
-`nvcc -Xptxas -v` says.
+Exit status 1 if a kernel spills registers to memory: it would wait for memory at every access. The figures are those of
+`nvcc -Xptxas -v`.
 """
 
 import re
@@ -16,7 +16,7 @@ USED = re.compile(r"Used (\d+) registers")
 
 
 def kernels(text: str) -> dict[tuple[str, str], dict[str, int]]:
-    """(mangled name, architecture) -> registers, stack and spill in bytes."""
+    """Return (mangled name, architecture) -> registers, stack and spill in bytes."""
     found: dict[tuple[str, str], dict[str, int]] = {}
     entry = None
     for line in text.splitlines():

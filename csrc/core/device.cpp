@@ -40,7 +40,7 @@ const CudaApi* open(const Library& found) {
   char message[512] = "";
   const CudaApi* api = open_cuda(found.blas.c_str(), message, sizeof message);
   if (!api) missing(message);
-  if (api->layout != kCudaApiLayout) missing(found.path + " is of another version of llmcore");
+  if (api->layout != kCudaApiLayout) missing(found.path + " is from another version of llmcore");
   return api;
 }
 

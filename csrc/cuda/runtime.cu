@@ -138,7 +138,7 @@ void* allocate(size_t bytes) {
       if (!add_segment(d, size)) {
         size_t available = 0, total = 0;
         cudaMemGetInfo(&available, &total);
-        note(("out of memory: " + megabytes(bytes) + " asked for, " + megabytes(available) + " of " + megabytes(total) +
+        note(("out of memory: " + megabytes(bytes) + " requested, " + megabytes(available) + " of " + megabytes(total) +
               " free, " + megabytes(static_cast<size_t>(d.allocated)) +
               " held by tensors here; try a smaller batch or context, or recomputation")
                  .c_str());
@@ -380,13 +380,13 @@ std::string version_of(int cuda) { return std::to_string(cuda / 1000) + "." + st
 std::string opened(Device& d) {
   int count = 0, driver = 0;
   cudaDriverGetVersion(&driver);
-  if (driver == 0) return "no NVIDIA driver was found (is nvidia-smi there?): leave out cuda, or take cpu";
+  if (driver == 0) return "no NVIDIA driver was found (does nvidia-smi work?): use the device cpu";
   const cudaError_t e = cudaGetDeviceCount(&count);
   if (e == cudaErrorInsufficientDriver)
-    return "the NVIDIA driver knows CUDA " + version_of(driver) + " and the kernels are of " +
-           version_of(CUDART_VERSION) + ": a newer driver is needed";
+    return "the NVIDIA driver supports CUDA " + version_of(driver) + ", but the kernels need " +
+           version_of(CUDART_VERSION) + ": install a newer driver";
   if (e != cudaSuccess) return std::string("no device can be used: ") + cudaGetErrorString(e);
-  if (count == 0) return "the driver knows no device (CUDA_VISIBLE_DEVICES hides it?)";
+  if (count == 0) return "the driver reports no device (is it hidden by CUDA_VISIBLE_DEVICES?)";
   for (const cudaError_t step : {cudaSetDevice(0), cudaGetDeviceProperties(&d.properties, 0),
                                  cudaStreamCreateWithFlags(&d.stream, cudaStreamNonBlocking)})
     if (step != cudaSuccess) return std::string("the device cannot be used: ") + cudaGetErrorString(step);

@@ -229,7 +229,7 @@ def test_two_devices_in_one_op_are_named(device):
 @on_gpu
 def test_memory_that_is_not_there_is_an_error_with_figures(device):
     total = _device.cuda_info()["memory"]
-    with pytest.raises(MemoryError, match=r"out of memory: \d+ MB asked for, .* free, .* held by tensors here"):
+    with pytest.raises(MemoryError, match=r"out of memory: \d+ MB requested, .* free, .* held by tensors here"):
         _core.empty([total], _core.DType.float32, "cuda")
     np.testing.assert_array_equal(ops.add(np.ones(3, np.float32), np.ones(3, np.float32)).numpy(), 2)  # and all goes on
 

@@ -20,7 +20,7 @@ struct EmbeddingBackwardArgs {  // dtable[ids[m]] += dout[m], in an order that o
   const int32_t* ids;
   float* dtable;  // (V,C)
   int64_t V;
-  void* workspace;  // embedding_backward_workspace() bytes, 16-byte aligned; null where there is no such entry
+  void* workspace;  // embedding_backward_workspace() bytes, 16-byte aligned; null if there is no such entry
 };
 
 }  // namespace llmcore

@@ -92,7 +92,7 @@ Library::Library(const std::string& paths) {
         "cuBLASLt was not found: pip install nvidia-cublas, or put the folder of libcublasLt.so.13 into "
         "LD_LIBRARY_PATH";
   else if (!load(handle))
-    missing = "the library found as cuBLASLt lacks its functions";
+    missing = "the library found as cuBLASLt lacks the expected functions";
   else if (call.cublasLtCreate(&context) != kSuccess)
     missing = "cuBLASLt does not start on this device";
 }

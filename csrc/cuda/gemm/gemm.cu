@@ -159,7 +159,7 @@ void gemm(const GemmArgs& g) {
   // A residual other than out is added after the activation.
   const BlasResult plain = blas_product(product);
   if (plain == BlasResult::kDone) return finish_product(g, false);
-  if (plain == BlasResult::kUnsupported) note("cuBLASLt has no kernel for a product of these strides");
+  if (plain == BlasResult::kUnsupported) note("cuBLASLt has no kernel for a product with these strides");
 }
 
 }  // namespace

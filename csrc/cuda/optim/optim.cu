@@ -9,7 +9,7 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kMostCopies = 4;                     // of one parameter
+constexpr int kMostCopies = 4;                     // per parameter
 constexpr int kMostParameters = 48;                // in one launch, whose arguments are limited to 4 KB
 constexpr int64_t kBlockElements = kThreads * 16;  // elements of one parameter that a block updates
 

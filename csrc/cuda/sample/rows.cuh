@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(kBoundThreads) bound_kernel(SampleArgs a, Spac
     space.rows[b] = {sum < INFINITY ? max + logf(sum) : NAN, top, least, 0, 0, everything, complete};
 }
 
-// ---- behind the passes ----------------------------------------------------------------------------
+// ---- after the passes -----------------------------------------------------------------------------
 template <class T>
 struct Tokens {  // the candidates, or the row itself
   const T* row;

@@ -191,8 +191,8 @@ Regex::Regex(std::string_view pattern) {
   for (uint32_t kind = 0; kind < stride_; ++kind) {
     if (next(kStart, kind) & kMatched) {
       throw std::invalid_argument(
-          "[tokenizer] expected a regular expression that matches at least one character, got one that may match "
-          "nothing");
+          "[tokenizer] expected a regular expression that matches at least one character, got one that can match "
+          "the empty string");
     }
   }
 }

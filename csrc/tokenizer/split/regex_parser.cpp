@@ -122,7 +122,7 @@ class Parser {
   }
 
   void enter(size_t position) {
-    if (++depth_ > kMaxDepth) refuse("more than 100 groups or classes in each other", position);
+    if (++depth_ > kMaxDepth) refuse("more than 100 nested groups or classes", position);
   }
 
   Node alternates() {
@@ -163,10 +163,10 @@ class Parser {
     } else if (!take("*")) {
       return node;
     }
-    if (may_only_look(node)) refuse("a quantifier of a lookahead", quantifier);
+    if (may_only_look(node)) refuse("a quantifier on a lookahead", quantifier);
     const bool lazy = take("?"), possessive = !lazy && take("+");
     if (counted && lazy && least == most) {
-      refuse(taken(quantifier) + ", which engines read in different ways", quantifier);
+      refuse(taken(quantifier) + ", which engines interpret differently", quantifier);
     }
     if (counted && possessive) {
       refuse(
@@ -174,13 +174,13 @@ class Parser {
           quantifier);
     }
     for (const char* more : {"?", "*", "+", "{"}) {
-      if (next_is(more)) refuse("a quantifier of a quantifier", at_);
+      if (next_is(more)) refuse("a quantifier on a quantifier", at_);
     }
     if (most > 1 && may_be_empty(node)) {  // engines differ on when to stop
-      refuse("repetition of " + taken(begin) + ", which may match nothing,", begin);
+      refuse("repetition of " + taken(begin) + ", which can match the empty string,", begin);
     }
     if (possessive && node.kind != Node::kSet) {
-      refuse("a possessive quantifier of more than one character", quantifier);
+      refuse("a possessive quantifier on more than one character", quantifier);
     }
     const CodeSet set = node.set;
     if (possessive && most == 1) {  // the character, or nothing if it does not come next
@@ -209,7 +209,7 @@ class Parser {
     bool good = number(least);
     most = least;
     if (good && take(",") && !number(most)) most = Node::kUnbounded;
-    if (!good || !take("}")) refuse("'{' that begins no {n}, {n,} or {n,m}", begin);
+    if (!good || !take("}")) refuse("'{' that does not begin {n}, {n,} or {n,m}", begin);
     if (least > kMaxCount || (most > kMaxCount && most != Node::kUnbounded)) {
       refuse(taken(begin) + ", which repeats more than 1000 times,", begin);
     }
@@ -226,7 +226,7 @@ class Parser {
     for (const char* unread : {"^", "$"}) {
       if (next_is(unread)) {
         refuse("the anchor '" + std::string(unread) +
-                   "', which engines read in different ways (a text's end is \\z or (?![\\s\\S]))",
+                   "', which engines interpret differently (a text's end is \\z or (?![\\s\\S]))",
                begin);
       }
     }

@@ -60,7 +60,7 @@ class PieceCounter {
   const Splitter& splitter() const { return splitter_; }
   // Returns the number of distinct pieces.
   size_t size();
-  // Returns the pieces by hash, which is no order to rely on. The counter is empty afterwards.
+  // Returns the pieces in the order of their hashes, which is not to be relied on. The counter is empty afterwards.
   std::vector<PieceTable> take();
 
  private:
