@@ -115,8 +115,8 @@ def test_bytes_that_are_not_utf8_are_in_no_class_but_in_complements():
         (r"(?i:é)", r"a character outside ASCII under \(\?i\)"),
         (r"(?i:\p{L})", r"'\\p{L}' under \(\?i\)"),
         (r"(?i:ss)", "a ligature"),
-        ("(" * 200 + "a" + ")" * 200, "more than 100 groups"),
-        ("[" * 200, "more than 100 groups"),
+        ("(" * 200 + "a" + ")" * 200, "more than 100 nested groups"),
+        ("[" * 200, "more than 100 nested groups"),
     ],
 )
 def test_what_is_not_supported_is_named(expression, what):
