@@ -8,8 +8,8 @@
 // Rows are spread over the threads; a single row is spread in pieces of a fixed size, whose results are combined in
 // order.
 #include "cpu/families.h"
-#include "cpu/sample/candidates.h"
 #include "cpu/sample/draw.h"
+#include "cpu/sample/filters.h"
 
 namespace llmcore {
 namespace LLMCORE_ISA {

@@ -1,4 +1,4 @@
-// The tokens that may survive the filters, in order of id, and the filters that cut them.
+// The filters (top-k, top-p, min-p, typical) and the tokens that may survive them, in order of id.
 #pragma once
 #include "cpu/sample/row.h"
 
@@ -46,9 +46,10 @@ static void collect(const T* x, int64_t V, float least, Candidates& c, Piece* pi
   }
 }
 
-// In order of decreasing logits (the lower id first on ties), keeps the tokens that are preceded by less than `limit`
-// of weight. Returns the smallest logit kept. Sums are float64, in order of id: every fourth token adds to the same
-// sum, so that tokens of one bin do not wait for each other. No branch depends on a token, except for ties at the cut.
+// Top-p. In order of decreasing logits (the lower id first on ties), keeps the tokens that are preceded by less than
+// `limit` of weight. Returns the smallest logit kept. Sums are float64, in order of id: every fourth token adds to the
+// same sum, so that tokens of one bin do not wait for each other. No branch depends on a token, except for ties at the
+// cut.
 static float keep_before(Candidates& c, double limit) {
   constexpr int kBins = 256, kElsewhere = kBins;
   uint32_t prefix = 0, known = 0;  // the key at the cut, and which of its bits are known
@@ -87,7 +88,7 @@ static float keep_before(Candidates& c, double limit) {
   return smallest;
 }
 
-// The same, with a limit on the count: keeps `count` tokens.
+// Top-k. The same, with a limit on the count: keeps `count` tokens.
 static float keep_count(Candidates& c, int64_t count) {
   for_lanes(c.n, [&](int64_t i, auto lanes, int) { store_n(c.weight + i, splat(1.0f), lanes); });
   return keep_before(c, static_cast<double>(count));
