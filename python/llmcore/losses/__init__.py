@@ -9,8 +9,8 @@ from llmcore._lazy import lazy
 _LAZY = {
     "cross_entropy": "llmcore.ops.loss",
     "dpo": "llmcore.losses.preference",
-    "gae": "llmcore.losses.policy",
-    "group_advantages": "llmcore.losses.policy",
+    "gae": "llmcore.losses.advantages",
+    "group_advantages": "llmcore.losses.advantages",
     "grpo": "llmcore.losses.policy",
     "kto": "llmcore.losses.preference",
     "linear_cross_entropy": "llmcore.ops.loss",
@@ -18,7 +18,7 @@ _LAZY = {
     "ppo": "llmcore.losses.policy",
     "reward": "llmcore.losses.preference",
     "simpo": "llmcore.losses.preference",
-    "whiten": "llmcore.losses.policy",
+    "whiten": "llmcore.losses.advantages",
 }
 
 __all__ = list(_LAZY)

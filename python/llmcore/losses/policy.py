@@ -3,25 +3,13 @@ per token, (B, T); `mask` says which tokens the policy wrote."""
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from llmcore._tensor import Tensor
 from llmcore.errors import Error
+from llmcore.losses.advantages import written_mask
 from llmcore.losses.names import GRPO_LOSSES
 from llmcore.losses.pointwise import recorded, vector
-
-
-def group_advantages(rewards, group: int, scale: bool = True) -> np.ndarray:
-    """Return (r − mean) / (std + 1e-4) within each group, from rewards (B) of answers, `group` per prompt. The standard
-    deviation is unbiased. Without scale: r − mean (Liu et al. 2025, for dr_grpo)."""
-    r = np.asarray(rewards, np.float64)
-    if r.ndim != 1 or group < 2 or r.size % group:
-        raise Error("group_advantages", expected=f"rewards (B) of groups of {group} (at least 2)", got=r.shape)
-    r = r.reshape(-1, group)
-    away = r - r.mean(axis=1, keepdims=True)
-    return (away / (r.std(axis=1, ddof=1, keepdims=True) + 1e-4) if scale else away).reshape(-1)
 
 
 def grpo(
@@ -48,7 +36,7 @@ def grpo(
     if loss_type not in GRPO_LOSSES:
         raise Error("grpo", expected=f"loss_type one of {', '.join(GRPO_LOSSES)}", got=repr(loss_type))
     logp = vector("grpo", "logps", logps)
-    m = _mask("grpo", mask, logp)
+    m = written_mask("grpo", mask, logp)
     n = m.sum(axis=1, keepdims=True)
     ratio_log = (logp - vector("grpo", "old_logps", old_logps, logp)) * m
     a = np.asarray(advantages, np.float64)
@@ -104,7 +92,7 @@ def ppo(
     max(−Aρ, −A clip(ρ, 1 − clip, 1 + clip)), plus value_weight · ½ · the mean of max((V − R)², (V' − R)²), V' being V kept
     within value_clip of old_values. Without values, it is the first part alone."""
     logp = vector("ppo", "logps", logps)
-    m = _mask("ppo", mask, logp)
+    m = written_mask("ppo", mask, logp)
     weight = m / max(m.sum(), 1)
     a = vector("ppo", "advantages", advantages, logp)
     rho = np.exp((logp - vector("ppo", "old_logps", old_logps, logp)) * m)
@@ -123,35 +111,3 @@ def ppo(
     # The clipped value has a gradient only where clipping did not change it.
     moves = np.where(free >= held, v - r, np.where(near == v, near - r, 0.0))
     return recorded([logps, values], np.asarray(value), [by_logps, value_weight * weight * moves])
-
-
-def gae(rewards, values, mask, gamma: float = 1.0, lam: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Return advantages (B, T) by generalised advantage estimation (Schulman et al. 2016), and returns, which are advantages +
-    values. After the last written token the value is 0."""
-    v = np.asarray(values, np.float64)
-    r, m = np.asarray(rewards, np.float64), _mask("gae", mask, v)
-    if r.shape != v.shape:
-        raise Error("gae", expected=f"rewards of shape {v.shape}", got=r.shape)
-    advantages, running = np.zeros_like(v), np.zeros(len(v))
-    for t in range(v.shape[1] - 1, -1, -1):
-        ahead = v[:, t + 1] * m[:, t + 1] if t + 1 < v.shape[1] else np.zeros(len(v))
-        running = (r[:, t] + gamma * ahead - v[:, t] + gamma * lam * running) * m[:, t]
-        advantages[:, t] = running
-    return advantages, (advantages + v) * m
-
-
-def whiten(values, mask) -> np.ndarray:
-    """Return the values with mean 0 and variance 1 over the written tokens (unbiased, + 1e-8 under the root), 0 elsewhere."""
-    x = np.asarray(values, np.float64)
-    m = _mask("whiten", mask, x)
-    n = m.sum()
-    mean = (x * m).sum() / max(n, 1)
-    variance = (((x - mean) ** 2) * m).sum() / max(n - 1, 1)
-    return (x - mean) / math.sqrt(variance + 1e-8) * m
-
-
-def _mask(op: str, mask, like: np.ndarray) -> np.ndarray:
-    m = np.asarray(mask)
-    if m.shape != like.shape or like.ndim != 2:
-        raise Error(op, expected=f"a mask (B, T) of shape {like.shape}", got=m.shape)
-    return (m != 0).astype(np.float64)
