@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from llmcore import _cache, _device, train
+from llmcore import _device, _user_cache, train
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -84,7 +84,7 @@ def what_is_missing(text: str) -> str | None:
             _device.checked("cuda")
         except RuntimeError as error:
             return str(error)
-    if (name := PULLED.search(text)) and not (_cache.cache_folder() / "models" / name[0]).exists():
+    if (name := PULLED.search(text)) and not (_user_cache.cache_folder() / "models" / name[0]).exists():
         return f"{name[0]} is not pulled"
     return None
 
@@ -105,7 +105,7 @@ def python_blocks() -> list:
 def readers(tmp_path_factory):
     """The reader of each document at each size, in a cache of their own beside the models that are pulled."""
     known, before = {}, os.environ.get("LLMCORE_CACHE")
-    cache, own = _cache.cache_folder(), tmp_path_factory.mktemp("cache")
+    cache, own = _user_cache.cache_folder(), tmp_path_factory.mktemp("cache")
     if cache.is_dir():
         for path in cache.iterdir():
             if path.name != "last_model":

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmcore._cache import cache_folder
 from llmcore._files import read_json
+from llmcore._user_cache import cache_folder
 from llmcore.errors import Error, FileError, MissingFileError
 
 

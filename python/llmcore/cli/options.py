@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmcore._cache import cache_folder, write_cache
+from llmcore._user_cache import cache_folder, write_cache
 from llmcore.cli.errors import UsageError
 
 if TYPE_CHECKING:

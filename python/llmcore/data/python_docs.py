@@ -10,7 +10,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from llmcore._cache import cache_folder, write_cache
+from llmcore._user_cache import cache_folder, write_cache
 from llmcore.data.docstrings import library_modules, standard_library_docstrings
 from llmcore.errors import CorpusError
 

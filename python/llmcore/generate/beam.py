@@ -14,7 +14,7 @@ from llmcore.generate.engine.params import SamplingParams
 from llmcore.generate.text import Completion, TextStream
 from llmcore.generate.text_model import TextModel
 from llmcore.models import DecodeStep, KVCache
-from llmcore.models.cache import BLOCK, BlockPool, blocks_for
+from llmcore.models.kv_cache import BLOCK, BlockPool, blocks_for
 
 
 @dataclass

@@ -19,7 +19,7 @@ from llmcore import autograd
 from llmcore._sequences import common_prefix
 from llmcore.generate.text_model import TextModel
 from llmcore.models import DecodeStep, KVCache
-from llmcore.models.cache import BLOCK, BlockPool, blocks_for
+from llmcore.models.kv_cache import BLOCK, BlockPool, blocks_for
 
 _PATHS = 5  # explored in parallel
 _ROUNDS = 3  # of extending the paths by a token

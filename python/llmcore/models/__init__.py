@@ -1,13 +1,13 @@
 """Architectures, one file each: config, model, and the layout of its weights in files."""
 
 from llmcore.models.base import CausalLM
-from llmcore.models.cache import KVCache
 from llmcore.models.config import Config
 from llmcore.models.decode_step import DecodeStep
 from llmcore.models.gemma2 import Gemma2, Gemma2Config
 from llmcore.models.gemma3 import Gemma3, Gemma3Config
 from llmcore.models.gpt2 import GPT2, GPT2Config
 from llmcore.models.gpt_neox import GPTNeoX, GPTNeoXConfig
+from llmcore.models.kv_cache import KVCache
 from llmcore.models.llama import Llama, LlamaConfig
 from llmcore.models.mistral import Mistral, MistralConfig
 from llmcore.models.olmo2 import OLMo2, OLMo2Config

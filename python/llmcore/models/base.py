@@ -15,8 +15,8 @@ from llmcore._tensor import Tensor
 from llmcore.errors import Error
 from llmcore.formats.gguf import GGUFFile
 from llmcore.formats.quantization import encode
-from llmcore.models.cache import BlockPool, KVCache, blocks_for
 from llmcore.models.config import Config
+from llmcore.models.kv_cache import BlockPool, KVCache, blocks_for
 from llmcore.models.layers import Attention, Positions
 from llmcore.models.rope import Rotary
 from llmcore.models.weights import Encoded, Layout, Part, Piece, Stored, rows_of_parts, stored_in_gguf, stored_in_hf

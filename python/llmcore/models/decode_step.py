@@ -6,7 +6,7 @@ import numpy as np
 
 from llmcore import _core, autograd, ops
 from llmcore.models.base import CausalLM
-from llmcore.models.cache import KVCache
+from llmcore.models.kv_cache import KVCache
 from llmcore.models.layers import Positions
 
 

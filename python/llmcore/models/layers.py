@@ -9,7 +9,7 @@ import numpy as np
 
 from llmcore import nn, ops
 from llmcore._tensor import Tensor
-from llmcore.models.cache import KVCache
+from llmcore.models.kv_cache import KVCache
 from llmcore.models.rope import Rotary
 
 

@@ -10,7 +10,7 @@ import pytest
 import llmcore
 from llmcore import autograd, models, ops
 from llmcore.generate import Engine, QueueFull, Request, SamplingParams
-from llmcore.models.cache import BLOCK
+from llmcore.models.kv_cache import BLOCK
 
 
 @pytest.fixture(scope="module")

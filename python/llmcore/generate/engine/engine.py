@@ -29,7 +29,7 @@ from llmcore.generate.engine.recorded_steps import LARGEST, RecordedSteps
 from llmcore.generate.engine.request import QueueFull, Request, SampledToken
 from llmcore.generate.engine.sampler import Sampler
 from llmcore.models import CausalLM, KVCache
-from llmcore.models.cache import BLOCK, BlockPool, NoBlocks, blocks_for
+from llmcore.models.kv_cache import BLOCK, BlockPool, NoBlocks, blocks_for
 
 _FEW = 32  # tokens of a prompt, at most, that a recorded step prefills
 _LOGIT_ROWS = 64  # positions per step of a prompt whose log-probabilities are wanted

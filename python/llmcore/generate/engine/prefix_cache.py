@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from llmcore._sequences import common_prefix
-from llmcore.models.cache import BLOCK, BlockPool
+from llmcore.models.kv_cache import BLOCK, BlockPool
 
 _LOOKED_AT = 256  # how many of the newest prefixes with the same first token are compared
 

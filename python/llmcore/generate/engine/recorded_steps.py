@@ -8,7 +8,7 @@ import numpy as np
 
 from llmcore import _core
 from llmcore.models import CausalLM, DecodeStep, KVCache
-from llmcore.models.cache import BlockPool, blocks_for
+from llmcore.models.kv_cache import BlockPool, blocks_for
 
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128)
 LARGEST = _SIZES[-1]
