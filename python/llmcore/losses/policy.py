@@ -1,4 +1,4 @@
-"""Losses of a policy that writes answers and is rewarded: GRPO and related losses, PPO, and what they need. Everything is
+"""Losses of a policy that writes answers and is rewarded: GRPO and related losses, and PPO. Everything is
 per token, (B, T); `mask` says which tokens the policy wrote."""
 
 from __future__ import annotations
