@@ -369,6 +369,23 @@ BROKEN_DOCUMENTS = [
 ]
 
 
+def test_a_normalized_token_that_overlaps_another(document, tmp_path):
+    """Which of the two is found depends on when a token is looked for, which without a normalizer is not told apart."""
+    document |= {"normalizer": None, "pre_tokenizer": METASPACE}
+    size = max(document["model"]["vocab"].values()) + 1
+    flags = {"single_word": False, "lstrip": False, "rstrip": False}
+    apart = [
+        {"content": "b a", "normalized": True, "special": False},
+        {"content": "<x>", "normalized": False, "special": True},
+    ]
+    document["added_tokens"] += [{"id": size + i, **token, **flags} for i, token in enumerate(apart)]
+    load_json(document, tmp_path)
+    document["added_tokens"][-1]["content"] = "ab"
+    document["model"]["vocab"].pop("ab", None)
+    with pytest.raises(ValueError, match="added_tokens: expected no normalized token that overlaps one that is not"):
+        load_json(document, tmp_path)
+
+
 @pytest.mark.parametrize(("change", "message"), BROKEN_DOCUMENTS, ids=[m[:40] for _, m in BROKEN_DOCUMENTS])
 def test_broken_documents(document, tmp_path, change, message):
     change(document)

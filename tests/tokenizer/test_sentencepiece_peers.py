@@ -4,6 +4,7 @@ that are random."""
 import io
 import json
 import random
+import re
 
 import pytest
 from hypothesis import assume, given, settings
@@ -226,7 +227,9 @@ def test_any_tokenizer_json(tmp_path_factory, document, texts):
     try:
         ours = Tokenizer.load(path)
     except ValueError as error:
-        assert "expected distinct tokens" in str(error)  # noqa: PT017 - "b a" beside "b\u2581a"
+        # "b a" beside "b\u2581a"; "b a" in normalized text beside "ab" in any; "ab" in text that began with another space
+        refused = "distinct tokens|no normalized token that overlaps|normalized: false for a token of model.vocab"
+        assert re.search(f"expected ({refused})", str(error))  # noqa: PT017
         assume(False)
     for text in texts:
         check_hugging_face(theirs, ours, text)
