@@ -91,11 +91,14 @@ def run(stage: Stage, config: LoopConfig, report: Report, resume: bool = False) 
         )
     stage.model.recompute = config.recompute
     with ExitStack() as held:
-        killed = f"llmcore: a process of the run was killed; continue with --resume --out {config.out}"
-        held.enter_context(group.training(stage.trainable(), killed))
+        held.enter_context(group.training(stage.trainable()))
         if group.rank == 0:
             taken = "another run is writing to {}: wait for it, or give another --out"
             held.enter_context(alone_in(Path(config.out), "train", taken))
+            if group.size > 1:  # said early: mpiexec kills the rest without passing on what they say last
+                report.note(
+                    f"{group.size} processes: if one is killed, all stop; continue with --resume --out {config.out}"
+                )
         Run(stage, config, report if group.rank == 0 else Report(), group).run(resume)
 
 

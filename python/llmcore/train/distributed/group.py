@@ -32,8 +32,8 @@ class ProcessGroup(Protocol):
     size: int
     threads: int | None  # threads for each process; None: as many as are set
 
-    def training(self, parameters: Mapping[str, Parameter], killed: str) -> AbstractContextManager[None]:
-        """Surround a run that changes these parameters. killed: the message to print if a process is killed."""
+    def training(self, parameters: Mapping[str, Parameter]) -> AbstractContextManager[None]:
+        """Surround a run that changes these parameters."""
         ...
 
     def owned(self, parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
@@ -100,7 +100,7 @@ class SingleProcess:
     size: int = 1
     threads: int | None = None
 
-    def training(self, parameters: Mapping[str, Parameter], killed: str) -> AbstractContextManager[None]:
+    def training(self, parameters: Mapping[str, Parameter]) -> AbstractContextManager[None]:
         return nullcontext()
 
     def owned(self, parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:

@@ -11,12 +11,11 @@ from __future__ import annotations
 import json
 import math
 import queue
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
@@ -65,13 +64,12 @@ class MPIGroup:
         self.failed(lambda: self._uncaught(kind, error, traceback))
 
     @contextmanager
-    def training(self, parameters: Mapping[str, Parameter], killed: str):
+    def training(self, parameters: Mapping[str, Parameter]):
         self._shared = _shared(parameters, self.size)
         self._of = {id(item.parameter): item for item in self._shared.values()}
         self._worker = _Worker()
         try:
-            with _last_words(killed) if self.rank == 0 else nullcontext():
-                yield
+            yield
         finally:
             self._worker.end()
 
@@ -218,20 +216,6 @@ class MPIGroup:
         buffer = np.frombuffer(data, np.uint8).copy() if self.rank == 0 else np.empty(int(size[0]), np.uint8)
         self._comm.Bcast(buffer)
         return buffer.tobytes()
-
-
-@contextmanager
-def _last_words(text: str):
-    """Print the text if this process is killed meanwhile: mpiexec then kills all others and says no more than that."""
-    shell = subprocess.Popen(
-        ["sh", "-c", 'read -r ended || printf "%s\\n" "$1" >&2', "sh", text],
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        yield
-    finally:
-        shell.communicate(b"ended\n")
 
 
 class _Shared:
