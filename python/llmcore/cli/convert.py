@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from llmcore.cli import options
 from llmcore.cli.errors import UsageError
 
 
@@ -38,6 +39,7 @@ def convert(
         raise UsageError(f"expected a new OUT, got {target}, which exists (--overwrite replaces it)")
     with _device.on("cpu"):  # even if LLMCORE_DEVICE names a GPU: nothing here would be faster on it
         lm = load(source, quantize="none").merged()
+        options.say_notes(lm)
         written = lm.save(target, dtype)
     if written.suffix == ".gguf" and lm.tokenizer.pattern in NEAREST:
         other, where = NEAREST[lm.tokenizer.pattern]

@@ -30,6 +30,7 @@ def info(
     Example: llmcore info smollm2-135m-instruct
     """
     from llmcore._device import DEVICES
+    from llmcore.generate import load
     from llmcore.runtime import build_info
 
     given = options.named(directory, model)
@@ -44,7 +45,7 @@ def info(
         where = hub.resolve(where)
     # A model can be shown even if the device in LLMCORE_DEVICE is missing; build["device"] says so.
     device = build["device"] if build["device"] in DEVICES else "cpu"
-    described = None if where is None else describe(options.load_model(where, device), where)
+    described = None if where is None else describe(load(where, device=device), where)
     if json:
         options.print_json({"model": described, "build": build})
         return
@@ -86,6 +87,7 @@ def describe(lm: LanguageModel, where: Path) -> dict:
             "end": list(tok.end),
         },
         "end_ids": list(lm.end_ids),
+        "notes": list(lm.notes),
         "chat_template": None
         if template is None
         else {"characters": len(template.source), "uses": _uses(template.source)},
@@ -148,6 +150,7 @@ def _print_model(out, d: dict) -> None:
         ("chat template", f"{template['characters']:,} characters; supports {', '.join(template['uses']) or 'messages only'}"
          if template else "none"),
     ]  # fmt: skip
+    rows += [("note", note) for note in d["notes"]]
     terminal.print_pairs(out, rows, d["directory"])
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmcore import terminal
 from llmcore._user_cache import cache_folder, write_cache
 from llmcore.cli.errors import UsageError
 
@@ -77,13 +78,21 @@ def last_model() -> Path | None:
 def load_model(
     given: Path | None, device: str | None = None, quantize: str | None = None, threads: int | None = None
 ) -> LanguageModel:
-    """Load the model to use, and set the number of threads."""
+    """Load the model to use, say its notes on stderr, and set the number of threads."""
     from llmcore.generate import load
     from llmcore.runtime import set_num_threads
 
     if threads is not None:
         set_num_threads(threads)
-    return load(model_directory(given), quantize=quantize, device=device)
+    lm = load(model_directory(given), quantize=quantize, device=device)
+    say_notes(lm)
+    return lm
+
+
+def say_notes(lm: LanguageModel) -> None:
+    """Write what the loader notes about a model to stderr, a line each."""
+    for note in lm.notes:
+        typer.echo(f"note: {terminal.harmless(note)}", err=True)
 
 
 def read_text(text: str) -> str:

@@ -30,7 +30,7 @@ from llmcore.tokenizer import Tokenizer
 
 class LanguageModel(TextModel):
     """A model and its tokenizer: generates, chats, suggests, scores, embeds, takes adapters, and saves itself. The parts are
-    those of `TextModel`: `model`, `tokenizer`, `config`, `end_ids`, `chat_template`, `source`, `engine`."""
+    those of `TextModel`: `model`, `tokenizer`, `config`, `end_ids`, `chat_template`, `notes`, `source`, `engine`."""
 
     def __init__(
         self,
@@ -38,8 +38,9 @@ class LanguageModel(TextModel):
         tokenizer: Tokenizer,
         end_ids: Iterable[int] | None = None,
         chat_template: ChatTemplate | None = None,
+        notes: Iterable[str] = (),
     ):
-        super().__init__(model, tokenizer, end_ids, chat_template)
+        super().__init__(model, tokenizer, end_ids, chat_template, notes)
         self._suggester: Suggester | None = None
         self._suggesting = threading.Lock()
 
@@ -209,7 +210,7 @@ class LanguageModel(TextModel):
         return other
 
     def _shared_copy(self) -> LanguageModel:
-        other = LanguageModel(self.model.shared_copy(), self.tokenizer, self.end_ids, self.chat_template)
+        other = LanguageModel(self.model.shared_copy(), self.tokenizer, self.end_ids, self.chat_template, self.notes)
         other.source = self.source
         return other
 

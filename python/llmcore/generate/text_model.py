@@ -24,7 +24,7 @@ class TextModel:
     """A `model`, its `tokenizer` and its `config`. A prompt is a text or a list of token ids; the empty text begins a
     new document. `end_ids`: the tokens that end a completion, by default the tokenizer's end of text. `chat_template`:
     how messages become a prompt, or None for a model that was not trained to chat. `source`: the path it was loaded from,
-    or None."""
+    or None. `notes`: a sentence for each thing in its files that was left out or read in another way than they say."""
 
     def __init__(
         self,
@@ -32,6 +32,7 @@ class TextModel:
         tokenizer: Tokenizer,
         end_ids: Iterable[int] | None = None,
         chat_template: ChatTemplate | None = None,
+        notes: Iterable[str] = (),
     ):
         if tokenizer.vocab_size > model.config.vocab_size:
             raise Error(
@@ -44,6 +45,7 @@ class TextModel:
             end_ids = () if tokenizer.end_of_text is None else (tokenizer.end_of_text,)
         self.end_ids = tuple(end_ids)
         self.chat_template = chat_template
+        self.notes = tuple(notes)
         self.source: Path | None = None
 
     @property

@@ -33,7 +33,7 @@ def dpo(
     """
     report = loop.prepare_run(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
-        lm = finetune.open_model(config)
+        lm = finetune.open_model(config, report)
     with report.working("reading pairs and computing reference log-probabilities"):
         stage = DPOStage(config, lm, report)
     finetune.set_steps(config, stage.train.steps_per_epoch)

@@ -32,9 +32,9 @@ PLAIN_TEMPLATE = (
 )
 
 
-def open_model(config: FinetuneConfig) -> LanguageModel:
-    """Load the starting model. With `lora_rank`, its weights are frozen, quantized if requested, and adapters are attached;
-    adapters that it had are merged. Raises ValueError or FileNotFoundError, one line."""
+def open_model(config: FinetuneConfig, report: Report) -> LanguageModel:
+    """Load the starting model and report its notes. With `lora_rank`, its weights are frozen, quantized if requested, and
+    adapters are attached; adapters that it had are merged. Raises ValueError or FileNotFoundError, one line."""
     if config.lora_rank:
         quantize = None if config.quantize == "stored" else config.quantize
         lm = load(config.model, config.dtype or default_dtype(), quantize=quantize).merged()
@@ -42,6 +42,8 @@ def open_model(config: FinetuneConfig) -> LanguageModel:
         adapters.attach_lora(lm.model, lora, config.seed)
     else:
         lm = load(config.model, config.dtype, quantize="none").merged()
+    for note in lm.notes:
+        report.note(note)
     if not config.context:
         config.context = min(CONTEXT, lm.config.context)
     return lm

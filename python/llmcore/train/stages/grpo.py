@@ -39,7 +39,7 @@ def grpo(
     """
     report = loop.prepare_run(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
-        lm = finetune.open_model(config)
+        lm = finetune.open_model(config, report)
         reference = finetune.reference_of(config, lm) if config.beta else None
     with report.working("reading prompts"):
         stage = GRPOStage(config, lm, reference, report, rewards)

@@ -32,7 +32,7 @@ def kto(
     """
     report = loop.prepare_run(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
-        lm = finetune.open_model(config)
+        lm = finetune.open_model(config, report)
     with report.working("reading answers and computing reference log-probabilities"):
         stage = KTOStage(config, lm, report)
     finetune.set_steps(config, stage.train.steps_per_epoch)

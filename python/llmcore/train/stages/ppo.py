@@ -35,7 +35,7 @@ def ppo(
     saved in checkpoints only."""
     report = loop.prepare_run(config, report, resume, overwrite)
     with report.working(f"loading {config.model}"):
-        lm = finetune.open_model(config)
+        lm = finetune.open_model(config, report)
         reference = finetune.reference_of(config, lm)
     with report.working("reading prompts"):
         stage = PPOStage(config, lm, reference, report, rewards)
