@@ -14,7 +14,7 @@ from llmcore._files import read_json
 from llmcore.errors import Error, MissingFileError
 from llmcore.formats import safetensors
 from llmcore.formats.gguf import GGUFFile, load_gguf
-from llmcore.generate.chat.prompt import read_chat_template
+from llmcore.generate.chat.files import gguf_chat_template, read_chat_template
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.generate.language_model import LanguageModel
 from llmcore.models import adapters
@@ -160,17 +160,13 @@ def _from_gguf(path: Path, dtype: str) -> LanguageModel:
 
 
 def _gguf_template(file: GGUFFile, tokenizer: Tokenizer) -> ChatTemplate | None:
-    source = file.metadata.get("tokenizer.chat_template")
-    if source is None:
-        return None
-
-    def token(name: str) -> str:
+    def token(name: str) -> str | None:
         id = file.metadata.get(f"tokenizer.ggml.{name}_token_id")
         if not isinstance(id, int) or not 0 <= id < tokenizer.vocab_size:
-            return ""
+            return None
         return tokenizer.token_bytes(id).decode(errors="replace")
 
-    return ChatTemplate(source, f"{file.path}: tokenizer.chat_template", token("bos"), token("eos"))
+    return gguf_chat_template(file.metadata, file.path, token)
 
 
 def _end_ids(path: Path, field: str, value: object) -> list[int] | None:

@@ -13,7 +13,7 @@ import numpy as np
 from llmcore._files import write_atomically
 from llmcore.errors import Error
 from llmcore.formats import gguf_writer, safetensors
-from llmcore.generate.chat.prompt import TEMPLATE_FILE
+from llmcore.generate.chat.files import gguf_chat_metadata, save_chat_template
 from llmcore.generate.text_model import TextModel
 from llmcore.models import adapters
 from llmcore.models.base import PartOfModel
@@ -41,8 +41,7 @@ def save_folder(
     stored = safetensors.dtypes()["F32" if dtype == "float32" else "BF16"]
     converted = {part.hf: _Converted(part, values, stored) for part, values in lm.model.parts()}
     safetensors.save_file(converted | dict(tensors or {}), folder / "model.safetensors", {"format": "pt"})
-    if lm.chat_template is not None:
-        write_atomically(folder / TEMPLATE_FILE, lm.chat_template.source.encode())
+    save_chat_template(lm.chat_template, folder)
     _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **_named_tokens(lm)})
     _write_json(folder / "generation_config.json", ids)
     _write_json(folder / "config.json", lm.config.to_hf() | {"torch_dtype": dtype} | ids | dict(config or {}))
@@ -57,8 +56,7 @@ def save_adapter(lm: TextModel, folder: Path, dtype: str | None) -> Path:
         raise Error("save", expected="an adapter of a model that was loaded from files: save the base first")
     adapters.save_adapter(lm.model, folder, str(lm.source))
     lm.tokenizer.save(folder)
-    if lm.chat_template is not None:
-        write_atomically(folder / TEMPLATE_FILE, lm.chat_template.source.encode())
+    save_chat_template(lm.chat_template, folder)
     _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **_named_tokens(lm)})
     return folder
 
@@ -86,10 +84,11 @@ def _begin(lm: TextModel) -> int | None:
 def _named_tokens(lm: TextModel) -> dict[str, str]:
     """Return bos_token and eos_token under the names that chat templates use."""
     names = {id: text for text, id in lm.tokenizer.special_tokens.items()}
-    template, begin = lm.chat_template, _begin(lm)
+    own, begin = {} if lm.chat_template is None else lm.chat_template.tokens, _begin(lm)
     found = {
-        "bos_token": (template and template.bos_token) or (names.get(begin) if begin is not None else None),
-        "eos_token": (template and template.eos_token) or next((names[i] for i in lm.end_ids if i in names), None),
+        **own,
+        "bos_token": own.get("bos_token") or (names.get(begin) if begin is not None else None),
+        "eos_token": own.get("eos_token") or next((names[i] for i in lm.end_ids if i in names), None),
     }
     return {name: text for name, text in found.items() if text}
 
@@ -106,8 +105,7 @@ def save_gguf(lm: TextModel, path: Path, type_name: str | None) -> Path:
         )
     metadata = lm.config.to_gguf() | {"general.name": path.stem}
     metadata |= gguf_metadata(lm.tokenizer.vocabulary, _begin(lm), lm.end_ids[0] if lm.end_ids else None)
-    if lm.chat_template is not None:
-        metadata["tokenizer.chat_template"] = lm.chat_template.source
+    metadata |= gguf_chat_metadata(lm.chat_template)
     stacks: dict[str, list[tuple[Part, PartOfModel]]] = {}
     for part, values in lm.model.parts():
         stacks.setdefault(part.gguf, []).append((part, values))

@@ -8,7 +8,8 @@ import pytest
 import llmcore
 from llmcore import models
 from llmcore.generate import LanguageModel
-from llmcore.generate.chat.prompt import chat_prompt, read_chat_template
+from llmcore.generate.chat.files import read_chat_template
+from llmcore.generate.chat.prompt import chat_prompt
 from llmcore.generate.chat.template import ChatTemplate
 
 CHATML = (

@@ -1,19 +1,15 @@
-"""Turns messages into ids, and reads a model folder's chat template."""
+"""Turns messages into ids."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from llmcore._files import read_json
 from llmcore.errors import ArgumentTypeError, Error
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.tokenizer import Tokenizer
 
-TEMPLATE_FILE = "chat_template.jinja"
-_CONFIG_FILE = "tokenizer_config.json"
 # Private characters (Unicode's area B) that stand for special tokens in what people say until the template has run.
 _FIRST_STANDIN, _LAST_STANDIN = 0x10E000, 0x10FFFD
 _MODEL_ROLES = ("assistant",)  # texts of the model itself, in which special tokens may be meant
@@ -156,32 +152,3 @@ def _check_messages(messages: Any) -> None:
         if not isinstance(message.get("content", ""), (str, list, type(None))):
             got = f"{message['content']!r:.200}"
             raise Error("chat", f"messages[{i}]", expected="content as a text", got=got)
-
-
-def read_chat_template(folder: Path) -> ChatTemplate | None:
-    """Read the template of a model folder: chat_template.jinja, else the field chat_template of tokenizer_config.json (a
-    template, or a list of named ones, of which "default" is taken). None if there is neither; ValueError names a broken
-    file."""
-    config = _read_config(folder / _CONFIG_FILE)
-    begin, end = (_token_text(config.get(name)) for name in ("bos_token", "eos_token"))
-    path = folder / TEMPLATE_FILE
-    if path.is_file():
-        try:
-            return ChatTemplate(path.read_text(encoding="utf-8"), str(path), begin, end)
-        except UnicodeDecodeError:
-            raise Error("load", path, expected="UTF-8") from None
-    source = config.get("chat_template")
-    if isinstance(source, list):
-        named = {e.get("name"): e.get("template") for e in source if isinstance(e, dict)}
-        source = named.get("default", next(iter(named.values()), None))
-    return None if source is None else ChatTemplate(source, f"{folder / _CONFIG_FILE}: chat_template", begin, end)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    return read_json(path, "load") if path.is_file() else {}
-
-
-def _token_text(token: Any) -> str:
-    """Return the text of a token of tokenizer_config.json, which is a string, or an object with its text and flags."""
-    token = token.get("content") if isinstance(token, dict) else token
-    return token if isinstance(token, str) else ""

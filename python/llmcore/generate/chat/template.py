@@ -26,20 +26,47 @@ _STEP = 500  # the cost of an iteration or a call, on top of the characters in i
 _OVERSPENT = "more loops or text than a chat needs"
 
 
-class ChatTemplate:
-    """A compiled template. `source` is its text; errors mention `name`. bos_token, eos_token: the values of these variables
-    in the template."""
+DEFAULT, WITH_TOOLS = "default", "tool_use"  # names of templates that are taken unasked
 
-    def __init__(self, source: str, name: str = "chat_template", bos_token: str = "", eos_token: str = ""):
-        """ValueError if the template is not valid Jinja."""
-        if not isinstance(source, str):
-            raise Error("chat", name, expected="a template as a string", got=type(source).__name__)
-        self.source, self.name = source, name
-        self.bos_token, self.eos_token = bos_token, eos_token
-        try:
-            self._template = _Environment().from_string(source)
-        except (TemplateError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
-            raise Error("chat", name, expected=f"a Jinja template, got: {_line(error)}") from None
+
+class ChatTemplate:
+    """The chat template of a model, or several with names. `sources`: their texts by name; a single one is named "default".
+    `name`: what errors call them. `tokens`: variables of the templates that are tokens, such as bos_token and eos_token."""
+
+    def __init__(
+        self,
+        source: str | Mapping[str, str],
+        name: str = "chat_template",
+        bos_token: str = "",
+        eos_token: str = "",
+        tokens: Mapping[str, str] | None = None,
+    ):
+        """ValueError if a template is not valid Jinja."""
+        self.sources = dict(source) if isinstance(source, Mapping) else {DEFAULT: source}
+        self.name = name
+        self.tokens = {"bos_token": bos_token, "eos_token": eos_token, **(tokens or {})}
+        self._templates = {}
+        for own, text in self.sources.items():
+            label = name if len(self.sources) == 1 else f"{name}: {own:.100}"
+            if not isinstance(text, str):
+                raise Error("chat", label, expected="a template as a string", got=type(text).__name__)
+            try:
+                self._templates[own] = _Environment().from_string(text)
+            except (TemplateError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
+                raise Error("chat", label, expected=f"a Jinja template, got: {_line(error)}") from None
+
+    @property
+    def source(self) -> str:
+        """The text of the default template, or of the first if there is no default."""
+        return self.sources.get(DEFAULT) or next(iter(self.sources.values()))
+
+    @property
+    def bos_token(self) -> str:
+        return self.tokens["bos_token"]
+
+    @property
+    def eos_token(self) -> str:
+        return self.tokens["eos_token"]
 
     def render(
         self,
@@ -53,19 +80,28 @@ class ChatTemplate:
 
         ValueError, in one line, if the template refuses the messages, fails or exceeds its budget.
         """
-        environment = self._template.environment
+        template = self._templates[self._choice(tools is not None)]
+        environment = template.environment
         assert isinstance(environment, _Environment)
         environment.left = BUDGET
-        tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token}
-        context = {"documents": None, **tokens, **context, "messages": list(messages), "tools": tools}
+        context = {"documents": None, **self.tokens, **context, "messages": list(messages), "tools": tools}
         try:
-            return self._template.render(context, add_generation_prompt=add_generation_prompt)
+            return template.render(context, add_generation_prompt=add_generation_prompt)
         except _Refused as error:
             raise Error("chat", f"{self.name}: the template refuses: {_line(error)}") from None
         except RecursionError:
             raise Error("chat", self.name, expected="a template that ends", got="endless recursion") from None
         except Exception as error:  # a foreign program may raise anything
             raise Error("chat", f"{self.name}: the template fails: {_line(error)}") from None
+
+    def _choice(self, tools: bool) -> str:
+        """Return the name of the template to take, as transformers does: "tool_use" with tools, else the default one."""
+        if tools and WITH_TOOLS in self.sources:
+            return WITH_TOOLS
+        if DEFAULT in self.sources:
+            return DEFAULT
+        names = ", ".join(f"{n:.100}" for n in sorted(self.sources))
+        raise Error("chat", self.name, expected=f"chat_template= one of {names}: none of them is the default")
 
     def __repr__(self) -> str:
         return f"ChatTemplate({self.source[:60]!r}{'...' if len(self.source) > 60 else ''})"
