@@ -9,4 +9,5 @@ PYBIND11_MODULE(_core, m) {
   llmcore::register_plan(m);
   llmcore::register_ops(m);
   llmcore::register_tokenizer(m);
+  llmcore::register_models(m);
 }

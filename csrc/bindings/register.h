@@ -9,4 +9,5 @@ void register_runtime(pybind11::module_& m);
 void register_plan(pybind11::module_& m);
 void register_ops(pybind11::module_& m);
 void register_tokenizer(pybind11::module_& m);
+void register_models(pybind11::module_& m);
 }  // namespace llmcore

@@ -7,6 +7,7 @@
 #include <array>
 #include <optional>
 
+#include "bindings/ids.h"
 #include "bindings/register.h"
 #include "tokenizer/bpe/bpe.h"
 #include "tokenizer/bpe/offsets.h"
@@ -40,23 +41,6 @@ View view_text(py::handle text, const char* op) {
             static_cast<size_t>(PyBytes_GET_SIZE(text.ptr()))};
   }
   throw py::type_error(std::string("[") + op + "] expected str or bytes, got " + Py_TYPE(text.ptr())->tp_name);
-}
-
-py::list to_list(const IdBuffer& ids) {
-  py::list list(ids.size());
-  for (size_t i = 0; i < ids.size(); ++i) {
-    PyObject* id = PyLong_FromUnsignedLong(ids.data()[i]);
-    if (!id) throw py::error_already_set();
-    PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), id);
-  }
-  return list;
-}
-
-py::array_t<uint32_t> to_array(IdBuffer&& ids) {
-  const size_t size = ids.size();
-  uint32_t* data = ids.release();
-  py::capsule owner(data ? data : std::malloc(1), [](void* memory) { std::free(memory); });
-  return py::array_t<uint32_t>({size}, {sizeof(uint32_t)}, data, owner);
 }
 
 using Specials = std::vector<std::tuple<std::string, uint32_t, uint8_t>>;  // text, id, flags (tok::Special::Flags)

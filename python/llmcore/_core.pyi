@@ -15,17 +15,23 @@ __all__: list[str] = [
     "BPE",
     "Activation",
     "ActivationSource",
+    "AddedTokens",
     "Array",
     "BPETrainer",
     "CacheBlocks",
     "DType",
+    "GeneralBPE",
     "JsonVocabulary",
+    "Model",
     "Panels",
     "Plan",
     "QuantizedMatrix",
     "SentencePieceBPE",
+    "Unigram",
     "UpdateBatch",
     "VocabularyParts",
+    "WordLevel",
+    "WordPiece",
     "activate",
     "activate_backward",
     "adamw",
@@ -499,6 +505,69 @@ class BPETrainer:
     def ends_at_line_ends(self) -> bool: ...
     @property
     def num_pieces(self) -> int: ...
+
+class Model:
+    """
+    Turns pieces of text into ids: immutable, used by any number of threads.
+    """
+    def encode(self, parts: list) -> list:
+        """
+        Returns the ids of pieces of text; an id among them stays as it is.
+        """
+    def encode_array(self, parts: list) -> numpy.typing.NDArray[numpy.uint32]: ...
+
+class WordLevel(Model):
+    def __init__(
+        self, tokens: collections.abc.Sequence[str], unknown: typing.SupportsInt | typing.SupportsIndex | None
+    ) -> None: ...
+
+class WordPiece(Model):
+    def __init__(
+        self,
+        tokens: collections.abc.Sequence[str],
+        unknown: typing.SupportsInt | typing.SupportsIndex | None,
+        prefix: str,
+        max_chars: typing.SupportsInt | typing.SupportsIndex,
+    ) -> None: ...
+
+class Unigram(Model):
+    def __init__(
+        self,
+        tokens: collections.abc.Sequence[str],
+        scores: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+        unknown: typing.SupportsInt | typing.SupportsIndex | None,
+        byte_fallback: bool,
+    ) -> None: ...
+
+class GeneralBPE(Model):
+    def __init__(
+        self,
+        tokens: collections.abc.Sequence[str],
+        merges: collections.abc.Sequence[
+            tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
+        ],
+        unknown: typing.SupportsInt | typing.SupportsIndex | None,
+        prefix: str,
+        suffix: str,
+        fuse_unknown: bool,
+        byte_fallback: bool,
+        whole_piece_first: bool,
+    ) -> None: ...
+
+class AddedTokens:
+    """
+    Finds added tokens in a text: the leftmost, the longest of these.
+    """
+    def __init__(
+        self,
+        tokens: collections.abc.Sequence[
+            tuple[str, typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]
+        ],
+    ) -> None: ...
+    def split(self, text: str) -> list:
+        """
+        Returns the stretches of a text, each with the id of the token that it is, or None.
+        """
 
 def activate(activation: Activation, x: Array) -> Array: ...
 def activate_backward(activation: Activation, dout: Array, x: Array) -> Array: ...

@@ -11,6 +11,7 @@ from llmcore._files import write_atomically
 from llmcore.errors import Error
 from llmcore.tokenizer.formats import byte_level, metaspace
 from llmcore.tokenizer.formats.files import MAX_ID_GAP, AddedToken, Reader
+from llmcore.tokenizer.formats.post_processors import post_processor, read_post_processor
 from llmcore.tokenizer.vocabulary import STRIPS_LEFT, STRIPS_RIGHT, WORD, SentencePieceVocabulary, Vocabulary
 
 FLAGS = {"single_word": WORD, "lstrip": STRIPS_LEFT, "rstrip": STRIPS_RIGHT}
@@ -63,7 +64,7 @@ def _read_document(
         if model.get(name):
             raise read.fail(f"model.{name}", "none (it is not supported)", model[name])
     added = _read_added_tokens(read, document)
-    begin, end = _read_post_processor(read, document)
+    begin, end = read_post_processor(read, document.get("post_processor"))
     if metaspace.is_metaspace(document):
         return metaspace.read_metaspace(read, document, added)._replace(begin=begin, end=end)
 
@@ -114,66 +115,6 @@ def _read_added_tokens(read: Reader, document: dict) -> dict[str, AddedToken]:
     return tokens
 
 
-def _read_post_processor(read: Reader, document: dict) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Read the ids before and after a text."""
-    name = "post_processor"
-    whole = read.get(document, name, dict, default={})
-    steps = read.get(whole, "processors", list, name) if whole.get("type") == "Sequence" else [whole] if whole else []
-    begin: list[int] = []
-    end: list[int] = []
-    for step in steps:
-        kind = step.get("type") if isinstance(step, dict) else step
-        if kind == "ByteLevel":  # about offsets
-            continue
-        if kind in ("RobertaProcessing", "BertProcessing"):
-            for side, ids in (("cls", begin), ("sep", end)):
-                pair = read.get(step, side, list, name)
-                if len(pair) != 2:
-                    raise read.fail(f"{name}.{side}", "a token and its id", pair)
-                ids.append(read.id(pair[1], f"{name}.{side}", 1 << 31))
-            continue
-        if kind != "TemplateProcessing":
-            raise read.fail(name, "TemplateProcessing, RobertaProcessing, BertProcessing or ByteLevel", kind)
-        named, texts = read.get(step, "special_tokens", dict, name), 0
-        for number, item in enumerate(read.get(step, "single", list, name)):
-            where = f"{name}.single[{number}]"
-            if isinstance(item, dict) and "Sequence" in item:
-                texts += 1
-                continue
-            token = read.get(item if isinstance(item, dict) else {}, "SpecialToken", dict, where)
-            entry = read.get(named, read.get(token, "id", str, where), dict, f"{name}.special_tokens")
-            ids = read.get(entry, "ids", list, f"{name}.special_tokens")
-            (end if texts else begin).extend(read.id(i, f"{name}.special_tokens", 1 << 31) for i in ids)
-        if texts != 1:
-            raise read.fail(f"{name}.single", "one text", step["single"])
-    return tuple(begin), tuple(end)
-
-
-def _post_processor(vocabulary: Vocabulary | SentencePieceVocabulary) -> dict[str, Any] | None:
-    """The reverse."""
-    v = vocabulary
-    if not v.begin and not v.end:
-        return None
-    names = {id: content for content, id in v.special_tokens.items()}
-
-    def special(id: int) -> dict[str, Any]:
-        if id not in names:
-            raise Error("save", expected="special tokens before and after a text", got=id)
-        return {"SpecialToken": {"id": names[id], "type_id": 0}}
-
-    def sequence(name: str, type_id: int) -> list[dict[str, Any]]:
-        return [*map(special, v.begin), {"Sequence": {"id": name, "type_id": type_id}}, *map(special, v.end)]
-
-    return {
-        "type": "TemplateProcessing",
-        "single": sequence("A", 0),
-        "pair": sequence("A", 0) + sequence("B", 1),
-        "special_tokens": {
-            names[id]: {"id": names[id], "ids": [id], "tokens": [names[id]]} for id in (*v.begin, *v.end)
-        },
-    }
-
-
 def _read_vocab(read: Reader, vocab: dict, special_tokens: dict[str, int]) -> tuple[list[bytes], dict[str, int]]:
     """The tokens by id, and the ids by their spelling in the file, without the special tokens."""
     for special, id in special_tokens.items():
@@ -220,7 +161,7 @@ def write_tokenizer_json(path: Path, vocabulary: Vocabulary | SentencePieceVocab
         "padding": None,
         "added_tokens": sorted(added, key=lambda token: token["id"]),
         **pipeline,
-        "post_processor": _post_processor(v),
+        "post_processor": post_processor(v.begin, v.end, v.special_tokens),
         "model": {
             "type": "BPE",
             "dropout": None,
