@@ -16,7 +16,7 @@ from llmcore._sequences import largest
 from llmcore._tensor import Tensor
 from llmcore.errors import ArgumentTypeError, Error
 from llmcore.generate import completion
-from llmcore.generate.chat.template import ChatTemplate
+from llmcore.generate.chat.template import ChatOptions, ChatTemplate
 from llmcore.generate.embeddings import embed, nearest
 from llmcore.generate.engine.params import SamplingParams
 from llmcore.generate.save import save_adapter, save_folder, save_gguf
@@ -79,15 +79,27 @@ class LanguageModel(TextModel):
     # ---- chat ----
 
     def chat(self, messages: Sequence[Mapping[str, Any]], max_tokens: int = 256, **options) -> Completion:
-        """Answer messages, [{"role": "user", "content": "..."}, ...]; options as in `generate`.
+        """Answer messages, [{"role": "user", "content": "..."}, ...]. options: those of `chat_prompt` (tools, documents,
+        chat_template, chat_template_kwargs, continue_final_message: the answer goes on with the last message) and those of
+        `generate`.
 
         ValueError for a model without a chat template, and if the template refuses the messages.
         """
-        return self.generate(self.chat_prompt(messages), max_tokens, **options)
+        prompt, options = self._asked(messages, options)
+        return self.generate(prompt, max_tokens, **options)
 
     def chat_stream(self, messages: Sequence[Mapping[str, Any]], max_tokens: int = 256, **options) -> Iterator[str]:
         """Yield the answer of `chat` piece by piece."""
-        return self.stream(self.chat_prompt(messages), max_tokens, **options)
+        prompt, options = self._asked(messages, options)
+        return self.stream(prompt, max_tokens, **options)
+
+    def _asked(
+        self, messages: Sequence[Mapping[str, Any]], options: dict[str, Any]
+    ) -> tuple[list[int], dict[str, Any]]:
+        """Return the prompt, and the options that are left for `generate`."""
+        own = {name: value for name, value in options.items() if name in _CHAT_OPTIONS}
+        left = {name: value for name, value in options.items() if name not in _CHAT_OPTIONS}
+        return self.chat_prompt(messages, **own), left
 
     # ---- typing ----
 
@@ -234,6 +246,7 @@ class LanguageModel(TextModel):
         return write(self, path, dtype)
 
 
+_CHAT_OPTIONS = {*ChatOptions._fields, "add_generation_prompt", "continue_final_message"}
 _GENERATE_OPTIONS = {f.name for f in dataclasses.fields(completion.GenerateOptions)}
 
 

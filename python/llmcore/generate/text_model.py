@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from llmcore.errors import ArgumentTypeError, Error
 from llmcore.generate.chat.prompt import chat_prompt
-from llmcore.generate.chat.template import ChatTemplate
+from llmcore.generate.chat.template import ChatOptions, ChatTemplate
 from llmcore.generate.engine.constrain import Vocabulary
 from llmcore.generate.engine.engine import Engine
 from llmcore.models import CausalLM
@@ -95,12 +95,32 @@ class TextModel:
     def chat_prompt(
         self,
         messages: Sequence[Mapping[str, Any]],
-        add_generation_prompt: bool = True,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool | None = None,
+        *,
+        tools: Sequence[Mapping[str, Any] | Callable] | str | None = None,
+        documents: Sequence[Mapping[str, Any]] | str | None = None,
+        chat_template: str | None = None,
+        chat_template_kwargs: Mapping[str, Any] | str | None = None,
+        continue_final_message: bool | str = False,
     ) -> list[int]:
-        """Return the ids of messages as the chat template renders them. Special tokens of the template are special; those
-        in what users, tools and the system say are plain text, so that nobody's text can pose as the template's."""
-        if self.chat_template is None:
+        """Return the ids of messages as the chat template renders them. The control tokens of the template are tokens; those
+        that anybody spells, in whatever the template is given, are plain text: nobody's text can pose as the template's.
+
+        add_generation_prompt: whether the beginning of an answer follows, by default unless continue_final_message: then the
+        ids end with the text of the last message, or of its key of that name. tools: schemas, or Python functions whose
+        schemas are made from types and docstring. documents: texts to quote, such as {"title", "text"}. chat_template: the
+        name of one of the model's templates, or a Jinja template; by default "tool_use" where there are tools and it exists,
+        else "default". chat_template_kwargs: variables of the template, such as {"enable_thinking": False}. All but
+        messages may be JSON.
+
+        TypeError or ValueError, in one line, for messages that cannot be rendered, and for tools, documents or variables
+        that the template never reads.
+        """
+        template = self.chat_template
+        if template is None and chat_template is not None:
+            template = ChatTemplate(chat_template, eos_token=self.token_text(self.end_ids[0]) if self.end_ids else "")
+            chat_template = None
+        if template is None:
             name = self.source or "MODEL"
             raise Error(
                 "chat",
@@ -108,7 +128,8 @@ class TextModel:
                 got=f"{self.source or 'one'} without: teach it with `llmcore sft --model {name}`, or take one "
                 "that chats (`llmcore pull smollm2-135m-instruct`)",
             )
-        return chat_prompt(self.chat_template, self.tokenizer, messages, add_generation_prompt, tools)
+        options = ChatOptions(tools, documents, chat_template, chat_template_kwargs)
+        return chat_prompt(template, self.tokenizer, messages, add_generation_prompt, options, continue_final_message)
 
 
 def check_prompt(prompt: Any) -> None:

@@ -102,8 +102,8 @@ def test_special_tokens_are_variables(tmp_path):
 def test_what_is_taken_unasked():
     assert ChatTemplate(SOURCES).render(SAID) == "dhi"
     assert ChatTemplate(SOURCES).render(SAID, tools=TOOLS) == "t1"
-    assert ChatTemplate({"default": "d", "rag": "r"}).render(SAID, tools=TOOLS) == "d"
-    with pytest.raises(ValueError, match="expected chat_template= one of a, rag: none of them is the default"):
+    assert ChatTemplate({"default": "d{{ tools | length }}", "rag": "r"}).render(SAID, tools=TOOLS) == "d1"
+    with pytest.raises(ValueError, match="expected chat_template one of a, rag: none of them is the default"):
         ChatTemplate({"rag": "r", "a": "a"}).render(SAID)
 
 

@@ -1,32 +1,34 @@
-"""Chat templates: render messages as the text that a model was trained to continue, in Jinja with transformers' conventions.
-
-A template comes with a model file, from anywhere. It runs in Jinja's immutable sandbox, which keeps it away from Python's
-internals, and on a budget: every iteration of a loop, every call of a macro and every character that it produces costs, so
-that a template which loops forever or fills the memory is stopped and named.
-"""
+"""Chat templates: render messages as the text that a model was trained to continue, in Jinja with transformers' conventions."""
 
 from __future__ import annotations
 
-import datetime
-import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from functools import cached_property
+from typing import Any, NamedTuple
 
-from jinja2 import TemplateError, nodes
-from jinja2.exceptions import SecurityError
-from jinja2.ext import Extension, loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError, meta
+from jinja2.environment import Template as JinjaTemplate
 
 from llmcore.errors import Error
-
-BUDGET = 50_000_000  # total of characters produced and loop iterations
-LARGEST = 4_000_000  # characters of one string, elements of one list
-_STEP = 500  # the cost of an iteration or a call, on top of the characters in it
-_OVERSPENT = "more loops or text than a chat needs"
-
+from llmcore.generate.chat import messages as plain_messages
+from llmcore.generate.chat.marks import END, UNMARKED, Marks
+from llmcore.generate.chat.sandbox import BUDGET, Environment, Refused
+from llmcore.generate.chat.tools import documents_given, tools_given, variables_given
 
 DEFAULT, WITH_TOOLS = "default", "tool_use"  # names of templates that are taken unasked
+_OURS = ("messages", "tools", "documents", "add_generation_prompt")
+
+
+class ChatOptions(NamedTuple):
+    """What a conversation is rendered with beside its messages. tools: what the model may call: schemas, Python functions
+    with types and a docstring, or JSON. documents: what it may quote. chat_template: the name of one of the model's
+    templates, or a template. chat_template_kwargs: variables of the template, such as {"enable_thinking": False}."""
+
+    tools: Any = None
+    documents: Any = None
+    chat_template: str | None = None
+    chat_template_kwargs: Any = None
 
 
 class ChatTemplate:
@@ -45,15 +47,8 @@ class ChatTemplate:
         self.sources = dict(source) if isinstance(source, Mapping) else {DEFAULT: source}
         self.name = name
         self.tokens = {"bos_token": bos_token, "eos_token": eos_token, **(tokens or {})}
-        self._templates = {}
-        for own, text in self.sources.items():
-            label = name if len(self.sources) == 1 else f"{name}: {own:.100}"
-            if not isinstance(text, str):
-                raise Error("chat", label, expected="a template as a string", got=type(text).__name__)
-            try:
-                self._templates[own] = _Environment().from_string(text)
-            except (TemplateError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
-                raise Error("chat", label, expected=f"a Jinja template, got: {_line(error)}") from None
+        one = len(self.sources) == 1
+        self._templates = {n: Template(s, name if one else f"{name}: {n:.100}") for n, s in self.sources.items()}
 
     @property
     def source(self) -> str:
@@ -68,193 +63,172 @@ class ChatTemplate:
     def eos_token(self) -> str:
         return self.tokens["eos_token"]
 
-    def render(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        add_generation_prompt: bool = True,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        **context: Any,
-    ) -> str:
+    def chosen(self, chosen: str | None = None, tools: bool = False) -> Template:
+        """Return one of the templates: that with the chosen name, or the chosen Jinja source; else, as transformers does,
+        "tool_use" where there are tools, else "default". ValueError names the templates if there is no such one."""
+        names = ", ".join(f"{n:.100}" for n in sorted(self.sources))
+        if chosen is not None:
+            if not isinstance(chosen, str):
+                raise Error("chat", expected="chat_template a name or a template", got=f"{chosen!r:.100}")
+            if chosen not in self._templates and "{" not in chosen:
+                raise Error("chat", self.name, expected=f"chat_template one of {names}", got=f"{chosen!r:.100}")
+            if chosen not in self._templates:
+                if self._given is None or self._given.source != chosen:
+                    self._given = Template(chosen, "chat_template")
+                return self._given
+        elif tools and WITH_TOOLS in self.sources:
+            chosen = WITH_TOOLS
+        elif DEFAULT in self.sources:
+            chosen = DEFAULT
+        else:
+            raise Error("chat", self.name, expected=f"chat_template one of {names}: none of them is the default")
+        return self._templates[chosen]
+
+    _given: Template | None = None  # the last one that was given as a source
+
+    def variables(self) -> dict[str, list[str]]:
+        """Return the names of the templates, each with the variables that it reads, but for those that are always there."""
+        return {name: template.own_variables(self.tokens) for name, template in self._templates.items()}
+
+    def render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **options: Any) -> str:
         """Render `messages` ({"role", "content", ...}), followed by the beginning of the model's answer unless
-        add_generation_prompt is False. context: further variables for the template.
+        add_generation_prompt is False. options: those of `ChatOptions`.
 
         ValueError, in one line, if the template refuses the messages, fails or exceeds its budget.
         """
-        template = self._templates[self._choice(tools is not None)]
-        environment = template.environment
-        assert isinstance(environment, _Environment)
-        environment.left = BUDGET
-        context = {"documents": None, **self.tokens, **context, "messages": list(messages), "tools": tools}
-        try:
-            return template.render(context, add_generation_prompt=add_generation_prompt)
-        except _Refused as error:
-            raise Error("chat", f"{self.name}: the template refuses: {_line(error)}") from None
-        except RecursionError:
-            raise Error("chat", self.name, expected="a template that ends", got="endless recursion") from None
-        except Exception as error:  # a foreign program may raise anything
-            raise Error("chat", f"{self.name}: the template fails: {_line(error)}") from None
+        return self.marked(UNMARKED, messages, add_generation_prompt, ChatOptions(**options))[0]
 
-    def _choice(self, tools: bool) -> str:
-        """Return the name of the template to take, as transformers does: "tool_use" with tools, else the default one."""
-        if tools and WITH_TOOLS in self.sources:
-            return WITH_TOOLS
-        if DEFAULT in self.sources:
-            return DEFAULT
-        names = ", ".join(f"{n:.100}" for n in sorted(self.sources))
-        raise Error("chat", self.name, expected=f"chat_template= one of {names}: none of them is the default")
+    def marked(
+        self,
+        marks: Marks,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        options: ChatOptions,
+        continued: str | None = None,
+    ) -> tuple[str, Marks]:
+        """Render messages with the marks of a tokenizer, to be encoded by the marks that are returned. continued: the key of
+        the last message (such as "content") that is still to be continued: the text ends there."""
+        template = self.chosen(options.chat_template, options.tools is not None)
+        said = plain_messages.conversation(messages, marks.clean, template.asks_for_null_content)
+        template.check_calls(said)
+        tools = tools_given(options.tools, marks.clean, template.unwraps_functions)
+        documents = documents_given(options.documents, marks.clean)
+        variables = variables_given(options.chat_template_kwargs, marks.clean)
+        template.check_reads({"tools": tools, "documents": documents}, variables, self.tokens)
+        if continued is not None:
+            _open_end(said, continued)
+        tokens = {name: marks.token(text) for name, text in self.tokens.items()}
+        context = {**tokens, **variables, "messages": said, "tools": tools, "documents": documents}
+        text, marks = template.render(marks, context | {"add_generation_prompt": add_generation_prompt})
+        return (text if continued is None else _up_to_end(text, template.name)), marks
 
     def __repr__(self) -> str:
         return f"ChatTemplate({self.source[:60]!r}{'...' if len(self.source) > 60 else ''})"
 
 
-class _Refused(TemplateError):
-    """Raised by a template's raise_exception(...): it does not accept these messages."""
+class Template:
+    """One template. It is compiled for a tokenizer's marks when it is first used with them. `name`: what errors call it."""
+
+    def __init__(self, source: str, name: str):
+        """ValueError if it is not valid Jinja."""
+        if not isinstance(source, str):
+            raise Error("chat", name, expected="a template as a string", got=type(source).__name__)
+        self.source, self.name = source, name
+        self._compiled: tuple[Marks, JinjaTemplate] | None = None
+        self._tree = self._jinja(lambda: Environment().parse(source))
+
+    def _jinja(self, work: Any) -> Any:
+        try:
+            return work()
+        except (TemplateError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
+            raise Error("chat", self.name, expected=f"a Jinja template, got: {_line(error)}") from None
+
+    def render(self, marks: Marks, context: Mapping[str, Any]) -> tuple[str, Marks]:
+        """Return the text, and the marks that encode it."""
+        if self._compiled is None or self._compiled[0] is not marks:
+            self._compiled = (marks, self._jinja(lambda: Environment(marks).from_string(self.source)))
+        compiled = self._compiled[1]
+        environment = compiled.environment
+        assert isinstance(environment, Environment)
+        environment.left = BUDGET
+        try:
+            return compiled.render(context), environment.marks
+        except Refused as error:
+            raise Error("chat", f"{self.name}: the template refuses: {_line(error, marks)}") from None
+        except RecursionError:
+            raise Error("chat", self.name, expected="a template that ends", got="endless recursion") from None
+        except Error:
+            raise
+        except Exception as error:  # a foreign program may raise anything
+            raise Error("chat", f"{self.name}: the template fails: {_line(error, marks)}") from None
+
+    @cached_property
+    def reads(self) -> frozenset[str]:
+        """The variables that the template reads."""
+        return frozenset(self._jinja(lambda: meta.find_undeclared_variables(self._tree)))
+
+    def own_variables(self, tokens: Mapping[str, str]) -> list[str]:
+        """Return the variables that it reads, in alphabetical order, but for those that are always there."""
+        always = {*_OURS, *tokens, "bos_token", "eos_token", *Environment().globals}
+        return sorted(self.reads - always)
+
+    def check_reads(self, given: Mapping[str, Any], variables: Mapping[str, Any], tokens: Mapping[str, str]) -> None:
+        """Raise ValueError for what is given and never read, which would be ignored."""
+        for name, value in given.items():
+            if value and name not in self.reads:
+                raise Error("chat", self.name, expected=f"no {name}: the template does not use them", got=len(value))
+        for name in variables:
+            if name in _OURS or name in tokens:
+                raise Error("chat", expected=f"chat_template_kwargs without {name}, which is set otherwise")
+            if name not in self.reads:
+                known = ", ".join(self.own_variables(tokens)) or "none: the template has no variables"
+                raise Error(
+                    "chat", self.name, expected=f"chat_template_kwargs among {known:.300}", got=f"{name!r:.100}"
+                )
+
+    def check_calls(self, said: Sequence[Mapping[str, Any]]) -> None:
+        """Raise ValueError for calls of tools that the template never reads, unless it writes messages whole."""
+        if "tool_calls" in self.source or "tojson" in self.source:
+            return
+        for i, message in enumerate(said):
+            if message.get("tool_calls"):
+                about = f"{self.name}: messages[{i}]"
+                raise Error("chat", about, expected="no tool_calls: the template does not use them", got="some")
+
+    @cached_property
+    def asks_for_null_content(self) -> bool:
+        """Whether the template tells messages without content by its being none."""
+        return bool(re.search(r"content(['\"][\])])?\s+is\s+(not\s+)?none\b", self.source, re.IGNORECASE))
+
+    @property
+    def unwraps_functions(self) -> bool:
+        """Whether the template takes tools to be {"type": "function", "function": ...}."""
+        return "function" in self.source
 
 
-class _Environment(ImmutableSandboxedEnvironment):
-    """The environment of one template: `left` is the rest of its budget."""
-
-    intercepted_binops = frozenset(["+", "*", "**", "%"])
-
-    def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation])
-        self.left = BUDGET
-        self.filters["tojson"] = _to_json  # without the HTML escapes of Jinja's own
-        self.filters = {name: self._charging(f) for name, f in self.filters.items()}
-        del self.globals["lipsum"]
-        self.globals["raise_exception"] = _raise_exception
-        self.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-
-    # ---- costs ----
-
-    def charge(self, cost: int) -> str:
-        """Take a cost off the budget; also called in every loop's and macro's body (see _parse), where it outputs nothing."""
-        self.left -= cost
-        if self.left < 0:
-            raise SecurityError(_OVERSPENT)
-        return ""
-
-    def _charge_for(self, value: Any) -> Any:
-        """Charge for a string or a list; returns it."""
-        if isinstance(value, (str, bytes, list, tuple)):
-            if len(value) > LARGEST:
-                raise SecurityError(_OVERSPENT)
-            self.charge(len(value))
-        return value
-
-    def _check_arguments(self, args: Sequence[Any], named: Mapping[str, Any]) -> None:
-        """Refuse huge numbers, which may be a width or a count."""
-        for value in (*args, *named.values()):
-            if isinstance(value, int) and abs(value) > LARGEST:
-                raise SecurityError(_OVERSPENT)
-
-    def _charging(self, function: Any) -> Any:
-        def paid(*args: Any, **named: Any) -> Any:
-            self._check_arguments(args, named)
-            values = [a for a in args if isinstance(a, (str, list, tuple))]
-            name = getattr(function, "__name__", "")
-            if name == "do_replace" and len(values) > 2:
-                self._check_replace(values[0], values[1], values[2])
-            if name == "do_format" and values:
-                self._check_format(str(values[0]))
-            if name == "do_join" and values and isinstance(values[0], (list, tuple)):
-                self._check_join(values[1] if len(values) > 1 else "", values[0])
-            return self._charge_for(function(*args, **named))
-
-        for attribute in ("jinja_pass_arg", "__name__"):  # whether it takes the context or environment first
-            if hasattr(function, attribute):
-                setattr(paid, attribute, getattr(function, attribute))
-        return paid
-
-    def _check_replace(self, text: Any, old: Any, new: Any) -> None:
-        if str(text).count(str(old)) * len(str(new)) > LARGEST:
-            raise SecurityError(_OVERSPENT)
-
-    def _check_join(self, separator: Any, items: Sequence[Any]) -> None:
-        if sum(len(i) for i in items if isinstance(i, str)) + len(str(separator)) * len(items) > LARGEST:
-            raise SecurityError(_OVERSPENT)
-
-    def _check_format(self, form: str) -> None:
-        if any(len(digits) > 4 for digits in re.findall(r"\d+", form)) or "*" in form:
-            raise SecurityError(_OVERSPENT)
-
-    # ---- operations that produce values ----
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**" and (not isinstance(right, (int, float)) or abs(right) > 64 or abs(left) > 1 << 64):
-            raise SecurityError(_OVERSPENT)
-        if operator == "*":
-            for many, count in ((left, right), (right, left)):
-                if isinstance(many, (str, list, tuple)) and isinstance(count, int) and len(many) * count > LARGEST:
-                    raise SecurityError(_OVERSPENT)
-            if all(isinstance(v, int) and v.bit_length() > 4096 for v in (left, right)):
-                raise SecurityError(_OVERSPENT)
-        if operator == "%" and isinstance(left, str):
-            self._check_format(left)
-        return self._charge_for(super().call_binop(context, operator, left, right))
-
-    def concatenate(self, *values: Any) -> str:
-        """Evaluate the ~ operator."""
-        texts = [str(v) for v in values]
-        self.charge(sum(map(len, texts)))
-        return self._charge_for("".join(texts))
-
-    def call(self, context: Any, obj: Any, /, *args: Any, **named: Any) -> Any:  # type: ignore[override]
-        self._check_arguments(args, named)
-        method = getattr(obj, "__wrapped__", obj)  # the sandbox has its own str.format
-        bound, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
-        if isinstance(bound, str):
-            if name == "replace" and len(args) > 1:
-                self._check_replace(bound, args[0], args[1])
-            if name == "join" and args and isinstance(args[0], (list, tuple)):
-                self._check_join(bound, args[0])
-            if name in ("format", "format_map"):
-                self._check_format(bound)
-        return self._charge_for(super().call(context, obj, *args, **named))
-
-    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        """Parse a template into a tree whose bodies charge for each iteration, and in which ~ is a call that charges."""
-        tree = super()._parse(source, name, filename)
-        for body_of in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block)):
-            assert isinstance(body_of, (nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block))
-            text = sum(len(data.data) for data in body_of.find_all(nodes.TemplateData))
-            pay = nodes.Call(nodes.EnvironmentAttribute("charge"), [nodes.Const(_STEP + text)], [], None, None)
-            body_of.body.insert(0, nodes.ExprStmt(pay, lineno=body_of.lineno))
-        return _Concatenations().visit(tree)
+def _open_end(said: list[dict[str, Any]], key: str) -> None:
+    """Put the mark of an end after what the last message says."""
+    last, where = said[-1], f"messages[{len(said) - 1}]"
+    value, end = last.get(key), f"{END} "  # the space shows whether the template trims
+    if isinstance(value, list) and any(isinstance(part.get("text"), str) for part in value):
+        part = next(p for p in reversed(value) if isinstance(p.get("text"), str))
+        part["text"] += end
+    elif isinstance(value, str):
+        aliases = [k for k in plain_messages.REASONING if last.get(k) == value] if key != "content" else []
+        for name in {key, *aliases}:
+            last[name] = value + end
+    else:
+        raise Error("chat", where, expected=f"a text as its {key}, to be continued", got=f"{value!r:.50}")
 
 
-class _Concatenations:
-    """Turns every `a ~ b` of a tree into a call of `concatenate`."""
-
-    def visit(self, node: Any) -> Any:
-        for name, value in node.iter_fields():
-            if isinstance(value, list):
-                value[:] = [self.visit(v) if isinstance(v, nodes.Node) else v for v in value]
-            elif isinstance(value, nodes.Node):
-                setattr(node, name, self.visit(value))
-        if isinstance(node, nodes.Concat):
-            called = nodes.EnvironmentAttribute("concatenate")
-            return nodes.Call(called, node.nodes, [], None, None, lineno=node.lineno, environment=node.environment)
-        return node
+def _up_to_end(text: str, name: str) -> str:
+    """Return a text up to the mark of an end, without what a template that trims would have taken off before it."""
+    before, mark, after = text.rpartition(END)
+    if not mark:
+        raise Error("chat", name, expected="a template that writes the last message, to be continued", got="another")
+    before = before.replace(END, "")
+    return before if after.startswith(" ") else before.rstrip()
 
 
-class _Generation(Extension):
-    """{% generation %}...{% endgeneration %} marks the model's own text; it is rendered like anything else."""
-
-    tags = {"generation"}  # noqa: RUF012 - as Jinja wants it
-
-    def parse(self, parser: Any) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise _Refused(message)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def _line(error: BaseException, marks: Marks = UNMARKED) -> str:
+    return marks.plain(" ".join(str(error).split()))[:200] or type(error).__name__

@@ -1,0 +1,222 @@
+"""Marks: how the control tokens that a chat template writes are told from those that anybody else spells.
+
+A character of a control token has a twin, a private-use character of Unicode's last plane. In a template's own literals, the
+characters of control tokens are replaced by their twins before it is compiled; in what comes from outside, twins are
+replaced by U+FFFD. So whatever the template joins, trims, repeats or changes the case of, a control token in its result is
+the template's exactly if it is spelled in twins; all else that looks like one is text. Because outside text stays as it is, a
+template can look into it as ever.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from llmcore.errors import Error
+from llmcore.tokenizer import Tokenizer
+
+END = "\U0010fffd"  # ends a message that is to be continued
+_FIRST, _LAST = 0x100000, 0x10FFFC  # where twins are
+_LONGEST = 256  # characters of a control token that a template may put together from pieces
+# What messages may contribute to a control token that a template puts together: '<|' + message.role + '|>'.
+_ROLES = (
+    *("system", "developer", "user", "human", "assistant", "model", "bot", "tool", "tools", "function", "ipython"),
+    *("observation", "environment", "context", "document", "documents"),
+)
+_WHITE_SPACE = "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_BEFORE, _AFTER = re.compile(f"[{_WHITE_SPACE}]+\\Z"), re.compile(f"\\A[{_WHITE_SPACE}]+")
+
+
+class Marks:
+    """The twins for a tokenizer's control tokens, {text: id}. `words`: texts in a template that may stand in the middle of a
+    control token, which it puts together."""
+
+    def __init__(self, specials: Mapping[str, int], words: Iterable[str] = ()):
+        self.specials = dict(specials)
+        characters = sorted(set("".join(self.specials)))
+        if len(characters) > _LAST - _FIRST:
+            raise Error("chat", expected=f"at most {_LAST - _FIRST} characters in control tokens", got=len(characters))
+        lowest = _LAST + 1 - len(characters)
+        self._twins = {ord(c): lowest + i for i, c in enumerate(characters)}
+        self._plain = {twin: c for c, twin in self._twins.items()}
+        self._twin = re.compile(f"[{chr(lowest)}-{END}]")
+        self._ids = {text.translate(self._twins): id for text, id in self.specials.items()}
+        inner = "\n".join(text[1:-1] for text in self.specials)
+        cases = (case for w in _ROLES for case in (w, w.upper(), w.capitalize()))
+        for word in {w for w in (*cases, *words) if w in inner}:
+            for text, id in self.specials.items():
+                for found in re.finditer(re.escape(word), text[1:-1]):
+                    start, end = found.start() + 1, found.end() + 1
+                    spelled = text[:start].translate(self._twins) + word + text[end:].translate(self._twins)
+                    self._ids.setdefault(spelled, id)
+        self._lengths = sorted({len(text) for text in self._ids}, reverse=True)
+
+    def with_words(self, words: Iterable[str]) -> Marks:
+        """Return marks for a template that has these literals."""
+        inner = "\n".join(text[1:-1] for text in self.specials)
+        used = {w for w in words if len(w) > 1 and w in inner and any(map(str.isalnum, w))}
+        return Marks(self.specials, used) if used else self
+
+    @functools.cached_property
+    def spelling(self) -> re.Pattern[str]:
+        """What finds control tokens in a text, the longest where several begin."""
+        longest_first = sorted(self.specials, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+    @functools.cached_property
+    def _fragments(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Beginnings and ends of control tokens from which a template may put them together. A fragment of letters alone
+        is left out: any word may end with one."""
+        texts = [text for text in self.specials if len(text) <= _LONGEST]
+        beginnings = {text[:i] for text in texts for i in range(1, len(text))}
+        ends = {text[i:] for text in texts for i in range(1, len(text))}
+        return frozenset(filter(_telling, beginnings)), frozenset(filter(_telling, ends))
+
+    @functools.cached_property
+    def telling(self) -> frozenset[str]:
+        """The characters of which a text has one if it has a piece of a control token in twins."""
+        words = "".join(text for text in self.specials if not _telling(text))
+        return frozenset(words).union(c for c in map(chr, self._twins) if _telling(c))
+
+    # ---- before rendering ----
+
+    def literal(self, text: str, looked_for: bool = False) -> str:
+        """Return a template's literal with twins in its control tokens, and in beginnings and ends of them at its edges.
+        looked_for: the literal is compared with other text, so that only whole control tokens count."""
+        text = self._twin.sub("\ufffd", text)
+        if not self.specials or not text:
+            return text
+        spans = [m.span() for m in self.spelling.finditer(text) if not looked_for or _telling(m[0])]
+        if not looked_for:
+            beginnings, ends = self._fragments
+            most = min(len(text), _LONGEST)
+            spans += [(len(text) - n, len(text)) for n in range(most, 0, -1) if text[-n:] in beginnings][:1]
+            spans += [(0, n) for n in range(most, 0, -1) if text[:n] in ends][:1]
+        for start, end in spans:
+            text = text[:start] + text[start:end].translate(self._twins) + text[end:]
+        return text
+
+    def token(self, text: str) -> str:
+        """Return the value of a variable that is a token, such as eos_token."""
+        return text.translate(self._twins) if text in self.specials else self.clean(text)
+
+    def clean(self, text: str) -> str:
+        """Return text from outside, in which no twins can be."""
+        return text if text.isascii() else self._twin.sub("\ufffd", text)
+
+    # ---- while rendering ----
+
+    def settled(self, value: Any) -> Any:
+        """Return a text as others are compared with it: with twins only in whole control tokens."""
+        if not isinstance(value, str) or value.isascii() or not self._twin.search(value):
+            return value
+        parts, last = [], 0
+        for start, end, _ in self._tokens(value):
+            if _telling(value[start:end].translate(self._plain)):
+                parts += [value[last:start].translate(self._plain), value[start:end]]
+                last = end
+        return "".join([*parts, value[last:].translate(self._plain)])
+
+    def keeping(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function of a text that changes single characters as one that changes those in twins, too."""
+
+        def lifted(text: Any, *args: Any, **named: Any) -> Any:
+            if not isinstance(text, str) or text.isascii() or not self._twin.search(text):
+                return function(text, *args, **named)
+            changed = function(text.translate(self._plain), *args, **named)
+            if len(changed) != len(text):
+                return changed
+            twins = self._twins
+            pairs = zip(text, changed, strict=True)
+            return "".join(chr(twins.get(ord(c), ord(c))) if ord(old) in self._plain else c for old, c in pairs)
+
+        return lifted
+
+    def plain(self, value: Any) -> Any:
+        """Return a text without twins."""
+        return value if not isinstance(value, str) or value.isascii() else value.translate(self._plain)
+
+    def escaped(self, text: str) -> str:
+        """Return JSON with escapes for what is not ASCII, but for twins."""
+        return re.sub("[^\x00-\x7f]", lambda m: m[0] if self._twin.match(m[0]) else _escape(m[0]), text)
+
+    # ---- after rendering ----
+
+    def _tokens(self, text: str) -> Iterator[tuple[int, int, int]]:
+        """Yield where the template's control tokens are, and their ids: the leftmost first, the longest if several begin
+        at one place."""
+        at = self._twin.search(text)
+        while at is not None:
+            start = at.start()
+            for n in self._lengths:
+                id = self._ids.get(text[start : start + n])
+                if id is not None:
+                    yield start, start + n, id
+                    break
+            else:
+                n = 1
+            at = self._twin.search(text, start + n)
+
+    def encode(self, tokenizer: Tokenizer, text: str) -> list[int]:
+        """Return the ids of a rendered text: the template's control tokens are tokens, others are text."""
+        spans = list(self._tokens(text))
+        text = text.translate(self._plain)
+        if [m.span() for m in self.spelling.finditer(text)] == [(start, end) for start, end, _ in spans]:
+            return tokenizer.encode(text, allowed_special="all")
+        ids: list[int] = []
+        before, last = "", 0
+        for start, end, id in spans:
+            ids += [*self._stretch(tokenizer, before, text[last:start], text[start:end]), id]
+            before, last = text[start:end], end
+        return ids + self._stretch(tokenizer, before, text[last:], "")
+
+    def _stretch(self, tokenizer: Tokenizer, before: str, text: str, after: str) -> list[int]:
+        """Return the ids of a text between two control tokens, or at the beginning or the end (""), with none in itself."""
+        if not text:
+            return []
+        whole = before + text + after
+        edges = [span for span in ((0, len(before)), (len(before + text), len(whole))) if span[0] < span[1]]
+        if [m.span() for m in self.spelling.finditer(whole)] == edges:
+            ids = tokenizer.encode(whole, allowed_special="all")
+            return ids[len(before) > 0 : len(ids) - (len(after) > 0)]
+        # What tokens take of the space beside them, and a space that the tokenizer puts only before a whole text, can be
+        # seen where nothing is spelled.
+        if before and tokenizer.encode(before + " ", allowed_special="all") == [self.specials[before]]:
+            text = _AFTER.sub("", text)
+        if after and tokenizer.encode(" " + after, allowed_special="all") == [self.specials[after]]:
+            text = _BEFORE.sub("", text)
+        found = self.spelling.search(text)
+        if not before or found is None or not found.start():
+            return tokenizer.encode_ordinary(text)
+        if tokenizer.encode(before + "a", allowed_special="all")[1:] == tokenizer.encode_ordinary("a"):
+            return tokenizer.encode_ordinary(text)
+        head = tokenizer.encode(before + text[: found.start()], allowed_special="all")[1:]
+        return head + tokenizer.encode_ordinary(text[found.start() :])
+
+
+def marks_of(tokenizer: Tokenizer) -> Marks:
+    """Return the marks for a tokenizer, always the same."""
+    key = id(tokenizer)
+    known = _known.get(key)
+    if known is None or known[0]() is not tokenizer:
+        known = (weakref.ref(tokenizer, lambda _: _known.pop(key, None)), Marks(tokenizer.special_tokens))
+        _known[key] = known
+    return known[1]
+
+
+_known: dict[int, tuple[weakref.ref, Marks]] = {}
+UNMARKED = Marks({})
+
+
+def _telling(text: str) -> bool:
+    """Whether there is a character in a text that is no letter, digit or space."""
+    return any(not c.isalnum() and not c.isspace() for c in text)
+
+
+def _escape(character: str) -> str:
+    """Return JSON's escape for a character."""
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
