@@ -10,4 +10,5 @@ PYBIND11_MODULE(_core, m) {
   llmcore::register_ops(m);
   llmcore::register_tokenizer(m);
   llmcore::register_models(m);
+  llmcore::register_regex(m);
 }

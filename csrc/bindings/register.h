@@ -10,4 +10,5 @@ void register_plan(pybind11::module_& m);
 void register_ops(pybind11::module_& m);
 void register_tokenizer(pybind11::module_& m);
 void register_models(pybind11::module_& m);
+void register_regex(pybind11::module_& m);
 }  // namespace llmcore

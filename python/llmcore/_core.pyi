@@ -26,6 +26,7 @@ __all__: list[str] = [
     "Panels",
     "Plan",
     "QuantizedMatrix",
+    "Regex",
     "SentencePieceBPE",
     "Unigram",
     "UpdateBatch",
@@ -567,6 +568,16 @@ class AddedTokens:
     def split(self, text: str) -> list:
         """
         Returns the stretches of a text, each with the id of the token that it is, or None.
+        """
+
+class Regex:
+    """
+    A regular expression (csrc/tokenizer/split/regex.h): immutable.
+    """
+    def __init__(self, pattern: str) -> None: ...
+    def matches(self, text: str) -> list[tuple[int, int]]:
+        """
+        Returns where the matches begin and end, in characters, in order; they do not overlap.
         """
 
 def activate(activation: Activation, x: Array) -> Array: ...
