@@ -40,7 +40,11 @@ CPP_FLOORS = ("core", "cpu cuda tokenizer", "ops", "bindings")
 MOST_FILES, MOST_LINES = 30, 500
 FOLDERS = ("python", "csrc", "tests", "benchmarks", "docs", "tools", "cmake", ".ci")
 HAND_WRITTEN = {".py", ".pyi", ".h", ".cpp", ".cu", ".cuh", ".sh", ".cmake", ".md", ""}
-GENERATED = {"python/llmcore/_core.pyi", "csrc/tokenizer/unicode/generated/tables.cpp"}
+GENERATED = {
+    "csrc/tokenizer/unicode/generated/tables.cpp",
+    "python/llmcore/_core.pyi",
+    "python/llmcore/tokenizer/pipeline/unicode_tables.py",
+}
 NOT_OURS = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache"}
 
 Graph = Mapping[str, Iterable[str]]

@@ -1,0 +1,121 @@
+"""The normalizers of a tokenizer.json: what is done to a text before it is cut."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from llmcore.tokenizer.formats import byte_level
+from llmcore.tokenizer.formats.files import Reader
+from llmcore.tokenizer.normalize import normal_form
+from llmcore.tokenizer.pipeline import unicode_tables
+from llmcore.tokenizer.pipeline.characters import IDEOGRAPHS, SPACE, lower_case, members, one_of
+from llmcore.tokenizer.pipeline.charsmap import read_charsmap
+from llmcore.tokenizer.pipeline.steps import Step, read_step
+
+Normalizer = Callable[[str], str]
+
+
+def read_normalizer(read: Reader, value: dict | None, where: str = "normalizer") -> Normalizer:
+    """Read the object in a tokenizer.json; null changes nothing."""
+    return (lambda text: text) if value is None else read_step(read, value, where, _KINDS)
+
+
+def _lower(text: str) -> str:
+    return text.lower() if text.isascii() else text.translate(lower_case())
+
+
+def _strip_accents(text: str) -> str:
+    return text if text.isascii() else one_of(unicode_tables.MARKS).sub("", text)
+
+
+def _bert(step: Step) -> Normalizer:
+    clean, spread = step.get("clean_text", bool), step.get("handle_chinese_chars", bool)
+    lower = step.get("lowercase", bool)
+    strip = step.get("strip_accents", bool, lower)
+    space = re.compile(f"[{SPACE}]")
+    ideograph = re.compile(f"([{IDEOGRAPHS}])")
+    # Tab, line feed and carriage return are control characters that count as spaces.
+    unwanted = re.compile(rf"(?![\t\n\r])[\ufffd{members(unicode_tables.OTHER)}]")
+    accents = one_of(unicode_tables.NONSPACING)
+
+    def apply(text: str) -> str:
+        if clean:
+            text = space.sub(" ", unwanted.sub("", text))
+        if not text.isascii():
+            if spread:
+                text = ideograph.sub(r" \1 ", text)
+            if strip:
+                text = accents.sub("", normal_form("NFD", text))
+        return _lower(text) if lower else text
+
+    return apply
+
+
+def _byte_level(step: Step) -> Normalizer:
+    alphabet = dict(enumerate(byte_level.byte_alphabet()))
+    return lambda text: text.encode().decode("latin-1").translate(alphabet)
+
+
+def _nmt(step: Step) -> Normalizer:
+    removed = re.compile(r"[\x01-\x08\x0b\x0e-\x1f\x7f\x8f\x9f]+")
+    spaces = re.compile(r"[\t\n\f\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]")
+    return lambda text: spaces.sub(" ", removed.sub("", text))
+
+
+def _prepend(step: Step) -> Normalizer:
+    prefix = step.get("prepend", str)
+    return lambda text: prefix + text if text else text
+
+
+def _replace(step: Step) -> Normalizer:
+    matches, content = step.pattern("pattern"), step.get("content", str)
+
+    def apply(text: str) -> str:
+        found = matches(text)
+        if not found:
+            return text
+        parts: list[str] = []
+        at = 0
+        for start, end in found:
+            parts += text[at:start], content
+            at = end
+        return "".join([*parts, text[at:]])
+
+    return apply
+
+
+def _sequence(step: Step) -> Normalizer:
+    steps = step.sequence("normalizers", read_normalizer)
+
+    def apply(text: str) -> str:
+        for normalize in steps:
+            text = normalize(text)
+        return text
+
+    return apply
+
+
+def _strip(step: Step) -> Normalizer:
+    sides = [f"^[{SPACE}]+"] * step.get("strip_left", bool) + [rf"[{SPACE}]+\Z"] * step.get("strip_right", bool)
+    ends = re.compile("|".join(sides))
+    return lambda text: ends.sub("", text) if sides else text
+
+
+_KINDS: dict[str, Callable[[Step], Normalizer]] = {
+    "Bert": _bert,  # both spellings are read
+    "BertNormalizer": _bert,
+    "ByteLevel": _byte_level,
+    "Lowercase": lambda step: _lower,
+    "NFC": lambda step: lambda text: normal_form("NFC", text),
+    "NFD": lambda step: lambda text: normal_form("NFD", text),
+    "NFKC": lambda step: lambda text: normal_form("NFKC", text),
+    "NFKD": lambda step: lambda text: normal_form("NFKD", text),
+    "Nmt": _nmt,
+    "Precompiled": read_charsmap,
+    "Prepend": _prepend,
+    "Replace": _replace,
+    "Sequence": _sequence,
+    "Strip": _strip,
+    "StripAccents": lambda step: _strip_accents,
+}
