@@ -66,8 +66,9 @@ py::object to_pattern(const tok::Splitter& splitter) {
 }
 
 // Which special tokens a call allows: None for ordinary text, True for all, or a list of names.
-Bpe::Allowed to_allowed(py::handle policy) {
+Bpe::Allowed to_allowed(py::handle policy, bool normalized = false) {
   Bpe::Allowed allowed;
+  allowed.normalized = normalized;
   allowed.ordinary = policy.is_none();
   if (PyBool_Check(policy.ptr())) {
     allowed.all = policy.cast<bool>();
@@ -85,9 +86,9 @@ auto unlocked(size_t bytes, Work&& work) {
   return work();
 }
 
-IdBuffer encode(const Bpe& bpe, py::handle text, py::handle policy) {
+IdBuffer encode(const Bpe& bpe, py::handle text, py::handle policy, bool normalized) {
   const View view = view_text(text, "encode");
-  const Bpe::Allowed allowed = to_allowed(policy);
+  const Bpe::Allowed allowed = to_allowed(policy, normalized);
   return unlocked(view.size, [&] {
     IdBuffer ids;
     bpe.encode(view, allowed, ids);
@@ -109,9 +110,9 @@ py::tuple encode_offsets(const Bpe& bpe, py::handle text, py::handle policy) {
   return py::make_tuple(to_array(std::move(ids)), py::array_t<int64_t>(size, starts.data()));
 }
 
-size_t count(const Bpe& bpe, py::handle text, py::handle policy) {
+size_t count(const Bpe& bpe, py::handle text, py::handle policy, bool normalized) {
   const View view = view_text(text, "count");
-  const Bpe::Allowed allowed = to_allowed(policy);
+  const Bpe::Allowed allowed = to_allowed(policy, normalized);
   return unlocked(view.size, [&] { return bpe.count(view, allowed); });
 }
 
@@ -247,7 +248,7 @@ void register_json_vocabulary(py::module_& m) {
             return h.vocabulary.parts(checked, byte_of, max_gap);
           },
           py::arg("specials"), py::arg("alphabet"), py::arg("max_gap"),
-          "Without the special tokens; None if anything is malformed.");
+          "Without the special tokens that are nothing else; None if anything is malformed.");
 }
 
 // Lets Python interrupt C++ work: Ctrl-C, and the progress callback, which may raise.
@@ -287,14 +288,28 @@ void register_bpe(py::module_& m) {
           py::arg("tokens"), py::arg("pattern"), py::arg("specials"), py::arg("always") = Specials())
       .def(
           "encode",
-          [](const Bpe& bpe, py::handle text, py::handle policy) { return to_list(encode(bpe, text, policy)); },
-          py::arg("text"), py::arg("specials"))
+          [](const Bpe& bpe, py::handle text, py::handle policy, bool normalized) {
+            return to_list(encode(bpe, text, policy, normalized));
+          },
+          py::arg("text"), py::arg("specials"), py::arg("normalized") = false)
       .def(
           "encode_array",
-          [](const Bpe& bpe, py::handle text, py::handle policy) { return to_array(encode(bpe, text, policy)); },
-          py::arg("text"), py::arg("specials"))
+          [](const Bpe& bpe, py::handle text, py::handle policy, bool normalized) {
+            return to_array(encode(bpe, text, policy, normalized));
+          },
+          py::arg("text"), py::arg("specials"), py::arg("normalized") = false)
+      .def(
+          "raw_specials",
+          [](const Bpe& bpe, const py::bytes& text, py::handle policy) {
+            py::list found;
+            for (const auto& [begin, end, id] : bpe.raw_specials(view_text(text, "encode"), to_allowed(policy)))
+              found.append(py::make_tuple(begin, end, id));
+            return found;
+          },
+          py::arg("text"), py::arg("specials"),
+          "Where the special tokens that are looked for before text is normalized begin and end, and their ids.")
       .def("encode_offsets", &encode_offsets, py::arg("text"), py::arg("specials"))
-      .def("count", &count, py::arg("text"), py::arg("specials"))
+      .def("count", &count, py::arg("text"), py::arg("specials"), py::arg("normalized") = false)
       .def("encode_batch", &encode_batch, py::arg("texts"), py::arg("specials"), py::arg("arrays"))
       .def("decode_list", &decode_list, py::arg("ids"))
       .def("decode_array", &decode_array, py::arg("ids"))
@@ -303,7 +318,9 @@ void register_bpe(py::module_& m) {
           py::arg("id"))
       .def_property_readonly("vocab_size", &Bpe::vocab_size)
       .def_property_readonly("drops_first_space", &Bpe::drops_first_space)
-      .def_property_readonly("tokens", [](const Bpe& bpe) { return to_bytes(bpe.tokens()); })
+      .def_property_readonly(
+          "ordinary_tokens", [](const Bpe& bpe) { return to_bytes(bpe.ordinary_tokens()); },
+          "The tokens by id, without those that are special or added tokens alone.")
       .def_property_readonly("merges", &Bpe::merges)
       .def_property_readonly("specials",
                              [](const Bpe& bpe) {

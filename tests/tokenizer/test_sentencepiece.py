@@ -370,20 +370,20 @@ BROKEN_DOCUMENTS = [
 
 
 def test_a_normalized_token_that_overlaps_another(document, tmp_path):
-    """Which of the two is found depends on when a token is looked for, which without a normalizer is not told apart."""
+    """Tokens that are not normalized are looked for first, in the whole text: `tokenizers` 0.23.3 gives these."""
     document |= {"normalizer": None, "pre_tokenizer": METASPACE}
     size = max(document["model"]["vocab"].values()) + 1
     flags = {"single_word": False, "lstrip": False, "rstrip": False}
-    apart = [
-        {"content": "b a", "normalized": True, "special": False},
-        {"content": "<x>", "normalized": False, "special": True},
+    document["added_tokens"] += [
+        {"id": size, "content": "b <", "normalized": True, "special": False, **flags},
+        {"id": size + 1, "content": "<x>", "normalized": False, "special": True, **flags},
     ]
-    document["added_tokens"] += [{"id": size + i, **token, **flags} for i, token in enumerate(apart)]
-    load_json(document, tmp_path)
-    document["added_tokens"][-1]["content"] = "ab"
-    document["model"]["vocab"].pop("ab", None)
-    with pytest.raises(ValueError, match="added_tokens: expected no normalized token that overlaps one that is not"):
-        load_json(document, tmp_path)
+    tokenizer = load_json(document, tmp_path)
+    [*first, last] = tokenizer.encode("b <x>", allowed_special="all")
+    assert last == size + 1
+    assert size not in first
+    assert tokenizer.encode_ordinary("b <x>")[:1] == [size]
+    assert Tokenizer.load(tokenizer.save(tmp_path / "again.json")) == tokenizer
 
 
 @pytest.mark.parametrize(("change", "message"), BROKEN_DOCUMENTS, ids=[m[:40] for _, m in BROKEN_DOCUMENTS])

@@ -40,12 +40,13 @@ def test_found_in_every_text(tokenizer):
     assert tokenizer.encode_ordinary("        ") == [two + 2, two + 1]
     assert tokenizer.decode(tokenizer.encode("a\t\t\tb")) == "a\t\t\tb"
     assert list(tokenizer.special_tokens) == ["<|endoftext|>"]
+    assert list(tokenizer.added_tokens) == ["  ", "   ", "     ", "\t\t"]
 
 
 def test_saved_and_loaded(tokenizer, tmp_path):
     assert Tokenizer.load(tokenizer.save(tmp_path)) == tokenizer
     assert Tokenizer(tokenizer.vocabulary) == tokenizer
-    plain = Tokenizer(tokenizer.vocabulary._replace(normalizer=None))
+    plain = Tokenizer(tokenizer.vocabulary._replace(normalizer=None, flags={}))
     import numpy as np
 
     fields = {

@@ -27,7 +27,11 @@ constexpr size_t kMostKept = 1 << 20;
 }  // namespace
 
 Bpe::Bpe(std::vector<std::string> tokens, std::vector<Special> specials)
-    : tokens_(std::move(tokens)), index_(tokens_.size()), specials_(specials), always_(always_special(specials)) {
+    : tokens_(std::move(tokens)),
+      index_(tokens_.size()),
+      specials_(std::move(specials)),
+      all_(specials_),
+      always_(always_special(specials_)) {
   if (tokens_.size() >= (1ull << 31)) fail("expected fewer than 2^31 tokens");
 }
 
@@ -106,7 +110,7 @@ bool Bpe::merges_by_rank() const {
     made[last = id] = true;
   }
   std::vector<bool> special(tokens_.size());
-  for (const Special& s : specials_.all()) special[s.id] = true;
+  for (const uint32_t id : named_) special[id] = true;
   MergeScratch scratch;
   std::vector<uint32_t> ids;
   for (uint32_t id = 0; id < tokens_.size(); ++id) {
@@ -173,11 +177,12 @@ void Bpe::add_specials() {
   constexpr size_t kMaxGap = 1 << 20;  // between token ids and special ids, so that no id can demand gigabytes
   size_t size = tokens_.size();
   std::unordered_map<uint32_t, const Special*> owners;
-  for (const Special& special : specials_.all()) {
+  for (const Special& special : specials_) {
     const std::string begin = "expected special token " + quoted(special.text) + " to have an id ";
     const std::string got = ", got " + std::to_string(special.id);
     if (special.id > tokens_.size() + kMaxGap) fail(begin + "near the other ids" + got);
-    if (special.id < tokens_.size() && !tokens_[special.id].empty() && !special.always) {
+    if (special.id < tokens_.size() && !tokens_[special.id].empty() && tokens_[special.id] != special.text &&
+        !special.always) {
       fail(begin + "of its own" + got + ", the id of " + quoted(tokens_[special.id]));
     }
     const auto [owner, fresh] = owners.emplace(special.id, &special);
@@ -185,9 +190,17 @@ void Bpe::add_specials() {
     size = std::max<size_t>(size, special.id + size_t{1});
   }
   tokens_.resize(size);
-  for (const Special& special : specials_.all()) {
-    if (tokens_[special.id].empty()) tokens_[special.id] = special.text;
+  for (const Special& special : specials_) {
+    if (!tokens_[special.id].empty()) continue;
+    tokens_[special.id] = special.text;
+    named_.push_back(special.id);
   }
+}
+
+std::vector<std::string> Bpe::ordinary_tokens() const {
+  std::vector<std::string> tokens = tokens_;
+  for (const uint32_t id : named_) tokens[id].clear();
+  return tokens;
 }
 
 void Bpe::encode_piece(const uint8_t* piece, size_t n, PieceCache& cache, IdBuffer& out) const {
@@ -274,35 +287,58 @@ void Bpe::encode_segment(Text text, Place, PieceCache& cache, IdBuffer& out) con
 
 size_t Bpe::safe_cut(Text text) const { return splitter_.ends_at_line_ends() ? tok::safe_cut(text) : text.size; }
 
+auto Bpe::checked(Text text, const Allowed& allowed) const {
+  std::vector<uint32_t> ids;
+  for (const std::string& name : allowed.names) {
+    const Special* special = all_.named(name);
+    if (!special || special->always)
+      throw std::invalid_argument("[encode] expected special tokens in allowed_special, got '" + name + "'");
+    ids.push_back(special->id);
+  }
+  std::sort(ids.begin(), ids.end());
+  return [text, all = allowed.all, ids = std::move(ids)](const Special& special, const uint8_t* begin) {
+    if (special.always || all || std::binary_search(ids.begin(), ids.end(), special.id)) return;
+    throw std::invalid_argument("[encode] the text holds the special token '" + special.text + "' at byte " +
+                                std::to_string(begin - text.data) +
+                                "; to encode it as special, pass allowed_special={'" + special.text +
+                                "'} or allowed_special=\"all\"; to encode it as plain text, use encode_ordinary");
+  };
+}
+
 // Calls visit(text, its place, special) for each stretch of ordinary text and the special token after it (nullptr at
 // the end).
 template <class Visit>
 void Bpe::each_segment(Text text, const Allowed& allowed, Visit&& visit) const {
-  const Specials& wanted = allowed.ordinary ? always_ : specials_;
-  std::vector<uint32_t> allowed_ids;
-  for (const std::string& name : allowed.names) {
-    const Special* special = specials_.named(name);
-    if (!special)
-      throw std::invalid_argument("[encode] expected special tokens in allowed_special, got '" + name + "'");
-    allowed_ids.push_back(special->id);
-  }
-  std::sort(allowed_ids.begin(), allowed_ids.end());
-  for (size_t from = 0, taken = 0;;) {
-    const Specials::Match match = wanted.find(text.data, text.size, from, taken);
-    if (match.what && !match.what->always && !allowed.all &&
-        !std::binary_search(allowed_ids.begin(), allowed_ids.end(), match.what->id)) {
-      throw std::invalid_argument("[encode] the text holds the special token '" + match.what->text + "' at byte " +
-                                  std::to_string(match.begin) + "; to encode it as special, pass allowed_special={'" +
-                                  match.what->text +
-                                  "'} or allowed_special=\"all\"; to encode it as plain text, use encode_ordinary");
-    }
-    // If a match begins with whitespace that the previous one took, nothing lies between them.
-    visit({text.data + taken, std::max(match.begin, taken) - taken},
-          taken == 0 ? Place::kTextBegin : Place::kBehindSpecial, match.what);
-    if (!match.what) return;
-    from = match.next;
-    taken = std::max(match.end, taken);
-  }
+  const SpecialPhases& wanted = allowed.ordinary ? always_ : all_;
+  const auto check = checked(text, allowed);
+  const auto visit_placed = [&](Text segment, const Special* special) {
+    visit(segment, segment.data == text.data ? Place::kTextBegin : Place::kBehindSpecial, special);
+  };
+  const auto visit_normalized = [&](Text segment, const Special* after) {
+    if (wanted.normalized.all().empty()) return visit_placed(segment, after);
+    wanted.normalized.each(segment, [&](Text part, const Special* special, const uint8_t* begin) {
+      if (special) check(*special, begin);
+      visit_placed(part, special ? special : after);
+    });
+  };
+  if (allowed.normalized) return visit_normalized(text, nullptr);
+  wanted.raw.each(text, [&](Text segment, const Special* special, const uint8_t* begin) {
+    if (special) check(*special, begin);
+    visit_normalized(segment, special);
+  });
+}
+
+std::vector<Bpe::Found> Bpe::raw_specials(Text text, const Allowed& allowed) const {
+  std::vector<Found> found;
+  const auto check = checked(text, allowed);
+  (allowed.ordinary ? always_ : all_).raw.each(text, [&](Text segment, const Special* special, const uint8_t* begin) {
+    const auto at = static_cast<size_t>(segment.data - text.data);
+    if (!found.empty()) found.back().end = at;
+    if (!special) return;
+    check(*special, begin);
+    found.push_back({at + segment.size, text.size, special->id});
+  });
+  return found;
 }
 
 void Bpe::encode_alone(Text text, const Allowed& allowed, PieceCache& cache, IdBuffer& out) const {
@@ -401,13 +437,10 @@ std::vector<IdBuffer> Bpe::encode_batch(const std::vector<Text>& texts, const Al
 }
 
 std::string_view Bpe::token_bytes(int64_t id) const {
-  if (id < 0 || static_cast<size_t>(id) >= tokens_.size()) {
-    throw std::invalid_argument("[decode] expected ids from 0 to " + std::to_string(tokens_.size() - 1) + ", got " +
-                                std::to_string(id));
+  if (id < 0 || id > INT32_MAX) {
+    throw std::invalid_argument("[decode] expected ids from 0 to 2147483647, got " + std::to_string(id));
   }
-  const std::string& token = tokens_[static_cast<size_t>(id)];
-  if (token.empty()) throw std::invalid_argument("[decode] expected the id of a token, got " + std::to_string(id));
-  return token;
+  return static_cast<size_t>(id) < tokens_.size() ? tokens_[static_cast<size_t>(id)] : std::string_view();
 }
 
 }  // namespace llmcore::tok

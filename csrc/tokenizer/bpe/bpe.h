@@ -40,7 +40,8 @@ class Bpe {
   // Which special tokens count as special. Any other special token in the text throws std::invalid_argument, which
   // names it.
   struct Allowed {
-    bool ordinary = false;  // special tokens are treated as plain text
+    bool ordinary = false;    // special tokens are treated as plain text
+    bool normalized = false;  // the text is normalized: only what is looked for in such text is found
     bool all = false;
     std::vector<std::string> names;
   };
@@ -53,8 +54,15 @@ class Bpe {
   // Returns the number of ids that encode() would append.
   size_t count(Text text, const Allowed& allowed) const;
 
-  // Returns the bytes of a token (UTF-8 for a special token). Throws std::invalid_argument for an id that does not
-  // exist.
+  // A special token that is looked for before text is normalized, with the whitespace that belongs to it.
+  struct Found {
+    size_t begin, end;
+    uint32_t id;
+  };
+  std::vector<Found> raw_specials(Text text, const Allowed& allowed) const;
+
+  // Returns the bytes of a token (UTF-8 for a special token), and none for an id that no token has. Throws
+  // std::invalid_argument for a number that cannot be an id.
   std::string_view token_bytes(int64_t id) const;
 
   // Whether decoding drops the space that the text begins with.
@@ -64,7 +72,9 @@ class Bpe {
   size_t vocab_size() const { return tokens_.size(); }
   const std::vector<std::string>& tokens() const { return tokens_; }
   const std::vector<Merge>& merges() const { return merges_; }
-  const std::vector<Special>& specials() const { return specials_.all(); }
+  // The same without those that are special tokens alone.
+  std::vector<std::string> ordinary_tokens() const;
+  const std::vector<Special>& specials() const { return specials_; }
   const Splitter& splitter() const { return splitter_; }
   bool whole_piece_first() const { return whole_piece_first_; }
   bool by_rank() const { return by_rank_; }
@@ -113,6 +123,8 @@ class Bpe {
   void index_byte_merges();
   template <class Visit>
   void each_segment(Text text, const Allowed& allowed, Visit&& visit) const;
+  // Returns a function that throws unless a special token is allowed, given where it begins.
+  auto checked(Text text, const Allowed& allowed) const;
   template <class Take>
   void encode_parts(Text text, const Allowed& allowed, Take&& take) const;
   void encode_alone(Text text, const Allowed& allowed, PieceCache& cache, IdBuffer& out) const;
@@ -122,8 +134,10 @@ class Bpe {
   Splitter splitter_;
   bool whole_piece_first_ = false;
   bool by_rank_ = false;
-  Specials specials_;
-  Specials always_;  // the ones that are found in every text
+  std::vector<Special> specials_;
+  SpecialPhases all_;
+  SpecialPhases always_;         // the ones that are found in every text
+  std::vector<uint32_t> named_;  // the ids that only special tokens have
   std::array<uint32_t, 256> byte_ids_{};
   std::vector<MergeValue> byte_merges_;  // what two bytes become: the start of merging any piece
   bool complete_ = true;                 // whether every byte is a token

@@ -68,6 +68,14 @@ void append_utf8(uint32_t code, std::string& out) {
   put(0x80 | (code & 0x3F));
 }
 
+// Whether a text is one character of a byte-level alphabet.
+bool is_byte(std::string_view text, const std::vector<int16_t>& byte_of) {
+  const auto* at = reinterpret_cast<const uint8_t*>(text.data());
+  if (text.empty()) return false;
+  const CodePoint c = code_at(at, at + text.size());
+  return c.length == text.size() && c.code < byte_of.size() && byte_of[c.code] >= 0;
+}
+
 }  // namespace
 
 // Walks the document. Every function leaves `p` after what it read, and returns false if the document has something
@@ -248,6 +256,25 @@ std::optional<JsonVocabulary> JsonVocabulary::read(std::string_view document) {
   return found;
 }
 
+// Returns the special tokens that merges join or make.
+std::unordered_set<std::string> JsonVocabulary::merged_among(const std::vector<Special>& specials) const {
+  std::unordered_set<std::string> texts, found;
+  size_t longest = 0;
+  for (const Special& s : specials) {
+    texts.insert(s.text);
+    longest = std::max(longest, s.text.size());
+  }
+  if (texts.empty()) return found;
+  std::string text;
+  const auto look = [&](Spelling left, Spelling right) {
+    if (left.size() + right.size() > longest) return;
+    text.assign(left).append(right);
+    if (texts.count(text)) found.insert(text);
+  };
+  for (const auto& [left, right] : merges_) look(left, {}), look({}, right), look(left, right);
+  return found;
+}
+
 std::optional<JsonVocabulary::Parts> JsonVocabulary::parts(const std::vector<Special>& specials,
                                                            const std::vector<int16_t>& byte_of, size_t max_gap) const {
   const auto spelling_of = [&](uint32_t place) { return vocab_[place].spelling; };
@@ -255,12 +282,14 @@ std::optional<JsonVocabulary::Parts> JsonVocabulary::parts(const std::vector<Spe
   for (uint32_t place = 0; place < vocab_.size(); ++place)
     if (!index.insert(vocab_[place].spelling, place, spelling_of)) return std::nullopt;
 
+  // A special token that is also an ordinary one stays among them: merges go through it.
+  const std::unordered_set<std::string> merged = merged_among(specials);
   std::vector<bool> special(vocab_.size());
   for (const Special& s : specials) {
     const uint32_t place = index.find(s.text, spelling_of);
     if (place == SpellingIndex::kNone) continue;
     if (vocab_[place].id != s.id) return std::nullopt;
-    special[place] = true;
+    special[place] = !is_byte(s.text, byte_of) && !merged.count(s.text);
   }
   Parts found;
   const size_t limit = vocab_.size() + max_gap;
@@ -270,8 +299,10 @@ std::optional<JsonVocabulary::Parts> JsonVocabulary::parts(const std::vector<Spe
     taken[id] = true;
     return true;
   };
-  for (const Special& s : specials)
-    if (s.id < limit) claim(s.id);
+  for (const Special& s : specials) {
+    const uint32_t place = index.find(s.text, spelling_of);
+    if (place == SpellingIndex::kNone || special[place]) claim(s.id);
+  }
   uint32_t most = 0;
   for (uint32_t place = 0; place < vocab_.size(); ++place) {
     if (special[place]) continue;

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -26,9 +27,9 @@ class JsonVocabulary {
     std::vector<std::string> tokens;  // by id, as bytes
     std::vector<Merge> merges;
   };
-  // Returns the vocabulary without the special tokens, spelled in a byte-level alphabet: byte_of[c] is the byte of code
-  // point c, or -1. Returns nothing if a token is empty or not spelled so, if ids repeat or exceed their number by more
-  // than max_gap, or if a merge names anything but these tokens.
+  // Returns the vocabulary, without the special tokens that are nothing else, spelled in a byte-level alphabet:
+  // byte_of[c] is the byte of code point c, or -1. Returns nothing if a token is empty or not spelled so, if ids repeat
+  // or exceed their number by more than max_gap, or if a merge names anything but these tokens.
   std::optional<Parts> parts(const std::vector<Special>& specials, const std::vector<int16_t>& byte_of,
                              size_t max_gap) const;
 
@@ -39,6 +40,8 @@ class JsonVocabulary {
     Spelling spelling;
     uint32_t id;
   };
+
+  std::unordered_set<std::string> merged_among(const std::vector<Special>& specials) const;
 
   std::string rest_;
   std::vector<Entry> vocab_;

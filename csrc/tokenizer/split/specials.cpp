@@ -31,7 +31,18 @@ CodePoint code_before(const uint8_t* text, size_t at) {
   return kIllFormed;
 }
 
+std::vector<Special> of_phase(const std::vector<Special>& specials, bool normalized) {
+  std::vector<Special> found;
+  for (const Special& special : specials) {
+    if (((special.flags & Special::kNormalized) != 0) == normalized) found.push_back(special);
+  }
+  return found;
+}
+
 }  // namespace
+
+SpecialPhases::SpecialPhases(const std::vector<Special>& specials)
+    : raw(of_phase(specials, false)), normalized(of_phase(specials, true)) {}
 
 Specials::Specials(std::vector<Special> specials) : specials_(std::move(specials)), states_{{0, kRoot, kNone}} {
   std::vector<std::pair<uint32_t, uint8_t>> arrivals(1);  // how a state is reached: (previous state, byte)
@@ -124,6 +135,8 @@ Specials::Match Specials::find(const uint8_t* text, size_t n, size_t from, size_
     if (flags & Special::kStripsRight) {
       for (CodePoint c; end < n && is_space(c = code_at(text + end, text + n));) end += c.length;
     }
+    // What is left of a match in whitespace that the previous one took may be nothing.
+    if (flags & Special::kStripsLeft && end <= taken) continue;
     return {begin, end, found.what, from};
   }
 }

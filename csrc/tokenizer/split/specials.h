@@ -17,11 +17,18 @@ struct Special {
     kStripsLeft = 1,   // whitespace before it
     kStripsRight = 2,  // whitespace after it
     kWord = 4,         // not next to a word character
+    kNormalized = 8,   // looked for in normalized text, after those that are looked for in the text as it is
   };
   std::string text;
   uint32_t id;
   bool always = false;  // found in every text, whatever the caller allows
   uint8_t flags = 0;
+};
+
+// Part of a text.
+struct Stretch {
+  const uint8_t* data;
+  size_t size;
 };
 
 // Finds them with the Aho-Corasick automaton (1975, https://doi.org/10.1145/360825.360855), in time linear in the text,
@@ -40,6 +47,22 @@ class Specials {
   // before `taken` belongs to an earlier match.
   Match find(const uint8_t* text, size_t n, size_t from, size_t taken) const;
   Match find(const uint8_t* text, size_t n, size_t from) const { return find(text, n, from, from); }
+
+  // Calls visit(stretch, special, begin) for each stretch of other text and the special token after it, which begins at
+  // `begin` (with nullptr at the end).
+  template <class Visit>
+  void each(Stretch text, Visit&& visit) const {
+    for (size_t from = 0, taken = 0;;) {
+      const Match match = find(text.data, text.size, from, taken);
+      // If a match begins with whitespace that the previous one took, nothing lies between them, and what follows it is
+      // text again, as in Hugging Face's tokenizers.
+      const size_t end = match.begin > taken ? match.begin : taken;
+      visit(Stretch{text.data + taken, end - taken}, match.what, text.data + match.begin);
+      if (!match.what) return;
+      from = match.next;
+      taken = match.end;
+    }
+  }
 
   // Returns the special token with exactly this spelling, or nullptr.
   const Special* named(const std::string& text) const;
@@ -70,6 +93,19 @@ class Specials {
   PairTable steps_;  // (state, byte) -> the state with the byte added
   std::array<bool, 256> begins_{};
   int only_begin_ = -1;  // the common case, "<": found with memchr
+};
+
+// Special tokens as Hugging Face's tokenizers look for them: those of raw text first, then, in each stretch between
+// them as in a text of its own, those of normalized text.
+struct SpecialPhases {
+  explicit SpecialPhases(const std::vector<Special>& specials);
+
+  const Special* named(const std::string& text) const {
+    const Special* found = raw.named(text);
+    return found ? found : normalized.named(text);
+  }
+
+  Specials raw, normalized;
 };
 
 }  // namespace llmcore::tok

@@ -9,13 +9,11 @@
 #include <mutex>
 
 #include "core/thread_pool.h"
+#include "tokenizer/split/specials.h"
 
 namespace llmcore::tok {
 
-struct Text {
-  const uint8_t* data;
-  size_t size;
-};
+using Text = Stretch;
 
 // The number of bytes of a long text that one thread takes at a time.
 constexpr size_t kPartBytes = 1 << 16;

@@ -88,9 +88,9 @@ class TextModel:
         return ids
 
     def token_text(self, i: int) -> str:
-        """Return the text of a token; bytes that are not a whole character become U+FFFD."""
-        known = i < self.tokenizer.vocab_size
-        return self.tokenizer.token_bytes(i).decode(errors="replace") if known else f"<unused {i}>"
+        """Return the text of a token; bytes that are not a whole character become U+FFFD. Nothing for a row that no token
+        has."""
+        return self.tokenizer.token_bytes(i).decode(errors="replace")
 
     def chat_prompt(
         self,

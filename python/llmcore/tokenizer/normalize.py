@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Collection
 from typing import Literal
 
 from llmcore.tokenizer.pipeline import unicode_tables
@@ -38,17 +37,6 @@ def nfc(text: str) -> str:
     return normal_form("NFC", text)
 
 
-def nfc_parts(text: str | bytes, special_tokens: Collection[str]) -> list[tuple[str | bytes, bool]] | None:
-    """Return the text in normal form, cut into ordinary text and special tokens (True), which are found in it as it was;
-    None if all of it is in normal form already."""
-    if text.isascii():
-        return None
-    whole = text if isinstance(text, str) else text.decode("utf-8", "surrogateescape")
-    if nfc(whole) == whole:
-        return None
-    longest_first = sorted(special_tokens, key=len, reverse=True)
-    found = re.split(f"({'|'.join(map(re.escape, longest_first))})", whole) if special_tokens else [whole]
-    parts = [(part if number % 2 else nfc(part), number % 2 == 1) for number, part in enumerate(found)]
-    if isinstance(text, str):
-        return [part for part in parts if part[0]]
-    return [(part.encode("utf-8", "surrogateescape"), special) for part, special in parts if part]
+def nfc_bytes(data: bytes) -> bytes:
+    """Return the normal form of UTF-8; bytes that are not UTF-8 stay as they are."""
+    return data if data.isascii() else nfc(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")

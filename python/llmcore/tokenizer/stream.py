@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 
 class StreamDecoder:
@@ -14,18 +14,27 @@ class StreamDecoder:
     U+FFFD in the text is a character like any other.
     """
 
-    def __init__(self, token_bytes: Callable[[int], bytes], drops_first_space: bool = False, errors: str = "replace"):
+    def __init__(
+        self,
+        token_bytes: Callable[[int], bytes],
+        drops_first_space: bool = False,
+        errors: str = "replace",
+        skipped: Collection[int] = (),
+    ):
         """token_bytes: gives the bytes of an id. drops_first_space: whether the space that the text begins with is left
-        out. errors: as of bytes.decode."""
+        out. errors: as of bytes.decode. skipped: ids that are left out."""
+        self._skipped = skipped
         self._token_bytes = token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors)
         self._drops_first_space = drops_first_space
         self._first = drops_first_space
 
     def push(self, id: int) -> str:
-        """Return the text that this id completes, possibly empty. ValueError for an id that is not in the vocabulary."""
+        """Return the text that this id completes, possibly empty. ValueError for a number that cannot be an id."""
         token = self._token_bytes(id)
-        if self._first:
+        if id in self._skipped:
+            return ""
+        if self._first and token:
             self._first, token = False, token.removeprefix(b" ")
         return self._decoder.decode(token)
 

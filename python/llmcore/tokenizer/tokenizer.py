@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llmcore import _core
 from llmcore.errors import ArgumentTypeError, Error, MissingFileError
-from llmcore.tokenizer.normalize import nfc_parts
+from llmcore.tokenizer.arguments import check_specials, checked_ids, id_array
+from llmcore.tokenizer.normalize import nfc, nfc_bytes
 from llmcore.tokenizer.patterns import from_argument
 from llmcore.tokenizer.stream import StreamDecoder
 from llmcore.tokenizer.training import feed, replace_surrogates
-from llmcore.tokenizer.vocabulary import Pattern, SentencePieceVocabulary, Vocabulary, vocabulary_digest
+from llmcore.tokenizer.vocabulary import (
+    NORMALIZED,
+    Pattern,
+    SentencePieceVocabulary,
+    Vocabulary,
+    vocabulary_digest,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,37 +58,44 @@ class Tokenizer:
     def __init__(self, vocabulary: Vocabulary | SentencePieceVocabulary):
         """ValueError if the vocabulary contradicts itself: see `Vocabulary` and `SentencePieceVocabulary`."""
         v = vocabulary
-        _check_specials(v.special_tokens, "tokenizer")
-        specials = _checked_ids(v.special_tokens, v.flags)
+        check_specials(v.special_tokens, "tokenizer")
+        check_specials(v.added_tokens, "tokenizer")
+        if both := v.special_tokens.keys() & v.added_tokens.keys():
+            raise Error("tokenizer", expected="special tokens other than the added tokens", got=repr(min(both)))
+        specials = checked_ids(v.special_tokens, v.flags)
         self._flags, self._begin, self._end = dict(v.flags), tuple(v.begin), tuple(v.end)
         self._sentencepiece: SentencePieceVocabulary | None = None  # without what _core keeps
         self._normalizer: str | None = None
         self._bpe: _core.BPE
         if isinstance(v, SentencePieceVocabulary):
             self._sentencepiece = v._replace(tokens=[], merges=None if v.merges is None else [])
-            symbols, added = _checked_ids(v.symbols, {}), _checked_ids(v.added_tokens, v.flags)
+            symbols, added = checked_ids(v.symbols, {}), checked_ids(v.added_tokens, v.flags)
             checked = {"merges": v.merges or [], "symbols": symbols, "added_tokens": added, "special_tokens": specials}
             parts = {name: value for name, value in v._asdict().items() if name not in ("flags", "begin", "end")}
             self._bpe = _core.SentencePieceBPE(**parts | checked)
         else:
             if v.normalizer not in (None, "NFC"):
                 raise Error("tokenizer", expected="normalizer to be None or 'NFC'", got=repr(v.normalizer))
-            if v.normalizer and v.flags:
-                raise Error("tokenizer", expected="no flags beside a normalizer", got="both")
+            if v.normalizer:
+                for text, flags in v.flags.items():
+                    if flags & NORMALIZED and nfc(text) != text:
+                        raise Error("tokenizer", expected="normalized tokens in normal form NFC", got=ascii(text))
             self._normalizer = v.normalizer
             pattern = from_argument(v.pattern, "tokenizer")
-            self._added = dict(v.added_tokens)
-            found = specials, _checked_ids(v.added_tokens, {})
+            found = specials, checked_ids(v.added_tokens, v.flags)
             if v.parts is not None:
                 self._bpe = _core.BPE(v.parts, pattern, v.whole_piece_first, *found)
             elif v.merges is None:
                 self._bpe = _core.BPE.from_ranks(v.tokens, pattern, *found)
             else:
                 self._bpe = _core.BPE(v.tokens, v.merges, pattern, v.whole_piece_first, *found)
+        self._added = dict(v.added_tokens)
         self._encode = self._bpe.encode
         self._special_tokens: dict[str, int] = self._bpe.specials
+        self._special_ids = frozenset(self._special_tokens.values())
         for id in (*self._begin, *self._end):
-            self._bpe.token_bytes(id)  # ValueError for an id that is not there
+            if not self._bpe.token_bytes(id):
+                raise Error("tokenizer", expected="tokens before and after a text that exist", got=f"id {id}")
 
     # ---- making one ------------------------------------------------------------------------------------
 
@@ -120,7 +134,7 @@ class Tokenizer:
         256 plus the number of special tokens, for no text at all, and for an unknown pattern.
         """
         pattern = from_argument(pattern, "train")
-        _check_specials(special_tokens, "train")
+        check_specials(special_tokens, "train")
         specials = list(special_tokens)
         for special in specials:
             if len(special.encode()) == 1:
@@ -154,8 +168,7 @@ class Tokenizer:
         """Read a tokenizer.json, a directory that holds one (or else a tokenizer.model), a model's `.gguf` file, a
         SentencePiece `.model`, or a `.tiktoken` file: BPE in all of them.
 
-        All but the last know their pattern and special tokens (in a byte-level tokenizer.json, all of the added
-        tokens; elsewhere, the control and unknown tokens). A `.tiktoken` file knows neither: give `pattern`, and
+        All but the last know their pattern, special tokens and added tokens. A `.tiktoken` file knows neither: give `pattern`, and
         `special_tokens` as {token: id} or as a list, which gets the ids after the last. What a file puts before and
         after every text is in `begin` and `end`. ValueError, naming the file and
         the field, for a file that is broken or that needs what is not supported.
@@ -173,7 +186,7 @@ class Tokenizer:
             if pattern is None:
                 raise Error("load", path, expected="pattern=... (a .tiktoken file does not name its own)")
             if special_tokens is not None:
-                _check_specials(special_tokens, "load")
+                check_specials(special_tokens, "load")
         elif pattern is not None or special_tokens is not None:
             raise Error("load", path, expected="no pattern and special_tokens: the file has its own")
         with formats.collector_paused():
@@ -222,7 +235,7 @@ class Tokenizer:
     # ---- text to ids -----------------------------------------------------------------------------------
 
     def encode(self, text: Text, allowed_special: AllowedSpecial = ()) -> list[int]:
-        """Return the ids of a text.
+        """Return the ids of a text. An added token is one id wherever it occurs.
 
         A special token in the text is refused with a ValueError, because text from outside could otherwise
         forge the structure of a prompt, unless it is in `allowed_special` (a set of special tokens, or
@@ -236,7 +249,7 @@ class Tokenizer:
         return self._with_utf8(self._encode, text, self._policy(allowed_special))
 
     def encode_ordinary(self, text: Text) -> list[int]:
-        """Return the ids of a text in which special tokens are plain text like any other."""
+        """Return the ids of a text in which special tokens are plain text like any other; added tokens are still found."""
         return self._with_utf8(self._encode, text, None)
 
     def encode_array(self, text: Text, allowed_special: AllowedSpecial = ()) -> np.ndarray:
@@ -272,32 +285,40 @@ class Tokenizer:
 
     # ---- ids to text -----------------------------------------------------------------------------------
 
-    def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
+    def decode(self, ids: Iterable[int], errors: str = "replace", skip_special_tokens: bool = False) -> str:
         """Return the text of ids; bytes that are not UTF-8 become U+FFFD, or what `errors` says, as in
-        bytes.decode."""
-        return self.decode_bytes(ids).decode("utf-8", errors)
+        bytes.decode. skip_special_tokens: leaves special tokens out."""
+        return self.decode_bytes(ids, skip_special_tokens).decode("utf-8", errors)
 
-    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+    def decode_bytes(self, ids: Iterable[int], skip_special_tokens: bool = False) -> bytes:
         """Return the bytes of ids: a list, or an integer array of shape (T,); without the space that they begin with, where
-        that was put there by `encode`. ValueError for an id that does not exist."""
-        if isinstance(ids, list):
-            return self._bpe.decode_list(ids)
+        that was put there by `encode`. An id that no token has, such as those of the rows that a model has beyond its
+        tokens, gives nothing. ValueError for a number that cannot be an id (negative, or 2^31 and more)."""
         if hasattr(ids, "__array__") or hasattr(ids, "numpy"):
-            return self._bpe.decode_array(_id_array(ids))
-        if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+            array = id_array(ids)
+            if not skip_special_tokens:
+                return self._bpe.decode_array(array)
+            ids = array.tolist()
+        elif isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
             raise ArgumentTypeError("decode", expected="a list or an array of ids", got=type(ids).__name__)
-        return self._bpe.decode_list(list(ids))
+        ids = ids if isinstance(ids, list) else list(ids)
+        if skip_special_tokens:
+            ids = [id for id in ids if not hasattr(id, "__index__") or int(id) not in self._special_ids]
+        return self._bpe.decode_list(ids)
 
-    def stream_decoder(self, errors: str = "replace", continues: bool = False) -> StreamDecoder:
-        """Return a decoder that takes ids one by one; the texts it gives, joined, are `decode(ids, errors)`. Where decoding
-        drops the space that a text begins with (SentencePiece-style vocabularies), a decoder that `continues` a text
-        keeps it."""
-        return StreamDecoder(self._bpe.token_bytes, self.drops_first_space and not continues, errors)
+    def stream_decoder(
+        self, errors: str = "replace", continues: bool = False, skip_special_tokens: bool = False
+    ) -> StreamDecoder:
+        """Return a decoder that takes ids one by one; the texts it gives, joined, are `decode(ids, errors,
+        skip_special_tokens)`. Where decoding drops the space that a text begins with (SentencePiece-style
+        vocabularies), a decoder that `continues` a text keeps it."""
+        skipped = self._special_ids if skip_special_tokens else frozenset()
+        return StreamDecoder(self._bpe.token_bytes, self.drops_first_space and not continues, errors, skipped)
 
     # ---- what it is ------------------------------------------------------------------------------------
 
     def token_bytes(self, id: int) -> bytes:
-        """Return the bytes of one token. ValueError for an id that does not exist."""
+        """Return the bytes of one token; b"" for an id that no token has. ValueError for a number that cannot be an id."""
         return self._bpe.token_bytes(id)
 
     @property
@@ -318,7 +339,15 @@ class Tokenizer:
 
     @property
     def special_tokens(self) -> dict[str, int]:
+        """Return the ids of the control tokens (and of the unknown token), which no plain text becomes: see `encode`."""
         return dict(self._special_tokens)
+
+    @property
+    def added_tokens(self) -> dict[str, int]:
+        """Return the ids of the tokens that are found in every text before anything else, and are no special tokens, such
+        as <think>. (SentencePiece's user-defined symbols are among them.)"""
+        symbols = self._sentencepiece.symbols if self._sentencepiece is not None else {}
+        return self._added | symbols
 
     @property
     def end_of_text(self) -> int | None:
@@ -348,14 +377,10 @@ class Tokenizer:
     @property
     def vocabulary(self) -> Vocabulary | SentencePieceVocabulary:
         """Return all that makes this tokenizer, as a copy: Tokenizer(tokenizer.vocabulary) equals it."""
-        tokens = self._bpe.tokens
-        for id in self._special_tokens.values():
-            tokens[id] = b""
+        tokens = self._bpe.ordinary_tokens
         if self._sentencepiece is not None:
             by_score = self._sentencepiece.merges is None
             return self._sentencepiece._replace(tokens=tokens, merges=None if by_score else self._bpe.merges)
-        for id in self._added.values():
-            tokens[id] = b""
         merges = None if self._bpe.by_rank else self._bpe.merges
         return Vocabulary(
             tokens,
@@ -415,23 +440,33 @@ class Tokenizer:
     def _with_utf8(self, method: Callable, text: Text, policy: bool | list[str] | None) -> Any:
         if self._normalizer and isinstance(text, (str, bytes)):
             text = replace_surrogates(text)
-            if parts := nfc_parts(text, self._special_tokens if policy is not None else ()):
-                return self._encode_parts(method, parts, policy)
+            data = text if isinstance(text, bytes) else text.encode()
+            if nfc_bytes(data) != data:
+                return self._encode_normalized(method, data, policy)
         try:
             return method(text, policy)
         except UnicodeEncodeError:
             return method(replace_surrogates(text), policy)
 
-    def _encode_parts(self, method: Callable, parts: list[tuple[Text, bool]], policy: bool | list[str] | None) -> Any:
-        """Join what the method gives for ordinary text (False) and special tokens (True)."""
-        if method == self._bpe.encode_offsets:
-            raise Error("encode_offsets", expected="text in normal form NFC", got="one that it would change")
-        results = [method(part, policy if special else None) for part, special in parts]
-        if results and hasattr(results[0], "dtype"):
-            import numpy as np
+    def _encode_normalized(self, method: Callable, data: bytes, policy: bool | list[str] | None) -> Any:
+        """Join what the method gives for the normal form of what lies between the tokens that are found in raw text, and
+        for those."""
+        import numpy as np
 
+        bpe = self._bpe
+        if method == bpe.encode_offsets:
+            raise Error("encode_offsets", expected="text in normal form NFC", got="one that it would change")
+        results, at = [], 0
+        for begin, end, id in bpe.raw_specials(data, policy):
+            results.append(method(nfc_bytes(data[at:begin]), policy, True))
+            results.append(
+                1 if method == bpe.count else np.full(1, id, np.uint32) if method == bpe.encode_array else [id]
+            )
+            at = end
+        results.append(method(nfc_bytes(data[at:]), policy, True))
+        if method == bpe.encode_array:
             return np.concatenate(results)
-        return sum(results, [] if method == self._encode else 0)
+        return sum(results, 0 if method == bpe.count else [])
 
     def _policy(self, allowed_special: AllowedSpecial) -> bool | list[str]:
         """Return what _core takes: True for all special tokens, or the list of those allowed."""
@@ -446,31 +481,3 @@ class Tokenizer:
             if name not in self._special_tokens:
                 raise Error("encode", expected="special tokens in allowed_special", got=repr(name))
         return names
-
-
-def _check_specials(specials: Any, op: str) -> None:
-    if isinstance(specials, (str, bytes)) or not isinstance(specials, Collection):
-        raise ArgumentTypeError(op, expected="special_tokens to be a list of str", got=repr(specials))
-    for special in specials:
-        if not isinstance(special, str):
-            raise ArgumentTypeError(op, expected="special_tokens to be a list of str", got=f"{special!r} in it")
-        if any("\ud800" <= c <= "\udfff" for c in special):
-            raise Error(op, expected="special tokens that have a UTF-8 form", got=repr(special))
-
-
-def _checked_ids(ids: dict[str, int], flags: dict[str, int]) -> list[tuple[str, int, int]]:
-    for special, id in ids.items():
-        if not isinstance(id, int) or not 0 <= id < 1 << 31:
-            raise Error("tokenizer", expected=f"an id for special token {special!r}", got=repr(id))
-    return [(text, id, flags.get(text, 0)) for text, id in ids.items()]
-
-
-def _id_array(ids: Any) -> np.ndarray:
-    import numpy as np
-
-    array = np.asarray(ids if hasattr(ids, "__array__") else ids.numpy())
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise ArgumentTypeError(
-            "decode", expected="integers of shape (T,)", got=f"{array.dtype} of shape {array.shape}"
-        )
-    return array.astype(np.int64, copy=False)

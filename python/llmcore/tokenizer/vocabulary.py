@@ -10,22 +10,25 @@ if TYPE_CHECKING:
     from llmcore._core import VocabularyParts
 
 Pattern = str | tuple[str, ...]
-STRIPS_LEFT, STRIPS_RIGHT, WORD = 1, 2, 4  # flags of special and added tokens
+STRIPS_LEFT, STRIPS_RIGHT, WORD, NORMALIZED = 1, 2, 4, 8  # flags of special and added tokens
 
 
 class Vocabulary(NamedTuple):
     """The parts of a byte-level BPE tokenizer.
 
-    tokens: the bytes of every ordinary token by id; b"" for an id that does not exist or is special.
+    tokens: the bytes of every ordinary token by id; b"" for an id that does not exist, or is that of a special or an
+        added token alone.
     merges: pairs of ids in order of rank, or None for tiktoken's rule: two neighbours merge if together they
         spell a token, the lowest id first.
     pattern: the split pattern: its name, a regular expression, or those of several stages, each of which cuts
         the pieces of the one before.
     whole_piece_first: whether a piece that is a token is that token, whatever the merges make of it.
-    special_tokens: the ids of the special tokens.
-    added_tokens: runs of whitespace that are one token each, found in every text before it is cut (GPT-NeoX's).
-    flags: how special tokens are found, where it is not just so: the sum of STRIPS_LEFT and STRIPS_RIGHT (whitespace
-        beside it belongs to it) and WORD (not beside a letter, a digit or the like).
+    special_tokens: the ids of the control tokens. One may be an ordinary token too, which spells the same.
+    added_tokens: the ids of other texts that are one token each, found in every text before it is cut (<think>, or the
+        spaces of GPT-NeoX). One may be an ordinary token too.
+    flags: how special and added tokens are found, where it is not just so: the sum of STRIPS_LEFT and STRIPS_RIGHT
+        (whitespace beside it belongs to it), WORD (not beside a letter, a digit or the like) and NORMALIZED (after
+        those without it, in what lies between them, in normal form).
     begin, end: ids that a model expects before and after a whole text. `encode` leaves them out.
     normalizer: "NFC" if text is brought to that normal form first, or None.
     parts: tokens and merges as a file was read to them, in place of the two lists, which are empty then.

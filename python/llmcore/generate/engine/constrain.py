@@ -73,9 +73,7 @@ class Vocabulary:
             raise Error("constrain", expected="a model that knows an end of text", got="one without")
         self.library = llguidance
         specials = sorted(set(tokenizer.special_tokens.values()))
-        size = tokenizer.vocab_size
-        # Unused ids are empty tokens, which are never allowed.
-        tokens = [b"" if i >= size else tokenizer.token_bytes(i) for i in range(vocab_size)]
+        tokens = [tokenizer.token_bytes(i) for i in range(vocab_size)]  # the empty ones are never allowed
 
         class Wrapped:
             eos_token_id, bos_token_id = end_ids[0], None

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from llmcore import _core
-from llmcore.tokenizer.formats.files import AddedToken, Reader
+from llmcore.tokenizer.formats.files import Reader
 from llmcore.tokenizer.patterns import GPT2, REGEX, from_stages, stages_of
 from llmcore.tokenizer.vocabulary import Pattern, Vocabulary
 
@@ -74,23 +74,14 @@ def _read_stage(read: Reader, step: dict, where: str) -> str:
     return regex
 
 
-def read_normalizer(read: Reader, document: dict, added: dict[str, AddedToken]) -> str | None:
-    """Read the normal form that text is brought to first. Added tokens are found before."""
+def read_normalizer(read: Reader, document: dict) -> str | None:
+    """Read the normal form that text is brought to first."""
     normalizer = document.get("normalizer")
     if normalizer is None:
         return None
     if normalizer != {"type": "NFC"}:
         raise read.fail("normalizer", "null or NFC (others are not supported)", normalizer)
-    for number, (content, token) in enumerate(added.items()):
-        if token.normalized and not is_space_token(content, token):
-            raise read.fail(f"added_tokens[{number}].normalized", "false (it is not supported)", True)
     return "NFC"
-
-
-def is_space_token(content: str, token: AddedToken) -> bool:
-    """Say whether an added token is whitespace of ASCII and not special: found in every text, and, as no normal form makes or
-    takes such characters, before or after it is normalized alike."""
-    return not token.special and not token.flags and content.isascii() and content.isspace()
 
 
 def pipeline(vocabulary: Vocabulary) -> dict[str, Any]:

@@ -10,19 +10,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llmcore.errors import Error
+from llmcore.tokenizer.vocabulary import NORMALIZED
 
 MAX_ID_GAP = 1 << 20  # how far ids may exceed their number, so that no file asks for gigabytes
 _KINDS = {dict: "an object", list: "an array", str: "a string", int: "an integer", bool: "true or false"}
 
 
 class AddedToken(NamedTuple):
-    """An entry of a tokenizer.json's added_tokens. normalized: whether it is looked for in normalized text; flags: as in
-    `Vocabulary`."""
+    """An entry of a tokenizer.json's added_tokens. flags: as in `Vocabulary`."""
 
     id: int
     special: bool
-    normalized: bool
     flags: int
+
+    @property
+    def normalized(self) -> bool:
+        """Whether it is looked for in normalized text."""
+        return bool(self.flags & NORMALIZED)
 
 
 class Reader:

@@ -12,7 +12,7 @@ from llmcore.tokenizer.formats import pieces
 from llmcore.tokenizer.formats.byte_level import spell, unspell
 from llmcore.tokenizer.formats.files import Reader
 from llmcore.tokenizer.formats.pieces import CONTROL, NORMAL, UNUSED, USER_DEFINED, from_pieces
-from llmcore.tokenizer.vocabulary import Pattern, SentencePieceVocabulary, Vocabulary
+from llmcore.tokenizer.vocabulary import NORMALIZED, Pattern, SentencePieceVocabulary, Vocabulary
 
 # tokenizer.ggml.pre -> (our pattern, whether a piece that is a token is that token), as llama.cpp takes them.
 PATTERNS = {
@@ -88,27 +88,26 @@ def _read_byte_level(read: Reader, fields: dict[str, Any]) -> Vocabulary:
     if not isinstance(pre, str) or pre not in PATTERNS:
         raise read.fail("tokenizer.ggml.pre", f"one of {', '.join(PATTERNS)}", pre)
     spellings, merges = _strings(read, fields, "tokens"), _strings(read, fields, "merges")
-    tokens, special_tokens, spaces = [b""] * len(spellings), {}, {}
+    tokens = [b""] * len(spellings)
+    special_tokens: dict[str, int] = {}
+    added_tokens: dict[str, int] = {}
     ids: dict[str, int] = {}
     unspelled = unspell(spellings)
     for id, (spelling, kind) in enumerate(zip(spellings, _kinds(read, fields, len(spellings)), strict=True)):
         if kind == UNUSED:
             continue
         where = f"tokenizer.ggml.tokens[{id}]"
-        if not spelling or spelling in ids or spelling in special_tokens or spelling in spaces:
+        if not spelling or spelling in ids or spelling in special_tokens or spelling in added_tokens:
             raise read.fail(where, "a string that no other token has", spelling)
-        if kind == USER_DEFINED and spelling.isascii() and spelling.isspace():
-            spaces[spelling] = id
-            continue
         if kind in (CONTROL, USER_DEFINED):
-            special_tokens[spelling] = id
+            (special_tokens if kind == CONTROL else added_tokens)[spelling] = id
             continue
         if not unspelled[id]:
             raise read.fail(where, "the byte-level alphabet", spelling)
         tokens[id], ids[spelling] = unspelled[id], id
     pattern, whole_piece_first = PATTERNS[pre]
     pairs = read.merges(merges, ids, "tokenizer.ggml.merges")
-    return Vocabulary(tokens, pairs, pattern, whole_piece_first, special_tokens, spaces)
+    return Vocabulary(tokens, pairs, pattern, whole_piece_first, special_tokens, added_tokens)
 
 
 def _read_sentencepiece(read: Reader, fields: dict[str, Any]) -> SentencePieceVocabulary:
@@ -129,7 +128,7 @@ def gguf_metadata(
     that GGUF's readers would take for another; the differences of the patterns in `NEAREST` are accepted."""
     v = vocabulary
     fields = _byte_level_fields(v) if isinstance(v, Vocabulary) else _sentencepiece_fields(v)
-    if v.flags or v.end:
+    if any(flags & ~NORMALIZED for flags in v.flags.values()) or v.end:
         raise Error("save", expected="no flags of added tokens and nothing after a text for GGUF", got="some")
     fields |= {"bos_token_id": begin, "eos_token_id": end, "add_bos_token": bool(v.begin), "add_eos_token": False}
     if v.begin and v.begin != (begin,):
@@ -152,8 +151,8 @@ def _byte_level_fields(v: Vocabulary) -> dict[str, Any]:
     types = [NORMAL if spelled else UNUSED for spelled in text]
     for special, id in v.special_tokens.items():
         text[id], types[id] = special, CONTROL
-    for spaces, id in v.added_tokens.items():
-        text[id], types[id] = spaces, USER_DEFINED
+    for added, id in v.added_tokens.items():
+        text[id], types[id] = added, USER_DEFINED
     for id, spelled in enumerate(text):
         if not spelled:
             text[id] = f"[unused{id}]"

@@ -8,7 +8,7 @@ from typing import Any
 from llmcore.errors import Error
 from llmcore.tokenizer.formats.files import AddedToken, Reader
 from llmcore.tokenizer.formats.pieces import BYTE_TOKENS, SPACE, byte_tokens, spell, unspell
-from llmcore.tokenizer.vocabulary import SentencePieceVocabulary
+from llmcore.tokenizer.vocabulary import NORMALIZED, SentencePieceVocabulary
 
 _PREPEND: dict[str, Any] = {"type": "Prepend", "prepend": SPACE}
 _REPLACE: dict[str, Any] = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
@@ -55,10 +55,8 @@ def read_metaspace(read: Reader, document: dict, added: dict[str, AddedToken]) -
     plain = {content: token for content, token in added.items() if content not in special_tokens}
     raw = {c: token.id for c, token in plain.items() if not (token.normalized and document.get("normalizer"))}
     symbols = {c: token.id for c, token in plain.items() if c not in raw}
-    if not document.get("normalizer") and (overlap := _overlap(added)):
-        raise read.fail("added_tokens", "no normalized token that overlaps one that is not", overlap)
-    flagged = {content: token.flags for content, token in added.items() if token.flags}
-    if both := flagged.keys() & symbols.keys():
+    flagged = {content: token.flags for content, token in added.items() if token.flags and content not in symbols}
+    if both := [content for content in symbols if added[content].flags != NORMALIZED]:
         raise read.fail(
             "added_tokens", "no lstrip, rstrip, single_word of a token that is found after the normalizer", min(both)
         )
@@ -85,21 +83,6 @@ def read_metaspace(read: Reader, document: dict, added: dict[str, AddedToken]) -
         flags=flagged,
         **rules,
     )
-
-
-def _overlap(added: dict[str, AddedToken]) -> tuple[str, str] | None:
-    """Return a normalized token, and the beginning of another that could start within it. `tokenizers` looks for those that are not
-    normalized in the whole text first; here, where no normalizer tells them apart, whichever begins earlier is found."""
-    early = {content for content, token in added.items() if not token.normalized}
-    beginnings = {content[:n] for content in early for n in range(1, len(content) + 1)}
-    for content, token in added.items():
-        for start in range(len(content) if token.normalized else 0):
-            rest = content[start:]
-            if start and rest in beginnings:
-                return content, rest
-            if found := next((rest[:n] for n in range(1, len(rest) + 1) if rest[:n] in early), None):
-                return content, found
-    return None
 
 
 def _read_vocab(read: Reader, vocab: dict, added: dict[str, AddedToken]) -> dict[str, int]:
@@ -176,7 +159,9 @@ def pipeline(vocabulary: SentencePieceVocabulary) -> dict[str, Any]:
     """The parts of a tokenizer.json around its model. ValueError for rules that it cannot express."""
     v = vocabulary
     normalizer, pre_tokenizer = [_REPLACE], None
-    if v.prefix_unless_space or v.split_at_spaces:
+    # A normalizer would change when normalized added tokens are looked for.
+    after_raw = v.prefix == "never" and any(flags & NORMALIZED for flags in v.flags.values())
+    if v.prefix_unless_space or v.split_at_spaces or after_raw:
         scheme = v.prefix if v.prefix_unless_space else "never"
         pre_tokenizer = {
             "type": "Metaspace",

@@ -12,9 +12,16 @@ from llmcore.errors import Error
 from llmcore.tokenizer.formats import byte_level, metaspace
 from llmcore.tokenizer.formats.files import MAX_ID_GAP, AddedToken, Reader
 from llmcore.tokenizer.formats.post_processors import post_processor, read_post_processor
-from llmcore.tokenizer.vocabulary import STRIPS_LEFT, STRIPS_RIGHT, WORD, SentencePieceVocabulary, Vocabulary
+from llmcore.tokenizer.vocabulary import (
+    NORMALIZED,
+    STRIPS_LEFT,
+    STRIPS_RIGHT,
+    WORD,
+    SentencePieceVocabulary,
+    Vocabulary,
+)
 
-FLAGS = {"single_word": WORD, "lstrip": STRIPS_LEFT, "rstrip": STRIPS_RIGHT}
+FLAGS = {"single_word": WORD, "lstrip": STRIPS_LEFT, "rstrip": STRIPS_RIGHT, "normalized": NORMALIZED}
 
 
 def read_tokenizer_json(path: Path) -> Vocabulary | SentencePieceVocabulary:
@@ -70,30 +77,31 @@ def _read_document(
 
     if model.get("byte_fallback"):
         raise read.fail("model.byte_fallback", "none (it is not supported here)", model["byte_fallback"])
-    all_added = {content: token.id for content, token in added.items()}
-    spaces = {content: token.id for content, token in added.items() if byte_level.is_space_token(content, token)}
-    special_tokens = {content: id for content, id in all_added.items() if content not in spaces}
+    special_tokens = {content: token.id for content, token in added.items() if token.special}
+    others = {content: token.id for content, token in added.items() if not token.special}
     tokens: list[bytes] = []
     merges: list[tuple[int, int]] = []
     parts = None
     if quick is not None:
-        parts = quick.parts(list(all_added.items()), "".join(byte_level.byte_alphabet()), MAX_ID_GAP)
+        alphabet = "".join(byte_level.byte_alphabet())
+        parts = quick.parts(list((special_tokens | others).items()), alphabet, MAX_ID_GAP)
         if parts is None:
             return None
     else:
-        tokens, ids = _read_vocab(read, read.get(model, "vocab", dict, "model"), all_added)
-        merges = read.merges(read.get(model, "merges", list, "model"), ids, "model.merges")
+        pairs = read.get(model, "merges", list, "model")
+        tokens, ids = _read_vocab(read, read.get(model, "vocab", dict, "model"), special_tokens | others, pairs)
+        merges = read.merges(pairs, ids, "model.merges")
     return Vocabulary(
         tokens=tokens,
         merges=merges,
         pattern=byte_level.read_pattern(read, document),
         whole_piece_first=read.get(model, "ignore_merges", bool, "model", False),
         special_tokens=special_tokens,
-        added_tokens=spaces,
+        added_tokens=others,
         flags={content: token.flags for content, token in added.items() if token.flags},
         begin=begin,
         end=end,
-        normalizer=byte_level.read_normalizer(read, document, added),
+        normalizer=byte_level.read_normalizer(read, document),
         parts=parts,
     )
 
@@ -110,24 +118,38 @@ def _read_added_tokens(read: Reader, document: dict) -> dict[str, AddedToken]:
             raise read.fail(f"{where}.content", "a string that no other added token has", content)
         id = read.id(entry.get("id"), f"{where}.id", 1 << 31)
         special = read.get(entry, "special", bool, where, False)
-        flags = sum(flag for name, flag in FLAGS.items() if read.get(entry, name, bool, where, False))
-        tokens[content] = AddedToken(id, special, read.get(entry, "normalized", bool, where, not special), flags)
+        given = {name: read.get(entry, name, bool, where, name == "normalized" and not special) for name in FLAGS}
+        tokens[content] = AddedToken(id, special, sum(flag for name, flag in FLAGS.items() if given[name]))
     return tokens
 
 
-def _read_vocab(read: Reader, vocab: dict, special_tokens: dict[str, int]) -> tuple[list[bytes], dict[str, int]]:
-    """The tokens by id, and the ids by their spelling in the file, without the special tokens."""
-    for special, id in special_tokens.items():
-        if vocab.get(special, id) != id or isinstance(vocab.get(special), bool):
-            raise read.fail(_entry(special), f"the id in added_tokens, {id}", vocab[special])
-    ids = {spelling: id for spelling, id in vocab.items() if spelling not in special_tokens}
-    read.ids(ids, special_tokens, _entry)
+def _read_vocab(read: Reader, vocab: dict, named: dict[str, int], merges: list) -> tuple[list[bytes], dict[str, int]]:
+    """The tokens by id, and the ids by their spelling in the file. `named`: special and added tokens, which are left out
+    unless merges go through them."""
+    shared = [text for text in named if text in vocab]
+    for text in shared:
+        if vocab[text] != named[text] or isinstance(vocab[text], bool):
+            raise read.fail(_entry(text), f"the id in added_tokens, {named[text]}", vocab[text])
+    merged = _merged(merges) if shared else set()
+    alone = {text for text in shared if text not in merged and text not in byte_level.byte_alphabet()}
+    ids = {spelling: id for spelling, id in vocab.items() if spelling not in alone}
+    read.ids(ids, {text: id for text, id in named.items() if text not in ids}, _entry)
     tokens = [b""] * (max(ids.values(), default=-1) + 1)
     for (spelling, id), token in zip(ids.items(), byte_level.unspell(list(ids)), strict=True):
         if not token:
             raise read.fail(_entry(spelling), "the byte-level alphabet, and not nothing", spelling)
         tokens[id] = token
     return tokens, ids
+
+
+def _merged(merges: list) -> set[str]:
+    """What merges join and make."""
+    found: set[str] = set()
+    for entry in merges:
+        sides = entry.split(" ") if isinstance(entry, str) else entry
+        if isinstance(sides, list) and all(isinstance(side, str) for side in sides):
+            found.update((*sides, "".join(sides)))
+    return found
 
 
 def _entry(spelling: str) -> str:
@@ -139,27 +161,32 @@ def write_tokenizer_json(path: Path, vocabulary: Vocabulary | SentencePieceVocab
     v = vocabulary
     if isinstance(v, SentencePieceVocabulary):
         pipeline, text = metaspace.pipeline(v), metaspace.spellings(v)
-        added = [_added_token(c, id, False, False, v.flags.get(c, 0)) for c, id in v.added_tokens.items()]
-        added += [_added_token(text[id], id, False, True) for id in v.symbols.values()]
+        added = [_added_token(text[id], id, False, NORMALIZED) for id in v.symbols.values()]
         names = {id: content for content, id in v.special_tokens.items()}
         unknown = names.get(v.unknown) if v.unknown is not None else None
         model = {"unk_token": unknown, "fuse_unk": v.fuse_unknown, "byte_fallback": bool(v.byte_tokens)}
     else:
-        pipeline = byte_level.pipeline(v)
-        added = [_added_token(content, id, False, True) for content, id in v.added_tokens.items()]
+        pipeline, added = byte_level.pipeline(v), []
         text = {id: byte_level.spell(token) for id, token in enumerate(v.tokens) if token}
         model = {"unk_token": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": v.whole_piece_first}
     vocab = {token: id for id, token in text.items()}
-    for special, id in v.special_tokens.items():
-        if special in vocab:
-            raise Error("save", expected="special tokens unlike ordinary ones", got=f"{special!r}, which is both")
-        vocab[special] = id
-        added.append(_added_token(special, id, True, False, v.flags.get(special, 0)))
+    for content, id in {**v.special_tokens, **v.added_tokens}.items():
+        if vocab.get(content, id) != id:
+            raise Error("save", expected="special and added tokens unlike others", got=f"{content!r}, which is both")
+        added.append(_added_token(content, id, content in v.special_tokens, v.flags.get(content, 0)))
+    vocab |= v.special_tokens
+    added.sort(key=lambda token: token["id"])
+    # `tokenizers` gives those that are not in the vocabulary the ids that come next, whatever ids are written here.
+    last = -1
+    for token in added:
+        if token["content"] not in vocab and token["id"] != max(len(vocab), last + 1):
+            vocab |= v.added_tokens
+        last = max(last, token["id"])
     document = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": sorted(added, key=lambda token: token["id"]),
+        "added_tokens": added,
         **pipeline,
         "post_processor": post_processor(v.begin, v.end, v.special_tokens),
         "model": {
@@ -176,6 +203,10 @@ def write_tokenizer_json(path: Path, vocabulary: Vocabulary | SentencePieceVocab
     write_atomically(path, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
 
 
-def _added_token(content: str, id: int, special: bool, normalized: bool, flags: int = 0) -> dict[str, Any]:
-    found = {name: bool(flags & flag) for name, flag in FLAGS.items()}
-    return {"id": id, "content": content, **found, "normalized": normalized, "special": special}
+def _added_token(content: str, id: int, special: bool, flags: int) -> dict[str, Any]:
+    return {
+        "id": id,
+        "content": content,
+        **{name: bool(flags & flag) for name, flag in FLAGS.items()},
+        "special": special,
+    }
