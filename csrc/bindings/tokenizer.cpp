@@ -234,6 +234,10 @@ void register_json_vocabulary(py::module_& m) {
             return Held{document, std::move(*found)};
           },
           py::arg("document"), "Returns None for a malformed document: json.loads can report why.")
+      .def_property_readonly("size", [](const Held& h) { return h.vocabulary.size(); })
+      .def(
+          "find", [](const Held& h, const std::vector<std::string>& spellings) { return h.vocabulary.find(spellings); },
+          py::arg("spellings"), "The ids of some spellings, or None.")
       .def_property_readonly(
           "rest", [](const Held& h) { return py::bytes(h.vocabulary.rest()); },
           "The document with null in place of both.")

@@ -357,6 +357,10 @@ class JsonVocabulary:
         """
         Returns None for a malformed document: json.loads can report why.
         """
+    def find(self, spellings: collections.abc.Sequence[str]) -> list[int | None]:
+        """
+        The ids of some spellings, or None.
+        """
     def parts(
         self,
         specials: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]],
@@ -371,6 +375,8 @@ class JsonVocabulary:
         """
         The document with null in place of both.
         """
+    @property
+    def size(self) -> int: ...
 
 class BPE:
     """

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <unordered_map>
 
 #include "tokenizer/containers/hash.h"
 #include "tokenizer/split/text_parts.h"
@@ -254,6 +255,18 @@ std::optional<JsonVocabulary> JsonVocabulary::read(std::string_view document) {
   Reader reader{document.data(), document.data() + document.size(), found};
   if (!reader.document()) return std::nullopt;
   return found;
+}
+
+std::vector<std::optional<uint32_t>> JsonVocabulary::find(const std::vector<std::string>& spellings) const {
+  std::unordered_map<std::string_view, uint32_t> places;
+  for (uint32_t i = 0; i < spellings.size(); ++i) places.emplace(spellings[i], i);
+  std::vector<std::optional<uint32_t>> ids(spellings.size());
+  if (spellings.empty()) return ids;
+  for (const Entry& entry : vocab_) {
+    const auto place = places.find(entry.spelling);
+    if (place != places.end()) ids[place->second] = entry.id;
+  }
+  return ids;
 }
 
 // Returns the special tokens that merges join or make.

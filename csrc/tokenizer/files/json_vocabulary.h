@@ -23,6 +23,10 @@ class JsonVocabulary {
   // The document with null in place of both.
   const std::string& rest() const { return rest_; }
 
+  size_t size() const { return vocab_.size(); }
+  // Returns the ids of some spellings, where the vocabulary has them.
+  std::vector<std::optional<uint32_t>> find(const std::vector<std::string>& spellings) const;
+
   struct Parts {
     std::vector<std::string> tokens;  // by id, as bytes
     std::vector<Merge> merges;

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmcore import _core
-from llmcore.errors import ArgumentTypeError, Error, MissingFileError
+from llmcore.errors import ArgumentTypeError, Error
 from llmcore.tokenizer.arguments import check_specials, checked_ids, id_array
 from llmcore.tokenizer.normalize import nfc, nfc_bytes
 from llmcore.tokenizer.patterns import from_argument
@@ -165,24 +165,19 @@ class Tokenizer:
         pattern: str | Sequence[str] | None = None,
         special_tokens: dict[str, int] | Collection[str] | None = None,
     ) -> Tokenizer:
-        """Read a tokenizer.json, a directory that holds one (or else a tokenizer.model), a model's `.gguf` file, a
-        SentencePiece `.model`, or a `.tiktoken` file: BPE in all of them.
+        """Read a tokenizer.json, a model's `.gguf` file, a SentencePiece `.model`, a `.tiktoken` file, or a directory that
+        holds a tokenizer.json (or else a tokenizer.model): BPE in all of them.
 
-        All but the last know their pattern, special tokens and added tokens. A `.tiktoken` file knows neither: give `pattern`, and
-        `special_tokens` as {token: id} or as a list, which gets the ids after the last. What a file puts before and
-        after every text is in `begin` and `end`. ValueError, naming the file and
-        the field, for a file that is broken or that needs what is not supported.
+        All but a `.tiktoken` file know their pattern, special tokens and added tokens. For that, give `pattern`, and
+        `special_tokens` as {token: id} or as a list, which gets the ids after the last. From a directory, the tokens
+        that its tokenizer_config.json, special_tokens_map.json and added_tokens.json name are read too, as transformers
+        reads them. What a file puts before and after every text is in `begin` and `end`. ValueError, naming the file
+        and the field, for a file that is broken or that needs what is not supported.
         """
         from llmcore.tokenizer import formats  # here, so that importing llmcore stays quick
 
         path = Path(path)
-        if path.is_dir():
-            other = path / "tokenizer.model"
-            path = path / FILE_NAME
-            path = other if other.is_file() and not path.is_file() else path
-        if not path.is_file():
-            raise MissingFileError("load", expected="a tokenizer file", got=f"{path}, which is not there")
-        if path.suffix == ".tiktoken":
+        if path.suffix == ".tiktoken" and path.is_file():
             if pattern is None:
                 raise Error("load", path, expected="pattern=... (a .tiktoken file does not name its own)")
             if special_tokens is not None:
@@ -194,12 +189,8 @@ class Tokenizer:
             if pattern is not None:
                 specials = special_tokens if special_tokens is not None else ()
                 vocabulary = formats.read_tiktoken(path, from_argument(pattern, "load"), specials)
-            elif path.suffix == ".gguf":
-                vocabulary = formats.read_gguf(path)
-            elif path.suffix == ".model":
-                vocabulary = formats.read_sentencepiece(path)
             else:
-                vocabulary = formats.read_tokenizer_json(path)
+                vocabulary = formats.read_folder(path) if path.is_dir() else formats.read_file(path)
             try:
                 return cls(vocabulary)
             except ValueError as error:

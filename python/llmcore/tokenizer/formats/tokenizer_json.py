@@ -9,7 +9,7 @@ from typing import Any
 from llmcore import _core
 from llmcore._files import write_atomically
 from llmcore.errors import Error
-from llmcore.tokenizer.formats import byte_level, metaspace
+from llmcore.tokenizer.formats import beside, byte_level, metaspace
 from llmcore.tokenizer.formats.files import MAX_ID_GAP, AddedToken, Reader
 from llmcore.tokenizer.formats.post_processors import post_processor, read_post_processor
 from llmcore.tokenizer.vocabulary import (
@@ -24,19 +24,38 @@ from llmcore.tokenizer.vocabulary import (
 FLAGS = {"single_word": WORD, "lstrip": STRIPS_LEFT, "rstrip": STRIPS_RIGHT, "normalized": NORMALIZED}
 
 
-def read_tokenizer_json(path: Path) -> Vocabulary | SentencePieceVocabulary:
+def read_tokenizer_json(path: Path, with_folder: bool = False) -> Vocabulary | SentencePieceVocabulary:
+    """with_folder: also the tokens that the files beside it name."""
     read, data = Reader(path), path.read_bytes()
+    with_folder = with_folder and beside.has_tokens(path.parent)
     # Nearly all of a large file is one vocabulary, of which Python need not make a million objects. What C++ does not
     # take as it is, is read here as a whole.
     quick = _core.JsonVocabulary.read(data)
     if quick is not None:
         document = _parse(path, quick.rest)
+        if with_folder and isinstance(document, dict):
+            beside.add_tokens(path.parent, read, document, quick.find, quick.size)
         vocabulary = None if metaspace.is_metaspace(document) else _read_document(read, document, quick)
         if vocabulary is not None:
             return vocabulary
-    vocabulary = _read_document(read, _parse(path, data), None)
+    document = _parse(path, data)
+    if with_folder and isinstance(document, dict):
+        ids = _vocabulary_ids(document)
+        beside.add_tokens(path.parent, read, document, lambda texts: [ids.get(text) for text in texts], len(ids))
+    vocabulary = _read_document(read, document, None)
     assert vocabulary is not None
     return vocabulary
+
+
+def _vocabulary_ids(document: dict) -> dict[str, int]:
+    """The ids of the model's tokens, as far as they are what they should be, which is checked later."""
+    model = document.get("model")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocab, list):
+        vocab = {piece[0]: id for id, piece in enumerate(vocab) if isinstance(piece, list) and piece}
+    if not isinstance(vocab, dict):
+        return {}
+    return {text: id for text, id in vocab.items() if isinstance(text, str) and isinstance(id, int)}
 
 
 def _parse(path: Path, data: bytes) -> Any:
