@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
@@ -49,11 +50,25 @@ def checked(name: str, value, annotation: str):
             pass
     elif "str" in kinds and isinstance(value, (str, os.PathLike)):
         return os.fspath(value)
+    elif "dict[str, Any]" in kinds and isinstance(value, (str, Mapping)):
+        return _object(name, value)
     elif "list[float]" in kinds and isinstance(value, (list, tuple)):
         return [checked(name, v, "float") for v in value]
     elif "list[str]" in kinds and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
         return list(value)
-    wanted = " or ".join(sorted(kinds - {"None"}))
+    wanted = " or ".join(sorted(kinds - {"None"})).replace("dict[str, Any]", "object")
     # Only what is certainly short: a few lines of YAML can mean a list of billions.
     got = repr(value)[:100] if isinstance(value, (str, int, float)) else type(value).__name__
     raise ArgumentTypeError("config", expected=f"{name} of type {wanted}", got=got)
+
+
+def _object(name: str, value: str | Mapping) -> dict[str, Any]:
+    """Return an object, also where it is given as JSON."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise Error("config", name, expected="JSON", got=error) from None
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ArgumentTypeError("config", expected=f"{name} as an object", got=type(value).__name__)
+    return dict(value)

@@ -79,3 +79,40 @@ def test_an_answer_that_is_cut_is_said_on_a_terminal(run, chat_dir, monkeypatch)
     (chat_dir / "generation_config.json").write_text(json.dumps(config | {"eos_token_id": end}))
     type_in(monkeypatch, "The\n")
     assert "cut" not in run(*command)[2]
+
+
+def test_tools_documents_variables_and_templates(run, chat_dir, monkeypatch, tmp_path):
+    source = "{{ (tools or []) | length }}{{ (documents or []) | length }}{{ x }}{{ messages[-1].content }}"
+    (chat_dir / "additional_chat_templates").mkdir()
+    (chat_dir / "additional_chat_templates" / "rag.jinja").write_text(source)
+    (tmp_path / "own.jinja").write_text(source)
+    tools, documents = [{"name": "f", "parameters": {}}] * 2, [{"text": "t"}]
+    (tmp_path / "tools.json").write_text(json.dumps(tools))
+    (tmp_path / "documents.json").write_text("\ufeff" + json.dumps(documents))
+    flags = ["--tools", tmp_path / "tools.json", "--documents", tmp_path / "documents.json"]
+    flags += ["--chat-template-kwargs", '{"x": "y"}', "--max-tokens", 4, "--temperature", 0, "--top-p", 1]
+    given = {"tools": tools, "documents": documents, "chat_template_kwargs": {"x": "y"}, "chat_template": "rag"}
+    right = load(chat_dir).chat([{"role": "user", "content": "The"}], max_tokens=4, temperature=0, **given).text
+    for template in ("rag", tmp_path / "own.jinja"):
+        type_in(monkeypatch, "The\n")
+        assert run("chat", "-m", chat_dir, "--template", template, *flags) == (0, f"{right}\n", "")
+    type_in(monkeypatch, "The\n")
+    code, out, err = run("chat", "-m", chat_dir, *flags)
+    assert (code, out) == (2, "")
+    assert "expected no tools: the template does not use them, got 2" in err
+    type_in(monkeypatch, "The\n")
+    code, _, err = run("chat", "-m", chat_dir, "--template", "none")
+    assert (code, "expected chat_template one of default, rag, got 'none'" in err) == (2, True)
+    (tmp_path / "tools.json").write_text("[")
+    code, _, err = run("chat", "-m", chat_dir, *flags)
+    assert (code, "tools: expected JSON" in err) == (2, True)
+
+
+def test_info_names_templates_and_their_variables(run, chat_dir):
+    (chat_dir / "additional_chat_templates").mkdir()
+    (chat_dir / "additional_chat_templates" / "rag.jinja").write_text("{{ documents }}{{ style }}{{ bos_token }}")
+    code, out, _ = run("info", chat_dir)
+    assert code == 0
+    assert "reads documents, style" in out
+    code, out, _ = run("info", chat_dir, "--json")
+    assert json.loads(out)["model"]["chat_template"]["templates"] == {"default": [], "rag": ["documents", "style"]}

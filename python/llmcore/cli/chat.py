@@ -14,6 +14,7 @@ import typer
 from llmcore import terminal
 from llmcore._files import write_atomically
 from llmcore.cli import options
+from llmcore.cli.errors import UsageError
 from llmcore.cli.flags import sampling_flags
 
 if TYPE_CHECKING:
@@ -35,6 +36,24 @@ def chat(
             "--system", metavar="TEXT", help="System message, which the model is given before the conversation."
         ),
     ] = None,
+    tools: Annotated[
+        Path | None,
+        typer.Option("--tools", metavar="FILE", help="JSON list of the schemas of tools that the model may call."),
+    ] = None,
+    documents: Annotated[
+        Path | None,
+        typer.Option(
+            "--documents", metavar="FILE", help='JSON list of documents, {"title": ..., "text": ...}, to quote.'
+        ),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option("--template", metavar="NAME", help="One of the model's chat templates by name, or a .jinja file."),
+    ] = None,
+    chat_template_kwargs: Annotated[
+        str | None,
+        typer.Option("--chat-template-kwargs", metavar="JSON", help="Variables of the chat template."),
+    ] = None,
     sampling: dict | None = None,
     quantize: options.Quantize = None,
     threads: options.Threads = None,
@@ -44,7 +63,16 @@ def chat(
     \b
     Example: llmcore chat --model smollm2-135m-instruct
              echo "Why is the sky blue?" | llmcore chat
+             llmcore chat --tools tools.json --system "Call tools if need be."
     """
+    from llmcore.generate.chat.files import template_argument
+
+    given = {
+        "tools": _read(tools),
+        "documents": _read(documents),
+        "chat_template": template_argument(template),
+        "chat_template_kwargs": chat_template_kwargs,
+    }
     lm = options.load_model(model, quantize=quantize, threads=threads)
     params = dict(sampling or {})
     max_tokens, seed = params.pop("max_tokens"), params.pop("seed")
@@ -52,7 +80,7 @@ def chat(
         seed = int.from_bytes(os.urandom(4), "little")
     beginning = [{"role": "system", "content": system}] if system is not None else []
     messages = list(beginning)
-    lm.chat_prompt([*messages, {"role": "user", "content": ""}])  # an error shows before anybody types
+    lm.chat_prompt([*messages, {"role": "user", "content": ""}], **given)  # an error shows before anybody types
     if sys.stdin.isatty():
         terminal.write(f"{HELP}\n")
     seconds, written = 0.0, 0
@@ -74,7 +102,7 @@ def chat(
         answer = ""
         seen.clear()
         began = time.perf_counter()
-        for piece in lm.chat_stream(messages, max_tokens, on_token=look, seed=seed + turn, **params):
+        for piece in lm.chat_stream(messages, max_tokens, on_token=look, seed=seed + turn, **given, **params):
             answer += piece
             terminal.write(piece)
         seconds += time.perf_counter() - began
@@ -88,6 +116,16 @@ def chat(
         print(
             f"{terminal.counted(written, 'token')}, {written / seconds:,.1f} tok/s, prompts included", file=sys.stderr
         )
+
+
+def _read(path: Path | None) -> str | None:
+    """Return the text of a JSON file."""
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"expected {path} as JSON in UTF-8") from None
 
 
 def _save(name: str, messages: list[dict[str, str]]) -> None:

@@ -90,7 +90,11 @@ def describe(lm: LanguageModel, where: Path) -> dict:
         "notes": list(lm.notes),
         "chat_template": None
         if template is None
-        else {"characters": len(template.source), "uses": _uses(template.source)},
+        else {
+            "characters": len(template.source),
+            "uses": _uses(template.source),
+            "templates": template.variables(),
+        },
     }
 
 
@@ -150,6 +154,10 @@ def _print_model(out, d: dict) -> None:
         ("chat template", f"{template['characters']:,} characters; supports {', '.join(template['uses']) or 'messages only'}"
          if template else "none"),
     ]  # fmt: skip
+    for name, variables in (template["templates"] if template else {}).items():
+        reads = ", ".join(variables)
+        if reads or len(template["templates"]) > 1:
+            rows.append((f"  {name}", f"reads {reads}" if reads else "reads messages only"))
     rows += [("note", note) for note in d["notes"]]
     terminal.print_pairs(out, rows, d["directory"])
 

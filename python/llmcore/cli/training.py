@@ -57,10 +57,10 @@ def _preview_sft(settings: SFTConfig) -> None:
 
     rows = read_rows(settings.data)
     lm = load(settings.model, device="cpu")  # only the tokenizer is used
-    prepare(lm)
+    prepare(lm, settings.chat_template)
     out = terminal.console()
     for row in rows[:3]:
-        example = example_of(lm, row)
+        example = example_of(lm, row, settings)
         line = Text()
         for i, is_target in zip(example.ids.tolist(), example.mask.tolist(), strict=True):
             line.append(lm.token_text(i), "bold green" if is_target else "dim")

@@ -14,6 +14,7 @@ from llmcore._tensor import Tensor
 from llmcore.errors import Error
 from llmcore.generate import save
 from llmcore.generate.chat.prompt import supervised_chat
+from llmcore.generate.chat.template import ChatOptions
 from llmcore.generate.language_model import LanguageModel
 from llmcore.generate.loader import load, read_weights
 
@@ -21,6 +22,7 @@ SCORE = "score.weight"  # as transformers' models for sequence classification na
 _ROWS = 16  # answers that are scored at a time
 
 Messages = Sequence[Mapping[str, Any]]
+_NOTHING = ChatOptions()
 
 
 class RewardModel(nn.Module):
@@ -43,15 +45,15 @@ class RewardModel(nn.Module):
         ends = ops.take(hidden.reshape(len(rows) * T, hidden.shape[-1]), last)
         return ops.linear(ends, self.head.weight, out_dtype="float32").reshape(len(rows))
 
-    def ids(self, prompt: str | Messages, answer: str) -> np.ndarray:
-        """Return the ids of a prompt and an answer as a conversation, up to the token that ends the answer. ValueError if
-        the template refuses it or it is longer than the context."""
+    def ids(self, prompt: str | Messages, answer: str, options: ChatOptions = _NOTHING) -> np.ndarray:
+        """Return the ids of a prompt and an answer as a conversation, up to the token that ends the answer. options: what
+        else it is rendered with. ValueError if the template refuses it or it is longer than the context."""
         lm = self.lm
         if lm.chat_template is None:
             raise Error("reward", expected="a model with a chat template", got="one without")
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         whole = [*messages, {"role": "assistant", "content": answer}]
-        ids, mask = supervised_chat(lm.chat_template, lm.tokenizer, whole, lm.end_ids, len(messages))
+        ids, mask = supervised_chat(lm.chat_template, lm.tokenizer, whole, lm.end_ids, len(messages), options)
         row = ended(np.array(ids, np.int32), np.array(mask))
         if len(row) > lm.config.context:
             raise Error("reward", expected=f"at most {lm.config.context} tokens", got=len(row))
@@ -62,8 +64,11 @@ class RewardModel(nn.Module):
         return self([prompt], [answer])[0]
 
     def __call__(self, prompts, completions, **columns) -> list[float]:  # type: ignore[override]
-        """Return the scores of several answers, with the signature of a reward function."""
-        rows = [self.ids(p, c) for p, c in zip(prompts, completions, strict=True)]
+        """Return the scores of several answers, with the signature of a reward function. Of the columns, `tools`,
+        `documents` and `chat_template_kwargs` are heeded."""
+        read = {name: columns[name] for name in ("tools", "documents", "chat_template_kwargs") if name in columns}
+        options = [ChatOptions(**{name: values[i] for name, values in read.items()}) for i in range(len(prompts))]
+        rows = [self.ids(p, c, o) for p, c, o in zip(prompts, completions, options, strict=True)]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         found = np.empty(len(rows))
         with autograd.no_grad():

@@ -221,6 +221,13 @@ class FinetuneConfig(LoopConfig):
         0.05, "Fraction of the rows that is held out (of the groups, if rows have one)."
     )
     bad_rows: str = option("error", "What to do with a malformed row: error stops, skip drops and counts it.")
+    chat_template: str | None = option(
+        None,
+        "Chat template: the name of one of the model's, or a .jinja file, which the model keeps; by default its own.",
+    )
+    chat_template_kwargs: dict[str, Any] | None = option(
+        None, "Variables of the chat template, as JSON; a row's own chat_template_kwargs win."
+    )
     sample_tokens: int = option(60, "Length of a sample in tokens.")
     lora_rank: int = option(0, "Train LoRA adapters of this rank and freeze the model; 0 trains all weights.")
     lora_alpha: float = option(16.0, "LoRA alpha: adapters are scaled by alpha / rank.")

@@ -89,6 +89,18 @@ def gguf_chat_metadata(template: ChatTemplate | None) -> dict[str, Any]:
     return found | ({_GGUF_NAMES: names} if names else {})
 
 
+def template_argument(given: str | None) -> str | None:
+    """Return the chat template of a file, where that is what an argument names, else the argument itself."""
+    if given is None or not given.endswith(".jinja"):
+        return given
+    try:
+        return Path(given).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise Error("chat", given, expected="UTF-8") from None
+    except OSError as error:
+        raise Error("chat", given, expected="a chat template", got=error.strerror) from None
+
+
 def _named(field: Any, where: str) -> dict[str, Any]:
     """Return the templates of a field: one, a list of named ones, or an object of them."""
     if isinstance(field, list):

@@ -36,7 +36,8 @@ class Marks:
 
     def __init__(self, specials: Mapping[str, int], words: Iterable[str] = ()):
         self.specials = dict(specials)
-        characters = sorted(set("".join(self.specials)))
+        spelled = "".join(self.specials)
+        characters = sorted({*spelled, *spelled.lower(), *spelled.upper()})
         if len(characters) > _LAST - _FIRST:
             raise Error("chat", expected=f"at most {_LAST - _FIRST} characters in control tokens", got=len(characters))
         lowest = _LAST + 1 - len(characters)
@@ -67,10 +68,14 @@ class Marks:
         return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
     @functools.cached_property
+    def _any_case(self) -> re.Pattern[str]:
+        return re.compile(self.spelling.pattern, re.IGNORECASE)
+
+    @functools.cached_property
     def _fragments(self) -> tuple[frozenset[str], frozenset[str]]:
-        """Beginnings and ends of control tokens from which a template may put them together. A fragment of letters alone
-        is left out: any word may end with one."""
-        texts = [text for text in self.specials if len(text) <= _LONGEST]
+        """Beginnings and ends of control tokens, in lower case, from which a template may put them together. A fragment of
+        letters alone is left out: any word may end with one."""
+        texts = [text.lower() for text in self.specials if len(text) <= _LONGEST]
         beginnings = {text[:i] for text in texts for i in range(1, len(text))}
         ends = {text[i:] for text in texts for i in range(1, len(text))}
         return frozenset(filter(_telling, beginnings)), frozenset(filter(_telling, ends))
@@ -84,17 +89,20 @@ class Marks:
     # ---- before rendering ----
 
     def literal(self, text: str, looked_for: bool = False) -> str:
-        """Return a template's literal with twins in its control tokens, and in beginnings and ends of them at its edges.
-        looked_for: the literal is compared with other text, so that only whole control tokens count."""
+        """Return a template's literal with twins in its control tokens, and in beginnings and ends of them at its edges, in
+        upper and lower case: the template may change that. looked_for: the literal is compared with other text, so that
+        only whole control tokens count."""
         text = self._twin.sub("\ufffd", text)
         if not self.specials or not text:
             return text
-        spans = [m.span() for m in self.spelling.finditer(text) if not looked_for or _telling(m[0])]
-        if not looked_for:
+        if looked_for:
+            spans = [m.span() for m in self.spelling.finditer(text) if _telling(m[0])]
+        else:
+            spans = [m.span() for m in self._any_case.finditer(text)]
             beginnings, ends = self._fragments
-            most = min(len(text), _LONGEST)
-            spans += [(len(text) - n, len(text)) for n in range(most, 0, -1) if text[-n:] in beginnings][:1]
-            spans += [(0, n) for n in range(most, 0, -1) if text[:n] in ends][:1]
+            most, low = min(len(text), _LONGEST), text.lower() if len(text.lower()) == len(text) else text
+            spans += [(len(text) - n, len(text)) for n in range(most, 0, -1) if low[-n:] in beginnings][:1]
+            spans += [(0, n) for n in range(most, 0, -1) if low[:n] in ends][:1]
         for start, end in spans:
             text = text[:start] + text[start:end].translate(self._twins) + text[end:]
         return text
@@ -116,9 +124,17 @@ class Marks:
         parts, last = [], 0
         for start, end, _ in self._tokens(value):
             if _telling(value[start:end].translate(self._plain)):
-                parts += [value[last:start].translate(self._plain), value[start:end]]
+                parts += [value[last:start].translate(self._plain), value[start:end].translate(self._twins)]
                 last = end
         return "".join([*parts, value[last:].translate(self._plain)])
+
+    def finding(self, text: str, looked_for: str) -> re.Pattern[str] | None:
+        """Return what finds one text in another, a character with a twin or without, but whole control tokens as they are;
+        None where there are no twins."""
+        if text.isascii() or not looked_for or not self._twin.search(text):
+            return None
+        classes = (f"[{re.escape(c)}{chr(self._twins.get(ord(c), ord(c)))}]" for c in self.settled(looked_for))
+        return re.compile("".join(classes))
 
     def keeping(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return a function of a text that changes single characters as one that changes those in twins, too."""
@@ -188,13 +204,11 @@ class Marks:
             text = _AFTER.sub("", text)
         if after and tokenizer.encode(" " + after, allowed_special="all") == [self.specials[after]]:
             text = _BEFORE.sub("", text)
-        found = self.spelling.search(text)
-        if not before or found is None or not found.start():
-            return tokenizer.encode_ordinary(text)
-        if tokenizer.encode(before + "a", allowed_special="all")[1:] == tokenizer.encode_ordinary("a"):
-            return tokenizer.encode_ordinary(text)
-        head = tokenizer.encode(before + text[: found.start()], allowed_special="all")[1:]
-        return head + tokenizer.encode_ordinary(text[found.start() :])
+        if before and tokenizer.encode(before + "a", allowed_special="all")[1:] != tokenizer.encode_ordinary("a"):
+            line, ids = tokenizer.encode_ordinary("\n"), tokenizer.encode_ordinary("\n" + text)
+            if ids[: len(line)] == line:
+                return ids[len(line) :]
+        return tokenizer.encode_ordinary(text)
 
 
 def marks_of(tokenizer: Tokenizer) -> Marks:

@@ -27,12 +27,11 @@ _STEP = 500  # the cost of an iteration or a call, on top of the characters in i
 _OVERSPENT = "more loops or text than a chat needs"
 _CASES = ("upper", "lower", "capitalize", "title", "swapcase", "casefold")
 _UNMARKED = ("e", "escape", "forceescape", "striptags", "urlencode", "urlize", "xmlattr")
-# Methods of a text, and which of their arguments are looked for in it.
-_LOOKING = {
-    **dict.fromkeys(("startswith", "endswith", "find", "rfind", "index", "rindex", "count", "replace"), 1),
-    **dict.fromkeys(("split", "rsplit", "partition", "rpartition", "removeprefix", "removesuffix"), 1),
-    **dict.fromkeys(("strip", "lstrip", "rstrip"), 1),
-}
+# Methods of a text whose first argument is looked for in it.
+_LOOKING = (
+    *("startswith", "endswith", "find", "rfind", "index", "rindex", "count", "rsplit", "partition", "rpartition"),
+    *("removeprefix", "removesuffix", "strip", "lstrip", "rstrip"),
+)
 _TELLING = ("startswith", "endswith", "find", "rfind", "index", "rindex", "count")  # nothing of the text comes back
 
 
@@ -97,6 +96,8 @@ class Environment(ImmutableSandboxedEnvironment):
                 args = tuple(map(self.marks.plain, args))
             if filter == "replace" and len(values) > 2:
                 self._check_replace(values[0], values[1], values[2])
+                if len(args) == first + 3 and not named and all(isinstance(a, str) for a in args[first:]):
+                    return self._charge_for(self._replaced(*args[first:]))
             if filter == "format" and values:
                 self._check_format(str(values[0]))
             if filter == "join" and values and isinstance(values[0], (list, tuple)):
@@ -180,11 +181,26 @@ class Environment(ImmutableSandboxedEnvironment):
             if name in _CASES:
                 obj = self.marks.keeping(getattr(str, name))
                 args = (bound, *args)
+            elif name in ("replace", "split") and isinstance(args[0] if args else None, str) and not named:
+                function = self._replaced if name == "replace" else self._split
+                obj, args = function, (bound, *args)
             elif name in _LOOKING and args:
                 args = (self._settle(args[0]), *args[1:])
                 if name in _TELLING:
                     obj = getattr(self.marks.settled(bound), name)
         return self._charge_for(super().call(context, obj, *args, **named))
+
+    def _replaced(self, text: str, old: str, new: str, count: int = -1) -> str:
+        found = self.marks.finding(text, old)
+        if found is None or not isinstance(count, int):
+            return text.replace(self.marks.settled(old), new, count)
+        return found.sub(lambda _: new, text, max(count, 0)) if count else text
+
+    def _split(self, text: str, separator: str, most: int = -1) -> list[str]:
+        found = self.marks.finding(text, separator)
+        if found is None or not isinstance(most, int):
+            return text.split(self.marks.settled(separator), most)
+        return found.split(text, max(most, 0)) if most else [text]
 
     def _settle(self, value: Any) -> Any:
         """Return what is looked for: a text, or one of several."""

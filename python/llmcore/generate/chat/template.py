@@ -169,7 +169,7 @@ class Template:
 
     def own_variables(self, tokens: Mapping[str, str]) -> list[str]:
         """Return the variables that it reads, in alphabetical order, but for those that are always there."""
-        always = {*_OURS, *tokens, "bos_token", "eos_token", *Environment().globals}
+        always = {"messages", "add_generation_prompt", *tokens, "bos_token", "eos_token", *Environment().globals}
         return sorted(self.reads - always)
 
     def check_reads(self, given: Mapping[str, Any], variables: Mapping[str, Any], tokens: Mapping[str, str]) -> None:
@@ -181,7 +181,9 @@ class Template:
             if name in _OURS or name in tokens:
                 raise Error("chat", expected=f"chat_template_kwargs without {name}, which is set otherwise")
             if name not in self.reads:
-                known = ", ".join(self.own_variables(tokens)) or "none: the template has no variables"
+                known = (
+                    ", ".join(n for n in self.own_variables(tokens) if n not in _OURS) or "none: it has no variables"
+                )
                 raise Error(
                     "chat", self.name, expected=f"chat_template_kwargs among {known:.300}", got=f"{name!r:.100}"
                 )
@@ -226,7 +228,7 @@ def _up_to_end(text: str, name: str) -> str:
     before, mark, after = text.rpartition(END)
     if not mark:
         raise Error("chat", name, expected="a template that writes the last message, to be continued", got="another")
-    before = before.replace(END, "")
+    before = before.replace(f"{END} ", "").replace(END, "")
     return before if after.startswith(" ") else before.rstrip()
 
 

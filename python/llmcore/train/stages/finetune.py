@@ -7,13 +7,15 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from llmcore.data.examples import is_held_out
 from llmcore.data.rows import Row, read_rows
 from llmcore.errors import CorpusError, Error
 from llmcore.generate import LanguageModel, load
-from llmcore.generate.chat.template import ChatTemplate
+from llmcore.generate.chat.files import template_argument
+from llmcore.generate.chat.template import ChatOptions, ChatTemplate
+from llmcore.generate.chat.tools import variables_given
 from llmcore.models import CausalLM, adapters
 from llmcore.runtime import default_dtype
 from llmcore.train.config import FinetuneConfig
@@ -56,12 +58,29 @@ def reference_of(config: FinetuneConfig, lm: LanguageModel) -> CausalLM:
     return load(config.model, lm.model.dtype, quantize="none").merged().model
 
 
-def prepare(lm: LanguageModel) -> None:
-    """Give a model without a chat template a plain one. Raises ValueError for a model that cannot end an answer."""
+def prepare(lm: LanguageModel, chat_template: str | None = None) -> None:
+    """Give a model the chat template of a file, or a plain one if it has none and none is given. Raises ValueError for a
+    model that cannot end an answer."""
     if not lm.end_ids:
         raise Error("train", expected="a model that knows an end of text", got="one without")
-    if lm.chat_template is None:
-        lm.chat_template = ChatTemplate(PLAIN_TEMPLATE, eos_token=lm.token_text(lm.end_ids[0]))
+    given = template_argument(chat_template)
+    if lm.chat_template is None or (given is not None and given not in lm.chat_template.sources):
+        tokens = {} if lm.chat_template is None else lm.chat_template.tokens
+        tokens = {"eos_token": lm.token_text(lm.end_ids[0])} | {name: text for name, text in tokens.items() if text}
+        if given is not None and "{" not in given and lm.chat_template is not None:
+            lm.chat_template.chosen(given)  # names those that there are
+        lm.chat_template = ChatTemplate(PLAIN_TEMPLATE if given is None else given, tokens=tokens)
+
+
+def chat_options(lm: LanguageModel, fields: Mapping[str, Any], config: FinetuneConfig | None = None) -> ChatOptions:
+    """Return what a row's conversation is rendered with: its columns tools, documents and chat_template_kwargs, and the
+    settings of the run."""
+    settings = {} if config is None else config.chat_template_kwargs or {}
+    own = variables_given(fields.get("chat_template_kwargs"))
+    variables = settings | {name: value for name, value in own.items() if value is not None}
+    chosen = None if config is None else config.chat_template
+    known = lm.chat_template is not None and chosen in lm.chat_template.sources
+    return ChatOptions(fields.get("tools"), fields.get("documents"), chosen if known else None, variables)
 
 
 class Rows(NamedTuple):
@@ -133,7 +152,7 @@ class FinetuneStage(Stage):
             raise Error(
                 self.name, expected=f"a context of at most {lm.config.context} (the model's)", got=config.context
             )
-        prepare(lm)
+        prepare(lm, config.chat_template)
 
     def before(self, step: int, number: int) -> None:
         dropout = adapters.dropout_of(self.model)

@@ -20,6 +20,8 @@ from llmcore.train.stages import finetune
 from llmcore.train.stages.dpo import logps
 from llmcore.train.stages.sft import example_of
 
+_READ = ("prompt", "completion", "messages", "tools", "documents", "chat_template_kwargs")
+
 
 @loop.on_config_device
 def kto(
@@ -137,8 +139,8 @@ class KTOStage(finetune.FinetuneStage):
             raise missing_fields("prompt, completion and label, or prompt, chosen and rejected", fields)
         found = []
         for each, good in answers:
-            kept: dict[str, Any] = {name: each[name] for name in ("prompt", "completion", "messages") if name in each}
-            example = example_of(self.language_model, Row(kept, row.where)).cut(self.config.context + 1)
+            kept: dict[str, Any] = {name: each[name] for name in _READ if name in each}
+            example = example_of(self.language_model, Row(kept, row.where), self.config).cut(self.config.context + 1)
             if not example.mask[1:].any():
                 raise ValueError(
                     f"expected an answer that begins in the first {self.config.context} tokens, got one after them"

@@ -27,13 +27,14 @@ class Pair(NamedTuple):
     margin: float = 0.0
 
 
-def pair_of(lm: LanguageModel, row: Row, context: int) -> Pair:
+def pair_of(lm: LanguageModel, row: Row, context: int, config: FinetuneConfig | None = None) -> Pair:
     """Return the two answers of a row, cut to `context` tokens. Raises ValueError for a malformed row."""
     prompt, answers = _messages_of(row.fields)
     assert lm.chat_template is not None
+    options = finetune.chat_options(lm, row.fields, config)
     both = []
     for name, answer in zip(("chosen", "rejected"), answers, strict=True):
-        ids, mask = supervised_chat(lm.chat_template, lm.tokenizer, prompt + answer, lm.end_ids, len(prompt))
+        ids, mask = supervised_chat(lm.chat_template, lm.tokenizer, prompt + answer, lm.end_ids, len(prompt), options)
         whole = Example(np.array(ids, np.int32), np.array(mask, bool))
         short = whole.cut(context + 1)
         if not whole.mask[1:].any():
@@ -110,7 +111,7 @@ class PairStage(finetune.FinetuneStage):
     def __init__(self, config: FinetuneConfig, lm: LanguageModel, report: Report):
         super().__init__(config, lm)
         self.batch_size = config.batch_size
-        rows = finetune.read(config, self.name, lambda row: pair_of(lm, row, config.context), report)
+        rows = finetune.read(config, self.name, lambda row: pair_of(lm, row, config.context, config), report)
         self.digest = rows.digest
         self.train, self.held_out = PairBatches(rows.train, config), PairBatches(rows.held_out, config)
         self._seen: list[Figures] = []

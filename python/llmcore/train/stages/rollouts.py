@@ -17,6 +17,7 @@ from llmcore.data.rows import Row, missing_fields
 from llmcore.generate import LanguageModel
 from llmcore.models import CausalLM
 from llmcore.train.config import PolicyConfig
+from llmcore.train.stages import finetune
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ def task_of(lm: LanguageModel, row: Row, config: PolicyConfig) -> Task:
     prompt = row.fields.get("prompt")
     if not isinstance(prompt, (str, list)) or not prompt:
         raise missing_fields("a prompt, a text or a list of messages", row.fields)
-    ids = lm.chat_prompt([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    ids = lm.chat_prompt(messages, **finetune.chat_options(lm, row.fields, config)._asdict())
     if len(ids) + config.max_tokens > config.context:
         raise ValueError(
             f"expected a prompt of at most {config.context - config.max_tokens} tokens (context - max_tokens), got {len(ids)}"

@@ -13,8 +13,9 @@ from llmcore.data.rows import Row, missing_fields
 from llmcore.evaluate.likelihood import target_logprobs
 from llmcore.generate import LanguageModel
 from llmcore.generate.chat.prompt import supervised_chat
+from llmcore.generate.chat.template import ChatOptions
 from llmcore.train import loop
-from llmcore.train.config import SFTConfig
+from llmcore.train.config import FinetuneConfig, SFTConfig
 from llmcore.train.report import Report
 from llmcore.train.stages import finetune
 
@@ -26,7 +27,7 @@ def sft(
     """Fine-tune config.model on config.data and return it.
 
     Rows have `messages` ([{"role", "content"}, ...]), or `prompt` and `completion` (texts, or lists of messages), or
-    `text`. The targets are what the assistant says, or the completion, or all of a text, with the token that ends it: a
+    `text`; beside them `tools`, `documents` and `chat_template_kwargs` for the chat template. The targets are what the assistant says, or the completion, or all of a text, with the token that ends it: a
     model that never saw that token would not stop. Writes to config.out what `pretrain` writes, and the chat template.
 
     Raises ValueError, one line, for rows with nothing to learn, and the same errors as `pretrain`.
@@ -46,19 +47,19 @@ def sft(
     return lm
 
 
-def example_of(lm: LanguageModel, row: Row) -> Example:
+def example_of(lm: LanguageModel, row: Row, config: FinetuneConfig | None = None) -> Example:
     """Return the tokens of a row and their loss mask. Raises ValueError for a malformed row."""
-    ids, mask = _tokens_of(lm, row.fields)
+    ids, mask = _tokens_of(lm, row.fields, finetune.chat_options(lm, row.fields, config))
     e = Example(np.array(ids, np.int32), np.array(mask, bool))
     if not e.mask[1:].any():
         raise ValueError("expected something to learn, got no token of an assistant or a completion")
     return e
 
 
-def _tokens_of(lm: LanguageModel, fields: Mapping[str, Any]) -> tuple[list[int], list[bool]]:
+def _tokens_of(lm: LanguageModel, fields: Mapping[str, Any], options: ChatOptions) -> tuple[list[int], list[bool]]:
     if "messages" in fields:
         assert lm.chat_template is not None
-        return supervised_chat(lm.chat_template, lm.tokenizer, fields["messages"], lm.end_ids)
+        return supervised_chat(lm.chat_template, lm.tokenizer, fields["messages"], lm.end_ids, options=options)
     if "prompt" in fields and "completion" in fields:
         prompt, completion = fields["prompt"], fields["completion"]
         if isinstance(prompt, str) and isinstance(completion, str):
@@ -67,7 +68,7 @@ def _tokens_of(lm: LanguageModel, fields: Mapping[str, Any]) -> tuple[list[int],
         if not isinstance(prompt, list) or not isinstance(completion, list):
             raise ValueError("expected prompt and completion as texts, or as lists of messages")
         assert lm.chat_template is not None
-        return supervised_chat(lm.chat_template, lm.tokenizer, prompt + completion, lm.end_ids, len(prompt))
+        return supervised_chat(lm.chat_template, lm.tokenizer, prompt + completion, lm.end_ids, len(prompt), options)
     if isinstance(fields.get("text"), str):
         ids = lm.prompt_ids(fields["text"]) + list(lm.end_ids[:1])
         start = len(lm.tokenizer.begin)
@@ -92,7 +93,7 @@ class SFTStage(finetune.FinetuneStage):
 
     def _example(self, row: Row) -> Example:
         """Return the example of a row, cut to the context."""
-        whole = example_of(self.language_model, row)
+        whole = example_of(self.language_model, row, self.config)
         short = whole.cut(self.config.context + 1)
         if not short.mask[1:].any():
             raise ValueError(
