@@ -94,13 +94,10 @@ def scripts() -> dict[str, str]:
 def tables() -> dict[str, tuple[str, str | dict[str, str]]]:
     """Return (what it is, ranges) by name."""
     break_of = r"\p{Grapheme_Cluster_Break=%s}"
-    word = with_property(r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\u200C\u200D]")
-    word = {code for code in word if AGES[code] <= 16}
     mark_changes = [0x111C9]  # punctuation until Unicode 10
     return {
         "NEWER": ("Unassigned in Unicode 9.", ranges({code for code in CODES if AGES[code] > 9})),
         "NUMBERS": (r"\p{N} of Unicode 17.", ranges(with_property(r"\p{N}"))),
-        "WORD": (r"\w of Unicode 16.", ranges(word)),
         "PUNCTUATION": (
             r"\p{P} of Unicode 8, and ASCII's symbols.",
             ranges(
@@ -125,7 +122,6 @@ def tables() -> dict[str, tuple[str, str | dict[str, str]]]:
         "PICTOGRAPHIC": ("", ranges(with_property(r"\p{Extended_Pictographic}"))),
         "CONSONANT": ("", ranges(with_property(r"\p{Indic_Conjunct_Break=Consonant}"))),
         "LINKER": ("", ranges(with_property(r"\p{Indic_Conjunct_Break=Linker}"))),
-        "CONJUNCT_EXTEND": ("", ranges(with_property(r"\p{Indic_Conjunct_Break=Extend}"))),
     }
 
 

@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -14,22 +15,46 @@ namespace py = pybind11;
 namespace llmcore {
 namespace {
 
-using Ranges = std::vector<std::pair<size_t, size_t>>;  // in characters
-
-Ranges matches(const tok::Regex& regex, const py::str& text) {
+std::string_view utf8(const py::str& text) {
   Py_ssize_t size;
   const char* data = PyUnicode_AsUTF8AndSize(text.ptr(), &size);
   if (!data) throw py::error_already_set();
-  const auto* p = reinterpret_cast<const uint8_t*>(data);
-  const uint8_t* const end = p + size;
-  Ranges found;
-  for (size_t at = 0; p < end;) {
-    const size_t start = at;
+  return {data, static_cast<size_t>(size)};
+}
+
+// Calls visit(begin, end) for every match, and skip(begin, end) for the characters between them, one by one.
+template <class Visit, class Skip>
+void each_match(const tok::Regex& regex, std::string_view text, Visit&& visit, Skip&& skip) {
+  const auto* p = reinterpret_cast<const uint8_t*>(text.data());
+  const uint8_t* const end = p + text.size();
+  while (p < end) {
     const uint8_t* const matched = regex.match(p, end);
     const uint8_t* const next = matched ? matched : p + tok::code_at(p, end).length;
-    for (; p < next; ++at) p += tok::code_at(p, end).length;
-    if (matched) found.emplace_back(start, at);
+    matched ? visit(p, next) : skip(p, next);
+    p = next;
   }
+}
+
+using Ranges = std::vector<std::pair<size_t, size_t>>;  // in characters
+
+Ranges matches(const tok::Regex& regex, const py::str& text) {
+  Ranges found;
+  size_t at = 0;
+  const auto visit = [&](const uint8_t* p, const uint8_t* end) {
+    const size_t start = at;
+    for (; p < end; ++at) p += tok::code_at(p, end).length;
+    found.emplace_back(start, at);
+  };
+  each_match(regex, utf8(text), visit, [&](const uint8_t*, const uint8_t*) { ++at; });
+  return found;
+}
+
+py::list find_all(const tok::Regex& regex, const py::str& text) {
+  py::list found;
+  const auto visit = [&](const uint8_t* p, const uint8_t* end) {
+    found.append(py::str(reinterpret_cast<const char*>(p), static_cast<size_t>(end - p)));
+  };
+  each_match(regex, utf8(text), visit, [](const uint8_t*, const uint8_t*) {});
   return found;
 }
 
@@ -39,7 +64,8 @@ void register_regex(py::module_& m) {
   py::class_<tok::Regex>(m, "Regex", "A regular expression (csrc/tokenizer/split/regex.h): immutable.")
       .def(py::init([](const std::string& pattern) { return tok::Regex(pattern); }), py::arg("pattern"))
       .def("matches", &matches, py::arg("text"),
-           "Returns where the matches begin and end, in characters, in order; they do not overlap.");
+           "Returns where the matches begin and end, in characters, in order; they do not overlap.")
+      .def("find_all", &find_all, py::arg("text"), "Returns the matches themselves.");
 }
 
 }  // namespace llmcore

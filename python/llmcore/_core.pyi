@@ -590,6 +590,10 @@ class Regex:
     A regular expression (csrc/tokenizer/split/regex.h): immutable.
     """
     def __init__(self, pattern: str) -> None: ...
+    def find_all(self, text: str) -> list:
+        """
+        Returns the matches themselves.
+        """
     def matches(self, text: str) -> list[tuple[int, int]]:
         """
         Returns where the matches begin and end, in characters, in order; they do not overlap.

@@ -15,25 +15,30 @@ from typing import Literal
 from llmcore.tokenizer.pipeline import unicode_tables
 from llmcore.tokenizer.pipeline.characters import members
 
+_BEYOND = re.compile("[\U00010000-\U0010ffff]")
+
 
 @functools.cache
-def _newer() -> re.Pattern[str]:
-    return re.compile(f"([{members(unicode_tables.NEWER)}]+)")
+def _newer() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return expressions for the newer characters of the first 65536 code points, and for all of them in a row. The former
+    is quick, the latter goes through its ranges one by one."""
+    first = " ".join(entry for entry in unicode_tables.NEWER.split() if len(entry.partition("-")[0]) < 5)
+    return re.compile(f"[{members(first)}]"), re.compile(f"([{members(unicode_tables.NEWER)}]+)")
 
 
 def normal_form(form: Literal["NFC", "NFD", "NFKC", "NFKD"], text: str) -> str:
-    """Return the normal form "NFC", "NFD", "NFKC" or "NFKD"; surrogates, which stand for bytes that are not UTF-8, stay
-    as they are."""
+    """Return a normal form; surrogates, which stand for bytes that are not UTF-8, stay as they are."""
     if text.isascii():
         return text
-    parts = _newer().split(text)
+    quick, whole = _newer()
+    if not (quick.search(text) or (_BEYOND.search(text) and whole.search(text))):
+        return unicodedata.normalize(form, text)
+    parts = whole.split(text)
     parts[::2] = [unicodedata.normalize(form, part) for part in parts[::2]]
     return "".join(parts)
 
 
 def nfc(text: str) -> str:
-    if text.isascii() or (unicodedata.is_normalized("NFC", text) and not _newer().search(text)):
-        return text
     return normal_form("NFC", text)
 
 

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable
 
 from llmcore.tokenizer.pipeline import unicode_tables as tables
-from llmcore.tokenizer.pipeline.characters import SameElsewhere, members
+from llmcore.tokenizer.pipeline.characters import Kinds, SameElsewhere, ranges
 from llmcore.tokenizer.pipeline.steps import Step
 
 _LONGEST = 5  # bytes of a key that can be found
@@ -37,23 +37,22 @@ def read_charsmap(step: Step) -> Callable[[str], str]:
         raise step.fail(name, "a table of SentencePiece's", str(error)) from None
     alone = SameElsewhere({ord(key): value for key, value in replacements.items() if len(key) == 1})
 
-    def replace(cluster: re.Match[str]) -> str:
-        found = cluster[0]
-        if len(found.encode(errors="surrogatepass")) <= _LONGEST:
-            for end in range(1, len(found) + 1):
-                if (value := replacements.get(found[:end])) is not None:
+    def replace(cluster: str) -> str:
+        if len(cluster.encode()) <= _LONGEST:
+            for end in range(1, len(cluster) + 1):
+                if (value := replacements.get(cluster[:end])) is not None:
                     return value
-        return found.translate(alone)
+        return cluster.translate(alone)
 
     def apply(text: str) -> str:
-        joins = _joins()
-        if (text.isascii() and "\r" not in text) or not joins.search(text):
+        if text.isascii() and "\r" not in text:
             return text.translate(alone)
         parts: list[str] = []
         at = 0
-        for cluster in _clusters().finditer(text):
-            parts += text[at : cluster.start()].translate(alone), replace(cluster)
-            at = cluster.end()
+        for cluster in _CLUSTERS.finditer(text.translate(_kinds())):
+            start, end = cluster.span()
+            parts += text[at:start].translate(alone), replace(text[start:end])
+            at = end
         return "".join([*parts, text[at:].translate(alone)])
 
     return apply
@@ -74,26 +73,29 @@ def _keys(data: bytes) -> dict[str, str]:
             children.setdefault(place ^ label, []).append((label, place))
 
     found: dict[str, str] = {}
-    level: list[tuple[bytes, int]] = [(b"", _base(units[0], 0))]
+    level = [(b"", _base(units[0], 0, size))]
+    seen = 0
     for _ in range(_LONGEST):
         below: list[tuple[bytes, int]] = []
         for prefix, base in level:
+            seen += len(children.get(base, ()))
+            if seen > size:
+                raise ValueError("a trie whose branches meet")
             for label, place in children.get(base, ()):
-                key, inner = prefix + bytes([label]), _base(units[place], place)
-                if inner >= size:
-                    raise ValueError(f"a trie of {size} units that leads to unit {inner}")
+                key, inner = prefix + bytes([label]), _base(units[place], place, size)
                 if units[place] >> 8 & 1:
                     found[key.decode()] = _text(texts, units[inner] & 0x7FFF_FFFF)
                 else:
                     below.append((key, inner))
-        if len(below) > size:
-            raise ValueError("a trie whose branches meet")
         level = below
     return found
 
 
-def _base(unit: int, place: int) -> int:
-    return place ^ (unit >> 10) << ((unit & 0x200) >> 6)
+def _base(unit: int, place: int, size: int) -> int:
+    base = place ^ (unit >> 10) << ((unit & 0x200) >> 6)
+    if base >= size:
+        raise ValueError(f"a trie of {size} units that leads to unit {base}")
+    return base
 
 
 def _text(texts: bytes, start: int) -> str:
@@ -104,28 +106,36 @@ def _text(texts: bytes, start: int) -> str:
 
 
 @functools.cache
-def _joins() -> re.Pattern[str]:
-    """Return an expression for the characters that make clusters of more than one."""
-    marks = (tables.EXTEND, tables.SPACING, tables.PREPEND, tables.HANGUL_L, tables.HANGUL_V, tables.HANGUL_T)
-    return re.compile(rf"[\r\u200d\U0001f1e6-\U0001f1ff{''.join(map(members, marks))}]")
+def _kinds() -> Kinds:
+    """Return a map to what characters are in a grapheme cluster, a letter each: C control, P prepended, S spacing mark, E
+    extending, N the one of these that keeps consonants apart, K linker of consonants, D consonant, O pictograph, I half a
+    flag, L, V, T parts of a Korean syllable, A a syllable without a last part, B one with it; r, n, Z alone."""
+    found = Kinds(
+        {
+            **{"C": tables.CONTROL, "P": tables.PREPEND, "S": tables.SPACING, "D": tables.CONSONANT},
+            **{"O": tables.PICTOGRAPHIC, "L": tables.HANGUL_L, "V": tables.HANGUL_V, "T": tables.HANGUL_T},
+            **{"E": _except(tables.EXTEND, tables.LINKER), "K": tables.LINKER, "I": "1F1E6-1F1FF", "B": "AC00-D7A3"},
+        },
+        elsewhere=".",
+    )
+    found.update(dict.fromkeys(range(0xAC00, 0xD7A4, 28), "A"))
+    found.update({0x0D: "r", 0x0A: "n", 0x200C: "N", 0x200D: "Z"})
+    return found
 
 
-@functools.cache
+def _except(table: str, other: str) -> str:
+    left = {code for first, last in ranges(table) for code in range(first, last + 1)}
+    left.difference_update(code for first, last in ranges(other) for code in range(first, last + 1))
+    return " ".join(f"{code:X}" for code in left)
+
+
 def _clusters() -> re.Pattern[str]:
     """Return an expression for the grapheme clusters of more than one character (Unicode Standard Annex 29)."""
-    control = rf"\r\n{members(tables.CONTROL)}"
-    prepend = f"[{members(tables.PREPEND)}]"
-    after = rf"[\u200d{members(tables.EXTEND)}{members(tables.SPACING)}]"
-    first, middle, last = (f"[{members(t)}]" for t in (tables.HANGUL_L, tables.HANGUL_V, tables.HANGUL_T))
-    open_syllable = f"[{''.join(map(chr, range(0xAC00, 0xD7A4, 28)))}]"
-    # In a closed syllable's place any will do: an open one has been tried before.
-    syllable = f"(?:{middle}+|{open_syllable}{middle}*|[\uac00-\ud7a3]){last}*"
-    hangul = f"{first}+(?:{syllable})?|{syllable}|{last}+"
-    pictograph = f"[{members(tables.PICTOGRAPHIC)}]"
-    emoji = rf"{pictograph}(?:[{members(tables.EXTEND)}]*\u200d{pictograph})+"
-    consonant = f"[{members(tables.CONSONANT)}]"
-    linker, extend = members(tables.LINKER), members(tables.CONJUNCT_EXTEND)
-    conjunct = f"{consonant}(?:[{extend}]*[{linker}][{extend}{linker}]*{consonant})+"
-    core = f"(?:{conjunct}|{emoji}|{hangul}|[\U0001f1e6-\U0001f1ff]{{2}})"
-    any_core = f"(?:{core}|[^{control}])"
-    return re.compile(f"\r\n|{prepend}+{any_core}?{after}*|{core}{after}*|[^{control}]{after}+")
+    korean = "L+(?:(?:V+|AV*|B)T*)?|(?:V+|AV+)T*|[AB]T+|T+"
+    emoji = "O(?:[EKN]*ZO)+"
+    conjunct = "D(?:[EZ]*K[EZK]*D)+"
+    core = f"(?:{conjunct}|{emoji}|{korean}|II)"
+    return re.compile(f"rn|P+(?:{core}|[^Crn])?[EKNSZ]*|{core}[EKNSZ]*|[^Crn][EKNSZ]+")
+
+
+_CLUSTERS = _clusters()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ from llmcore.tokenizer.formats import byte_level
 from llmcore.tokenizer.formats.files import Reader
 from llmcore.tokenizer.normalize import normal_form
 from llmcore.tokenizer.pipeline import unicode_tables
-from llmcore.tokenizer.pipeline.characters import IDEOGRAPHS, SPACE, lower_case, members, one_of
+from llmcore.tokenizer.pipeline.characters import IDEOGRAPHS, SPACES, Kinds, lower_case, without
 from llmcore.tokenizer.pipeline.charsmap import read_charsmap
 from llmcore.tokenizer.pipeline.steps import Step, read_step
 
@@ -26,30 +27,36 @@ def _lower(text: str) -> str:
 
 
 def _strip_accents(text: str) -> str:
-    return text if text.isascii() else one_of(unicode_tables.MARKS).sub("", text)
+    return text if text.isascii() else text.translate(without(unicode_tables.MARKS))
 
 
 def _bert(step: Step) -> Normalizer:
     clean, spread = step.get("clean_text", bool), step.get("handle_chinese_chars", bool)
     lower = step.get("lowercase", bool)
     strip = step.get("strip_accents", bool, lower)
-    space = re.compile(f"[{SPACE}]")
     ideograph = re.compile(f"([{IDEOGRAPHS}])")
-    # Tab, line feed and carriage return are control characters that count as spaces.
-    unwanted = re.compile(rf"(?![\t\n\r])[\ufffd{members(unicode_tables.OTHER)}]")
-    accents = one_of(unicode_tables.NONSPACING)
+    accents = without(unicode_tables.NONSPACING)
 
     def apply(text: str) -> str:
         if clean:
-            text = space.sub(" ", unwanted.sub("", text))
+            text = text.translate(_clean())
         if not text.isascii():
             if spread:
                 text = ideograph.sub(r" \1 ", text)
             if strip:
-                text = accents.sub("", normal_form("NFD", text))
+                text = normal_form("NFD", text).translate(accents)
         return _lower(text) if lower else text
 
     return apply
+
+
+@functools.cache
+def _clean() -> Kinds:
+    """Return a map that drops control characters and makes spaces of spaces."""
+    found = Kinds({"": unicode_tables.OTHER})
+    found.update({ord(space): " " for space in SPACES if found[ord(space)] or space in "\t\n\r"})
+    found[0xFFFD] = ""
+    return found
 
 
 def _byte_level(step: Step) -> Normalizer:
@@ -65,6 +72,8 @@ def _nmt(step: Step) -> Normalizer:
 
 def _prepend(step: Step) -> Normalizer:
     prefix = step.get("prepend", str)
+    if not prefix:  # `tokenizers` loses count of the characters then, and fails in the next step
+        raise step.fail("prepend", "a text that is not empty", prefix)
     return lambda text: prefix + text if text else text
 
 
@@ -97,9 +106,14 @@ def _sequence(step: Step) -> Normalizer:
 
 
 def _strip(step: Step) -> Normalizer:
-    sides = [f"^[{SPACE}]+"] * step.get("strip_left", bool) + [rf"[{SPACE}]+\Z"] * step.get("strip_right", bool)
-    ends = re.compile("|".join(sides))
-    return lambda text: ends.sub("", text) if sides else text
+    left, right = step.get("strip_left", bool), step.get("strip_right", bool)
+
+    def apply(text: str) -> str:
+        if left:
+            text = text.lstrip(SPACES)
+        return text.rstrip(SPACES) if right else text
+
+    return apply
 
 
 _KINDS: dict[str, Callable[[Step], Normalizer]] = {

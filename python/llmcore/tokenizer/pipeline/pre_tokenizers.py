@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 from llmcore import _core
@@ -11,7 +11,7 @@ from llmcore.tokenizer.formats import byte_level
 from llmcore.tokenizer.formats.files import Reader
 from llmcore.tokenizer.patterns import GPT2
 from llmcore.tokenizer.pipeline import unicode_tables
-from llmcore.tokenizer.pipeline.characters import SPACE, members, script
+from llmcore.tokenizer.pipeline.characters import WORD, literals, script
 from llmcore.tokenizer.pipeline.steps import Matches, Step, read_step
 
 
@@ -23,58 +23,87 @@ class Piece(NamedTuple):
     first: int
 
 
-PreTokenizer = Callable[[list[Piece]], list[Piece]]
+# Pieces, and `first` of those from the beginning on that have any.
+Pieces = tuple[list[str], list[int]]
+Cut = Callable[[Pieces], Pieces]
+
+
+class PreTokenizer:
+    """Cuts pieces into smaller ones. Empty ones are left out."""
+
+    def __init__(self, cut: Cut):
+        self._cut = cut
+
+    def cut(self, text: str, first: int) -> list[str]:
+        """Return the pieces of a text; first: as in `Piece`."""
+        return self._cut(([text], [first] if first else []))[0]
+
+    def __call__(self, pieces: list[Piece]) -> list[Piece]:
+        found: list[Piece] = []
+        for text, first in pieces:
+            texts, firsts = self._cut(([text], [first] if first else []))
+            found += map(Piece, texts, firsts + [0] * (len(texts) - len(firsts)))
+        return found
+
 
 _BEHAVIORS = ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous")
 
 
 def read_pre_tokenizer(read: Reader, value: dict | None, where: str = "pre_tokenizer") -> PreTokenizer:
     """Read the object in a tokenizer.json; null cuts nothing."""
-    return (lambda pieces: pieces) if value is None else read_step(read, value, where, _KINDS)
+    return PreTokenizer((lambda pieces: pieces) if value is None else _read(read, value, where))
 
 
-def _slice(piece: Piece, start: int, end: int) -> Piece:
-    return Piece(piece.text[start:end], max(0, min(piece.first, end) - start))
+def _read(read: Reader, value: dict, where: str) -> Cut:
+    return read_step(read, value, where, _KINDS)
 
 
-def _each(cut: Callable[[Piece], Iterable[Piece]]) -> PreTokenizer:
-    return lambda pieces: [part for piece in pieces for part in cut(piece)]
+def _each(find: Callable[[str], list[str]], spans: Matches) -> Cut:
+    """Return a step that keeps parts of every piece. spans: where they begin and end."""
 
-
-def _found(expression: str) -> PreTokenizer:
-    """Return a step that keeps what an expression matches."""
-    pattern = re.compile(expression)
-
-    def cut(pieces: list[Piece]) -> list[Piece]:
-        found: list[Piece] = []
-        for text, first in pieces:
-            at = 0
-            while at < first and (match := pattern.search(text, at)):
-                at = match.end()
-                found.append(Piece(match[0], max(0, min(first, at) - match.start())))
-            found += [Piece(part, 0) for part in pattern.findall(text, at)]
-        return found
+    def cut(pieces: Pieces) -> Pieces:
+        texts, firsts = pieces
+        found: list[str] = []
+        left: list[int] = []
+        for text, first in zip(texts, firsts, strict=False):
+            for start, end in spans(text):
+                found.append(text[start:end])
+                if start < first:
+                    left.append(min(first, end) - start)
+        for text in texts[len(firsts) :]:
+            found += find(text)
+        return found, left
 
     return cut
 
 
-def _split(matches: Matches, behavior: str, invert: bool = False) -> PreTokenizer:
+def _at(spans: Matches) -> Cut:
+    return _each(lambda text: [text[start:end] for start, end in spans(text)], spans)
+
+
+def _found(expression: str) -> Cut:
+    """Return a step that keeps what an expression matches."""
+    regex = _core.Regex(expression)
+    return _each(regex.find_all, regex.matches)
+
+
+def _split(matches: Matches, behavior: str, invert: bool = False) -> Cut:
     """Return a step that cuts a text where the matches are. invert: what does not match counts as the matches."""
     merge = _MERGES[behavior]
 
-    def cut(piece: Piece) -> Iterable[Piece]:
+    def spans(text: str) -> list[tuple[int, int]]:
         runs: list[tuple[int, int, bool]] = []
         at = 0
-        for start, end in matches(piece.text):
+        for start, end in matches(text):
             if at < start:
                 runs.append((at, start, invert))
             runs.append((start, end, not invert))
             at = end
-        if at < len(piece.text):
-            runs.append((at, len(piece.text), invert))
-        return [_slice(piece, start, end) for start, end in merge(runs)]
+        if at < len(text):
+            runs.append((at, len(text), invert))
+        return merge(runs)
 
-    return _each(cut)
+    return _at(spans)
 
 
 Runs = list[tuple[int, int, bool]]  # start, end, whether it is a match
@@ -124,71 +153,80 @@ _MERGES = dict(
 # ---- the types -----------------------------------------------------------------------------------------
 
 
-def _bert(step: Step) -> PreTokenizer:
-    marks = members(unicode_tables.PUNCTUATION)
-    return _found(f"[{marks}]|[^{marks}{SPACE}]+")
+def _bert(step: Step) -> Cut:
+    marks = literals(unicode_tables.PUNCTUATION)
+    return _found(rf"[{marks}]|[^{marks}\s]+")
 
 
-def _byte_level(step: Step) -> PreTokenizer:
+def _byte_level(step: Step) -> Cut:
     prefix = step.get("add_prefix_space", bool)
     step.get("trim_offsets", bool)  # about offsets
-    use_regex = step.get("use_regex", bool, True)
-    cut = _split(_core.Regex(GPT2).matches, "Isolated") if use_regex else (lambda pieces: pieces)
+    cut = _found(GPT2) if step.get("use_regex", bool, True) else None
     alphabet = dict(enumerate(byte_level.byte_alphabet()))
 
-    def spell(text: str) -> str:
-        return text.encode().decode("latin-1").translate(alphabet)
-
-    def apply(pieces: list[Piece]) -> list[Piece]:
-        if prefix:
-            pieces = [piece if piece.text.startswith(" ") else _prepend(" ", piece) for piece in pieces if piece.text]
-        return [
-            Piece(spell(text), len(text[:first].encode()) if first > 1 or not text.isascii() else first)
-            for text, first in cut(pieces)
-            if text
-        ]
+    def apply(pieces: Pieces) -> Pieces:
+        texts, firsts = _prefixed(" ", pieces) if prefix else pieces
+        if cut:
+            texts, firsts = cut((texts, firsts))
+        lengths = [len(text[:first].encode()) for text, first in zip(texts, firsts, strict=False)]
+        return [text.encode().decode("latin-1").translate(alphabet) for text in texts if text], lengths
 
     return apply
 
 
-def _prepend(prefix: str, piece: Piece) -> Piece:
-    return Piece(prefix + piece.text, piece.first + len(prefix) if piece.first else 0)
+def _prefixed(prefix: str, pieces: Pieces) -> Pieces:
+    """Put a prefix before the pieces that have none."""
+    texts, firsts = pieces
+    lacking = [bool(text) and not text.startswith(prefix) for text in texts]
+    texts = [prefix + text if lacks else text for text, lacks in zip(texts, lacking, strict=True)]
+    return texts, [first + lacks * len(prefix) for first, lacks in zip(firsts, lacking, strict=False)]
 
 
-def _delimiter(step: Step) -> PreTokenizer:
-    return _found(f"[^{re.escape(step.character('delimiter'))}]+")
+def _delimiter(step: Step) -> Cut:
+    delimiter = step.character("delimiter")
+    spans = re.compile(f"[^{re.escape(delimiter)}]+").finditer
+    return _each(
+        lambda text: list(filter(None, text.split(delimiter))),
+        lambda text: [match.span() for match in spans(text)],
+    )
 
 
-def _metaspace(step: Step) -> PreTokenizer:
+def _metaspace(step: Step) -> Cut:
     mark = step.character("replacement")
     scheme = step.choice("prepend_scheme", ("always", "first", "never"), "always")
     step.get("str_rep", str, None)  # the same character in older files
     if step.get("add_prefix_space", bool, None) is False and scheme != "never":
         raise step.fail("add_prefix_space", f"true, or none, beside prepend_scheme {scheme}", False)
     escaped = re.escape(mark)
-    cut = _found(f"{escaped}[^{escaped}]*|[^{escaped}]+") if step.get("split", bool, True) else (lambda pieces: pieces)
+    regex = re.compile(f"{escaped}[^{escaped}]*|[^{escaped}]+")
+    split = _each(regex.findall, lambda text: [match.span() for match in regex.finditer(text)])
+    cut = split if step.get("split", bool, True) else None
 
-    def mark_spaces(piece: Piece) -> Piece:
-        piece = Piece(piece.text.replace(" ", mark), piece.first)
-        wanted = scheme == "always" or (scheme == "first" and piece.first)
-        return _prepend(mark, piece) if wanted and not piece.text.startswith(mark) else piece
+    def apply(pieces: Pieces) -> Pieces:
+        texts, firsts = pieces
+        texts = [text.replace(" ", mark) for text in texts if text]
+        if scheme == "always":
+            texts, firsts = _prefixed(mark, (texts, firsts))
+        elif scheme == "first":
+            head, firsts = _prefixed(mark, (texts[: len(firsts)], firsts))
+            texts[: len(firsts)] = head
+        return cut((texts, firsts)) if cut else (texts, firsts)
 
-    return lambda pieces: cut([mark_spaces(piece) for piece in pieces if piece.text])
-
-
-def _whitespace(step: Step) -> PreTokenizer:
-    word = members(unicode_tables.WORD)
-    return _found(f"[{word}]+|[^{word}{SPACE}]+")
-
-
-def _whitespace_split(step: Step) -> PreTokenizer:
-    return _found(f"[^{SPACE}]+")
+    return apply
 
 
-def _sequence(step: Step) -> PreTokenizer:
-    steps = step.sequence("pretokenizers", read_pre_tokenizer)
+def _whitespace(step: Step) -> Cut:
+    return _found(rf"[{WORD}]+|[^{WORD}\s]+")
 
-    def apply(pieces: list[Piece]) -> list[Piece]:
+
+def _whitespace_split(step: Step) -> Cut:
+    return _found(r"\S+")
+
+
+def _sequence(step: Step) -> Cut:
+    steps = step.sequence("pretokenizers", _read)
+
+    def apply(pieces: Pieces) -> Pieces:
         for cut in steps:
             pieces = cut(pieces)
         return pieces
@@ -196,50 +234,48 @@ def _sequence(step: Step) -> PreTokenizer:
     return apply
 
 
-def _split_step(step: Step) -> PreTokenizer:
+def _split_step(step: Step) -> Cut:
     return _split(step.pattern("pattern"), step.choice("behavior", _BEHAVIORS), step.get("invert", bool))
 
 
-def _punctuation(step: Step) -> PreTokenizer:
-    marks = members(unicode_tables.PUNCTUATION)
+def _punctuation(step: Step) -> Cut:
+    marks = literals(unicode_tables.PUNCTUATION)
     behavior = step.choice("behavior", _BEHAVIORS, "Isolated")
     if behavior == "Isolated":
         return _found(f"[{marks}]|[^{marks}]+")
-    find = re.compile(f"[{marks}]").finditer
-    return _split(lambda text: [match.span() for match in find(text)], behavior)
+    return _split(_core.Regex(f"[{marks}]").matches, behavior)
 
 
-def _digits(step: Step) -> PreTokenizer:
-    numbers = members(unicode_tables.NUMBERS)
+def _digits(step: Step) -> Cut:
+    numbers = literals(unicode_tables.NUMBERS)
     return _found(f"[{numbers}]{'' if step.get('individual_digits', bool) else '+'}|[^{numbers}]+")
 
 
-def _unicode_scripts(step: Step) -> PreTokenizer:
+def _unicode_scripts(step: Step) -> Cut:
     """Cut where the script changes. What any script takes stays with what comes before, and is lost where nothing
     does."""
 
-    def cut(piece: Piece) -> Iterable[Piece]:
+    def spans(text: str) -> list[tuple[int, int]]:
         starts: list[int] = []
         last = None
-        for at, character in enumerate(piece.text):
+        for at, character in enumerate(text):
             found = script(character)
             if found and found != last:
                 starts.append(at)
                 last = found
-        ends = [*starts[1:], len(piece.text)]
-        return [_slice(piece, start, end) for start, end in zip(starts, ends, strict=False)]
+        return list(zip(starts, [*starts[1:], len(text)], strict=False))
 
-    return _each(cut)
+    return _at(spans)
 
 
-def _fixed_length(step: Step) -> PreTokenizer:
+def _fixed_length(step: Step) -> Cut:
     length = step.get("length", int, 5)
     if length < 1:
         raise step.fail("length", "a positive number", length)
-    return _each(lambda piece: [_slice(piece, at, at + length) for at in range(0, len(piece.text), length)])
+    return _at(lambda text: [(at, min(at + length, len(text))) for at in range(0, len(text), length)])
 
 
-_KINDS: dict[str, Callable[[Step], PreTokenizer]] = {
+_KINDS: dict[str, Callable[[Step], Cut]] = {
     "BertPreTokenizer": _bert,
     "ByteLevel": _byte_level,
     "CharDelimiterSplit": _delimiter,
