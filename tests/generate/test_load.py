@@ -85,17 +85,6 @@ def test_hostile_indices(folder, change, message):
     assert "\n" not in str(error.value)
 
 
-def test_what_ends_a_text_is_in_the_generation_config(lm, folder):
-    path = folder / "generation_config.json"
-    path.write_text(json.dumps({"eos_token_id": [3, 5]}))
-    assert llmcore.load(folder).end_ids == (3, 5)
-    path.unlink()
-    assert llmcore.load(folder).end_ids == lm.end_ids
-    path.write_text("[")
-    with pytest.raises(ValueError, match=r"generation_config.json: expected JSON"):
-        llmcore.load(folder)
-
-
 def test_a_template_knows_its_tokens(lm, folder, tmp_path):
     messages = [{"role": "user", "content": "the cat"}]
     ids = lm.chat_prompt(messages)

@@ -78,7 +78,7 @@ def test_two_tokens_of_one_spelling(tmp_path, small):
 
 
 def written(tokenizer: Tokenizer) -> dict:
-    fields = gguf_metadata(tokenizer.vocabulary, None, None)
+    fields = gguf_metadata(tokenizer.vocabulary, None)
     return fields | {"tokenizer.ggml.token_type": np.array(fields["tokenizer.ggml.token_type"], np.int32)}
 
 
@@ -110,4 +110,4 @@ def test_cl100k_with_tokens_that_merges_do_not_reach(tmp_path):
 def test_patterns_without_a_name_are_refused(small):
     other = Tokenizer(small.vocabulary._replace(pattern=r"\p{L}+|\s"))
     with pytest.raises(ValueError, match=r"\[save\] expected a pattern that GGUF has a name for \(cl100k, .*, got '"):
-        gguf_metadata(other.vocabulary, None, None)
+        gguf_metadata(other.vocabulary, None)

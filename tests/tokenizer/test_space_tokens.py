@@ -50,7 +50,7 @@ def test_saved_and_loaded(tokenizer, tmp_path):
     import numpy as np
 
     fields = {
-        key.removeprefix("tokenizer.ggml."): value for key, value in gguf_metadata(plain.vocabulary, None, None).items()
+        key.removeprefix("tokenizer.ggml."): value for key, value in gguf_metadata(plain.vocabulary, None).items()
     }
     fields["token_type"] = np.asarray(fields["token_type"])
     assert Tokenizer(_read_byte_level(Reader(tmp_path), fields)) == plain

@@ -33,6 +33,7 @@ def convert(
     """
     from llmcore import _device
     from llmcore.generate import load
+    from llmcore.generate.ends import GGUF_ALL, gguf_end_metadata
     from llmcore.tokenizer.formats.gguf import NEAREST
 
     if target.exists() and not overwrite and (target.is_file() or any(target.iterdir())):
@@ -45,5 +46,10 @@ def convert(
         other, where = NEAREST[lm.tokenizer.pattern]
         note = f"note: GGUF has no name for the tokenizer's pattern {lm.tokenizer.pattern}: written as {other}, which differs"
         typer.echo(f"{note} {where}", err=True)
+    if written.suffix == ".gguf" and GGUF_ALL in gguf_end_metadata(lm.end_ids, lm.tokenizer, None):
+        texts = ", ".join(map(repr, map(lm.token_text, lm.end_ids)))
+        typer.echo(
+            f"note: GGUF has no fields for so many ends of a text ({texts}): only llmcore reads them all", err=True
+        )
     size = sum(f.stat().st_size for f in ([written] if written.is_file() else written.iterdir()))
     typer.echo(f"{written}: {size / 1e6:,.1f} MB", err=True)

@@ -16,6 +16,7 @@ from llmcore.formats import safetensors
 from llmcore.formats.gguf import GGUFFile, load_gguf
 from llmcore.generate.chat.files import gguf_chat_template, read_chat_template
 from llmcore.generate.chat.template import ChatTemplate
+from llmcore.generate.ends import folder_end_ids, gguf_end_ids
 from llmcore.generate.language_model import LanguageModel
 from llmcore.models import adapters
 from llmcore.runtime import default_dtype
@@ -102,11 +103,9 @@ def _from_folder(folder: Path, dtype: str) -> LanguageModel:
         raise MissingFileError("load", expected=f"{folder / 'tokenizer.json'}, which is not there")
     model = models.ARCHITECTURES[kind].from_hf(config, read_weights(folder), dtype)
     template = read_chat_template(folder)
-    # transformers prefers generation_config.json, if it exists.
-    generation = folder / "generation_config.json"
-    ends = _read_object(generation).get("eos_token_id") if generation.is_file() else None
-    where, value = (generation, ends) if ends is not None else (folder / "config.json", config.get("eos_token_id"))
-    return LanguageModel(model, Tokenizer.load(folder), _end_ids(where, "eos_token_id", value), template)
+    tokenizer = Tokenizer.load(folder)
+    ends, notes = folder_end_ids(folder, config, tokenizer, model.config.vocab_size)
+    return LanguageModel(model, tokenizer, ends, template, notes)
 
 
 def read_weights(folder: Path) -> Mapping[str, np.ndarray]:
@@ -153,10 +152,9 @@ def _from_gguf(path: Path, dtype: str) -> LanguageModel:
         known = ", ".join(models.GGUF_ARCHITECTURES)
         raise Error("load", path, expected=f"general.architecture one of {known}", got=repr(architecture))
     model = models.GGUF_ARCHITECTURES[architecture].from_gguf(file, dtype)
-    key = "tokenizer.ggml.eos_token_id"
-    end_ids = _end_ids(path, key, file.metadata.get(key))
     tokenizer = Tokenizer.load(path)
-    return LanguageModel(model, tokenizer, end_ids, _gguf_template(file, tokenizer))
+    ends, notes = gguf_end_ids(path, file.metadata, tokenizer, model.config.vocab_size)
+    return LanguageModel(model, tokenizer, ends, _gguf_template(file, tokenizer), notes)
 
 
 def _gguf_template(file: GGUFFile, tokenizer: Tokenizer) -> ChatTemplate | None:
@@ -167,13 +165,3 @@ def _gguf_template(file: GGUFFile, tokenizer: Tokenizer) -> ChatTemplate | None:
         return tokenizer.token_bytes(id).decode(errors="replace")
 
     return gguf_chat_template(file.metadata, file.path, token)
-
-
-def _end_ids(path: Path, field: str, value: object) -> list[int] | None:
-    """Check the ids that end a completion: one id, a list of them, or None if the file does not say."""
-    if value is None:
-        return None
-    ids = [i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int) and i >= 0]
-    if not ids or isinstance(value, bool) or (isinstance(value, list) and len(ids) < len(value)):
-        raise Error("load", path, expected=f"{field} an id or a list of ids", got=repr(value))
-    return ids

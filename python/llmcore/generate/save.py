@@ -14,6 +14,7 @@ from llmcore._files import write_atomically
 from llmcore.errors import Error
 from llmcore.formats import gguf_writer, safetensors
 from llmcore.generate.chat.files import gguf_chat_metadata, save_chat_template
+from llmcore.generate.ends import gguf_end_metadata
 from llmcore.generate.text_model import TextModel
 from llmcore.models import adapters
 from llmcore.models.base import PartOfModel
@@ -104,7 +105,9 @@ def save_gguf(lm: TextModel, path: Path, type_name: str | None) -> Path:
             "save", expected=f"dtype one of {', '.join(gguf_writer.TYPES)} for a .gguf file", got=repr(type_name)
         )
     metadata = lm.config.to_gguf() | {"general.name": path.stem}
-    metadata |= gguf_metadata(lm.tokenizer.vocabulary, _begin(lm), lm.end_ids[0] if lm.end_ids else None)
+    eos = lm.tokenizer.special_tokens.get(_named_tokens(lm).get("eos_token", ""))
+    metadata |= gguf_metadata(lm.tokenizer.vocabulary, _begin(lm))
+    metadata |= gguf_end_metadata(lm.end_ids, lm.tokenizer, eos)
     metadata |= gguf_chat_metadata(lm.chat_template)
     stacks: dict[str, list[tuple[Part, PartOfModel]]] = {}
     for part, values in lm.model.parts():

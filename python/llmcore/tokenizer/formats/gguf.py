@@ -121,16 +121,14 @@ def _read_sentencepiece(read: Reader, fields: dict[str, Any]) -> SentencePieceVo
     return from_pieces(read, "tokenizer.ggml.tokens", spellings, kinds, scores, prefix)
 
 
-def gguf_metadata(
-    vocabulary: Vocabulary | SentencePieceVocabulary, begin: int | None, end: int | None
-) -> dict[str, Any]:
-    """Return the fields `tokenizer.ggml.*` of a file, with the ids that begin and end a text. ValueError for a vocabulary
+def gguf_metadata(vocabulary: Vocabulary | SentencePieceVocabulary, begin: int | None) -> dict[str, Any]:
+    """Return the fields `tokenizer.ggml.*` of a file, with the id that begins a text. ValueError for a vocabulary
     that GGUF's readers would take for another; the differences of the patterns in `NEAREST` are accepted."""
     v = vocabulary
     fields = _byte_level_fields(v) if isinstance(v, Vocabulary) else _sentencepiece_fields(v)
     if any(flags & ~NORMALIZED for flags in v.flags.values()) or v.end:
         raise Error("save", expected="no flags of added tokens and nothing after a text for GGUF", got="some")
-    fields |= {"bos_token_id": begin, "eos_token_id": end, "add_bos_token": bool(v.begin), "add_eos_token": False}
+    fields |= {"bos_token_id": begin, "add_bos_token": bool(v.begin), "add_eos_token": False}
     if v.begin and v.begin != (begin,):
         raise Error("save", expected="at most one token before a text for GGUF", got=v.begin)
     return {f"tokenizer.ggml.{name}": value for name, value in fields.items() if value is not None}
