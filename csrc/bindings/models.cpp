@@ -81,7 +81,16 @@ void register_models(py::module_& m) {
       .def(py::init([](Tokens tokens, std::vector<double> scores, std::optional<uint32_t> unknown, bool fallback) {
              return new tok::Unigram(std::move(tokens), std::move(scores), id_or_none(unknown), fallback);
            }),
-           py::arg("tokens"), py::arg("scores"), py::arg("unknown"), py::arg("byte_fallback"));
+           py::arg("tokens"), py::arg("scores"), py::arg("unknown"), py::arg("byte_fallback"))
+      .def_static(
+          "sentencepiece",
+          [](Tokens tokens, std::vector<double> scores, double unknown_score, uint32_t unknown,
+             std::vector<uint32_t> byte_ids) {
+            tok::Unigram::Rules rules{unknown_score, std::move(byte_ids), true};
+            return std::make_unique<tok::Unigram>(std::move(tokens), std::move(scores), unknown, std::move(rules));
+          },
+          py::arg("tokens"), py::arg("scores"), py::arg("unknown_score"), py::arg("unknown"), py::arg("byte_ids"),
+          "By the rules of SentencePiece itself; byte_ids for all 256 bytes, or empty.");
   py::class_<tok::GeneralBpe, tok::Model>(m, "GeneralBPE")
       .def(py::init([](Tokens tokens, const std::vector<std::pair<uint32_t, uint32_t>>& merges,
                        std::optional<uint32_t> unknown, std::string prefix, std::string suffix, bool fuse_unknown,

@@ -113,28 +113,32 @@ void WordPiece::encode_piece(std::string_view piece, IdBuffer& out) const {
   }
 }
 
-Unigram::Unigram(std::vector<std::string> tokens, std::vector<double> scores, int64_t unknown, bool fallback)
-    : Model(std::move(tokens), unknown), scores_(std::move(scores)), fallback_(fallback) {
+Unigram::Unigram(std::vector<std::string> tokens, std::vector<double> scores, int64_t unknown, Rules rules)
+    : Model(std::move(tokens), unknown), scores_(std::move(scores)), rules_(std::move(rules)) {
   const std::vector<std::string>& all = vocabulary_.tokens();
   if (scores_.size() != all.size()) fail("expected one score for each token");
   for (uint32_t id = 0; id < all.size(); ++id) {
     if (!all[id].empty()) trie_.insert(all[id], id);
   }
-  unknown_score_ = std::numeric_limits<double>::infinity();
-  for (const double score : scores_) unknown_score_ = std::min(unknown_score_, score);
-  unknown_score_ -= kUnknownPenalty;
 }
 
-void Unigram::push(std::string_view token, IdBuffer& out) const {
-  const uint32_t id = vocabulary_.find(token);
+Unigram::Unigram(std::vector<std::string> tokens, std::vector<double> scores, int64_t unknown, bool fallback)
+    : Unigram(std::move(tokens), std::move(scores), unknown, Rules{0, {}, false}) {
+  double least = std::numeric_limits<double>::infinity();
+  for (const double score : scores_) least = std::min(least, score);
+  rules_.unknown_score = least - kUnknownPenalty;
+  if (fallback) rules_.byte_ids.assign(vocabulary_.byte_ids().begin(), vocabulary_.byte_ids().end());
+}
+
+void Unigram::push_unknown(std::string_view text, IdBuffer& out) const {
+  const uint32_t id = rules_.sentencepiece ? ModelVocabulary::kNone : vocabulary_.find(text);
   if (id != ModelVocabulary::kNone) return out.push(id);
-  const auto& byte_ids = vocabulary_.byte_ids();
-  const auto has_id = [&](char c) { return byte_ids[static_cast<uint8_t>(c)] != ModelVocabulary::kNone; };
-  if (fallback_ && std::all_of(token.begin(), token.end(), has_id)) {
-    for (const char c : token) out.push(byte_ids[static_cast<uint8_t>(c)]);
+  const auto has_id = [&](char c) { return rules_.byte_ids[static_cast<uint8_t>(c)] != ModelVocabulary::kNone; };
+  if (!rules_.byte_ids.empty() && std::all_of(text.begin(), text.end(), has_id)) {
+    for (const char c : text) out.push(rules_.byte_ids[static_cast<uint8_t>(c)]);
     return;
   }
-  out.push(unknown(token));
+  out.push(unknown(text));
 }
 
 void Unigram::encode_piece(std::string_view piece, IdBuffer& out) const {
@@ -146,6 +150,7 @@ void Unigram::encode_piece(std::string_view piece, IdBuffer& out) const {
   };
   const uint8_t *text = bytes(piece), *end = text + piece.size();
   std::vector<Best> best(piece.size() + 1);
+  const auto kept = [&](double score) { return rules_.sentencepiece ? static_cast<float>(score) : score; };
   const auto better = [&](size_t at, double score) { return best[at].id == Trie::kNone || score > best[at].score; };
   for (size_t begin = 0; begin < piece.size();) {
     const size_t character = code_at(text + begin, end).length;
@@ -157,29 +162,37 @@ void Unigram::encode_piece(std::string_view piece, IdBuffer& out) const {
       const uint32_t id = trie_.value(state);
       if (id == Trie::kNone) continue;
       const double score = scores_[id] + best[begin].score;
-      if (better(i + 1, score)) best[i + 1] = {score, begin, id};
+      if (better(i + 1, score)) best[i + 1] = {kept(score), begin, id};
       single |= i + 1 - begin == character;
     }
-    const double score = unknown_score_ + best[begin].score;
+    const double score = rules_.unknown_score + best[begin].score;
     if (!single && better(begin + character, score)) {
-      best[begin + character] = {score, begin, unknown(piece.substr(begin, character))};
+      best[begin + character] = {kept(score), begin, unknown(piece.substr(begin, character))};
     }
     begin += character;
   }
-  // From the end back; neighbours that are unknown are one.
-  std::vector<std::string_view> tokens;
-  bool fuse = false;
+  // From the end back.
+  struct Token {
+    std::string_view text;
+    uint32_t id;
+  };
+  std::vector<Token> tokens;
   for (size_t at = piece.size(); at > 0; at = best[at].begin) {
-    const std::string_view token = piece.substr(best[at].begin, at - best[at].begin);
+    const std::string_view text = piece.substr(best[at].begin, at - best[at].begin);
     const bool is_unknown = static_cast<int64_t>(best[at].id) == unknown_;
-    if (fuse && is_unknown) {
-      tokens.back() = {token.data(), token.size() + tokens.back().size()};
+    if (is_unknown && !tokens.empty() && tokens.back().id == best[at].id) {
+      tokens.back().text = {text.data(), text.size() + tokens.back().text.size()};
     } else {
-      tokens.push_back(token);
+      tokens.push_back({text, best[at].id});
     }
-    fuse = is_unknown;
   }
-  for (size_t i = tokens.size(); i-- > 0;) push(tokens[i], out);
+  for (size_t i = tokens.size(); i-- > 0;) {
+    if (static_cast<int64_t>(tokens[i].id) == unknown_) {
+      push_unknown(tokens[i].text, out);
+    } else {
+      out.push(tokens[i].id);
+    }
+  }
 }
 
 }  // namespace llmcore::tok

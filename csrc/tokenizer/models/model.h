@@ -87,20 +87,28 @@ class WordPiece final : public Model {
   uint64_t max_chars_;
 };
 
-// The tokens with the greatest sum of scores (Kudo 2018, https://arxiv.org/abs/1804.10959).
+// The tokens with the greatest sum of scores (Kudo 2018, https://arxiv.org/abs/1804.10959). Unknown characters side by
+// side are one.
 class Unigram final : public Model {
  public:
-  // One score for each token. `fallback`: whether text that is no token becomes the tokens of its bytes.
+  struct Rules {
+    double unknown_score;  // of a character that is no token
+    std::vector<uint32_t>
+        byte_ids;        // the tokens that unknown text becomes, for each of the 256 bytes, or kNone; or empty
+    bool sentencepiece;  // sums have single precision, and unknown characters never are a token together
+  };
+  // One score for each token.
+  Unigram(std::vector<std::string> tokens, std::vector<double> scores, int64_t unknown, Rules rules);
+  // As `tokenizers` has it: unknown characters score 10 below the least. `fallback`: whether they become tokens <0x0A>.
   Unigram(std::vector<std::string> tokens, std::vector<double> scores, int64_t unknown, bool fallback);
 
  private:
   void encode_piece(std::string_view piece, IdBuffer& out) const override;
-  void push(std::string_view token, IdBuffer& out) const;
+  void push_unknown(std::string_view text, IdBuffer& out) const;
 
   Trie trie_;
   std::vector<double> scores_;
-  double unknown_score_;
-  bool fallback_;
+  Rules rules_;
 };
 
 }  // namespace llmcore::tok
