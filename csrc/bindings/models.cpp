@@ -10,6 +10,7 @@
 #include "tokenizer/models/added_tokens.h"
 #include "tokenizer/models/general_bpe.h"
 #include "tokenizer/models/model.h"
+#include "tokenizer/models/sentencepiece_normalizer.h"
 
 namespace py = pybind11;
 
@@ -121,6 +122,23 @@ void register_models(py::module_& m) {
             return parts;
           },
           py::arg("text"), "Returns the stretches of a text, each with the id of the token that it is, or None.");
+  py::class_<tok::SentencePieceNormalizer>(m, "SentencePieceNormalizer",
+                                           "Brings text to the form of a SentencePiece model.")
+      .def(py::init([](const py::bytes& charsmap, std::vector<std::string> symbols, bool add_dummy_prefix,
+                       bool remove_extra_whitespaces) {
+             return new tok::SentencePieceNormalizer(
+                 {charsmap, std::move(symbols), add_dummy_prefix, remove_extra_whitespaces});
+           }),
+           py::arg("charsmap"), py::arg("symbols"), py::arg("add_dummy_prefix"), py::arg("remove_extra_whitespaces"))
+      .def(
+          "normalize",
+          [](const tok::SentencePieceNormalizer& normalizer, py::str text) {
+            const std::string normal = normalizer.normalize(view(text));
+            PyObject* made = PyUnicode_DecodeUTF8(normal.data(), static_cast<Py_ssize_t>(normal.size()), "replace");
+            if (!made) throw py::error_already_set();
+            return py::reinterpret_steal<py::str>(made);
+          },
+          py::arg("text"));
 }
 
 }  // namespace llmcore

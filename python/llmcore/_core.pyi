@@ -28,6 +28,7 @@ __all__: list[str] = [
     "QuantizedMatrix",
     "Regex",
     "SentencePieceBPE",
+    "SentencePieceNormalizer",
     "Unigram",
     "UpdateBatch",
     "VocabularyParts",
@@ -547,6 +548,17 @@ class WordPiece(Model):
     ) -> None: ...
 
 class Unigram(Model):
+    @staticmethod
+    def sentencepiece(
+        tokens: collections.abc.Sequence[str],
+        scores: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+        unknown_score: typing.SupportsFloat | typing.SupportsIndex,
+        unknown: typing.SupportsInt | typing.SupportsIndex,
+        byte_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    ) -> Unigram:
+        """
+        By the rules of SentencePiece itself; byte_ids for all 256 bytes, or empty.
+        """
     def __init__(
         self,
         tokens: collections.abc.Sequence[str],
@@ -584,6 +596,19 @@ class AddedTokens:
         """
         Returns the stretches of a text, each with the id of the token that it is, or None.
         """
+
+class SentencePieceNormalizer:
+    """
+    Brings text to the form of a SentencePiece model.
+    """
+    def __init__(
+        self,
+        charsmap: bytes,
+        symbols: collections.abc.Sequence[str],
+        add_dummy_prefix: bool,
+        remove_extra_whitespaces: bool,
+    ) -> None: ...
+    def normalize(self, text: str) -> str: ...
 
 class Regex:
     """
