@@ -131,13 +131,22 @@ def test_a_token_that_the_alphabet_spells_otherwise(document, tmp_path):
 
 @pytest.mark.parametrize("gap", [0, 3])
 def test_ids_survive_a_save(document, tmp_path, gap):
-    add(document, "<a>", 261 + gap)
-    add(document, "<b>", 262 + gap)
-    tokenizer = load(document, tmp_path)
+    vocabulary = load(document, tmp_path).vocabulary
+    tokenizer = Tokenizer(vocabulary._replace(added_tokens={"<a>": 261 + gap, "<b>": 262 + gap}))
+    assert Tokenizer.load(tokenizer.save(tmp_path / "again.json")) == tokenizer
     saved = json.loads((tmp_path / "again.json").read_text())
     assert ("<a>" in saved["model"]["vocab"]) == (gap > 0)  # else `tokenizers` would give it the next id
     assert tokenizer.encode("<a><b>") == [261 + gap, 262 + gap]
     assert tokenizer.decode(np.array([261 + gap, 262 + gap])) == "<a><b>"
+
+
+def test_ids_are_those_that_tokenizers_gives(document, tmp_path):
+    """It numbers tokens that are not in the vocabulary from its end on, whatever the file says."""
+    add(document, "<a>", 264)
+    add(document, "<b>", 3)
+    tokenizer = load(document, tmp_path)
+    assert tokenizer.added_tokens == {"<a>": 261, "<b>": 262}
+    assert tokenizer.encode("<a>hello<b>") == [261, 259, 262]
 
 
 def test_a_text_is_one_kind_of_token(document, tmp_path):

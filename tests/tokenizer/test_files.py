@@ -82,8 +82,8 @@ def drop(name):
 SPLIT = ("pre_tokenizer", "pretokenizers", 0)
 BROKEN = [
     (put("model", []), r"model: expected an object, got \[\]"),
-    (put("model", "type", "Unigram"), "model.type: expected BPE, got Unigram"),
-    (put("model", "type", 3), "model.type: expected a string, got 3"),
+    (put("model", "type", "Unigram"), "model.vocab: expected an array"),
+    (put("model", "type", 3), "model.type: expected one of BPE, WordPiece, WordLevel, Unigram, got 3"),
     (put("model", "vocab", None), "model.vocab: expected an object, got null"),
     (put("model", "merges", {}), "model.merges: expected an array"),
     (put("model", "vocab", "a", "97"), r'model.vocab\["a"\]: expected an id from 0 to \d+, got 97'),
@@ -96,9 +96,6 @@ BROKEN = [
         put("model", "vocab", "zz", 260),
         r'model.vocab\["zz"\]: expected an id that no other token has, got 260',
     ),
-    (put("model", "vocab", "a b", 270), r'model.vocab\["a b"\]: expected the byte-level alphabet.*, got a b'),
-    (put("model", "vocab", "", 270), r'model.vocab\[""\]: expected the byte-level alphabet, and not nothing'),
-    (put("model", "vocab", "<|endoftext|>", 270), "expected the id in added_tokens, 260, got 270"),
     (drop("a"), r"expected tokens of the vocabulary, got a"),
     (put("model", "merges", 0, ["a"]), r"model.merges\[0\]: expected two tokens"),
     (put("model", "merges", 0, "a b c"), r"model.merges\[0\]: expected two tokens"),
@@ -109,42 +106,25 @@ BROKEN = [
     ),
     (put("model", "merges", 0, ["x", "y"]), r"expected merges\[0\] to make a token, got 'xy', which is not a token"),
     (put("model", "merges", 1, ["a", "b"]), r"expected distinct merges, got merges\[1\] \('a', 'b'\) twice"),
-    (put("model", "byte_fallback", True), "model.byte_fallback: expected none"),
     (put("model", "dropout", 0.1), "model.dropout: expected none"),
     (put("model", "ignore_merges", "yes"), "model.ignore_merges: expected true or false, got yes"),
-    (put("normalizer", {"type": "NFKC"}), "normalizer: expected null or NFC"),
-    (put("pre_tokenizer", None), "pre_tokenizer: expected an object"),
-    (
-        put("pre_tokenizer", {"type": "Whitespace"}),
-        "pre_tokenizer: expected ByteLevel at the end",
-    ),
+    (put("normalizer", {"type": "NFX"}), "normalizer.type: expected Bert, .* got NFX"),
     (put("pre_tokenizer", "pretokenizers", 3), "pre_tokenizer.pretokenizers: expected an array"),
-    (put("pre_tokenizer", "pretokenizers", [3]), "pre_tokenizer.pretokenizers: expected objects"),
-    (put("pre_tokenizer", "pretokenizers", []), "pretokenizers: expected ByteLevel at the end"),
+    (put("pre_tokenizer", "pretokenizers", [3]), r"pre_tokenizer.pretokenizers\[0\]: expected an object"),
     (put(*SPLIT, "pattern", {"Regex": r"(?<=a)b"}), r"supported constructs, got the group '\(\?<=' at character 0"),
     (put(*SPLIT, "pattern", {"Regex": "a\ud800"}), "expected pattern to have a UTF-8 form"),
     (put(*SPLIT, "pattern", {"Regex": 3}), r"pretokenizers\[0\].pattern.Regex: expected a string, got 3"),
     (put(*SPLIT, "pattern", {}), r"pretokenizers\[0\].pattern.String: expected a string, got null"),
-    (put(*SPLIT, "behavior", "MergedWithNext"), "expected the behavior Isolated without invert, got MergedWithNext"),
-    (put(*SPLIT, {"type": "Punctuation"}), "expected Split or Digits before ByteLevel, got Punctuation"),
-    (
-        put("pre_tokenizer", "pretokenizers", 1, "add_prefix_space", True),
-        r"pretokenizers\[1\].add_prefix_space: expected false",
-    ),
+    (put(*SPLIT, "behavior", "Merged"), r"pretokenizers\[0\].behavior: expected Removed, .* got Merged"),
+    (put(*SPLIT, {"type": "Punch"}), r"pretokenizers\[0\].type: expected BertPreTokenizer, .* got Punch"),
     (put("added_tokens", {}), "added_tokens: expected an array"),
     (put("added_tokens", 0, 7), r"added_tokens\[0\]: expected an object, got 7"),
     (put("added_tokens", 0, "content", 7), r"added_tokens\[0\].content: expected a string, got 7"),
-    (put("added_tokens", 0, "content", ""), r"added_tokens\[0\].content: expected a string that no other"),
-    (put("added_tokens", 0, "content", "\ud800"), "expected an id that no other token has, got 260"),
+    (put("added_tokens", 0, "content", "\ud800"), r"added_tokens\[0\].content: expected text that has a UTF-8 form"),
     (put("added_tokens", 0, {"id": 400, "content": "\ud800"}), "byte-level alphabet|UTF-8 form"),
     (put("added_tokens", 0, "id", None), r"added_tokens\[0\].id: expected an id"),
     (put("added_tokens", 0, "lstrip", 1), r"added_tokens\[0\].lstrip: expected true or false"),
     (put("post_processor", {"type": "Template"}), "post_processor: expected TemplateProcessing, RobertaProcessing"),
-    (put("added_tokens", 0, {"id": 97, "content": "<s>"}), "expected an id that no other token has, got 97"),
-    (
-        put("added_tokens", 0, {"id": 2**30, "content": "<s>"}),
-        "to have an id near the other ids, got 1073741824",
-    ),
 ]
 
 
@@ -206,7 +186,7 @@ def test_any_spelling_of_the_same_document_is_the_same_tokenizer(tmp_path_factor
         ('"a":97', '"a":97.0', r"model.vocab\[\"a\"\]: expected an id from 0 to"),
         ('"a":97', '"a":-97', r"model.vocab\[\"a\"\]: expected an id from 0 to"),
         ('"a":97', '"a":98765432109876543210', r"model.vocab\[\"a\"\]: expected an id from 0 to"),
-        ('"a":97', '"\\ud800":97', "expected the byte-level alphabet"),
+        ('"a":97', '"\\ud800":97', "expected text that has a UTF-8 form"),
         ('"a":97', '"a\x01":97', "expected JSON"),
         ('"a":97', '"a":97,', "expected JSON"),
         ('["a","b"]', '["a","b"],', "expected JSON"),
@@ -248,8 +228,14 @@ def test_any_other_value_is_refused_or_understood(tmp_path_factory, data):
         tokenizer = load(document, path)
     except ValueError as error:
         assert str(error).startswith(f"[load] {path}: ")  # noqa: PT017
-    else:
+        return
+    if tokenizer.pattern != "pipeline":
         assert tokenizer.decode(tokenizer.encode_ordinary("ab abc")) == "ab abc"
+        return
+    try:
+        tokenizer.decode(tokenizer.encode_ordinary("ab abc"))
+    except ValueError as error:
+        assert str(error).startswith("[encode] ")  # noqa: PT017
 
 
 def test_missing_file(tmp_path):

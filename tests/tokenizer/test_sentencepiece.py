@@ -340,26 +340,14 @@ def test_saved_and_loaded(llama, tmp_path_factory, text):
 
 METASPACE = {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": False}
 BROKEN_DOCUMENTS = [
-    (put("normalizer", "normalizers", 0, {"type": "NFC"}), "normalizer: expected spaces replaced .*, got .*NFC"),
-    (put("normalizer", "normalizers", 0, 3), "normalizer.normalizers: expected objects"),
-    (
-        put("normalizer", "normalizers", 1, {"type": "Prepend", "prepend": "\u2581"}),
-        "normalizer: expected spaces replaced",
-    ),
-    (put("pre_tokenizer", {"type": "Whitespace"}), "pre_tokenizer: expected Metaspace"),
+    (put("normalizer", "normalizers", 0, 3), r"normalizer.normalizers\[0\]: expected an object"),
     (put("pre_tokenizer", {**METASPACE, "prepend_scheme": "last"}), "prepend_scheme: expected always, first or never"),
     (put("pre_tokenizer", {**METASPACE, "split": 3}), "pre_tokenizer.split: expected true or false"),
     (put("pre_tokenizer", {**METASPACE, "add_prefix_space": False}), "pre_tokenizer.add_prefix_space"),
-    (put("decoder", None), "decoder: expected"),
-    (put("decoder", "decoders", 3, "start", 2), "decoder: expected"),
-    (put("decoder", "decoders", 3, []), "decoder.decoders: expected objects"),
-    (put("model", "unk_token", "nope"), "model.unk_token: expected a token of the vocabulary, got nope"),
+    (put("decoder", "decoders", 3, []), r"decoder.decoders\[3\]: expected an object"),
     (put("model", "byte_fallback", 1), "model.byte_fallback: expected true or false"),
     (put("model", "fuse_unk", "yes"), "model.fuse_unk: expected true or false"),
-    (put("model", "ignore_merges", True), "model.ignore_merges: expected false"),
     (put("model", "vocab", "<0x41>", 3), r"model.vocab\['<0x41>'\]: expected an id that no other token has, got 3"),
-    (put("model", "vocab", "a b", 999), "model.vocab: expected tokens that are not empty, with spaces spelled"),
-    (put("model", "vocab", "", 999), "model.vocab: expected tokens that are not empty"),
     (put("model", "vocab", "\ud800", 999), "model.vocab: expected text that has a UTF-8 form"),
     (put("model", "vocab", "x", 1 << 40), r"model.vocab\['x'\]: expected an id from 0 to"),
     (put("model", "merges", 0, ["<s>", "a"]), r"model.merges\[0\]: expected tokens of the vocabulary, got <s>"),
@@ -396,9 +384,11 @@ def test_broken_documents(document, tmp_path, change, message):
 
 
 def test_missing_byte_tokens(document, tmp_path):
-    del document["model"]["vocab"]["<0x41>"]
-    with pytest.raises(ValueError, match=r"model.vocab: expected tokens for all of the 256 bytes, got none for <0x41>"):
-        load_json(document, tmp_path)
+    """A character one of whose bytes has no token is unknown. `tokenizers` puts it after bytes that follow."""
+    del document["model"]["vocab"]["<0x80>"]
+    vocab = document["model"]["vocab"]
+    spelled = [vocab[f"<0x{byte:02X}>"] for byte in "\u4e2d".encode()]
+    assert load_json(document, tmp_path).encode_ordinary("\u4e00\u4e2d")[1:] == [*spelled, vocab["<unk>"]]
 
 
 def test_what_tokenizer_json_cannot_express(tmp_path):

@@ -298,9 +298,13 @@ std::optional<JsonVocabulary::Parts> JsonVocabulary::parts(const std::vector<Spe
   // A special token that is also an ordinary one stays among them: merges go through it.
   const std::unordered_set<std::string> merged = merged_among(specials);
   std::vector<bool> special(vocab_.size());
+  size_t fresh = vocab_.size();  // what `tokenizers` numbers the next token that is not in the vocabulary
   for (const Special& s : specials) {
     const uint32_t place = index.find(s.text, spelling_of);
-    if (place == SpellingIndex::kNone) continue;
+    if (place == SpellingIndex::kNone) {
+      if (s.id != fresh++) return std::nullopt;
+      continue;
+    }
     if (vocab_[place].id != s.id) return std::nullopt;
     special[place] = !is_byte(s.text, byte_of) && !merged.count(s.text);
   }

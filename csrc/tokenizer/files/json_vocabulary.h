@@ -33,7 +33,8 @@ class JsonVocabulary {
   };
   // Returns the vocabulary, without the special tokens that are nothing else, spelled in a byte-level alphabet:
   // byte_of[c] is the byte of code point c, or -1. Returns nothing if a token is empty or not spelled so, if ids repeat
-  // or exceed their number by more than max_gap, or if a merge names anything but these tokens.
+  // or exceed their number by more than max_gap, or if a merge names anything but these tokens. So also if the specials
+  // that are not in the vocabulary do not have the ids after it, in order: `tokenizers` would give them those.
   std::optional<Parts> parts(const std::vector<Special>& specials, const std::vector<int16_t>& byte_of,
                              size_t max_gap) const;
 

@@ -10,7 +10,7 @@ from llmcore import _core
 from llmcore.errors import Error
 from llmcore.tokenizer.normalize import nfc
 from llmcore.tokenizer.training import replace_surrogates
-from llmcore.tokenizer.vocabulary import SentencePieceVocabulary, Vocabulary
+from llmcore.tokenizer.vocabulary import AnyVocabulary, Vocabulary
 
 _LONGEST = 1000  # bytes: every step looks at all of them
 
@@ -36,7 +36,7 @@ class PieceMerges(NamedTuple):
 
 
 def explain_merges(
-    vocabulary: Vocabulary | SentencePieceVocabulary,
+    vocabulary: AnyVocabulary,
     merges: list[tuple[int, int]],
     encode: Callable[[bytes], list[int]],
     text: str | bytes,
@@ -47,8 +47,8 @@ def explain_merges(
     data = text.encode() if isinstance(text, str) else text
     if len(data) > _LONGEST:
         raise Error("explain_merges", expected=f"a text of up to {_LONGEST} bytes", got=len(data))
-    if isinstance(vocabulary, SentencePieceVocabulary):
-        raise Error("explain_merges", expected="a byte-level tokenizer", got="a SentencePiece-style one")
+    if not isinstance(vocabulary, Vocabulary):
+        raise Error("explain_merges", expected="a byte-level tokenizer", got="one of another kind")
     if vocabulary.normalizer:
         data = nfc(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
     ids = {token: id for id, token in enumerate(vocabulary.tokens) if token}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -9,14 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llmcore import _core
 from llmcore.errors import ArgumentTypeError, Error
-from llmcore.tokenizer.arguments import check_specials, checked_ids, id_array
-from llmcore.tokenizer.normalize import nfc, nfc_bytes
+from llmcore.tokenizer.arguments import check_specials, id_array
+from llmcore.tokenizer.encoders import make_encoder
+from llmcore.tokenizer.normalize import nfc_bytes
 from llmcore.tokenizer.patterns import from_argument
 from llmcore.tokenizer.stream import StreamDecoder
 from llmcore.tokenizer.training import feed, replace_surrogates
 from llmcore.tokenizer.vocabulary import (
-    NORMALIZED,
+    AnyVocabulary,
     Pattern,
+    PipelineVocabulary,
     SentencePieceVocabulary,
     Vocabulary,
     vocabulary_digest,
@@ -25,6 +28,7 @@ from llmcore.tokenizer.vocabulary import (
 if TYPE_CHECKING:
     import numpy as np
 
+    from llmcore.tokenizer.encoders import Encoder
     from llmcore.tokenizer.merges import PieceMerges
 
 END_OF_TEXT = "<|endoftext|>"
@@ -36,7 +40,7 @@ AllowedSpecial = Collection[str] | Literal["all"]
 
 
 class Tokenizer:
-    """A BPE tokenizer. Make one with `Tokenizer.train(...)` or `Tokenizer.load(path)`.
+    """A tokenizer. Make one with `Tokenizer.train(...)`, which is BPE, or `Tokenizer.load(path)`.
 
     Byte-level: every sequence of bytes can be encoded, and `decode_bytes(encode_ordinary(data)) == data` whatever the
     data (with a loaded vocabulary that lacks some of the 256 bytes, text that has them is a ValueError): text that is
@@ -50,49 +54,38 @@ class Tokenizer:
     a space before it, as SentencePiece, llama.cpp and Hugging Face's `legacy` tokenizers do; where a tokenizer.json has
     prepend_scheme "first", only the text's beginning gets one.
 
+    Any other tokenizer.json (WordPiece, WordLevel, Unigram; other normalizers, pre-tokenizers and decoders) goes through a
+    general pipeline: the same ids and the same text as Hugging Face's `tokenizers`, slower. There, bytes that are not
+    UTF-8 become U+FFFD, decoding need not give the text that was encoded, and text is a ValueError where the model has
+    neither tokens for it nor an unknown token (`tokenizers` drops some of it).
+
     In a str, a lone surrogate, which has no UTF-8, is replaced by U+FFFD as tiktoken does. A tokenizer never changes,
     may be used by many threads at once, can be pickled, and equals another that gives the same ids to every text by the
     same rules.
     """
 
-    def __init__(self, vocabulary: Vocabulary | SentencePieceVocabulary):
-        """ValueError if the vocabulary contradicts itself: see `Vocabulary` and `SentencePieceVocabulary`."""
+    def __init__(self, vocabulary: AnyVocabulary):
+        """ValueError if the vocabulary contradicts itself: see `Vocabulary`, `SentencePieceVocabulary` and
+        `PipelineVocabulary`."""
         v = vocabulary
-        check_specials(v.special_tokens, "tokenizer")
-        check_specials(v.added_tokens, "tokenizer")
-        if both := v.special_tokens.keys() & v.added_tokens.keys():
-            raise Error("tokenizer", expected="special tokens other than the added tokens", got=repr(min(both)))
-        specials = checked_ids(v.special_tokens, v.flags)
-        self._flags, self._begin, self._end = dict(v.flags), tuple(v.begin), tuple(v.end)
+        self._bpe: Encoder = make_encoder(v)
+        self._begin, self._end = tuple(v.begin), tuple(v.end)
+        self._flags: dict[str, int] = {}
+        self._pipeline: PipelineVocabulary | None = None
         self._sentencepiece: SentencePieceVocabulary | None = None  # without what _core keeps
         self._normalizer: str | None = None
-        self._bpe: _core.BPE
-        if isinstance(v, SentencePieceVocabulary):
-            self._sentencepiece = v._replace(tokens=[], merges=None if v.merges is None else [])
-            symbols, added = checked_ids(v.symbols, {}), checked_ids(v.added_tokens, v.flags)
-            checked = {"merges": v.merges or [], "symbols": symbols, "added_tokens": added, "special_tokens": specials}
-            parts = {name: value for name, value in v._asdict().items() if name not in ("flags", "begin", "end")}
-            self._bpe = _core.SentencePieceBPE(**parts | checked)
-        else:
-            if v.normalizer not in (None, "NFC"):
-                raise Error("tokenizer", expected="normalizer to be None or 'NFC'", got=repr(v.normalizer))
-            if v.normalizer:
-                for text, flags in v.flags.items():
-                    if flags & NORMALIZED and nfc(text) != text:
-                        raise Error("tokenizer", expected="normalized tokens in normal form NFC", got=ascii(text))
-            self._normalizer = v.normalizer
-            pattern = from_argument(v.pattern, "tokenizer")
-            found = specials, checked_ids(v.added_tokens, v.flags)
-            if v.parts is not None:
-                self._bpe = _core.BPE(v.parts, pattern, v.whole_piece_first, *found)
-            elif v.merges is None:
-                self._bpe = _core.BPE.from_ranks(v.tokens, pattern, *found)
-            else:
-                self._bpe = _core.BPE(v.tokens, v.merges, pattern, v.whole_piece_first, *found)
-        self._added = dict(v.added_tokens)
-        self._encode = self._bpe.encode
         self._special_tokens: dict[str, int] = self._bpe.specials
         self._special_ids = frozenset(self._special_tokens.values())
+        if isinstance(v, PipelineVocabulary):
+            assert not isinstance(self._bpe, _core.BPE)
+            self._pipeline, self._added, self._special_ids = v, self._bpe.added_tokens, self._bpe.special_ids
+        else:
+            self._flags, self._added = dict(v.flags), dict(v.added_tokens)
+            if isinstance(v, SentencePieceVocabulary):
+                self._sentencepiece = v._replace(tokens=[], merges=None if v.merges is None else [])
+            else:
+                self._normalizer = v.normalizer
+        self._encode = self._bpe.encode
         for id in (*self._begin, *self._end):
             if not self._bpe.token_bytes(id):
                 raise Error("tokenizer", expected="tokens before and after a text that exist", got=f"id {id}")
@@ -165,14 +158,15 @@ class Tokenizer:
         pattern: str | Sequence[str] | None = None,
         special_tokens: dict[str, int] | Collection[str] | None = None,
     ) -> Tokenizer:
-        """Read a tokenizer.json, a model's `.gguf` file, a SentencePiece `.model`, a `.tiktoken` file, or a directory that
-        holds a tokenizer.json (or else a tokenizer.model): BPE in all of them.
+        """Read a tokenizer.json of any kind, a model's `.gguf` file, a SentencePiece `.model`, a `.tiktoken` file (BPE in
+        these three), or a directory that holds a tokenizer.json (or else a tokenizer.model).
 
         All but a `.tiktoken` file know their pattern, special tokens and added tokens. For that, give `pattern`, and
         `special_tokens` as {token: id} or as a list, which gets the ids after the last. From a directory, the tokens
         that its tokenizer_config.json, special_tokens_map.json and added_tokens.json name are read too, as transformers
-        reads them. What a file puts before and after every text is in `begin` and `end`. ValueError, naming the file
-        and the field, for a file that is broken or that needs what is not supported.
+        reads them. What a file puts before and after every text is in `begin` and `end`; a tokenizer.json's `truncation`
+        and `padding` are settings of a call, and are left out. ValueError, naming the file and the field, for a file that
+        is broken or that needs what is not supported.
         """
         from llmcore.tokenizer import formats  # here, so that importing llmcore stays quick
 
@@ -185,7 +179,7 @@ class Tokenizer:
         elif pattern is not None or special_tokens is not None:
             raise Error("load", path, expected="no pattern and special_tokens: the file has its own")
         with formats.collector_paused():
-            vocabulary: Vocabulary | SentencePieceVocabulary
+            vocabulary: AnyVocabulary
             if pattern is not None:
                 specials = special_tokens if special_tokens is not None else ()
                 vocabulary = formats.read_tiktoken(path, from_argument(pattern, "load"), specials)
@@ -214,7 +208,7 @@ class Tokenizer:
         if path.suffix != ".json":
             path = path / FILE_NAME
         vocabulary = self.vocabulary
-        if vocabulary.merges is None:
+        if not isinstance(vocabulary, PipelineVocabulary) and vocabulary.merges is None:
             bpe = self._bpe
             if isinstance(bpe, _core.SentencePieceBPE) and (bpe.has_ties or bpe.has_fragments):
                 what = "tokens of equal score" if bpe.has_ties else "characters in tokens that are no tokens"
@@ -304,6 +298,8 @@ class Tokenizer:
         skip_special_tokens)`. Where decoding drops the space that a text begins with (SentencePiece-style
         vocabularies), a decoder that `continues` a text keeps it."""
         skipped = self._special_ids if skip_special_tokens else frozenset()
+        if not isinstance(self._bpe, _core.BPE):
+            return self._bpe.stream(continues, skipped)
         return StreamDecoder(self._bpe.token_bytes, self.drops_first_space and not continues, errors, skipped)
 
     # ---- what it is ------------------------------------------------------------------------------------
@@ -357,17 +353,21 @@ class Tokenizer:
 
     @property
     def pattern(self) -> Pattern:
-        """The split pattern: its name, an expression, or a tuple of these, one for each stage; or "sentencepiece"."""
+        """The split pattern: its name, an expression, or a tuple of these, one for each stage; or "sentencepiece", or
+        "pipeline"."""
         return SENTENCEPIECE if self._sentencepiece is not None else self._bpe.pattern
 
     @property
     def merges(self) -> list[tuple[int, int]]:
-        """Return the pairs of ids that merge, in order of rank."""
+        """Return the pairs of ids that merge, in order of rank (none for a pipeline)."""
         return self._bpe.merges
 
     @property
-    def vocabulary(self) -> Vocabulary | SentencePieceVocabulary:
+    def vocabulary(self) -> AnyVocabulary:
         """Return all that makes this tokenizer, as a copy: Tokenizer(tokenizer.vocabulary) equals it."""
+        if not isinstance(self._bpe, _core.BPE):
+            assert self._pipeline is not None
+            return self._pipeline._replace(document=copy.deepcopy(self._pipeline.document))
         tokens = self._bpe.ordinary_tokens
         if self._sentencepiece is not None:
             by_score = self._sentencepiece.merges is None
@@ -390,7 +390,7 @@ class Tokenizer:
     def digest(self) -> str:
         """Return 32 hex digits that differ where the ids of some text may: data recognises its tokenizer by them. The
         same for a tokenizer that was saved and loaded."""
-        return vocabulary_digest(self.vocabulary, self._bpe.merges)
+        return vocabulary_digest(self._pipeline or self.vocabulary, self._bpe.merges)
 
     def explain_merges(self, text: Text) -> list[PieceMerges]:
         """Show how the tokens of a word are made, merge by merge: see `PieceMerges`. ValueError for more than 1000 bytes."""
@@ -406,13 +406,13 @@ class Tokenizer:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tokenizer):
             return NotImplemented
-        return self._bpe is other._bpe or self.vocabulary == other.vocabulary
+        return self._bpe is other._bpe or (self._pipeline or self.vocabulary) == (other._pipeline or other.vocabulary)
 
     def __hash__(self) -> int:
         return hash((self.vocab_size, self.pattern, tuple(self._special_tokens)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Tokenizer, (self.vocabulary,)
+        return Tokenizer, (self._pipeline or self.vocabulary,)
 
     # ---- helpers ---------------------------------------------------------------------------------------
 
@@ -445,6 +445,7 @@ class Tokenizer:
         import numpy as np
 
         bpe = self._bpe
+        assert isinstance(bpe, _core.BPE)
         if method == bpe.encode_offsets:
             raise Error("encode_offsets", expected="text in normal form NFC", got="one that it would change")
         results, at = [], 0

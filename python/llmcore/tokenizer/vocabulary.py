@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from llmcore._core import VocabularyParts
@@ -88,7 +89,22 @@ class SentencePieceVocabulary(NamedTuple):
     end: tuple[int, ...] = ()
 
 
-def vocabulary_digest(vocabulary: Vocabulary | SentencePieceVocabulary, merges: list[tuple[int, int]]) -> str:
+class PipelineVocabulary(NamedTuple):
+    """A tokenizer.json of any kind, for which there is no quick encoder.
+
+    document: what stands in the file, as parsed, without `truncation` and `padding`, which are settings of a call.
+    begin, end: as of `Vocabulary`; the file's post-processor.
+    """
+
+    document: dict[str, Any]
+    begin: tuple[int, ...] = ()
+    end: tuple[int, ...] = ()
+
+
+AnyVocabulary = Vocabulary | SentencePieceVocabulary | PipelineVocabulary
+
+
+def vocabulary_digest(vocabulary: AnyVocabulary, merges: list[tuple[int, int]]) -> str:
     """Compute `Tokenizer.digest`. `merges` are those that the rule comes to where the vocabulary has no list of them.
 
     Parts at their defaults are left out, so that a part that is added later changes no existing digest.
@@ -98,6 +114,9 @@ def vocabulary_digest(vocabulary: Vocabulary | SentencePieceVocabulary, merges: 
     def add(data: bytes) -> None:
         digest.update(len(data).to_bytes(8, "little") + data)
 
+    if isinstance(vocabulary, PipelineVocabulary):
+        add(json.dumps(vocabulary._asdict(), sort_keys=True).encode())
+        return digest.hexdigest()
     for id, token in enumerate(vocabulary.tokens):
         if token:
             add(b"%d " % id + token)

@@ -7,7 +7,8 @@ from typing import Any
 
 from llmcore import _core
 from llmcore.tokenizer.formats.files import Reader
-from llmcore.tokenizer.patterns import GPT2, REGEX, from_stages, stages_of
+from llmcore.tokenizer.formats.steps import steps_of
+from llmcore.tokenizer.patterns import GPT2, from_stages, stages_of
 from llmcore.tokenizer.vocabulary import Pattern, Vocabulary
 
 _META = frozenset(r"\.+*?()|[]{}^$#&-~/")  # what an expression escapes
@@ -33,19 +34,11 @@ def unspell(spellings: list[str]) -> list[bytes]:
 
 
 def read_pattern(read: Reader, document: dict) -> Pattern:
-    """Read the pre-tokenizer's stages."""
-    whole = read.get(document, "pre_tokenizer", dict)
-    steps, where = [whole], "pre_tokenizer"
-    if whole.get("type") == "Sequence":
-        steps = read.get(whole, "pretokenizers", list, "pre_tokenizer")
-        where = "pre_tokenizer.pretokenizers"
-    if not all(isinstance(step, dict) for step in steps):
-        raise read.fail(where, "objects", steps)
-    if not steps or steps[-1].get("type") != "ByteLevel":
-        raise read.fail(where, "ByteLevel at the end (a byte-level vocabulary)", whole)
+    """Read the pre-tokenizer's stages: splits, and ByteLevel at the end."""
+    steps, where = steps_of(document, "pre_tokenizer"), "pre_tokenizer"
+    if document["pre_tokenizer"]["type"] == "Sequence":
+        where += ".pretokenizers"
     last = f"{where}[{len(steps) - 1}]"
-    if read.get(steps[-1], "add_prefix_space", bool, last, True):
-        raise read.fail(f"{last}.add_prefix_space", "false (it is not supported)", True)
     stages = tuple(_read_stage(read, step, f"{where}[{number}]") for number, step in enumerate(steps[:-1]))
     if read.get(steps[-1], "use_regex", bool, last, True):
         stages += (GPT2,)
@@ -54,11 +47,8 @@ def read_pattern(read: Reader, document: dict) -> Pattern:
 
 def _read_stage(read: Reader, step: dict, where: str) -> str:
     """Read the expression of one stage before ByteLevel."""
-    kind = read.get(step, "type", str, where)
-    if kind == "Digits":
+    if step["type"] == "Digits":
         return r"\p{N}" if read.get(step, "individual_digits", bool, where, False) else r"\p{N}+"
-    if kind != "Split":
-        raise read.fail(where, "Split or Digits before ByteLevel", kind)
     rule = read.get(step, "pattern", dict, where)
     regex = rule.get("Regex")
     if regex is None:
@@ -66,22 +56,7 @@ def _read_stage(read: Reader, step: dict, where: str) -> str:
         regex = f"(?:{''.join(f'{chr(92)}{c}' if c in _META else c for c in literal)})"
     elif not isinstance(regex, str):
         raise read.fail(f"{where}.pattern.Regex", "a string", regex)
-    behavior, invert = read.get(step, "behavior", str, where), read.get(step, "invert", bool, where, False)
-    # Removing all but the matches comes to the same for our own expressions, which leave nothing between them.
-    removes_nothing = (behavior, invert) == ("Removed", True) and regex in REGEX.values()
-    if (behavior, invert) != ("Isolated", False) and not removes_nothing:
-        raise read.fail(where, "the behavior Isolated without invert", f"{behavior}, invert {invert}")
     return regex
-
-
-def read_normalizer(read: Reader, document: dict) -> str | None:
-    """Read the normal form that text is brought to first."""
-    normalizer = document.get("normalizer")
-    if normalizer is None:
-        return None
-    if normalizer != {"type": "NFC"}:
-        raise read.fail("normalizer", "null or NFC (others are not supported)", normalizer)
-    return "NFC"
 
 
 def pipeline(vocabulary: Vocabulary) -> dict[str, Any]:

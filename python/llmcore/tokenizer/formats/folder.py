@@ -8,10 +8,10 @@ from llmcore.errors import MissingFileError
 from llmcore.tokenizer.formats.gguf import read_gguf
 from llmcore.tokenizer.formats.sentencepiece import read_sentencepiece
 from llmcore.tokenizer.formats.tokenizer_json import read_tokenizer_json
-from llmcore.tokenizer.vocabulary import SentencePieceVocabulary, Vocabulary
+from llmcore.tokenizer.vocabulary import AnyVocabulary
 
 
-def read_file(path: Path) -> Vocabulary | SentencePieceVocabulary:
+def read_file(path: Path) -> AnyVocabulary:
     """Read a file that knows its own pattern."""
     if not path.is_file():
         raise MissingFileError("load", expected="a tokenizer file", got=f"{path}, which is not there")
@@ -22,7 +22,7 @@ def read_file(path: Path) -> Vocabulary | SentencePieceVocabulary:
     return read_tokenizer_json(path)
 
 
-def read_folder(folder: Path) -> Vocabulary | SentencePieceVocabulary:
+def read_folder(folder: Path) -> AnyVocabulary:
     """Read the vocabulary of a model's folder, with the tokens that stand in further files."""
     document, model = folder / "tokenizer.json", folder / "tokenizer.model"
     if document.is_file():

@@ -12,7 +12,14 @@ from llmcore.tokenizer.formats import pieces
 from llmcore.tokenizer.formats.byte_level import spell, unspell
 from llmcore.tokenizer.formats.files import Reader
 from llmcore.tokenizer.formats.pieces import CONTROL, NORMAL, UNUSED, USER_DEFINED, from_pieces
-from llmcore.tokenizer.vocabulary import NORMALIZED, Pattern, SentencePieceVocabulary, Vocabulary
+from llmcore.tokenizer.vocabulary import (
+    NORMALIZED,
+    AnyVocabulary,
+    Pattern,
+    PipelineVocabulary,
+    SentencePieceVocabulary,
+    Vocabulary,
+)
 
 # tokenizer.ggml.pre -> (our pattern, whether a piece that is a token is that token), as llama.cpp takes them.
 PATTERNS = {
@@ -121,10 +128,12 @@ def _read_sentencepiece(read: Reader, fields: dict[str, Any]) -> SentencePieceVo
     return from_pieces(read, "tokenizer.ggml.tokens", spellings, kinds, scores, prefix)
 
 
-def gguf_metadata(vocabulary: Vocabulary | SentencePieceVocabulary, begin: int | None) -> dict[str, Any]:
+def gguf_metadata(vocabulary: AnyVocabulary, begin: int | None) -> dict[str, Any]:
     """Return the fields `tokenizer.ggml.*` of a file, with the id that begins a text. ValueError for a vocabulary
     that GGUF's readers would take for another; the differences of the patterns in `NEAREST` are accepted."""
     v = vocabulary
+    if isinstance(v, PipelineVocabulary):
+        raise Error("save", expected="a byte-level or SentencePiece-style BPE tokenizer for GGUF", got="another kind")
     fields = _byte_level_fields(v) if isinstance(v, Vocabulary) else _sentencepiece_fields(v)
     if any(flags & ~NORMALIZED for flags in v.flags.values()) or v.end:
         raise Error("save", expected="no flags of added tokens and nothing after a text for GGUF", got="some")

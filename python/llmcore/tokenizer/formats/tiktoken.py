@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmcore import _core
 from llmcore._files import write_atomically
 from llmcore.errors import Error
 from llmcore.tokenizer.formats.files import MAX_ID_GAP
-from llmcore.tokenizer.vocabulary import Pattern, SentencePieceVocabulary, Vocabulary
+from llmcore.tokenizer.vocabulary import AnyVocabulary, Pattern, Vocabulary
+
+if TYPE_CHECKING:
+    from llmcore.tokenizer.encoders import Encoder
 
 
 def read_tiktoken(path: Path, pattern: Pattern, special_tokens: dict[str, int] | Iterable[str]) -> Vocabulary:
@@ -49,10 +53,11 @@ def _wrong_line(path: Path, data: bytes) -> ValueError:
     return Error("load", f"{path}: line {number}", expected=expected, got=f"{lines[number - 1][:80]!r}")
 
 
-def write_tiktoken(path: Path, vocabulary: Vocabulary | SentencePieceVocabulary, bpe: _core.BPE) -> None:
+def write_tiktoken(path: Path, vocabulary: AnyVocabulary, bpe: Encoder) -> None:
     """Writes the ordinary tokens. ValueError unless tiktoken's rule gives the same ids as the vocabulary's own."""
-    if isinstance(vocabulary, SentencePieceVocabulary):
-        raise Error("save", path, expected="a byte-level vocabulary for a .tiktoken file", got="SentencePiece's")
+    if not isinstance(vocabulary, Vocabulary):
+        raise Error("save", path, expected="a byte-level vocabulary for a .tiktoken file", got="one of another kind")
+    assert isinstance(bpe, _core.BPE)
     if not bpe.merges_by_rank():
         raise Error(
             "save",

@@ -1,4 +1,4 @@
-"""Hugging Face's tokenizer.json (https://huggingface.co/docs/tokenizers): BPE of both kinds."""
+"""Hugging Face's tokenizer.json (https://huggingface.co/docs/tokenizers)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from llmcore._files import write_atomically
 from llmcore.errors import Error
 from llmcore.tokenizer.formats import beside, byte_level, metaspace
 from llmcore.tokenizer.formats.files import MAX_ID_GAP, AddedToken, Reader
+from llmcore.tokenizer.formats.kinds import kind_of
 from llmcore.tokenizer.formats.post_processors import post_processor, read_post_processor
 from llmcore.tokenizer.vocabulary import (
     NORMALIZED,
     STRIPS_LEFT,
     STRIPS_RIGHT,
     WORD,
+    AnyVocabulary,
+    PipelineVocabulary,
     SentencePieceVocabulary,
     Vocabulary,
 )
@@ -24,7 +27,7 @@ from llmcore.tokenizer.vocabulary import (
 FLAGS = {"single_word": WORD, "lstrip": STRIPS_LEFT, "rstrip": STRIPS_RIGHT, "normalized": NORMALIZED}
 
 
-def read_tokenizer_json(path: Path, with_folder: bool = False) -> Vocabulary | SentencePieceVocabulary:
+def read_tokenizer_json(path: Path, with_folder: bool = False) -> AnyVocabulary:
     """with_folder: also the tokens that the files beside it name."""
     read, data = Reader(path), path.read_bytes()
     with_folder = with_folder and beside.has_tokens(path.parent)
@@ -33,18 +36,28 @@ def read_tokenizer_json(path: Path, with_folder: bool = False) -> Vocabulary | S
     quick = _core.JsonVocabulary.read(data)
     if quick is not None:
         document = _parse(path, quick.rest)
-        if with_folder and isinstance(document, dict):
-            beside.add_tokens(path.parent, read, document, quick.find, quick.size)
-        vocabulary = None if metaspace.is_metaspace(document) else _read_document(read, document, quick)
-        if vocabulary is not None:
-            return vocabulary
+        if kind_of(document) == "byte-level":
+            if with_folder:
+                beside.add_tokens(path.parent, read, document, quick.find, quick.size)
+            vocabulary = _read_byte_level(read, document, quick)
+            if vocabulary is not None:
+                return vocabulary
     document = _parse(path, data)
-    if with_folder and isinstance(document, dict):
+    if not isinstance(document, dict):
+        raise read.fail("the file", "an object", document)
+    if with_folder:
         ids = _vocabulary_ids(document)
         beside.add_tokens(path.parent, read, document, lambda texts: [ids.get(text) for text in texts], len(ids))
-    vocabulary = _read_document(read, document, None)
-    assert vocabulary is not None
-    return vocabulary
+    kind = kind_of(document)
+    if kind == "byte-level":
+        vocabulary = _read_byte_level(read, document, None)
+        assert vocabulary is not None
+        return vocabulary
+    begin, end = read_post_processor(read, document.get("post_processor"))
+    if kind == "metaspace":
+        added = _read_added_tokens(read, document)
+        return metaspace.read_metaspace(read, document, added)._replace(begin=begin, end=end)
+    return PipelineVocabulary(document | {"truncation": None, "padding": None}, begin, end)
 
 
 def _vocabulary_ids(document: dict) -> dict[str, int]:
@@ -76,26 +89,11 @@ def _parse(path: Path, data: bytes) -> Any:
         raise Error("load", path, expected="JSON", got=error) from None
 
 
-def _read_document(
-    read: Reader, document: Any, quick: _core.JsonVocabulary | None
-) -> Vocabulary | SentencePieceVocabulary | None:
+def _read_byte_level(read: Reader, document: dict, quick: _core.JsonVocabulary | None) -> Vocabulary | None:
     """quick: the vocabulary and the merges, where the document has null for them. None if these are not as they should
     be."""
-    if not isinstance(document, dict):
-        raise read.fail("the file", "an object", document)
-    model = read.get(document, "model", dict)
-    if read.get(model, "type", str, "model", "BPE") != "BPE":
-        raise read.fail("model.type", "BPE", model["type"])
-    for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
-        if model.get(name):
-            raise read.fail(f"model.{name}", "none (it is not supported)", model[name])
-    added = _read_added_tokens(read, document)
+    model, added = read.get(document, "model", dict), _read_added_tokens(read, document)
     begin, end = read_post_processor(read, document.get("post_processor"))
-    if metaspace.is_metaspace(document):
-        return metaspace.read_metaspace(read, document, added)._replace(begin=begin, end=end)
-
-    if model.get("byte_fallback"):
-        raise read.fail("model.byte_fallback", "none (it is not supported here)", model["byte_fallback"])
     special_tokens = {content: token.id for content, token in added.items() if token.special}
     others = {content: token.id for content, token in added.items() if not token.special}
     tokens: list[bytes] = []
@@ -103,7 +101,7 @@ def _read_document(
     parts = None
     if quick is not None:
         alphabet = "".join(byte_level.byte_alphabet())
-        parts = quick.parts(list((special_tokens | others).items()), alphabet, MAX_ID_GAP)
+        parts = quick.parts([(content, token.id) for content, token in added.items()], alphabet, MAX_ID_GAP)
         if parts is None:
             return None
     else:
@@ -120,7 +118,7 @@ def _read_document(
         flags={content: token.flags for content, token in added.items() if token.flags},
         begin=begin,
         end=end,
-        normalizer=byte_level.read_normalizer(read, document),
+        normalizer="NFC" if document.get("normalizer") else None,
         parts=parts,
     )
 
@@ -175,9 +173,11 @@ def _entry(spelling: str) -> str:
     return f"model.vocab[{json.dumps(spelling[:60], ensure_ascii=False)}]"
 
 
-def write_tokenizer_json(path: Path, vocabulary: Vocabulary | SentencePieceVocabulary) -> None:
-    """Writes a vocabulary that has merges."""
+def write_tokenizer_json(path: Path, vocabulary: AnyVocabulary) -> None:
+    """Writes a vocabulary that has merges, or a document."""
     v = vocabulary
+    if isinstance(v, PipelineVocabulary):
+        return _write(path, v.document)
     if isinstance(v, SentencePieceVocabulary):
         pipeline, text = metaspace.pipeline(v), metaspace.spellings(v)
         added = [_added_token(text[id], id, False, NORMALIZED) for id in v.symbols.values()]
@@ -219,6 +219,10 @@ def write_tokenizer_json(path: Path, vocabulary: Vocabulary | SentencePieceVocab
             "merges": [[text[left], text[right]] for left, right in v.merges or []],
         },
     }
+    _write(path, document)
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode())
 
 

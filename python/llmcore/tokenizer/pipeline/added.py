@@ -61,10 +61,6 @@ class AddedTokens:
         ones. None if there are none."""
         return self._finders[late, ordinary]
 
-    def is_special(self, spelling: str) -> bool:
-        """Say whether decoding leaves out a token, if it is to, by its spelling: so `tokenizers` decides it."""
-        return spelling in self._special
-
     def _finder(self, late: bool, ordinary: bool) -> Finder | None:
         tokens = [
             (self.spellings[id], id, token.flags)

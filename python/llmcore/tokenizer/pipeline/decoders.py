@@ -13,13 +13,13 @@ from typing import Any
 
 from llmcore.tokenizer.formats.byte_level import byte_alphabet
 from llmcore.tokenizer.formats.files import Reader
-from llmcore.tokenizer.pipeline.replacing import read_replace
+from llmcore.tokenizer.pipeline.steps import Step, read_replacement, read_step
 
-MOST_DECODERS = 100  # in one file, so that none nests without end
+SCHEMES = ("always", "first", "never")
 _BYTE = re.compile(r"<0x([+0-9A-Fa-f][0-9A-Fa-f])>")
 
 
-class Step:
+class Decoding:
     """One decoder at work on one text. `continues`: whether the text goes on from another, so that its first token is none."""
 
     fuses = False  # whether what it gives is one token, in parts
@@ -42,7 +42,7 @@ class Step:
         return "".join([*self.push(text), *self.finish()]).encode(errors="surrogateescape")
 
 
-class Spaces(Step):
+class Spaces(Decoding):
     """No decoder at all: tokens are joined by spaces."""
 
     def push(self, token: str) -> list[str]:
@@ -51,7 +51,7 @@ class Spaces(Step):
         return given
 
 
-class BPE(Step):
+class BPE(Decoding):
     """The suffix of a word's last token is a space, but not at the end of the text."""
 
     def __init__(self, suffix: str, continues: bool = False):
@@ -71,7 +71,7 @@ class BPE(Step):
         return token.replace(self.suffix.encode(), b" ")
 
 
-class ByteLevel(Step):
+class ByteLevel(Decoding):
     """The characters of a token stand for bytes."""
 
     fuses = True
@@ -111,7 +111,7 @@ def _cleanup(text: str) -> str:
     return text
 
 
-class WordPiece(Step):
+class WordPiece(Decoding):
     """Tokens have spaces between them, but those with the prefix."""
 
     def __init__(self, prefix: str, cleanup: bool, continues: bool = False):
@@ -125,7 +125,7 @@ class WordPiece(Step):
         return [_cleanup(token) if self.cleanup else token]
 
 
-class Metaspace(Step):
+class Metaspace(Decoding):
     """A character stands for a space; in the first token for nothing."""
 
     def __init__(self, replacement: str, drops: bool, continues: bool = False):
@@ -138,7 +138,7 @@ class Metaspace(Step):
         return [token.replace(self.replacement, space)]
 
 
-class CTC(Step):
+class CTC(Decoding):
     """A token that follows its like is left out, as are those that only pad."""
 
     def __init__(self, pad: str, delimiter: str, cleanup: bool, continues: bool = False):
@@ -160,7 +160,7 @@ class CTC(Step):
         return super().spell(token)
 
 
-class Replace(Step):
+class Replace(Decoding):
     def __init__(self, replace: Callable[[str], str], continues: bool = False):
         super().__init__(continues)
         self.replace = replace
@@ -169,7 +169,7 @@ class Replace(Step):
         return [self.replace(token)]
 
 
-class Strip(Step):
+class Strip(Decoding):
     """Up to so many of a character are taken from each end of a token."""
 
     def __init__(self, content: str, start: int, stop: int, continues: bool = False):
@@ -185,7 +185,7 @@ class Strip(Step):
         return [token[begin:end]]
 
 
-class ByteFallback(Step):
+class ByteFallback(Decoding):
     """Tokens such as <0x0A> are bytes: together a text, or else U+FFFD for each."""
 
     def __init__(self, continues: bool = False):
@@ -212,7 +212,7 @@ class ByteFallback(Step):
         return bytes([int(byte[1], 16)]) if byte else token
 
 
-class Fuse(Step):
+class Fuse(Decoding):
     fuses = True
 
     def push(self, token: str) -> list[str]:
@@ -222,7 +222,7 @@ class Fuse(Step):
         return token
 
 
-class WholeStrip(Step):
+class WholeStrip(Decoding):
     """Strip of one token that comes in parts."""
 
     def __init__(self, strip: Strip, continues: bool = False):
@@ -248,10 +248,10 @@ class WholeStrip(Step):
         return token
 
 
-class Whole(Step):
+class Whole(Decoding):
     """Any other step for one token that comes in parts: it waits for the end."""
 
-    def __init__(self, step: Step, continues: bool = False):
+    def __init__(self, step: Decoding, continues: bool = False):
         super().__init__(continues)
         self.step = step
         self.parts: list[str] = []
@@ -267,7 +267,7 @@ class Whole(Step):
         return self.step.spell(token)
 
 
-Make = Callable[[bool], Step]  # of `continues`
+Make = Callable[[bool], Decoding]  # of `continues`
 
 
 class Decoder:
@@ -306,7 +306,7 @@ class Decoder:
 class Running:
     """A chain of steps on its way through one text."""
 
-    def __init__(self, steps: Iterable[Step]):
+    def __init__(self, steps: Iterable[Decoding]):
         self._steps = list(steps)
 
     def push(self, token: str) -> str:
@@ -333,82 +333,72 @@ def _whole(make: Make) -> Make:
     return lambda continues: Whole(make(continues), continues)
 
 
-def read_decoder(read: Reader, value: Any, where: str) -> Decoder:
-    """Read the file's decoder; none joins tokens with spaces."""
-    if value is None:
-        return Decoder([Spaces])
-    return Decoder(_read_steps(read, value, where, [0]))
+def read_decoder(read: Reader, value: dict | None, where: str = "decoder") -> Decoder:
+    """Read the object in a tokenizer.json; null joins tokens with spaces."""
+    return Decoder([Spaces] if value is None else read_step(read, value, where, _KINDS))
 
 
-def _read_steps(read: Reader, value: Any, where: str, count: list[int]) -> list[Make]:
-    if not isinstance(value, dict):
-        raise read.fail(where, "an object", value)
-    count[0] += 1
-    if count[0] > MOST_DECODERS:
-        raise read.fail(where, f"at most {MOST_DECODERS} decoders", count[0])
-    kind = read.get(value, "type", str, where)
-    if kind == "Sequence":
-        steps: list[Make] = []
-        for number, step in enumerate(read.get(value, "decoders", list, where)):
-            steps += _read_steps(read, step, f"{where}.decoders[{number}]", count)
-        return steps
-    if kind not in _KINDS:
-        raise read.fail(f"{where}.type", f"one of {', '.join([*_KINDS, 'Sequence'])}", kind)
-    return [_KINDS[kind](read, value, where)]
+def _bpe(step: Step) -> list[Make]:
+    suffix = step.get("suffix", str)
+    return [lambda continues: BPE(suffix, continues)]
 
 
-def _bpe(read: Reader, value: dict, where: str) -> Make:
-    suffix = read.get(value, "suffix", str, where)
-    return lambda continues: BPE(suffix, continues)
+def _byte_level(step: Step) -> list[Make]:
+    for name in ("add_prefix_space", "trim_offsets", "use_regex"):  # about encoding
+        step.get(name, bool, None)
+    return [ByteLevel]
 
 
-def _wordpiece(read: Reader, value: dict, where: str) -> Make:
-    prefix, cleanup = read.get(value, "prefix", str, where), read.get(value, "cleanup", bool, where)
-    return lambda continues: WordPiece(prefix, cleanup, continues)
+def _ctc(step: Step) -> list[Make]:
+    pad, delimiter, cleanup = (
+        step.get("pad_token", str),
+        step.get("word_delimiter_token", str),
+        step.get("cleanup", bool),
+    )
+    return [lambda continues: CTC(pad, delimiter, cleanup, continues)]
 
 
-def _metaspace(read: Reader, value: dict, where: str) -> Make:
-    replacement = _character(read, value, "replacement", where)
-    scheme = read.get(value, "prepend_scheme", str, where, "always")
-    if scheme not in ("always", "first", "never"):
-        raise read.fail(f"{where}.prepend_scheme", "always, first or never", scheme)
-    if value.get("add_prefix_space") is False and scheme != "never":
-        raise read.fail(f"{where}.add_prefix_space", "what prepend_scheme says", value)
-    return lambda continues: Metaspace(replacement, scheme != "never", continues)
+def _metaspace(step: Step) -> list[Make]:
+    replacement, scheme = step.character("replacement"), step.choice("prepend_scheme", SCHEMES, "always")
+    if step.get("add_prefix_space", bool, None) is False and scheme != "never":
+        raise step.fail("add_prefix_space", "what prepend_scheme says", False)
+    step.get("split", bool, None)
+    step.get("str_rep", str, None)
+    return [lambda continues: Metaspace(replacement, scheme != "never", continues)]
 
 
-def _ctc(read: Reader, value: dict, where: str) -> Make:
-    pad, delimiter = (read.get(value, name, str, where) for name in ("pad_token", "word_delimiter_token"))
-    cleanup = read.get(value, "cleanup", bool, where)
-    return lambda continues: CTC(pad, delimiter, cleanup, continues)
+def _replace(step: Step) -> list[Make]:
+    replace = read_replacement(step)
+    return [lambda continues: Replace(replace, continues)]
 
 
-def _replace(read: Reader, value: dict, where: str) -> Make:
-    replace = read_replace(read, value, where)
-    return lambda continues: Replace(replace, continues)
+def _sequence(step: Step) -> list[Make]:
+    return [make for makes in step.sequence("decoders", _read_makes) for make in makes]
 
 
-def _strip(read: Reader, value: dict, where: str) -> Make:
-    content = _character(read, value, "content", where)
-    start, stop = (read.id(value.get(name), f"{where}.{name}", 1 << 31) for name in ("start", "stop"))
-    return lambda continues: Strip(content, start, stop, continues)
+def _read_makes(read: Reader, value: Any, where: str) -> list[Make]:
+    return read_step(read, value, where, _KINDS)
 
 
-def _character(read: Reader, value: dict, name: str, where: str) -> str:
-    character = read.get(value, name, str, where)
-    if len(character) != 1:
-        raise read.fail(f"{where}.{name}", "one character", character)
-    return character
+def _strip(step: Step) -> list[Make]:
+    content, start, stop = step.character("content"), step.count("start"), step.count("stop")
+    return [lambda continues: Strip(content, start, stop, continues)]
 
 
-_KINDS: dict[str, Callable[[Reader, dict, str], Make]] = {
+def _wordpiece(step: Step) -> list[Make]:
+    prefix, cleanup = step.get("prefix", str), step.get("cleanup", bool)
+    return [lambda continues: WordPiece(prefix, cleanup, continues)]
+
+
+_KINDS: dict[str, Callable[[Step], list[Make]]] = {
     "BPEDecoder": _bpe,
-    "ByteLevel": lambda read, value, where: ByteLevel,
-    "WordPiece": _wordpiece,
-    "Metaspace": _metaspace,
+    "ByteFallback": lambda step: [ByteFallback],
+    "ByteLevel": _byte_level,
     "CTC": _ctc,
+    "Fuse": lambda step: [Fuse],
+    "Metaspace": _metaspace,
     "Replace": _replace,
-    "Fuse": lambda read, value, where: Fuse,
+    "Sequence": _sequence,
     "Strip": _strip,
-    "ByteFallback": lambda read, value, where: ByteFallback,
+    "WordPiece": _wordpiece,
 }

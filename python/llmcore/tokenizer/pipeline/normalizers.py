@@ -12,7 +12,7 @@ from llmcore.tokenizer.normalize import normal_form
 from llmcore.tokenizer.pipeline import unicode_tables
 from llmcore.tokenizer.pipeline.characters import IDEOGRAPHS, SPACES, Kinds, lower_case, without
 from llmcore.tokenizer.pipeline.charsmap import read_charsmap
-from llmcore.tokenizer.pipeline.steps import Step, read_step
+from llmcore.tokenizer.pipeline.steps import Step, read_replacement, read_step
 
 Normalizer = Callable[[str], str]
 
@@ -77,23 +77,6 @@ def _prepend(step: Step) -> Normalizer:
     return lambda text: prefix + text if text else text
 
 
-def _replace(step: Step) -> Normalizer:
-    matches, content = step.pattern("pattern"), step.get("content", str)
-
-    def apply(text: str) -> str:
-        found = matches(text)
-        if not found:
-            return text
-        parts: list[str] = []
-        at = 0
-        for start, end in found:
-            parts += text[at:start], content
-            at = end
-        return "".join([*parts, text[at:]])
-
-    return apply
-
-
 def _sequence(step: Step) -> Normalizer:
     steps = step.sequence("normalizers", read_normalizer)
 
@@ -128,7 +111,7 @@ _KINDS: dict[str, Callable[[Step], Normalizer]] = {
     "Nmt": _nmt,
     "Precompiled": read_charsmap,
     "Prepend": _prepend,
-    "Replace": _replace,
+    "Replace": read_replacement,
     "Sequence": _sequence,
     "Strip": _strip,
     "StripAccents": lambda step: _strip_accents,

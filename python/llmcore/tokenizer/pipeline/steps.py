@@ -43,6 +43,12 @@ class Step:
             raise self.fail(name, "one character", found)
         return found
 
+    def count(self, name: str) -> int:
+        found = self.get(name, int)
+        if not 0 <= found < 1 << 31:
+            raise self.fail(name, "a number from 0 to 2147483647", found)
+        return found
+
     def pattern(self, name: str) -> Matches:
         """Read {"String": ...} or {"Regex": ...}."""
         rule = self.get(name, dict)
@@ -86,3 +92,21 @@ def read_step(read: Reader, value: Any, where: str, kinds: Mapping[str, Callable
     result = kinds[kind](step)
     step.finish()
     return result
+
+
+def read_replacement(step: Step) -> Callable[[str], str]:
+    """Read the fields of Replace, which is a normalizer and a decoder."""
+    matches, content = step.pattern("pattern"), step.get("content", str)
+
+    def apply(text: str) -> str:
+        found = matches(text)
+        if not found:
+            return text
+        parts: list[str] = []
+        at = 0
+        for start, end in found:
+            parts += text[at:start], content
+            at = end
+        return "".join([*parts, text[at:]])
+
+    return apply
