@@ -148,3 +148,91 @@ def test_any_byte_changed_and_any_end(tmp_path_factory, position, byte, end):
             message = "model.gguf"
             assert sum(t.data.size for t in file.tensors.values()) <= len(data)
         assert "model.gguf" in message
+
+
+def parts(folder, count=3, **changes):
+    """A model split as llama.cpp's gguf-split does: metadata in the first file, tensors in all. changes: of the metadata
+    of one part, by its number."""
+    paths = []
+    for number in range(count):
+        own = {
+            "split.no": np.uint16(number),
+            "split.count": np.uint16(count),
+            "split.tensors.count": np.int32(2 * count),
+        }
+        metadata = {"general.architecture": "llama"} if number == 0 else {}
+        metadata = {k: v for k, v in (metadata | own | changes.get(f"part{number}", {})).items() if v is not None}
+        tensors = [(f"t{2 * number + i}", (2,), 0, np.full(2, 2 * number + i, "<f4").tobytes()) for i in range(2)]
+        path = folder / f"model-{number + 1:05}-of-{count:05}.gguf"
+        path.write_bytes(gguf(metadata, tensors))
+        paths.append(path)
+    return paths
+
+
+def test_any_part_opens_all(tmp_path):
+    for path in parts(tmp_path):
+        file = load_gguf(path)
+        assert file.metadata["general.architecture"] == "llama"
+        assert {n: t.data.view("<f4").tolist() for n, t in file.tensors.items()} == {f"t{i}": [i, i] for i in range(6)}
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_file_that_was_not_split(tmp_path, count):
+    """Its name says nothing then."""
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf({"split.count": np.uint16(count)}))
+    assert load_gguf(path).metadata["split.count"] == count
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"part1": {"split.no": np.uint16(2)}}, r"00002-of-00003.gguf: split.no: expected 1, as the name says, got 2"),
+        ({"part1": {"split.no": None}}, r"00002-of-00003.gguf: split.no: expected 1, as the name says, got None"),
+        (
+            {"part2": {"split.count": np.uint16(4)}},
+            r"00003-of-00003.gguf: split.count: expected 3, as the name says, got 4",
+        ),
+        ({"part2": {"split.count": np.ones(3, np.uint16)}}, r"split.count: expected 3, as the name says, got array"),
+        (
+            {"part0": {"split.count": np.uint16(2)}},
+            r"00001-of-00003.gguf: split.count: expected 3, as the name says, got 2",
+        ),
+        (
+            {"part0": {"split.tensors.count": np.int32(7)}},
+            r"split.tensors.count: expected 6, as many as the parts have, got 7",
+        ),
+        (
+            {"part0": {"split.tensors.count": "6"}},
+            r"split.tensors.count: expected 6, as many as the parts have, got '6'",
+        ),
+    ],
+)
+def test_parts_that_contradict(tmp_path, changes, message):
+    first, *_ = parts(tmp_path, **changes)
+    with pytest.raises(ValueError, match=message):
+        load_gguf(first)
+
+
+def test_parts_that_are_missing_or_too_many(tmp_path):
+    first, second, third = parts(tmp_path)
+    second.rename(tmp_path / "elsewhere.gguf")
+    with pytest.raises(
+        FileNotFoundError, match=r"expected all 3 parts of the model, got no .*model-00002-of-00003.gguf"
+    ):
+        load_gguf(third)
+    with pytest.raises(
+        ValueError, match=r"expected a name such as model-00001-of-00002.gguf: it is one of several parts"
+    ):
+        load_gguf(tmp_path / "elsewhere.gguf")
+    first.rename(tmp_path / "model-00001-of-99999.gguf")
+    with pytest.raises(ValueError, match=r"expected at most 1000 parts, got 99999"):
+        load_gguf(tmp_path / "model-00001-of-99999.gguf")
+
+
+def test_a_tensor_in_two_parts(tmp_path):
+    first, second, _ = parts(tmp_path)
+    own = {"split.no": np.uint16(1), "split.count": np.uint16(3)}
+    second.write_bytes(gguf(own, [("t1", (2,), 0, bytes(8))]))
+    with pytest.raises(ValueError, match=r"00002-of-00003.gguf: t1: expected a tensor that no other part has, got one"):
+        load_gguf(first)

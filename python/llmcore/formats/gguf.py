@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from llmcore.errors import Error
+from llmcore.errors import Error, MissingFileError
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -37,6 +38,8 @@ _NUMBERS = {
     12: "<f8",
 }
 _MAX_DIMENSIONS = 4
+_PART_NAME = re.compile(r"(?P<stem>.*)-\d{5}-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+_MAX_PARTS = 1000
 _MAX_NESTING = 4
 
 
@@ -96,12 +99,59 @@ class GGUFFile:
 
 
 def load_gguf(path: str | os.PathLike) -> GGUFFile:
-    """Open a GGUF file.
+    """Open a GGUF file; of a model that was split into several, any one opens all of them.
 
-    Raises `OSError` if it cannot be opened, and `ValueError` with one line that names the file and the field if any
-    length, type, shape or position in it is wrong, before anything of that size is allocated.
+    Raises `OSError` if it cannot be opened or a part is missing, and `ValueError` with one line that names the file and
+    the field if any length, type, shape or position in it is wrong, before anything of that size is allocated.
     """
-    path = Path(path)
+    file = _load_one(Path(path))
+    return _join_parts(file) if "split.count" in file.metadata and not _is(file, "split.count", (0, 1)) else file
+
+
+def _join_parts(given: GGUFFile) -> GGUFFile:
+    """Open the other parts of a model and join them: the first has the metadata, each has some of the tensors
+    (llama.cpp's gguf-split)."""
+    name = _PART_NAME.fullmatch(given.path.name)
+    if name is None:
+        raise Error(
+            "gguf",
+            given.path,
+            expected="a name such as model-00001-of-00002.gguf: it is one of several parts",
+            got=given.path.name,
+        )
+    count = int(name["count"])
+    if count > _MAX_PARTS:
+        raise Error("gguf", given.path, expected=f"at most {_MAX_PARTS} parts", got=count)
+    tensors: dict[str, GGUFTensor] = {}
+    metadata: dict[str, Any] = {}
+    for number in range(count):
+        path = given.path.with_name(f"{name['stem']}-{number + 1:05}-of-{count:05}.gguf")
+        if not path.is_file():
+            raise MissingFileError("gguf", expected=f"all {count} parts of the model", got=f"no {path}")
+        part = given if path == given.path else _load_one(path)
+        for field, right in (("split.no", number), ("split.count", count)):
+            if not _is(part, field, (right,)):
+                got = f"{part.metadata.get(field)!r:.60}"
+                raise Error("gguf", f"{path}: {field}", expected=f"{right}, as the name says", got=got)
+        if not tensors.keys().isdisjoint(part.tensors):
+            twice = next(iter(tensors.keys() & part.tensors.keys()))
+            raise Error("gguf", f"{path}: {twice:.100}", expected="a tensor that no other part has", got="one")
+        tensors |= part.tensors
+        metadata = metadata or part.metadata
+    joined, total = GGUFFile(given.path, metadata, tensors), "split.tensors.count"
+    if total in metadata and not _is(joined, total, (len(tensors),)):
+        got = f"{metadata[total]!r:.60}"
+        raise Error("gguf", f"{given.path}: {total}", expected=f"{len(tensors)}, as many as the parts have", got=got)
+    return joined
+
+
+def _is(file: GGUFFile, field: str, values: tuple[int, ...]) -> bool:
+    """Say whether a field is an integer, and one of these."""
+    found = file.metadata.get(field)
+    return isinstance(found, int) and not isinstance(found, bool) and found in values
+
+
+def _load_one(path: Path) -> GGUFFile:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size < 24:
