@@ -44,6 +44,7 @@ class Marks:
         self._twins = {ord(c): lowest + i for i, c in enumerate(characters)}
         self._plain = {twin: c for c, twin in self._twins.items()}
         self._twin = re.compile(f"[{chr(lowest)}-{END}]")
+        self._run = re.compile(f"[{chr(lowest)}-{END}]+")
         self._ids = {text.translate(self._twins): id for text, id in self.specials.items()}
         inner = "\n".join(text[1:-1] for text in self.specials)
         cases = (case for w in _ROLES for case in (w, w.upper(), w.capitalize()))
@@ -124,9 +125,9 @@ class Marks:
         parts, last = [], 0
         for start, end, _ in self._tokens(value):
             if _telling(value[start:end].translate(self._plain)):
-                parts += [value[last:start].translate(self._plain), value[start:end].translate(self._twins)]
+                parts += [self.plain(value[last:start]), value[start:end].translate(self._twins)]
                 last = end
-        return "".join([*parts, value[last:].translate(self._plain)])
+        return "".join([*parts, self.plain(value[last:])])
 
     def finding(self, text: str, looked_for: str) -> re.Pattern[str] | None:
         """Return what finds one text in another, a character with a twin or without, but whole control tokens as they are;
@@ -142,7 +143,7 @@ class Marks:
         def lifted(text: Any, *args: Any, **named: Any) -> Any:
             if not isinstance(text, str) or text.isascii() or not self._twin.search(text):
                 return function(text, *args, **named)
-            changed = function(text.translate(self._plain), *args, **named)
+            changed = function(self.plain(text), *args, **named)
             if len(changed) != len(text):
                 return changed
             twins = self._twins
@@ -153,7 +154,9 @@ class Marks:
 
     def plain(self, value: Any) -> Any:
         """Return a text without twins."""
-        return value if not isinstance(value, str) or value.isascii() else value.translate(self._plain)
+        if not isinstance(value, str) or value.isascii():
+            return value
+        return self._run.sub(lambda run: run[0].translate(self._plain), value)
 
     def escaped(self, text: str) -> str:
         """Return JSON with escapes for what is not ASCII, but for twins."""
@@ -179,7 +182,7 @@ class Marks:
     def encode(self, tokenizer: Tokenizer, text: str) -> list[int]:
         """Return the ids of a rendered text: the template's control tokens are tokens, others are text."""
         spans = list(self._tokens(text))
-        text = text.translate(self._plain)
+        text = self.plain(text)
         if [m.span() for m in self.spelling.finditer(text)] == [(start, end) for start, end, _ in spans]:
             return tokenizer.encode(text, allowed_special="all")
         ids: list[int] = []

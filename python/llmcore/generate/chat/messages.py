@@ -64,7 +64,7 @@ def conversation(messages: Any, clean: Clean = str, keep_null_content: bool = Fa
 
 
 def _message(given: Any, where: str, clean: Clean, keep_null_content: bool) -> dict[str, Any]:
-    if not isinstance(given, Mapping) or not isinstance(given.get("role"), str):
+    if not isinstance(given, (dict, Mapping)) or not isinstance(given.get("role"), str):
         raise Error("chat", where, expected='{"role": ..., "content": ...}', got=f"{given!r:.200}")
     if not isinstance(given.get("content", ""), (str, list, tuple, type(None))):
         raise Error("chat", where, expected="content as a text", got=f"{given['content']!r:.200}")
@@ -91,7 +91,7 @@ def plain(value: Any, where: str, clean: Clean = str, depth: int = 0) -> Any:
         return float(value)
     if depth == _DEEPEST:
         raise Error("chat", where, expected=f"at most {_DEEPEST} levels of lists and objects", got="more")
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):
         for key in value:
             if not isinstance(key, str):
                 raise ArgumentTypeError("chat", where, expected="texts as keys", got=f"{key!r:.50}")

@@ -12,12 +12,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError, nodes
+from jinja2 import Template, TemplateError, nodes, pass_context
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from llmcore.generate.chat.literals import Literals
+from llmcore.generate.chat.literals import OWN, Literals, own_call
 from llmcore.generate.chat.marks import UNMARKED, Marks
 from llmcore.generate.chat.messages import Arguments, Parts
 
@@ -55,6 +55,8 @@ class Environment(ImmutableSandboxedEnvironment):
         self.filters = {name: self._charging(name, f) for name, f in self.filters.items()}
         self.tests = {name: self._settling(f) for name, f in self.tests.items()}
         self.tests["string"] = lambda value: isinstance(value, (str, Arguments))
+        for name in ("charge", "concatenate", "settled", "parts"):
+            self.filters[OWN + name] = _own(getattr(self, name))
         del self.globals["lipsum"]
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
@@ -62,7 +64,7 @@ class Environment(ImmutableSandboxedEnvironment):
     # ---- costs ----
 
     def charge(self, cost: int) -> str:
-        """Take a cost off the budget; also called in every loop's and macro's body (see _parse), where it outputs nothing."""
+        """Take a cost off the budget; also called in every loop's and macro's body (see `compiled`), where it outputs nothing."""
         self.left -= cost
         if self.left < 0:
             raise SecurityError(_OVERSPENT)
@@ -147,8 +149,10 @@ class Environment(ImmutableSandboxedEnvironment):
         return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "+" and (isinstance(left, str) or isinstance(right, str)):
-            left, right = (str(v) if isinstance(v, (Parts, Arguments)) else v for v in (left, right))
+        if operator == "+":
+            if type(left) is not type(right) and (isinstance(left, str) or isinstance(right, str)):
+                left, right = (str(v) if isinstance(v, (Parts, Arguments)) else v for v in (left, right))
+            return self._charge_for(left + right)
         if operator == "**" and (not isinstance(right, (int, float)) or abs(right) > 64 or abs(left) > 1 << 64):
             raise SecurityError(_OVERSPENT)
         if operator == "*":
@@ -210,19 +214,28 @@ class Environment(ImmutableSandboxedEnvironment):
         text = json.dumps(value, ensure_ascii=False, indent=indent, **options)
         return self.marks.escaped(text) if ensure_ascii else text
 
-    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        """Parse a template into a tree whose bodies charge for each iteration, in which ~ is a call that charges, and whose
-        literals have twins."""
-        tree = super()._parse(source, name, filename)
+    def compiled(self, tree: nodes.Template) -> Template:
+        """Compile a parsed template, whose tree is changed: its bodies charge for each iteration, ~ is a call that charges,
+        and literals have twins."""
+        tree.set_environment(self)
         for body_of in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block)):
             assert isinstance(body_of, (nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block))
             text = sum(len(data.data) for data in body_of.find_all(nodes.TemplateData))
-            pay = nodes.Call(nodes.EnvironmentAttribute("charge"), [nodes.Const(_STEP + text)], [], None, None)
-            body_of.body.insert(0, nodes.ExprStmt(pay, lineno=body_of.lineno))
+            body_of.body.insert(0, nodes.ExprStmt(own_call("charge", [nodes.Const(_STEP + text)], body_of)))
         literals = Literals(self.marks)
         literals.rewrite(tree)
         self.marks = self.marks.with_words(literals.words)
-        return tree
+        return self.from_string(tree)
+
+
+def _own(method: Any) -> Any:
+    """Return a method as a filter that is not evaluated when the template is compiled."""
+
+    @pass_context
+    def called(context: Any, *args: Any) -> Any:
+        return method(*args)
+
+    return called
 
 
 class _Generation(Extension):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateError, meta
+from jinja2 import TemplateError, meta, nodes
 from jinja2.environment import Template as JinjaTemplate
 
 from llmcore.errors import Error
@@ -134,8 +135,9 @@ class Template:
         if not isinstance(source, str):
             raise Error("chat", name, expected="a template as a string", got=type(source).__name__)
         self.source, self.name = source, name
+        self._compiling = threading.Lock()
         self._compiled: tuple[Marks, JinjaTemplate] | None = None
-        self._tree = self._jinja(lambda: Environment().parse(source))
+        self._parsed = self._jinja(lambda: Environment().parse(source))  # until it is compiled, which changes it
 
     def _jinja(self, work: Any) -> Any:
         try:
@@ -145,9 +147,11 @@ class Template:
 
     def render(self, marks: Marks, context: Mapping[str, Any]) -> tuple[str, Marks]:
         """Return the text, and the marks that encode it."""
-        if self._compiled is None or self._compiled[0] is not marks:
-            self._compiled = (marks, self._jinja(lambda: Environment(marks).from_string(self.source)))
-        compiled = self._compiled[1]
+        with self._compiling:
+            if self._compiled is None or self._compiled[0] is not marks:
+                self._compiled = (marks, self._jinja(lambda: Environment(marks).compiled(self._tree())))
+                self._parsed = None
+            compiled = self._compiled[1]
         environment = compiled.environment
         assert isinstance(environment, Environment)
         environment.left = BUDGET
@@ -162,10 +166,13 @@ class Template:
         except Exception as error:  # a foreign program may raise anything
             raise Error("chat", f"{self.name}: the template fails: {_line(error, marks)}") from None
 
+    def _tree(self) -> nodes.Template:
+        return Environment().parse(self.source) if self._parsed is None else self._parsed
+
     @cached_property
     def reads(self) -> frozenset[str]:
         """The variables that the template reads."""
-        return frozenset(self._jinja(lambda: meta.find_undeclared_variables(self._tree)))
+        return frozenset(self._jinja(lambda: meta.find_undeclared_variables(self._tree())))
 
     def own_variables(self, tokens: Mapping[str, str]) -> list[str]:
         """Return the variables that it reads, in alphabetical order, but for those that are always there."""
