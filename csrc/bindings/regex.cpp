@@ -3,6 +3,7 @@
 
 #include <pybind11/stl.h>
 
+#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -22,7 +23,8 @@ std::string_view utf8(const py::str& text) {
   return {data, static_cast<size_t>(size)};
 }
 
-// Calls visit(begin, end) for every match, and skip(begin, end) for the characters between them, one by one.
+// Calls visit(begin, end) for every match, and skip(begin, end) for the characters between them, one by one, while
+// these return true.
 template <class Visit, class Skip>
 void each_match(const tok::Regex& regex, std::string_view text, Visit&& visit, Skip&& skip) {
   const auto* p = reinterpret_cast<const uint8_t*>(text.data());
@@ -30,22 +32,24 @@ void each_match(const tok::Regex& regex, std::string_view text, Visit&& visit, S
   while (p < end) {
     const uint8_t* const matched = regex.match(p, end);
     const uint8_t* const next = matched ? matched : p + tok::code_at(p, end).length;
-    matched ? visit(p, next) : skip(p, next);
+    if (!(matched ? visit(p, next) : skip(p, next))) break;
     p = next;
   }
 }
 
 using Ranges = std::vector<std::pair<size_t, size_t>>;  // in characters
 
-Ranges matches(const tok::Regex& regex, const py::str& text) {
+Ranges matches(const tok::Regex& regex, const py::str& text, size_t before) {
   Ranges found;
+  if (before == 0) return found;
   size_t at = 0;
   const auto visit = [&](const uint8_t* p, const uint8_t* end) {
     const size_t start = at;
     for (; p < end; ++at) p += tok::code_at(p, end).length;
     found.emplace_back(start, at);
+    return at < before;
   };
-  each_match(regex, utf8(text), visit, [&](const uint8_t*, const uint8_t*) { ++at; });
+  each_match(regex, utf8(text), visit, [&](const uint8_t*, const uint8_t*) { return ++at < before; });
   return found;
 }
 
@@ -53,8 +57,9 @@ py::list find_all(const tok::Regex& regex, const py::str& text) {
   py::list found;
   const auto visit = [&](const uint8_t* p, const uint8_t* end) {
     found.append(py::str(reinterpret_cast<const char*>(p), static_cast<size_t>(end - p)));
+    return true;
   };
-  each_match(regex, utf8(text), visit, [](const uint8_t*, const uint8_t*) {});
+  each_match(regex, utf8(text), visit, [](const uint8_t*, const uint8_t*) { return true; });
   return found;
 }
 
@@ -63,8 +68,10 @@ py::list find_all(const tok::Regex& regex, const py::str& text) {
 void register_regex(py::module_& m) {
   py::class_<tok::Regex>(m, "Regex", "A regular expression (csrc/tokenizer/split/regex.h): immutable.")
       .def(py::init([](const std::string& pattern) { return tok::Regex(pattern); }), py::arg("pattern"))
-      .def("matches", &matches, py::arg("text"),
-           "Returns where the matches begin and end, in characters, in order; they do not overlap.")
+      .def("matches", &matches, py::arg("text"), py::arg("before") = std::numeric_limits<size_t>::max(),
+           "Returns where the matches begin and end, in characters, in order; they do not overlap. before: only of "
+           "those "
+           "that begin before this place.")
       .def("find_all", &find_all, py::arg("text"), "Returns the matches themselves.");
 }
 

@@ -619,9 +619,11 @@ class Regex:
         """
         Returns the matches themselves.
         """
-    def matches(self, text: str) -> list[tuple[int, int]]:
+    def matches(
+        self, text: str, before: typing.SupportsInt | typing.SupportsIndex = 18446744073709551615
+    ) -> list[tuple[int, int]]:
         """
-        Returns where the matches begin and end, in characters, in order; they do not overlap.
+        Returns where the matches begin and end, in characters, in order; they do not overlap. before: only of those that begin before this place.
         """
 
 def activate(activation: Activation, x: Array) -> Array: ...

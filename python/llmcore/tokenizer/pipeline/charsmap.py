@@ -18,8 +18,9 @@ import struct
 from collections.abc import Callable
 
 from llmcore.tokenizer.pipeline import unicode_tables as tables
-from llmcore.tokenizer.pipeline.characters import Kinds, SameElsewhere, ranges
+from llmcore.tokenizer.pipeline.characters import Kinds, SameElsewhere, members, ranges
 from llmcore.tokenizer.pipeline.steps import Step
+from llmcore.tokenizer.pipeline.words import by_words
 
 _LONGEST = 5  # bytes of a key that can be found
 
@@ -45,8 +46,6 @@ def read_charsmap(step: Step) -> Callable[[str], str]:
         return cluster.translate(alone)
 
     def apply(text: str) -> str:
-        if text.isascii() and "\r" not in text:
-            return text.translate(alone)
         parts: list[str] = []
         at = 0
         for cluster in _CLUSTERS.finditer(text.translate(_kinds())):
@@ -55,7 +54,14 @@ def read_charsmap(step: Step) -> Callable[[str], str]:
             at = end
         return "".join([*parts, text[at:].translate(alone)])
 
-    return apply
+    words = by_words(apply)
+
+    def quick(text: str) -> str:
+        if text.isascii() and "\r" not in text:
+            return text.translate(alone)
+        return apply(text) if alone[0x20] != 0x20 or _joined().search(text) else words(text)
+
+    return quick
 
 
 def _keys(data: bytes) -> dict[str, str]:
@@ -127,6 +133,15 @@ def _except(table: str, other: str) -> str:
     left = {code for first, last in ranges(table) for code in range(first, last + 1)}
     left.difference_update(code for first, last in ranges(other) for code in range(first, last + 1))
     return " ".join(f"{code:X}" for code in left)
+
+
+@functools.cache
+def _joined() -> re.Pattern[str]:
+    """Return an expression for a space that is in one cluster with what is before or after it. The first sets, of few
+    ranges, are there to be quick."""
+    before = rf"(?<=[\u0600-\U0010ffff] )(?<=[{members(tables.PREPEND)}] )"
+    after = rf"(?=[\u0300-\U0010ffff])(?=[\u200d{members(tables.EXTEND)}{members(tables.SPACING)}])"
+    return re.compile(f" (?:{before}|{after})")
 
 
 def _clusters() -> re.Pattern[str]:

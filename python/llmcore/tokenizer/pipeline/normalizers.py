@@ -13,6 +13,7 @@ from llmcore.tokenizer.pipeline import unicode_tables
 from llmcore.tokenizer.pipeline.characters import IDEOGRAPHS, SPACES, Kinds, lower_case, without
 from llmcore.tokenizer.pipeline.charsmap import read_charsmap
 from llmcore.tokenizer.pipeline.steps import Step, read_replacement, read_step
+from llmcore.tokenizer.pipeline.words import by_words
 
 Normalizer = Callable[[str], str]
 
@@ -47,7 +48,7 @@ def _bert(step: Step) -> Normalizer:
                 text = normal_form("NFD", text).translate(accents)
         return _lower(text) if lower else text
 
-    return apply
+    return by_words(apply)
 
 
 @functools.cache
@@ -104,10 +105,10 @@ _KINDS: dict[str, Callable[[Step], Normalizer]] = {
     "BertNormalizer": _bert,
     "ByteLevel": _byte_level,
     "Lowercase": lambda step: _lower,
-    "NFC": lambda step: lambda text: normal_form("NFC", text),
-    "NFD": lambda step: lambda text: normal_form("NFD", text),
-    "NFKC": lambda step: lambda text: normal_form("NFKC", text),
-    "NFKD": lambda step: lambda text: normal_form("NFKD", text),
+    "NFC": lambda step: by_words(lambda text: normal_form("NFC", text)),
+    "NFD": lambda step: by_words(lambda text: normal_form("NFD", text)),
+    "NFKC": lambda step: by_words(lambda text: normal_form("NFKC", text)),
+    "NFKD": lambda step: by_words(lambda text: normal_form("NFKD", text)),
     "Nmt": _nmt,
     "Precompiled": read_charsmap,
     "Prepend": _prepend,

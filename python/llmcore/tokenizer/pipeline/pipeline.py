@@ -98,7 +98,7 @@ class Pipeline:
             elif self._pre_tokenize is None:
                 parts.append(piece.text)
             else:
-                parts += [cut.text for cut in self._pre_tokenize([piece])]
+                parts += self._pre_tokenize.cut(*piece)
         return parts
 
     def _allowed(self, id: int, specials: Policy) -> int:

@@ -58,27 +58,38 @@ def _read(read: Reader, value: dict, where: str) -> Cut:
     return read_step(read, value, where, _KINDS)
 
 
-def _each(find: Callable[[str], list[str]], spans: Matches) -> Cut:
-    """Return a step that keeps parts of every piece. spans: where they begin and end."""
+def _each(find: Callable[[str], list[str]], leading: Callable[[str, int], list[tuple[int, int]]]) -> Cut:
+    """Return a step that keeps parts of every piece. leading: where those begin and end that begin before a place."""
 
     def cut(pieces: Pieces) -> Pieces:
         texts, firsts = pieces
-        found: list[str] = []
-        left: list[int] = []
-        for text, first in zip(texts, firsts, strict=False):
-            for start, end in spans(text):
-                found.append(text[start:end])
-                if start < first:
-                    left.append(min(first, end) - start)
-        for text in texts[len(firsts) :]:
-            found += find(text)
+        found = [part for text in texts for part in find(text)]
+        left = [
+            min(first, end) - start
+            for text, first in zip(texts, firsts, strict=False)
+            for start, end in leading(text, first)
+        ]
         return found, left
 
     return cut
 
 
 def _at(spans: Matches) -> Cut:
-    return _each(lambda text: [text[start:end] for start, end in spans(text)], spans)
+    """Return a step that keeps what is between these places of a piece."""
+
+    def cut(pieces: Pieces) -> Pieces:
+        texts, firsts = pieces
+        found: list[str] = []
+        left: list[int] = []
+        for number, text in enumerate(texts):
+            places = spans(text)
+            found += [text[start:end] for start, end in places]
+            if number < len(firsts):
+                first = firsts[number]
+                left += [min(first, end) - start for start, end in places if start < first]
+        return found, left
+
+    return cut
 
 
 def _found(expression: str) -> Cut:
@@ -165,7 +176,7 @@ def _byte_level(step: Step) -> Cut:
     alphabet = dict(enumerate(byte_level.byte_alphabet()))
 
     def apply(pieces: Pieces) -> Pieces:
-        texts, firsts = _prefixed(" ", pieces) if prefix else pieces
+        texts, firsts = _after_space(pieces) if prefix else pieces
         if cut:
             texts, firsts = cut((texts, firsts))
         lengths = [len(text[:first].encode()) for text, first in zip(texts, firsts, strict=False)]
@@ -174,21 +185,23 @@ def _byte_level(step: Step) -> Cut:
     return apply
 
 
-def _prefixed(prefix: str, pieces: Pieces) -> Pieces:
-    """Put a prefix before the pieces that have none."""
+def _after_space(pieces: Pieces) -> Pieces:
+    """Put a space before the pieces that have none."""
     texts, firsts = pieces
-    lacking = [bool(text) and not text.startswith(prefix) for text in texts]
-    texts = [prefix + text if lacks else text for text, lacks in zip(texts, lacking, strict=True)]
-    return texts, [first + lacks * len(prefix) for first, lacks in zip(firsts, lacking, strict=False)]
+    lacking = [bool(text) and text[0] != " " for text in texts]
+    texts = [" " + text if lacks else text for text, lacks in zip(texts, lacking, strict=True)]
+    return texts, [first + lacks for first, lacks in zip(firsts, lacking, strict=False)]
 
 
 def _delimiter(step: Step) -> Cut:
     delimiter = step.character("delimiter")
-    spans = re.compile(f"[^{re.escape(delimiter)}]+").finditer
-    return _each(
-        lambda text: list(filter(None, text.split(delimiter))),
-        lambda text: [match.span() for match in spans(text)],
-    )
+
+    def leading(text: str, before: int) -> list[tuple[int, int]]:
+        ends = [at for at, character in enumerate(text) if character == delimiter]
+        starts = [0, *(end + 1 for end in ends)]
+        return [(start, end) for start, end in zip(starts, [*ends, len(text)], strict=True) if start < min(before, end)]
+
+    return _each(lambda text: list(filter(None, text.split(delimiter))), leading)
 
 
 def _metaspace(step: Step) -> Cut:
@@ -197,20 +210,34 @@ def _metaspace(step: Step) -> Cut:
     step.get("str_rep", str, None)  # the same character in older files
     if step.get("add_prefix_space", bool, None) is False and scheme != "never":
         raise step.fail("add_prefix_space", f"true, or none, beside prepend_scheme {scheme}", False)
+    split = step.get("split", bool, True)
     escaped = re.escape(mark)
-    regex = re.compile(f"{escaped}[^{escaped}]*|[^{escaped}]+")
-    split = _each(regex.findall, lambda text: [match.span() for match in regex.finditer(text)])
-    cut = split if step.get("split", bool, True) else None
+    words = re.compile(f"{escaped}[^{escaped}]*|[^{escaped}]+")
+
+    def marked(text: str, wanted: bool) -> str:
+        if " " in text:
+            text = text.replace(" ", mark)
+        return mark + text if wanted and text[0] != mark else text
 
     def apply(pieces: Pieces) -> Pieces:
         texts, firsts = pieces
-        texts = [text.replace(" ", mark) for text in texts if text]
-        if scheme == "always":
-            texts, firsts = _prefixed(mark, (texts, firsts))
-        elif scheme == "first":
-            head, firsts = _prefixed(mark, (texts[: len(firsts)], firsts))
-            texts[: len(firsts)] = head
-        return cut((texts, firsts)) if cut else (texts, firsts)
+        found: list[str] = []
+        left: list[int] = []
+        for number, text in enumerate(filter(None, texts)):
+            at_start = number < len(firsts)
+            text = marked(before := text, scheme == "always" or (scheme == "first" and at_start))
+            if at_start:
+                first = firsts[number] + len(text) - len(before)
+                for word in words.finditer(text) if split else ():
+                    if word.start() < first:
+                        left.append(min(first, word.end()) - word.start())
+                if not split:
+                    left.append(first)
+            if split and text.find(mark, 1) >= 0:
+                found += words.findall(text)
+            else:
+                found.append(text)
+        return found, left
 
     return apply
 
