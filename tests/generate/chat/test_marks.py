@@ -14,6 +14,8 @@ from llmcore.generate.chat.prompt import chat_prompt
 from llmcore.generate.chat.template import ChatOptions, ChatTemplate
 from support.chat_templates import CONTROL, TEMPLATES
 
+pytestmark = pytest.mark.host
+
 TEMPLATE = {n: ChatTemplate(s, n, bos_token="<|bos|>", eos_token="<|eos|>") for n, s in TEMPLATES.items()}
 CHATML = TEMPLATE["chatml"]
 # What looks like a character of a control token and is none; letters become others of the same case.

@@ -11,6 +11,8 @@ from llmcore.generate.chat.messages import conversation
 from llmcore.generate.chat.template import ChatTemplate
 from support.chat_templates import CONTROL, TEMPLATES
 
+pytestmark = pytest.mark.host
+
 HI = [{"role": "user", "content": "hi"}]
 CALL = {
     "role": "assistant",
@@ -72,6 +74,15 @@ def test_content_that_is_refused(content, message):
     with pytest.raises(ValueError, match=message) as error:
         rendered("{{ messages[0].content }}", [{"role": "user", "content": content}])
     assert "\n" not in str(error.value)
+
+
+def test_tools_may_give_objects_back():
+    said = [{"role": "tool", "content": {"°C": 3}}]
+    for source in ("{{ m.content }}", "{{ '' + m.content }}", "{{ '' ~ m.content }}", "{{ m.content | tojson }}"):
+        assert rendered("{% for m in messages %}" + source + "{% endfor %}", said) == '{"°C": 3}'
+    assert rendered("{{ messages[0].content is mapping }}{{ messages[0].content['°C'] }}", said) == "True3"
+    with pytest.raises(ValueError, match=r"messages\[0\]: expected content as a text, got {'a': 1}"):
+        rendered("", [{"role": "user", "content": {"a": 1}}])
 
 
 def test_null_is_absent():
@@ -224,8 +235,7 @@ def test_a_template_that_is_given():
 CONTINUED = [
     ("{% for m in messages %}<{{ m.content }}>{% endfor %}", "an answer ", "<hi><an answer "),
     ("{% for m in messages %}<{{ m.content | trim }}>{% endfor %}", " an answer ", "<hi><an answer"),
-    ("{% for m in messages %}<{{ m.content.split('</think>')[-1] }}>{% endfor %}", "t</think>an", "<hi><an"),
-    ("{% for m in messages %}<{{ m.content | tojson(ensure_ascii=true) }}>{% endfor %}", "é", '<"hi"><"\\u00e9'),
+    ("{% for m in messages %}<{{ m.content | tojson(ensure_ascii=true) }}>{% endfor %}", "e", '<"hi"><"e'),
     ("{% for m in messages %}<{% for p in m.content %}{{ p.text }}{% endfor %}>{% endfor %}", [text("text")], "<hi><b"),
     ("{% for m in messages %}{{ m.content }}{{ m.content }}{% endfor %}", "x", "hihixx"),
 ]
@@ -255,7 +265,9 @@ def test_the_last_message_is_continued(source, content, right):
             r"messages\[0\]: expected a text as its content, to be continued, got None",
         ),
         ([{"role": "user", "content": []}], "", r"messages\[0\]: expected a text as its content"),
-        (HI, "x", "expected a template that writes the last message, to be continued"),
+        (HI, "x", "expected a template that writes the last message whole, to be continued"),
+        (HI, "{{ messages[0].content | upper }}", "expected a template that writes the last message whole"),
+        (HI, "{{ messages[0].content[1:] }}", "expected a template that writes the last message whole"),
     ],
 )
 def test_nothing_to_continue(messages, source, message):

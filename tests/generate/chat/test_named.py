@@ -10,6 +10,8 @@ from llmcore.generate import LanguageModel
 from llmcore.generate.chat.files import gguf_chat_metadata, gguf_chat_template, read_chat_template, save_chat_template
 from llmcore.generate.chat.template import ChatTemplate
 
+pytestmark = pytest.mark.host
+
 SAID = [{"role": "user", "content": "hi"}]
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}]
 SOURCES = {"default": "d{{ messages[0].content }}", "tool_use": "t{{ tools | length }}", "rag": "r{{ documents }}"}

@@ -8,6 +8,8 @@ import pytest
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.generate.chat.tools import function_schema
 
+pytestmark = pytest.mark.host
+
 
 class Unit(enum.Enum):
     C = "celsius"

@@ -12,6 +12,7 @@ _DEEPEST = 64  # levels of lists and objects in a message
 _TEXT_PARTS = ("text", "input_text", "output_text")
 # Beginnings of the names of parts and their fields that only models with eyes or ears can use.
 _MEDIA = ("image", "input_image", "audio", "input_audio", "video", "file", "input_file")
+_TOOL_ROLES = ("tool", "function", "ipython", "observation")  # whose content may be an object
 REASONING = ("reasoning_content", "thinking", "reasoning")  # names of the same thing
 
 Clean = Callable[[str], str]
@@ -39,9 +40,12 @@ class Parts(list):
 
 
 class Arguments(dict):
-    """The arguments of a tool call that came as JSON. To a template that takes texts they are that text."""
+    """The arguments of a tool call that came as JSON, or what a tool gave back. To a template that takes texts they are
+    their `text`."""
 
-    text = ""
+    def __init__(self, values: Mapping[str, Any], *, text: str):
+        super().__init__(values)
+        self.text = text
 
     def __str__(self) -> str:
         return self.text
@@ -51,7 +55,7 @@ def conversation(messages: Any, clean: Clean = str, keep_null_content: bool = Fa
     """Return messages as a template gets them, in copies of plain types.
 
     A key that is null is left out (content not, for a template that asks for it: keep_null_content). Content is a text, or
-    `Parts`; a tool call is {"type", "function": {"name", "arguments"}} with the keys that it has, its arguments an object.
+    `Parts`, or of a tool an object; a tool call is {"type", "function": {"name", "arguments"}} with the keys that it has, its arguments an object.
     Reasoning is under all of its names. Other keys are passed on. clean: applied to every text.
 
     TypeError or ValueError, in one line, names the message that is wrong.
@@ -66,10 +70,13 @@ def conversation(messages: Any, clean: Clean = str, keep_null_content: bool = Fa
 def _message(given: Any, where: str, clean: Clean, keep_null_content: bool) -> dict[str, Any]:
     if not isinstance(given, (dict, Mapping)) or not isinstance(given.get("role"), str):
         raise Error("chat", where, expected='{"role": ..., "content": ...}', got=f"{given!r:.200}")
-    if not isinstance(given.get("content", ""), (str, list, tuple, type(None))):
+    kinds = (str, list, tuple, type(None), *((dict,) if given["role"] in _TOOL_ROLES else ()))
+    if not isinstance(given.get("content", ""), kinds):
         raise Error("chat", where, expected="content as a text", got=f"{given['content']!r:.200}")
     message = plain({k: v for k, v in given.items() if v is not None}, where, clean)
-    if isinstance(message.get("content"), list):
+    if isinstance(message.get("content"), dict):
+        message["content"] = Arguments(message["content"], text=json.dumps(message["content"], ensure_ascii=False))
+    elif isinstance(message.get("content"), list):
         message["content"] = _parts(message["content"], where)
     if "tool_calls" in message:
         message["tool_calls"] = _calls(message["tool_calls"], where)
@@ -144,8 +151,7 @@ def _call(given: Any, where: str) -> dict[str, Any]:
     if isinstance(text, str):
         value = _object(text)
         if value is not None:
-            function["arguments"] = arguments = Arguments(value)
-            arguments.text = text
+            function["arguments"] = Arguments(value, text=text)
     return {**call, "function": function} if "function" in call else function
 
 

@@ -116,12 +116,11 @@ class ChatTemplate:
         documents = documents_given(options.documents, marks.clean)
         variables = variables_given(options.chat_template_kwargs, marks.clean)
         template.check_reads({"tools": tools, "documents": documents}, variables, self.tokens)
-        if continued is not None:
-            _open_end(said, continued)
+        last = None if continued is None else _open_end(said, continued)
         tokens = {name: marks.token(text) for name, text in self.tokens.items()}
         context = {**tokens, **variables, "messages": said, "tools": tools, "documents": documents}
         text, marks = template.render(marks, context | {"add_generation_prompt": add_generation_prompt})
-        return (text if continued is None else _up_to_end(text, template.name)), marks
+        return (text if last is None else _up_to_end(text, last, template.name)), marks
 
     def __repr__(self) -> str:
         return f"ChatTemplate({self.source[:60]!r}{'...' if len(self.source) > 60 else ''})"
@@ -215,12 +214,13 @@ class Template:
         return "function" in self.source
 
 
-def _open_end(said: list[dict[str, Any]], key: str) -> None:
-    """Put the mark of an end after what the last message says."""
+def _open_end(said: list[dict[str, Any]], key: str) -> str:
+    """Put the mark of an end after what the last message says, and return that."""
     last, where = said[-1], f"messages[{len(said) - 1}]"
     value, end = last.get(key), f"{END} "  # the space shows whether the template trims
     if isinstance(value, list) and any(isinstance(part.get("text"), str) for part in value):
         part = next(p for p in reversed(value) if isinstance(p.get("text"), str))
+        value = part["text"]
         part["text"] += end
     elif isinstance(value, str):
         aliases = [k for k in plain_messages.REASONING if last.get(k) == value] if key != "content" else []
@@ -228,13 +228,16 @@ def _open_end(said: list[dict[str, Any]], key: str) -> None:
             last[name] = value + end
     else:
         raise Error("chat", where, expected=f"a text as its {key}, to be continued", got=f"{value!r:.50}")
+    return value
 
 
-def _up_to_end(text: str, name: str) -> str:
+def _up_to_end(text: str, last: str, name: str) -> str:
     """Return a text up to the mark of an end, without what a template that trims would have taken off before it."""
     before, mark, after = text.rpartition(END)
-    if not mark:
-        raise Error("chat", name, expected="a template that writes the last message, to be continued", got="another")
+    if not mark or last.strip() not in before:
+        raise Error(
+            "chat", name, expected="a template that writes the last message whole, to be continued", got="another"
+        )
     before = before.replace(f"{END} ", "").replace(END, "")
     return before if after.startswith(" ") else before.rstrip()
 
