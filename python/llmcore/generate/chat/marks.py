@@ -9,6 +9,7 @@ template can look into it as ever.
 
 from __future__ import annotations
 
+import bisect
 import functools
 import re
 import weakref
@@ -63,23 +64,15 @@ class Marks:
         return Marks(self.specials, used) if used else self
 
     @functools.cached_property
-    def spelling(self) -> re.Pattern[str]:
-        """What finds control tokens in a text, the longest where several begin."""
-        longest_first = sorted(self.specials, key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+    def _spelling(self) -> _Spellings:
+        return _Spellings(self.specials)
 
     @functools.cached_property
-    def _any_case(self) -> re.Pattern[str]:
-        return re.compile(self.spelling.pattern, re.IGNORECASE)
-
-    @functools.cached_property
-    def _fragments(self) -> tuple[frozenset[str], frozenset[str]]:
-        """Beginnings and ends of control tokens, in lower case, from which a template may put them together. A fragment of
-        letters alone is left out: any word may end with one."""
-        texts = [text.lower() for text in self.specials if len(text) <= _LONGEST]
-        beginnings = {text[:i] for text in texts for i in range(1, len(text))}
-        ends = {text[i:] for text in texts for i in range(1, len(text))}
-        return frozenset(filter(_telling, beginnings)), frozenset(filter(_telling, ends))
+    def _lower(self) -> tuple[_Spellings, list[str], list[str]]:
+        """Control tokens in lower case, and sorted by how they begin and by how they end (reversed)."""
+        texts = {text.lower() for text in self.specials if len(text.lower()) == len(text)}
+        short = [text for text in texts if len(text) <= _LONGEST]
+        return _Spellings(texts), sorted(short), sorted(text[::-1] for text in short)
 
     @functools.cached_property
     def telling(self) -> frozenset[str]:
@@ -97,13 +90,14 @@ class Marks:
         if not self.specials or not text:
             return text
         if looked_for:
-            spans = [m.span() for m in self.spelling.finditer(text) if _telling(m[0])]
+            spans = [(start, end) for start, end in self._spelling.spans(text) if _telling(text[start:end])]
         else:
-            spans = [m.span() for m in self._any_case.finditer(text)]
-            beginnings, ends = self._fragments
-            most, low = min(len(text), _LONGEST), text.lower() if len(text.lower()) == len(text) else text
-            spans += [(len(text) - n, len(text)) for n in range(most, 0, -1) if low[-n:] in beginnings][:1]
-            spans += [(0, n) for n in range(most, 0, -1) if low[:n] in ends][:1]
+            tokens, beginnings, ends = self._lower
+            low = text.lower() if len(text.lower()) == len(text) else text
+            spans = [*self._spelling.spans(text), *tokens.spans(low)]
+            sizes = range(min(len(text), _LONGEST), 0, -1)
+            spans += [(len(text) - n, len(text)) for n in sizes if _begins(beginnings, low[-n:])][:1]
+            spans += [(0, n) for n in sizes if _begins(ends, low[n - 1 :: -1])][:1]
         for start, end in spans:
             text = text[:start] + text[start:end].translate(self._twins) + text[end:]
         return text
@@ -183,7 +177,7 @@ class Marks:
         """Return the ids of a rendered text: the template's control tokens are tokens, others are text."""
         spans = list(self._tokens(text))
         text = self.plain(text)
-        if [m.span() for m in self.spelling.finditer(text)] == [(start, end) for start, end, _ in spans]:
+        if self._spelling.spans(text) == [(start, end) for start, end, _ in spans]:
             return tokenizer.encode(text, allowed_special="all")
         ids: list[int] = []
         before, last = "", 0
@@ -198,7 +192,7 @@ class Marks:
             return []
         whole = before + text + after
         edges = [span for span in ((0, len(before)), (len(before + text), len(whole))) if span[0] < span[1]]
-        if [m.span() for m in self.spelling.finditer(whole)] == edges:
+        if self._spelling.spans(whole) == edges:
             ids = tokenizer.encode(whole, allowed_special="all")
             return ids[len(before) > 0 : len(ids) - (len(after) > 0)]
         # What tokens take of the space beside them, and a space that the tokenizer puts only before a whole text, can be
@@ -212,6 +206,34 @@ class Marks:
             if ids[: len(line)] == line:
                 return ids[len(line) :]
         return tokenizer.encode_ordinary(text)
+
+
+class _Spellings:
+    """Finds texts in others, the leftmost first, the longest where several begin: like an expression of alternatives, but in
+    a time that does not grow with their number."""
+
+    def __init__(self, texts: Iterable[str]):
+        self._texts = frozenset(texts)
+        self._lengths = sorted({len(text) for text in self._texts}, reverse=True)
+        first = "".join(re.escape(c) for c in sorted({text[0] for text in self._texts}))
+        self._first = re.compile(f"[{first}]" if first else "(?!)")
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        found = []
+        at = self._first.search(text)
+        while at is not None:
+            start = at.start()
+            end = next((start + n for n in self._lengths if text[start : start + n] in self._texts), 0)
+            if end:
+                found.append((start, end))
+            at = self._first.search(text, end or start + 1)
+        return found
+
+
+def _begins(texts: list[str], beginning: str) -> bool:
+    """Whether one of these sorted texts begins so, and goes on; not for letters alone, with which any word may end."""
+    i = bisect.bisect_right(texts, beginning)
+    return i < len(texts) and texts[i].startswith(beginning) and _telling(beginning)
 
 
 def marks_of(tokenizer: Tokenizer) -> Marks:
