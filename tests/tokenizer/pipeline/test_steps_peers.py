@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmcore.tokenizer.formats.files import Reader
+from llmcore.tokenizer.pipeline.first import Leading
 from llmcore.tokenizer.pipeline.normalizers import read_normalizer
 from llmcore.tokenizer.pipeline.pre_tokenizers import Piece, read_pre_tokenizer
 from support.pipeline_steps import BEHAVIORS, NORMALIZERS, PRE_TOKENIZERS, precompiled, random_text, step
@@ -111,6 +112,29 @@ def test_random_sequences(seed):
         text = random_text(rng)
         for value, expected, got in pairs:
             assert got(text) == expected(text), (value, ascii(text))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_where_normalized_texts_begin(seed):
+    """A model of characters shows the pieces that it was given."""
+    tokenizers = pytest.importorskip("tokenizers")
+    rng = random.Random(seed)
+    normalizer = step("Sequence", normalizers=rng.choices(NORMALIZERS, k=rng.randrange(1, 4)))
+    mark = step("Metaspace", replacement="\u2581", prepend_scheme="first", split=rng.random() < 0.5)
+    pre_tokenizer = step("Sequence", pretokenizers=[*rng.choices(PRE_TOKENIZERS, k=rng.randrange(2)), mark])
+    normalize, cut = read_normalizer(READER, normalizer), read_pre_tokenizer(READER, pre_tokenizer).cut
+    leading = Leading(READER, {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer})
+    texts = list(filter(normalize, (random_text(rng) for _ in range(20))))
+    ours = [cut(normalize(text), leading.count(text)) for text in texts]
+    vocabulary = {c: id for id, c in enumerate(sorted(set("".join(part for parts in ours for part in parts))))}
+    model = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, []))
+    model.normalizer, model.pre_tokenizer = theirs("normalizer", normalizer), theirs("pre_tokenizer", pre_tokenizer)
+    for text, parts in zip(texts, ours, strict=True):
+        encoding = model.encode(text)
+        expected = ["" for _ in range(max(encoding.word_ids, default=-1) + 1)]
+        for character, number in zip(encoding.tokens, encoding.word_ids, strict=True):
+            expected[number] += character
+        assert parts == expected, (normalizer, pre_tokenizer, ascii(text))
 
 
 def test_sentencepieces_own_tables(tmp_path):

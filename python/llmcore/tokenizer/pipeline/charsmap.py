@@ -13,9 +13,10 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
+import itertools
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Iterator
 
 from llmcore.tokenizer.pipeline import unicode_tables as tables
 from llmcore.tokenizer.pipeline.characters import Kinds, SameElsewhere, members, ranges
@@ -25,7 +26,7 @@ from llmcore.tokenizer.pipeline.words import by_words
 _LONGEST = 5  # bytes of a key that can be found
 
 
-def read_charsmap(step: Step) -> Callable[[str], str]:
+def read_charsmap(step: Step) -> Charsmap:
     name = "precompiled_charsmap"
     text = step.get(name, str)
     try:
@@ -33,35 +34,77 @@ def read_charsmap(step: Step) -> Callable[[str], str]:
     except (binascii.Error, ValueError) as error:
         raise step.fail(name, "base64", error) from None
     try:
-        replacements = _keys(data)
+        return Charsmap(_keys(data))
     except ValueError as error:
         raise step.fail(name, "a table of SentencePiece's", str(error)) from None
-    alone = SameElsewhere({ord(key): value for key, value in replacements.items() if len(key) == 1})
 
-    def replace(cluster: str) -> str:
-        if len(cluster.encode()) <= _LONGEST:
-            for end in range(1, len(cluster) + 1):
-                if (value := replacements.get(cluster[:end])) is not None:
-                    return value
-        return cluster.translate(alone)
 
-    def apply(text: str) -> str:
+class Charsmap:
+    """Replaces what is in a table."""
+
+    def __init__(self, replacements: dict[str, str]):
+        self._replacements = replacements
+        self._alone = SameElsewhere({ord(key): value for key, value in replacements.items() if len(key) == 1})
+        self._words = by_words(self._by_clusters)
+
+    def __call__(self, text: str) -> str:
+        if text.isascii() and "\r" not in text:
+            return text.translate(self._alone)
+        if self._alone[0x20] != 0x20 or _joined().search(text):
+            return self._by_clusters(text)
+        return self._words(text)
+
+    def leading(self, text: str, first: int) -> int:
+        """Return how many characters at the beginning of the result stand for the first ones of a text, as `tokenizers`
+        counts: what is dropped at the beginning takes no place there, and all after it moves up."""
+        count = at = 0
+        last = None  # the newest character's change: added (1), in a place of its own (0), or in one with others (-n)
+        for old, new in self._units(text):
+            grown = len(new) - old
+            if not new:
+                last = None if last is None else last + grown
+            for number in range(len(new)):
+                if last is not None:
+                    if at - (last > 0) >= first:
+                        return count
+                    at += 1 - last if last <= 0 else 0
+                    count += 1
+                last = grown if grown < 0 and number == len(new) - 1 else int(number >= old)
+        return count + (last is not None and at - (last > 0) < first)
+
+    def _units(self, text: str) -> Iterator[tuple[int, str]]:
+        """Yield the size of what is looked up, and what stands there then."""
+        at = 0
+        for cluster in itertools.chain(_CLUSTERS.finditer(text.translate(_kinds())), [None]):
+            start, end = cluster.span() if cluster else (len(text), len(text))
+            yield from ((1, character.translate(self._alone)) for character in text[at:start])
+            found = self._find(text[start:end])
+            if found is None:
+                yield from ((1, character.translate(self._alone)) for character in text[start:end])
+            else:
+                yield end - start, found
+            at = end
+
+    def _by_clusters(self, text: str) -> str:
         parts: list[str] = []
         at = 0
         for cluster in _CLUSTERS.finditer(text.translate(_kinds())):
             start, end = cluster.span()
-            parts += text[at:start].translate(alone), replace(text[start:end])
+            found = self._find(text[start:end])
+            parts += (
+                text[at:start].translate(self._alone),
+                text[start:end].translate(self._alone) if found is None else found,
+            )
             at = end
-        return "".join([*parts, text[at:].translate(alone)])
+        return "".join([*parts, text[at:].translate(self._alone)])
 
-    words = by_words(apply)
-
-    def quick(text: str) -> str:
-        if text.isascii() and "\r" not in text:
-            return text.translate(alone)
-        return apply(text) if alone[0x20] != 0x20 or _joined().search(text) else words(text)
-
-    return quick
+    def _find(self, cluster: str) -> str | None:
+        """Return the replacement of a whole cluster."""
+        if len(cluster.encode()) <= _LONGEST:
+            for end in range(1, len(cluster) + 1):
+                if (value := self._replacements.get(cluster[:end])) is not None:
+                    return value
+        return None
 
 
 def _keys(data: bytes) -> dict[str, str]:

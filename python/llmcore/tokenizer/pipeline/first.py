@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llmcore.tokenizer.formats.files import Reader
+from llmcore.tokenizer.pipeline.charsmap import Charsmap
 from llmcore.tokenizer.pipeline.normalizers import read_normalizer
 from llmcore.tokenizer.pipeline.steps import Matches, Step
 
@@ -27,9 +28,12 @@ class Leading:
         if self._wanted:
             for normalize, matches, content in self._steps:
                 found = normalize(text)
-                if matches is None:
-                    # What becomes of them on their own.
-                    first = first if found == text else min(len(normalize(text[:first])), len(found))
+                if isinstance(normalize, Charsmap):
+                    first = first if found == text else normalize.leading(text, first)
+                elif matches is None:
+                    # What becomes of them on their own, unless the text was cut off at the end alone.
+                    alone = first if text.startswith(found) else len(normalize(text[:first]))
+                    first = min(alone, len(found))
                 else:
                     first = _replaced(first, matches(text), len(content))
                 text = found
