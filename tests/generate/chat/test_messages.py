@@ -1,5 +1,6 @@
 """Messages in every form that people send them in, and what a chat is given beside them."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -91,6 +92,41 @@ def test_null_is_absent():
     # but where a template tells messages without content by it (DeepSeek-R1)
     asks = "{% if messages[0]['content'] is none %}{{ messages[0].tool_calls[0].function.name }}{% endif %}"
     assert rendered(asks, [CALL]) == rendered(asks, [{**CALL, "content": None}]) == "f"
+
+
+def test_calls_without_content_are_answers_of_no_text():
+    joins = "{% for m in messages %}{{ m.role + m.content }}{{ m.tool_calls[0].function.name }}{% endfor %}"
+    assert rendered(joins, [CALL]) == rendered(joins, [{**CALL, "content": None}]) == "assistantf"
+    with pytest.raises(ValueError, match=r"x: the template fails: 'dict object' has no attribute 'name'"):
+        rendered("{{ '' + messages[0].name }}{{ tool_calls }}", [CALL])
+
+
+@dataclasses.dataclass
+class Said:
+    role: str
+    content: object
+    tool_calls: object = None
+
+
+class Model:
+    """As Pydantic's are."""
+
+    def __init__(self, **fields):
+        self.fields = fields
+
+    def model_dump(self):
+        return self.fields
+
+
+def test_messages_may_be_objects():
+    call = Model(id="1", function=Model(name="f", arguments="{}"))
+    given = [Said("user", [Model(type="text", text="a")]), Model(role="assistant", content=None, tool_calls=[call])]
+    assert conversation(given) == conversation(
+        [
+            {"role": "user", "content": [{"type": "text", "text": "a"}]},
+            {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]},
+        ]
+    )
 
 
 CALLS = [

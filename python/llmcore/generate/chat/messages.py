@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -58,7 +59,8 @@ def conversation(messages: Any, clean: Clean = str, keep_null_content: bool = Fa
     `Parts`, or of a tool an object; a tool call is {"type", "function": {"name", "arguments"}} with the keys that it has, its arguments an object.
     Reasoning is under all of its names. Other keys are passed on. clean: applied to every text.
 
-    TypeError or ValueError, in one line, names the message that is wrong.
+    A message may be a mapping, a data class or a Pydantic model. TypeError or ValueError, in one line, names the message
+    that is wrong.
     """
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
         raise ArgumentTypeError("chat", expected="a list of messages", got=type(messages).__name__)
@@ -68,6 +70,7 @@ def conversation(messages: Any, clean: Clean = str, keep_null_content: bool = Fa
 
 
 def _message(given: Any, where: str, clean: Clean, keep_null_content: bool) -> dict[str, Any]:
+    given = _fields(given)
     if not isinstance(given, (dict, Mapping)) or not isinstance(given.get("role"), str):
         raise Error("chat", where, expected='{"role": ..., "content": ...}', got=f"{given!r:.200}")
     kinds = (str, list, tuple, type(None), *((dict,) if given["role"] in _TOOL_ROLES else ()))
@@ -105,9 +108,21 @@ def plain(value: Any, where: str, clean: Clean = str, depth: int = 0) -> Any:
         return {clean(str(k)): plain(v, where, clean, depth + 1) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(v, where, clean, depth + 1) for v in value]
+    fields = _fields(value)
+    if fields is not value:
+        return plain(fields, where, clean, depth)
     kind = type(value)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
     raise ArgumentTypeError("chat", where, expected="texts, numbers, lists and objects, as in JSON", got=f"{name:.100}")
+
+
+def _fields(value: Any) -> Any:
+    """Return the fields of a data class or of a Pydantic model, such as the answers of OpenAI's clients; all else as it is."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    dump = None if isinstance(value, (dict, type)) else getattr(value, "model_dump", None)
+    found = dump() if callable(dump) else value
+    return found if isinstance(found, Mapping) else value
 
 
 def _parts(content: list[Any], where: str) -> Parts:

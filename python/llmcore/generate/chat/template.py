@@ -119,7 +119,16 @@ class ChatTemplate:
         last = None if continued is None else _open_end(said, continued)
         tokens = {name: marks.token(text) for name, text in self.tokens.items()}
         context = {**tokens, **variables, "messages": said, "tools": tools, "documents": documents}
-        text, marks = template.render(marks, context | {"add_generation_prompt": add_generation_prompt})
+        context["add_generation_prompt"] = add_generation_prompt
+        try:
+            text, marks = template.render(marks, context)
+        except Error:
+            silent = [message for message in said if "content" not in message]
+            if not silent:
+                raise
+            for message in silent:  # calls of tools, as a rule; many a template adds their content to other text
+                message["content"] = ""
+            text, marks = template.render(marks, context)
         return (text if last is None else _up_to_end(text, last, template.name)), marks
 
     def __repr__(self) -> str:
