@@ -150,7 +150,7 @@ void Unigram::encode_piece(std::string_view piece, IdBuffer& out) const {
   };
   const uint8_t *text = bytes(piece), *end = text + piece.size();
   std::vector<Best> best(piece.size() + 1);
-  const auto kept = [&](double score) { return rules_.sentencepiece ? static_cast<float>(score) : score; };
+  const auto kept = [&](double score) -> double { return rules_.sentencepiece ? static_cast<float>(score) : score; };
   const auto better = [&](size_t at, double score) { return best[at].id == Trie::kNone || score > best[at].score; };
   for (size_t begin = 0; begin < piece.size();) {
     const size_t character = code_at(text + begin, end).length;
@@ -161,13 +161,13 @@ void Unigram::encode_piece(std::string_view piece, IdBuffer& out) const {
       if (state == Trie::kNone) break;
       const uint32_t id = trie_.value(state);
       if (id == Trie::kNone) continue;
-      const double score = scores_[id] + best[begin].score;
-      if (better(i + 1, score)) best[i + 1] = {kept(score), begin, id};
+      const double score = kept(scores_[id] + best[begin].score);
+      if (better(i + 1, score)) best[i + 1] = {score, begin, id};
       single |= i + 1 - begin == character;
     }
-    const double score = rules_.unknown_score + best[begin].score;
+    const double score = kept(rules_.unknown_score + best[begin].score);
     if (!single && better(begin + character, score)) {
-      best[begin + character] = {kept(score), begin, unknown(piece.substr(begin, character))};
+      best[begin + character] = {score, begin, unknown(piece.substr(begin, character))};
     }
     begin += character;
   }

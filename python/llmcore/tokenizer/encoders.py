@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from llmcore import _core
 from llmcore.errors import Error
-from llmcore.tokenizer.arguments import check_specials, checked_ids
+from llmcore.tokenizer.arguments import Found, check_specials, checked_ids, sentencepiece_core
 from llmcore.tokenizer.normalize import nfc
 from llmcore.tokenizer.patterns import from_argument
 from llmcore.tokenizer.vocabulary import (
@@ -18,9 +18,9 @@ from llmcore.tokenizer.vocabulary import (
 )
 
 if TYPE_CHECKING:
-    from llmcore.tokenizer.pipeline.pipeline import Pipeline
+    from llmcore.tokenizer.pipeline.general import General
 
-    Encoder = _core.BPE | Pipeline
+    Encoder = _core.BPE | General
 
 
 def make_encoder(vocabulary: AnyVocabulary) -> Encoder:
@@ -28,24 +28,15 @@ def make_encoder(vocabulary: AnyVocabulary) -> Encoder:
     v = vocabulary
     if isinstance(v, PipelineVocabulary):
         from llmcore.tokenizer.pipeline.pipeline import Pipeline  # here, so that importing llmcore stays quick
+        from llmcore.tokenizer.pipeline.sentencepiece import SentencePiece
 
-        return Pipeline(v.document)
+        return SentencePiece(v.document) if isinstance(v.document, bytes) else Pipeline(v.document)
     check_specials(v.special_tokens, "tokenizer")
     check_specials(v.added_tokens, "tokenizer")
     if both := v.special_tokens.keys() & v.added_tokens.keys():
         raise Error("tokenizer", expected="special tokens other than the added tokens", got=repr(min(both)))
     found = checked_ids(v.special_tokens, v.flags), checked_ids(v.added_tokens, v.flags)
-    return _sentencepiece(v, *found) if isinstance(v, SentencePieceVocabulary) else _byte_level(v, *found)
-
-
-Found = list[tuple[str, int, int]]
-
-
-def _sentencepiece(v: SentencePieceVocabulary, specials: Found, added: Found) -> _core.BPE:
-    symbols = checked_ids(v.symbols, {})
-    checked = {"merges": v.merges or [], "symbols": symbols, "added_tokens": added, "special_tokens": specials}
-    parts = {name: value for name, value in v._asdict().items() if name not in ("flags", "begin", "end")}
-    return _core.SentencePieceBPE(**parts | checked)
+    return sentencepiece_core(v, *found) if isinstance(v, SentencePieceVocabulary) else _byte_level(v, *found)
 
 
 def _byte_level(v: Vocabulary, specials: Found, added: Found) -> _core.BPE:

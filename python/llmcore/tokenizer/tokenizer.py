@@ -54,8 +54,9 @@ class Tokenizer:
     a space before it, as SentencePiece, llama.cpp and Hugging Face's `legacy` tokenizers do; where a tokenizer.json has
     prepend_scheme "first", only the text's beginning gets one.
 
-    Any other tokenizer.json (WordPiece, WordLevel, Unigram; other normalizers, pre-tokenizers and decoders) goes through a
-    general pipeline: the same ids and the same text as Hugging Face's `tokenizers`, slower. There, bytes that are not
+    Any other tokenizer.json (WordPiece, WordLevel, Unigram; other normalizers, pre-tokenizers and decoders) and any other
+    SentencePiece model (Unigram, words, characters, rules) goes through a general pipeline: the same ids and the same
+    text as Hugging Face's `tokenizers` and `sentencepiece`, slower. There, bytes that are not
     UTF-8 become U+FFFD, decoding need not give the text that was encoded, and text is a ValueError where the model has
     neither tokens for it nor an unknown token (`tokenizers` drops some of it).
 
@@ -158,8 +159,8 @@ class Tokenizer:
         pattern: str | Sequence[str] | None = None,
         special_tokens: dict[str, int] | Collection[str] | None = None,
     ) -> Tokenizer:
-        """Read a tokenizer.json of any kind, a model's `.gguf` file, a SentencePiece `.model`, a `.tiktoken` file (BPE in
-        these three), or a directory that holds a tokenizer.json (or else a tokenizer.model).
+        """Read a tokenizer.json or a SentencePiece `.model` of any kind, a model's `.gguf` file or a `.tiktoken` file (BPE in
+        these two), or a directory that holds a tokenizer.json (or else a tokenizer.model).
 
         All but a `.tiktoken` file know their pattern, special tokens and added tokens. For that, give `pattern`, and
         `special_tokens` as {token: id} or as a list, which gets the ids after the last. From a directory, the tokens
@@ -192,9 +193,9 @@ class Tokenizer:
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write a tokenizer.json that Hugging Face's `tokenizers` reads too and gives the same ids, or a `.tiktoken`
-        file; returns its path.
+        file, or a SentencePiece `.model` where that was read and neither can express it; returns its path.
 
-        A path that ends in .json or .tiktoken is the file's; any other is a directory's, made if need be. The file is
+        A path that ends in .json, .model or .tiktoken is the file's; any other is a directory's, made if need be. The file is
         replaced as a whole or not at all. Rules without a merge list (tiktoken's, and scores) are written to a
         tokenizer.json as every pair of tokens that spells a token, in order of rank, which is how transformers converts
         them. A `.tiktoken` file holds the ordinary tokens alone. ValueError for what the format cannot express.
@@ -205,9 +206,9 @@ class Tokenizer:
         if path.suffix == ".tiktoken":
             formats.write_tiktoken(path, self.vocabulary, self._bpe)
             return path
-        if path.suffix != ".json":
-            path = path / FILE_NAME
         vocabulary = self.vocabulary
+        if path.suffix not in (".json", ".model"):
+            path = path / formats.file_name(vocabulary)
         if not isinstance(vocabulary, PipelineVocabulary) and vocabulary.merges is None:
             bpe = self._bpe
             if isinstance(bpe, _core.SentencePieceBPE) and (bpe.has_ties or bpe.has_fragments):
@@ -299,7 +300,7 @@ class Tokenizer:
         vocabularies), a decoder that `continues` a text keeps it."""
         skipped = self._special_ids if skip_special_tokens else frozenset()
         if not isinstance(self._bpe, _core.BPE):
-            return self._bpe.stream(continues, skipped)
+            return self._bpe.stream(errors, continues, skipped)
         return StreamDecoder(self._bpe.token_bytes, self.drops_first_space and not continues, errors, skipped)
 
     # ---- what it is ------------------------------------------------------------------------------------

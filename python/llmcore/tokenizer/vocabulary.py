@@ -90,13 +90,14 @@ class SentencePieceVocabulary(NamedTuple):
 
 
 class PipelineVocabulary(NamedTuple):
-    """A tokenizer.json of any kind, for which there is no quick encoder.
+    """A file of any kind for which there is no quick encoder.
 
-    document: what stands in the file, as parsed, without `truncation` and `padding`, which are settings of a call.
+    document: what stands in a tokenizer.json, as parsed, without `truncation` and `padding`, which are settings of a call;
+        or the bytes of a SentencePiece model.
     begin, end: as of `Vocabulary`; the file's post-processor.
     """
 
-    document: dict[str, Any]
+    document: dict[str, Any] | bytes
     begin: tuple[int, ...] = ()
     end: tuple[int, ...] = ()
 
@@ -115,7 +116,9 @@ def vocabulary_digest(vocabulary: AnyVocabulary, merges: list[tuple[int, int]]) 
         digest.update(len(data).to_bytes(8, "little") + data)
 
     if isinstance(vocabulary, PipelineVocabulary):
-        add(json.dumps(vocabulary._asdict(), sort_keys=True).encode())
+        document = vocabulary.document
+        add(document if isinstance(document, bytes) else json.dumps(document, sort_keys=True).encode())
+        add(f"{vocabulary.begin} {vocabulary.end}".encode())
         return digest.hexdigest()
     for id, token in enumerate(vocabulary.tokens):
         if token:

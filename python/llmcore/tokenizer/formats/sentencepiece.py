@@ -1,34 +1,53 @@
 """SentencePiece's `.model` files, a protobuf message
-(https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto): BPE models that normalize nothing
-but spaces."""
+(https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto)."""
 
 from __future__ import annotations
 
 import struct
 from array import array
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmcore.tokenizer.formats.files import Reader
 from llmcore.tokenizer.formats.pieces import NORMAL, UNUSED, from_pieces
-from llmcore.tokenizer.vocabulary import SentencePieceVocabulary
+from llmcore.tokenizer.vocabulary import PipelineVocabulary, SentencePieceVocabulary
 
 # Tags of fields, as they stand in the file: the field's number times 8, plus how its value is written.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _PIECE, _TRAINER, _NORMALIZER, _DENORMALIZER = (8 * number + _BYTES for number in (1, 2, 3, 5))
 _SPELLING, _SCORE, _KIND = 8 * 1 + _BYTES, 8 * 2 + _FIXED32, 8 * 3 + _VARINT
 _MODEL_TYPE, _SPACE_AS_SUFFIX = 8 * 3 + _VARINT, 8 * 24 + _VARINT
-_NAME, _CHARSMAP = 8 * 1 + _BYTES, 8 * 2 + _BYTES
+_CHARSMAP = 8 * 2 + _BYTES
 _DUMMY_PREFIX, _FEWER_SPACES, _ESCAPE = 8 * 3 + _VARINT, 8 * 4 + _VARINT, 8 * 5 + _VARINT
-_MODEL_TYPES = {1: "unigram", 2: "BPE", 3: "word", 4: "char"}
+MODEL_TYPES = {1: "unigram", 2: "BPE", 3: "word", 4: "char"}
 
 
-def read_sentencepiece(path: Path) -> SentencePieceVocabulary:
-    read = Reader(path)
+class SentencePieceFile(NamedTuple):
+    """What stands in a file. kinds: as in `pieces`; model_type: one of the values of MODEL_TYPES."""
+
+    spellings: list[str]
+    kinds: list[int]
+    scores: array[float]
+    model_type: str
+    charsmap: bytes
+    dummy_prefix: bool
+    fewer_spaces: bool
+
+
+def read_sentencepiece(path: Path) -> SentencePieceVocabulary | PipelineVocabulary:
+    """BPE that normalizes nothing but spaces has an encoder of its own; the others are kept as they are in the file."""
+    read, data = Reader(path), path.read_bytes()
+    file = parse(read, data)
+    if file.model_type != "BPE" or file.charsmap or file.fewer_spaces:
+        return PipelineVocabulary(data)
+    return from_pieces(read, "pieces", file.spellings, file.kinds, file.scores, file.dummy_prefix)
+
+
+def parse(read: Reader, data: bytes) -> SentencePieceFile:
     trainer: dict[int, Any] = {_MODEL_TYPE: 1}
-    normalizer: dict[int, Any] = {_DUMMY_PREFIX: 1, _FEWER_SPACES: 1, _ESCAPE: 1}
+    normalizer: dict[int, Any] = {_DUMMY_PREFIX: 1, _FEWER_SPACES: 1, _ESCAPE: 1, _CHARSMAP: b""}
     pieces = []
-    for tag, value in _fields(read, "the file", path.read_bytes()):
+    for tag, value in _fields(read, "the file", data):
         if tag == _PIECE:
             pieces.append(value)
         elif tag == _TRAINER:
@@ -37,22 +56,26 @@ def read_sentencepiece(path: Path) -> SentencePieceVocabulary:
             normalizer |= _fields(read, "normalizer_spec", value)
         elif tag == _DENORMALIZER and dict(_fields(read, "denormalizer_spec", value)).get(_CHARSMAP):
             raise read.fail("denormalizer_spec", "none (it is not supported)", "rules")
+    if not pieces:
+        raise read.fail("pieces", "at least one", "none")
     model_type = trainer[_MODEL_TYPE]
-    if model_type != 2:
-        raise read.fail("trainer_spec.model_type", "BPE", _MODEL_TYPES.get(model_type, str(model_type)))
+    if model_type not in MODEL_TYPES:
+        raise read.fail("trainer_spec.model_type", "1 to 4", str(model_type))
     if trainer.get(_SPACE_AS_SUFFIX):
         raise read.fail("trainer_spec.treat_whitespace_as_suffix", "false (it is not supported)", True)
-    if normalizer.get(_CHARSMAP):
-        name = normalizer.get(_NAME, b"").decode(errors="replace")
-        raise read.fail("normalizer_spec.name", "identity (normalization is not supported)", name)
-    if normalizer[_FEWER_SPACES]:
-        raise read.fail("normalizer_spec.remove_extra_whitespaces", "false (it is not supported)", True)
     if not normalizer[_ESCAPE]:
         raise read.fail("normalizer_spec.escape_whitespaces", "true", False)
-    return _vocabulary(read, pieces, bool(normalizer[_DUMMY_PREFIX]))
+    return SentencePieceFile(
+        *_pieces(read, pieces, unused=model_type != 2),
+        MODEL_TYPES[model_type],
+        normalizer[_CHARSMAP],
+        bool(normalizer[_DUMMY_PREFIX]),
+        bool(normalizer[_FEWER_SPACES]),
+    )
 
 
-def _vocabulary(read: Reader, pieces: list[bytes], prefix: bool) -> SentencePieceVocabulary:
+def _pieces(read: Reader, pieces: list[bytes], unused: bool) -> tuple[list[str], list[int], array[float]]:
+    """unused: whether there may be pieces of that type."""
     spellings: list[str] = []
     kinds: list[int] = []
     scores = array("f")
@@ -66,7 +89,7 @@ def _vocabulary(read: Reader, pieces: list[bytes], prefix: bool) -> SentencePiec
                 score = value
             elif tag == _KIND:
                 kind = value
-        if kind == UNUSED:
+        if kind == UNUSED and not unused:
             raise read.fail(where, "no piece of type UNUSED (it is not supported)", repr(spelling))
         try:
             spellings.append(spelling.decode())
@@ -74,7 +97,7 @@ def _vocabulary(read: Reader, pieces: list[bytes], prefix: bool) -> SentencePiec
             raise read.fail(where, "UTF-8", repr(spelling[:40])) from None
         kinds.append(kind)
         scores.append(struct.unpack("<f", score)[0])
-    return from_pieces(read, "pieces", spellings, kinds, scores, prefix)
+    return spellings, kinds, scores
 
 
 def _fields(read: Reader, where: str, data: bytes) -> list[tuple[int, Any]]:

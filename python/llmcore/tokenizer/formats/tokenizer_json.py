@@ -173,11 +173,19 @@ def _entry(spelling: str) -> str:
     return f"model.vocab[{json.dumps(spelling[:60], ensure_ascii=False)}]"
 
 
+def file_name(vocabulary: AnyVocabulary) -> str:
+    """Return the name of the file that a vocabulary is written to in a folder."""
+    model = isinstance(vocabulary, PipelineVocabulary) and isinstance(vocabulary.document, bytes)
+    return "tokenizer.model" if model else "tokenizer.json"
+
+
 def write_tokenizer_json(path: Path, vocabulary: AnyVocabulary) -> None:
-    """Writes a vocabulary that has merges, or a document."""
+    """Writes a vocabulary that has merges, or what was read."""
     v = vocabulary
+    if path.suffix != Path(file_name(v)).suffix:
+        raise Error("save", path, expected=f"a path that ends in {Path(file_name(v)).suffix} for this vocabulary")
     if isinstance(v, PipelineVocabulary):
-        return _write(path, v.document)
+        return write_atomically(path, v.document) if isinstance(v.document, bytes) else _write(path, v.document)
     if isinstance(v, SentencePieceVocabulary):
         pipeline, text = metaspace.pipeline(v), metaspace.spellings(v)
         added = [_added_token(text[id], id, False, NORMALIZED) for id in v.symbols.values()]
