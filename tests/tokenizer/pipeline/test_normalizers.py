@@ -142,6 +142,7 @@ def test_refuses_broken_tables(data, message):
         (step("Replace", pattern={"Regex": "a"}), r"normalizer\.content: expected a string"),
         (step("Precompiled"), r"normalizer\.precompiled_charsmap: expected a string"),
         (step("Precompiled", precompiled_charsmap="a*"), r"normalizer\.precompiled_charsmap: expected base64"),
+        (step("Prepend", prepend="\ud800"), r"normalizer\.prepend: expected text that has a UTF-8 form"),
         (sequence(step("NFC"), step("Foo")), r"normalizer\.normalizers\[1\]\.type"),
         (step("Sequence", normalizers=step("NFC")), r"normalizer\.normalizers: expected an array"),
     ],

@@ -130,6 +130,7 @@ def test_first_is_told_where_a_piece_begins():
             step("Split", pattern={"Regex": r"(a)\1"}, behavior="Removed", invert=False),
             r"pre_tokenizer\.pattern\.Regex",
         ),
+        (step("CharDelimiterSplit", delimiter="\ud800"), r"pre_tokenizer\.delimiter: expected text that has"),
         (sequence(step("Digits")), r"pre_tokenizer\.pretokenizers\[0\]\.individual_digits"),
     ],
 )

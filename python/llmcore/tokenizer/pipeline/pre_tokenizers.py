@@ -75,14 +75,14 @@ def _each(find: Callable[[str], list[str]], leading: Callable[[str, int], list[t
 
 
 def _at(spans: Matches) -> Cut:
-    """Return a step that keeps what is between these places of a piece."""
+    """Return a step that keeps what is between these places of a piece, unless that is nothing."""
 
     def cut(pieces: Pieces) -> Pieces:
         texts, firsts = pieces
         found: list[str] = []
         left: list[int] = []
         for number, text in enumerate(texts):
-            places = spans(text)
+            places = [(start, end) for start, end in spans(text) if start < end]
             found += [text[start:end] for start, end in places]
             if number < len(firsts):
                 first = firsts[number]

@@ -29,7 +29,10 @@ class Step:
     def get(self, name: str, kind: type, default: Any = ...) -> Any:
         """Return a field, which must be of `kind`; null or a missing field gives `default`."""
         self._known.add(name)
-        return self._read.get(self._value, name, kind, self._where, default)
+        found = self._read.get(self._value, name, kind, self._where, default)
+        if isinstance(found, str):
+            self._read.utf8(found, f"{self._where}.{name}")
+        return found
 
     def choice(self, name: str, known: tuple[str, ...], default: Any = ...) -> str:
         found = self.get(name, str, default)
