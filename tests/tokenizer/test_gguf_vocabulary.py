@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from llmcore import _core
 from llmcore.tokenizer import Tokenizer
-from llmcore.tokenizer.formats.gguf import PATTERNS as _GGUF_PATTERNS
-from llmcore.tokenizer.formats.gguf import gguf_metadata
+from llmcore.tokenizer.formats.gguf import gguf_metadata, gguf_notes
+from llmcore.tokenizer.formats.gguf_patterns import PRE
+from llmcore.tokenizer.patterns import stages_of
 from llmcore.tokenizer.vocabulary import Vocabulary
 from support.gguf_files import UNUSED, gguf, vocabulary_metadata
 
@@ -21,9 +23,9 @@ def load(tmp_path, fields) -> Tokenizer:
     return Tokenizer.load(path)
 
 
-@pytest.mark.parametrize("pre", _GGUF_PATTERNS)
+@pytest.mark.parametrize("pre", PRE)
 def test_same_tokenizer(tmp_path, corpus, pre):
-    pattern, whole_piece_first = _GGUF_PATTERNS[pre]
+    pattern, whole_piece_first, _ = PRE[pre]
     trained = Tokenizer.train(iter([corpus[:20_000]]), 500, pattern=pattern)
     loaded = load(tmp_path, vocabulary_metadata(trained, pre))
     assert loaded.vocabulary == trained.vocabulary._replace(whole_piece_first=whole_piece_first)
@@ -49,8 +51,10 @@ def test_bytes_without_a_token(tmp_path, small):
     ("change", "message"),
     [
         ({"tokenizer.ggml.model": "bert"}, "tokenizer.ggml.model: expected gpt2 .*, got bert"),
-        ({"tokenizer.ggml.pre": "other"}, "tokenizer.ggml.pre: expected one of gpt-2, .*, got other"),
-        ({"tokenizer.ggml.pre": ["gpt-2"]}, "tokenizer.ggml.pre: expected one of"),
+        ({"tokenizer.ggml.pre": "other"}, "tokenizer.ggml.pre: expected a name of llama.cpp .*, got other"),
+        ({"tokenizer.ggml.pre": ["gpt-2"]}, "tokenizer.ggml.pre: expected a name of llama.cpp"),
+        ({"tokenizer.ggml.pre": "tiny_aya"}, r"tokenizer.ggml.pre: .* got tiny_aya \(digits counted from their end\)"),
+        ({"llmcore.tokenizer.normalizer": "NFKC"}, "llmcore.tokenizer.normalizer: expected NFC or nothing, got NFKC"),
         (
             {"tokenizer.ggml.tokens": np.arange(3, dtype=np.int32)},
             "tokenizer.ggml.tokens: expected an array of strings",
@@ -111,3 +115,50 @@ def test_patterns_without_a_name_are_refused(small):
     other = Tokenizer(small.vocabulary._replace(pattern=r"\p{L}+|\s"))
     with pytest.raises(ValueError, match=r"\[save\] expected a pattern that GGUF has a name for \(cl100k, .*, got '"):
         gguf_metadata(other.vocabulary, None)
+
+
+def pieces(pre: str, text: str) -> list[str]:
+    return [piece.decode() for piece in _core.split(list(stages_of(PRE[pre].pattern)), text)]
+
+
+@pytest.mark.parametrize(
+    ("pre", "text", "expected"),
+    [
+        # llama.cpp's default: signs, then GPT-2's rule, then digits, then three of them.
+        ("default", "Hello, world! 12345 a+b", ["Hello", ",", " world", "!", " ", "123", "45", " a", "+", "b"]),
+        ("falcon", "x_1 12345`", ["x", "_", "1", " ", "123", "45", "`"]),
+        ("bloom", "It's a (test), ok", ["It's", " a", " (", "test", "),", " ok"]),
+        ("viking", "a12", ["a", "1", "2"]),
+        ("deepseek-coder", "don't 12\r\nx", ["don", "'", "t", " ", "1", "2", "\r", "\n", "x"]),
+        ("deepseek-llm", "Don't!? 123 \u65e5\u672cx", ["Don", "'", "t", "!?", " ", "123", " ", "\u65e5\u672c", "x"]),
+        ("tekken", "aBc ABCd'll 12", ["a", "Bc", " ABCd", "'ll", " ", "1", "2"]),
+        ("kimi-k2", "x\u65e5\u672cY 1234", ["x", "\u65e5\u672c", "Y", " ", "123", "4"]),
+        ("ufakzeka", "Ali'nin", ["Ali", "'nin"]),
+        ("laguna", "a\n\n b", ["a", "\n\n", " b"]),
+        ("seed-coder", "a!!\n\nb", ["a", "!!", "\n\n", "b"]),
+    ],
+)
+def test_how_names_cut(pre, text, expected):
+    """Worked out by hand from the expressions, and the same in llama.cpp (test_gguf_peers.py)."""
+    assert pieces(pre, text) == expected
+
+
+@pytest.mark.parametrize("pre", [None, "", "default"])
+def test_without_a_name(tmp_path, small, pre):
+    """llama.cpp cuts as its default says, and so does this, with a note where the file does not say."""
+    fields = vocabulary_metadata(small, pre or "")
+    if pre is None:
+        del fields["tokenizer.ggml.pre"]
+    assert Tokenizer(load(tmp_path, fields).vocabulary._replace(pattern="gpt2")) == small
+    assert len(gguf_notes(fields)) == (pre != "default")
+    assert stages_of(load(tmp_path, fields).pattern) == stages_of(PRE["default"].pattern)
+
+
+def test_a_normal_form_is_kept(tmp_path, small):
+    """What Qwen's tokenizers do first has no field in GGUF: in one of ours it comes back."""
+    nfc = Tokenizer(small.vocabulary._replace(pattern="qwen2", normalizer="NFC"))
+    fields = written(nfc)
+    assert fields["tokenizer.ggml.pre"] == "qwen2"
+    assert load(tmp_path, fields) == nfc
+    del fields["llmcore.tokenizer.normalizer"]
+    assert load(tmp_path, fields) == Tokenizer(nfc.vocabulary._replace(normalizer=None))

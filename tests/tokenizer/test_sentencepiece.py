@@ -232,7 +232,8 @@ def load_gguf(tmp_path, fields) -> Tokenizer:
 
 
 def test_gguf(tmp_path, llama, pieces):
-    assert load_gguf(tmp_path, gguf_fields(pieces)) == llama
+    assert load_gguf(tmp_path, gguf_fields(pieces, add_bos_token=False)) == llama
+    assert load_gguf(tmp_path, gguf_fields(pieces)).begin == (1,)  # as llama.cpp has it where the file does not say
     plain = load_gguf(tmp_path, gguf_fields(pieces, add_space_prefix=False))
     assert plain.decode(plain.encode(" the")) == " the"
     assert plain.encode(" the") == llama.encode("the")

@@ -46,6 +46,8 @@ def convert(
         other, where = NEAREST[lm.tokenizer.pattern]
         note = f"note: GGUF has no name for the tokenizer's pattern {lm.tokenizer.pattern}: written as {other}, which differs"
         typer.echo(f"{note} {where}", err=True)
+    if written.suffix == ".gguf" and getattr(lm.tokenizer.vocabulary, "normalizer", None):
+        typer.echo("note: GGUF has no normal forms: only llmcore brings text to NFC before it is encoded", err=True)
     if written.suffix == ".gguf" and GGUF_ALL in gguf_end_metadata(lm.end_ids, lm.tokenizer, None):
         texts = ", ".join(map(repr, map(lm.token_text, lm.end_ids)))
         typer.echo(

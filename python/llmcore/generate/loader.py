@@ -21,6 +21,7 @@ from llmcore.generate.language_model import LanguageModel
 from llmcore.models import adapters
 from llmcore.runtime import default_dtype
 from llmcore.tokenizer import Tokenizer
+from llmcore.tokenizer.formats.gguf import gguf_notes
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -154,6 +155,7 @@ def _from_gguf(path: Path, dtype: str) -> LanguageModel:
     model = models.GGUF_ARCHITECTURES[architecture].from_gguf(file, dtype)
     tokenizer = Tokenizer.load(path)
     ends, notes = gguf_end_ids(path, file.metadata, tokenizer, model.config.vocab_size)
+    notes = [*gguf_notes(file.metadata), *notes]
     return LanguageModel(model, tokenizer, ends, _gguf_template(file, tokenizer), notes)
 
 

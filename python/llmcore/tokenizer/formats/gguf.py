@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from array import array
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ from llmcore.errors import Error
 from llmcore.tokenizer.formats import pieces
 from llmcore.tokenizer.formats.byte_level import spell, unspell
 from llmcore.tokenizer.formats.files import Reader
+from llmcore.tokenizer.formats.gguf_patterns import PRE, REFUSED, Pre
 from llmcore.tokenizer.formats.pieces import CONTROL, NORMAL, UNUSED, USER_DEFINED, from_pieces
 from llmcore.tokenizer.vocabulary import (
     NORMALIZED,
+    STRIPS_RIGHT,
     AnyVocabulary,
     Pattern,
     PipelineVocabulary,
@@ -21,29 +25,12 @@ from llmcore.tokenizer.vocabulary import (
     Vocabulary,
 )
 
-# tokenizer.ggml.pre -> (our pattern, whether a piece that is a token is that token), as llama.cpp takes them.
-PATTERNS = {
-    "gpt-2": ("gpt2", False),
-    "phi-2": ("gpt2", False),
-    "smollm": ("smollm", False),
-    "starcoder": ("smollm", False),
-    "command-r": ("smollm", False),
-    "llama-bpe": ("llama3", True),
-    "llama3": ("llama3", True),
-    "llama-v3": ("llama3", True),
-    "falcon3": ("llama3", True),
-    "smaug-bpe": ("llama3", False),
-    "dbrx": ("llama3", False),
-    "qwen2": ("qwen2", False),
-    "deepseek-r1-qwen": ("qwen2", False),
-    "stablelm2": ("qwen2", False),
-    "qwen35": ("qwen35", False),
-    "deepseek-v3": ("deepseek", False),
-    "gpt-4o": ("o200k", False),
-    "llama4": ("o200k", False),
-}
 # Patterns without a name there -> (the pattern that they are written as, where alone the two cut differently).
 NEAREST = {"cl100k": ("llama3", "in blanks with a line break at the end of a text, which cl100k leaves in one piece")}
+
+
+_NORMALIZER = "llmcore.tokenizer.normalizer"  # GGUF has no key for it
+_PHI3_PLAIN = ("<unk>", "<s>", "<|endoftext|>")  # after which blanks stay
 
 
 def read_gguf(path: Path) -> Vocabulary | SentencePieceVocabulary:
@@ -52,23 +39,57 @@ def read_gguf(path: Path) -> Vocabulary | SentencePieceVocabulary:
     prefix = "tokenizer.ggml."
     metadata = load_gguf(path).metadata
     fields = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
+    fields[_NORMALIZER] = metadata.get(_NORMALIZER)
     read = Reader(path)
     if fields.get("model") not in ("llama", "gpt2"):
         raise read.fail("tokenizer.ggml.model", "gpt2 (byte-level BPE) or llama (SentencePiece)", fields.get("model"))
-    sentencepiece = fields["model"] == "llama"
-    vocabulary = _read_sentencepiece(read, fields) if sentencepiece else _read_byte_level(read, fields)
-    # As llama.cpp has it where the file does not say.
-    begins = sentencepiece or fields.get("pre") in ("llama-bpe", "llama3", "llama-v3", "falcon3")
-    return vocabulary._replace(begin=_around(read, fields, "bos", begins), end=_around(read, fields, "eos", False))
+    bos = eos = None  # their usual ids, and below whether they are put around a text, as llama.cpp has it
+    vocabulary: Vocabulary | SentencePieceVocabulary
+    if fields["model"] == "gpt2":
+        pre = _pre(read, fields)
+        vocabulary, begins = _read_byte_level(read, fields, pre), pre.begins
+    else:
+        vocabulary, begins, bos, eos = _read_sentencepiece(read, fields), True, 1, 2
+        if re.search("phi-?3", str(metadata.get("general.name")).lower()):
+            vocabulary = _strip_as_phi3(vocabulary)
+    return vocabulary._replace(
+        begin=_around(read, fields, "bos", begins, bos), end=_around(read, fields, "eos", False, eos)
+    )
 
 
-def _around(read: Reader, fields: dict[str, Any], name: str, default: bool) -> tuple[int, ...]:
-    """Return the id that is put before or after a text, if there is one."""
+def gguf_notes(metadata: Mapping[str, Any]) -> list[str]:
+    """Return what a user should know of how a file's vocabulary is read."""
+    if metadata.get("tokenizer.ggml.model") == "gpt2" and metadata.get("tokenizer.ggml.pre") in (None, ""):
+        return [
+            "the file does not say how text is cut (tokenizer.ggml.pre): cut as llama.cpp does by default, "
+            "which may differ from the model's own tokenizer"
+        ]
+    return []
+
+
+def _pre(read: Reader, fields: dict[str, Any]) -> Pre:
+    name = fields.get("pre")
+    if name is None or name == "":
+        return PRE["default"]
+    if not isinstance(name, str) or name not in PRE:
+        got = f"{name} ({REFUSED[name]})" if isinstance(name, str) and name in REFUSED else name
+        raise read.fail("tokenizer.ggml.pre", "a name of llama.cpp whose rule is known here, or none", got)
+    return PRE[name]
+
+
+def _around(read: Reader, fields: dict[str, Any], name: str, default: bool, usual: int | None) -> tuple[int, ...]:
+    """Return the id that is put before or after a text, if there is one. usual: the id where the file does not say."""
     if not read.get(fields, f"add_{name}_token", bool, "tokenizer.ggml", default):
         return ()
-    where = f"{name}_token_id"
-    id = read.get(fields, where, int, "tokenizer.ggml", None)
-    return () if id is None else (read.id(id, f"tokenizer.ggml.{where}", 1 << 31),)
+    where, count = f"{name}_token_id", len(fields["tokens"])
+    id = read.get(fields, where, int, "tokenizer.ggml", usual if usual is not None and usual < count else None)
+    return () if id is None else (read.id(id, f"tokenizer.ggml.{where}", count),)
+
+
+def _strip_as_phi3(v: SentencePieceVocabulary) -> SentencePieceVocabulary:
+    """Let blanks after control tokens belong to them, as llama.cpp does for models with such a name."""
+    texts = v.special_tokens.keys() | v.added_tokens.keys()
+    return v._replace(flags={text: STRIPS_RIGHT for text in texts if text not in _PHI3_PLAIN})
 
 
 def _strings(read: Reader, fields: dict[str, Any], name: str) -> list[str]:
@@ -90,10 +111,7 @@ def _kinds(read: Reader, fields: dict[str, Any], count: int) -> list[int]:
     return [NORMAL] * count if fields.get("token_type") is None else _numbers(read, fields, "token_type", count)
 
 
-def _read_byte_level(read: Reader, fields: dict[str, Any]) -> Vocabulary:
-    pre = fields.get("pre")
-    if not isinstance(pre, str) or pre not in PATTERNS:
-        raise read.fail("tokenizer.ggml.pre", f"one of {', '.join(PATTERNS)}", pre)
+def _read_byte_level(read: Reader, fields: dict[str, Any], pre: Pre) -> Vocabulary:
     spellings, merges = _strings(read, fields, "tokens"), _strings(read, fields, "merges")
     tokens = [b""] * len(spellings)
     special_tokens: dict[str, int] = {}
@@ -112,20 +130,25 @@ def _read_byte_level(read: Reader, fields: dict[str, Any]) -> Vocabulary:
         if not unspelled[id]:
             raise read.fail(where, "the byte-level alphabet", spelling)
         tokens[id], ids[spelling] = unspelled[id], id
-    pattern, whole_piece_first = PATTERNS[pre]
     pairs = read.merges(merges, ids, "tokenizer.ggml.merges")
-    return Vocabulary(tokens, pairs, pattern, whole_piece_first, special_tokens, added_tokens)
+    normalizer = fields.get(_NORMALIZER)
+    if normalizer not in (None, "NFC"):
+        raise read.fail(_NORMALIZER, "NFC or nothing", normalizer)
+    found = special_tokens, added_tokens
+    return Vocabulary(tokens, pairs, pre.pattern, pre.whole_piece_first, *found, normalizer=normalizer)
 
 
 def _read_sentencepiece(read: Reader, fields: dict[str, Any]) -> SentencePieceVocabulary:
-    """Tokens with scores. Those of the user are found in the text as SentencePiece does it."""
+    """Tokens with scores."""
     if fields.get("remove_extra_whitespaces"):
         raise read.fail("tokenizer.ggml.remove_extra_whitespaces", "false (it is not supported)", "true")
     spellings = _strings(read, fields, "tokens")
     kinds = _kinds(read, fields, len(spellings))
     scores = array("f", _numbers(read, fields, "scores", len(spellings)))
     prefix = read.get(fields, "add_space_prefix", bool, "tokenizer.ggml", True)
-    return from_pieces(read, "tokenizer.ggml.tokens", spellings, kinds, scores, prefix)
+    v = from_pieces(read, "tokenizer.ggml.tokens", spellings, kinds, scores, prefix)
+    # llama.cpp looks for the user's tokens before it puts a space in front.
+    return v._replace(added_tokens=v.symbols, symbols={}) if prefix else v
 
 
 def gguf_metadata(vocabulary: AnyVocabulary, begin: int | None) -> dict[str, Any]:
@@ -140,18 +163,22 @@ def gguf_metadata(vocabulary: AnyVocabulary, begin: int | None) -> dict[str, Any
     fields |= {"bos_token_id": begin, "add_bos_token": bool(v.begin), "add_eos_token": False}
     if v.begin and v.begin != (begin,):
         raise Error("save", expected="at most one token before a text for GGUF", got=v.begin)
-    return {f"tokenizer.ggml.{name}": value for name, value in fields.items() if value is not None}
+    written = {f"tokenizer.ggml.{name}": value for name, value in fields.items() if value is not None}
+    normalizer = v.normalizer if isinstance(v, Vocabulary) else None
+    return written | ({_NORMALIZER: normalizer} if normalizer else {})
 
 
 def _byte_level_fields(v: Vocabulary) -> dict[str, Any]:
-    kinds = {pattern: pre for pre, pattern in reversed(PATTERNS.items())}
-    pre = kinds.get((v.pattern, v.whole_piece_first)) if isinstance(v.pattern, str) else None
+    kinds = {(pre.pattern, pre.whole_piece_first): name for name, pre in reversed(PRE.items())}
+    pre = kinds.get((v.pattern, v.whole_piece_first))
+    if pre is None and v.merges is not None and not v.whole_piece_first and (v.pattern, True) in kinds:
+        pre = kinds[v.pattern, True] if _spells_its_tokens(v.tokens, v.merges, v.pattern) else None
     if v.pattern in NEAREST and v.merges is not None:
         pre = kinds[NEAREST[v.pattern][0], v.whole_piece_first or _spells_its_tokens(v.tokens, v.merges, v.pattern)]
-    if pre is None or v.normalizer or v.merges is None:
-        what = v.normalizer or ("no merges" if v.merges is None else f"{v.pattern!r:.100}")
-        names = ", ".join(sorted({pattern for pattern, _ in PATTERNS.values()} | NEAREST.keys()))
-        raise Error("save", expected=f"a pattern that GGUF has a name for ({names})", got=what)
+    if pre is None or v.merges is None:
+        names = ", ".join(sorted({p.pattern for p in PRE.values() if isinstance(p.pattern, str)} | NEAREST.keys()))
+        got = "no merges" if v.merges is None else f"{v.pattern!r:.100}"
+        raise Error("save", expected=f"a pattern that GGUF has a name for ({names})", got=got)
     text = [spell(token) for token in v.tokens] + [""] * (
         max([*v.special_tokens.values(), *v.added_tokens.values()], default=-1) + 1 - len(v.tokens)
     )
