@@ -97,6 +97,9 @@ class LanguageModel(TextModel):
         self, messages: Sequence[Mapping[str, Any]], options: dict[str, Any]
     ) -> tuple[list[int], dict[str, Any]]:
         """Return the prompt, and the options that are left for `generate`."""
+        for name in options.keys() - _CHAT_OPTIONS - _GENERATE_OPTIONS - _SAMPLING_OPTIONS:
+            expected = "options of chat and generate (variables of the chat template go into chat_template_kwargs)"
+            raise ArgumentTypeError("chat", expected=expected, got=repr(name))
         own = {name: value for name, value in options.items() if name in _CHAT_OPTIONS}
         left = {name: value for name, value in options.items() if name not in _CHAT_OPTIONS}
         return self.chat_prompt(messages, **own), left
@@ -246,6 +249,7 @@ class LanguageModel(TextModel):
 
 
 _CHAT_OPTIONS = {*ChatOptions._fields, "add_generation_prompt", "continue_final_message"}
+_SAMPLING_OPTIONS = {f.name for f in dataclasses.fields(SamplingParams)}
 _GENERATE_OPTIONS = {f.name for f in dataclasses.fields(completion.GenerateOptions)}
 
 

@@ -22,9 +22,10 @@ CHATML = TEMPLATE["chatml"]
 LOOKALIKE = str.maketrans("<>|[]/_｜▁", "‹›¦⟦⟧∕‗∣‿")
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return Tokenizer.train(iter(["the cat sat on the mat\n" * 3]), 256 + len(CONTROL) + 4, special_tokens=CONTROL)
+@pytest.fixture(scope="module", params=[0, 200], ids=["few", "many"])
+def tokenizer(request):
+    special = [*CONTROL, *(f"<unused{i}>" for i in range(request.param))]
+    return Tokenizer.train(iter(["the cat sat on the mat\n" * 3]), 260 + len(special), special_tokens=special)
 
 
 def harmless(text):

@@ -13,7 +13,7 @@ import bisect
 import functools
 import re
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from llmcore.errors import Error
@@ -21,6 +21,7 @@ from llmcore.tokenizer import Tokenizer
 
 END = "\U0010fffd"  # ends a message that is to be continued
 _FIRST, _LAST = 0x100000, 0x10FFFC  # where twins are
+_FEW = 100  # texts that an expression finds faster
 _LONGEST = 256  # characters of a control token that a template may put together from pieces
 # What messages may contribute to a control token that a template puts together: '<|' + message.role + '|>'.
 _ROLES = (
@@ -55,7 +56,7 @@ class Marks:
                     start, end = found.start() + 1, found.end() + 1
                     spelled = text[:start].translate(self._twins) + word + text[end:].translate(self._twins)
                     self._ids.setdefault(spelled, id)
-        self._lengths = sorted({len(text) for text in self._ids}, reverse=True)
+        self._written = _Spellings(self._ids)
 
     def with_words(self, words: Iterable[str]) -> Marks:
         """Return marks for a template that has these literals."""
@@ -158,24 +159,14 @@ class Marks:
 
     # ---- after rendering ----
 
-    def _tokens(self, text: str) -> Iterator[tuple[int, int, int]]:
-        """Yield where the template's control tokens are, and their ids: the leftmost first, the longest if several begin
-        at one place."""
-        at = self._twin.search(text)
-        while at is not None:
-            start = at.start()
-            for n in self._lengths:
-                id = self._ids.get(text[start : start + n])
-                if id is not None:
-                    yield start, start + n, id
-                    break
-            else:
-                n = 1
-            at = self._twin.search(text, start + n)
+    def _tokens(self, text: str) -> list[tuple[int, int, int]]:
+        """Return where the template's control tokens are, and their ids: the leftmost first, the longest if several begin at
+        one place."""
+        return [(start, end, self._ids[text[start:end]]) for start, end in self._written.spans(text)]
 
     def encode(self, tokenizer: Tokenizer, text: str) -> list[int]:
         """Return the ids of a rendered text: the template's control tokens are tokens, others are text."""
-        spans = list(self._tokens(text))
+        spans = self._tokens(text)
         text = self.plain(text)
         if self._spelling.spans(text) == [(start, end) for start, end, _ in spans]:
             return tokenizer.encode(text, allowed_special="all")
@@ -209,16 +200,22 @@ class Marks:
 
 
 class _Spellings:
-    """Finds texts in others, the leftmost first, the longest where several begin: like an expression of alternatives, but in
-    a time that does not grow with their number."""
+    """Finds texts in others, the leftmost first, the longest where several begin: as an expression of alternatives does, but
+    where there are many in a time that does not grow with their number."""
 
     def __init__(self, texts: Iterable[str]):
         self._texts = frozenset(texts)
+        self._few: re.Pattern[str] | None = None
+        if len(self._texts) <= _FEW:
+            longest_first = sorted(self._texts, key=len, reverse=True)
+            self._few = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self._lengths = sorted({len(text) for text in self._texts}, reverse=True)
         first = "".join(re.escape(c) for c in sorted({text[0] for text in self._texts}))
         self._first = re.compile(f"[{first}]" if first else "(?!)")
 
     def spans(self, text: str) -> list[tuple[int, int]]:
+        if self._few is not None:
+            return [found.span() for found in self._few.finditer(text)]
         found = []
         at = self._first.search(text)
         while at is not None:
