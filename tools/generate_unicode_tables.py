@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import unicodedataplus
 
@@ -31,20 +33,6 @@ CATEGORIES = [
     *("Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No", "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po"),
     *("Sm", "Sc", "Sk", "So", "Zs", "Zl", "Zp", "Cc", "Cf", "Cs", "Co", "Cn"),
 ]
-# The scripts that a custom pattern may name.
-SCRIPTS = [
-    "Arabic",
-    "Cyrillic",
-    "Devanagari",
-    "Greek",
-    "Han",
-    "Hangul",
-    "Hebrew",
-    "Hiragana",
-    "Katakana",
-    "Latin",
-    "Thai",
-]
 
 
 def category(code_point: int) -> str:
@@ -59,9 +47,9 @@ def char_class(code_point: int) -> int:
     return bits | (NEWLINE if code_point in (0x0A, 0x0D) else 0)
 
 
-def runs(value_of: Callable[[int], int]) -> list[tuple[int, int]]:
+def runs(value_of: Callable[[int], Any]) -> list[tuple[int, Any]]:
     """Return (first code point, value) for every run of code points with one value."""
-    found: list[tuple[int, int]] = []
+    found: list[tuple[int, Any]] = []
     for code_point in range(0x110000):
         value = value_of(code_point)
         if not found or found[-1][1] != value:
@@ -122,12 +110,15 @@ def render_sets() -> str:
     number_of = {name: number for number, name in enumerate(CATEGORIES)}
     categories = runs(lambda code_point: number_of[category(code_point)])
     packed = [first << 5 | number for first, number in categories]
+    bounds_of: dict[str, list[int]] = {}
+    of_script = [*runs(lambda code_point: unicodedataplus.script(chr(code_point))), (0x110000, "")]
+    for (begin, name), (end, _) in pairwise(of_script):
+        bounds_of.setdefault(name, []).extend([begin, end])
+    for name in ("Common", "Unknown"):  # everything else
+        del bounds_of[name]
     scripts, entries = [], []
-    for name in SCRIPTS:
-        of_script = runs(lambda code_point, name=name: unicodedataplus.script(chr(code_point)) == name)
-        bounds = [first for first, _ in of_script[1:]]  # the first run begins at U+0000, which is in no script
-        assert len(bounds) % 2 == 0, f"{name} reaches up to U+10FFFF"
-        scripts.append(f"const uint32_t k{name}[{len(bounds)}] = {{\n{rows(bounds, 16)},\n}};")
+    for name, bounds in sorted(bounds_of.items()):
+        scripts.append(f"const uint32_t k{name}[{len(bounds)}] = {{\n{rows(bounds, 48)},\n}};")
         entries.append(f'    {{"{name}", k{name}, {len(bounds)}}},')
     return file(
         "sets.h",
@@ -138,7 +129,7 @@ const char* const kCategoryNames[kNumCategories] = {{
 
 const size_t kNumCategoryRuns = {len(packed)};
 const uint32_t kCategoryRuns[{len(packed)}] = {{
-{rows(packed, 16)},
+{rows(packed, 24)},
 }};
 
 namespace {{

@@ -23,43 +23,35 @@ std::string_view utf8(const py::str& text) {
   return {data, static_cast<size_t>(size)};
 }
 
-// Calls visit(begin, end) for every match, and skip(begin, end) for the characters between them, one by one, while
-// these return true.
-template <class Visit, class Skip>
-void each_match(const tok::Regex& regex, std::string_view text, Visit&& visit, Skip&& skip) {
-  const auto* p = reinterpret_cast<const uint8_t*>(text.data());
-  const uint8_t* const end = p + text.size();
-  while (p < end) {
-    const uint8_t* const matched = regex.match(p, end);
-    const uint8_t* const next = matched ? matched : p + tok::code_at(p, end).length;
-    if (!(matched ? visit(p, next) : skip(p, next))) break;
-    p = next;
-  }
-}
-
 using Ranges = std::vector<std::pair<size_t, size_t>>;  // in characters
 
 Ranges matches(const tok::Regex& regex, const py::str& text, size_t before) {
+  const std::string_view view = utf8(text);
+  const auto* p = reinterpret_cast<const uint8_t*>(view.data());
+  const uint8_t *const end = p + view.size(), *until = p;
+  for (size_t i = 0; i < before && until < end; ++i) until += tok::code_at(until, end).length;
   Ranges found;
-  if (before == 0) return found;
-  size_t at = 0;
-  const auto visit = [&](const uint8_t* p, const uint8_t* end) {
-    const size_t start = at;
-    for (; p < end; ++at) p += tok::code_at(p, end).length;
-    found.emplace_back(start, at);
-    return at < before;
+  size_t at = 0;  // characters up to p
+  const auto place = [&](const uint8_t* to) {
+    for (; p < to; ++at) p += tok::code_at(p, end).length;
+    return at;
   };
-  each_match(regex, utf8(text), visit, [&](const uint8_t*, const uint8_t*) { return ++at < before; });
+  const auto visit = [&](const uint8_t* begin, const uint8_t* matched) {
+    const size_t first = place(begin);
+    found.emplace_back(first, place(matched));
+  };
+  if (before > 0) regex.each_match(p, end, visit, until < end ? until : nullptr);
   return found;
 }
 
 py::list find_all(const tok::Regex& regex, const py::str& text) {
+  const std::string_view view = utf8(text);
   py::list found;
   const auto visit = [&](const uint8_t* p, const uint8_t* end) {
     found.append(py::str(reinterpret_cast<const char*>(p), static_cast<size_t>(end - p)));
-    return true;
   };
-  each_match(regex, utf8(text), visit, [](const uint8_t*, const uint8_t*) { return true; });
+  const auto* p = reinterpret_cast<const uint8_t*>(view.data());
+  regex.each_match(p, p + view.size(), visit, nullptr);
   return found;
 }
 
@@ -67,7 +59,11 @@ py::list find_all(const tok::Regex& regex, const py::str& text) {
 
 void register_regex(py::module_& m) {
   py::class_<tok::Regex>(m, "Regex", "A regular expression (csrc/tokenizer/split/regex.h): immutable.")
-      .def(py::init([](const std::string& pattern) { return tok::Regex(pattern); }), py::arg("pattern"))
+      .def(py::init([](const std::string& pattern, bool common) {
+             return tok::Regex(pattern, common ? tok::Dialect::kCommon : tok::Dialect::kOniguruma);
+           }),
+           py::arg("pattern"), py::arg("common") = false,
+           "As Oniguruma reads it; common: only what Oniguruma, fancy-regex and PyPI's regex read alike.")
       .def("matches", &matches, py::arg("text"), py::arg("before") = std::numeric_limits<size_t>::max(),
            "Returns where the matches begin and end, in characters, in order; they do not overlap. before: only of "
            "those "

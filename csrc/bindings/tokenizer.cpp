@@ -440,6 +440,8 @@ void register_tokenizer(py::module_& m) {
         "Returns the tokens and ids in the lines of a .tiktoken file, or None if there are other lines.");
   m.def("unspell", &unspell, py::arg("spellings"), py::arg("alphabet"),
         "Returns the bytes that the characters of texts stand for in an alphabet; b\"\" if there are others.");
+  m.def("check_pattern", &tok::check_stage, py::arg("stage"),
+        "Raises ValueError unless this is a pattern's name, or an expression that all engines read alike.");
   m.def(
       "split",
       [](const Pattern& pattern, py::handle text) {

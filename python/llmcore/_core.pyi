@@ -43,6 +43,7 @@ __all__: list[str] = [
     "available_cpus",
     "cache_append",
     "cast",
+    "check_pattern",
     "compiled_isas",
     "concat",
     "cross_entropy",
@@ -614,7 +615,10 @@ class Regex:
     """
     A regular expression (csrc/tokenizer/split/regex.h): immutable.
     """
-    def __init__(self, pattern: str) -> None: ...
+    def __init__(self, pattern: str, common: bool = False) -> None:
+        """
+        As Oniguruma reads it; common: only what Oniguruma, fancy-regex and PyPI's regex read alike.
+        """
     def find_all(self, text: str) -> list:
         """
         Returns the matches themselves.
@@ -673,6 +677,11 @@ def cache_append(
     cache: Array, x: Array, lengths: Array, blocks: Array | None = None, scale: Array | None = None
 ) -> None: ...
 def cast(x: Array, dtype: DType) -> Array: ...
+def check_pattern(stage: str) -> None:
+    """
+    Raises ValueError unless this is a pattern's name, or an expression that all engines read alike.
+    """
+
 def compiled_isas() -> list[tuple[str, bool]]: ...
 def concat(parts: collections.abc.Sequence[Array], dim: typing.SupportsInt | typing.SupportsIndex) -> Array: ...
 def cross_entropy(logits: Array, targets: Array) -> tuple[Array, Array]: ...

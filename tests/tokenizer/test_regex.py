@@ -1,6 +1,8 @@
 """Custom patterns: regular expressions as automata, against the standard library's backtracking engine."""
 
+import random
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import assume, example, given
@@ -42,7 +44,7 @@ def split(pattern, text: str) -> list[str]:
 @example("(?:a|ab)(?:c|bcd)(?:d*)", ["abcd", "acd", "abcdd"])
 def test_agrees_with_a_backtracking_engine(expression, texts):
     try:
-        _core.split(expression, "")
+        _core.check_pattern(expression)
     except ValueError:
         assume(False)
     for text in texts:
@@ -65,6 +67,115 @@ def test_agrees_with_a_backtracking_engine(expression, texts):
 )
 def test_what_constructs_mean(expression, text, pieces):
     assert split(expression, text) == pieces
+
+
+# What `tokenizers` 0.23.3 cuts by Split(Regex(expression), "isolated"), which test_as_oniguruma_at_random asks.
+ONIGURUMA = [
+    (r"\d{1,3}+", "1234567", ["1234567"]),  # a repeated group, not a possessive quantifier
+    (r"\d{2}+", "12345", ["1234", "5"]),
+    (r"a{,3}", "aaaaab", ["aaa", "aa", "b"]),
+    (r"a{1,2}?", "aaa", ["a", "a", "a"]),
+    (r"a++a|.", "aab", ["a", "a", "b"]),
+    (r"(?:ab)++a|.", "abab", ["a", "b", "a", "b"]),
+    (r"x$", "x\nxy", ["x", "\nxy"]),  # where a line ends
+    (r"^x", "x\nxx", ["x", "\n", "x", "x"]),
+    (r"\n^", "a\nb\n", ["a", "\n", "b\n"]),  # no line begins at the end
+    (r"x\Z", "xx\n", ["x", "x", "\n"]),
+    (r"x\z", "x\nx", ["x\n", "x"]),
+    (r"\Ax", "xx", ["x", "x"]),
+    (r"\h+", "xyzabc09 ", ["xyz", "abc09", " "]),
+    (r"\R", "a\r\nb\n\n", ["a", "\r\n", "b", "\n", "\n"]),
+    (r"\b", "ab, cd", ["ab", ", ", "cd"]),
+    (r"\B", "ab cd", ["a", "b c", "d"]),
+    (r"\N", "ab\n", ["a", "b", "\n"]),
+    (r"[[:alpha:]]+", "ab1\u00e9_", ["ab", "1", "\u00e9", "_"]),
+    (r"[[:^alpha:]]+", "ab1_\u00e9", ["ab", "1_", "\u00e9"]),
+    (r"[[:punct:]]", "a!$", ["a", "!", "$"]),
+    (r"\p{Punct}", "a!$$", ["a", "!", "$$"]),
+    (r"[[:word:]]+", "a\u00e9_1\u00b2", ["a\u00e9_1", "\u00b2"]),
+    (r"\w+", "a\u00e9_\u00b2\u200d", ["a\u00e9_\u00b2", "\u200d"]),  # outside of a class
+    (r"[\w]+", "a\u00e9_\u00b2", ["a\u00e9_", "\u00b2"]),  # in one
+    (r"[[:upper:]]+", "aA\u00c9\u01c5", ["a", "A\u00c9", "\u01c5"]),
+    (r"[[:xdigit:]]+|[[:blank:]]", "fgF9\t", ["f", "g", "F9", "\t"]),
+    (r"[a-c&&[^b]]+", "acbd", ["ac", "bd"]),
+    (r"[a[bc]]+", "abcd", ["abc", "d"]),
+    (r"[]a]+", "]ab", ["]a", "b"]),
+    (r"a(?i)b|c", "aBxAC", ["aB", "xAC"]),  # (?i) reaches over the alternatives
+    (r"(?i:a)b", "AbaB", ["Ab", "aB"]),
+    (r"(?m:a.)", "a\nb", ["a\n", "b"]),
+    (r"\p{han}+|\p{Old_Italic}", "\u6f22\u5b57a", ["\u6f22\u5b57", "a"]),
+    (r"\p{Uppercase Letter}|\P{^Nd}", "aA1", ["a", "A", "1"]),
+    (r"(?>a+)a|b", "aaab", ["aaa", "b"]),
+    (r"(?<=a)b", "abb", ["a", "b", "b"]),
+    (r"(?<!a)b", "abb", ["ab", "b"]),
+    (r"(?<=ab|c)d", "abdcd", ["ab", "d", "c", "d"]),
+    (r"(?<name>a)(?#a comment)b", "abb", ["ab", "b"]),
+    (r"(?=[A-Z])", "aBcD", ["a", "Bc", "D"]),  # empty matches cut too
+    (r"(?<=[a-z])(?=[A-Z])", "camelCaseX", ["camel", "Case", "X"]),
+    (r"\s*", "a  b", ["a", "  ", "b"]),
+    (r"a*", "baac", ["b", "aa", "c"]),
+    (r"a{x}]", "a{x}]]", ["a{x}]", "]"]),
+    (r"\d{1,3}(?=(?:\d{3})*\b)", "1234567 12", ["1", "234", "567", " ", "12"]),
+    (r"a+?+b", "aab", ["aab"]),
+    (r"\x{1F600}|\a", "\U0001f600\x07", ["\U0001f600", "\x07"]),
+]
+
+
+@pytest.mark.parametrize(("expression", "text", "pieces"), ONIGURUMA)
+def test_what_constructs_mean_to_oniguruma(expression, text, pieces):
+    assert split(expression, text) == pieces
+    ranges, at = _core.Regex(expression).matches(text), 0
+    cuts = sorted({0, len(text), *(place for found in ranges for place in found)})
+    assert [text[a:b] for a, b in pairwise(cuts)] == pieces
+    assert all(at <= a <= b for a, b in ranges)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("expression", [expression for expression, _, _ in ONIGURUMA])
+def test_as_oniguruma_at_random(expression):
+    tokenizers = pytest.importorskip("tokenizers")
+    theirs = tokenizers.pre_tokenizers.Split(tokenizers.Regex(expression), "isolated")
+    draw = random.Random(0)
+    letters = "aab bcdxABZ_-]{}019\n\r\t!,$\u00e9\u00c9\u00df\u017f\u00b2\u2167\u24d0\u6f22\u0301\u200d\u00a0\x85\u2028\U0001f600"
+    for _ in range(150):
+        text = "".join(draw.choices(letters, k=draw.randint(0, 12)))
+        assert split(expression, text) == [piece for piece, _ in theirs.pre_tokenize_str(text)]
+
+
+@pytest.mark.parametrize(
+    ("expression", "what"),
+    [
+        (r"a\G", r"the escape '\\G' at character 1"),
+        (r"\X", r"the escape '\\X'"),
+        (r"a\K", r"the escape '\\K'"),
+        (r"(a)\1", r"the escape '\\1'"),
+        (r"(?P<n>a)", r"the group '\(\?P<'"),
+        (r"(?~ab)", r"the group '\(\?~a'"),
+        (r"(?x) a", r"the group '\(\?x'"),
+        (r"(?<=a+)b", r"a lookbehind of unlimited or great length, '\(\?<=a\+\)'"),
+        (r"\p{Klingon}", r"the property '\\p{Klingon}'"),
+        (r"[[:letter:]]", r"the class '\[:letter:\]'"),
+        (r"a{2}?", r"'\{2}\?', which engines interpret differently"),
+        (r"(?i)\u00e9", r"a character outside ASCII under \(\?i\)"),
+        (r"(a*)*", r"repetition of '\(a\*\)\*', which can match the empty string"),
+        (r"(?=a)*b", "a quantifier on a lookahead"),
+        ("(?=" * 200 + "a" + ")" * 200, "more than 100 nested groups"),
+        ("((a{1000}){1000}){1000}", "at most 8192 instructions"),
+    ],
+)
+def test_what_of_oniguruma_is_not_supported_is_named(expression, what):
+    with pytest.raises(ValueError, match=what):
+        _core.Regex(expression)
+
+
+def test_backtracking_tries_nothing_twice():
+    text = "a" * 2000
+    assert split(r"(?:a|a|aa)*b(?=cc)|.", text[:200]) == list(text[:200])
+    assert split(r"(?=(?:(?=(?:(?=(?:(?=a+).)*).)*).)*b)c|.+", text) == [text]
+
+
+def test_an_automaton_that_would_be_too_large_is_left_to_backtracking():
+    assert split(r"(?:[ab]*a[ab]{20}|c)", "ab" * 12 + "c") == ["ab" * 11 + "a", "b", "c"]
 
 
 def test_stages_cut_the_pieces_of_the_one_before():
@@ -121,7 +232,7 @@ def test_bytes_that_are_not_utf8_are_in_no_class_but_in_complements():
 )
 def test_what_is_not_supported_is_named(expression, what):
     with pytest.raises(ValueError, match=what):
-        _core.split(expression, "")
+        _core.check_pattern(expression)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +249,7 @@ def test_what_is_not_supported_is_named(expression, what):
 )
 def test_sizes_are_bounded(expression, what):
     with pytest.raises(ValueError, match=what):
-        _core.split(expression, "")
+        _core.check_pattern(expression)
 
 
 @given(st.text("ab[](){}|*+?\\^$.-&,:!=<>ipPLsSdwz0129u ~é", max_size=20))

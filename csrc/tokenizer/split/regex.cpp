@@ -5,109 +5,21 @@
 #include <stdexcept>
 #include <string>
 
-#include "tokenizer/split/regex_parser.h"
+#include "tokenizer/split/regex_program.h"
 
 namespace llmcore::tok {
 namespace {
 
-constexpr size_t kMaxProgram = 1 << 13;  // instructions
 constexpr size_t kMaxKinds = 255;
 constexpr size_t kMaxStates = 1 << 13;
 constexpr size_t kMaxWork = 1 << 24;  // instructions visited while the automaton is built
-
-[[noreturn]] void too_large(const char* what, size_t limit) {
-  throw std::invalid_argument(std::string("[tokenizer] expected a regular expression that needs at most ") +
-                              std::to_string(limit) + " " + what + ", got one that needs more");
-}
-
-// The expression as instructions for a machine of many threads, each at one instruction, in order of priority.
-struct Instruction {
-  enum Op { kSet, kLook, kSplit, kMatch } op;
-  uint32_t set = 0;  // for kSet and kLook
-  bool negative = false;
-  uint32_t next = 0, other = 0;  // kSplit tries `next` first
-};
-
-struct Program {
-  std::vector<Instruction> code;
-  std::vector<CodeSet> sets;
-  uint32_t start;
-
-  explicit Program(const RegexNode& node) {
-    const uint32_t match = add({Instruction::kMatch});
-    start = emit(node, match);
-  }
-
- private:
-  uint32_t add(Instruction instruction) {
-    if (code.size() == kMaxProgram) too_large("instructions", kMaxProgram);
-    code.push_back(instruction);
-    return static_cast<uint32_t>(code.size() - 1);
-  }
-
-  uint32_t set_number(const CodeSet& set) {
-    const auto [entry, fresh] = numbers_.emplace(set, static_cast<uint32_t>(sets.size()));
-    if (fresh) sets.push_back(set);
-    return entry->second;
-  }
-
-  uint32_t add_split(bool greedy, uint32_t body, uint32_t skip) {
-    return add({Instruction::kSplit, 0, false, greedy ? body : skip, greedy ? skip : body});
-  }
-
-  // Emits code that matches the node and continues at `next`, back to front; returns where it begins.
-  uint32_t emit(const RegexNode& node, uint32_t next) {
-    if (++emitted_ > kMaxProgram)
-      too_large("instructions", kMaxProgram);  // also if nodes without instructions are repeated
-    switch (node.kind) {
-      case RegexNode::kEmpty:
-        return next;
-      case RegexNode::kSet:
-        return add({Instruction::kSet, set_number(node.set), false, next});
-      case RegexNode::kLook:
-        return add({Instruction::kLook, set_number(node.set), node.negative, next});
-      case RegexNode::kSequence:
-        for (size_t i = node.parts.size(); i-- > 0;) next = emit(node.parts[i], next);
-        return next;
-      case RegexNode::kAlternates: {
-        uint32_t rest = emit(node.parts.back(), next);
-        for (size_t i = node.parts.size() - 1; i-- > 0;) {
-          const uint32_t first = emit(node.parts[i], next);
-          rest = add({Instruction::kSplit, 0, false, first, rest});
-        }
-        return rest;
-      }
-      case RegexNode::kRepeat:
-        return emit_repeat(node, next);
-    }
-    return next;
-  }
-
-  uint32_t emit_repeat(const RegexNode& node, uint32_t next) {
-    const RegexNode& body = node.parts[0];
-    if (node.most == RegexNode::kUnbounded) {
-      const uint32_t loop = add_split(node.greedy, 0, next);
-      const uint32_t again = emit(body, loop);
-      (node.greedy ? code[loop].next : code[loop].other) = again;
-      next = loop;
-    } else {
-      const uint32_t skip = next;
-      for (uint32_t i = node.least; i < node.most; ++i) next = add_split(node.greedy, emit(body, next), skip);
-    }
-    for (uint32_t i = 0; i < node.least; ++i) next = emit(body, next);
-    return next;
-  }
-
-  std::map<CodeSet, uint32_t> numbers_;
-  size_t emitted_ = 0;
-};
 
 // A state of the automaton: the instructions at which threads wait for the next character, by priority. A lookahead
 // examines that same character, so passing lookaheads and finding matches happen as it is read.
 class Builder {
  public:
   // members[set][kind]: whether characters of the kind are in the set; the last kind, the text's end, is in none.
-  Builder(const Program& program, const std::vector<std::vector<char>>& members, uint32_t num_kinds)
+  Builder(const RegexProgram& program, const std::vector<std::vector<char>>& members, uint32_t num_kinds)
       : program_(program), members_(members), seen_(program.code.size(), 0), queued_(seen_) {
     number_of({});  // kDead
     number_of({program.start});
@@ -124,7 +36,7 @@ class Builder {
   uint32_t number_of(State state) {
     const auto [entry, fresh] = numbers_.emplace(std::move(state), static_cast<uint32_t>(states_.size()));
     if (fresh) {
-      if (states_.size() == kMaxStates) too_large("states", kMaxStates);
+      if (states_.size() == kMaxStates) throw TooLarge("states", kMaxStates);
       states_.push_back(&*entry);
     }
     return entry->second;
@@ -140,23 +52,25 @@ class Builder {
         stack_.pop_back();
         if (seen_[at] == generation_) continue;
         seen_[at] = generation_;
-        if (++work_ == kMaxWork) too_large("steps to build", kMaxWork);
-        const Instruction& instruction = program_.code[at];
+        if (++work_ == kMaxWork) throw TooLarge("steps to build", kMaxWork);
+        const RegexInstruction& instruction = program_.code[at];
         switch (instruction.op) {
-          case Instruction::kMatch:  // threads of lower priority no longer count
+          case RegexInstruction::kMatch:  // threads of lower priority no longer count
             stack_.clear();
             return number_of(std::move(next)) << 1 | 1;
-          case Instruction::kSplit:
+          case RegexInstruction::kSplit:
             stack_.push_back(instruction.other);
             stack_.push_back(instruction.next);
             break;
-          case Instruction::kLook:
+          case RegexInstruction::kLook:
             if (members_[instruction.set][kind] != instruction.negative) stack_.push_back(instruction.next);
             break;
-          case Instruction::kSet:
+          case RegexInstruction::kSet:
             if (!members_[instruction.set][kind] || queued_[instruction.next] == generation_) break;
             queued_[instruction.next] = generation_;
             next.push_back(instruction.next);
+            break;
+          default:  // no automaton is built for the others
             break;
         }
       }
@@ -164,7 +78,7 @@ class Builder {
     return number_of(std::move(next)) << 1;
   }
 
-  const Program& program_;
+  const RegexProgram& program_;
   const std::vector<std::vector<char>>& members_;
   std::map<State, uint32_t> numbers_;
   std::vector<const std::pair<const State, uint32_t>*> states_;
@@ -176,8 +90,19 @@ class Builder {
 
 }  // namespace
 
-Regex::Regex(std::string_view pattern) {
-  const Program program(parse_regex(pattern));
+Regex::Regex(std::string_view pattern, Dialect dialect) {
+  auto program = std::make_shared<const RegexProgram>(parse_regex(pattern, dialect));
+  const bool common = dialect == Dialect::kCommon;
+  try {
+    if (program->backtracks || !build(*program, common)) backtracker_ = std::make_shared<const Backtracker>(program);
+  } catch (const TooLarge&) {
+    if (common) throw;
+    backtracker_ = std::make_shared<const Backtracker>(program);
+  }
+}
+
+// Returns whether every match has at least one character, which an automaton needs.
+bool Regex::build(const RegexProgram& program, bool common) {
   std::vector<std::vector<uint32_t>> bounds;
   for (const CodeSet& set : program.sets) bounds.push_back(set.bounds());
   sort_into_kinds(bounds);
@@ -189,12 +114,13 @@ Regex::Regex(std::string_view pattern) {
   }
   steps_ = Builder(program, members, stride_).steps;
   for (uint32_t kind = 0; kind < stride_; ++kind) {
-    if (next(kStart, kind) & kMatched) {
-      throw std::invalid_argument(
-          "[tokenizer] expected a regular expression that matches at least one character, got one that can match "
-          "the empty string");
-    }
+    if (!(next(kStart, kind) & kMatched)) continue;
+    if (!common) return false;
+    throw std::invalid_argument(
+        "[tokenizer] expected a regular expression that matches at least one character, got one that can match "
+        "the empty string");
   }
+  return true;
 }
 
 // All code points between two neighbouring bounds are in the same sets.
@@ -213,7 +139,7 @@ void Regex::sort_into_kinds(const std::vector<std::vector<uint32_t>>& bounds) {
     const uint32_t until = i < changes.size() ? changes[i].first : kIllFormedCode + 1;
     const auto [entry, fresh] = numbers.emplace(inside, static_cast<uint8_t>(kind_samples_.size()));
     if (fresh) kind_samples_.push_back(code);
-    if (kind_samples_.size() > kMaxKinds) too_large("kinds of characters", kMaxKinds);
+    if (kind_samples_.size() > kMaxKinds) throw TooLarge("kinds of characters", kMaxKinds);
     std::fill(kind_of.begin() + code, kind_of.begin() + until, entry->second);
     code = until;
   }
@@ -230,6 +156,7 @@ void Regex::sort_into_kinds(const std::vector<std::vector<uint32_t>>& bounds) {
 }
 
 bool Regex::ends_at_line_ends() const {
+  if (backtracker_) return false;
   // Whether a match that has just taken the line end must stop there, and a match that has not taken it cannot stop.
   const auto ends = [&](uint32_t state) {
     if (state == kDead) return true;

@@ -1,5 +1,6 @@
 // Regular expressions as deterministic automata over characters, built completely when the expression is read:
-// immutable, usable by any number of threads, one table lookup per character, no backtracking. Alternatives and
+// immutable, usable by any number of threads, one table lookup per character, no backtracking. (What an automaton
+// cannot do is left to a Backtracker: longer looks ahead, looks behind, atomic groups, empty matches.) Alternatives and
 // quantifiers have the priorities of a backtracking engine: of the matches at a position, the result is the one that
 // such an engine finds first.
 //
@@ -9,19 +10,65 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string_view>
 #include <vector>
 
+#include "tokenizer/split/backtracker.h"
+#include "tokenizer/split/regex_parser.h"
 #include "tokenizer/unicode/utf8.h"
 
 namespace llmcore::tok {
 
 class Regex {
  public:
-  // Throws std::invalid_argument for an expression that is not supported (see regex_parser.h), can match the empty
-  // string, or needs too large an automaton.
-  explicit Regex(std::string_view pattern);
+  // Throws std::invalid_argument for an expression that is not supported (see regex_parser.h); of the common dialect
+  // also for one that can match the empty string, or needs too large an automaton.
+  Regex(std::string_view pattern, Dialect dialect);
 
+  // Calls visit(begin, end) for each match in [p, end) that begins before `until` (nullptr: in all), in order. Matches
+  // may be empty, but not directly after another.
+  template <class Visit>
+  void each_match(const uint8_t* p, const uint8_t* end, Visit&& visit, const uint8_t* until) const {
+    if (!backtracker_) {
+      while (p < end && (!until || p < until)) {
+        const uint8_t* matched = match(p, end);
+        if (matched) visit(p, matched);
+        p = matched ? matched : p + code_at(p, end).length;
+      }
+      return;
+    }
+    const uint8_t *const begin = p, *previous = nullptr;
+    while (!until || p < until) {
+      const uint8_t* matched = backtracker_->match(begin, p, end);
+      if (matched && matched == p && p == previous) matched = nullptr;
+      if (matched) visit(p, matched);
+      if (matched && matched > p) {
+        p = previous = matched;
+      } else {
+        if (matched) previous = p;
+        if (p == end) return;
+        p += code_at(p, end).length;
+      }
+    }
+  }
+
+  // Cuts [p, end) into matches and the stretches between them, and calls visit(begin, end) for each, in order.
+  template <class Visit>
+  void scan(const uint8_t* p, const uint8_t* end, Visit&& visit) const {
+    const auto cut = [&](const uint8_t* begin, const uint8_t* matched) {
+      if (begin > p) visit(p, begin);
+      if (matched > begin) visit(begin, matched);
+      p = matched;
+    };
+    each_match(p, end, cut, nullptr);
+    if (p < end) visit(p, end);
+  }
+
+  // Whether a piece ends at every line end between a non-space ASCII character and an ASCII letter or digit.
+  bool ends_at_line_ends() const;
+
+ private:
   // Returns the end of the match that begins at p < end, or nullptr.
   const uint8_t* match(const uint8_t* p, const uint8_t* end) const {
     const uint8_t* last = nullptr;
@@ -37,23 +84,8 @@ class Regex {
     return steps_[state * stride_ + end_kind_] & kMatched ? end : last;
   }
 
-  // Cuts [p, end) into matches and the stretches between them, and calls visit(begin, end) for each, in order.
-  template <class Visit>
-  void scan(const uint8_t* p, const uint8_t* end, Visit&& visit) const {
-    while (p < end) {
-      const uint8_t* begin = p;
-      const uint8_t* matched = nullptr;
-      while (p < end && !(matched = match(p, end))) p += code_at(p, end).length;
-      if (p > begin) visit(begin, p);
-      if (matched) visit(p, matched);
-      p = matched ? matched : end;
-    }
-  }
+  bool build(const RegexProgram& program, bool common);
 
-  // Whether a piece ends at every line end between a non-space ASCII character and an ASCII letter or digit.
-  bool ends_at_line_ends() const;
-
- private:
   static constexpr uint32_t kDead = 0, kStart = 1;
   static constexpr uint32_t kMatched = 1;  // the text read is a match, and none of higher priority continues
 
@@ -62,6 +94,8 @@ class Regex {
 
   void sort_into_kinds(const std::vector<std::vector<uint32_t>>& bounds);
   uint32_t next(uint32_t state, uint32_t kind) const { return steps_[state * stride_ + kind]; }
+
+  std::shared_ptr<const Backtracker> backtracker_;  // or none
 
   uint32_t stride_ = 0;    // the number of kinds plus one for the end of the text
   uint32_t end_kind_ = 0;  // the last

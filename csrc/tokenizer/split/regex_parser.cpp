@@ -1,19 +1,17 @@
 #include "tokenizer/split/regex_parser.h"
 
 #include <algorithm>
-#include <stdexcept>
 #include <string>
 
-#include "tokenizer/unicode/utf8.h"
+#include "tokenizer/split/regex_sets.h"
 
 namespace llmcore::tok {
 namespace {
 
 using Node = RegexNode;
 
-constexpr size_t kMaxPattern = 1 << 14;  // bytes
-constexpr int kMaxDepth = 100;           // of nested groups and classes
-constexpr uint32_t kMaxCount = 1000;     // in {n,m}
+constexpr uint32_t kMaxCount = 1000;  // in {n,m}
+constexpr uint32_t kMaxBehind = 255;  // characters
 
 Node set_node(CodeSet set) {
   Node node;
@@ -41,6 +39,7 @@ bool may_be_empty(const Node& node) {
   switch (node.kind) {
     case Node::kSet:
       return false;
+    case Node::kAtomic:
     case Node::kSequence:
       return std::all_of(node.parts.begin(), node.parts.end(), may_be_empty);
     case Node::kAlternates:
@@ -52,44 +51,77 @@ bool may_be_empty(const Node& node) {
   }
 }
 
+using Lengths = std::pair<uint32_t, uint32_t>;  // in characters, or kUnbounded
+
+Lengths lengths_of(const Node& node) {
+  const auto sum = [](uint64_t a, uint64_t b) {
+    return static_cast<uint32_t>(std::min<uint64_t>(Node::kUnbounded, a == Node::kUnbounded ? a : a + b));
+  };
+  Lengths total{0, 0};
+  switch (node.kind) {
+    case Node::kSet:
+      return {1, 1};
+    case Node::kAtomic:
+    case Node::kSequence:
+      for (const Node& part : node.parts) {
+        const Lengths lengths = lengths_of(part);
+        total = {sum(total.first, lengths.first), sum(total.second, lengths.second)};
+      }
+      return total;
+    case Node::kAlternates:
+      total = lengths_of(node.parts[0]);
+      for (const Node& part : node.parts) {
+        const Lengths lengths = lengths_of(part);
+        total = {std::min(total.first, lengths.first), std::max(total.second, lengths.second)};
+      }
+      return total;
+    case Node::kRepeat: {
+      const Lengths part = lengths_of(node.parts[0]);
+      const auto times = [](uint64_t length, uint64_t n) {
+        if (length == 0 || n == 0) return uint32_t{0};
+        const bool unbounded = length == Node::kUnbounded || n == Node::kUnbounded;
+        return unbounded ? Node::kUnbounded : static_cast<uint32_t>(std::min<uint64_t>(Node::kUnbounded, length * n));
+      };
+      return {times(part.first, node.least), times(part.second, node.most)};
+    }
+    default:
+      return {0, 0};
+  }
+}
+
 // Whether the node, or one of its alternatives, consists of lookaheads only, which Oniguruma does not repeat.
 bool may_only_look(const Node& node) {
   const auto any = [&] { return std::any_of(node.parts.begin(), node.parts.end(), may_only_look); };
   const auto all = [&] { return std::all_of(node.parts.begin(), node.parts.end(), may_only_look); };
-  return node.kind == Node::kLook || (node.kind == Node::kSequence && all()) ||
-         (node.kind == Node::kAlternates && any());
+  return node.kind == Node::kLook || node.kind == Node::kAhead || node.kind == Node::kBehind ||
+         (node.kind == Node::kSequence && all()) || (node.kind == Node::kAlternates && any());
 }
 
-// ASCII letters with their other cases; (?i) includes the long s and the kelvin sign among them.
-CodeSet fold(const CodeSet& set) {
-  CodeSet folded = set;
-  for (uint32_t lower = 'a'; lower <= 'z'; ++lower) {
-    CodeSet cases = CodeSet::range(lower, lower) | CodeSet::range(lower - 0x20, lower - 0x20);
-    if (lower == 's') cases = cases | CodeSet::range(0x17F, 0x17F);
-    if (lower == 'k') cases = cases | CodeSet::range(0x212A, 0x212A);
-    if (!(cases & set).empty()) folded = folded | cases;
-  }
-  return folded;
+Node part_node(Node::Kind kind, Node part, bool negative = false) {
+  Node node;
+  node.kind = kind;
+  node.negative = negative;
+  node.parts.push_back(std::move(part));
+  return node;
 }
 
-class Parser {
+Node repeat_node(Node part, uint32_t least, uint32_t most, bool greedy) {
+  Node repeat = part_node(Node::kRepeat, std::move(part));
+  repeat.least = least;
+  repeat.most = most;
+  repeat.greedy = greedy;
+  return repeat;
+}
+
+Node behind_node(CodeSet set, bool negative) {
+  Node node = part_node(Node::kBehind, set_node(std::move(set)), negative);
+  node.least = node.most = 1;
+  return node;
+}
+
+class Parser : SetParser {
  public:
-  explicit Parser(std::string_view pattern) {
-    if (pattern.size() > kMaxPattern) {
-      throw std::invalid_argument("[tokenizer] expected a pattern of at most 16384 bytes, got " +
-                                  std::to_string(pattern.size()));
-    }
-    const auto* p = reinterpret_cast<const uint8_t*>(pattern.data());
-    for (const uint8_t* end = p + pattern.size(); p < end;) {
-      const CodePoint c = code_at(p, end);
-      if (c.code == kIllFormedCode) refuse("bytes that are not UTF-8", text_.size());
-      begins_.push_back(p - reinterpret_cast<const uint8_t*>(pattern.data()));
-      text_.push_back(c.code);
-      p += c.length;
-    }
-    begins_.push_back(pattern.size());
-    pattern_ = pattern;
-  }
+  Parser(std::string_view pattern, Dialect dialect) : SetParser(pattern, dialect) {}
 
   Node parse() {
     Node node = alternates();
@@ -98,33 +130,6 @@ class Parser {
   }
 
  private:
-  bool done() const { return at_ == text_.size(); }
-  uint32_t peek(size_t ahead = 0) const { return at_ + ahead < text_.size() ? text_[at_ + ahead] : 0; }
-  bool next_is(const char* expected) const {
-    for (size_t i = 0; expected[i]; ++i) {
-      if (peek(i) != static_cast<uint8_t>(expected[i])) return false;
-    }
-    return true;
-  }
-  bool take(const char* expected) {
-    if (!next_is(expected)) return false;
-    at_ += std::char_traits<char>::length(expected);
-    return true;
-  }
-  // The pattern's text from character `from` to where the parser is.
-  std::string taken(size_t from) const {
-    return "'" + std::string(pattern_.substr(begins_[from], begins_[at_] - begins_[from])) + "'";
-  }
-
-  [[noreturn]] void refuse(const std::string& what, size_t position) const {
-    throw std::invalid_argument("[tokenizer] expected a regular expression of supported constructs, got " + what +
-                                " at character " + std::to_string(position));
-  }
-
-  void enter(size_t position) {
-    if (++depth_ > kMaxDepth) refuse("more than 100 nested groups or classes", position);
-  }
-
   Node alternates() {
     std::vector<Node> parts;
     do parts.push_back(sequence());
@@ -144,6 +149,15 @@ class Parser {
                  begin - 1);
         }
       }
+      if (take("(?#")) {
+        while (!done() && peek() != ')') ++at_;
+        if (!oniguruma() || !take(")")) refuse("the group '(?#'", begin);
+        continue;
+      }
+      if (oniguruma() && next_is("(?") && options(1, ')')) {  // for what follows in the group, its alternatives too
+        parts.push_back(alternates());
+        break;
+      }
       parts.push_back(quantified(atom(), begin));
       previous = at_ == begin + 1 ? letter : 0;
     }
@@ -151,50 +165,63 @@ class Parser {
   }
 
   Node quantified(Node node, size_t begin) {
-    const size_t quantifier = at_;
-    uint32_t least = 0, most = Node::kUnbounded;
-    const bool counted = peek() == '{';
-    if (take("?")) {
-      most = 1;
-    } else if (take("+")) {
-      least = 1;
-    } else if (counted) {
-      counts(least, most);
-    } else if (!take("*")) {
-      return node;
+    for (;;) {
+      const size_t quantifier = at_;
+      uint32_t least = 0, most = Node::kUnbounded;
+      const bool counted = peek() == '{' && (!oniguruma() || is_interval());
+      if (take("?")) {
+        most = 1;
+      } else if (take("+")) {
+        least = 1;
+      } else if (counted) {
+        counts(least, most);
+      } else if (!take("*")) {
+        return node;
+      }
+      if (may_only_look(node)) refuse("a quantifier on a lookahead", quantifier);
+      const bool lazy = take("?"), possessive = !lazy && !(counted && oniguruma()) && take("+");
+      if (counted && lazy && least == most) {
+        refuse(taken(quantifier) + ", which engines interpret differently", quantifier);
+      }
+      if (counted && possessive) {
+        refuse(
+            taken(quantifier) + ", which is a repeated group in Oniguruma and possessive elsewhere (leave out the '+')",
+            quantifier);
+      }
+      for (const char* more : {"?", "*", "+", "{"}) {
+        if (!oniguruma() && next_is(more)) refuse("a quantifier on a quantifier", at_);
+      }
+      if (most > 1 && may_be_empty(node)) {  // engines differ on when to stop
+        refuse("repetition of " + taken(begin) + ", which can match the empty string,", begin);
+      }
+      if (possessive && node.kind != Node::kSet && !oniguruma()) {
+        refuse("a possessive quantifier on more than one character", quantifier);
+      }
+      node =
+          possessive ? possessive_node(std::move(node), least, most) : repeat_node(std::move(node), least, most, !lazy);
+      if (!oniguruma()) return node;
     }
-    if (may_only_look(node)) refuse("a quantifier on a lookahead", quantifier);
-    const bool lazy = take("?"), possessive = !lazy && take("+");
-    if (counted && lazy && least == most) {
-      refuse(taken(quantifier) + ", which engines interpret differently", quantifier);
-    }
-    if (counted && possessive) {
-      refuse(
-          taken(quantifier) + ", which is a repeated group in Oniguruma and possessive elsewhere (leave out the '+')",
-          quantifier);
-    }
-    for (const char* more : {"?", "*", "+", "{"}) {
-      if (next_is(more)) refuse("a quantifier on a quantifier", at_);
-    }
-    if (most > 1 && may_be_empty(node)) {  // engines differ on when to stop
-      refuse("repetition of " + taken(begin) + ", which can match the empty string,", begin);
-    }
-    if (possessive && node.kind != Node::kSet) {
-      refuse("a possessive quantifier on more than one character", quantifier);
-    }
+  }
+
+  static Node possessive_node(Node node, uint32_t least, uint32_t most) {
+    if (node.kind != Node::kSet) return part_node(Node::kAtomic, repeat_node(std::move(node), least, most, true));
     const CodeSet set = node.set;
-    if (possessive && most == 1) {  // the character, or nothing if it does not come next
+    if (most == 1) {  // the character, or nothing if it does not come next
       return list_node(Node::kAlternates, {std::move(node), look_node(set, true)});
     }
-    Node repeat;
-    repeat.kind = Node::kRepeat;
-    repeat.least = least;
-    repeat.most = most;
-    repeat.greedy = !lazy;
-    repeat.parts.push_back(std::move(node));
     // A run that never gives back is a run that is not followed by more of the same.
-    if (possessive) return list_node(Node::kSequence, {std::move(repeat), look_node(set, true)});
-    return repeat;
+    return list_node(Node::kSequence, {repeat_node(std::move(node), least, most, true), look_node(set, true)});
+  }
+
+  // Whether the '{' begins {n}, {n,}, {,m} or {n,m}: else it stands for itself.
+  bool is_interval() const {
+    size_t i = 1, digits = 0;
+    bool comma = false;
+    for (; (peek(i) >= '0' && peek(i) <= '9') || (peek(i) == ',' && !comma); ++i) {
+      comma |= peek(i) == ',';
+      digits += peek(i) != ',';
+    }
+    return peek(i) == '}' && digits > 0;
   }
 
   void counts(uint32_t& least, uint32_t& most) {
@@ -206,7 +233,7 @@ class Parser {
       }
       return at_ > first;
     };
-    bool good = number(least);
+    bool good = number(least) || (oniguruma() && peek() == ',');
     most = least;
     if (good && take(",") && !number(most)) most = Node::kUnbounded;
     if (!good || !take("}")) refuse("'{' that does not begin {n}, {n,} or {n,m}", begin);
@@ -220,8 +247,12 @@ class Parser {
     const size_t begin = at_;
     if (take("(")) return group(begin);
     if (take("[")) return set_node(char_class(begin));
-    if (take(".")) return set_node(~CodeSet::newline());
+    if (take(".")) return set_node(dot_all_ ? ~CodeSet() : ~CodeSet::newline());
     if (take("\\z")) return look_node(~CodeSet(), true);
+    if (oniguruma()) {
+      Node anchor;
+      if (take_anchor(anchor)) return anchor;
+    }
     if (peek() == '\\') return set_node(escape());
     for (const char* unread : {"^", "$"}) {
       if (next_is(unread)) {
@@ -231,28 +262,63 @@ class Parser {
       }
     }
     for (const char* unread : {"*", "+", "?", "{", "}", "]"}) {
-      if (next_is(unread)) refuse("'" + std::string(unread) + "' with nothing to apply to", begin);
+      const bool itself = oniguruma() && (*unread == '{' || *unread == '}' || *unread == ']');
+      if (next_is(unread) && !itself) refuse("'" + std::string(unread) + "' with nothing to apply to", begin);
     }
     const uint32_t code = peek();
     ++at_;
     return set_node(literal(code, begin));
   }
 
-  CodeSet literal(uint32_t code, size_t position) const {
-    const CodeSet set = CodeSet::range(code, code);
-    if (!fold_) return set;
-    if (code >= 0x80) refuse("a character outside ASCII under (?i)", position);
-    return fold(set);
+  bool take_anchor(Node& node) {
+    const CodeSet newline = CodeSet::newline(), any = ~CodeSet(), word = CodeSet::word();
+    const auto both = [](Node first, Node second) {
+      return list_node(Node::kSequence, {std::move(first), std::move(second)});
+    };
+    if (take("$")) {
+      node = look_node(~newline, true);
+    } else if (take("^")) {  // after a line's end, but not where the text ends
+      node = list_node(Node::kAlternates,
+                       {behind_node(any, true), both(behind_node(newline, false), look_node(any, false))});
+    } else if (take("\\A")) {
+      node = behind_node(any, true);
+    } else if (take("\\Z")) {
+      node = part_node(Node::kAhead, both(repeat_node(set_node(newline), 0, 1, true), look_node(any, true)));
+    } else if (take("\\b")) {
+      node = list_node(Node::kAlternates, {both(behind_node(word, false), look_node(word, true)),
+                                           both(behind_node(word, true), look_node(word, false))});
+    } else if (take("\\B")) {
+      node = list_node(Node::kAlternates, {both(behind_node(word, false), look_node(word, false)),
+                                           both(behind_node(word, true), look_node(word, true))});
+    } else if (take("\\R")) {
+      const auto set = [](uint32_t first, uint32_t last) { return set_node(CodeSet::range(first, last)); };
+      const CodeSet ends = CodeSet::range('\n', '\r') | CodeSet::range(0x85, 0x85) | CodeSet::range(0x2028, 0x2029);
+      node = part_node(Node::kAtomic,
+                       list_node(Node::kAlternates, {both(set('\r', '\r'), set('\n', '\n')), set_node(ends)}));
+    } else if (take("\\N")) {
+      node = set_node(~newline);
+    } else if (take("\\O")) {
+      node = set_node(any);
+    } else {
+      return false;
+    }
+    return true;
   }
 
   Node group(size_t begin) {
     enter(begin);
-    const bool outer_fold = fold_;
-    bool ahead = false, negative = false;
+    const bool outer_fold = fold_, outer_dot_all = dot_all_;
+    bool ahead = false, negative = false, behind = false, atomic = false;
     if (take("?=") || (negative = take("?!"))) {
       ahead = true;
     } else if (take("?i:")) {
       fold_ = true;
+    } else if (oniguruma() && (take("?<=") || (negative = take("?<!")))) {
+      behind = true;
+    } else if (oniguruma() && take("?>")) {
+      atomic = true;
+    } else if (oniguruma() && next_is("?<") && name()) {
+    } else if (oniguruma() && next_is("?") && options(0, ':')) {
     } else if (!take("?:") && peek() == '?') {
       while (!done() && peek() != ')' && at_ - begin < 4) ++at_;
       refuse("the group " + taken(begin), begin);
@@ -262,11 +328,48 @@ class Parser {
     Node node = alternates();
     if (!take(")")) refuse("'(' without ')'", begin);
     fold_ = outer_fold;
+    dot_all_ = outer_dot_all;
     --depth_;
+    if (atomic) return part_node(Node::kAtomic, std::move(node));
+    if (behind) {
+      const auto [least, most] = lengths_of(node);
+      if (most > kMaxBehind) refuse("a lookbehind of unlimited or great length, " + taken(begin) + ",", begin);
+      Node look = part_node(Node::kBehind, std::move(node), negative);
+      look.least = least;
+      look.most = most;
+      return look;
+    }
     if (!ahead) return node;
     CodeSet set;
-    if (!only_sets(node, set)) refuse("a lookahead of more than one character, " + taken(begin) + ",", begin);
-    return look_node(std::move(set), negative);
+    if (only_sets(node, set)) return look_node(std::move(set), negative);
+    if (!oniguruma()) refuse("a lookahead of more than one character, " + taken(begin) + ",", begin);
+    return part_node(Node::kAhead, std::move(node), negative);
+  }
+
+  // Reads the name of a group, which is not used.
+  bool name() {
+    size_t i = 2;
+    while (peek(i) == '_' || (peek(i) >= '0' && peek(i) <= '9') || ((peek(i) | 0x20) >= 'a' && (peek(i) | 0x20) <= 'z'))
+      ++i;
+    if (i == 2 || peek(i) != '>') return false;
+    at_ += i + 1;
+    return true;
+  }
+
+  // Reads options such as ?im-im up to `last`, from `skipped` characters on; the group around them ends their effect.
+  bool options(size_t skipped, char last) {
+    size_t i = skipped + 1;
+    bool on = true, fold = fold_, dot_all = dot_all_;
+    for (; peek(i) == 'i' || peek(i) == 'm' || peek(i) == '-'; ++i) {
+      if (peek(i) == '-') on = false;
+      if (peek(i) == 'i') fold = on;
+      if (peek(i) == 'm') dot_all = on;
+    }
+    if (i == skipped + 1 || peek(i) != static_cast<uint8_t>(last)) return false;
+    at_ += i + 1;
+    fold_ = fold;
+    dot_all_ = dot_all;
+    return true;
   }
 
   // Whether the node is one character or a choice of several; if so, sets `set` to the characters it matches.
@@ -278,169 +381,10 @@ class Parser {
     return node.kind == Node::kAlternates &&
            std::all_of(node.parts.begin(), node.parts.end(), [&](const Node& part) { return only_sets(part, set); });
   }
-
-  // Reads an escape, after the backslash, that stands for one character or a set of characters.
-  CodeSet escape() {
-    const size_t begin = at_;
-    const uint32_t c = peek(1);
-    at_ += 2;
-    switch (c) {
-      case 's':
-        return CodeSet::space();
-      case 'S':
-        return ~CodeSet::space();
-      case 'd':
-        return *CodeSet::property("Nd");
-      case 'D':
-        return ~*CodeSet::property("Nd");
-      case 'w':
-        return unfolded(CodeSet::word(), begin);
-      case 'W':
-        return unfolded(~CodeSet::word(), begin);
-      case 'p':
-      case 'P':
-        return unfolded(property(begin, c == 'P'), begin);
-      default:
-        break;
-    }
-    at_ = begin;
-    return literal(escaped_code(), begin);
-  }
-
-  CodeSet unfolded(CodeSet set, size_t begin) const {
-    if (fold_) refuse(taken(begin) + " under (?i)", begin);
-    return set;
-  }
-
-  CodeSet property(size_t begin, bool negative) {
-    std::string name;
-    if (!take("{")) refuse(taken(begin) + " without {name}", begin);
-    negative ^= take("^");
-    for (; !done() && peek() != '}' && name.size() < 40; ++at_) name += static_cast<char>(std::min(peek(), 0x7Fu));
-    std::optional<CodeSet> set;
-    if (take("}")) set = CodeSet::property(name);
-    if (!set) refuse("the property " + taken(begin), begin);
-    return negative ? ~*set : *set;
-  }
-
-  // Reads a backslash and an escape that stands for one code point.
-  uint32_t escaped_code() {
-    const size_t begin = at_++;
-    if (done()) refuse("'\\' at the end", begin);
-    const uint32_t c = text_[at_++];
-    switch (c) {
-      case 'n':
-        return '\n';
-      case 'r':
-        return '\r';
-      case 't':
-        return '\t';
-      case 'f':
-        return '\f';
-      case 'v':
-        return '\v';
-      case 'x':
-        return peek() == '{' ? hex(begin, 0) : hex(begin, 2);
-      case 'u':
-        return hex(begin, 4);
-      default:
-        break;
-    }
-    const bool word = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-    if (word || c >= 0x80 || c == '<' || c == '>') refuse("the escape " + taken(begin), begin);
-    return c;
-  }
-
-  // Reads `digits` hexadecimal digits, or 1 to 6 in braces.
-  uint32_t hex(size_t begin, size_t digits) {
-    const bool braces = digits == 0;
-    if (braces) take("{");
-    uint32_t code = 0;
-    size_t found = 0;
-    for (; found < (braces ? 6 : digits); ++found, ++at_) {
-      const uint32_t c = peek(), lower = c | 0x20;
-      if (c >= '0' && c <= '9') {
-        code = code * 16 + (c - '0');
-      } else if (lower >= 'a' && lower <= 'f') {
-        code = code * 16 + (lower - 'a' + 10);
-      } else {
-        break;
-      }
-    }
-    const bool whole = braces ? found > 0 && take("}") : found == digits;
-    if (!whole || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) refuse("the escape " + taken(begin), begin);
-    return code;
-  }
-
-  // Reads a class after its '[': items, with && between the parts that it intersects.
-  CodeSet char_class(size_t begin) {
-    enter(begin);
-    const bool negative = take("^");
-    std::optional<CodeSet> intersection;
-    CodeSet items;
-    for (bool first = true;; first = false) {
-      const size_t item = at_;
-      if (done()) refuse("'[' without ']'", begin);
-      if (next_is("&&")) {
-        if (first) refuse("'&&' with nothing before it", item);
-        at_ += 2;
-        intersection = intersection ? *intersection & items : items;
-        items = CodeSet();
-        if (peek() == ']') refuse("'&&' with nothing after it", item);
-        continue;
-      }
-      if (peek() == ']') {
-        if (first) refuse("an empty class, or one that begins with ']',", begin);
-        ++at_;
-        break;
-      }
-      items = items | class_item(item);
-    }
-    --depth_;
-    const CodeSet set = intersection ? *intersection & items : items;
-    return negative ? ~set : set;
-  }
-
-  CodeSet class_item(size_t begin) {
-    for (const char* unread : {"[:", "--", "~~", "||"}) {
-      if (next_is(unread)) refuse("'" + std::string(unread) + "' in a class", begin);
-    }
-    if (take("[")) return char_class(begin);
-    const bool escaped = peek() == '\\';
-    const uint32_t letter = escaped ? peek(1) : 0;
-    if (letter == 'p' || letter == 'P' || letter == 's' || letter == 'S' || letter == 'd' || letter == 'D' ||
-        letter == 'w' || letter == 'W') {
-      const CodeSet set = escape();
-      if (peek() == '-' && peek(1) != ']') refuse("a range that begins with a set", begin);
-      return set;
-    }
-    const uint32_t low = class_code();
-    if (peek() != '-' || peek(1) == ']') return literal(low, begin);
-    ++at_;
-    if (peek() == '[') refuse("a range that ends with a class", begin);
-    const uint32_t high = class_code();
-    if (high < low) refuse("the range " + taken(begin), begin);
-    if (!fold_) return CodeSet::range(low, high);
-    if (high >= 0x80) refuse("a character outside ASCII under (?i)", begin);
-    return fold(CodeSet::range(low, high));
-  }
-
-  uint32_t class_code() {
-    if (done()) return 0;  // the caller reports the missing ']'
-    if (peek() == '\\') return escaped_code();
-    return text_[at_++];
-  }
-
-  std::string_view pattern_;
-  std::vector<uint32_t> text_;  // its code points
-  std::vector<size_t> begins_;  // where each begins in pattern_, and the pattern's size
-  size_t at_ = 0;
-  int depth_ = 0;
-  bool fold_ = false;  // within (?i:...)
 };
 
 }  // namespace
 
-RegexNode parse_regex(std::string_view pattern) { return Parser(pattern).parse(); }
+RegexNode parse_regex(std::string_view pattern, Dialect dialect) { return Parser(pattern, dialect).parse(); }
 
 }  // namespace llmcore::tok

@@ -1,6 +1,4 @@
-// Parses a regular expression into a tree. It accepts only constructs that Oniguruma (Hugging Face tokenizers),
-// fancy-regex (tiktoken) and PyPI `regex` read alike and that an automaton can run; any other is rejected with its name
-// and position.
+// Parses a regular expression into a tree. Any construct that is not supported is rejected with its name and position.
 #pragma once
 #include <cstdint>
 #include <string_view>
@@ -10,6 +8,11 @@
 
 namespace llmcore::tok {
 
+enum class Dialect {
+  kCommon,     // what Oniguruma, fancy-regex (tiktoken) and PyPI `regex` read alike, and an automaton can run
+  kOniguruma,  // Ruby's, as in the tokenizer.json of Hugging Face's tokenizers
+};
+
 struct RegexNode {
   enum Kind {
     kEmpty,
@@ -18,6 +21,10 @@ struct RegexNode {
     kSequence,    // `parts`, one after the other
     kAlternates,  // the first of `parts` that lets the rest match
     kRepeat,      // parts[0], from `least` to `most` times
+    // Those that need backtracking:
+    kAhead,   // parts[0] follows, or with `negative` does not
+    kBehind,  // parts[0] precedes, or with `negative` does not
+    kAtomic,  // parts[0] as it matches first
   };
   static constexpr uint32_t kUnbounded = UINT32_MAX;
 
@@ -30,6 +37,6 @@ struct RegexNode {
 };
 
 // Throws std::invalid_argument.
-RegexNode parse_regex(std::string_view pattern);
+RegexNode parse_regex(std::string_view pattern, Dialect dialect);
 
 }  // namespace llmcore::tok

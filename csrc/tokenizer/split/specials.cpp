@@ -22,15 +22,6 @@ bool is_word(CodePoint c) {
   return kWord.contains(c.code);
 }
 
-// Returns the character that ends where `at` begins; at the start of the text, one of no class.
-CodePoint code_before(const uint8_t* text, size_t at) {
-  for (size_t size = 1; size <= 4 && size <= at; ++size) {
-    const CodePoint c = code_at(text + at - size, text + at);
-    if (c.code != kIllFormedCode && c.length == size) return c;
-  }
-  return kIllFormed;
-}
-
 std::vector<Special> of_phase(const std::vector<Special>& specials, bool normalized) {
   std::vector<Special> found;
   for (const Special& special : specials) {
@@ -126,11 +117,11 @@ Specials::Match Specials::find(const uint8_t* text, size_t n, size_t from, size_
     size_t begin = found.begin, end = begin + found.what->text.size();
     from = end;
     const uint8_t flags = found.what->flags;
-    if (flags & Special::kWord &&
-        (is_word(code_before(text, begin)) || (end < n && is_word(code_at(text + end, text + n)))))
+    if (flags & Special::kWord && ((begin > 0 && is_word(code_before(text, text + begin))) ||
+                                   (end < n && is_word(code_at(text + end, text + n)))))
       continue;
     if (flags & Special::kStripsLeft) {
-      for (CodePoint c; begin > taken && is_space(c = code_before(text, begin));) begin -= c.length;
+      for (CodePoint c; begin > taken && is_space(c = code_before(text, text + begin));) begin -= c.length;
     }
     if (flags & Special::kStripsRight) {
       for (CodePoint c; end < n && is_space(c = code_at(text + end, text + n));) end += c.length;

@@ -16,7 +16,19 @@ bool looks_like_name(const std::string& text) {
          });
 }
 
+void check_name(const std::string& stage) {
+  if (looks_like_name(stage))
+    throw std::invalid_argument("[tokenizer] expected pattern to be one of " + pattern_names() +
+                                ", or a regular expression, got '" + stage + "'");
+}
+
 }  // namespace
+
+void check_stage(const std::string& stage) {
+  if (pattern_from_name(stage)) return;
+  check_name(stage);
+  Regex(stage, Dialect::kCommon);
+}
 
 Splitter::Splitter(std::vector<std::string> stages) : names_(std::move(stages)) {
   if (names_.empty() || names_.size() > kMaxStages) {
@@ -27,11 +39,9 @@ Splitter::Splitter(std::vector<std::string> stages) : names_(std::move(stages)) 
     const auto known = pattern_from_name(name);
     if (known) {
       stages_.push_back({*known, nullptr});
-    } else if (looks_like_name(name)) {
-      throw std::invalid_argument("[tokenizer] expected pattern to be one of " + pattern_names() +
-                                  ", or a regular expression, got '" + name + "'");
     } else {
-      stages_.push_back({Pattern::kGpt2, std::make_shared<const Regex>(name)});
+      check_name(name);
+      stages_.push_back({Pattern::kGpt2, std::make_shared<const Regex>(name, Dialect::kOniguruma)});
     }
   }
   const Stage& only = stages_[0];

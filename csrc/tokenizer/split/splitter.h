@@ -13,6 +13,9 @@
 
 namespace llmcore::tok {
 
+// Throws std::invalid_argument unless a stage is a pattern's name, or an expression of the common dialect.
+void check_stage(const std::string& stage);
+
 class Splitter {
  public:
   Splitter() = default;  // without stages, for a vocabulary that cuts text by its own rules

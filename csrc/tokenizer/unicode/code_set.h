@@ -18,6 +18,11 @@ class CodeSet {
   static CodeSet range(uint32_t first, uint32_t last) { return CodeSet({first, last + 1}); }
   // A general category ("L", "Lu") or a script ("Han"); empty for a name that is neither.
   static std::optional<CodeSet> property(const std::string& name);
+  // The same by any name that Oniguruma knows ("Uppercase_Letter", "han"), and of its other properties the common ones.
+  static std::optional<CodeSet> named(const std::string& name);
+  // A class of POSIX, as in [[:alpha:]]; empty for other names.
+  static std::optional<CodeSet> posix(const std::string& name);
+  static CodeSet other_alphabetic();
   static CodeSet space();    // \s: the White_Space property
   static CodeSet word();     // \w
   static CodeSet newline();  // the one character that . does not match

@@ -43,7 +43,16 @@ inline CodePoint code_at(const uint8_t* p, const uint8_t* end) {
   return *p < 0x80 ? CodePoint{*p, 1} : multibyte_code_at(p, end);
 }
 
-// The same, giving the class.
+// Returns the character that ends where p > begin is; an ill-formed byte if none does.
+inline CodePoint code_before(const uint8_t* begin, const uint8_t* p) {
+  for (uint8_t size = 1; size <= 4 && size <= p - begin; ++size) {
+    const CodePoint c = code_at(p - size, p);
+    if (c.code != kIllFormedCode && c.length == size) return c;
+  }
+  return kIllFormed;
+}
+
+// The same as code_at, giving the class.
 inline Char multibyte_char_at(const uint8_t* p, const uint8_t* end) {
   const CodePoint c = multibyte_code_at(p, end);
   return {c.code == kIllFormedCode ? uint8_t{0} : char_class(c.code), c.length};

@@ -8,7 +8,7 @@ from llmcore import _core
 from llmcore.errors import Error
 from llmcore.tokenizer.arguments import Found, check_specials, checked_ids, sentencepiece_core
 from llmcore.tokenizer.normalize import nfc
-from llmcore.tokenizer.patterns import from_argument
+from llmcore.tokenizer.patterns import checked_stages, from_stages, stages_of
 from llmcore.tokenizer.vocabulary import (
     NORMALIZED,
     AnyVocabulary,
@@ -46,7 +46,7 @@ def _byte_level(v: Vocabulary, specials: Found, added: Found) -> _core.BPE:
         for text, flags in v.flags.items():
             if flags & NORMALIZED and nfc(text) != text:
                 raise Error("tokenizer", expected="normalized tokens in normal form NFC", got=ascii(text))
-    pattern = from_argument(v.pattern, "tokenizer")
+    pattern = from_stages(stages_of(checked_stages(v.pattern, "tokenizer")))
     if v.parts is not None:
         return _core.BPE(v.parts, pattern, v.whole_piece_first, specials, added)
     if v.merges is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llmcore import _core
 from llmcore.errors import ArgumentTypeError, Error
 from llmcore.tokenizer.vocabulary import Pattern
 
@@ -82,7 +83,17 @@ def from_stages(stages: tuple[str, ...]) -> Pattern:
 
 
 def from_argument(pattern: Any, op: str) -> Pattern:
-    """Return the pattern that a caller gave: a name, an expression, or a list of these."""
+    """Return the pattern that a caller gave: a name, an expression, or a list of these. Expressions are tiktoken's, or read
+    alike everywhere; else ValueError."""
+    spelled = tuple(_TIKTOKEN.get(stage, stage) for stage in checked_stages(pattern, op))
+    for stage in spelled:
+        if stage not in NAMES and stage not in _NAME_OF:
+            _core.check_pattern(stage)
+    return from_stages(stages_of(spelled))
+
+
+def checked_stages(pattern: Any, op: str) -> tuple[str, ...]:
+    """Return the names and expressions of a pattern's stages."""
     stages = [pattern] if isinstance(pattern, str) else pattern
     if not isinstance(stages, (list, tuple)) or not all(isinstance(stage, str) for stage in stages):
         raise ArgumentTypeError(
@@ -90,5 +101,4 @@ def from_argument(pattern: Any, op: str) -> Pattern:
         )
     if any("\ud800" <= c <= "\udfff" for stage in stages for c in stage):
         raise Error(op, expected="pattern to have a UTF-8 form", got=f"{pattern!r:.200}")
-    spelled: list[str] = list(stages)
-    return from_stages(stages_of(tuple(_TIKTOKEN.get(stage, stage) for stage in spelled)))
+    return tuple(stages)

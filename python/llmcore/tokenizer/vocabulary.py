@@ -21,8 +21,8 @@ class Vocabulary(NamedTuple):
         added token alone.
     merges: pairs of ids in order of rank, or None for tiktoken's rule: two neighbours merge if together they
         spell a token, the lowest id first.
-    pattern: the split pattern: its name, a regular expression, or those of several stages, each of which cuts
-        the pieces of the one before.
+    pattern: the split pattern: its name, a regular expression as Oniguruma reads it, or those of several stages, each
+        of which cuts the pieces of the one before.
     whole_piece_first: whether a piece that is a token is that token, whatever the merges make of it.
     special_tokens: the ids of the control tokens. One may be an ordinary token too, which spells the same.
     added_tokens: the ids of other texts that are one token each, found in every text before it is cut (<think>, or the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
@@ -56,6 +57,8 @@ def _read_stage(read: Reader, step: dict, where: str) -> str:
         regex = f"(?:{''.join(f'{chr(92)}{c}' if c in _META else c for c in literal)})"
     elif not isinstance(regex, str):
         raise read.fail(f"{where}.pattern.Regex", "a string", regex)
+    elif re.fullmatch(r"[\w.-]*", regex):  # not to be taken for a pattern's name
+        regex = f"(?:{regex})"
     return regex
 
 
