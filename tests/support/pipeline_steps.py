@@ -96,6 +96,74 @@ PRE_TOKENIZERS = [
     ),
 ]
 
+
+def _metaspace(**fields) -> dict:
+    return step("Metaspace", replacement="\u2581", **fields)
+
+
+def _split(regex: str, behavior: str = "Isolated", invert: bool = False) -> dict:
+    return step("Split", pattern={"Regex": regex}, behavior=behavior, invert=invert)
+
+
+def _bytes(prefix: bool = False, regex: bool = True) -> dict:
+    return step("ByteLevel", add_prefix_space=prefix, trim_offsets=True, use_regex=regex)
+
+
+def _normalizers(*steps) -> dict:
+    return step("Sequence", normalizers=list(steps))
+
+
+def _cuts(*steps) -> dict:
+    return step("Sequence", pretokenizers=list(steps))
+
+
+_QUOTES = [step("Replace", pattern={"String": mark}, content='"') for mark in ("``", "''")]
+_ONE_SPACE = step("Replace", pattern={"Regex": " {2,}"}, content=" ")
+_CLIP = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+# The normalizers and pre-tokenizers of models as their files have them, with REPLACEMENTS for SentencePiece's tables.
+CHAINS = {
+    "bert-base-uncased": (bert(), step("BertPreTokenizer")),
+    "bert-base-cased": (bert(lower=False), step("BertPreTokenizer")),
+    "bert-base-multilingual, distilbert": (bert(strip=False), step("BertPreTokenizer")),
+    "xlm-roberta-base": (precompiled(REPLACEMENTS), _cuts(step("WhitespaceSplit"), _metaspace())),
+    "t5-base": (precompiled(REPLACEMENTS), _cuts(step("WhitespaceSplit"), _metaspace(add_prefix_space=True))),
+    "t5 without legacy": (precompiled(REPLACEMENTS), _metaspace(prepend_scheme="first", split=True)),
+    "nllb-200, mbart-50": (_normalizers(precompiled(REPLACEMENTS), _ONE_SPACE), _metaspace(prepend_scheme="always")),
+    "albert-base-v2": (
+        _normalizers(
+            *_QUOTES,
+            *map(step, ("NFKD", "StripAccents", "Lowercase")),
+            *(precompiled(REPLACEMENTS), _ONE_SPACE),
+        ),
+        _cuts(step("WhitespaceSplit"), _metaspace()),
+    ),
+    "deberta-v3-base": (
+        _normalizers(step("Strip", strip_left=True, strip_right=True), precompiled(REPLACEMENTS), _ONE_SPACE),
+        _metaspace(prepend_scheme="always"),
+    ),
+    "clip-vit-base-patch32": (
+        _normalizers(step("NFC"), step("Replace", pattern={"Regex": r"\s+"}, content=" "), step("Lowercase")),
+        _cuts(_split(_CLIP, "Removed", True), _bytes()),
+    ),
+    "falcon-7b": (
+        None,
+        _cuts(
+            step("Punctuation", behavior="Contiguous"),
+            _bytes(),
+            step("Digits", individual_digits=False),
+            _split("[0-9][0-9][0-9]"),
+        ),
+    ),
+    "starcoder": (None, _cuts(step("Digits", individual_digits=True), _bytes())),
+    "gemma-2b": (
+        step("Replace", pattern={"String": " "}, content="\u2581"),
+        step("Split", pattern={"String": " "}, behavior="MergedWithPrevious", invert=False),
+    ),
+    "roberta-base": (None, _bytes(prefix=True)),
+    "wordlevel": (_normalizers(*map(step, ("NFD", "Lowercase", "StripAccents"))), step("Whitespace")),
+    "esm2": (None, step("WhitespaceSplit")),
+}
+
 _WORDS = (
     *("ab", "c", " ", "  ", "\t", "\n", "\r\n", ".", "a.", "-", "_", "\u2581", "!?", "$", "hello", "World", "don't"),
     *("\u00e9", "e\u0301", "\u0301", "\u0323", "\u0308\u0301", "\u0345", "\u0344", "\u0f73", "\u0391\u03a3", "\u0130"),

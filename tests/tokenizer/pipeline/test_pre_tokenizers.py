@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from llmcore.tokenizer.formats.files import Reader
-from llmcore.tokenizer.pipeline.pre_tokenizers import Piece, read_pre_tokenizer
+from llmcore.tokenizer.pipeline.pre_tokenizers import read_pre_tokenizer
 from support.pipeline_steps import step
 
 
@@ -14,7 +14,7 @@ def read(value):
 
 
 def cut(value, text, first=True):
-    return [piece.text for piece in read(value)([Piece(text, first)])]
+    return read(value).cut(text, first)
 
 
 def sequence(*steps):
@@ -100,8 +100,6 @@ def test_as_recorded(pre_tokenizer, text, expected):
 def test_first_is_told_where_a_piece_begins():
     assert cut(FIRST, "a b", first=False) == ["a", "_b"]
     assert cut(sequence(step("FixedLength", length=1), FIRST), "abc", first=2) == ["_a", "_b", "c"]
-    pieces = read(step("Digits", individual_digits=True))([Piece("a1", 1), Piece("b2", 0)])
-    assert pieces == [("a", 1), ("1", 0), ("b", 0), ("2", 0)]
 
 
 @pytest.mark.parametrize(

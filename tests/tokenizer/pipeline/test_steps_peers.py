@@ -10,8 +10,8 @@ import pytest
 from llmcore.tokenizer.formats.files import Reader
 from llmcore.tokenizer.pipeline.first import Leading
 from llmcore.tokenizer.pipeline.normalizers import read_normalizer
-from llmcore.tokenizer.pipeline.pre_tokenizers import Piece, read_pre_tokenizer
-from support.pipeline_steps import BEHAVIORS, NORMALIZERS, PRE_TOKENIZERS, precompiled, random_text, step
+from llmcore.tokenizer.pipeline.pre_tokenizers import read_pre_tokenizer
+from support.pipeline_steps import BEHAVIORS, CHAINS, NORMALIZERS, PRE_TOKENIZERS, precompiled, random_text, step
 
 pytestmark = pytest.mark.peers
 
@@ -33,8 +33,8 @@ def both_normalizers(value):
 
 
 def both_pre_tokenizers(value):
-    cut, ours = theirs("pre_tokenizer", value).pre_tokenize_str, read_pre_tokenizer(READER, value)
-    return lambda text: [part for part, _ in cut(text)], lambda text: [part for part, _ in ours([Piece(text, True)])]
+    cut, ours = theirs("pre_tokenizer", value).pre_tokenize_str, read_pre_tokenizer(READER, value).cut
+    return lambda text: [part for part, _ in cut(text)], lambda text: ours(text, 1)
 
 
 def assert_same(both, separator):
@@ -135,6 +135,18 @@ def test_where_normalized_texts_begin(seed):
         for character, number in zip(encoding.tokens, encoding.word_ids, strict=True):
             expected[number] += character
         assert parts == expected, (normalizer, pre_tokenizer, ascii(text))
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_chains_of_models(name):
+    normalizer, pre_tokenizer = CHAINS[name]
+    rng = random.Random(name)
+    normalize = both_normalizers(normalizer) if normalizer else (str, str)
+    cut = both_pre_tokenizers(pre_tokenizer)
+    for _ in range(60):
+        text = random_text(rng)
+        assert (normal := normalize[1](text)) == normalize[0](text), ascii(text)
+        assert cut[1](normal) == cut[0](normal), ascii(text)
 
 
 def test_sentencepieces_own_tables(tmp_path):

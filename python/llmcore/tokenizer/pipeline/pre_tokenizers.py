@@ -38,13 +38,6 @@ class PreTokenizer:
         """Return the pieces of a text; first: as in `Piece`."""
         return self._cut(([text], [first] if first else []))[0]
 
-    def __call__(self, pieces: list[Piece]) -> list[Piece]:
-        found: list[Piece] = []
-        for text, first in pieces:
-            texts, firsts = self._cut(([text], [first] if first else []))
-            found += map(Piece, texts, firsts + [0] * (len(texts) - len(firsts)))
-        return found
-
 
 _BEHAVIORS = ("Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous")
 
