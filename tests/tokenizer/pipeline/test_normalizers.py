@@ -66,6 +66,8 @@ def sequence(*steps):
         (step("ByteLevel"), "a \u00e9\n\u4e2d", "a\u0120\u00c3\u00a9\u010a\u00e4\u00b8\u0143"),
         (step("Replace", pattern={"String": "a."}, content="<\\1>"), "a.b.a.a.", "<\\1>b.<\\1><\\1>"),
         (step("Replace", pattern={"Regex": " {2,}"}, content="_"), "a  b   c d", "a_b_c d"),
+        (step("Replace", pattern={"Regex": "^"}, content="_"), "a\nb", "_a\n_b"),
+        (step("Replace", pattern={"Regex": "^|b*"}, content="_"), "", ""),
         (step("Prepend", prepend="_x"), "a", "_xa"),
         (step("Prepend", prepend="_x"), "", ""),
         (sequence(step("NFD"), step("StripAccents"), step("Lowercase"), step("Prepend", prepend="_")), "\u00c9", "_e"),

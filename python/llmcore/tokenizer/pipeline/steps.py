@@ -102,7 +102,7 @@ def read_replacement(step: Step) -> Callable[[str], str]:
     matches, content = step.pattern("pattern"), step.get("content", str)
 
     def apply(text: str) -> str:
-        found = matches(text)
+        found = matches(text) if text else []  # in an empty text, `tokenizers` does not look
         if not found:
             return text
         parts: list[str] = []
