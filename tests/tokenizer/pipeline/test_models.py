@@ -85,6 +85,19 @@ def test_unigram_unknown_text():
     assert encode({**model, "vocab": [*model["vocab"], ["a", -3.0]]}, "a") == [4]  # of two alike, the last
 
 
+def test_unigram_scores_are_read_as_tokenizers_reads_them():
+    """Of two ways that add up to the same, the last bit of a score decides; serde_json rounds twice. The number is
+    -0.9523431573363882 there."""
+    pieces = [["?", -4.1], ["b", -0.9523431573363883], ["\u00e9c", -2.0], ["c\u00e9", -2.0], ["x", -9.979982623019701]]
+    assert encode({"type": "Unigram", "unk_id": 0, "vocab": pieces}, "b\u00e9c\u00e9", "\u00e9c\u00e9") == [
+        1,
+        2,
+        0,
+        0,
+        3,
+    ]
+
+
 BPE = {
     "type": "BPE",
     "dropout": None,

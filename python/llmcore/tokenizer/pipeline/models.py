@@ -106,6 +106,21 @@ def _wordlevel(read: Reader, model: dict[str, Any], spellings: list[str], ids: d
     return _core.WordLevel(spellings, ids.get(read.get(model, "unk_token", str, "model")))
 
 
+_POWERS = [float(f"1e{n}") for n in range(309)]
+
+
+def _as_serde_reads(number: float) -> float:
+    """Return what serde_json makes of a number as it is written: its digits as a number, divided by a power of ten. That is
+    the next one now and then, which decides between ways to cut a text whose scores add up to the same."""
+    digits, _, power = repr(abs(number)).partition("e")
+    whole, _, fraction = digits.partition(".")
+    value, exponent = float(int(whole + fraction)), int(power or 0) - len(fraction)
+    while exponent < -308:
+        value, exponent = value / 1e308, exponent + 308
+    value = value * _POWERS[exponent] if exponent >= 0 else value / _POWERS[-exponent]
+    return math.copysign(value, number)
+
+
 def _read_unigram(read: Reader, model: dict[str, Any]) -> Model:
     vocab = read.get(model, "vocab", list, "model")
     tokens: list[str | None] = []
@@ -118,7 +133,7 @@ def _read_unigram(read: Reader, model: dict[str, Any]) -> Model:
         if isinstance(score, bool) or not isinstance(score, (int, float)) or not abs(score) < math.inf:
             raise read.fail(where, "a score that is a number", score)
         tokens.append(token)
-        scores.append(float(score))
+        scores.append(_as_serde_reads(float(score)))
     unknown = model.get("unk_id")
     if unknown is not None:
         read.id(unknown, "model.unk_id", len(tokens))
