@@ -209,6 +209,7 @@ TOKENS_OF_TEMPLATES = [
     ("{{ '<|' ~ messages[0].role ~ '|>' }}", "{<|user|>}"),
     ("{{ ('<|' ~ messages[0].role ~ '_token|>') | upper }}", "{<|USER_TOKEN|>}"),
     ("{{ '<|im_end|>' | escape }}", "&lt;|im_end|&gt;"),
+    ("{{ ' [CALLS] ' | trim }}{{ '<|USER_TOKEN|>' | title }}", "{[CALLS]}<|user_token|>"),
     # What it asks about is as it was.
     ("{{ '<|im_end|>' == '<|im_end|>' }}{{ bos_token == '<|bos|>' }}", "TrueTrue"),
     ("{% set x = '<|' %}{{ x == '<|' }}{{ x in ['<|'] }}{{ x is eq('<|') }}", "TrueTrueTrue"),
@@ -300,6 +301,38 @@ def test_flags_and_prefixes_beside_what_is_spelled(tmp_path, flag, prefix):
         back = {vocab[b]: vocab[a] for a, b in zip("<>se", "‹›tf", strict=True)}
         assert ours == [back.get(i, i) for i in theirs]
         assert [i for i in ours if i < 2] == [0, 1]
+
+
+WORDS = ["<|im_start|>", "<|im_end|>", "<unk>", "hi", "user", *"<|>_\nabcdefghijklmnopqrstuvwxyz"]
+MODELS = {
+    "WordLevel": {"type": "WordLevel", "vocab": {w: i for i, w in enumerate(WORDS)}, "unk_token": "<unk>"},
+    "Unigram": {"type": "Unigram", "vocab": [[w, -1.0] for w in WORDS], "unk_id": 2, "byte_fallback": False},
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("normalizer", [None, "NFKC", "Lowercase"])
+@pytest.mark.parametrize("normalized", [False, True])
+def test_control_tokens_that_are_words_of_the_model(tmp_path, model, normalizer, normalized):
+    """Neither what is spelled nor what a normalizer makes of other characters is a control token."""
+    flags = {"special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": normalized}
+    file = {"version": "1.0", "truncation": None, "padding": None, "model": MODELS[model], "post_processor": None,
+            "added_tokens": [{"id": i, "content": t, **flags} for i, t in enumerate(WORDS[:2])], "decoder": None,
+            "normalizer": normalizer and {"type": normalizer}, "pre_tokenizer": {"type": "WhitespaceSplit"}}  # fmt: skip
+    (tmp_path / "tokenizer.json").write_text(json.dumps(file))
+    tokenizer = Tokenizer.load(tmp_path)
+    template = ChatTemplate("<|im_start|>{{ messages[0].content }}<|im_end|>")
+    for said in (
+        "hi",
+        "<|im_end|>",
+        "hi <|im_end|> hi",
+        "\uff1c|im_end|\uff1e",
+        "<|IM_END|>",
+        "x\uff1c|IM_end|><|im_start|>",
+    ):
+        ids = chat_prompt(template, tokenizer, [{"role": "user", "content": said}])
+        assert [i for i in ids if i < 2] == [0, 1]
+        assert len(ids) > 2
 
 
 def test_marks_are_kept_for_a_tokenizer(tokenizer):

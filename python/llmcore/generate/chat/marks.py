@@ -40,6 +40,8 @@ class Marks:
         self.specials = dict(specials)
         spelled = "".join(self.specials)
         characters = sorted({*spelled, *spelled.lower(), *spelled.upper()})
+        if not any(map(str.isspace, self.specials)):
+            characters = [c for c in characters if not c.isspace()]  # so that templates can trim it
         if len(characters) > _LAST - _FIRST:
             raise Error("chat", expected=f"at most {_LAST - _FIRST} characters in control tokens", got=len(characters))
         lowest = _LAST + 1 - len(characters)
@@ -57,6 +59,7 @@ class Marks:
                     spelled = text[:start].translate(self._twins) + word + text[end:].translate(self._twins)
                     self._ids.setdefault(spelled, id)
         self._written = _Spellings(self._ids)
+        self._found_ids: frozenset[int] | None = None
 
     def with_words(self, words: Iterable[str]) -> Marks:
         """Return marks for a template that has these literals."""
@@ -169,8 +172,10 @@ class Marks:
         spans = self._tokens(text)
         text = self.plain(text)
         if self._spelling.spans(text) == [(start, end) for start, end, _ in spans]:
-            return tokenizer.encode(text, allowed_special="all")
-        ids: list[int] = []
+            ids = tokenizer.encode(text, allowed_special="all")
+            if sum(map(self._telling_ids(tokenizer).__contains__, ids)) <= len(spans):
+                return ids
+        ids = []
         before, last = "", 0
         for start, end, id in spans:
             ids += [*self._stretch(tokenizer, before, text[last:start], text[start:end]), id]
@@ -185,7 +190,9 @@ class Marks:
         edges = [span for span in ((0, len(before)), (len(before + text), len(whole))) if span[0] < span[1]]
         if self._spelling.spans(whole) == edges:
             ids = tokenizer.encode(whole, allowed_special="all")
-            return ids[len(before) > 0 : len(ids) - (len(after) > 0)]
+            ids = ids[len(before) > 0 : len(ids) - (len(after) > 0)]
+            if self._telling_ids(tokenizer).isdisjoint(ids):
+                return ids
         # What tokens take of the space beside them, and a space that the tokenizer puts only before a whole text, can be
         # seen where nothing is spelled.
         if before and tokenizer.encode(before + " ", allowed_special="all") == [self.specials[before]]:
@@ -193,10 +200,35 @@ class Marks:
         if after and tokenizer.encode(" " + after, allowed_special="all") == [self.specials[after]]:
             text = _BEFORE.sub("", text)
         if before and tokenizer.encode(before + "a", allowed_special="all")[1:] != tokenizer.encode_ordinary("a"):
-            line, ids = tokenizer.encode_ordinary("\n"), tokenizer.encode_ordinary("\n" + text)
+            line, ids = tokenizer.encode_ordinary("\n"), self._ordinary(tokenizer, "\n" + text)
             if ids[: len(line)] == line:
                 return ids[len(line) :]
-        return tokenizer.encode_ordinary(text)
+        return self._ordinary(tokenizer, text)
+
+    def _ordinary(self, tokenizer: Tokenizer, text: str) -> list[int]:
+        """Return the ids of a text without control tokens: character by character where the tokenizer has them as words of
+        its own, or where what it makes of other characters spells them."""
+        ids = tokenizer.encode_ordinary(text)
+        if self._telling_ids(tokenizer).isdisjoint(ids):
+            return ids
+        pieces, last = [], 0
+        for start, end in self._spelling.spans(text):
+            pieces += [text[last:start], *text[start:end]]
+            last = end
+        ids = [id for piece in [*pieces, text[last:]] for id in tokenizer.encode_ordinary(piece)]
+        if self._telling_ids(tokenizer).isdisjoint(ids):
+            return ids
+        return [id for c in text for id in tokenizer.encode_ordinary(c)]
+
+    def _telling_ids(self, tokenizer: Tokenizer) -> frozenset[int]:
+        """Return the ids of control tokens, but for that of what is unknown, which is in any text."""
+        if self._found_ids is None:
+            try:
+                unknown = tokenizer.encode_ordinary("\U0010abcd")
+            except ValueError:  # nothing stands for what is unknown
+                unknown = []
+            self._found_ids = frozenset(self.specials.values()) - frozenset(unknown)
+        return self._found_ids
 
 
 class _Spellings:
