@@ -40,7 +40,7 @@ Ranges matches(const tok::Regex& regex, const py::str& text, size_t before) {
     const size_t first = place(begin);
     found.emplace_back(first, place(matched));
   };
-  if (before > 0) regex.each_match(p, end, visit, until < end ? until : nullptr);
+  if (before > 0 && p < end) regex.each_match(p, end, visit, until < end ? until : nullptr);
   return found;
 }
 

@@ -159,10 +159,11 @@ class Tokenizer:
         pattern: str | Sequence[str] | None = None,
         special_tokens: dict[str, int] | Collection[str] | None = None,
     ) -> Tokenizer:
-        """Read a tokenizer.json or a SentencePiece `.model` of any kind, a model's `.gguf` file or a `.tiktoken` file (BPE in
-        these two), or a directory that holds a tokenizer.json (or else a tokenizer.model).
+        """Read a tokenizer.json or a SentencePiece `.model` of any kind, a model's `.gguf` file, a tekken.json, tiktoken's
+        ranks (`.tiktoken`, or a `.model` as Llama 3's) (BPE in these three), or a directory that holds a tokenizer.json,
+        or else one of the others or a vocab.json with merges.txt, of a tokenizer_class that is known.
 
-        All but a `.tiktoken` file know their pattern, special tokens and added tokens. For that, give `pattern`, and
+        All but tiktoken's files know their pattern, special tokens and added tokens. For these, give `pattern`, and
         `special_tokens` as {token: id} or as a list, which gets the ids after the last. From a directory, the tokens
         that its tokenizer_config.json, special_tokens_map.json and added_tokens.json name are read too, as transformers
         reads them. What a file puts before and after every text is in `begin` and `end`; a tokenizer.json's `truncation`
@@ -172,9 +173,9 @@ class Tokenizer:
         from llmcore.tokenizer import formats  # here, so that importing llmcore stays quick
 
         path = Path(path)
-        if path.suffix == ".tiktoken" and path.is_file():
+        if path.is_file() and formats.is_tiktoken(path):
             if pattern is None:
-                raise Error("load", path, expected="pattern=... (a .tiktoken file does not name its own)")
+                raise Error("load", path, expected="pattern=... (tiktoken's files do not name their own)")
             if special_tokens is not None:
                 check_specials(special_tokens, "load")
         elif pattern is not None or special_tokens is not None:

@@ -3,7 +3,7 @@ and, where that has no added_tokens_decoder, special_tokens_map.json and added_t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,16 @@ def has_tokens(folder: Path) -> bool:
 
 
 def add_tokens(
-    folder: Path, read: Reader, document: dict[str, Any], find: Callable[[list[str]], list[int | None]], size: int
+    folder: Path,
+    read: Reader,
+    document: dict[str, Any],
+    find: Callable[[list[str]], list[int | None]],
+    size: int,
+    roles: Mapping[str, str] | None = None,
 ) -> None:
     """Put the tokens into a tokenizer.json's added_tokens. find: gives the ids that the model's vocabulary has for some
-    texts; size: how many tokens are in it."""
-    config = _object(folder / CONFIG)
+    texts; size: how many tokens are in it. roles: the tokens with a role where tokenizer_config.json names none."""
+    config = {**(roles or {}), **_object(folder / CONFIG)}
     entries: dict[str, dict[str, Any]] = {}
     for entry in read.get(document, "added_tokens", list, default=[]):
         if isinstance(entry, dict) and isinstance(entry.get("content"), str):
@@ -46,9 +51,9 @@ def add_tokens(
             given[entry["content"]] = reader, where, int(key)
             found.append(entry)
     else:
-        roles, reader = _object(folder / _MAP), Reader(folder / _ADDED)
-        config |= roles
-        names |= dict.fromkeys(roles, Reader(folder / _MAP))
+        given_roles, reader = _object(folder / _MAP), Reader(folder / _ADDED)
+        config |= given_roles
+        names |= dict.fromkeys(given_roles, Reader(folder / _MAP))
         ids = {text: reader.id(id, repr(text), 1 << 31) for text, id in _object(folder / _ADDED).items() if text}
         for text, id in sorted(ids.items(), key=lambda item: item[1]):
             given[text] = reader, repr(text), id

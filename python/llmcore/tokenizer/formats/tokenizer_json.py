@@ -35,19 +35,23 @@ def read_tokenizer_json(path: Path, with_folder: bool = False) -> AnyVocabulary:
     # take as it is, is read here as a whole.
     quick = _core.JsonVocabulary.read(data)
     if quick is not None:
-        document = _parse(path, quick.rest)
+        document = parse(path, quick.rest)
         if kind_of(document) == "byte-level":
             if with_folder:
                 beside.add_tokens(path.parent, read, document, quick.find, quick.size)
             vocabulary = _read_byte_level(read, document, quick)
             if vocabulary is not None:
                 return vocabulary
-    document = _parse(path, data)
+    document = parse(path, data)
     if not isinstance(document, dict):
         raise read.fail("the file", "an object", document)
     if with_folder:
         ids = _vocabulary_ids(document)
         beside.add_tokens(path.parent, read, document, lambda texts: [ids.get(text) for text in texts], len(ids))
+    return read_document(read, document)
+
+
+def read_document(read: Reader, document: dict[str, Any]) -> AnyVocabulary:
     kind = kind_of(document)
     if kind == "byte-level":
         vocabulary = _read_byte_level(read, document, None)
@@ -71,7 +75,7 @@ def _vocabulary_ids(document: dict) -> dict[str, int]:
     return {text: id for text, id in vocab.items() if isinstance(text, str) and isinstance(id, int)}
 
 
-def _parse(path: Path, data: bytes) -> Any:
+def parse(path: Path, data: bytes) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
