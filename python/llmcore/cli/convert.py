@@ -34,7 +34,7 @@ def convert(
     from llmcore import _device
     from llmcore.generate import load
     from llmcore.generate.ends import GGUF_ALL, gguf_end_metadata
-    from llmcore.tokenizer.formats.gguf import NEAREST
+    from llmcore.tokenizer.formats.gguf import gguf_differences
 
     if target.exists() and not overwrite and (target.is_file() or any(target.iterdir())):
         raise UsageError(f"expected a new OUT, got {target}, which exists (--overwrite replaces it)")
@@ -42,12 +42,8 @@ def convert(
         lm = load(source, quantize="none").merged()
         options.say_notes(lm)
         written = lm.save(target, dtype)
-    if written.suffix == ".gguf" and lm.tokenizer.pattern in NEAREST:
-        other, where = NEAREST[lm.tokenizer.pattern]
-        note = f"note: GGUF has no name for the tokenizer's pattern {lm.tokenizer.pattern}: written as {other}, which differs"
-        typer.echo(f"{note} {where}", err=True)
-    if written.suffix == ".gguf" and getattr(lm.tokenizer.vocabulary, "normalizer", None):
-        typer.echo("note: GGUF has no normal forms: only llmcore brings text to NFC before it is encoded", err=True)
+    for difference in gguf_differences(lm.tokenizer.vocabulary) if written.suffix == ".gguf" else ():
+        typer.echo(f"note: {difference}", err=True)
     if written.suffix == ".gguf" and GGUF_ALL in gguf_end_metadata(lm.end_ids, lm.tokenizer, None):
         texts = ", ".join(map(repr, map(lm.token_text, lm.end_ids)))
         typer.echo(

@@ -105,8 +105,11 @@ def save_gguf(lm: TextModel, path: Path, type_name: str | None) -> Path:
             "save", expected=f"dtype one of {', '.join(gguf_writer.TYPES)} for a .gguf file", got=repr(type_name)
         )
     metadata = lm.config.to_gguf() | {"general.name": path.stem}
-    eos = lm.tokenizer.special_tokens.get(_named_tokens(lm).get("eos_token", ""))
-    metadata |= gguf_metadata(lm.tokenizer.vocabulary, _begin(lm))
+    after = lm.tokenizer.end
+    eos = after[0] if after else lm.tokenizer.special_tokens.get(_named_tokens(lm).get("eos_token", ""))
+    if after and eos not in lm.end_ids:
+        raise Error("save", expected="that what comes after a text ends it, for GGUF", got=f"id {eos}, which does not")
+    metadata |= gguf_metadata(lm.tokenizer.vocabulary, _begin(lm), lm.config.vocab_size)
     metadata |= gguf_end_metadata(lm.end_ids, lm.tokenizer, eos)
     metadata |= gguf_chat_metadata(lm.chat_template)
     stacks: dict[str, list[tuple[Part, PartOfModel]]] = {}

@@ -14,6 +14,7 @@ from llmcore.tokenizer.formats import pieces
 from llmcore.tokenizer.formats.byte_level import spell, unspell
 from llmcore.tokenizer.formats.files import Reader
 from llmcore.tokenizer.formats.gguf_patterns import PRE, REFUSED, Pre
+from llmcore.tokenizer.formats.gguf_scores import with_scores
 from llmcore.tokenizer.formats.pieces import CONTROL, NORMAL, UNUSED, USER_DEFINED, from_pieces
 from llmcore.tokenizer.vocabulary import (
     NORMALIZED,
@@ -151,24 +152,77 @@ def _read_sentencepiece(read: Reader, fields: dict[str, Any]) -> SentencePieceVo
     return v._replace(added_tokens=v.symbols, symbols={}) if prefix else v
 
 
-def gguf_metadata(vocabulary: AnyVocabulary, begin: int | None) -> dict[str, Any]:
-    """Return the fields `tokenizer.ggml.*` of a file, with the id that begins a text. ValueError for a vocabulary
-    that GGUF's readers would take for another; the differences of the patterns in `NEAREST` are accepted."""
+def gguf_metadata(vocabulary: AnyVocabulary, begin: int | None, rows: int = 0) -> dict[str, Any]:
+    """Return the fields `tokenizer.ggml.*` of a file, with the id that begins a text; those that end one are the model's.
+    rows: how many ids the model has, which may be more than have tokens. ValueError for a vocabulary that GGUF's readers
+    would take for another; what `gguf_differences` says is accepted."""
     v = vocabulary
     if isinstance(v, PipelineVocabulary):
         raise Error("save", expected="a byte-level or SentencePiece-style BPE tokenizer for GGUF", got="another kind")
-    fields = _byte_level_fields(v) if isinstance(v, Vocabulary) else _sentencepiece_fields(v)
-    if any(flags & ~NORMALIZED for flags in v.flags.values()) or v.end:
-        raise Error("save", expected="no flags of added tokens and nothing after a text for GGUF", got="some")
-    fields |= {"bos_token_id": begin, "add_bos_token": bool(v.begin), "add_eos_token": False}
-    if v.begin and v.begin != (begin,):
-        raise Error("save", expected="at most one token before a text for GGUF", got=v.begin)
+    tokens = _Tokens(
+        max(rows, len(v.tokens), *(id + 1 for id in (*v.special_tokens.values(), *v.added_tokens.values())))
+    )
+    fields = _byte_level_fields(v, tokens) if isinstance(v, Vocabulary) else _sentencepiece_fields(v, tokens)
+    fields |= {"tokens": tokens.spelled(), "token_type": tokens.types, "bos_token_id": begin}
+    fields |= {"add_bos_token": bool(v.begin), "add_eos_token": bool(v.end), "eos_token_id": (v.end or (None,))[0]}
+    if len(v.begin) > 1 or len(v.end) > 1 or (v.begin and v.begin != (begin,)):
+        raise Error("save", expected="at most one token before and after a text for GGUF", got=v.begin or v.end)
     written = {f"tokenizer.ggml.{name}": value for name, value in fields.items() if value is not None}
-    normalizer = v.normalizer if isinstance(v, Vocabulary) else None
-    return written | ({_NORMALIZER: normalizer} if normalizer else {})
+    if isinstance(v, Vocabulary) and v.normalizer:
+        written[_NORMALIZER] = v.normalizer
+    if flags := {text: kept for text, given in v.flags.items() if (kept := given & ~NORMALIZED)}:
+        if not isinstance(v, SentencePieceVocabulary) or not _strips_as_phi3(v, flags):
+            expected = "no lstrip, rstrip or single_word of added tokens, which GGUF has no fields for"
+            raise Error("save", expected=expected, got=f"one of {min(flags)!r}")
+        written["general.name"] = "phi-3"  # from which llama.cpp and we know
+    return written
 
 
-def _byte_level_fields(v: Vocabulary) -> dict[str, Any]:
+def gguf_differences(v: AnyVocabulary) -> list[str]:
+    """Return in which texts a vocabulary's file gives others than the vocabulary, a sentence each."""
+    found = []
+    if isinstance(v, Vocabulary) and isinstance(v.pattern, str) and v.pattern in NEAREST:
+        other, where = NEAREST[v.pattern]
+        found.append(
+            f"GGUF has no name for the tokenizer's pattern {v.pattern}: written as {other}, which differs {where}"
+        )
+    if isinstance(v, Vocabulary) and v.pattern == "o200k":
+        found.append("llama.cpp cuts letters with combining marks in another way than o200k")
+    if isinstance(v, Vocabulary) and v.normalizer:
+        found.append(f"GGUF has no normal forms: only llmcore brings text to {v.normalizer} before it is encoded")
+    if isinstance(v, SentencePieceVocabulary) and v.prefix == "first":
+        found.append(
+            "in GGUF a space comes before the text after each control token too, not before the first one alone"
+        )
+    if isinstance(v, SentencePieceVocabulary) and v.prefix != "never" and v.prefix_unless_space:
+        found.append("in GGUF a space comes before a text that begins with one too")
+    return found
+
+
+class _Tokens:
+    """The spelling and the type of every id."""
+
+    def __init__(self, count: int):
+        self.texts, self.types = [""] * count, [UNUSED] * count
+
+    def add(self, id: int, text: str, kind: int) -> None:
+        if text:
+            self.texts[id], self.types[id] = text, kind
+
+    def spelled(self) -> list[str]:
+        """Return the spellings, with names for ids without a token. ValueError for two alike, which no reader takes."""
+        for id, text in enumerate(self.texts):
+            self.texts[id] = text or f"[unused{id}]"
+        if len(set(self.texts)) < len(self.texts):
+            ids = {text: id for id, text in enumerate(self.texts)}
+            twice = next(text for id, text in enumerate(self.texts) if ids[text] != id)
+            raise Error(
+                "save", expected="tokens of different spellings for GGUF", got=f"two that are spelled {twice!r}"
+            )
+        return self.texts
+
+
+def _byte_level_fields(v: Vocabulary, tokens: _Tokens) -> dict[str, Any]:
     kinds = {(pre.pattern, pre.whole_piece_first): name for name, pre in reversed(PRE.items())}
     pre = kinds.get((v.pattern, v.whole_piece_first))
     if pre is None and v.merges is not None and not v.whole_piece_first and (v.pattern, True) in kinds:
@@ -179,19 +233,13 @@ def _byte_level_fields(v: Vocabulary) -> dict[str, Any]:
         names = ", ".join(sorted({p.pattern for p in PRE.values() if isinstance(p.pattern, str)} | NEAREST.keys()))
         got = "no merges" if v.merges is None else f"{v.pattern!r:.100}"
         raise Error("save", expected=f"a pattern that GGUF has a name for ({names})", got=got)
-    text = [spell(token) for token in v.tokens] + [""] * (
-        max([*v.special_tokens.values(), *v.added_tokens.values()], default=-1) + 1 - len(v.tokens)
-    )
-    types = [NORMAL if spelled else UNUSED for spelled in text]
-    for special, id in v.special_tokens.items():
-        text[id], types[id] = special, CONTROL
-    for added, id in v.added_tokens.items():
-        text[id], types[id] = added, USER_DEFINED
-    for id, spelled in enumerate(text):
-        if not spelled:
-            text[id] = f"[unused{id}]"
-    merges = [f"{text[left]} {text[right]}" for left, right in v.merges]
-    return {"model": "gpt2", "pre": pre, "tokens": text, "token_type": types, "merges": merges}
+    for id, token in enumerate(v.tokens):
+        tokens.add(id, spell(token), NORMAL)
+    for kind, named in ((CONTROL, v.special_tokens), (USER_DEFINED, v.added_tokens)):
+        for text, id in named.items():
+            tokens.add(id, text, kind)
+    merges = [f"{spell(v.tokens[left])} {spell(v.tokens[right])}" for left, right in v.merges]
+    return {"model": "gpt2", "pre": pre, "merges": merges}
 
 
 def _spells_its_tokens(tokens: list[bytes], merges: list[tuple[int, int]], pattern: Pattern) -> bool:
@@ -201,28 +249,36 @@ def _spells_its_tokens(tokens: list[bytes], merges: list[tuple[int, int]], patte
     return all(len(ids) == 1 for ids in encoded)
 
 
-def _sentencepiece_fields(v: SentencePieceVocabulary) -> dict[str, Any]:
-    if v.merges is not None or v.prefix == "first" or v.prefix_unless_space or v.added_tokens or v.split_at_spaces:
-        raise Error("save", expected="SentencePiece's own rules for GGUF (scores, a space before every text or none)")
-    text = [pieces.spell(token.decode(errors="replace")) for token in v.tokens]
-    types = [NORMAL if spelled else UNUSED for spelled in text]
-    for byte, id in enumerate(v.byte_tokens):
-        text[id], types[id] = pieces.BYTE_TOKENS[byte], pieces.BYTE
-    for symbol, id in v.symbols.items():
-        text[id], types[id] = pieces.spell(symbol), USER_DEFINED
-    for special, id in v.special_tokens.items():
-        text[id], types[id] = special, CONTROL
-    if v.unknown is not None:
-        types[v.unknown] = pieces.UNKNOWN
-    for id, spelled in enumerate(text):
-        if not spelled:
-            text[id] = f"[unused{id}]"
-    scores = [float(s) for s in v.scores] + [0.0] * (len(text) - len(v.scores))
+def _sentencepiece_fields(v: SentencePieceVocabulary, tokens: _Tokens) -> dict[str, Any]:
+    if not v.byte_tokens:
+        raise Error("save", expected="tokens for all of the 256 bytes, without which GGUF's readers fail", got="none")
+    if v.symbols and v.prefix != "never":
+        expected = "no tokens of the user that are found after the space before a text, as GGUF has none"
+        raise Error("save", expected=expected, got=repr(min(v.symbols)))
+    inside = next((token for token in v.tokens if b" " in token[1:]), None) if v.split_at_spaces else None
+    if inside is not None:
+        expected = "tokens that hold spaces at their beginnings only, as GGUF does not cut at spaces"
+        raise Error("save", expected=expected, got=repr(inside.decode(errors="replace")))
+    scores = with_scores(v).scores
+    for id, token in enumerate(v.tokens):
+        tokens.add(id, pieces.spell(token.decode(errors="replace")), NORMAL)
+    for spelling, id in zip(pieces.BYTE_TOKENS, v.byte_tokens, strict=True):
+        tokens.add(id, spelling, pieces.BYTE)
+    # Those of the user are looked for in the text, whose spaces are spaces then.
+    for kind, named in ((USER_DEFINED, v.symbols), (USER_DEFINED, v.added_tokens), (CONTROL, v.special_tokens)):
+        for text, id in named.items():
+            tokens.add(id, text, pieces.UNKNOWN if id == v.unknown else kind)
     return {
         "model": "llama",
-        "tokens": text,
-        "scores": scores,
-        "token_type": types,
+        "scores": [float(score) for score in scores] + [0.0] * (len(tokens.texts) - len(scores)),
         "unknown_token_id": v.unknown,
-        "add_space_prefix": v.prefix == "always",
+        "add_space_prefix": v.prefix != "never",
     }
+
+
+def _strips_as_phi3(v: SentencePieceVocabulary, flags: Mapping[str, int]) -> bool:
+    texts = v.special_tokens.keys() | v.added_tokens.keys()
+    known = {token.decode(errors="replace") for token in v.tokens} | texts
+    return known.issuperset({*_PHI3_PLAIN, "</s>"}) and flags == dict.fromkeys(
+        texts.difference(_PHI3_PLAIN), STRIPS_RIGHT
+    )
