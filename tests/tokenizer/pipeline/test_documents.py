@@ -290,6 +290,16 @@ def test_broken_documents_are_named(load, change, message):
     assert "\n" not in str(error.value)
 
 
+def test_documents_nested_without_end(load):
+    for make in (lambda inner: [inner], lambda inner: {"type": "Sequence", "pretokenizers": [inner]}):
+        deep = None
+        for _ in range(300):
+            deep = make(deep)
+        for change in ({"extra": deep}, {"pre_tokenizer": deep}, {"model": BERT["model"] | {"extra": deep}}):
+            with pytest.raises(ValueError, match="the file: expected at most 100 levels, got more"):
+                load(BERT | change)
+
+
 def test_quick_paths_are_kept(load, tmp_path):
     """What the quick encoders do, they do; what they would not do alike goes through the pipeline."""
     trained = Tokenizer.train(iter(["ab abc"]), 258, pattern="gpt2")

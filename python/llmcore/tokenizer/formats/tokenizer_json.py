@@ -24,6 +24,7 @@ from llmcore.tokenizer.vocabulary import (
     Vocabulary,
 )
 
+_MOST_NESTED = 100
 FLAGS = {"single_word": WORD, "lstrip": STRIPS_LEFT, "rstrip": STRIPS_RIGHT, "normalized": NORMALIZED}
 
 
@@ -61,7 +62,19 @@ def read_document(read: Reader, document: dict[str, Any]) -> AnyVocabulary:
     if kind == "metaspace":
         added = _read_added_tokens(read, document)
         return metaspace.read_metaspace(read, document, added)._replace(begin=begin, end=end)
-    return PipelineVocabulary(document | {"truncation": None, "padding": None}, begin, end)
+    document |= {"truncation": None, "padding": None}
+    _check_depth(read, {**document, "model": {**read.get(document, "model", dict), "vocab": None, "merges": None}})
+    return PipelineVocabulary(document, begin, end)
+
+
+def _check_depth(read: Reader, document: dict[str, Any]) -> None:
+    """Refuse what is nested so deep that what works its way down might not come back."""
+    level: list[Any] = [document]
+    for _ in range(_MOST_NESTED):
+        inner = [v for value in level for v in (value.values() if isinstance(value, dict) else value)]
+        level = [value for value in inner if isinstance(value, (dict, list))]
+    if level:
+        raise read.fail("the file", f"at most {_MOST_NESTED} levels", "more")
 
 
 def _vocabulary_ids(document: dict) -> dict[str, int]:

@@ -34,9 +34,9 @@ class Pipeline(General):
         self._model = read_model(read, document)
         value = document.get("normalizer")
         self._normalize = None if value is None else read_normalizer(read, value, "normalizer")
-        self._leading = Leading(read, document)
         value = document.get("pre_tokenizer")
         self._pre_tokenize = None if value is None else read_pre_tokenizer(read, value, "pre_tokenizer")
+        self._leading = Leading(read, document)
         self._decoder = read_decoder(read, document.get("decoder"), "decoder")
         self._added = AddedTokens(read, document, self._model, self._normalize)
         self.specials, self.added_tokens = self._added.special_tokens, self._added.others
