@@ -11,15 +11,13 @@ from llmcore.generate.chat.prompt import chat_prompt
 from llmcore.generate.chat.template import ChatOptions, ChatTemplate
 from support.chat_templates import CONTROL, TEMPLATES
 
-transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
 pytestmark = [pytest.mark.peers, pytest.mark.host]
 
 ADDED = ["<think>", "</think>", "<tool_response>"]  # no control tokens
 TEXT = ["hi", " ", "\n", "Ünï 你好", "<think>a</think>", "{x}", "'", '"', "12", "|>", "\u00a0"]
 
 
-def byte_level():
+def byte_level(tokenizers):
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={}, merges=[]))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
@@ -29,7 +27,7 @@ def byte_level():
     return tokenizer
 
 
-def metaspace(scheme):
+def metaspace(tokenizers, scheme):
     """As Llama's: U+2581 before words, tokens of bytes for what there is no other of."""
     pieces = ["<unk>", *(f"<0x{b:02X}>" for b in range(256)), "▁", *"abcdefghijklmnopqrstuvwxyz", "▁h", "▁hi"]
     merges = [("▁", "h"), ("▁h", "i")]
@@ -50,17 +48,19 @@ def metaspace(scheme):
 
 KINDS = {
     "byte-level": byte_level,
-    "first": lambda: metaspace("first"),
-    "never": lambda: metaspace("never"),
-    "legacy": lambda: metaspace("legacy"),
+    "first": lambda tokenizers: metaspace(tokenizers, "first"),
+    "never": lambda tokenizers: metaspace(tokenizers, "never"),
+    "legacy": lambda tokenizers: metaspace(tokenizers, "legacy"),
 }
 
 
 @pytest.fixture(scope="module", params=[(kind, strips) for kind in KINDS for strips in ("", "rstrip", "lstrip")])
 def pair(request, tmp_path_factory):
     """Our tokenizer and theirs, whose control tokens take the whitespace beside them or do not."""
+    tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     kind, strips = request.param
-    tokenizer = KINDS[kind]()
+    tokenizer = KINDS[kind](tokenizers)
     flags = {strips: True} if strips else {}
     tokenizer.add_special_tokens([tokenizers.AddedToken(t, special=True, normalized=False, **flags) for t in CONTROL])
     tokenizer.add_tokens([tokenizers.AddedToken(t, special=False, normalized=False) for t in ADDED])
