@@ -104,6 +104,7 @@ REFUSED = {
     "a list of numbers": ({MAP: {"additional_special_tokens": [3]}}, MAP, r"additional_special_tokens\[0\]: expected an object"),
     "no list": ({MAP: {"additional_special_tokens": 3}}, MAP, "additional_special_tokens: expected a list of tokens, got 3"),
     "a text for an id": ({ADDED: {"<a>": "b"}}, ADDED, "'<a>': expected an id from 0"),
+    "no UTF-8": ({CONFIG: decoder(_261=token("\ud800"))}, CONFIG, r"\['261'\].content: expected text that has a UTF-8 form"),
     "no object": ({CONFIG: []}, CONFIG, "expected an object, got list"),
 }  # fmt: skip
 

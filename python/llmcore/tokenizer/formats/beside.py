@@ -34,6 +34,7 @@ def add_tokens(
     entries: dict[str, dict[str, Any]] = {}
     for entry in read.get(document, "added_tokens", list, default=[]):
         if isinstance(entry, dict) and isinstance(entry.get("content"), str):
+            read.utf8(entry["content"], "added_tokens")
             entries[entry["content"]] = entry
     given: dict[str, tuple[Reader, str, Any]] = {}  # the id that a file gives a token, and where
     found: list[dict[str, Any]] = []
@@ -56,6 +57,7 @@ def add_tokens(
         names |= dict.fromkeys(given_roles, Reader(folder / _MAP))
         ids = {text: reader.id(id, repr(text), 1 << 31) for text, id in _object(folder / _ADDED).items() if text}
         for text, id in sorted(ids.items(), key=lambda item: item[1]):
+            reader.utf8(text, repr(text))
             given[text] = reader, repr(text), id
             if text not in entries:
                 found.append({"content": text, **dict.fromkeys(_FLAGS, False), "normalized": True})
@@ -93,6 +95,7 @@ def _entry(read: Reader, value: Any, where: str) -> dict[str, Any]:
     content = read.get(value, "content", str, where)
     if not content:
         raise read.fail(f"{where}.content", "a text", content)
+    read.utf8(content, f"{where}.content")
     return {"content": content, **flags}
 
 

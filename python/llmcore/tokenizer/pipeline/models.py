@@ -82,7 +82,9 @@ def _bpe(read: Reader, model: dict[str, Any], spellings: list[str], ids: dict[st
         return read.get(model, name, bool, "model", False)
 
     def text(name: str) -> str:
-        return read.get(model, name, str, "model", "")
+        found = read.get(model, name, str, "model", "")
+        read.utf8(found, f"model.{name}")
+        return found
 
     return _core.GeneralBPE(
         spellings,
