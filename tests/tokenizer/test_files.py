@@ -120,7 +120,7 @@ BROKEN = [
     (put("added_tokens", {}), "added_tokens: expected an array"),
     (put("added_tokens", 0, 7), r"added_tokens\[0\]: expected an object, got 7"),
     (put("added_tokens", 0, "content", 7), r"added_tokens\[0\].content: expected a string, got 7"),
-    (put("added_tokens", 0, "content", "\ud800"), r"added_tokens\[0\].content: expected text that has a UTF-8 form"),
+    (put("added_tokens", 0, "content", "\ud800"), "expected text that has a UTF-8 form"),
     (put("added_tokens", 0, {"id": 400, "content": "\ud800"}), "byte-level alphabet|UTF-8 form"),
     (put("added_tokens", 0, "id", None), r"added_tokens\[0\].id: expected an id"),
     (put("added_tokens", 0, "lstrip", 1), r"added_tokens\[0\].lstrip: expected true or false"),

@@ -290,6 +290,19 @@ def test_broken_documents_are_named(load, change, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": CLIP["model"] | {"continuing_subword_prefix": "\ud800"}},
+        {"decoder": {"type": "Replace", "pattern": {"String": "a"}, "content": "\udfff"}},
+        {"extra": "\ud800"},
+    ],
+)
+def test_halves_of_characters_are_refused(load, change):
+    with pytest.raises(ValueError, match=r"the file: expected text that has a UTF-8 form, got '.*\\ud"):
+        load(CLIP | change)
+
+
 def test_documents_nested_without_end(load):
     for make in (lambda inner: [inner], lambda inner: {"type": "Sequence", "pretokenizers": [inner]}):
         deep = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,11 @@ def read_document(read: Reader, document: dict[str, Any]) -> AnyVocabulary:
         added = _read_added_tokens(read, document)
         return metaspace.read_metaspace(read, document, added)._replace(begin=begin, end=end)
     document |= {"truncation": None, "padding": None}
-    _check_depth(read, {**document, "model": {**read.get(document, "model", dict), "vocab": None, "merges": None}})
+    rest = {**document, "model": {**read.get(document, "model", dict), "vocab": None, "merges": None}}
+    _check_depth(read, rest)
+    text = json.dumps(rest, ensure_ascii=False)
+    if half := re.search("[\ud800-\udfff]", text):
+        raise read.fail("the file", "text that has a UTF-8 form", ascii(text[max(0, half.start() - 60) : half.end()]))
     return PipelineVocabulary(document, begin, end)
 
 
