@@ -65,6 +65,37 @@ def test_what_a_token_takes_is_not_there_for_the_text_around_it(document, tmp_pa
     assert ours.decode(ours.encode_ordinary(" <a> ")) == " <a> "
 
 
+# Some are words of the vocabulary, some begin within others, some are only there in or out of a normal form.
+ANY = ["ab", "<a>", "<ab>", "abc", "<b>x", "日本", "a<", "日x", "x\u0300日", "!", "  ", "\n", "b 日"]
+PIECES = [*ANY, " ", "\u00a0", "a", "_", "1", "é", "\u0301", "<", ".", "🎉", "b", "c", "x"]
+ONE = st.fixed_dictionaries(dict.fromkeys(("lstrip", "rstrip", "single_word", "normalized", "special"), st.booleans()))
+
+
+@given(
+    tokens=st.dictionaries(st.sampled_from(ANY), ONE, min_size=1, max_size=5),
+    nfc=st.booleans(),
+    texts=st.lists(st.lists(st.sampled_from(PIECES), max_size=12).map("".join), max_size=6),
+)
+def test_any_added_tokens(document, tmp_path_factory, tokens, nfc, texts):
+    path = tmp_path_factory.mktemp("any") / "tokenizer.json"
+    vocab = {text: id for text, id in document["model"]["vocab"].items() if text not in TOKENS}
+    added = [text for text in tokens if text not in vocab]
+    ids = {text: vocab.get(text) or max(vocab.values()) + 1 + added.index(text) for text in tokens}
+    entries = [{"id": ids[text], "content": text, **tokens[text]} for text in sorted(tokens, key=ids.__getitem__)]
+    model = document["model"] | {"vocab": vocab}
+    changed = document | {"model": model, "added_tokens": entries, "normalizer": {"type": "NFC"} if nfc else None}
+    ours, theirs = both(changed, path)
+    for text in texts:
+        try:
+            expected = theirs.encode(text, add_special_tokens=False).ids
+        except BaseException as error:
+            assert "bad split" in str(error)  # noqa: PT017
+            continue
+        assert ours.encode(text, allowed_special="all") == expected
+        assert ours.count(text.encode(), allowed_special="all") == len(expected)
+        assert Tokenizer.load(ours.save(path.parent / "again.json")) == ours
+
+
 TEMPLATE = {
     "type": "TemplateProcessing",
     "single": [{"SpecialToken": {"id": "<a>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
