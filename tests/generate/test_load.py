@@ -85,6 +85,13 @@ def test_hostile_indices(folder, change, message):
     assert "\n" not in str(error.value)
 
 
+def test_no_id_is_left_to_defaults(lm, tmp_path):
+    """transformers has ids of other models for what a config.json leaves out, such as an end of 2 for a Llama."""
+    config = json.loads((LanguageModel(lm.model, lm.tokenizer, []).save(tmp_path) / "config.json").read_text())
+    assert (config["eos_token_id"], config["pad_token_id"]) == (None, None)
+    assert config["bos_token_id"] == lm.tokenizer.end_of_text
+
+
 def test_a_template_knows_its_tokens(lm, folder, tmp_path):
     messages = [{"role": "user", "content": "the cat"}]
     ids = lm.chat_prompt(messages)

@@ -45,7 +45,10 @@ def save_folder(
     save_chat_template(lm.chat_template, folder)
     _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **_named_tokens(lm)})
     _write_json(folder / "generation_config.json", ids)
-    _write_json(folder / "config.json", lm.config.to_hf() | {"torch_dtype": dtype} | ids | dict(config or {}))
+    # What is not there, transformers would take from its defaults for the architecture, which are other models' ids.
+    pad = lm.tokenizer.special_tokens.get(_named_tokens(lm).get("pad_token", ""))
+    all_ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": pad} | ids
+    _write_json(folder / "config.json", lm.config.to_hf() | {"torch_dtype": dtype} | all_ids | dict(config or {}))
     return folder
 
 
