@@ -15,7 +15,7 @@ MODELS = {
     "xlm-r": {"normalization_rule_name": "nmt_nfkc"},
     "albert": {
         "normalization_rule_name": "nmt_nfkc_cf",
-        "user_defined_symbols": ["[CLS]", "[SEP]", "(", ".", "the"],
+        "user_defined_symbols": ["[CLS]", "[SEP]", "(", ".", "the", "\u65e5\u672c", "\u00e9"],
         "control_symbols": ["[MASK]"],
     },
     "bytes": {"byte_fallback": True, "vocab_size": 900, "character_coverage": 0.98},

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _UNKNOWN_PENALTY = 10.0
-_LARGEST, _SMALLEST = 3.4028234663852886e38, 1.1754943508222875e-38  # numbers of single precision
+_LARGEST = 3.4028234663852886e38  # number of single precision
 
 
 class SentencePiece(General):
@@ -165,12 +165,12 @@ def _single(number: float) -> float:
 
 def _unigram(file: SentencePieceFile, unknown: int, byte_ids: Collection[int]) -> _core.Unigram:
     normal = [score for score, kind in zip(file.scores, file.kinds, strict=True) if kind == NORMAL]
-    least, most = min([_LARGEST, *normal]), max([_SMALLEST, *normal])
+    least = min([_LARGEST, *normal])
     tokens: list[str] = []
-    # What the user defines always wins.
+    # What the user defines always wins: 0.1 for each byte but the first, as version 0.2.3 has it.
     scores: list[float] = []
     for spelling, kind, score in zip(file.spellings, file.kinds, file.scores, strict=True):
         tokens.append(spelling if kind in (NORMAL, USER_DEFINED) else "")
-        bonus = _single(_single(len(spelling.encode()) * most) - 0.1)
+        bonus = _single(0.1 * (len(spelling.encode()) - 1))
         scores.append(bonus if kind == USER_DEFINED else score)
     return _core.Unigram.sentencepiece(tokens, scores, _single(least - _UNKNOWN_PENALTY), unknown, list(byte_ids))
