@@ -1,6 +1,6 @@
 """Fuzzes what reads vocabularies: a file is a Tokenizer or a ValueError that names it, whatever is in it. See README.md.
 
-    python tests/fuzz/fuzz_files.py {json,tiktoken,gguf,model} [--replay] CORPUS [libFuzzer's options]
+    python tests/fuzz/fuzz_files.py {json,tiktoken,gguf,pieces.gguf,model} [--replay] CORPUS [libFuzzer's options]
 
 An input is a file, or, if it begins with a zero, edits of a good one. `--replay` runs every file of CORPUS once and
 needs no atheris: for a core that was built with sanitizers.
@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 SAMPLE = "ab abc 12345 don't é中😀\n\n <|endoftext|>"
 VALUES = [None, True, False, 0, -1, 1e99, 2**31, 2**63, "", "a", "ab", "\ud800", "Ġ", [], {}, ["a", "b"], [0, 0]]
@@ -61,6 +62,55 @@ def edit_bytes(good: bytes, draw: Edits) -> bytes:
     return bytes(data)
 
 
+def edit_metadata(fields: dict, draw: Edits) -> bytes:
+    """Replaces, removes or changes fields of a GGUF file, and elements of its arrays."""
+    import numpy as np
+
+    from support.gguf_files import gguf
+
+    changed = dict(fields)
+    values = [
+        "",
+        "a",
+        "<s>",
+        "\u2581",
+        "NFC",
+        "default",
+        "tekken",
+        "gpt2",
+        "llama",
+        "</s>",
+        "<0x0A>",
+        "[x]",
+        np.bool_(draw(2)),
+    ]
+    values += [
+        np.uint32(draw(400)),
+        np.int32(-1),
+        np.float32("nan"),
+        np.zeros(3, np.float32),
+        np.arange(4),
+        ["a"],
+        ["a", "b"],
+    ]
+    for _ in range(1 + draw(4)):
+        key = list(fields)[draw(len(fields))]
+        value, action = changed.get(key), draw(4)
+        if action == 0:
+            changed.pop(key, None)
+        elif action == 1 or value is None or isinstance(value, (str, np.generic)):
+            changed[key] = values[draw(len(values))]
+        elif isinstance(value, list):
+            texts = [v for v in values if isinstance(v, str)]
+            at = draw(len(value))
+            changed[key] = [*value[:at], texts[draw(len(texts))], *value[at + draw(2) :]]
+        else:
+            value = value.copy()
+            value[draw(max(len(value), 1)) : draw(400)] = draw(8)
+            changed[key] = value
+    return gguf(changed)
+
+
 def good_file(kind: str) -> bytes:
     from llmcore.tokenizer import Tokenizer
 
@@ -89,9 +139,39 @@ def good_file(kind: str) -> bytes:
         from support import sentencepiece_files
 
         return sentencepiece_files.model(sentencepiece_files.llama_pieces(["ab", "abc", "\u2581ab", "\u2581abc"]))
-    from support.gguf_files import gguf, vocabulary_metadata
+    from support.gguf_files import gguf
 
-    return gguf(vocabulary_metadata(tokenizer, "llama-bpe"))
+    if kind == "pieces.gguf":
+        return gguf(pieces_metadata())
+    return gguf(byte_level_metadata())
+
+
+def byte_level_metadata() -> dict:
+    from llmcore.tokenizer import Tokenizer
+    from support.gguf_files import vocabulary_metadata
+
+    tokenizer = Tokenizer.train(iter([SAMPLE * 3]), 270)
+    return vocabulary_metadata(tokenizer, "llama-bpe") | {"llmcore.tokenizer.normalizer": "NFC"}
+
+
+def pieces_metadata() -> dict:
+    """A vocabulary of SentencePiece's kind, with all fields about it that are read."""
+    import numpy as np
+
+    from support.sentencepiece_files import USER_DEFINED, llama_pieces
+
+    pieces = [*llama_pieces(["ab", "abc", "\u2581ab", "\u2581abc"]), ("[x]", 0.0, USER_DEFINED)]
+    texts, scores, kinds = zip(*pieces, strict=True)
+    fields = {
+        "model": "llama",
+        "tokens": list(texts),
+        "scores": np.array(scores, np.float32),
+        "token_type": np.array(kinds, np.int32),
+        "add_space_prefix": np.bool_(True),
+        "add_eos_token": np.bool_(True),
+        **{f"{name}_token_id": np.uint32(id) for id, name in enumerate(("unknown", "bos", "eos"))},
+    }
+    return {f"tokenizer.ggml.{name}": value for name, value in fields.items()} | {"general.name": "phi-3"}
 
 
 def target(kind: str) -> Callable[[bytes], None]:
@@ -107,7 +187,10 @@ def target(kind: str) -> Callable[[bytes], None]:
         (folder / "merges.txt").write_text("#version: 0.2\na b\n")
         (folder / "config.json").write_text('{"model_type": "gpt2"}')
     arguments = {"pattern": "cl100k", "special_tokens": ["<|endoftext|>"]} if kind == "tiktoken" else {}
-    good, edit = good_file(kind), edit_json if kind in ("json", *names) else edit_bytes
+    good: Any = good_file(kind)
+    edit: Callable[[Any, Edits], bytes] = edit_json if kind in ("json", *names) else edit_bytes
+    if kind.endswith("gguf"):
+        good, edit = pieces_metadata() if kind == "pieces.gguf" else byte_level_metadata(), edit_metadata
 
     def run(data: bytes) -> None:
         path.write_bytes(edit(good, Edits(data[1:])) if data[:1] == b"\0" else data)
@@ -122,7 +205,7 @@ def target(kind: str) -> Callable[[bytes], None]:
         except ValueError:  # the vocabulary lacks some of the bytes
             return
         decoded = tokenizer.decode(ids)  # the others may have lost what is unknown, or what a step takes
-        assert decoded == SAMPLE or kind in ("model", "json", "config")
+        assert decoded == SAMPLE or kind in ("model", "pieces.gguf", "json", "config")
 
     return run
 

@@ -1,6 +1,6 @@
 """Fuzzes what reads models: files are a LanguageModel that runs or a ValueError that names one of them. See README.md.
 
-    python tests/fuzz/fuzz_models.py {gguf,safetensors,config,index} [--replay] CORPUS [libFuzzer's options]
+    python tests/fuzz/fuzz_models.py {gguf,part,safetensors,config,index} [--replay] CORPUS [libFuzzer's options]
 
 An input is the file, or, if it begins with a zero, edits of a good one; the other files of the model are good ones.
 """
@@ -32,6 +32,8 @@ def good_model(kind: str, folder: Path) -> Path:
     lm = LanguageModel(models.Qwen3(c, seed=0), tokenizer)
     if kind == "gguf":
         return lm.save(folder / "model.gguf", "Q8_0")
+    if kind == "part":
+        return _parts(lm.save(folder / "model.gguf", "Q8_0"))
     lm.save(folder)
     if kind == "index":
         tensors = {name: np.array(t) for name, t in safetensors.load_file(folder / "model.safetensors")[0].items()}
@@ -39,6 +41,32 @@ def good_model(kind: str, folder: Path) -> Path:
         safetensors.save_file(tensors, folder / "part.safetensors")
         (folder / FILES[kind]).write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "part.safetensors")}))
     return folder / FILES[kind]
+
+
+def _parts(path: Path) -> Path:
+    """Split a file in two, as llama.cpp's gguf-split does; the second is fuzzed."""
+    import numpy as np
+
+    from llmcore.formats.gguf import load_gguf
+    from support.gguf_files import gguf
+
+    file = load_gguf(path)
+    numbers = {"F32": 0, "F16": 1, "Q8_0": 8}
+    tensors = [(t.name, t.shape, numbers[t.type.name], t.data.tobytes()) for t in file.tensors.values()]
+    # A part by itself says what it is; what is Python's here must have a type there.
+    whole = {key: np.asarray(v) if isinstance(v, (bool, float)) else v for key, v in file.metadata.items()}
+    whole = {key: np.uint32(v) if type(v) is int else v for key, v in whole.items()}
+    whole = {key: v.astype(np.float32) if getattr(v, "dtype", None) == np.float64 else v for key, v in whole.items()}
+    for number, some in enumerate((tensors[:4], tensors[4:])):
+        own = {
+            "split.no": np.uint16(number),
+            "split.count": np.uint16(2),
+            "split.tensors.count": np.int32(len(tensors)),
+        }
+        part = path.with_name(f"model-{number + 1:05}-of-00002.gguf")
+        part.write_bytes(gguf(own if number else whole | own, some))
+    path.unlink()
+    return part
 
 
 def target(kind: str) -> tuple[Callable[[bytes], None], bytes]:
@@ -50,7 +78,7 @@ def target(kind: str) -> tuple[Callable[[bytes], None], bytes]:
     path = good_model(kind, folder)
     good = path.read_bytes()
     edit = edit_json if kind in ("config", "index") else edit_bytes
-    opened = path if kind == "gguf" else folder
+    opened = path if kind in ("gguf", "part") else folder
 
     def run(data: bytes) -> None:
         path.write_bytes(edit(good, Edits(data[1:])) if data[:1] == b"\0" else data)

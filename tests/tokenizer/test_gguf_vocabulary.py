@@ -52,7 +52,10 @@ def test_bytes_without_a_token(tmp_path, small):
     [
         ({"tokenizer.ggml.model": "bert"}, "tokenizer.ggml.model: expected gpt2 .*, got bert"),
         ({"tokenizer.ggml.pre": "other"}, "tokenizer.ggml.pre: expected a name of llama.cpp .*, got other"),
-        ({"tokenizer.ggml.pre": ["gpt-2"]}, "tokenizer.ggml.pre: expected a name of llama.cpp"),
+        ({"tokenizer.ggml.pre": ["gpt-2"]}, "tokenizer.ggml.pre: expected a string"),
+        ({"tokenizer.ggml.pre": np.arange(2)}, "tokenizer.ggml.pre: expected a string"),
+        ({"tokenizer.ggml.model": np.arange(2)}, "tokenizer.ggml.model: expected a string"),
+        ({"llmcore.tokenizer.normalizer": np.arange(2)}, "llmcore.tokenizer.normalizer: expected a string"),
         ({"tokenizer.ggml.pre": "tiny_aya"}, r"tokenizer.ggml.pre: .* got tiny_aya \(digits counted from their end\)"),
         ({"llmcore.tokenizer.normalizer": "NFKC"}, "llmcore.tokenizer.normalizer: expected NFC or nothing, got NFKC"),
         (

@@ -246,6 +246,7 @@ def test_gguf(tmp_path, llama, pieces):
         ({"scores": None}, r"scores: expected \d+ numbers"),
         ({"add_space_prefix": 3}, "add_space_prefix: expected true or false, got 3"),
         ({"remove_extra_whitespaces": True}, "remove_extra_whitespaces: expected false"),
+        ({"remove_extra_whitespaces": np.arange(2)}, "remove_extra_whitespaces: expected true or false"),
         ({"tokens": ["a"]}, "token_type: expected 1 numbers"),
     ],
 )

@@ -42,11 +42,12 @@ def read_gguf(path: Path) -> Vocabulary | SentencePieceVocabulary:
     fields = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
     fields[_NORMALIZER] = metadata.get(_NORMALIZER)
     read = Reader(path)
-    if fields.get("model") not in ("llama", "gpt2"):
-        raise read.fail("tokenizer.ggml.model", "gpt2 (byte-level BPE) or llama (SentencePiece)", fields.get("model"))
+    model = read.get(fields, "model", str, "tokenizer.ggml", None)
+    if model not in ("llama", "gpt2"):
+        raise read.fail("tokenizer.ggml.model", "gpt2 (byte-level BPE) or llama (SentencePiece)", model)
     bos = eos = None  # their usual ids, and below whether they are put around a text, as llama.cpp has it
     vocabulary: Vocabulary | SentencePieceVocabulary
-    if fields["model"] == "gpt2":
+    if model == "gpt2":
         pre = _pre(read, fields)
         vocabulary, begins = _read_byte_level(read, fields, pre), pre.begins
     else:
@@ -60,7 +61,8 @@ def read_gguf(path: Path) -> Vocabulary | SentencePieceVocabulary:
 
 def gguf_notes(metadata: Mapping[str, Any]) -> list[str]:
     """Return what a user should know of how a file's vocabulary is read."""
-    if metadata.get("tokenizer.ggml.model") == "gpt2" and metadata.get("tokenizer.ggml.pre") in (None, ""):
+    model, pre = (metadata.get(f"tokenizer.ggml.{name}") for name in ("model", "pre"))
+    if isinstance(model, str) and model == "gpt2" and (pre is None or pre == ""):
         return [
             "the file does not say how text is cut (tokenizer.ggml.pre): cut as llama.cpp does by default, "
             "which may differ from the model's own tokenizer"
@@ -69,11 +71,11 @@ def gguf_notes(metadata: Mapping[str, Any]) -> list[str]:
 
 
 def _pre(read: Reader, fields: dict[str, Any]) -> Pre:
-    name = fields.get("pre")
-    if name is None or name == "":
+    name = read.get(fields, "pre", str, "tokenizer.ggml", "")
+    if name == "":
         return PRE["default"]
-    if not isinstance(name, str) or name not in PRE:
-        got = f"{name} ({REFUSED[name]})" if isinstance(name, str) and name in REFUSED else name
+    if name not in PRE:
+        got = f"{name} ({REFUSED[name]})" if name in REFUSED else name
         raise read.fail("tokenizer.ggml.pre", "a name of llama.cpp whose rule is known here, or none", got)
     return PRE[name]
 
@@ -132,7 +134,7 @@ def _read_byte_level(read: Reader, fields: dict[str, Any], pre: Pre) -> Vocabula
             raise read.fail(where, "the byte-level alphabet", spelling)
         tokens[id], ids[spelling] = unspelled[id], id
     pairs = read.merges(merges, ids, "tokenizer.ggml.merges")
-    normalizer = fields.get(_NORMALIZER)
+    normalizer = read.get(fields, _NORMALIZER, str, "", None)
     if normalizer not in (None, "NFC"):
         raise read.fail(_NORMALIZER, "NFC or nothing", normalizer)
     found = special_tokens, added_tokens
@@ -141,7 +143,7 @@ def _read_byte_level(read: Reader, fields: dict[str, Any], pre: Pre) -> Vocabula
 
 def _read_sentencepiece(read: Reader, fields: dict[str, Any]) -> SentencePieceVocabulary:
     """Tokens with scores."""
-    if fields.get("remove_extra_whitespaces"):
+    if read.get(fields, "remove_extra_whitespaces", bool, "tokenizer.ggml", False):
         raise read.fail("tokenizer.ggml.remove_extra_whitespaces", "false (it is not supported)", "true")
     spellings = _strings(read, fields, "tokens")
     kinds = _kinds(read, fields, len(spellings))
