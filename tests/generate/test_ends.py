@@ -7,6 +7,7 @@ import pytest
 
 import llmcore
 from llmcore import models
+from llmcore.formats.gguf import load_gguf
 from llmcore.generate import LanguageModel
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.generate.ends import GGUF_ALL, TURN_ENDS
@@ -165,3 +166,17 @@ def test_parts_of_a_message(tmp_path):
 
 def test_names_are_tokens_only_once():
     assert len(set(TURN_ENDS)) == len(TURN_ENDS)
+
+
+def test_other_tokens_of_a_role_are_kept(tmp_path):
+    """Templates may name them, in GGUF by its own words."""
+    lm = model_with([*SPECIALS, "<unk>", "<pad>"])
+    template = ChatTemplate("{{ pad_token }}{{ unk_token }}", tokens={"pad_token": "<pad>", "unk_token": "<unk>"})
+    made = LanguageModel(lm.model, lm.tokenizer, lm.end_ids, template)
+    path = made.save(tmp_path / "model.gguf")
+    metadata = load_gguf(path).metadata
+    unknown, padding = ids_of(lm, "<unk>", "<pad>")
+    assert metadata["tokenizer.ggml.unknown_token_id"] == unknown
+    assert metadata["tokenizer.ggml.padding_token_id"] == padding
+    tokens = llmcore.load(path).chat_template.tokens
+    assert (tokens["unk_token"], tokens["pad_token"]) == ("<unk>", "<pad>")

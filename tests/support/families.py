@@ -20,6 +20,7 @@ PARTS = [
 SPELLED = ["[/INST]", "<|end|>", "<s>"]  # in texts, but not in what tokenizers learn from
 LLAMA3 = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"]
 CHATML = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+CHAT_ENDS = ["<|im_end|>", "<|endoftext|>"]  # llama.cpp ends at both, whatever files say
 GEMMA = ["<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"]
 DEEPSEEK = ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"]
 
@@ -150,11 +151,11 @@ FAMILIES = {
     ),
     "qwen2": Family(
         lambda: byte_level("qwen2", CHATML, ["<tool_call>"], nfc=True),
-        "Qwen2Config", SIZES | {"tie_word_embeddings": True}, ["<|im_end|>", "<|endoftext|>"],
+        "Qwen2Config", SIZES | {"tie_word_embeddings": True}, CHAT_ENDS,
     ),
-    "qwen3": Family(lambda: byte_level("qwen2", CHATML, ["<think>"], nfc=True), "Qwen3Config", HEADS, ["<|im_end|>"]),
+    "qwen3": Family(lambda: byte_level("qwen2", CHATML, ["<think>"], nfc=True), "Qwen3Config", HEADS, CHAT_ENDS),
     "qwen3-moe": Family(
-        lambda: byte_level("qwen2", CHATML, nfc=True), "Qwen3MoeConfig", HEADS | EXPERTS, ["<|im_end|>"]
+        lambda: byte_level("qwen2", CHATML, nfc=True), "Qwen3MoeConfig", HEADS | EXPERTS, CHAT_ENDS
     ),
     "gemma2": Family(lambda: pieces(False, GEMMA), "Gemma2Config", GEMMAS, ["<eos>", "<end_of_turn>"], "<bos>"),
     "gemma3": Family(
@@ -169,8 +170,8 @@ FAMILIES = {
         lambda: byte_level("gpt2", ["<|endoftext|>", "<|padding|>"], ["  ", "   "], nfc=True),
         "GPTNeoXConfig", NEOX, CHATML[:1],
     ),
-    "smollm": Family(lambda: byte_level("smollm", CHATML), "LlamaConfig", SIZES, ["<|im_end|>"]),
-    "smollm3": Family(lambda: byte_level("llama3", CHATML, ["<think>"]), "SmolLM3Config", SIZES, ["<|im_end|>"]),
+    "smollm": Family(lambda: byte_level("smollm", CHATML), "LlamaConfig", SIZES, CHAT_ENDS),
+    "smollm3": Family(lambda: byte_level("llama3", CHATML, ["<think>"]), "SmolLM3Config", SIZES, CHAT_ENDS),
     "deepseek": Family(
         lambda: byte_level("deepseek", DEEPSEEK), "LlamaConfig", SIZES, [DEEPSEEK[1]], DEEPSEEK[0]
     ),

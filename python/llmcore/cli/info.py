@@ -87,6 +87,7 @@ def describe(lm: LanguageModel, where: Path) -> dict:
             "end": list(tok.end),
         },
         "end_ids": list(lm.end_ids),
+        "end_tokens": [lm.token_text(i) for i in lm.end_ids],
         "notes": list(lm.notes),
         "chat_template": None
         if template is None
@@ -150,7 +151,8 @@ def _print_model(out, d: dict) -> None:
         ("computes in", d["compute_dtype"]),
         ("vocabulary", f"{d['config']['vocab_size']:,} tokens; the tokenizer's pattern is {tok['pattern']}"),
         ("special tokens", "; ".join([shown, *around])),
-        ("ends with", ", ".join(f"{names.get(i, '?')} ({i})" for i in d["end_ids"]) or "no token"),
+        ("ends with", ", ".join(f"{text} ({i})" for i, text in zip(d["end_ids"], d["end_tokens"], strict=True))
+         or "no token"),
         ("chat template", f"{template['characters']:,} characters; supports {', '.join(template['uses']) or 'messages only'}"
          if template else "none"),
     ]  # fmt: skip

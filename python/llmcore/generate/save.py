@@ -114,6 +114,10 @@ def save_gguf(lm: TextModel, path: Path, type_name: str | None) -> Path:
         raise Error("save", expected="that what comes after a text ends it, for GGUF", got=f"id {eos}, which does not")
     metadata |= gguf_metadata(lm.tokenizer.vocabulary, _begin(lm), lm.config.vocab_size)
     metadata |= gguf_end_metadata(lm.end_ids, lm.tokenizer, eos)
+    ids = lm.tokenizer.added_tokens | lm.tokenizer.special_tokens
+    for name, key in (("unk_token", "unknown"), ("sep_token", "seperator"), ("pad_token", "padding")):
+        if (id := ids.get(_named_tokens(lm).get(name, ""))) is not None:
+            metadata.setdefault(f"tokenizer.ggml.{key}_token_id", id)
     metadata |= gguf_chat_metadata(lm.chat_template)
     stacks: dict[str, list[tuple[Part, PartOfModel]]] = {}
     for part, values in lm.model.parts():
