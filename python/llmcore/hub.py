@@ -57,7 +57,7 @@ def resolve(name: str | os.PathLike) -> Path:
     what to do."""
     path = Path(name)
     if path.exists():
-        return path
+        return _snapshot(path) if (path / "snapshots").is_dir() else path
     text = os.fspath(name)
     if text in PACKAGED:
         path = models_folder() / text / PACKAGED[text].member
@@ -83,6 +83,18 @@ def resolve(name: str | os.PathLike) -> Path:
         got=f"{text}, which is not there: make a model with `llmcore demo`, or fetch one with {known} (or "
         "ORG/NAME of the hub)",
     )
+
+
+def _snapshot(cache: Path) -> Path:
+    """Return the folder of files in a model's cache folder of huggingface_hub (models--ORG--NAME)."""
+    ref, found = cache / "refs" / "main", sorted(path.name for path in (cache / "snapshots").iterdir() if path.is_dir())
+    wanted = ref.read_text(errors="replace").strip() if ref.is_file() else None
+    if wanted is None and len(found) == 1:
+        wanted = found[0]
+    if wanted not in found:
+        got = f"snapshots {', '.join(found)}: give one of these folders" if found else "no snapshot"
+        raise MissingFileError("load", cache, expected="refs/main, which names a snapshot", got=got)
+    return cache / "snapshots" / wanted
 
 
 def is_hub_name(name: str) -> bool:

@@ -170,7 +170,10 @@ BROKEN = {
     "weights of another model": ("config.json", lambda b: b.replace(b'"hidden_size": 32', b'"hidden_size": 48')),
     "weights that are none": ("model.safetensors", lambda b: b"\xff" * 64),
     "config that is no JSON": ("config.json", lambda b: b[:40]),
-    "config without a type": ("config.json", lambda b: b.replace(b"model_type", b"model_kind")),
+    "config without a type": (
+        "config.json",
+        lambda b: b.replace(b"model_type", b"kind").replace(b"architectures", b"a"),
+    ),
     "no key/value heads": (
         "config.json",
         lambda b: b.replace(b'"num_key_value_heads": 2', b'"num_key_value_heads": 0'),

@@ -38,9 +38,9 @@ def nearest(lm: TextModel, word: str, k: int) -> list[tuple[str, int, float]]:
         raise Error("nearest", expected="k >= 1", got=k)
     if not word.strip():
         raise Error("nearest", expected="a word", got="none")
-    own = {tuple(lm.tokenizer.encode_ordinary(form)) for form in (word, f" {word}")}
+    own = {tuple(lm.ids(form)) for form in (word, f" {word}")}
     # Inside a text, a word comes with the space before it, and most words are one token in that form.
-    ids = min(own, key=lambda i: (len(i), i != tuple(lm.tokenizer.encode_ordinary(f" {word}"))))
+    ids = min(own, key=lambda i: (len(i), i != tuple(lm.ids(f" {word}"))))
     with autograd.no_grad():
         target = _rows(lm, np.asarray(ids)).mean(axis=0)
         target /= max(np.linalg.norm(target), 1e-30)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from llmcore import _device, hub, models
 from llmcore._files import read_json
 from llmcore.errors import Error, MissingFileError
-from llmcore.formats import safetensors
 from llmcore.formats.gguf import GGUFFile, load_gguf
 from llmcore.generate.chat.files import gguf_chat_template, read_chat_template
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.generate.ends import folder_end_ids, gguf_end_ids
 from llmcore.generate.language_model import LanguageModel
+from llmcore.generate.weight_files import read_weights
 from llmcore.models import adapters
+from llmcore.models.text_config import text_config
 from llmcore.runtime import default_dtype
 from llmcore.tokenizer import Tokenizer
 from llmcore.tokenizer.formats.gguf import gguf_notes
-
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def load(
@@ -93,46 +89,13 @@ def _is_adapter(path: Path) -> bool:
 
 
 def _from_folder(folder: Path, dtype: str) -> LanguageModel:
-    config = _read_object(folder / "config.json")
-    kind = config.get("model_type")
-    if not isinstance(kind, str):
-        raise Error("load", folder / "config.json", expected="an object with a model_type")
-    if kind not in models.ARCHITECTURES:
-        known = ", ".join(models.ARCHITECTURES)
-        raise Error("load", folder / "config.json", expected=f"model_type one of {known}", got=repr(kind))
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-        raise MissingFileError("load", expected=f"{folder / 'tokenizer.json'}, which is not there")
-    model = models.ARCHITECTURES[kind].from_hf(config, read_weights(folder), dtype)
+    path = folder / "config.json"
+    config = text_config(_read_object(path), path)
+    model = models.ARCHITECTURES[config["model_type"]].from_hf(config, read_weights(folder), dtype)
     template = read_chat_template(folder)
     tokenizer = Tokenizer.load(folder)
     ends, notes = folder_end_ids(folder, config, tokenizer, model.config.vocab_size)
-    return LanguageModel(model, tokenizer, ends, template, notes)
-
-
-def read_weights(folder: Path) -> Mapping[str, np.ndarray]:
-    """Map the tensors of a folder by name: those of model.safetensors, or of the shards that its index names."""
-    single, index = folder / WEIGHTS, folder / INDEX
-    if single.is_file():
-        return safetensors.load_file(single)[0]
-    if not index.is_file():
-        raise MissingFileError("load", expected=f"{single}, which is not there")
-    names = _read_object(index).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(part, str) for part in names.values()):
-        raise Error("load", index, expected="weight_map an object of file names")
-    parts: dict[str, dict[str, np.ndarray]] = {}
-    for part in sorted(set(names.values())):
-        # Nothing outside the folder may be read.
-        if Path(part).name != part or not part.isprintable() or not part.endswith(".safetensors"):
-            raise Error("load", index, expected="weight_map of .safetensors files in the folder", got=f"{part!r:.100}")
-        if not (folder / part).is_file():
-            raise MissingFileError("load", expected=f"{folder / part}, which is not there")
-        parts[part] = safetensors.load_file(folder / part)[0]
-    tensors = {}
-    for name, part in names.items():
-        if name not in parts[part]:
-            raise Error("load", folder / part, expected=f"a tensor {name!r:.100}", got="none")
-        tensors[name] = parts[part][name]
-    return tensors
+    return LanguageModel(model, tokenizer, ends, template, [*model.notes, *notes])
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -155,7 +118,7 @@ def _from_gguf(path: Path, dtype: str) -> LanguageModel:
     model = models.GGUF_ARCHITECTURES[architecture].from_gguf(file, dtype)
     tokenizer = Tokenizer.load(path)
     ends, notes = gguf_end_ids(path, file.metadata, tokenizer, model.config.vocab_size)
-    notes = [*gguf_notes(file.metadata), *notes]
+    notes = [*model.notes, *gguf_notes(file.metadata), *notes]
     return LanguageModel(model, tokenizer, ends, _gguf_template(file, tokenizer), notes)
 
 

@@ -16,7 +16,8 @@ from llmcore.generate import save
 from llmcore.generate.chat.prompt import supervised_chat
 from llmcore.generate.chat.template import ChatOptions
 from llmcore.generate.language_model import LanguageModel
-from llmcore.generate.loader import load, read_weights
+from llmcore.generate.loader import load
+from llmcore.generate.weight_files import read_weights
 
 SCORE = "score.weight"  # as transformers' models for sequence classification name it
 _ROWS = 16  # answers that are scored at a time
@@ -54,7 +55,7 @@ class RewardModel(nn.Module):
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         whole = [*messages, {"role": "assistant", "content": answer}]
         ids, mask = supervised_chat(lm.chat_template, lm.tokenizer, whole, lm.end_ids, len(messages), options)
-        row = ended(np.array(ids, np.int32), np.array(mask))
+        row = ended(np.array(lm.checked(ids), np.int32), np.array(mask))
         if len(row) > lm.config.context:
             raise Error("reward", expected=f"at most {lm.config.context} tokens", got=len(row))
         return row

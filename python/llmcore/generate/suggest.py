@@ -49,7 +49,7 @@ class Suggester:
 
     def __init__(self, lm: TextModel):
         self._lm = lm
-        size = lm.tokenizer.vocab_size
+        size = min(lm.config.vocab_size, lm.tokenizer.vocab_size)
         spelled = [lm.tokenizer.token_bytes(i) for i in range(size)]
         specials = set(lm.tokenizer.special_tokens.values()) | set(lm.end_ids)
         self._spelled = spelled

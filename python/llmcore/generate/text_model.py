@@ -34,18 +34,12 @@ class TextModel:
         chat_template: ChatTemplate | None = None,
         notes: Iterable[str] = (),
     ):
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise Error(
-                "LanguageModel",
-                expected=f"a tokenizer of at most {model.config.vocab_size} tokens (the model's vocabulary)",
-                got=tokenizer.vocab_size,
-            )
         self.model, self.tokenizer, self.config = model, tokenizer, model.config
         if end_ids is None:
             end_ids = () if tokenizer.end_of_text is None else (tokenizer.end_of_text,)
         self.end_ids = tuple(end_ids)
         self.chat_template = chat_template
-        self.notes = tuple(notes)
+        self.notes = (*notes, *self._beyond())
         self.source: Path | None = None
 
     @property
@@ -66,21 +60,42 @@ class TextModel:
     def ids(self, prompt: Prompt) -> list[int]:
         """Return the ids of a text, or token ids themselves, checked, with nothing put before them."""
         if isinstance(prompt, str):
-            return self.tokenizer.encode_ordinary(prompt)
+            return self.checked(self.tokenizer.encode_ordinary(prompt))
         check_prompt(prompt)
         if not all(isinstance(i, (int, np.integer)) for i in prompt):
             raise ArgumentTypeError("prompt", expected="a text or token ids", got=repr(prompt))
-        ids = [int(i) for i in prompt]
-        for i in ids:
-            if not 0 <= i < self.config.vocab_size:
-                raise Error("prompt", expected=f"token ids in [0, {self.config.vocab_size})", got=i)
+        return self.checked([int(i) for i in prompt])
+
+    def checked(self, ids: list[int]) -> list[int]:
+        """Return ids; ValueError names one that the model has no row for."""
+        rows = self.config.vocab_size
+        if ids and not 0 <= min(ids) <= max(ids) < rows:
+            wrong = next(i for i in ids if not 0 <= i < rows)
+            text = (
+                self.tokenizer.token_bytes(wrong).decode(errors="replace")
+                if 0 <= wrong < self.tokenizer.vocab_size
+                else ""
+            )
+            raise Error("prompt", expected=f"token ids in [0, {rows})", got=f"{wrong} ({text!r})" if text else wrong)
         return ids
+
+    def _beyond(self) -> list[str]:
+        """Return a note on tokens that the model has no row for."""
+        rows = self.config.vocab_size
+        beyond = {i: t for t, i in (self.tokenizer.added_tokens | self.tokenizer.special_tokens).items() if i >= rows}
+        if self.tokenizer.vocab_size <= rows:
+            return []
+        first = f", such as {beyond[min(beyond)]!r:.60}" if beyond else ""
+        return [
+            f"the tokenizer has {self.tokenizer.vocab_size} ids and the model {rows}: tokens beyond{first}, are never "
+            "written, and a text that holds one is refused"
+        ]
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Return the ids of a prompt. A text follows the tokens that the tokenizer puts before every text."""
         ids = self.ids(prompt)
         if isinstance(prompt, str):
-            ids = [*self.tokenizer.begin, *ids]
+            ids = [*self.checked([*self.tokenizer.begin]), *ids]
         if not ids and self.tokenizer.end_of_text is not None:
             ids = [self.tokenizer.end_of_text]  # precedes every document
         if not ids:
@@ -129,7 +144,9 @@ class TextModel:
                 "that chats (`llmcore pull smollm2-135m-instruct`)",
             )
         options = ChatOptions(tools, documents, chat_template, chat_template_kwargs)
-        return chat_prompt(template, self.tokenizer, messages, add_generation_prompt, options, continue_final_message)
+        return self.checked(
+            chat_prompt(template, self.tokenizer, messages, add_generation_prompt, options, continue_final_message)
+        )
 
 
 def check_prompt(prompt: Any) -> None:

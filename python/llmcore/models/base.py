@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from llmcore._tensor import Tensor
 from llmcore.errors import Error
 from llmcore.formats.gguf import GGUFFile
 from llmcore.formats.quantization import encode
+from llmcore.models import names
 from llmcore.models.config import Config
 from llmcore.models.kv_cache import BlockPool, KVCache, blocks_for
 from llmcore.models.layers import Attention, Positions
@@ -39,6 +41,9 @@ class CausalLM(nn.Module, Generic[C]):
     head: nn.Linear | None  # None: the output layer is the token embedding
     logit_softcap: float | None = None  # see ops.softcap
     recompute: bool = False  # whether gradients recompute the activations of a block instead of keeping them
+    notes: tuple[str, ...] = ()  # on what its files held beyond it: see `TextModel.notes`
+    hf_base: ClassVar[str] = "model"  # in Hugging Face files, the module of all but the head
+    hf_head: ClassVar[str] = "lm_head.weight"
     recordable: ClassVar[bool] = True  # whether a decode step runs the same ops whatever the tokens: see DecodeStep
 
     def __init__(self, config: Config, dtype: str = "float32", seed: int | None = 0):
@@ -193,7 +198,25 @@ class CausalLM(nn.Module, Generic[C]):
         """Build a model from the Hugging Face format: config.json, and tensors by name, which are read on first use.
         ValueError, one line, for what does not fit."""
         c = cls.config_class.from_hf(config)
-        return cls._from_stored(c, stored_in_hf(cls.layout(c), cls.renamed(weights)), dtype)
+        names.check_format(weights)
+        layout = list(cls.layout(c))
+        tensors, notes = names.of_text(weights, cls.hf_base, layout)
+        head, embedding = tensors.get(cls.hf_head), tensors.get(layout[0][1][0].hf)
+        if c.tied and head is not None and embedding is not None:
+            if names.equal(head, embedding):
+                del tensors[cls.hf_head]
+            else:
+                c = dataclasses.replace(c, **{"tied": False})
+                layout = list(cls.layout(c))
+                notes.append(
+                    f"{cls.hf_head} is used, which differs from the token embedding that config.json says it is "
+                    "(tie_word_embeddings)"
+                )
+        stored = stored_in_hf(layout, tensors)
+        notes += names.check_leftovers(tensors, layout, c.model_type)
+        model = cls._from_stored(c, stored, dtype)
+        model.notes = tuple(notes)
+        return model
 
     @classmethod
     def from_gguf(cls: type[M], file: GGUFFile, dtype: str = "float32") -> M:
@@ -206,11 +229,6 @@ class CausalLM(nn.Module, Generic[C]):
         model = cls(config, dtype, seed=None)
         model.load_state_dict(stored)
         return model
-
-    @classmethod
-    def renamed(cls, weights: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Return tensors under the names that `layout` uses, for formats with several naming schemes."""
-        return weights
 
     def parts(self) -> Iterator[tuple[Part, PartOfModel]]:
         """Yield the tensors of files that the parameters are made of, with their values."""

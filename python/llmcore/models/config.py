@@ -45,6 +45,11 @@ class Config:
     heads: int = setting(12, "num_attention_heads", "attention.head_count")
 
     @property
+    def tied(self) -> bool:
+        """Whether the output layer is the token embedding."""
+        raise NotImplementedError
+
+    @property
     def head_size(self) -> int:
         """The dimensions of a head."""
         return self.width // self.heads

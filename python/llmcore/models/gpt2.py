@@ -10,6 +10,7 @@ import numpy as np
 
 from llmcore import nn, ops
 from llmcore._tensor import Tensor
+from llmcore.formats.gguf import GGUFFile
 from llmcore.models.base import CausalLM, initialise
 from llmcore.models.config import Config, setting
 from llmcore.models.layers import Attention, Positions
@@ -27,7 +28,6 @@ class GPT2Config(Config):
         "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
         "scale_attn_weights": (True,),
         "scale_attn_by_inverse_layer_idx": (False,),
-        "tie_word_embeddings": (True,),
         "add_cross_attention": (False,),
     }
 
@@ -38,6 +38,7 @@ class GPT2Config(Config):
     heads: int = setting(12, "n_head", "attention.head_count")
     eps: float = setting(1e-5, "layer_norm_epsilon", "attention.layer_norm_epsilon", absent=1e-5)
     ffn: int = setting(None, "n_inner", "feed_forward_length")
+    tied: bool = setting(True, "tie_word_embeddings", absent=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,6 +47,10 @@ class GPT2Config(Config):
         self.check_number("eps", 0)
         if self.width % self.heads:
             self.fail("width a multiple of heads", f"{self.width} and {self.heads}")
+
+    @classmethod
+    def gguf_values(cls, file: GGUFFile) -> dict[str, Any]:
+        return super().gguf_values(file) | {"tied": "output.weight" not in file.tensors}
 
     def to_hf(self) -> dict[str, Any]:
         return super().to_hf() | {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
@@ -70,6 +75,7 @@ class GPT2(CausalLM[GPT2Config]):
     """The model; parameters are drawn from `seed`."""
 
     config_class = GPT2Config
+    hf_base = "transformer"
 
     def __init__(self, config: GPT2Config, dtype: str = "float32", seed: int | None = 0):
         self.config, self.dtype = config, dtype
@@ -77,7 +83,7 @@ class GPT2(CausalLM[GPT2Config]):
         self.positions = nn.Embedding(config.context, config.width)
         self.blocks = [Block(config, i) for i in range(config.layers)]
         self.norm = nn.LayerNorm(config.width, config.eps)
-        self.head = None
+        self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
         initialise(self, seed, config.layers, residual=("attention.out.weight", "mlp_out.weight"))
 
     def hidden_at(self, ids: np.ndarray, pos: Positions) -> Tensor:
@@ -86,12 +92,6 @@ class GPT2(CausalLM[GPT2Config]):
         )
         x = ops.add(self.tokens(ids, self.dtype), self.positions(positions, self.dtype))
         return self.norm(self.run_blocks(self.blocks, x, pos))
-
-    @classmethod
-    def renamed(cls, weights: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        if "wte.weight" in weights:  # as saved without the output layer
-            return {f"transformer.{name}": w for name, w in weights.items()}
-        return weights
 
     @classmethod
     def layout(cls, c: GPT2Config) -> Layout:
@@ -117,3 +117,5 @@ class GPT2(CausalLM[GPT2Config]):
                 yield f"{ours}.{name}.bias", [Part(bias, f"{gguf}.{ggufs}.bias", (outputs,))]
         for kind in ("weight", "bias"):
             yield f"norm.{kind}", [Part(f"transformer.ln_f.{kind}", f"output_norm.{kind}", (c.width,))]
+        if not c.tied:
+            yield "head.weight", [Part("lm_head.weight", "output.weight", (c.vocab_size, c.width))]

@@ -92,6 +92,7 @@ class GPTNeoX(CausalLM[GPTNeoXConfig]):
     """The model; parameters are drawn from `seed`."""
 
     config_class = GPTNeoXConfig
+    hf_base, hf_head = "gpt_neox", "embed_out.weight"
 
     def __init__(self, config: GPTNeoXConfig, dtype: str = "float32", seed: int | None = 0):
         self.config, self.dtype = config, dtype

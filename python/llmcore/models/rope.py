@@ -65,7 +65,7 @@ class RopeScaling:
         if not isinstance(rope, Mapping):
             raise Error("config.json", expected="rope_scaling an object", got=f"{rope!r:.100}")
         kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind in ("default", None):
+        if kind in ("default", "mrope", None):  # mrope: three positions per token, which are one where all are text
             return None
         if kind not in ("linear", "llama3", "yarn"):
             raise Error("config.json", expected="rope_scaling of type default, linear, llama3 or yarn", got=repr(kind))

@@ -72,7 +72,7 @@ class Vocabulary:
         if not end_ids:
             raise Error("constrain", expected="a model that knows an end of text", got="one without")
         self.library = llguidance
-        specials = sorted(set(tokenizer.special_tokens.values()))
+        specials = sorted({id for id in tokenizer.special_tokens.values() if id < vocab_size})
         tokens = [tokenizer.token_bytes(i) for i in range(vocab_size)]  # the empty ones are never allowed
 
         class Wrapped:

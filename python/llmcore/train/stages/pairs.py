@@ -35,7 +35,7 @@ def pair_of(lm: LanguageModel, row: Row, context: int, config: FinetuneConfig | 
     both = []
     for name, answer in zip(("chosen", "rejected"), answers, strict=True):
         ids, mask = supervised_chat(lm.chat_template, lm.tokenizer, prompt + answer, lm.end_ids, len(prompt), options)
-        whole = Example(np.array(ids, np.int32), np.array(mask, bool))
+        whole = Example(np.array(lm.checked(ids), np.int32), np.array(mask, bool))
         short = whole.cut(context + 1)
         if not whole.mask[1:].any():
             raise ValueError(f"expected an answer of the assistant in {name}, got none")

@@ -50,7 +50,7 @@ def sft(
 def example_of(lm: LanguageModel, row: Row, config: FinetuneConfig | None = None) -> Example:
     """Return the tokens of a row and their loss mask. Raises ValueError for a malformed row."""
     ids, mask = _tokens_of(lm, row.fields, finetune.chat_options(lm, row.fields, config))
-    e = Example(np.array(ids, np.int32), np.array(mask, bool))
+    e = Example(np.array(lm.checked(ids), np.int32), np.array(mask, bool))
     if not e.mask[1:].any():
         raise ValueError("expected something to learn, got no token of an assistant or a completion")
     return e
