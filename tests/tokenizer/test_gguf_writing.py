@@ -102,6 +102,7 @@ def test_tokens_of_the_user(tmp_path):
     ("changes", "words"),
     [
         ({}, []),
+        ({"flags": {"</s>": STRIPS_RIGHT}}, ["the ASCII ones only"]),
         ({"prefix": "first"}, ["after each control token too"]),
         ({"prefix": "first", "prefix_unless_space": True}, ["after each control token too", "that begins with one"]),
     ],

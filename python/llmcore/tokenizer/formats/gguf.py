@@ -198,6 +198,8 @@ def gguf_differences(v: AnyVocabulary) -> list[str]:
         )
     if isinstance(v, SentencePieceVocabulary) and v.prefix != "never" and v.prefix_unless_space:
         found.append("in GGUF a space comes before a text that begins with one too")
+    if isinstance(v, SentencePieceVocabulary) and any(flags & STRIPS_RIGHT for flags in v.flags.values()):
+        found.append("of the blanks after a control token llama.cpp takes the ASCII ones only")
     return found
 
 
