@@ -112,7 +112,10 @@ def test_any_of_several_tokens_ends_a_completion(tmp_path, tokenizer):
         ),
         ({"llama.block_count": "two"}, r"\[gguf\] expected llama.block_count of type int, got 'two'"),
         ({"llama.attention.head_count": np.uint32(0)}, "heads a positive integer|rope.dimension_count"),
-        ({"llama.rope.scaling.type": "ntk"}, "expected llama.rope.scaling.type one of none, linear, yarn, got 'ntk'"),
+        (
+            {"llama.rope.scaling.type": "ntk"},
+            "expected llama.rope.scaling.type none, linear, yarn or longrope, got 'ntk'",
+        ),
         ({"llama.expert_count": np.uint32(8)}, "expected llama.expert_count 0, got 8"),
         ({"llama.rope.dimension_count": np.uint32(4)}, "expected llama.rope.dimension_count 8"),
         ({"tokenizer.ggml.eos_token_id": "end"}, "expected tokenizer.ggml.eos_token_id an id or a list of ids"),

@@ -14,7 +14,7 @@ CONFIGS = {
     "gpt2-ffn": models.GPT2Config(**SIZES, ffn=40),
     "llama": models.LlamaConfig(**GROUPED),
     "llama-untied": models.LlamaConfig(**{**GROUPED, "width": 64}, tied=False, head_size=24, rope_base=500.0),
-    "llama-linear": models.LlamaConfig(**GROUPED, rope_scaling=RopeScaling("linear", 4.0, 64)),
+    "llama-linear": models.LlamaConfig(**GROUPED, rope_scaling=RopeScaling("linear", 4.0, 16)),
     "llama3": models.LlamaConfig(
         **{**GROUPED, "head_size": 32},
         rope_base=500.0,
@@ -23,6 +23,10 @@ CONFIGS = {
     "llama-yarn": models.LlamaConfig(
         **{**GROUPED, "head_size": 32},
         rope_scaling=RopeScaling("yarn", 4.0, 16, attention_factor=0.1 * math.log(4) + 1),
+    ),
+    "llama-yarn-own": models.LlamaConfig(
+        **{**GROUPED, "head_size": 32},
+        rope_scaling=RopeScaling("yarn", 4.0, 16, attention_factor=1.5),
     ),
     "mistral": models.MistralConfig(**GROUPED, window=7, tied=False),
     "qwen2": models.Qwen2Config(**GROUPED),
@@ -35,6 +39,17 @@ CONFIGS = {
     ),
     "phi3": models.Phi3Config(**GROUPED, window=9, tied=False),
     "phi3-partial": models.Phi3Config(**{**GROUPED, "width": 64}, rotary_part=0.75),
+    "phi3-longrope": models.Phi3Config(
+        **{**GROUPED, "width": 64},
+        rope_scaling=RopeScaling(
+            "longrope",
+            4.0,
+            16,
+            attention_factor=math.sqrt(1 + math.log(4) / math.log(16)),
+            short_factor=(1.0, 1.25, 1.0, 1.5, 2.0, 1.0, 1.0, 1.75),
+            long_factor=(1.0, 2.5, 3.0, 4.5, 6.0, 8.0, 16.0, 12.5),
+        ),
+    ),
     "smollm3": models.SmolLM3Config(**{**GROUPED, "layers": 5}),
     "olmo2": models.OLMo2Config(**GROUPED, tied=False),
     "pythia": models.GPTNeoXConfig(**{**SIZES, "width": 64}),

@@ -43,15 +43,15 @@ def search(
         raise Error("generate", expected=f"a prompt of 1 to {context - 1} tokens", got=len(prompt))
     room = min(params.max_tokens, context - len(prompt))
     ends = {*(() if params.ignore_eos else lm.end_ids), *params.stop_ids}
-    blocks = blocks_for(len(prompt) + room)
+    blocks, shift = blocks_for(len(prompt) + room), lm.model.shift(len(prompt) + room)  # of the longest beam
     pool = lm.model.new_pool(blocks_for(len(prompt)) + beams * (blocks - len(prompt) // BLOCK + 2))
     table = np.array([[pool.allocate() for _ in range(blocks_for(len(prompt)))]], np.int32)
-    cache = KVCache(pool, table, np.zeros(1, np.int32), table.size * BLOCK)
+    cache = KVCache(pool, table, np.zeros(1, np.int32), table.size * BLOCK, shift)
     with autograd.no_grad():
         logits = lm.model(np.array([prompt]), cache, last_only=True).array.reshape([1, -1])
     live = [_Beam([], [], table[0].tolist())]
     done: list[tuple[_Beam, str]] = []
-    cache = KVCache(pool, np.zeros((beams, blocks), np.int32), np.zeros(beams, np.int32), blocks * BLOCK)
+    cache = KVCache(pool, np.zeros((beams, blocks), np.int32), np.zeros(beams, np.int32), blocks * BLOCK, shift)
     step = DecodeStep(lm.model, cache)
     for n in range(room):
         chosen = _best(logits, live, 2 * beams)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +124,8 @@ def save_gguf(lm: TextModel, path: Path, type_name: str | None) -> Path:
     for part, values in lm.model.parts():
         stacks.setdefault(part.gguf, []).append((part, values))
     tensors = [_gguf_tensor(name, parts, type_name) for name, parts in stacks.items()]
-    factors = lm.model.gguf_rope_factors()
-    if factors is not None:
-        tensors.append(gguf_writer.Tensor("rope_freqs.weight", factors.shape, "F32", lambda: factors))
+    for name, factors in lm.model.gguf_rope_factors().items():
+        tensors.append(gguf_writer.Tensor(name, factors.shape, "F32", partial(np.asarray, factors)))
     gguf_writer.save_gguf(path, metadata, tensors)
     return path
 

@@ -64,7 +64,8 @@ class Suggester:
         self._window = max(window, 1)
         blocks = blocks_for(self._window + _ROUNDS + 1)
         self._pool: BlockPool = lm.model.new_pool(blocks * _PATHS)
-        self._cache = KVCache.allocate_for(self._pool, _PATHS, blocks * BLOCK)
+        shift = lm.model.shift(self._window + _ROUNDS + 1)
+        self._cache = KVCache.allocate_for(self._pool, _PATHS, blocks * BLOCK, shift)
         self._steps: dict[int, tuple[DecodeStep, KVCache]] = {}
         self._read: list[int] = []  # tokens whose keys and values are in all rows of the cache
         self._known: OrderedDict[tuple[int, ...], np.ndarray] = OrderedDict()
@@ -190,7 +191,7 @@ class Suggester:
     def _step(self, rows: int) -> DecodeStep:
         if rows not in self._steps:
             c = self._cache
-            cache = KVCache(self._pool, c.tables[:rows], c.lengths[:rows], c.capacity)
+            cache = KVCache(self._pool, c.tables[:rows], c.lengths[:rows], c.capacity, c.shift[:rows])
             self._steps[rows] = DecodeStep(self._lm.model, cache), cache
         return self._steps[rows][0]
 

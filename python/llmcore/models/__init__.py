@@ -15,7 +15,7 @@ from llmcore.models.phi3 import Phi3, Phi3Config
 from llmcore.models.qwen2 import Qwen2, Qwen2Config
 from llmcore.models.qwen3 import Qwen3, Qwen3Config
 from llmcore.models.qwen3_moe import Qwen3MoE, Qwen3MoEConfig
-from llmcore.models.rope import RopeScaling
+from llmcore.models.rope_scaling import RopeScaling
 from llmcore.models.smollm3 import SmolLM3, SmolLM3Config
 
 _ALL: tuple[type[CausalLM], ...] = (

@@ -20,7 +20,7 @@ from llmcore.models import names
 from llmcore.models.config import Config
 from llmcore.models.kv_cache import BlockPool, KVCache, blocks_for
 from llmcore.models.layers import Attention, Positions
-from llmcore.models.rope import Rotary
+from llmcore.models.rope import Rotary, shift
 from llmcore.models.weights import Encoded, Layout, Part, Piece, Stored, rows_of_parts, stored_in_gguf, stored_in_hf
 from llmcore.runtime import default_dtype
 
@@ -156,7 +156,14 @@ class CausalLM(nn.Module, Generic[C]):
         """Return an empty cache for `batch` sequences of up to `capacity` positions (at most the context length), with its
         own pool."""
         capacity = min(capacity, self.config.context)
-        return KVCache.allocate_for(self.new_pool(batch * blocks_for(capacity), dtype), batch, capacity)
+        pool = self.new_pool(batch * blocks_for(capacity), dtype)
+        return KVCache.allocate_for(pool, batch, capacity, self.shift(capacity))
+
+    def shift(self, tokens: int) -> int:
+        """Return by how many rows of the rotation tables the positions of a sequence of so many tokens are shifted: longrope
+        takes other frequencies for sequences beyond the original context, from their first token on. A cache keeps keys of
+        one kind, so whoever lets a sequence grow beyond computes it again; `new_cache` decides by its capacity."""
+        return shift(getattr(self.config, "rope_scaling", None), tokens)
 
     def rotary_tables(self) -> list[Rotary]:
         """Return the rotations that this model applies to queries and keys, each once."""
@@ -173,7 +180,7 @@ class CausalLM(nn.Module, Generic[C]):
         vocab = self.config.vocab_size
         if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < vocab:  # before the cast to 32 bits
             raise Error("model", expected=f"ids in [0, {vocab})", got=f"{ids.min()} to {ids.max()}")
-        pos = Positions.of(ids, cache) if starts is None else Positions.packed(starts)
+        pos = Positions.of(ids, cache, self.shift) if starts is None else Positions.packed(starts, self.shift)
         if starts is not None and (cache is not None or pos.positions is None or pos.positions.shape != ids.shape):
             raise Error("model", expected=f"starts of the shape of ids {ids.shape} and no cache")
         return np.ascontiguousarray(ids, np.int32), pos
@@ -215,7 +222,7 @@ class CausalLM(nn.Module, Generic[C]):
         stored = stored_in_hf(layout, tensors)
         notes += names.check_leftovers(tensors, layout, c.model_type)
         model = cls._from_stored(c, stored, dtype)
-        model.notes = tuple(notes)
+        model.notes = (*cls.config_class.hf_notes(config), *notes)
         return model
 
     @classmethod
@@ -237,9 +244,9 @@ class CausalLM(nn.Module, Generic[C]):
             for part, start, end in rows_of_parts(parts):
                 yield part, PartOfModel(parameters[name], part.shape, start, end)
 
-    def gguf_rope_factors(self) -> np.ndarray | None:
-        """Return GGUF's tensor rope_freqs.weight if this model's rotations need it, else None."""
-        return None
+    def gguf_rope_factors(self) -> dict[str, np.ndarray]:
+        """Return the tensors of GGUF that this model's rotations need, by name."""
+        return {}
 
     def to_hf(self) -> dict[str, np.ndarray]:
         """Return all tensors of the Hugging Face format, float32."""

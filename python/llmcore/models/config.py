@@ -99,6 +99,11 @@ class Config:
         return cls(**cls.hf_values(config))
 
     @classmethod
+    def hf_notes(cls, config: Mapping) -> list[str]:
+        """Return what is worth knowing about how a config.json is read, a line each."""
+        return []
+
+    @classmethod
     def hf_values(cls, config: Mapping) -> dict[str, Any]:
         """Return the constructor's arguments from config.json. Architectures add what their fields cannot express."""
         return {

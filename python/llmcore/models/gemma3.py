@@ -25,6 +25,7 @@ class Gemma3Config(Gemma2Config):
     hf_class: ClassVar[str] = "Gemma3ForCausalLM"
     gguf_architecture: ClassVar[str | None] = "gemma3"
     pattern: ClassVar[int] = 6
+    scaled_context: ClassVar[bool] = False  # max_position_embeddings has the factor in it
 
     rope_base: float = setting(1e6, "rope_theta", "rope.freq_base", absent=1e6)
     window_rope_base: float = setting(10000.0, "rope_local_base_freq", "rope.freq_base_swa", absent=10000.0)

@@ -106,28 +106,31 @@ class BlockPool:
 class KVCache:
     """Keys and values of B sequences of up to `capacity` positions each. `lengths` (B) int32 counts the filled positions;
     rows advance independently of each other. `tables` (B, n) int32: row b has position p in block tables[b, p // 64] of
-    the pool. Both may be changed in place."""
+    the pool. `shift` (B) int32: see `CausalLM.shift`. All three may be changed in place."""
 
-    def __init__(self, pool: BlockPool, tables: np.ndarray, lengths: np.ndarray, capacity: int):
+    def __init__(
+        self, pool: BlockPool, tables: np.ndarray, lengths: np.ndarray, capacity: int, shift: np.ndarray | int = 0
+    ):
         self.pool, self.tables, self.lengths, self.capacity = pool, tables, lengths, capacity
+        self.shift = np.full(len(lengths), shift, np.int32) if isinstance(shift, int) else shift
         table = _core.from_numpy(tables)
         self._blocks = [_core.CacheBlocks(table, layer.key_scale, layer.value_scale) for layer in pool.layers]
 
     @classmethod
-    def allocate_for(cls, pool: BlockPool, batch: int, capacity: int) -> KVCache:
+    def allocate_for(cls, pool: BlockPool, batch: int, capacity: int, shift: int = 0) -> KVCache:
         """Return empty sequences that divide all blocks of an unused pool among them."""
         tables = np.array([pool.allocate() for _ in range(pool.blocks)], np.int32).reshape(batch, -1)
-        return cls(pool, tables, np.zeros(batch, np.int32), capacity)
+        return cls(pool, tables, np.zeros(batch, np.int32), capacity, shift)
 
     def row(self, b: int) -> KVCache:
         """Return sequence b alone, in the same memory."""
-        return KVCache(self.pool, self.tables[b : b + 1], self.lengths[b : b + 1], self.capacity)
+        return KVCache(self.pool, self.tables[b : b + 1], self.lengths[b : b + 1], self.capacity, self.shift[b : b + 1])
 
     def advance(self, count: int) -> np.ndarray:
-        """Make room for `count` more positions in every row; returns the new positions (B, count) int32."""
+        """Make room for `count` more positions in every row; returns the new positions (B, count) int32, shifted."""
         if self.lengths.max(initial=0) + count > self.capacity:
             raise Error("cache", expected=f"at most {self.capacity} positions", got=self.lengths.max() + count)
-        positions = self.lengths[:, None] + np.arange(count, dtype=np.int32)
+        positions = (self.lengths + self.shift)[:, None] + np.arange(count, dtype=np.int32)
         self.lengths += np.int32(count)
         return positions
 

@@ -3,6 +3,7 @@ a call's tokens."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from llmcore.models.rope import Rotary
 @dataclass(frozen=True)
 class Positions:
     """The positions of a call's tokens (B, T): `positions` (B, T) int32 in the sequences of `cache`, or, without either,
-    0..T−1. `end`: all positions are below it. `starts` (B, T) int32, without a cache: where in its row each token's
+    0..T−1. `end`: all positions are below it, but for a shift (`CausalLM.shift`). `starts` (B, T) int32, without a cache: where in its row each token's
     document begins; positions count from there, and attention sees nothing before it."""
 
     cache: KVCache | None
@@ -25,19 +26,30 @@ class Positions:
     starts: np.ndarray | None = None
 
     @classmethod
-    def packed(cls, starts: np.ndarray) -> Positions:
-        """Return the positions of tokens (B, T) whose rows hold several documents, which do not see each other."""
+    def packed(cls, starts: np.ndarray, shift: Callable[[int], int]) -> Positions:
+        """Return the positions of tokens (B, T) whose rows hold several documents, which do not see each other. shift: of a
+        document of so many tokens."""
         starts = np.ascontiguousarray(starts, np.int32)
-        positions = np.arange(starts.shape[1], dtype=np.int32) - starts
-        return cls(None, positions, int(positions.max(initial=0)) + 1, starts)
+        columns = np.arange(starts.shape[1], dtype=np.int32)
+        positions = columns - starts
+        end = int(positions.max(initial=0)) + 1
+        if at := shift(end):
+            last = np.append(starts[:, 1:] != starts[:, :-1], np.ones((len(starts), 1), bool), axis=1)
+            lasts = np.minimum.accumulate(np.where(last, columns, len(columns))[:, ::-1], axis=1)[:, ::-1]
+            positions = positions + np.where(lasts - starts + 1 > at, np.int32(at), np.int32(0))
+        return cls(None, np.ascontiguousarray(positions, np.int32), end, starts)
 
     @classmethod
-    def of(cls, ids: np.ndarray, cache: KVCache | None) -> Positions:
-        """Return the positions of ids (B, T) that begin sequences, or continue those of a cache, which makes room for them."""
+    def of(cls, ids: np.ndarray, cache: KVCache | None, shift: Callable[[int], int]) -> Positions:
+        """Return the positions of ids (B, T) that are sequences, or continue those of a cache, which makes room for them.
+        shift: of a sequence of so many tokens."""
+        B, T = ids.shape
         if cache is None:
-            return cls(None, None, ids.shape[1])
-        positions = cache.advance(ids.shape[1])
-        return cls(cache, positions, int(positions.max(initial=0)) + 1)
+            at = shift(T)
+            positions = np.tile(np.arange(at, at + T, dtype=np.int32), (B, 1)) if at else None
+            return cls(None, positions, T)
+        positions = cache.advance(T)
+        return cls(cache, positions, int(cache.lengths.max(initial=0)))
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, **options) -> Tensor:
         """Attend causally from these tokens to those before them; options as of `ops.attention`."""

@@ -15,10 +15,12 @@ from llmcore._tensor import Tensor
 from llmcore.errors import Error
 from llmcore.formats.gguf import GGUFFile
 from llmcore.formats.quantization import dequantize
+from llmcore.models import rope_scaling
 from llmcore.models.base import CausalLM, initialise
-from llmcore.models.config import Config, setting
+from llmcore.models.config import Config, read, setting
 from llmcore.models.layers import Attention, GatedFeedForward, Positions
-from llmcore.models.rope import RopeScaling, Rotary
+from llmcore.models.rope import Rotary
+from llmcore.models.rope_scaling import RopeScaling
 from llmcore.models.weights import Layout, Part
 
 
@@ -34,6 +36,10 @@ class LlamaConfig(Config):
     gguf_fixed: ClassVar[Mapping[str, tuple]] = {"expert_count": (0,)}
     # Whether GGUF orders the rows of queries and keys for rotation of neighbouring pairs.
     gguf_pairs: ClassVar[bool] = True
+    # The field that says which part of a head rotates; None: all of it does.
+    rope_part: ClassVar[str | None] = None
+    # Whether max_position_embeddings may be that of pretraining.
+    scaled_context: ClassVar[bool] = True
 
     # None until __post_init__ fills them in.
     kv_heads: int = setting(None, "num_key_value_heads", "attention.head_count_kv")
@@ -55,6 +61,8 @@ class LlamaConfig(Config):
             self.fail("an even head_size (width / heads)", self.head_size)
         self.check_number("rope_base", 0, strict=True)
         self.check_number("eps", 0)
+        if self.rope_scaling is not None:
+            self.rope_scaling.check_size(self.rotary_size)
 
     @property
     def rotary_size(self) -> int:
@@ -64,21 +72,45 @@ class LlamaConfig(Config):
     @classmethod
     def hf_values(cls, config: Mapping) -> dict[str, Any]:
         # Older files have rope_theta and rope_scaling, newer ones have rope_parameters for both.
-        rope = config.get("rope_parameters") or config.get("rope_scaling")
-        if rope is not None and not isinstance(rope, Mapping):
-            raise Error("config.json", expected="rope_scaling an object", got=f"{rope!r:.100}")
+        rope = cls.rope_of(config)
         values = super().hf_values({**config, **(rope or {})})
-        return values | {"rope_scaling": RopeScaling.from_hf(rope, values["context"])}
+        scaling = RopeScaling.from_hf(rope, values["context"])
+        if cls.rope_part is None and (scaling is None or scaling.kind != "proportional"):
+            part = read({**config, **(rope or {})}, "partial_rotary_factor", float, 1.0)
+            if part != 1.0:
+                raise Error("config.json", expected=f"partial_rotary_factor 1 for {cls.model_type}", got=part)
+        if scaling is not None and cls.scaled_context:
+            values["context"] = scaling.context(values["context"])
+        return values | {"rope_scaling": scaling}
+
+    @classmethod
+    def rope_of(cls, config: Mapping) -> dict[str, Any] | None:
+        """Return what a config.json says of rotations."""
+        return rope_scaling.merged(config)
 
     def to_hf(self) -> dict[str, Any]:
-        rope = {} if self.rope_scaling is None else {"rope_scaling": self.rope_scaling.to_hf()}
-        return super().to_hf() | rope
+        scaling, values = self.rope_scaling, super().to_hf()
+        if scaling is None:
+            return values
+        if scaling.kind == "linear" and self.context == scaling.context(1):
+            values["max_position_embeddings"] = scaling.original_context
+        return values | {"rope_scaling": scaling.to_hf(self.context)}
+
+    @classmethod
+    def hf_notes(cls, config: Mapping) -> list[str]:
+        values, notes = cls.hf_values(config), super().hf_notes(config)
+        scaling, stated = values["rope_scaling"], config.get("max_position_embeddings")
+        if scaling is not None and (scaling.kind in ("longrope", "dynamic") or values["context"] != stated):
+            notes.append(f"positions: {scaling.describe()}; the context is {values['context']}")
+        return notes
 
     @classmethod
     def gguf_values(cls, file: GGUFFile) -> dict[str, Any]:
         values = super().gguf_values(file)
         values["tied"] = "output.weight" not in file.tensors
-        values["rope_scaling"] = RopeScaling.from_gguf(file.metadata, cls.gguf_architecture or "", values["context"])
+        values["rope_scaling"] = scaling = RopeScaling.from_gguf(file, cls.gguf_architecture or "", values["context"])
+        if scaling is not None and scaling.original_context != values["context"] and cls.scaled_context:
+            values["context"] = scaling.context(values["context"])
         return values
 
     @classmethod
@@ -165,11 +197,15 @@ class Llama(CausalLM[L]):
         x = self.embed(ids)
         return self.norm(self.run_blocks(self.blocks, x, pos))
 
-    def gguf_rope_factors(self) -> np.ndarray | None:
+    def gguf_rope_factors(self) -> dict[str, np.ndarray]:
         c = self.config
-        if c.rope_scaling is None or c.rope_scaling.kind != "llama3":
-            return None
-        return Rotary(c.rotary_size, c.rope_base, c.context, c.rope_scaling).frequency_factors()
+        scaling = c.rope_scaling
+        if scaling is not None and scaling.kind == "llama3":
+            rotary = Rotary(c.rotary_size, c.rope_base, c.context, scaling)
+            return {"rope_freqs.weight": rotary.frequency_factors()}
+        if scaling is not None and scaling.kind == "longrope":
+            return {name: np.array(getattr(scaling, n), np.float32) for n, name in rope_scaling.GGUF_FACTORS.items()}
+        return {}
 
     @classmethod
     def layout(cls, c: L) -> Layout:

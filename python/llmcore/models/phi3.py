@@ -23,6 +23,7 @@ class Phi3Config(LlamaConfig):
     gguf_architecture: ClassVar[str | None] = "phi3"
     gguf_pairs: ClassVar[bool] = False
     fixed: ClassVar[Mapping[str, tuple]] = {"hidden_act": ("silu",), "attention_bias": (False,)}
+    rope_part: ClassVar[str | None] = "rotary_part"
 
     eps: float = setting(1e-5, "rms_norm_eps", "attention.layer_norm_rms_epsilon", absent=1e-5)
     window: int | None = setting(None, "sliding_window", "attention.sliding_window")
@@ -38,6 +39,19 @@ class Phi3Config(LlamaConfig):
     @property
     def rotary_size(self) -> int:
         return int(self.head_size * self.rotary_part)
+
+    @classmethod
+    def rope_of(cls, config: Mapping) -> dict[str, Any] | None:
+        """Return the same; as in transformers, "yarn" means longrope here too, and the original context is 4096 by default."""
+        rope = super().rope_of(config)
+        if rope is None or rope.get("rope_type") not in ("longrope", "su", "yarn"):
+            return rope
+        return {"original_max_position_embeddings": 4096, **rope, "rope_type": "longrope"}
+
+    def to_hf(self) -> dict[str, Any]:
+        values = super().to_hf()
+        original = values.get("rope_scaling", {}).get("original_max_position_embeddings")
+        return values | ({} if original is None else {"original_max_position_embeddings": original})
 
     @classmethod
     def gguf_values(cls, file: GGUFFile) -> dict[str, Any]:

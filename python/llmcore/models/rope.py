@@ -1,185 +1,57 @@
-"""Rotary position embeddings (Su et al. 2021): tables of cosines and sines, and the ways in which models stretch them to
-longer contexts."""
+"""Rotary position embeddings (Su et al. 2021): tables of cosines and sines."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from llmcore import _core
-from llmcore.errors import Error
-from llmcore.models.config import read
-
-_GGUF_KINDS = ("none", "linear", "yarn")
-
-
-@dataclass(frozen=True)
-class RopeScaling:
-    """How frequencies change for a context of `factor` times that of pretraining, `original_context`.
-
-    kind "linear": all are divided by factor (Chen et al. 2023). "llama3": long wavelengths are divided, short ones kept,
-    and those in between (from low_freq_factor to high_freq_factor turns over the original context) blended (Llama 3.1).
-    "yarn": the same idea with a ramp from beta_fast to beta_slow turns, and cos and sin multiplied by attention_factor
-    (Peng et al. 2023).
-    """
-
-    kind: str
-    factor: float
-    original_context: int
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    attention_factor: float = 1.0
-    truncate: bool = True  # yarn: round the ends of the ramp to whole dimensions
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("linear", "llama3", "yarn"):
-            raise Error("RopeScaling", expected="kind linear, llama3 or yarn", got=repr(self.kind))
-        if not (math.isfinite(self.factor) and self.factor > 0) or self.original_context < 1:
-            raise Error(
-                "RopeScaling",
-                expected="factor > 0 and original_context >= 1",
-                got=f"{self.factor} and {self.original_context}",
-            )
-        if self.kind == "llama3" and not 0 < self.low_freq_factor < self.high_freq_factor < math.inf:
-            raise Error(
-                "RopeScaling",
-                expected="0 < low_freq_factor < high_freq_factor",
-                got=f"{self.low_freq_factor} and {self.high_freq_factor}",
-            )
-        if self.kind == "yarn" and not (0 < self.beta_slow < self.beta_fast < math.inf and self.attention_factor > 0):
-            raise Error(
-                "RopeScaling", expected="0 < beta_slow < beta_fast", got=f"{self.beta_slow} and {self.beta_fast}"
-            )
-
-    @classmethod
-    def from_hf(cls, rope: Mapping | None, context: int) -> RopeScaling | None:
-        """Read rope_scaling (or rope_parameters) of config.json. ValueError names an unsupported kind."""
-        if rope is None:
-            return None
-        if not isinstance(rope, Mapping):
-            raise Error("config.json", expected="rope_scaling an object", got=f"{rope!r:.100}")
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind in ("default", "mrope", None):  # mrope: three positions per token, which are one where all are text
-            return None
-        if kind not in ("linear", "llama3", "yarn"):
-            raise Error("config.json", expected="rope_scaling of type default, linear, llama3 or yarn", got=repr(kind))
-        values: dict[str, Any] = {
-            "kind": kind,
-            "factor": read(rope, "factor", float),
-            "original_context": read(rope, "original_max_position_embeddings", int, context),
-        }
-        if kind == "llama3":
-            values |= {name: read(rope, name, float) for name in ("low_freq_factor", "high_freq_factor")}
-        if kind == "yarn":
-            values |= {
-                name: read(rope, name, float, default) for name, default in (("beta_fast", 32.0), ("beta_slow", 1.0))
-            }
-            values["truncate"] = read(rope, "truncate", bool, True)
-            values["attention_factor"] = read(rope, "attention_factor", float, None) or _yarn_attention_factor(rope)
-        return cls(**values)
-
-    def to_hf(self) -> dict[str, Any]:
-        """Return the rope_scaling of config.json."""
-        rope: dict[str, Any] = {"rope_type": self.kind, "factor": self.factor}
-        if self.kind != "linear":
-            rope["original_max_position_embeddings"] = self.original_context
-        if self.kind == "llama3":
-            rope |= {"low_freq_factor": self.low_freq_factor, "high_freq_factor": self.high_freq_factor}
-        if self.kind == "yarn":
-            rope |= {
-                "beta_fast": self.beta_fast,
-                "beta_slow": self.beta_slow,
-                "attention_factor": self.attention_factor,
-                "truncate": self.truncate,
-            }
-        return rope
-
-    @classmethod
-    def from_gguf(cls, metadata: Mapping, architecture: str, context: int) -> RopeScaling | None:
-        """Read `<architecture>.rope.scaling.*`. (GGUF stores Llama 3's as a tensor: see `Rotary.frequency_factors`.)"""
-
-        def value(name: str, kind: type, absent: Any = None) -> Any:
-            return read(metadata, f"{architecture}.rope.scaling.{name}", kind, absent, "gguf")
-
-        kind = value("type", str, "none")
-        if kind not in _GGUF_KINDS:
-            raise Error(
-                "gguf", expected=f"{architecture}.rope.scaling.type one of {', '.join(_GGUF_KINDS)}", got=repr(kind)
-            )
-        factor = value("factor", float, 1.0)
-        if kind == "none":
-            return None
-        scaling: dict[str, Any] = {"rope_type": kind, "factor": factor}
-        scaling["factor"] = float(str(np.float32(factor)))
-        scaling["original_max_position_embeddings"] = value("original_context_length", int, context)
-        return cls.from_hf(scaling, context)
-
-    def to_gguf(self, architecture: str) -> dict[str, Any]:
-        """Return `<architecture>.rope.scaling.*`. ValueError for a scaling that GGUF cannot express."""
-        if self.kind == "llama3":
-            return {}
-        own = RopeScaling.from_hf(
-            {
-                "rope_type": self.kind,
-                "factor": self.factor,
-                "original_max_position_embeddings": self.original_context,
-            },
-            self.original_context,
-        )
-        if self != own:
-            raise Error("gguf", expected="yarn with its usual betas and attention factor", got="others")
-        prefix = f"{architecture}.rope.scaling"
-        return {
-            f"{prefix}.type": self.kind,
-            f"{prefix}.factor": self.factor,
-            f"{prefix}.original_context_length": self.original_context,
-        }
-
-
-def _yarn_attention_factor(rope: Mapping) -> float:
-    factor = read(rope, "factor", float)
-    mscale, all_dimensions = read(rope, "mscale", float, None), read(rope, "mscale_all_dim", float, None)
-
-    def scale(m: float) -> float:
-        return 0.1 * m * math.log(factor) + 1.0 if factor > 1 else 1.0
-
-    return scale(mscale) / scale(all_dimensions) if mscale and all_dimensions else scale(1.0)
+from llmcore.models.rope_scaling import RopeScaling
 
 
 class Rotary:
     """Tables of cos and sin for heads whose first `size` dimensions rotate. They grow as positions are needed, because a
-    config may promise any context."""
+    config may promise any context.
+
+    Longrope has two: rows [0, original_context) of short factors, and after them those of long factors, which the
+    positions of longer sequences reach by `shift`."""
 
     def __init__(self, size: int, base: float, context: int, scaling: RopeScaling | None = None):
         self.size, self.base, self.context, self.scaling = size, base, context, scaling
         self._tables: dict[str, tuple[_core.Array, _core.Array]] = {}
+        if scaling is not None:
+            scaling.check_size(size)
 
     def tables(self, positions: int, device: str = "cpu") -> tuple[_core.Array, _core.Array]:
-        """Return cos and sin (at least `positions`, size / 2) float32 of position · frequency, on a device."""
-        found = self._tables.get(device)
-        if found is None or found[0].shape[0] < positions:
+        """Return cos and sin (at least `positions` + the largest shift, size / 2) float32 of position · frequency, on a
+        device."""
+        found, short = self._tables.get(device), shift(self.scaling, self.context)
+        if found is None or found[0].shape[0] < short + positions:
             rows = min(max(1 << (positions - 1).bit_length(), 256), max(self.context, positions))
             angle = np.arange(rows, dtype=np.float64)[:, None] * self.frequencies()
+            if short:
+                within = np.arange(short, dtype=np.float64)[:, None] * self.frequencies(short=True)
+                angle = np.concatenate([within, angle])
             scale = self.scaling.attention_factor if self.scaling else 1.0
             cos, sin = (np.asarray(f(angle) * scale, np.float32) for f in (np.cos, np.sin))
             found = _core.from_numpy(cos).to(device), _core.from_numpy(sin).to(device)
             self._tables[device] = found
         return found
 
-    def frequencies(self) -> np.ndarray:
-        """Return radians per position, (size / 2) float64: base^(−2i / size), scaled."""
+    def frequencies(self, short: bool = False) -> np.ndarray:
+        """Return radians per position, (size / 2) float64: base^(−2i / size), scaled; short: with longrope's short factors
+        instead of the long ones."""
         plain = self.base ** (-np.arange(0, self.size, 2, dtype=np.float64) / self.size)
         s = self.scaling
-        if s is None:
+        if s is None or s.kind == "dynamic":
             return plain
         if s.kind == "linear":
             return plain / s.factor
+        if s.kind == "longrope":
+            return plain / np.array(s.short_factor if short else s.long_factor)
+        if s.kind == "proportional":
+            return np.where(np.arange(self.size // 2) < int(s.part * self.size // 2), plain / s.factor, 0.0)
         turns = s.original_context * plain / (2 * math.pi)  # over the original context
         if s.kind == "llama3":
             keep = np.clip((turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor), 0, 1)
@@ -201,3 +73,11 @@ class Rotary:
             low, high = math.floor(low), math.ceil(high)
         low, high = max(low, 0), min(high, self.size - 1)
         return np.clip((np.arange(self.size // 2) - low) / (high - low or 1e-3), 0, 1)
+
+
+def shift(scaling: RopeScaling | None, tokens: int) -> int:
+    """Return how many rows of the rotation tables a sequence of so many tokens skips: those of longrope's short factors, if
+    it is longer than the original context."""
+    if scaling is None or scaling.kind != "longrope" or tokens <= scaling.original_context:
+        return 0
+    return scaling.original_context

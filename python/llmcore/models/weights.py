@@ -13,6 +13,7 @@ import numpy as np
 from llmcore.errors import Error
 from llmcore.formats.gguf import TYPES, GGUFFile, GGUFTensor
 from llmcore.formats.quantization import dequantize
+from llmcore.models.rope_scaling import GGUF_FACTORS
 
 BLOCK_TYPES = {t.name: t for t in TYPES.values()}
 
@@ -133,7 +134,7 @@ def stored_in_hf(layout: Layout, tensors: Mapping[str, np.ndarray]) -> dict[str,
 
 def stored_in_gguf(layout: Layout, file: GGUFFile) -> dict[str, Stored]:
     """Return the same from a GGUF file. Unknown tensors are refused, because they would change what the model computes."""
-    found, used = {}, {"rope_freqs.weight"}
+    found, used = {}, {"rope_freqs.weight", *GGUF_FACTORS.values()}
     for name, parts in layout:
         tensors = [_gguf_slice(part, file) for part in parts]
         used |= {part.gguf for part in parts}

@@ -168,6 +168,8 @@ class Engine:
         self._admit()
         if self._prefilling is not None:
             self._guarded(self._prefill, self._prefilling)
+        for r in [r for r in self._decoding if r.shift != self.model.shift(len(r.tokens))]:
+            self._send_back(r)  # beyond longrope's original context everything turns otherwise
         proposing = [r for r in self._decoding if r.proposer is not None]
         for r in proposing:
             self._guarded(self._verify, r)
@@ -201,7 +203,8 @@ class Engine:
             return
         r = heapq.heappop(self._waiting)[2]
         reusable = 0 if r.params.prompt_logprobs and not r.generated else len(r.tokens) - 1
-        blocks, more = self.prefixes.find(r.tokens[:reusable])
+        r.shift = self.model.shift(len(r.tokens))
+        blocks, more = self.prefixes.find(_key(r, reusable))
         r.blocks = [self.pool.retain(b) for b in blocks]
         r.computed = r.cached_tokens = BLOCK * len(blocks)
         self._prefilling = r
@@ -228,7 +231,7 @@ class Engine:
     def _release(self, r: Request, keep: bool = True) -> None:
         """Release a request's blocks; their contents stay in the prefix cache."""
         if keep and r.computed:
-            self.prefixes.add(r.tokens[: r.computed], r.blocks)
+            self.prefixes.add(_key(r, r.computed), r.blocks)
         for block in r.blocks:
             self.pool.release(block)
         r.blocks, r.computed = [], 0
@@ -269,14 +272,18 @@ class Engine:
                 last = max(others, key=lambda w: (-w.priority, w is self._prefilling, others.index(w)))
                 if last is r and len(others) == 1:
                     raise self._too_small(r) from None
-                if last is self._prefilling:
-                    self._prefilling = None
-                self._decoding = [w for w in self._decoding if w is not last]
-                self._release(last)
-                heapq.heappush(self._waiting, (-last.priority, -next(self._numbers), last))
+                self._send_back(last)
                 if last is r:
                     return False
         return True
+
+    def _send_back(self, r: Request) -> None:
+        """Return a request to the queue, where it is the next of its priority."""
+        if r is self._prefilling:
+            self._prefilling = None
+        self._decoding = [w for w in self._decoding if w is not r]
+        self._release(r)
+        heapq.heappush(self._waiting, (-r.priority, -next(self._numbers), r))
 
     # ---- prefill ----
 
@@ -294,7 +301,7 @@ class Engine:
             logits = self._run([r], ids, last_only=True)
         else:
             table = np.array([r.blocks], np.int32)
-            cache = KVCache(self.pool, table, np.array([r.computed], np.int32), len(r.blocks) * BLOCK)
+            cache = KVCache(self.pool, table, np.array([r.computed], np.int32), len(r.blocks) * BLOCK, r.shift)
             hidden = self.model.hidden(ids, cache)
             r.computed += n
             if ask:
@@ -305,7 +312,7 @@ class Engine:
         if not last:
             return
         self._prefilling = None
-        self.prefixes.add(r.tokens[: r.computed], r.blocks)
+        self.prefixes.add(_key(r, r.computed), r.blocks)
         if ask:
             r.sink.prompt(r.prompt_logprobs)
         if r.params.max_tokens == 0:
@@ -329,7 +336,7 @@ class Engine:
 
     def _run(self, requests: Sequence[Request], ids: np.ndarray, last_only: bool = False) -> _core.Array:
         """Compute the next tokens (B, count) of requests that have room for them -> logits (B, count, V), or (B, 1, V)."""
-        logits = self._steps.run([(r.blocks, r.computed) for r in requests], ids, last_only)
+        logits = self._steps.run([(r.blocks, r.computed, r.shift) for r in requests], ids, last_only)
         for r in requests:
             r.computed += ids.shape[1]
         return logits
@@ -368,7 +375,10 @@ class Engine:
         assert r.proposer is not None
         r.computed = len(r.tokens) - 1
         room = min(r.params.max_tokens - r.generated, self.model.config.context - len(r.tokens)) - 1
-        guesses = list(r.proposer.propose(r, min(room, _FEW - 1))) if room > 0 else []
+        room = min(room, _FEW - 1)
+        while room > 0 and self.model.shift(len(r.tokens) + room) != r.shift:
+            room -= 1
+        guesses = list(r.proposer.propose(r, room)) if room > 0 else []
         if not self._make_room(r, 1 + len(guesses)):
             return
         start = r.computed
@@ -390,3 +400,8 @@ class Engine:
             last = "stop" if r.constraint.complete else last
         if r.sink.write(drawn, last) or last:
             self._finish(r)
+
+
+def _key(r: Request, count: int) -> list[int]:
+    """Return what stands for a request's first tokens in the prefix cache: keys that turn otherwise are not shared."""
+    return [~id for id in r.tokens[:count]] if r.shift else r.tokens[:count]

@@ -29,25 +29,27 @@ class RecordedSteps:
         """Forget all recordings, because the weights have changed."""
         self._steps.clear()
 
-    def run(self, rows: Sequence[tuple[Sequence[int], int]], ids: np.ndarray, last_only: bool = False) -> _core.Array:
-        """Compute the next tokens (B, count) of sequences, given as (blocks, positions computed so far), whose blocks have
-        room for them -> logits (B, count, V), or (B, 1, V) of each row's last token, in memory that the next call
+    def run(
+        self, rows: Sequence[tuple[Sequence[int], int, int]], ids: np.ndarray, last_only: bool = False
+    ) -> _core.Array:
+        """Compute the next tokens (B, count) of sequences, given as (blocks, positions computed so far, shift), whose blocks
+        have room for them -> logits (B, count, V), or (B, 1, V) of each row's last token, in memory that the next call
         overwrites."""
         (n, count), context = ids.shape, self._model.config.context
         most = _size(count)
-        if max(computed for _, computed in rows) + most > context:
+        if max(computed for _, computed, _ in rows) + most > context:
             most = count
-        self._make_room(max(computed for _, computed in rows) + most)
+        self._make_room(max(computed for _, computed, _ in rows) + most)
         step, cache = self._step(_size(n), most, last_only and most > 1)
         tokens = np.zeros((len(cache.lengths), most), np.int32)
         tokens[:n, :count] = ids
-        for i, (blocks, computed) in enumerate(rows):
+        for i, (blocks, computed, shift) in enumerate(rows):
             cache.tables[i, : len(blocks)] = blocks
             # Padding tokens go after the real ones, where later tokens overwrite them, or into the scratch block.
             cache.tables[i, len(blocks) : blocks_for(computed + most)] = self._scratch
-            cache.lengths[i] = computed
+            cache.lengths[i], cache.shift[i] = computed, shift
         cache.tables[n:, 0] = self._scratch
-        cache.lengths[n:] = 0
+        cache.lengths[n:] = cache.shift[n:] = 0
         step.last[:] = count - 1
         logits = step(tokens)
         if len(cache.lengths) > n:

@@ -76,6 +76,7 @@ class Request:
         self.cached_tokens = 0  # positions of the prompt that were in the cache already
         self.blocks: list[int] = []
         self.computed = 0  # positions in the cache
+        self.shift = 0  # see CausalLM.shift
         self.prompt_logprobs: list[float] = []
 
     @property
