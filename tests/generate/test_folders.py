@@ -57,6 +57,7 @@ def same(folder, lm):
         lambda n: f"module.{n}",
         lambda n: f"module._orig_mod.{n}",
         lambda n: f"base_model.model.{n}",
+        lambda n: f"base_model.model.{n}".replace("q_proj.", "q_proj.base_layer."),
         lambda n: n.replace("model.layers.", "model._orig_mod.layers."),
         lambda n: n.removeprefix("model."),
         lambda n: f"language_model.{n}",

@@ -34,15 +34,17 @@ def folder_end_ids(
     folder: Path, config: Mapping[str, Any], tokenizer: Tokenizer, rows: int
 ) -> tuple[list[int] | None, list[str]]:
     """Return the ids that end a text of a folder's model, and notes on what was left out: eos_token_id of
-    generation_config.json and of config.json, and eos_token of tokenizer_config.json, the first first. rows: how many
+    generation_config.json and of config.json, and eos_token of tokenizer_config.json (or else of special_tokens_map.json), the first first. rows: how many
     ids the model has. None if no file says; ValueError names a file and a field that hold something else."""
     path = folder / "generation_config.json"
     generation = read_json(path, "load") if path.is_file() else {}
     found = _ids(path, _FIELD, generation.get(_FIELD))
     found += _ids(folder / "config.json", _FIELD, config.get(_FIELD))
-    path = folder / "tokenizer_config.json"
-    token = (read_json(path, "load") if path.is_file() else {}).get("eos_token")
-    token = token.get("content") if isinstance(token, dict) else token
+    token = None
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the second wins
+        path = folder / name
+        given = (read_json(path, "load") if path.is_file() else {}).get("eos_token")
+        token = (given.get("content") if isinstance(given, dict) else given) or token
     notes = []
     if isinstance(token, str) and token:
         id = _id_of(tokenizer, token)

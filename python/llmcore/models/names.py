@@ -14,7 +14,7 @@ from llmcore.models.weights import Layout
 
 # What torch.compile, data parallelism, PEFT and TRL put before the names of the modules that they wrap.
 _WRAPPED = re.compile(r"^(?:(?:_orig_mod|module|base_model\.model|pretrained_model)\.)+")
-_WRAPPED_INSIDE = re.compile(r"(?<=\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_WRAPPED_INSIDE = re.compile(r"(?<=\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|base_layer)\.")
 # The text part of models that see or hear, by its prefix, and what it is called in a model of text alone.
 _TEXT_PARTS = {
     "language_model.model.": "model.",

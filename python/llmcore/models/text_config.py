@@ -58,7 +58,8 @@ def text_config(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
         raise Error("load", path, expected="an object with a model_type")
     field = next((name for name in _FIELDS if isinstance(config.get(name), dict)), None)
     if kind in models.ARCHITECTURES or field is None:
-        found = {**config, "model_type": _SAME.get(kind, kind)}
+        ends = config[field].get("eos_token_id") if field is not None else None
+        found = {"eos_token_id": ends, **config, "model_type": _SAME.get(kind, kind)}
     else:
         inner = config[field]
         own = inner.get("model_type") or _TEXT_OF.get(kind, kind)
