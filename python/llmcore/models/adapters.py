@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from llmcore import nn
-from llmcore._files import read_json, write_atomically
+from llmcore._files import write_atomically
 from llmcore.errors import Error, MissingFileError
 from llmcore.formats import safetensors
+from llmcore.models.adapter_config import ALL_LINEAR, CONFIG, is_target, read_config, should_have
 from llmcore.models.base import CausalLM
 from llmcore.models.weights import Part, rows_of_parts
 from llmcore.nn.lora import Dropout, LoRA, LoRALinear
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-ALL_LINEAR = "all-linear"
+WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX = "base_model.model."
 
 
@@ -56,7 +56,7 @@ def attach_lora(model: CausalLM, config: LoRAConfig, seed: int = 0) -> None:
     for linear, part, start in _layers(model):
         name = _name(part)
         names.append(name)
-        if _is_target(name, config.targets):
+        if is_target(name, config.targets):
             outputs, inputs = part.shape
             a = rng.uniform(-1, 1, (config.rank, inputs)).astype(np.float32) / np.float32(math.sqrt(inputs))
             b = np.zeros((outputs, config.rank), np.float32)
@@ -141,23 +141,31 @@ def save_adapter(model: CausalLM, folder: Path, base: str) -> Path:
 def load_adapter(model: CausalLM, folder: Path) -> None:
     """Attach the adapters of a folder. ValueError, one line, for missing tensors, other shapes, and anything beyond LoRA."""
     config = read_config(folder)
-    tensors = dict(safetensors.load_file(folder / WEIGHTS)[0]) if (folder / WEIGHTS).is_file() else None
-    if tensors is None:
+    if not (folder / WEIGHTS).is_file():
+        if (folder / PICKLED).is_file():
+            what = f"{WEIGHTS} (load the adapter with PEFT and save it again)"
+            raise Error("lora", folder, expected=what, got=f"{PICKLED}, which is pickled and could run any code")
         raise MissingFileError("lora", expected=f"{folder / WEIGHTS}, which is not there")
+    tensors = dict(safetensors.load_file(folder / WEIGHTS)[0])
     chosen: dict[int, tuple[nn.Linear, list[LoRA]]] = {}
     for linear, part, start in _layers(model):
         name, (outputs, inputs) = _name(part), part.shape
         a = tensors.pop(f"{_PREFIX}{name}.lora_A.weight", None)
         b = tensors.pop(f"{_PREFIX}{name}.lora_B.weight", None)
-        if a is None and b is None:
-            continue
         where = f"{folder / WEIGHTS}: {name}"
+        if a is None and b is None:
+            if should_have(config, name):
+                raise Error("lora", where, expected="lora_A and lora_B, as target_modules says", got="neither")
+            continue
         if a is None or b is None:
             raise Error("lora", where, expected="lora_A and lora_B", got="one of them")
         rank = a.shape[0] if a.ndim == 2 else 0
         if rank < 1 or a.shape != (rank, inputs) or b.shape != (outputs, rank):
             expected = f"lora_A (rank, {inputs}) and lora_B ({outputs}, rank)"
             raise Error("lora", where, expected=expected, got=f"{a.shape} and {b.shape}")
+        stated = _match_pattern(config.get("rank_pattern"), name, config.get("r") or rank)
+        if rank != stated:
+            raise Error("lora", where, expected=f"rank {stated}, as {CONFIG} says", got=rank)
         a, b = a.astype(np.float32), b.astype(np.float32)
         b = b if part.hf_rows is None else b[part.hf_rows]
         alpha = _match_pattern(config.get("alpha_pattern"), name, config["lora_alpha"])
@@ -168,32 +176,6 @@ def load_adapter(model: CausalLM, folder: Path) -> None:
     if not chosen:
         raise Error("lora", folder / WEIGHTS, expected="adapters", got="none")
     _attach(model, list(chosen.values()), Dropout(float(config.get("lora_dropout") or 0.0), 0))
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read and check adapter_config.json: plain LoRA and nothing else."""
-    path = folder / CONFIG
-    try:
-        config = read_json(path, "lora")
-    except FileNotFoundError:
-        raise MissingFileError("lora", expected=f"{path}, which is not there") from None
-    if config.get("peft_type") != "LORA":
-        raise Error("lora", path, expected="peft_type LORA")
-    alpha = config.get("lora_alpha")
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
-        raise Error("lora", path, expected="lora_alpha a number", got=f"{alpha!r:.50}")
-    for field, plain in (("use_dora", (None, False)), ("bias", (None, "none")), ("modules_to_save", (None, []))):
-        if config.get(field) not in plain:
-            raise Error("lora", path, expected=f"{field} {plain[-1]!r}", got=f"{config[field]!r:.50}")
-    pattern = config.get("alpha_pattern") or {}
-    if not isinstance(pattern, dict) or not all(
-        isinstance(a, (int, float)) and not isinstance(a, bool) and math.isfinite(a) for a in pattern.values()
-    ):
-        raise Error("lora", path, expected="alpha_pattern an object of numbers", got=f"{pattern!r:.50}")
-    rate = config.get("lora_dropout") or 0.0
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
-        raise Error("lora", path, expected="lora_dropout in [0, 1)", got=f"{rate!r:.50}")
-    return config
 
 
 def _layers(model: CausalLM) -> Iterator[tuple[nn.Linear, Part, int]]:
@@ -234,17 +216,6 @@ def _attach(model: CausalLM, chosen: Sequence[tuple[nn.Linear, list[LoRA]]], dro
 
 def _name(part: Part) -> str:
     return part.hf.removesuffix(".weight")
-
-
-def _is_target(name: str, targets: str | Sequence[str]) -> bool:
-    if targets == ALL_LINEAR or targets == [ALL_LINEAR]:
-        return True
-    if isinstance(targets, str):
-        try:
-            return re.fullmatch(targets, name) is not None
-        except re.error as error:
-            raise Error("lora", expected="targets a regular expression", got=f"{targets!r:.100} ({error})") from None
-    return any(name == t or name.endswith(f".{t}") for t in targets)
 
 
 def _match_pattern(pattern: Mapping[str, Any] | None, name: str, default: float) -> float:
