@@ -78,8 +78,9 @@ def test_two_tensors_of_one_name(folder):
 
 
 def test_what_follows_from_the_config_is_left_out(lm, folder):
+    size = lm.config.head_size
     old = {
-        "model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(16, np.float32),
+        "model.layers.0.self_attn.rotary_emb.inv_freq": np.float32(10000.0 ** (-np.arange(0, size, 2) / size)),
         "model.rotary_emb.cos_cached": np.ones((1, 1, 4, 16), np.float32),
         "model.position_ids": np.ones(4, np.float32),
     }

@@ -220,6 +220,7 @@ class CausalLM(nn.Module, Generic[C]):
                     "(tie_word_embeddings)"
                 )
         stored = stored_in_hf(layout, tensors)
+        notes += c.notes_on_tensors(tensors)
         notes += names.check_leftovers(tensors, layout, c.model_type)
         model = cls._from_stored(c, stored, dtype)
         model.notes = (*cls.config_class.hf_notes(config), *notes)

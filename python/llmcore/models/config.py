@@ -13,6 +13,7 @@ import numpy as np
 
 from llmcore.errors import Error
 from llmcore.formats.gguf import GGUFFile
+from llmcore.models import config_fields
 
 REQUIRED: Any = object()
 C = TypeVar("C", bound="Config")
@@ -37,6 +38,9 @@ class Config:
     # Allowed values of other fields of config.json. The first is the one that is written, and implied by a missing field.
     fixed: ClassVar[Mapping[str, tuple]] = {}
     gguf_fixed: ClassVar[Mapping[str, tuple]] = {}
+    # Fields of config.json beyond those of `setting`s that `hf_values` reads or checks, or that this architecture does not
+    # compute by, whatever others do. A subclass adds to them.
+    hf_more: ClassVar[tuple[str, ...]] = ()
 
     vocab_size: int = setting(32000, "vocab_size")
     context: int = setting(2048, "max_position_embeddings", "context_length")
@@ -96,12 +100,27 @@ class Config:
             if config.get(name, allowed[0]) not in allowed:
                 choices = " or ".join(map(repr, allowed))
                 raise Error("config.json", expected=f"{name} {choices} for {cls.model_type}", got=repr(config[name]))
+        config_fields.check_foreign(config, cls.hf_fields(), cls.model_type)
         return cls(**cls.hf_values(config))
 
     @classmethod
     def hf_notes(cls, config: Mapping) -> list[str]:
         """Return what is worth knowing about how a config.json is read, a line each."""
+        rest = config_fields.unknown(config, cls.hf_fields())
+        names = ", ".join(f"{name:.60}" for name in rest[:12]) + (
+            f" and {len(rest) - 12} more" if len(rest) > 12 else ""
+        )
+        return [f"config.json: unknown here and not used: {names}"] if rest else []
+
+    def notes_on_tensors(self, tensors: Mapping[str, np.ndarray]) -> list[str]:
+        """Return notes on tensors of a Hugging Face file that follow from the config, but say something else."""
         return []
+
+    @classmethod
+    def hf_fields(cls) -> frozenset[str]:
+        """Return the fields of config.json that this architecture reads or checks."""
+        more = (name for base in cls.__mro__ for name in vars(base).get("hf_more", ()))
+        return frozenset({*(f.metadata.get("hf") for f in dataclasses.fields(cls)), *cls.fixed, *more} - {None})
 
     @classmethod
     def hf_values(cls, config: Mapping) -> dict[str, Any]:

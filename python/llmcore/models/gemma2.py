@@ -36,6 +36,7 @@ class Gemma2Config(LlamaConfig):
         "attention_bias": (False,),
         "use_bidirectional_attention": (None, False),
     }
+    hf_more: ClassVar[tuple[str, ...]] = ("hidden_act",)
     pattern: ClassVar[int] = 2  # one in so many layers sees all keys
 
     eps: float = setting(1e-6, "rms_norm_eps", "attention.layer_norm_rms_epsilon", absent=1e-6)

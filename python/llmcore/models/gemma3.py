@@ -24,6 +24,7 @@ class Gemma3Config(Gemma2Config):
     model_type: ClassVar[str] = "gemma3_text"
     hf_class: ClassVar[str] = "Gemma3ForCausalLM"
     gguf_architecture: ClassVar[str | None] = "gemma3"
+    hf_more: ClassVar[tuple[str, ...]] = ("sliding_window_pattern", "_sliding_window_pattern")
     pattern: ClassVar[int] = 6
     scaled_context: ClassVar[bool] = False  # max_position_embeddings has the factor in it
 

@@ -30,6 +30,7 @@ class GPT2Config(Config):
         "scale_attn_by_inverse_layer_idx": (False,),
         "add_cross_attention": (False,),
     }
+    hf_more: ClassVar[tuple[str, ...]] = ("n_ctx",)  # n_positions says it too
 
     vocab_size: int = setting(50257, "vocab_size")
     context: int = setting(1024, "n_positions", "context_length")

@@ -28,7 +28,11 @@ class GPTNeoXConfig(Config):
     model_type: ClassVar[str] = "gpt_neox"
     hf_class: ClassVar[str] = "GPTNeoXForCausalLM"
     gguf_architecture: ClassVar[str | None] = "gptneox"
-    fixed: ClassVar[Mapping[str, tuple]] = {"hidden_act": ("gelu",), "attention_bias": (True,)}
+    fixed: ClassVar[Mapping[str, tuple]] = {
+        "hidden_act": ("gelu",),
+        "attention_bias": (True,),
+    }
+    hf_more: ClassVar[tuple[str, ...]] = ("rope_parameters", "rope_scaling", "is_decoder")
 
     ffn: int = setting(None, "intermediate_size", "feed_forward_length")
     rope_base: float = setting(10000.0, "rotary_emb_base", "rope.freq_base", absent=10000.0)

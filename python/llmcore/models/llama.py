@@ -40,6 +40,10 @@ class LlamaConfig(Config):
     rope_part: ClassVar[str | None] = None
     # Whether max_position_embeddings may be that of pretraining.
     scaled_context: ClassVar[bool] = True
+    hf_more: ClassVar[tuple[str, ...]] = (
+        "rope_parameters", "rope_scaling", "rope_theta", "original_max_position_embeddings", "partial_rotary_factor",
+        "layer_types",
+    )  # fmt: skip
 
     # None until __post_init__ fills them in.
     kv_heads: int = setting(None, "num_key_value_heads", "attention.head_count_kv")
@@ -79,6 +83,10 @@ class LlamaConfig(Config):
             part = read({**config, **(rope or {})}, "partial_rotary_factor", float, 1.0)
             if part != 1.0:
                 raise Error("config.json", expected=f"partial_rotary_factor 1 for {cls.model_type}", got=part)
+        kinds, window = read(config, "layer_types", list, None), values.get("window")
+        right = "full_attention" if window is None else "sliding_attention"
+        if "sliding" not in cls.__dataclass_fields__ and any(kind != right for kind in kinds or ()):
+            raise Error("config.json", expected=f"layer_types of {right} for {cls.model_type}", got=f"{kinds!r:.100}")
         if scaling is not None and cls.scaled_context:
             values["context"] = scaling.context(values["context"])
         return values | {"rope_scaling": scaling}
@@ -103,6 +111,19 @@ class LlamaConfig(Config):
         if scaling is not None and (scaling.kind in ("longrope", "dynamic") or values["context"] != stated):
             notes.append(f"positions: {scaling.describe()}; the context is {values['context']}")
         return notes
+
+    def notes_on_tensors(self, tensors: Mapping[str, np.ndarray]) -> list[str]:
+        rotary = Rotary(self.rotary_size, self.rope_base, self.context)
+        scaled = Rotary(self.rotary_size, self.rope_base, self.context, self.rope_scaling)
+        right = [rotary.frequencies(), scaled.frequencies(), scaled.frequencies(short=True)]
+        for name in sorted(tensors):
+            if name.endswith("rotary_emb.inv_freq"):
+                stored = np.asarray(tensors[name]).astype(np.float64).reshape(-1)
+                if not any(stored.shape == r.shape and np.allclose(stored, r, rtol=1e-2) for r in right):
+                    return [
+                        f"{name} is not what config.json says (rope_theta {self.rope_base:g}), which is used, as transformers does"
+                    ]
+        return []
 
     @classmethod
     def gguf_values(cls, file: GGUFFile) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -25,6 +26,12 @@ class MistralConfig(LlamaConfig):
         super().__post_init__()
         if self.window is not None:
             self.check_positive("window")
+
+    @classmethod
+    def hf_values(cls, config: Mapping) -> dict[str, Any]:
+        return super().hf_values(
+            {"sliding_window": 4096, **config}
+        )  # null means none, no word of it transformers' default
 
     def to_gguf(self) -> dict[str, Any]:
         if self.window is not None and self.window < self.context:

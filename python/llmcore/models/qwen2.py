@@ -21,6 +21,26 @@ class Qwen2Config(LlamaConfig):
     gguf_architecture: ClassVar[str | None] = "qwen2"
     gguf_pairs: ClassVar[bool] = False
     fixed: ClassVar[Mapping[str, tuple]] = {"hidden_act": ("silu",), "use_sliding_window": (False,)}
+    hf_more: ClassVar[tuple[str, ...]] = ("sliding_window", "attention_bias")
+
+    @classmethod
+    def from_hf(cls, config: Mapping):
+        return super().from_hf(without_idle_window(config))
+
+
+def without_idle_window(config: Mapping) -> Mapping:
+    """Return a config.json without a window that no layer has: they begin at max_window_layers."""
+    layers, first = config.get("num_hidden_layers"), config.get("max_window_layers")
+    idle = config.get("sliding_window") is None or (
+        isinstance(first, int) and isinstance(layers, int) and first >= layers
+    )
+    if (
+        config.get("use_sliding_window") is True
+        and idle
+        and "sliding_attention" not in (config.get("layer_types") or ())
+    ):
+        return {**config, "use_sliding_window": False}
+    return config
 
 
 class Qwen2Block(Block[Qwen2Config]):

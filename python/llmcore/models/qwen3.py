@@ -9,6 +9,7 @@ from typing import ClassVar, TypeVar
 from llmcore.models.config import setting
 from llmcore.models.layers import Attention
 from llmcore.models.llama import Block, Llama, LlamaConfig, head_norms
+from llmcore.models.qwen2 import without_idle_window
 from llmcore.models.rope import Rotary
 from llmcore.models.weights import Layout
 
@@ -27,7 +28,13 @@ class Qwen3Config(LlamaConfig):
         "use_sliding_window": (False,),
     }
 
+    hf_more: ClassVar[tuple[str, ...]] = ("sliding_window",)
+
     head_size: int = setting(None, "head_dim", "attention.key_length", absent=128)
+
+    @classmethod
+    def from_hf(cls, config: Mapping):
+        return super().from_hf(without_idle_window(config))
 
 
 Q = TypeVar("Q", bound=Qwen3Config)

@@ -31,6 +31,7 @@ class Qwen3MoEConfig(Qwen3Config):
         "mlp_only_layers": ([], None),
     }
     gguf_fixed: ClassVar[Mapping[str, tuple]] = {}
+    hf_more: ClassVar[tuple[str, ...]] = ("num_local_experts",)
 
     experts: int = setting(128, "num_experts", "expert_count")
     experts_used: int = setting(8, "num_experts_per_tok", "expert_used_count")
@@ -42,6 +43,11 @@ class Qwen3MoEConfig(Qwen3Config):
         self.check_positive("experts", "experts_used", "expert_ffn")
         if self.experts_used > self.experts:
             self.fail(f"experts_used at most the {self.experts} experts", self.experts_used)
+
+    @classmethod
+    def from_hf(cls, config: Mapping):
+        # Here all layers have the window, whatever max_window_layers says.
+        return super().from_hf({**config, "max_window_layers": None})
 
     @classmethod
     def hf_values(cls, config: Mapping) -> dict[str, Any]:

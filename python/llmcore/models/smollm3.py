@@ -23,6 +23,7 @@ class SmolLM3Config(LlamaConfig):
     hf_class: ClassVar[str] = "SmolLM3ForCausalLM"
     gguf_architecture: ClassVar[str | None] = "smollm3"
     fixed: ClassVar[Mapping[str, tuple]] = {**LlamaConfig.fixed, "use_sliding_window": (False,)}
+    hf_more: ClassVar[tuple[str, ...]] = ("no_rope_layers", "no_rope_layer_interval", "sliding_window")
 
     rope_base: float = setting(2e6, "rope_theta", "rope.freq_base", absent=2e6)
     tied: bool = setting(True, "tie_word_embeddings", absent=True)
