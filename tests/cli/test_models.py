@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -172,6 +173,27 @@ def test_info_counts(run, tiny, model_dir):
     assert code == 0
     assert f"{tiny.num_parameters:,}" in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_info_says_what_was_applied(run, tiny, model_dir, tmp_path):
+    folder = shutil.copytree(model_dir, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"rope_scaling": {"type": "yarn", "factor": 4.0}, "field_of_tomorrow": 7}
+    (folder / "config.json").write_text(json.dumps(config))
+    context = tiny.config.context
+    applied = f"yarn, factor 4 over {context} tokens"
+    model = data_of(run("info", folder, "--json"))["model"]
+    assert model["config"]["context"] == 4 * context
+    assert model["positions"] == f"rotations of base {tiny.config.rope_base:g}, {applied}"
+    assert model["tied"] == tiny.config.tied
+    unknown = "config.json: unknown here and not used: field_of_tomorrow"
+    assert model["notes"] == [unknown, f"positions: {applied}; the context is {4 * context}"]
+    code, out, _ = run("info", folder)
+    words = " ".join(out.split())
+    assert code == 0
+    assert f"context {4 * context} tokens positions rotations of base" in words
+    assert "output layer" in words
+    assert "not used: field_of_tomorrow" in words
 
 
 def test_next_traces_the_stages(run, tiny, model_dir):

@@ -36,7 +36,6 @@ CONFIGS = {
     "layer-types": ("gemma3_text", 128, {"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 5e5}, "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0}}, "head_dim": 16, "sliding_window": 16, "query_pre_attn_scalar": 16}, 128),
     "llama3": ("llama", 128, {"rope_scaling": LLAMA3, "rope_theta": 500.0}, 128),
     "llama3-parameters": ("llama", 128, {"rope_parameters": {**LLAMA3, "rope_theta": 500.0}}, 128),
-    "dynamic": ("llama", 64, {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, 64),
     "longrope": ("phi3", 128, {"rope_scaling": LONGROPE, "original_max_position_embeddings": 32, "sliding_window": None}, 128),
     "longrope-inside": ("llama", 128, {"rope_scaling": {**LONGROPE, "original_max_position_embeddings": 32}}, 128),
     "longrope-partial": ("phi3", 128, {"rope_scaling": {**LONGROPE, "short_factor": SHORT[:6], "long_factor": LONG[:6]}, "partial_rotary_factor": 0.75, "original_max_position_embeddings": 32, "sliding_window": 50}, 128),
@@ -79,7 +78,6 @@ def test_frequencies():
     assert got == pytest.approx(plain / LONG)
     assert frequencies(LONGROPE, short=True)[0] == pytest.approx(plain / SHORT)
     assert longrope.attention_factor == pytest.approx(math.sqrt(1 + math.log(4) / math.log(32)))
-    assert frequencies({"rope_type": "dynamic", "factor": 4.0})[0] == pytest.approx(plain)
     got, _ = frequencies({"rope_type": "proportional", "partial_rotary_factor": 0.25, "factor": 2.0})
     assert got == pytest.approx([*plain[:2] / 2, *[0.0] * 6])
 
@@ -92,8 +90,6 @@ def test_notes_say_what_limits_a_text():
     assert notes("llama3") == [] == notes("yarn-scaled-already")
     (note,) = notes("yarn-card")
     assert note == "positions: yarn, factor 4 over 32 tokens; the context is 128"
-    (note,) = notes("dynamic")
-    assert "within the original context" in note
     (note,) = notes("longrope")
     assert "short factors in sequences of up to 32 tokens, long ones in longer ones" in note
 
@@ -101,9 +97,10 @@ def test_notes_say_what_limits_a_text():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rope_scaling": {"type": "ntk-aware", "factor": 2.0}}, "rope_scaling of type default, linear, dynamic, .*, got 'ntk-aware'"),
+        ({"rope_scaling": {"type": "ntk-aware", "factor": 2.0}}, "rope_scaling of type default, linear, .*, got 'ntk-aware'"),
         ({"rope_scaling": {"type": ["yarn"]}}, "rope_scaling of type default"),
-        ({"rope_scaling": {"type": "dynamic", "factor": 2.0, "alpha": 1000.0}}, "rope_scaling of type dynamic without 'alpha', which is unknown, got 1000"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rotations do not change with every token .* up to 128 tokens.*, got 'dynamic'"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0, "alpha": 1000.0}}, "rope_scaling of type linear without 'alpha', which is unknown, got 1000"),
         ({"rope_scaling": {"type": "linear"}}, "factor of type float, got None"),
         ({"rope_scaling": {"type": "linear", "factor": -1.0}}, "factor > 0"),
         ({"rope_scaling": [2.0]}, "rope_scaling an object, got"),

@@ -74,6 +74,8 @@ def describe(lm: LanguageModel, where: Path) -> dict:
         "file_bytes": {f.name: f.stat().st_size for f in files},
         "architecture": type(lm.model).__name__,
         "config": {k: vars(v) if isinstance(v, RopeScaling) else v for k, v in vars(lm.config).items()},
+        "positions": _positions(lm),
+        "tied": lm.model.head is None,
         "parameters": n,
         "parameters_by_part": parts,
         "parameters_by_type": now,
@@ -97,6 +99,15 @@ def describe(lm: LanguageModel, where: Path) -> dict:
             "templates": template.variables(),
         },
     }
+
+
+def _positions(lm: LanguageModel) -> str:
+    """Return how the model knows where a token is."""
+    scaling = getattr(lm.config, "rope_scaling", None)
+    base = getattr(lm.config, "rope_base", None)
+    if base is None:
+        return "learned"
+    return f"rotations of base {base:g}" if scaling is None else f"rotations of base {base:g}, {scaling.describe()}"
 
 
 def _stored_as(parameter: Parameter) -> str:
@@ -128,7 +139,7 @@ def _part(name: str) -> str:
 
 
 def _print_model(out, d: dict) -> None:
-    hidden = ("vocab_size", "context", "eps", "sliding", "rotary_layers")
+    hidden = ("vocab_size", "context", "eps", "sliding", "rotary_layers", "rope_base", "rope_scaling", "tied")
     sizes = {k: v for k, v in d["config"].items() if k not in hidden and v is not None}
     tok, special = d["tokenizer"], d["tokenizer"]["special_tokens"]
     shown = ", ".join(f"{token} ({i})" for token, i in list(special.items())[:12]) or "none"
@@ -141,6 +152,8 @@ def _print_model(out, d: dict) -> None:
     rows = [
         ("architecture", f"{d['architecture']}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in sizes.items())),
         ("context", f"{d['config']['context']} tokens"),
+        ("positions", d["positions"]),
+        ("output layer", "the token embedding" if d["tied"] else "its own matrix"),
         ("parameters", f"{d['parameters']:,}"),
     ]
     rows += [(f"  {part}", f"{n:,} ({n / d['parameters']:.0%})") for part, n in d["parameters_by_part"].items()]

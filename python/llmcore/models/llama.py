@@ -108,7 +108,7 @@ class LlamaConfig(Config):
     def hf_notes(cls, config: Mapping) -> list[str]:
         values, notes = cls.hf_values(config), super().hf_notes(config)
         scaling, stated = values["rope_scaling"], config.get("max_position_embeddings")
-        if scaling is not None and (scaling.kind in ("longrope", "dynamic") or values["context"] != stated):
+        if scaling is not None and (scaling.kind == "longrope" or values["context"] != stated):
             notes.append(f"positions: {scaling.describe()}; the context is {values['context']}")
         return notes
 

@@ -44,7 +44,7 @@ class Rotary:
         instead of the long ones."""
         plain = self.base ** (-np.arange(0, self.size, 2, dtype=np.float64) / self.size)
         s = self.scaling
-        if s is None or s.kind == "dynamic":
+        if s is None:
             return plain
         if s.kind == "linear":
             return plain / s.factor

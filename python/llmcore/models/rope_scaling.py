@@ -17,7 +17,6 @@ from llmcore.models.config import REQUIRED, read
 # What each kind reads of a rope_scaling, beside what all have.
 _FIELDS: Mapping[str, tuple[str, ...]] = {
     "linear": (),
-    "dynamic": (),
     "llama3": ("low_freq_factor", "high_freq_factor"),
     "yarn": ("beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim", "truncate"),
     "longrope": ("short_factor", "long_factor", "attention_factor"),
@@ -45,8 +44,7 @@ class RopeScaling:
     "yarn": the same idea with a ramp from beta_fast to beta_slow turns, and cos and sin multiplied by attention_factor
     (Peng et al. 2023). "longrope": each is divided by its own factor, of short_factor in sequences of up to
     original_context tokens and of long_factor in longer ones, from their first token on; cos and sin are multiplied by
-    attention_factor in both (Ding et al. 2024). "dynamic": nothing changes within the original context, and nothing beyond
-    is supported (NTK). "proportional": the first `part` of the frequencies turn, divided by factor, and the rest do not.
+    attention_factor in both (Ding et al. 2024). "proportional": the first `part` of the frequencies turn, divided by factor, and the rest do not.
     """
 
     kind: str
@@ -103,7 +101,7 @@ class RopeScaling:
         """Return the context of a config.json whose max_position_embeddings is `stated`.
 
         Model cards have a factor added for "yarn" and "linear" and leave the number of pretraining as it is, so that the
-        context is the larger one. It is the original one for "dynamic"."""
+        context is the larger one."""
         scaled = self.factor * self.original_context
         return max(stated, int(min(scaled, 2**31 - 1))) if self.kind in ("yarn", "linear") else stated
 
@@ -118,6 +116,13 @@ class RopeScaling:
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind in _PLAIN:
             kind = "default"
+        elif kind == "dynamic":
+            raise Error(
+                "config.json",
+                expected="rope_scaling of a type whose rotations do not change with every token (without it, the model is "
+                f"the same in texts of up to {context} tokens)",
+                got="'dynamic'",
+            )
         elif not isinstance(kind, str) or _SAME.get(kind, kind) not in _FIELDS:
             known = _choice(["default", *_FIELDS])
             raise Error("config.json", expected=f"rope_scaling of type {known}", got=f"{kind!r:.60}")
@@ -136,8 +141,6 @@ class RopeScaling:
         if factor is None:
             factor = context / original if kind != "proportional" and original > 0 else 1.0
         values: dict[str, Any] = {"kind": kind, "factor": factor, "original_context": original}
-        if kind == "dynamic":
-            values["original_context"] = context
         if kind == "llama3":
             values |= {name: read(rope, name, float) for name in ("low_freq_factor", "high_freq_factor")}
         if kind == "yarn":
@@ -214,7 +217,7 @@ class RopeScaling:
 
     def to_gguf(self, architecture: str) -> dict[str, Any]:
         """Return `<architecture>.rope.scaling.*`. ValueError for a scaling that GGUF cannot express."""
-        if self.kind in ("llama3", "dynamic"):  # a tensor; nothing within the context
+        if self.kind == "llama3":  # a tensor
             return {}
         prefix = f"{architecture}.rope.scaling"
         if self.kind == "proportional" or not self.truncate:
@@ -247,8 +250,6 @@ class RopeScaling:
             return (
                 f"{text}: short factors in sequences of up to {self.original_context} tokens, long ones in longer ones"
             )
-        if self.kind == "dynamic":
-            return f"{text}: within the original context, which changes nothing"
         return text
 
 
