@@ -109,7 +109,12 @@ def test_gguf_package_writes_what_we_read(trained, tmp_path):
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    assert Tokenizer.load(tmp_path / "model.gguf") == ours
+    found = Tokenizer.load(tmp_path / "model.gguf")
+    assert found.begin == (1,)  # what llama.cpp puts before a text where a file does not say
+    expected = ours.vocabulary._replace(begin=())
+    if expected.symbols and ours.drops_first_space:  # llama.cpp finds them before it puts a space before the text
+        expected = expected._replace(symbols={}, added_tokens=expected.symbols)
+    assert Tokenizer(found.vocabulary._replace(begin=())) == Tokenizer(expected)
 
 
 @pytest.fixture(scope="module")
