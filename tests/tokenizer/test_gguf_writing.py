@@ -94,6 +94,12 @@ def test_tokens_of_the_user(tmp_path):
     fields = fields_of(v)
     assert fields["tokenizer.ggml.tokens"][FIRST + 10] == "[x  y]"
     assert there_and_back(tmp_path, v).encode("ab[x  y]ab") == Tokenizer(v).encode("ab[x  y]ab")
+    fields["tokenizer.ggml.tokens"][FIRST + 10] = (
+        "[x\u2581\u2581y]"  # as no text is when llama.cpp looks for such tokens
+    )
+    (tmp_path / "spelled.gguf").write_bytes(gguf(fields))
+    spelled = Tokenizer.load(tmp_path / "spelled.gguf")
+    assert (spelled.added_tokens, spelled.token_bytes(FIRST + 10)) == ({}, b"[x  y]")
     with pytest.raises(ValueError, match=r"found after the space before a text.* got '\[x\]'"):
         fields_of(llama([], symbols={"[x]": FIRST + 9}))
 

@@ -113,7 +113,8 @@ def test_gguf_package_writes_what_we_read(trained, tmp_path):
     assert found.begin == (1,)  # what llama.cpp puts before a text where a file does not say
     expected = ours.vocabulary._replace(begin=())
     if expected.symbols and ours.drops_first_space:  # llama.cpp finds them before it puts a space before the text
-        expected = expected._replace(symbols={}, added_tokens=expected.symbols)
+        found_as_they_are = {text: id for text, id in expected.symbols.items() if " " not in text}
+        expected = expected._replace(symbols={}, added_tokens=found_as_they_are)
     assert Tokenizer(found.vocabulary._replace(begin=())) == Tokenizer(expected)
 
 

@@ -150,8 +150,12 @@ def _read_sentencepiece(read: Reader, fields: dict[str, Any]) -> SentencePieceVo
     scores = array("f", _numbers(read, fields, "scores", len(spellings)))
     prefix = read.get(fields, "add_space_prefix", bool, "tokenizer.ggml", True)
     v = from_pieces(read, "tokenizer.ggml.tokens", spellings, kinds, scores, prefix)
-    # llama.cpp looks for the user's tokens before it puts a space in front.
-    return v._replace(added_tokens=v.symbols, symbols={}) if prefix else v
+    if not prefix:
+        return v
+    # llama.cpp looks for the user's tokens before it puts a space in front and spells spaces as U+2581: those spelled with
+    # that are made by merging only.
+    found = {text: id for text, id in v.symbols.items() if pieces.SPACE not in spellings[id]}
+    return v._replace(added_tokens=found, symbols={})
 
 
 def gguf_metadata(vocabulary: AnyVocabulary, begin: int | None, rows: int = 0) -> dict[str, Any]:
