@@ -1,6 +1,7 @@
 """Every architecture through a folder in the Hugging Face format and through GGUF, and llama.cpp's opinion of the latter."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -98,8 +99,11 @@ def test_what_gguf_cannot_say_is_refused(tokenizer, tmp_path):
 
 @pytest.mark.peers
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("kind", ["F32", "Q8_0"])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    # It leaves Phi-3's window out, and activations that it rounds choose other experts.
+    [p for p in itertools.product(CONFIGS, ("F32", "Q8_0")) if p[0] != "phi3" and p != ("qwen3-moe", "Q8_0")],
+)
 def test_llama_cpp_gives_the_same_logits(name, kind, tokenizer, tmp_path):
     llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     lm = make(name, tokenizer)
