@@ -80,6 +80,12 @@ def test_what_is_unknown_is_noted():
     assert note.endswith("field_11 and 8 more")
 
 
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text", "smollm3"])
+def test_layers_beyond_count_are_refused(kind):
+    with pytest.raises(ValueError, match=r"\[config.json\] expected at most 65536 layers, got 1000000000"):
+        config_class(kind).from_hf({**PLAIN, "num_hidden_layers": 10**300, "head_dim": 16, "sliding_window": 8})
+
+
 def test_windows():
     """Mistral has one of 4096 if its file says nothing, as in transformers; Qwen's begins at max_window_layers."""
     mistral = config_class("mistral")

@@ -126,6 +126,53 @@ def test_what_is_not_supported_is_named(change, message):
         models.LlamaConfig.from_hf(config)
 
 
+def test_any_values_are_read_or_refused():
+    """Random fields with random values: a config that is written and read the same, tables, or a ValueError."""
+    values = [
+        None,
+        True,
+        0,
+        1,
+        -1,
+        2,
+        4096,
+        10**400,
+        -(10**30),
+        1e308,
+        -1e308,
+        math.inf,
+        math.nan,
+        1e-320,
+        0.5,
+        "",
+        "x",
+        [],
+        {},
+    ]
+    values += [[1.0] * 8, ["a"], [[1]], {"a": 1}, [1e308] * 8, [math.nan] * 8, [10**400] * 8]
+    names = "type factor original_max_position_embeddings attention_factor beta_fast beta_slow mscale mscale_all_dim truncate "
+    names += "short_factor long_factor low_freq_factor high_freq_factor partial_rotary_factor rope_theta full_attention"
+    rng, read = np.random.default_rng(7), 0
+    for _ in range(600):
+        rope = {
+            **LLAMA3,
+            **LONGROPE,
+            "rope_type": rng.choice(["yarn", "linear", "llama3", "longrope", "proportional"]).item(),
+        }
+        del rope["type"]
+        for _ in range(rng.integers(4)):
+            rope[rng.choice(names.split()).item()] = values[rng.integers(len(values))]
+        config = {**SIZES, "max_position_embeddings": 64, "rope_scaling": rope}
+        try:
+            c = models.LlamaConfig.from_hf(config)
+        except ValueError:
+            continue
+        read += 1
+        assert models.LlamaConfig.from_hf(c.to_hf()) == c
+        models.Llama(c, seed=None).rotary_tables()[0].tables(4)
+    assert read > 100
+
+
 def longrope_model():
     model, config, _ = described("longrope")
     c = model.config_class.from_hf(config)

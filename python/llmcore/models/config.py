@@ -16,6 +16,7 @@ from llmcore.formats.gguf import GGUFFile
 from llmcore.models import config_fields
 
 REQUIRED: Any = object()
+_MOST_LAYERS = 1 << 16
 C = TypeVar("C", bound="Config")
 
 
@@ -125,11 +126,12 @@ class Config:
     @classmethod
     def hf_values(cls, config: Mapping) -> dict[str, Any]:
         """Return the constructor's arguments from config.json. Architectures add what their fields cannot express."""
-        return {
+        values = {
             f.name: read(config, f.metadata["hf"], f.metadata["kind"], f.metadata["absent"], "config.json")
             for f in dataclasses.fields(cls)
             if f.metadata.get("hf")
         }
+        return _with_few_layers(values, "config.json")
 
     def to_hf(self) -> dict[str, Any]:
         """Return the config.json of the Hugging Face format."""
@@ -167,7 +169,7 @@ class Config:
                 values[name] = float(str(np.float32(value)))
         embedding = file.tensors.get("token_embd.weight")
         values["vocab_size"] = 0 if embedding is None else embedding.shape[0]
-        return values
+        return _with_few_layers(values, "gguf")
 
     def to_gguf(self) -> dict[str, Any]:
         """Return the metadata by full key, as Python numbers, strings and lists."""
@@ -176,6 +178,13 @@ class Config:
             if f.metadata.get("gguf") and getattr(self, f.name) is not None:
                 values[f"{self.gguf_architecture}.{f.metadata['gguf']}"] = getattr(self, f.name)
         return values
+
+
+def _with_few_layers(values: dict[str, Any], of: str) -> dict[str, Any]:
+    """Return the same values, of as many layers as one can list."""
+    if values["layers"] > _MOST_LAYERS:
+        raise Error(of, expected=f"at most {_MOST_LAYERS} layers", got=repr(values["layers"])[:40])
+    return values
 
 
 def read(config: Mapping, name: str, kind: type, absent: Any = REQUIRED, of: str = "config.json") -> Any:

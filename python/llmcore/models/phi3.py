@@ -30,11 +30,14 @@ class Phi3Config(LlamaConfig):
     rotary_part: float = setting(1.0, "partial_rotary_factor", absent=1.0)
 
     def __post_init__(self) -> None:
+        expected = "a rotary_part in (0, 1] of an even number of dimensions"
+        if not 0 < self.rotary_part <= 1:  # before it is counted in dimensions
+            self.fail(expected, self.rotary_part)
         super().__post_init__()
         if self.window is not None:
             self.check_positive("window")
-        if not 0 < self.rotary_part <= 1 or self.rotary_size < 2 or self.rotary_size % 2:
-            self.fail("a rotary_part in (0, 1] of an even number of dimensions", self.rotary_part)
+        if self.rotary_size < 2 or self.rotary_size % 2:
+            self.fail(expected, self.rotary_part)
 
     @property
     def rotary_size(self) -> int:

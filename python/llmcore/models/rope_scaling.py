@@ -32,6 +32,8 @@ _PLAIN = ("default", "mrope", None)
 _SAME = {"su": "longrope"}  # as the first Phi-3 files call it
 _GGUF_KINDS = ("none", "linear", "yarn", "longrope")
 _GGUF_YARN = (("yarn_beta_fast", "beta_fast", 32.0), ("yarn_beta_slow", "beta_slow", 1.0))
+_LARGEST = 1e6  # of any factor
+_LONGEST_SHORT = 1 << 20  # positions of longrope's short factors, whose table is made at once
 GGUF_FACTORS = {"long_factor": "rope_factors_long.weight", "short_factor": "rope_factors_short.weight"}
 
 
@@ -64,14 +66,17 @@ class RopeScaling:
     def __post_init__(self) -> None:
         if self.kind not in _FIELDS:
             raise Error("RopeScaling", expected=f"kind {_choice(_FIELDS)}", got=repr(self.kind))
-        if not (math.isfinite(self.factor) and self.factor > 0) or self.original_context < 1:
+        longest = _LONGEST_SHORT if self.kind == "longrope" else 2**31 - 1
+        if not 1 / _LARGEST <= self.factor <= _LARGEST or not 1 <= self.original_context <= longest:
             raise Error(
                 "RopeScaling",
-                expected="factor > 0 and original_context >= 1",
-                got=f"{self.factor} and {self.original_context}",
+                expected=f"factor > 0 and at most {_LARGEST:g}, original_context >= 1 and at most {longest}",
+                got=f"{self.factor} and {self.original_context!r:.40}",
             )
-        if not 0 < self.attention_factor < math.inf:
-            raise Error("RopeScaling", expected="attention_factor > 0", got=self.attention_factor)
+        if not 1 / _LARGEST <= self.attention_factor <= _LARGEST:
+            raise Error(
+                "RopeScaling", expected=f"attention_factor > 0 and at most {_LARGEST:g}", got=self.attention_factor
+            )
         if self.kind == "llama3" and not 0 < self.low_freq_factor < self.high_freq_factor < math.inf:
             raise Error(
                 "RopeScaling",
@@ -84,7 +89,7 @@ class RopeScaling:
             )
         if self.kind == "longrope":
             for name in GGUF_FACTORS:
-                if not getattr(self, name) or not all(0 < f < math.inf for f in getattr(self, name)):
+                if not getattr(self, name) or not all(1 / _LARGEST <= f <= _LARGEST for f in getattr(self, name)):
                     raise Error(
                         "RopeScaling", expected=f"{name} of numbers above 0", got=f"{getattr(self, name)!r:.60}"
                     )
@@ -139,7 +144,7 @@ class RopeScaling:
         original = read(rope, "original_max_position_embeddings", int, context)
         factor = read(rope, "factor", float, None if kind in ("yarn", "longrope", "proportional") else REQUIRED)
         if factor is None:
-            factor = context / original if kind != "proportional" and original > 0 else 1.0
+            factor = min(context, 2**31) / original if kind != "proportional" and original > 0 else 1.0
         values: dict[str, Any] = {"kind": kind, "factor": factor, "original_context": original}
         if kind == "llama3":
             values |= {name: read(rope, name, float) for name in ("low_freq_factor", "high_freq_factor")}
@@ -301,14 +306,17 @@ def _yarn_attention_factor(rope: Mapping, factor: float) -> float:
     def scale(m: float) -> float:
         return 0.1 * m * math.log(factor) + 1.0 if factor > 1 else 1.0
 
-    return scale(mscale) / scale(all_dimensions) if mscale and all_dimensions else scale(1.0)
+    if not mscale or not all_dimensions:
+        return scale(1.0)
+    below = scale(all_dimensions)
+    return scale(mscale) / below if below else math.inf
 
 
 def _numbers(rope: Mapping, name: str) -> tuple[float, ...]:
     found = read(rope, name, list)
     if not all(isinstance(f, (int, float)) and not isinstance(f, bool) for f in found):
         raise Error("config.json", expected=f"rope_scaling: {name} of numbers", got=f"{found!r:.60}")
-    return tuple(map(float, found))
+    return tuple(float(max(min(f, 2.0 * _LARGEST), 0.0)) for f in found)  # larger ones are refused
 
 
 def _choice(kinds) -> str:
