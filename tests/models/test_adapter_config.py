@@ -92,6 +92,8 @@ def test_what_says_nothing_about_the_result(base, tmp_path, change):
         ({"lora_bias": True}, "expected lora_bias false, got True"),
         ({"bias": "lora_only"}, "expected bias none, got 'lora_only'"),
         ({"lora_some_day": {"x": 1}}, "no lora_some_day, which is unknown"),
+        ({"lora_alpha": 10**400}, "expected lora_alpha a number, got 1000"),
+        ({"alpha_pattern": {"q_proj": float("nan")}}, "alpha_pattern an object of numbers, got nan"),
         ({"r": "4"}, "expected r a number, got '4'"),
         ({"r": 8}, "q_proj: expected rank 8.*, as adapter_config.json says, got 4"),
         ({"rank_pattern": {"layers.1.self_attn.q_proj": 2}}, r"layers.1.self_attn.q_proj: expected rank 2.*, got 4"),

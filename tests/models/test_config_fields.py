@@ -82,8 +82,12 @@ def test_what_is_unknown_is_noted():
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3_text", "smollm3"])
 def test_layers_beyond_count_are_refused(kind):
-    with pytest.raises(ValueError, match=r"\[config.json\] expected at most 65536 layers, got 1000000000"):
-        config_class(kind).from_hf({**PLAIN, "num_hidden_layers": 10**300, "head_dim": 16, "sliding_window": 8})
+    for count, message in (
+        (10**12, "at most 65536 layers, got 1000000000000"),
+        (10**300, "num_hidden_layers of at most 64 bits"),
+    ):
+        with pytest.raises(ValueError, match=rf"\[config.json\] expected {message}"):
+            config_class(kind).from_hf({**PLAIN, "num_hidden_layers": count, "head_dim": 16, "sliding_window": 8})
 
 
 def test_windows():

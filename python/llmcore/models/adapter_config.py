@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -144,7 +143,7 @@ def _check_beginning(config: Mapping, path: Path) -> None:
 
 
 def _check_number(path: Path, field: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= 1e30:
         what = field if " " in field else f"{field} a number"
         raise Error("lora", path, expected=what, got=f"{value!r:.50}")
 

@@ -199,4 +199,6 @@ def read(config: Mapping, name: str, kind: type, absent: Any = REQUIRED, of: str
             raise Error(of, expected=f"{name} a number that a float can hold", got="a larger one") from None
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise Error(of, expected=f"{name} of type {kind.__name__}", got=f"{value!r:.100}")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise Error(of, expected=f"{name} of at most 64 bits", got=f"{value!r:.40}")
     return value
