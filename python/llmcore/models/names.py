@@ -48,10 +48,11 @@ _FORMATS = (
 
 def check_format(tensors: Mapping[str, np.ndarray]) -> None:
     """Raise ValueError for tensors of quantized formats, and for those of adapters that were not merged."""
-    for name, tensor in tensors.items():
+    for name in tensors:
         for pattern, what in _FORMATS:
             if pattern.search(name):
                 raise _unsupported(f"{name!r:.150} {what}")
+    for name, tensor in tensors.items():  # scales say more about the format than the type
         if tensor.dtype.itemsize == 1 and tensor.dtype.name.startswith("float8"):
             raise _unsupported(f"{name!r:.150} of FP8 ({tensor.dtype})")
 
