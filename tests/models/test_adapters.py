@@ -102,6 +102,8 @@ def test_targets():
         assert_close(twin(ids).numpy(), model(ids).numpy(), "float32", factor=10)
     with pytest.raises(ValueError, match=r"\[lora\] expected targets among down_proj, gate_proj, .* got \['w1'\]"):
         adapters.attach_lora(build("llama"), adapters.LoRAConfig(targets=["w1"]))
+    with pytest.raises(ValueError, match=r"\[lora\] expected targets among down_proj, .* got \['q_proj', 'v_porj'\]"):
+        adapters.attach_lora(build("llama"), adapters.LoRAConfig(targets=["q_proj", "v_porj"]))
     with pytest.raises(ValueError, match="expected a model without adapters"):
         adapters.attach_lora(model, adapters.LoRAConfig())
 

@@ -49,7 +49,7 @@ class LoRAConfig:
 
 def attach_lora(model: CausalLM, config: LoRAConfig, seed: int = 0) -> None:
     """Freeze the model and attach new adapters to its layers. They change nothing yet: a is drawn uniformly from
-    ±1/√inputs and b is 0, as PEFT initialises them. ValueError if the model has adapters or no layer is a target."""
+    ±1/√inputs and b is 0, as PEFT initialises them. ValueError if the model has adapters, or if no layer is one of the targets."""
     rng = np.random.Generator(np.random.Philox(key=seed))
     chosen: dict[int, tuple[nn.Linear, list[LoRA]]] = {}
     names = []
@@ -61,7 +61,8 @@ def attach_lora(model: CausalLM, config: LoRAConfig, seed: int = 0) -> None:
             a = rng.uniform(-1, 1, (config.rank, inputs)).astype(np.float32) / np.float32(math.sqrt(inputs))
             b = np.zeros((outputs, config.rank), np.float32)
             chosen.setdefault(id(linear), (linear, []))[1].append(LoRA(a, b, start, config.alpha))
-    if not chosen:
+    each = config.targets if not isinstance(config.targets, str) else ()
+    if not chosen or not all(any(is_target(name, [t]) for name in names) for t in each):
         known = ", ".join(sorted({n.rpartition(".")[2] for n in names}))
         raise Error("lora", expected=f"targets among {known}", got=config.targets)
     _attach(model, list(chosen.values()), Dropout(config.dropout, seed))
