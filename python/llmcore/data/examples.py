@@ -54,7 +54,8 @@ def is_held_out(key: str, fraction: float) -> bool:
 
 
 class ExampleBatches:
-    """Batches of examples, each a function of its number alone. Every epoch has all of them once, in an order of its own.
+    """Batches of examples, each a function of its number alone. Every epoch has all of them once, in an order of its own, in
+    batches of `rows` rows or, for they are of equal size to one row, of fewer: no row stands twice in a batch.
 
     With packing, examples share rows of `context` tokens (each best-fit, the longest first) and do not see each other.
     """
@@ -65,28 +66,29 @@ class ExampleBatches:
         self.bins = _best_fit(lengths, context) if packing else [[i] for i in range(len(examples))]
 
     @property
-    def steps_per_epoch(self) -> float:
-        return len(self.bins) / self.rows
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.bins) // self.rows)
 
     def batch(self, step: int) -> ExampleBatch:
-        """Of step 0, 1, 2, ...; it may span the end of an epoch."""
+        """Of step 0, 1, 2, ..."""
         return self.of(self.numbers(step))
 
     def numbers(self, step: int) -> list[list[int]]:
         """Of the examples in each row of that batch."""
-        chosen = []
-        for row in range(self.rows):
-            epoch, place = divmod(step * self.rows + row, len(self.bins))
-            key = mix(mix(mix(0, self.seed), epoch), 3)
-            at = permute(np.array([place], np.uint64), len(self.bins), key)
-            chosen.append(self.bins[int(at[0])])
-        return chosen
+        epoch, number = divmod(step, self.steps_per_epoch)
+        start, end = ((number + i) * len(self.bins) // self.steps_per_epoch for i in (0, 1))
+        key = mix(mix(mix(0, self.seed), epoch), 3)
+        at = permute(np.arange(start, end, dtype=np.uint64), len(self.bins), key)
+        return [self.bins[i] for i in at.tolist()]
 
     def of(self, chosen: Sequence[Sequence[int]]) -> ExampleBatch:
         """Rows of the examples with these numbers."""
-        T = max(sum(len(self.examples[i].ids) - 1 for i in row) for row in chosen)
-        inputs, targets = np.zeros((len(chosen), T), np.int32), np.full((len(chosen), T), IGNORED, np.int32)
-        starts = np.zeros((len(chosen), T), np.int32)
+        shape = len(chosen), max(sum(len(self.examples[i].ids) - 1 for i in row) for row in chosen)
+        inputs, targets, starts = (
+            np.zeros(shape, np.int32),
+            np.full(shape, IGNORED, np.int32),
+            np.zeros(shape, np.int32),
+        )
         for r, row in enumerate(chosen):
             at = 0
             for i in row:
@@ -100,6 +102,12 @@ class ExampleBatches:
     def in_order(self, rows: int) -> list[ExampleBatch]:
         """All examples once, as they come."""
         return [self.of(self.bins[i : i + rows]) for i in range(0, len(self.bins), rows)]
+
+
+def parts_of(rows: int, parts: int) -> list[slice]:
+    """How so many rows are cut into parts of equal size to one row, in order; fewer parts if there are fewer rows."""
+    parts = min(parts, rows)
+    return [slice(i * rows // parts, (i + 1) * rows // parts) for i in range(parts)]
 
 
 def _best_fit(lengths: Sequence[int], room: int) -> list[list[int]]:

@@ -18,6 +18,8 @@ from llmcore.train.schedule import SCHEDULES
 OPTIMIZERS = ("adamw", "muon", "lion", "sgd")
 PAIR_LOSSES = (*DPO_LOSSES, *REFERENCE_FREE_LOSSES)
 
+_LR = "Peak learning rate; 0: {} for a model 4096 wide, more for narrower ones, and ten times as much with LoRA."
+
 
 @dataclass
 class LoopConfig:
@@ -210,15 +212,19 @@ class FinetuneConfig(LoopConfig):
     """The settings that all stages share which start from a model."""
 
     default_warmup: ClassVar[int] = 10
-    at_least_one: ClassVar[tuple[str, ...]] = ("batch_size", "accumulation", "keep")  # 0 steps: see epochs
+    at_least_one: ClassVar[tuple[str, ...]] = ("accumulation", "keep")  # 0 steps or rows: see defaults.py
+    base_lr: ClassVar[float]  # of a model 4096 wide, all of whose weights are trained
 
     model: str = option("sft", "Starting model: a directory, a .gguf file or a pulled name.")
     data: str | list[str] = option("python-qa", "JSONL or parquet files.")
-    epochs: float = option(1.0, "Passes over the data, if --steps is 0.")
+    epochs: float = option(
+        0.0, "Passes over the data, if --steps is 0; 0: 3, more (up to 25) for fewer than 34 rows, fewer for many."
+    )
     steps: int = option(0, "Number of parameter updates; 0: as many as the epochs take.")
     context: int = option(0, "Maximum tokens per row; longer rows are cut. 0: the model's context, at most 512.")
-    validation_fraction: float = option(
-        0.05, "Fraction of the rows that is held out (of the groups, if rows have one)."
+    validation_fraction: float | None = option(
+        None,
+        "Fraction of the rows that is held out (of the groups, if rows have one); by default 0.05 from 100 rows on.",
     )
     bad_rows: str = option("error", "What to do with a malformed row: error stops, skip drops and counts it.")
     chat_template: str | None = option(
@@ -239,15 +245,13 @@ class FinetuneConfig(LoopConfig):
         "none",
         "Quantize the frozen weights of a LoRA run in memory (QLoRA): int8, int4, or stored (as they are in the file).",
     )
-    batch_size: int = option(8, "Rows per micro-batch.")
+    batch_size: int = option(0, "Rows per micro-batch; 0: 8, fewer of fewer than 128.")
     weight_decay: float = option(0.0, "Weight decay of matrices; multiplied by the learning rate.")
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.validation_fraction < 1:
+        if self.validation_fraction is not None and self.validation_fraction >= 1:
             raise Error("config", expected="validation_fraction in [0, 1)", got=self.validation_fraction)
-        if not self.steps and not self.epochs:
-            raise Error("config", expected="steps or epochs > 0", got="0 for both")
         one_of("bad_rows", self.bad_rows, ("error", "skip"))
         one_of("quantize", self.quantize, ("none", "int8", "int4", "stored"))
         if self.quantize != "none" and not self.lora_rank:
@@ -264,18 +268,25 @@ class FinetuneConfig(LoopConfig):
 class SFTConfig(FinetuneConfig):
     """Supervised fine-tuning: a model that answers, from one that continues texts."""
 
+    base_lr: ClassVar[float] = 2e-5
+
     model: str = option("run", "Starting model: a directory, a .gguf file or a pulled name.")
     data: str | list[str] = option(
         "python-qa", "python-qa, or JSONL or parquet files with messages, with prompt and completion, or with text."
     )
-    packing: bool = option(True, "Pack several examples into one row; they do not attend to each other.")
+    packing: bool | None = option(
+        None,
+        "Pack several examples into one row; they do not attend to each other. By default where that leaves enough rows.",
+    )
     out: str = option("sft", "Directory of the run: model, tokenizer, log and checkpoints.")
-    lr: float = option(2e-5, "Peak learning rate (about ten times as high with LoRA).")
+    lr: float = option(0.0, _LR.format("2e-5"))
 
 
 @dataclass
 class DPOConfig(FinetuneConfig):
     """Direct preference optimisation and related losses: a model that prefers better answers."""
+
+    base_lr: ClassVar[float] = 1e-6
 
     model: str = option("sft", "Starting and reference model: a directory, a .gguf file or a pulled name.")
     data: str | list[str] = option("prefer.jsonl", "JSONL or parquet files with prompt, chosen and rejected.")
@@ -284,8 +295,8 @@ class DPOConfig(FinetuneConfig):
     label_smoothing: float = option(0.0, "Assumed fraction of mislabelled pairs (label smoothing).")
     gamma: float = option(0.5, "Margin of SimPO.")
     out: str = option("dpo", "Directory of the run: model, tokenizer, log and checkpoints.")
-    batch_size: int = option(8, "Pairs per micro-batch.")
-    lr: float = option(1e-6, "Peak learning rate (about ten times as high with LoRA).")
+    batch_size: int = option(0, "Pairs per micro-batch; 0: 8, fewer of fewer than 128.")
+    lr: float = option(0.0, _LR.format("1e-6"))
 
     def __post_init__(self):
         super().__post_init__()
@@ -300,6 +311,8 @@ class DPOConfig(FinetuneConfig):
 class KTOConfig(FinetuneConfig):
     """Kahneman-Tversky optimisation: a model that prefers better answers, from single answers labelled good or bad."""
 
+    base_lr: ClassVar[float] = 1e-6
+
     model: str = option("sft", "Starting and reference model: a directory, a .gguf file or a pulled name.")
     data: str | list[str] = option(
         "answers.jsonl", "JSONL or parquet files with prompt, completion and label, or pairs as for dpo."
@@ -308,8 +321,8 @@ class KTOConfig(FinetuneConfig):
     desirable_weight: float = option(1.0, "Weight of good answers.")
     undesirable_weight: float = option(1.0, "Weight of bad answers.")
     out: str = option("kto", "Directory of the run: model, tokenizer, log and checkpoints.")
-    batch_size: int = option(8, "Answers per micro-batch.")
-    lr: float = option(1e-6, "Peak learning rate (about ten times as high with LoRA).")
+    batch_size: int = option(0, "Answers per micro-batch; 0: 8, fewer of fewer than 128.")
+    lr: float = option(0.0, _LR.format("1e-6"))
 
     def __post_init__(self):
         super().__post_init__()
@@ -321,21 +334,25 @@ class KTOConfig(FinetuneConfig):
 class RewardConfig(FinetuneConfig):
     """A reward model: how good an answer is, learned from pairs of answers of which one is preferred."""
 
+    base_lr: ClassVar[float] = 1e-5
+
     model: str = option("sft", "Starting model: a directory, a .gguf file or a pulled name.")
     data: str | list[str] = option(
         "prefer.jsonl", "JSONL or parquet files with prompt, chosen, rejected and optionally margin."
     )
     centering: float = option(0.01, "Penalty that keeps the two rewards of a pair centred on zero.")
     out: str = option("reward", "Directory of the run: model, tokenizer, log and checkpoints.")
-    batch_size: int = option(8, "Pairs per micro-batch.")
-    lr: float = option(1e-5, "Peak learning rate (about ten times as high with LoRA).")
+    batch_size: int = option(0, "Pairs per micro-batch; 0: 8, fewer of fewer than 128.")
+    lr: float = option(0.0, _LR.format("1e-5"))
 
 
 @dataclass
 class PolicyConfig(FinetuneConfig):
     """The settings that the stages share in which a model writes answers and is rewarded."""
 
+    base_lr: ClassVar[float] = 1e-6
     default_warmup: ClassVar[int] = 5
+    at_least_one: ClassVar[tuple[str, ...]] = (*FinetuneConfig.at_least_one, "batch_size")
 
     model: str = option("sft", "Starting and reference model: a directory, a .gguf file or a pulled name.")
     data: str | list[str] = option("arithmetic", "arithmetic, python-qa, or JSONL or parquet files with prompt.")
@@ -351,7 +368,7 @@ class PolicyConfig(FinetuneConfig):
     bad_rows: str = option(
         "error", "What to do with a malformed row or a failing reward: error stops, skip drops and counts it."
     )
-    lr: float = option(1e-6, "Peak learning rate (about ten times as high with LoRA).")
+    lr: float = option(0.0, _LR.format("1e-6"))
     batch_size: int = option(8, "Answers per micro-batch.")
     accumulation: int = option(4, "Micro-batches per update.")
 
@@ -417,6 +434,8 @@ class GRPOConfig(PolicyConfig):
 class PPOConfig(PolicyConfig):
     """Proximal policy optimisation: a model is rewarded for its answers and learns to predict the reward."""
 
+    base_lr: ClassVar[float] = 3e-6
+
     updates: int = option(4, "Updates per batch of answers.")
     kl: float = option(0.05, "KL penalty per token against the starting (reference) model.")
     kl_estimator: str = option(
@@ -428,7 +447,7 @@ class PPOConfig(PolicyConfig):
     gamma: float = option(1.0, "Discount factor per token.")
     lam: float = option(0.95, "Lambda of generalised advantage estimation: 0 trusts the values, 1 the rewards.")
     temperature: float = option(0.7, "Sampling temperature of the answers.")
-    lr: float = option(3e-6, "Peak learning rate (about ten times as high with LoRA).")
+    lr: float = option(0.0, _LR.format("3e-6"))
     out: str = option("ppo", "Directory of the run: model, tokenizer, log and checkpoints.")
 
     def __post_init__(self):

@@ -16,7 +16,8 @@ from support.runs import StopsAt
 
 def config(base, facts, out, **values):
     settings = {"steps": 9, "epochs": 0.0, "save_every": 4, "eval_every": 0, "sample_every": 0, "batch_size": 4,
-                "context": 100, "lr": 1e-2, "warmup": 2, "dtype": "float32", "lora_rank": 4, **values}  # fmt: skip
+                "context": 100, "lr": 1e-2, "warmup": 2, "dtype": "float32", "lora_rank": 4,
+                "packing": True, **values}  # fmt: skip
     return SFTConfig(model=str(base), data=str(facts), out=str(out), **settings)
 
 

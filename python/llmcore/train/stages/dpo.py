@@ -14,7 +14,7 @@ from llmcore.data.examples import ExampleBatch
 from llmcore.generate import LanguageModel
 from llmcore.losses.names import REFERENCE_FREE_LOSSES
 from llmcore.losses.pointwise import sequence_logps, total
-from llmcore.train import loop
+from llmcore.train import defaults, loop
 from llmcore.train.config import DPOConfig
 from llmcore.train.report import Report
 from llmcore.train.stages import finetune
@@ -36,7 +36,7 @@ def dpo(
         lm = finetune.open_model(config, report)
     with report.working("reading pairs and computing reference log-probabilities"):
         stage = DPOStage(config, lm, report)
-    finetune.set_steps(config, stage.train.steps_per_epoch)
+    defaults.set_length(config, len(stage.train.pairs), stage.train.steps_per_epoch, report)
     report.note(
         f"{len(stage.train.pairs):,} pairs to learn from, {len(stage.held_out.pairs):,} held out; "
         f"{finetune.described(lm)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -18,6 +17,7 @@ from llmcore.generate.chat.template import ChatOptions, ChatTemplate
 from llmcore.generate.chat.tools import variables_given
 from llmcore.models import CausalLM, adapters
 from llmcore.runtime import default_dtype
+from llmcore.train import defaults
 from llmcore.train.config import FinetuneConfig
 from llmcore.train.report import Report
 from llmcore.train.stage import Stage
@@ -93,8 +93,10 @@ class Rows(NamedTuple):
 
 def read(config: FinetuneConfig, stage: str, parse: Callable[[Row], T], report: Report) -> Rows:
     """Return the parsed rows of config.data. A row that `parse` refuses (ValueError) stops the run with an error that names
-    it, or, with config.bad_rows "skip", is dropped and counted."""
+    it, or, with config.bad_rows "skip", is dropped and counted. Sets the batch size and the held-out fraction where they are
+    open."""
     rows = read_rows(config.data)
+    fraction = defaults.validation_fraction(config, len(rows))
     train: list[T] = []
     held_out: list[T] = []
     problems: list[str] = []
@@ -108,13 +110,14 @@ def read(config: FinetuneConfig, stage: str, parse: Callable[[Row], T], report: 
                 raise CorpusError(stage, f"{problem} (--bad-rows skip leaves such rows out)") from None
             problems.append(f"[{stage}] {problem}")
             continue
-        held = is_held_out(str(row.fields.get("group", row.fields)), config.validation_fraction)
+        held = is_held_out(str(row.fields.get("group", row.fields)), fraction)
         (held_out if held else train).append(parsed)
     if problems:
         report.warn(f"{len(problems):,} of {len(rows):,} rows skipped; the first: {problems[0]}")
     if not train:
         source = config.data if isinstance(config.data, str) else ", ".join(config.data)
         raise CorpusError(stage, source, expected="rows to learn from", got="none")
+    config.batch_size = config.batch_size or defaults.batch_size(len(train), config.accumulation)
     return Rows(train, held_out, digest_of(rows))
 
 
@@ -124,12 +127,6 @@ def digest_of(rows: Sequence[Row]) -> str:
     for row in rows:
         digest.update(json.dumps(row.fields, sort_keys=True, default=str).encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
-
-
-def set_steps(config: FinetuneConfig, steps_per_epoch: float) -> None:
-    """Set the number of steps that the epochs take, unless it is given."""
-    if not config.steps:
-        config.steps = max(1, math.ceil(config.epochs * steps_per_epoch))
 
 
 def described(lm: LanguageModel) -> str:
@@ -148,6 +145,7 @@ class FinetuneStage(Stage):
     def __init__(self, config: FinetuneConfig, lm: LanguageModel):
         self.language_model, self.model = lm, lm.model
         self.sample_tokens = config.sample_tokens
+        config.lr = config.lr or defaults.learning_rate(config.base_lr, lm.config.width, bool(config.lora_rank))
         if config.context > lm.config.context:
             raise Error(
                 self.name, expected=f"a context of at most {lm.config.context} (the model's)", got=config.context

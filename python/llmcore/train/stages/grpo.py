@@ -12,7 +12,7 @@ from llmcore import losses, ops
 from llmcore._tensor import Tensor
 from llmcore.generate import LanguageModel
 from llmcore.losses.names import GRPO_ANSWER_LOSSES
-from llmcore.train import loop
+from llmcore.train import defaults, loop
 from llmcore.train.config import GRPOConfig
 from llmcore.train.report import Report
 from llmcore.train.stages import finetune
@@ -43,7 +43,7 @@ def grpo(
         reference = finetune.reference_of(config, lm) if config.beta else None
     with report.working("reading prompts"):
         stage = GRPOStage(config, lm, reference, report, rewards)
-    finetune.set_steps(config, stage.train.steps_per_epoch * config.updates)
+    defaults.set_length(config, len(stage.train.tasks), stage.train.steps_per_epoch * config.updates, report)
     report.note(stage.described())
     loop.run(stage, config, report, resume)
     return lm

@@ -9,11 +9,11 @@ import numpy as np
 
 from llmcore import autograd, losses
 from llmcore._tensor import Tensor
-from llmcore.data.examples import Example, ExampleBatch, ExampleBatches
+from llmcore.data.examples import Example, ExampleBatch, ExampleBatches, parts_of
 from llmcore.data.rows import Row, missing_fields
 from llmcore.generate import LanguageModel
 from llmcore.losses.pointwise import total
-from llmcore.train import loop
+from llmcore.train import defaults, loop
 from llmcore.train.config import KTOConfig
 from llmcore.train.report import Report
 from llmcore.train.stages import finetune
@@ -37,7 +37,7 @@ def kto(
         lm = finetune.open_model(config, report)
     with report.working("reading answers and computing reference log-probabilities"):
         stage = KTOStage(config, lm, report)
-    finetune.set_steps(config, stage.train.steps_per_epoch)
+    defaults.set_length(config, len(stage.train.examples), stage.train.steps_per_epoch, report)
     report.note(
         f"{len(stage.train.examples):,} answers to learn from ({stage.train.good.mean():.0%} good), "
         f"{len(stage.held_out.examples):,} held out; {finetune.described(lm)}"
@@ -74,7 +74,7 @@ class KTOBatches:
         )
 
     @property
-    def steps_per_epoch(self) -> float:
+    def steps_per_epoch(self) -> int:
         return self.batches.steps_per_epoch
 
     def kl(self, lm: LanguageModel, numbers: Sequence[int], size: int) -> float:
@@ -151,8 +151,8 @@ class KTOStage(finetune.FinetuneStage):
     def batches(self, step: int) -> Sequence[Batch]:
         numbers = [row[0] for row in self.train.batches.numbers(step)]
         kl = self.train.kl(self.language_model, numbers, self.config.batch_size)  # for the whole update
-        n = self.config.batch_size
-        return [self._batch(self.train, numbers[i : i + n], kl) for i in range(0, len(numbers), n)]
+        parts = parts_of(len(numbers), self.config.accumulation)
+        return [self._batch(self.train, numbers[part], kl) for part in parts]
 
     def _batch(self, answers: KTOBatches, numbers: Sequence[int], kl: float) -> Batch:
         at = list(numbers)

@@ -10,7 +10,7 @@ import numpy as np
 from llmcore import autograd
 from llmcore._sequences import common_prefix
 from llmcore._tensor import Tensor
-from llmcore.data.examples import Example, ExampleBatch, ExampleBatches
+from llmcore.data.examples import Example, ExampleBatch, ExampleBatches, parts_of
 from llmcore.data.rows import Row, missing_fields
 from llmcore.generate import LanguageModel
 from llmcore.generate.chat.prompt import supervised_chat
@@ -80,14 +80,13 @@ class PairBatches:
         self._order = ExampleBatches([p.chosen for p in pairs], self._together, config.context, False, config.seed)
 
     @property
-    def steps_per_epoch(self) -> float:
+    def steps_per_epoch(self) -> int:
         return self._order.steps_per_epoch
 
     def numbers(self, step: int) -> list[list[int]]:
         """Return the numbers of the pairs in each micro-batch of an update."""
         numbers = [row[0] for row in self._order.numbers(step)]
-        n = len(numbers) // self._accumulation
-        return [numbers[i : i + n] for i in range(0, len(numbers), n)]
+        return [numbers[part] for part in parts_of(len(numbers), self._accumulation)]
 
     def rows(self, numbers: Sequence[int]) -> list[int]:
         """Return the numbers of the examples of these pairs: the chosen ones, then the rejected ones."""
@@ -110,8 +109,8 @@ class PairStage(finetune.FinetuneStage):
 
     def __init__(self, config: FinetuneConfig, lm: LanguageModel, report: Report):
         super().__init__(config, lm)
-        self.batch_size = config.batch_size
         rows = finetune.read(config, self.name, lambda row: pair_of(lm, row, config.context, config), report)
+        self.batch_size = config.batch_size
         self.digest = rows.digest
         self.train, self.held_out = PairBatches(rows.train, config), PairBatches(rows.held_out, config)
         self._seen: list[Figures] = []

@@ -14,7 +14,7 @@ from llmcore.data.evaluation import IGNORED
 from llmcore.generate import LanguageModel
 from llmcore.models import CausalLM
 from llmcore.nn import Parameter
-from llmcore.train import loop
+from llmcore.train import defaults, loop
 from llmcore.train.config import PPOConfig
 from llmcore.train.report import Report
 from llmcore.train.stages import finetune
@@ -39,7 +39,7 @@ def ppo(
         reference = finetune.reference_of(config, lm)
     with report.working("reading prompts"):
         stage = PPOStage(config, lm, reference, report, rewards)
-    finetune.set_steps(config, stage.train.steps_per_epoch * config.updates)
+    defaults.set_length(config, len(stage.train.tasks), stage.train.steps_per_epoch * config.updates, report)
     report.note(stage.described())
     loop.run(stage, config, report, resume)
     return lm

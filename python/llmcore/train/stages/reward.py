@@ -13,7 +13,7 @@ from llmcore.generate import LanguageModel
 from llmcore.generate.reward_model import RewardModel, ended
 from llmcore.losses.pointwise import total
 from llmcore.nn import Parameter
-from llmcore.train import loop
+from llmcore.train import defaults, loop
 from llmcore.train.config import RewardConfig
 from llmcore.train.report import Report
 from llmcore.train.stages import finetune
@@ -34,7 +34,7 @@ def reward(
         lm = finetune.open_model(config, report)
     with report.working("reading pairs"):
         stage = RewardStage(config, lm, report)
-    finetune.set_steps(config, stage.train.steps_per_epoch)
+    defaults.set_length(config, len(stage.train.pairs), stage.train.steps_per_epoch, report)
     report.note(
         f"{len(stage.train.pairs):,} pairs to learn from, {len(stage.held_out.pairs):,} held out; {finetune.described(lm)}"
     )

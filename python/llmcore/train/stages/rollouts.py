@@ -10,9 +10,8 @@ import numpy as np
 
 from llmcore import autograd, ops
 from llmcore._tensor import Tensor
-from llmcore.data.batches import mix
+from llmcore.data.batches import mix, permute
 from llmcore.data.evaluation import IGNORED
-from llmcore.data.examples import Example, ExampleBatches
 from llmcore.data.rows import Row, missing_fields
 from llmcore.generate import LanguageModel
 from llmcore.models import CausalLM
@@ -45,19 +44,23 @@ def task_of(lm: LanguageModel, row: Row, config: PolicyConfig) -> Task:
 
 
 class TaskBatches:
-    """Batches of tasks, each a function of its number alone; every epoch has all of them once."""
+    """Batches of `together` tasks, each a function of its number alone; every epoch has all of them once. A batch may span
+    the end of an epoch, and one of few tasks has some several times: their answers differ."""
 
     def __init__(self, tasks: Sequence[Task], together: int, seed: int):
-        self.tasks = tasks
-        nothing = Example(np.zeros(2, np.int32), np.ones(2, bool))
-        self._order = ExampleBatches([nothing] * len(tasks), together, 1, False, seed)
+        self.tasks, self._together, self._seed = tasks, together, seed
 
     @property
     def steps_per_epoch(self) -> float:
-        return self._order.steps_per_epoch
+        return len(self.tasks) / self._together
 
     def batch(self, number: int) -> list[Task]:
-        return [self.tasks[row[0]] for row in self._order.numbers(number)]
+        chosen = []
+        for row in range(number * self._together, (number + 1) * self._together):
+            epoch, place = divmod(row, len(self.tasks))
+            at = permute(np.array([place], np.uint64), len(self.tasks), mix(mix(mix(0, self._seed), epoch), 3))
+            chosen.append(self.tasks[int(at[0])])
+        return chosen
 
 
 class Answer(NamedTuple):

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from llmcore._tensor import Tensor
-from llmcore.data.examples import Example, ExampleBatch, ExampleBatches
+from llmcore.data.examples import Example, ExampleBatch, ExampleBatches, parts_of
 from llmcore.data.rows import Row, missing_fields
 from llmcore.evaluate.likelihood import target_logprobs
 from llmcore.generate import LanguageModel
 from llmcore.generate.chat.prompt import supervised_chat
 from llmcore.generate.chat.template import ChatOptions
-from llmcore.train import loop
+from llmcore.train import defaults, loop
 from llmcore.train.config import FinetuneConfig, SFTConfig
 from llmcore.train.report import Report
 from llmcore.train.stages import finetune
@@ -37,7 +37,7 @@ def sft(
         lm = finetune.open_model(config, report)
     with report.working("reading examples"):
         stage = SFTStage(config, lm, report)
-    finetune.set_steps(config, stage.train.steps_per_epoch)
+    defaults.set_length(config, stage.train_count, stage.train.steps_per_epoch, report)
     report.note(
         f"{stage.train_count:,} examples in {len(stage.train.bins):,} rows to learn from, {stage.held_out_count:,} held out"
         + (f", {stage.cut:,} cut to {config.context} tokens" if stage.cut else "")
@@ -88,6 +88,9 @@ class SFTStage(finetune.FinetuneStage):
         self.prompts = [e.prompt for e in held_out]
         self.train_count, self.held_out_count = len(train), len(held_out)
         together = config.batch_size * config.accumulation
+        if config.packing is None:
+            packed = ExampleBatches(train, together, config.context, True, config.seed)
+            config.packing = defaults.packs(len(packed.bins), config.accumulation)
         self.train = ExampleBatches(train, together, config.context, config.packing, config.seed)
         self.held_out = ExampleBatches(held_out, together, config.context, config.packing, config.seed)
 
@@ -104,9 +107,8 @@ class SFTStage(finetune.FinetuneStage):
 
     def batches(self, step: int) -> Sequence[ExampleBatch]:
         whole = self.train.batch(step)
-        n = self.config.accumulation
-        parts = [ExampleBatch(*p) for p in zip(*(np.split(a, n) for a in whole), strict=True)]
-        return [p for p in parts if p.target_count]
+        parts = parts_of(len(whole.inputs), self.config.accumulation)
+        return [p for p in (ExampleBatch(*(a[part] for a in whole)) for part in parts) if p.target_count]
 
     def tokens(self, batch: ExampleBatch) -> int:
         return int(batch.inputs.size)
