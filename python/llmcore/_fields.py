@@ -50,16 +50,35 @@ def checked(name: str, value, annotation: str):
             pass
     elif "str" in kinds and isinstance(value, (str, os.PathLike)):
         return os.fspath(value)
+    elif "dict[str, str]" in kinds and isinstance(value, (str, Mapping)):
+        return _names(name, value)
     elif "dict[str, Any]" in kinds and isinstance(value, (str, Mapping)):
         return _object(name, value)
     elif "list[float]" in kinds and isinstance(value, (list, tuple)):
         return [checked(name, v, "float") for v in value]
     elif "list[str]" in kinds and isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value):
         return list(value)
-    wanted = " or ".join(sorted(kinds - {"None"})).replace("dict[str, Any]", "object")
+    wanted = (
+        " or ".join(sorted(kinds - {"None"})).replace("dict[str, Any]", "object").replace("dict[str, str]", "names")
+    )
     # Only what is certainly short: a few lines of YAML can mean a list of billions.
     got = repr(value)[:100] if isinstance(value, (str, int, float)) else type(value).__name__
     raise ArgumentTypeError("config", expected=f"{name} of type {wanted}", got=got)
+
+
+def _names(name: str, value: str | Mapping) -> dict[str, str]:
+    """Return names for names, also where they are given as NAME=NAME,NAME=NAME or as JSON."""
+    if isinstance(value, str) and value.lstrip()[:1] == "{":
+        value = _object(name, value)
+    if isinstance(value, str):
+        pairs = [part.partition("=") for part in value.split(",")]
+        found = {a.strip(): b.strip() for a, _, b in pairs}
+        if not all(a.strip() and b.strip() for a, _, b in pairs) or len(found) < len(pairs):
+            raise Error("config", expected=f"{name} as OURS=THEIRS,OURS=THEIRS", got=f"{value!r:.100}")
+        return found
+    if not all(isinstance(text, str) and text for pair in value.items() for text in pair):
+        raise ArgumentTypeError("config", expected=f"{name} as texts for texts", got=f"{value!r:.100}")
+    return dict(value)
 
 
 def _object(name: str, value: str | Mapping) -> dict[str, Any]:

@@ -170,8 +170,8 @@ def test_jsonl(tmp_path, ending):
         (b'{"\\u0007\\n": 3}', 'no "text" field; the fields are: \\?\\?'),
         (b"{}", "the fields are: none"),
         (b'{"text": ["x"]}', '"text" is list, expected a string'),
-        (b'{"text": null}', '"text" is NoneType'),
-        (b'{"text": "a\\ud800"}', "half a surrogate pair at 1"),
+        (b'{"text": null}', '"text" is null'),
+        (b'{"text": "a\\ud800"}', "half a surrogate pair"),
     ],
 )
 def test_bad_jsonl_names_file_and_line(tmp_path, line, problem):
@@ -230,7 +230,7 @@ def test_read_error_is_one_line(tmp_path, monkeypatch):
     def denied(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("llmcore.documents.records.open_decompressed", denied)
+    monkeypatch.setattr("llmcore.documents.reading.open_decompressed", denied)
     with pytest.raises(CorpusError, match=r"^\[corpus\] cannot read .*a.txt: Permission denied$"):
         read_corpus(tmp_path / "a.txt")
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmcore.data import CorpusError
-from llmcore.documents import records, texts
+from llmcore.documents import reading, texts
 from llmcore.documents.texts import read_documents, read_parts
 
 TEXTS = ["plain", "ünïcode 😀", "two\nlines", "  ", "", "x" * 5000]
@@ -147,7 +147,7 @@ def test_long_texts_come_in_parts(tmp_path_factory, pieces, size):
 
 
 def test_long_lines_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(reading, "LONGEST_LINE", 1 << 20)
     (tmp_path / "a.jsonl").write_bytes(jsonl(["fine"]) + b"\n" + b" " * (1 << 20) + b"\n")
     with pytest.raises(CorpusError, match=r"a\.jsonl:2: expected lines of less than 1 MiB"):
         read_documents(tmp_path / "a.jsonl")

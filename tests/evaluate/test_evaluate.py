@@ -103,8 +103,8 @@ def test_cloze(lm):
         ({"question": "a", "choices": ["b", "c"]}, "expected answer a number from 0 to 1.*got 'None'"),
         ({"question": "a", "choices": ["b", 3], "answer": 0}, "expected at least two choices that are texts"),
         ({"text": "one"}, "expected a text of at least two words, got 'one'"),
-        ({"word": "one"}, "prompt and completion; or text; the fields are: word"),
-        ({}, "the fields are: none"),
+        ({"word": "one"}, "prompt and completion; or text; the columns are: word"),
+        ({}, "the columns are: none"),
     ],
 )
 def test_bad_rows_are_named(lm, fields, problem):

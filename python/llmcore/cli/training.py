@@ -55,7 +55,7 @@ def _preview_sft(settings: SFTConfig) -> None:
     from llmcore.train.stages.finetune import prepare
     from llmcore.train.stages.sft import example_of
 
-    rows = read_rows(settings.data)
+    rows = read_rows(settings.data, settings.columns)
     lm = load(settings.model, device="cpu")  # only the tokenizer is used
     prepare(lm, settings.chat_template)
     out = terminal.console()

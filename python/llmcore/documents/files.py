@@ -1,5 +1,6 @@
 """Files out of paths, folders and globs, and how each is read."""
 
+import codecs
 import glob
 import os
 from pathlib import Path
@@ -7,26 +8,37 @@ from pathlib import Path
 from llmcore.errors import ArgumentTypeError, CorpusError
 
 JSONL_ENDINGS = (".jsonl", ".ndjson")
-PARQUET_ENDING = ".parquet"
+JSON_ENDING, CSV_ENDING, TSV_ENDING, PARQUET_ENDING = ".json", ".csv", ".tsv", ".parquet"
+_KINDS = {
+    **dict.fromkeys(JSONL_ENDINGS, ".jsonl"),
+    **{e: e for e in (JSON_ENDING, CSV_ENDING, TSV_ENDING, PARQUET_ENDING)},
+}
 COMPRESSED_ENDINGS = (".gz", ".zst")
 # What a folder contributes. A file that is named directly, or matched by a glob, is read whatever its ending.
 _PLAIN_ENDINGS = (".txt", ".md", ".rst", ".tex", ".py", *JSONL_ENDINGS, PARQUET_ENDING)
-ENDINGS = (*_PLAIN_ENDINGS, *(plain + end for plain in _PLAIN_ENDINGS for end in COMPRESSED_ENDINGS))
+# What a folder of rows contributes: its other files describe them.
+_ROW_ENDINGS = tuple(_KINDS)
+_NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+_BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def kind_of(path: Path) -> str:
-    """Return the ending that says how a file is read: ".jsonl", ".parquet", or "" for text."""
+    """Return the ending that says how a file is read: ".jsonl", ".json", ".csv", ".tsv", ".parquet", or "" for text."""
     ending = Path(path.stem).suffix if path.suffix.lower() in COMPRESSED_ENDINGS else path.suffix
-    return ".jsonl" if ending.lower() in JSONL_ENDINGS else PARQUET_ENDING if ending.lower() == PARQUET_ENDING else ""
+    return _KINDS.get(ending.lower(), "")
 
 
 def is_plain_text(path: Path) -> bool:
     """Say whether the file is one document as it is."""
-    return kind_of(path) == "" and path.suffix.lower() not in COMPRESSED_ENDINGS
+    if kind_of(path) or path.suffix.lower() in COMPRESSED_ENDINGS:
+        return False
+    with open(path, "rb") as file:
+        return not file.read(4).startswith(_BYTE_ORDER_MARKS)
 
 
-def find_files(source: str | os.PathLike) -> list[Path]:
-    """Find the files that a path or glob names, sorted. In folders, hidden entries and linked folders are skipped."""
+def find_files(source: str | os.PathLike, rows: bool = False) -> list[Path]:
+    """Find the files that a path or glob names, sorted. In folders, hidden entries and linked folders are skipped. rows: a
+    folder contributes its files of rows, not its texts."""
     name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
     if not isinstance(name, str):
         raise ArgumentTypeError("corpus", expected="a path as str or Path", got=type(source).__name__)
@@ -35,7 +47,7 @@ def find_files(source: str | os.PathLike) -> list[Path]:
     path = Path(os.path.expanduser(name))
     try:
         if path.is_dir():
-            return _folder_files(path)
+            return _folder_files(path, rows)
         if path.is_file():
             return [path]
         if path.exists():
@@ -53,7 +65,10 @@ def find_files(source: str | os.PathLike) -> list[Path]:
     return files
 
 
-def _folder_files(folder: Path) -> list[Path]:
+def _folder_files(folder: Path, rows: bool) -> list[Path]:
+    plain = _ROW_ENDINGS if rows else _PLAIN_ENDINGS
+    wanted = (*plain, *(ending + end for ending in plain for end in COMPRESSED_ENDINGS))
+
     def unreadable(error: OSError) -> None:
         raise error
 
@@ -61,12 +76,15 @@ def _folder_files(folder: Path) -> list[Path]:
     for directory, subfolders, names in os.walk(folder, onerror=unreadable):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         found += [
-            Path(directory, name) for name in names if name.lower().endswith(ENDINGS) and not name.startswith(".")
+            Path(directory, name)
+            for name in names
+            if name.lower().endswith(wanted) and not name.startswith(".") and not (rows and name in _NOT_ROWS)
         ]
     files = sorted(path for path in found if path.is_file())
     if not files:
-        endings = " ".join(_PLAIN_ENDINGS)
+        what = "rows" if rows else "text"
         raise CorpusError(
-            "corpus", f"no text in the folder {folder}: looked for files ending in {endings}, also with .gz or .zst"
+            "corpus",
+            f"no {what} in the folder {folder}: looked for files ending in {' '.join(plain)}, also with .gz or .zst",
         )
     return files

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from llmcore.documents.files import PARQUET_ENDING, find_files, kind_of
-from llmcore.documents.records import json_lines, json_object, opened, parquet_file
+from llmcore.documents.json_text import parsed_object
+from llmcore.documents.parquet import parquet_file
+from llmcore.documents.reading import Row, lines_of, opened
+from llmcore.documents.records import rows_of
 from llmcore.errors import CorpusError
 
 PART_BYTES = 1 << 25  # of a long text that are in memory at once
@@ -30,11 +33,11 @@ def read_parts(path: Path, field: str = "text", after: int = 0, whole: bool = Fa
     """Read the documents of a file that are not blank, from the one after position `after` on.
 
     A text file is one document, in parts of up to 32 MiB that end at line ends where a piece ends too (see
-    `Tokenizer.ends_at_line_ends`), or `whole` in memory; a line of JSONL is one (its `field`), a row of parquet (its
-    column `field`). Raises `CorpusError` that names the file and the line or row.
+    `Tokenizer.ends_at_line_ends`), or `whole` in memory; a line of JSONL is one (its `field`), an object of JSON, a row of
+    CSV or parquet (its column `field`). Raises `CorpusError` that names the file and the line or row.
     """
     text = _whole_text if whole else _text
-    reader = {".jsonl": _jsonl, PARQUET_ENDING: _parquet, "": text}[kind_of(path)]
+    reader = {".jsonl": _jsonl, PARQUET_ENDING: _parquet, "": text}.get(kind_of(path), _table)
     with opened(path, "corpus") as file:
         yield from reader(path, file, field, after)
 
@@ -97,24 +100,34 @@ def _cut(data: bytes) -> int:
 
 
 def _jsonl(path: Path, file: BinaryIO, field: str, after: int) -> Iterator[Part]:
-    for number, line in json_lines(path, file, "corpus"):
+    for number, line in lines_of(path, file, "corpus"):
         if number > after:
-            document = _field_of(line, field, f"{path}:{number}")
-            if document.strip():
-                yield Part(document, number, True)
+            where = f"{path}:{number}"
+            record = parsed_object(line, where, "corpus", f'a JSON object with a "{field}" field')
+            yield from _document(Row(record, where, number), field)
 
 
-def _field_of(line: bytes, field: str, where: str) -> bytes:
-    record = json_object(line, where, "corpus", f'a JSON object with a "{field}" field')
-    if field not in record:
-        raise CorpusError("corpus", f'{where}: no "{field}" field; the fields are: {_names(record)}')
-    text = record[field]
+def _table(path: Path, file: BinaryIO, field: str, after: int) -> Iterator[Part]:
+    for row in rows_of(path, file, "corpus"):
+        if not isinstance(row, Row):
+            raise row
+        if row.number > after:
+            yield from _document(row, field)
+
+
+def _document(row: Row, field: str) -> Iterator[Part]:
+    if field not in row.fields:
+        raise CorpusError("corpus", f'{row.where}: no "{field}" field; the fields are: {_names(row.fields)}')
+    text = row.fields[field]
     if not isinstance(text, str):
-        raise CorpusError("corpus", f'{where}: "{field}" is {type(text).__name__}, expected a string')
+        kind = "null" if text is None else type(text).__name__
+        raise CorpusError("corpus", f'{row.where}: "{field}" is {kind}, expected a string')
     try:
-        return text.encode("utf-8")
+        document = text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise CorpusError("corpus", f'{where}: "{field}" has half a surrogate pair at {error.start}') from None
+        raise CorpusError("corpus", f'{row.where}: "{field}" has half a surrogate pair at {error.start}') from None
+    if document.strip():
+        yield Part(document, row.number, True)
 
 
 def _parquet(path: Path, file: BinaryIO, field: str, after: int) -> Iterator[Part]:
@@ -129,7 +142,8 @@ def _rows(table: Any, path: Path, field: str, after: int) -> Iterator[Part]:
     if schema.names.count(field) != 1:
         raise CorpusError("corpus", path, expected=f'one column "{field}"; the columns are: {_names(schema.names)}')
     kind = schema.field(field).type
-    if not any(is_text(kind) for is_text in (types.is_string, types.is_large_string, types.is_binary)):
+    plain = kind.value_type if types.is_dictionary(kind) else kind
+    if not any(is_text(plain) for is_text in _text_types(types)):
         raise CorpusError("corpus", f'{path}: column "{field}" is {kind}, expected strings')
     row = 0
     for group in range(table.num_row_groups):
@@ -138,12 +152,19 @@ def _rows(table: Any, path: Path, field: str, after: int) -> Iterator[Part]:
             row += rows
             continue
         for batch in table.iter_batches(_ROWS, row_groups=[group], columns=[field]):
-            for document in batch.column(0).cast(pyarrow.large_binary()).to_pylist():
+            column = batch.column(0)
+            column = column.dictionary_decode() if types.is_dictionary(kind) else column
+            for document in column.cast(pyarrow.large_binary()).to_pylist():
                 row += 1
                 if document is None:
                     raise CorpusError("corpus", f'{path}: row {row}: "{field}" is null, expected a string')
                 if row > after and document.strip():
                     yield Part(document, row, True)
+
+
+def _text_types(types: Any) -> list[Any]:
+    names = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
+    return [getattr(types, f"is_{name}") for name in names if hasattr(types, f"is_{name}")]
 
 
 def _names(names: Any) -> str:

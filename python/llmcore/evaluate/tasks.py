@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from llmcore.data.rows import Row, missing_fields
+from llmcore.data.columns import missing_columns
+from llmcore.data.rows import Row
 from llmcore.errors import Error
 from llmcore.evaluate.likelihood import Likelihood, likelihoods
 from llmcore.generate import LanguageModel
@@ -104,7 +105,8 @@ def _item(row: Row) -> _Item:
         return _Item(before, [text.removeprefix(before)], 0)
     if isinstance(fields.get("text"), str):
         raise Error("eval", row.where, expected="a text of at least two words", got=f"{fields['text']!a:.80}")
-    error = missing_fields("question, choices and answer; prompt and completion; or text", fields)
+    expected = "question, choices and answer; prompt and completion; or text"
+    error = missing_columns(expected, fields, "prompt=NAME,completion=NAME")
     raise Error("eval", f"{row.where}: {error}")
 
 

@@ -227,6 +227,9 @@ class FinetuneConfig(LoopConfig):
         "Fraction of the rows that is held out (of the groups, if rows have one); by default 0.05 from 100 rows on.",
     )
     bad_rows: str = option("error", "What to do with a malformed row: error stops, skip drops and counts it.")
+    columns: dict[str, str] | None = option(
+        None, "Names of columns: prompt=question,completion=answer. Those of common data sets are known without."
+    )
     chat_template: str | None = option(
         None,
         "Chat template: the name of one of the model's, or a .jinja file, which the model keeps; by default its own.",

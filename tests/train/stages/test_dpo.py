@@ -91,15 +91,18 @@ def test_conversations_that_begin_alike(base):
     [
         (
             {"prompt": "a", "chosen": "b"},
-            r"\[dpo\] .*f.jsonl:1: expected prompt, chosen and rejected; the fields are: prompt, chosen",
+            r"\[dpo\] .*f.jsonl:1: expected prompt, chosen and rejected; the columns are: prompt, chosen",
         ),
         ({"prompt": "a", "chosen": "b", "rejected": "b"}, r".*f.jsonl:1: expected chosen and rejected to differ"),
         ({"prompt": "a b " * 99, "chosen": "b", "rejected": "c"}, r"expected chosen to begin in the first 90 tokens"),
         ({"prompt": "a", "chosen": "b", "rejected": "c", "margin": "x"}, r"expected margin a number, got 'x'"),
-        ({"chosen": "b", "rejected": "c"}, r"\[dpo\] .*f.jsonl:1: expected a prompt, got none"),
+        (
+            {"chosen": "b", "rejected": "c"},
+            r"\[dpo\] .*f.jsonl:1: expected a prompt beside chosen and rejected; the columns are",
+        ),
         (
             {"prompt": "a", "chosen": 1, "rejected": "c"},
-            r"\[dpo\] .*f.jsonl:1: expected prompt, chosen and rejected as texts",
+            r"\[dpo\] .*f.jsonl:1: expected chosen as a text or a list of messages, got 1",
         ),
         (
             {
@@ -107,7 +110,7 @@ def test_conversations_that_begin_alike(base):
                 "chosen": [{"role": "user", "content": "x"}],
                 "rejected": [{"role": "user", "content": "y"}],
             },
-            r"\[dpo\] .*f.jsonl:1: expected an answer of the assistant in chosen",
+            r"\[dpo\] .*f.jsonl:1: expected prompt among the messages with which chosen and rejected begin",
         ),
     ],
 )

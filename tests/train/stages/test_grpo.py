@@ -229,8 +229,8 @@ def test_bad_options(base, prompts, tmp_path, values, message):
 
 def test_bad_prompts_are_named(base, tmp_path):
     path = tmp_path / "p.jsonl"
-    path.write_text('{"prompt": "a"}\n{"question": "b"}\n' + json.dumps({"prompt": "a b " * 40}) + "\n")
-    with pytest.raises(CorpusError, match=r"\[grpo\] .*p.jsonl:2: expected a prompt, .*; the fields are: question"):
+    path.write_text('{"prompt": "a"}\n{"asked": "b"}\n' + json.dumps({"prompt": "a b " * 40}) + "\n")
+    with pytest.raises(CorpusError, match=r"\[grpo\] .*p.jsonl:2: expected a prompt, .*; the columns are: asked"):
         grpo(config(base, path, tmp_path / "run"), report=Report(), rewards={"better": better})
     path.write_text(json.dumps({"prompt": "a b " * 40}) + "\n")
     with pytest.raises(CorpusError, match=r"p.jsonl:1: expected a prompt of at most 54 tokens"):

@@ -94,7 +94,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(base, answers, tmp_path):
     [
         ({"prompt": "a", "completion": "b"}, "expected prompt, completion and label, or prompt, chosen and rejected"),
         ({"prompt": "a", "completion": "b", "label": "yes"}, "expected label true or false, got 'yes'"),
-        ({"prompt": "a", "completion": 3, "label": True}, "expected prompt and completion as texts"),
+        ({"prompt": "a", "completion": 3, "label": True}, "expected completion as a text or a list of messages, got 3"),
     ],
 )
 def test_bad_rows_are_named(base, tmp_path, fields, message):

@@ -88,11 +88,14 @@ def test_prompts_texts_and_lists(lm):
     [
         (
             {"question": "a"},
-            r"\[sft\] .*file.jsonl:3: expected messages, prompt and completion, or text; the fields are: question",
+            r"\[sft\] .*file.jsonl:3: expected messages, prompt and completion, or text; the columns are: question \(--columns prompt=",
         ),
-        ({"messages": "a"}, r"\[sft\] .*file.jsonl:3: \[chat\] expected a list of messages"),
+        ({"messages": "a"}, r"\[sft\] .*file.jsonl:3: expected messages as a list of messages, got 'a'"),
         ({"messages": [{"role": "user", "content": "a"}]}, r"\[sft\] .*file.jsonl:3: expected something to learn"),
-        ({"prompt": "a", "completion": 3}, r"\[sft\] .*file.jsonl:3: expected prompt and completion as texts"),
+        (
+            {"prompt": "a", "completion": 3},
+            r"\[sft\] .*file.jsonl:3: expected completion as a text or a list of messages, got 3",
+        ),
     ],
 )
 def test_rows_with_nothing_to_learn_are_named(base, tmp_path, fields, message):
@@ -111,7 +114,7 @@ def test_rows_with_nothing_to_learn_are_named(base, tmp_path, fields, message):
     sft(config(base, path, tmp_path / "run", bad_rows="skip", validation_fraction=0.0, steps=1), report=Hears())
     warnings = [w for w in warnings if "skipped" in w]
     assert len(warnings) == 1
-    assert re.search(r"1 of 3 rows skipped; the first: .*" + message, warnings[0])
+    assert re.fullmatch(r"1 of 3 rows skipped:\n  .*" + message.removeprefix(r"\[sft\] ") + ".*", warnings[0])
 
 
 def test_answers_behind_the_context_are_named(base, tmp_path):
@@ -275,7 +278,7 @@ def test_other_data_is_refused_on_resume(base, facts, tmp_path):
     ("text", "message"),
     [
         ("", "expected some rows, got none"),
-        ("[1]\n", r"bad.jsonl:1: expected a JSON object, got list"),
+        ("[1]\n", r"bad.jsonl:1: expected a JSON object, got int"),
         ('{"prompt": "a", "completion": "b"}\n{\n', r"bad.jsonl:2: not valid JSON"),
         ('{"prompt": "a"}\n', r"bad.jsonl:1: expected messages, prompt and completion, or text"),
     ],

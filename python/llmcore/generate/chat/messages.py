@@ -57,7 +57,7 @@ def conversation(messages: Any, clean: Clean = str, keep_null_content: bool = Fa
 
     A key that is null is left out (content not, for a template that asks for it: keep_null_content). Content is a text, or
     `Parts`, or of a tool an object; a tool call is {"type", "function": {"name", "arguments"}} with the keys that it has, its arguments an object.
-    Reasoning is under all of its names. Other keys are passed on. clean: applied to every text.
+    Reasoning is under all of its names; weight, which is for training, under none. Other keys are passed on. clean: applied to every text.
 
     A message may be a mapping, a data class or a Pydantic model. TypeError or ValueError, in one line, names the message
     that is wrong.
@@ -76,7 +76,7 @@ def _message(given: Any, where: str, clean: Clean, keep_null_content: bool) -> d
     kinds = (str, list, tuple, type(None), *((dict,) if given["role"] in _TOOL_ROLES else ()))
     if not isinstance(given.get("content", ""), kinds):
         raise Error("chat", where, expected="content as a text", got=f"{given['content']!r:.200}")
-    message = plain({k: v for k, v in given.items() if v is not None}, where, clean)
+    message = plain({k: v for k, v in given.items() if v is not None and k != "weight"}, where, clean)
     if isinstance(message.get("content"), dict):
         message["content"] = Arguments(message["content"], text=json.dumps(message["content"], ensure_ascii=False))
     elif isinstance(message.get("content"), list):

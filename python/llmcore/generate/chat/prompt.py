@@ -78,7 +78,7 @@ def supervised_chat(
                 f"message {i} is elsewhere",
             )
         add(prompt[len(before) :], False)
-        add(whole[len(prompt) :], i >= first)
+        add(whole[len(prompt) :], i >= first and message.get("weight", 1) != 0)
         before = whole
     if rest.startswith(before):
         add(rest[len(before) :], False)

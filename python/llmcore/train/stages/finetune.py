@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from llmcore.data.columns import chat_columns, without_nulls
 from llmcore.data.examples import is_held_out
 from llmcore.data.rows import Row, read_rows
 from llmcore.errors import CorpusError, Error
@@ -24,6 +25,7 @@ from llmcore.train.stage import Stage
 
 T = TypeVar("T")
 SAMPLES = 3
+_NAMED = 20  # rows that were skipped
 CONTEXT = 512  # the default, unless the model's is shorter
 
 # For models without a chat template: roles as headings, and an end of text after every answer.
@@ -76,11 +78,11 @@ def chat_options(lm: LanguageModel, fields: Mapping[str, Any], config: FinetuneC
     """Return what a row's conversation is rendered with: its columns tools, documents and chat_template_kwargs, and the
     settings of the run."""
     settings = {} if config is None else config.chat_template_kwargs or {}
-    own = variables_given(fields.get("chat_template_kwargs"))
-    variables = settings | {name: value for name, value in own.items() if value is not None}
+    own = chat_columns(fields)
+    variables = settings | without_nulls(variables_given(own["chat_template_kwargs"]))
     chosen = None if config is None else config.chat_template
     known = lm.chat_template is not None and chosen in lm.chat_template.sources
-    return ChatOptions(fields.get("tools"), fields.get("documents"), chosen if known else None, variables)
+    return ChatOptions(own["tools"], own["documents"], chosen if known else None, variables)
 
 
 class Rows(NamedTuple):
@@ -95,11 +97,12 @@ def read(config: FinetuneConfig, stage: str, parse: Callable[[Row], T], report: 
     """Return the parsed rows of config.data. A row that `parse` refuses (ValueError) stops the run with an error that names
     it, or, with config.bad_rows "skip", is dropped and counted. Sets the batch size and the held-out fraction where they are
     open."""
-    rows = read_rows(config.data)
-    fraction = defaults.validation_fraction(config, len(rows))
     train: list[T] = []
     held_out: list[T] = []
     problems: list[str] = []
+    rows = read_rows(config.data, config.columns, problems.append if config.bad_rows == "skip" else None)
+    total = len(rows) + len(problems)
+    fraction = defaults.validation_fraction(config, len(rows))
     for row in rows:
         try:
             parsed = parse(row)
@@ -108,12 +111,14 @@ def read(config: FinetuneConfig, stage: str, parse: Callable[[Row], T], report: 
             problem = f"{row.where}: {line}"
             if config.bad_rows == "error":
                 raise CorpusError(stage, f"{problem} (--bad-rows skip leaves such rows out)") from None
-            problems.append(f"[{stage}] {problem}")
+            problems.append(problem)
             continue
         held = is_held_out(str(row.fields.get("group", row.fields)), fraction)
         (held_out if held else train).append(parsed)
     if problems:
-        report.warn(f"{len(problems):,} of {len(rows):,} rows skipped; the first: {problems[0]}")
+        more = [f"and {len(problems) - _NAMED:,} more"] if len(problems) > _NAMED else []
+        named = "\n  ".join(problems[:_NAMED] + more)
+        report.warn(f"{len(problems):,} of {total:,} rows skipped:\n  {named}")
     if not train:
         source = config.data if isinstance(config.data, str) else ", ".join(config.data)
         raise CorpusError(stage, source, expected="rows to learn from", got="none")

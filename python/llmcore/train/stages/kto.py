@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from llmcore import autograd, losses
 from llmcore._tensor import Tensor
+from llmcore.data.conversations import labelled
 from llmcore.data.examples import Example, ExampleBatch, ExampleBatches, parts_of
-from llmcore.data.rows import Row, missing_fields
+from llmcore.data.rows import Row
 from llmcore.generate import LanguageModel
 from llmcore.losses.pointwise import total
 from llmcore.train import defaults, loop
@@ -18,9 +19,7 @@ from llmcore.train.config import KTOConfig
 from llmcore.train.report import Report
 from llmcore.train.stages import finetune
 from llmcore.train.stages.dpo import logps
-from llmcore.train.stages.sft import example_of
-
-_READ = ("prompt", "completion", "messages", "tools", "documents", "chat_template_kwargs")
+from llmcore.train.stages.sft import example_said
 
 
 @loop.on_config_device
@@ -128,19 +127,9 @@ class KTOStage(finetune.FinetuneStage):
 
     def _labelled(self, row: Row) -> list[Labelled]:
         """Return one answer, or the two of a pair."""
-        fields = row.fields
-        if "label" in fields:
-            if fields["label"] not in (True, False, 0, 1):
-                raise ValueError(f"expected label true or false, got {fields['label']!r:.50}")
-            answers = [(fields, bool(fields["label"]))]
-        elif "chosen" in fields and "rejected" in fields:
-            answers = [({**fields, "completion": fields[name]}, name == "chosen") for name in ("chosen", "rejected")]
-        else:
-            raise missing_fields("prompt, completion and label, or prompt, chosen and rejected", fields)
         found = []
-        for each, good in answers:
-            kept: dict[str, Any] = {name: each[name] for name in _READ if name in each}
-            example = example_of(self.language_model, Row(kept, row.where), self.config).cut(self.config.context + 1)
+        for each, good in labelled(row.fields):
+            example = example_said(self.language_model, each, row, self.config).cut(self.config.context + 1)
             if not example.mask[1:].any():
                 raise ValueError(
                     f"expected an answer that begins in the first {self.config.context} tokens, got one after them"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from llmcore import autograd
-from llmcore._sequences import common_prefix
 from llmcore._tensor import Tensor
+from llmcore.data import conversations
 from llmcore.data.examples import Example, ExampleBatch, ExampleBatches, parts_of
-from llmcore.data.rows import Row, missing_fields
+from llmcore.data.rows import Row
 from llmcore.generate import LanguageModel
 from llmcore.generate.chat.prompt import supervised_chat
 from llmcore.train.config import FinetuneConfig
@@ -29,7 +29,7 @@ class Pair(NamedTuple):
 
 def pair_of(lm: LanguageModel, row: Row, context: int, config: FinetuneConfig | None = None) -> Pair:
     """Return the two answers of a row, cut to `context` tokens. Raises ValueError for a malformed row."""
-    prompt, answers = _messages_of(row.fields)
+    prompt, *answers = conversations.answers(row.fields)
     assert lm.chat_template is not None
     options = finetune.chat_options(lm, row.fields, config)
     both = []
@@ -48,26 +48,6 @@ def pair_of(lm: LanguageModel, row: Row, context: int, config: FinetuneConfig | 
     if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not np.isfinite(margin):
         raise ValueError(f"expected margin a number, got {margin!r:.50}")
     return Pair(both[0], both[1], float(margin))
-
-
-def _messages_of(fields: Mapping[str, Any]) -> tuple[list, list[list]]:
-    """Return the messages of the prompt, and those of the chosen and the rejected answer."""
-    if "chosen" not in fields or "rejected" not in fields:
-        raise missing_fields("prompt, chosen and rejected", fields)
-    answers = [fields["chosen"], fields["rejected"]]
-    prompt = fields.get("prompt")
-    if isinstance(prompt, str):
-        prompt = [{"role": "user", "content": prompt}]
-    if all(isinstance(a, str) for a in answers):
-        answers = [[{"role": "assistant", "content": a}] for a in answers]
-    if not all(isinstance(a, list) for a in answers) or not isinstance(prompt, (list, type(None))):
-        raise ValueError("expected prompt, chosen and rejected as texts, or as lists of messages")
-    if prompt is None:  # two conversations with the same beginning
-        same = common_prefix(*answers)
-        prompt, answers = answers[0][:same], [a[same:] for a in answers]
-    if not prompt:
-        raise ValueError("expected a prompt, got none")
-    return prompt, answers
 
 
 class PairBatches:

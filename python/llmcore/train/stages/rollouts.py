@@ -11,8 +11,9 @@ import numpy as np
 from llmcore import autograd, ops
 from llmcore._tensor import Tensor
 from llmcore.data.batches import mix, permute
+from llmcore.data.conversations import question
 from llmcore.data.evaluation import IGNORED
-from llmcore.data.rows import Row, missing_fields
+from llmcore.data.rows import Row
 from llmcore.generate import LanguageModel
 from llmcore.models import CausalLM
 from llmcore.train.config import PolicyConfig
@@ -31,10 +32,7 @@ class Task:
 
 def task_of(lm: LanguageModel, row: Row, config: PolicyConfig) -> Task:
     """Return the task of a row. Raises ValueError for a row that cannot be answered."""
-    prompt = row.fields.get("prompt")
-    if not isinstance(prompt, (str, list)) or not prompt:
-        raise missing_fields("a prompt, a text or a list of messages", row.fields)
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    prompt, messages = question(row.fields)
     ids = lm.chat_prompt(messages, **finetune.chat_options(lm, row.fields, config)._asdict())
     if len(ids) + config.max_tokens > config.context:
         raise ValueError(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from llmcore._tensor import Tensor
+from llmcore.data.conversations import Said, said
 from llmcore.data.examples import Example, ExampleBatch, ExampleBatches, parts_of
-from llmcore.data.rows import Row, missing_fields
+from llmcore.data.rows import Row
 from llmcore.evaluate.likelihood import target_logprobs
 from llmcore.generate import LanguageModel
 from llmcore.generate.chat.prompt import supervised_chat
@@ -49,31 +49,25 @@ def sft(
 
 def example_of(lm: LanguageModel, row: Row, config: FinetuneConfig | None = None) -> Example:
     """Return the tokens of a row and their loss mask. Raises ValueError for a malformed row."""
-    ids, mask = _tokens_of(lm, row.fields, finetune.chat_options(lm, row.fields, config))
+    return example_said(lm, said(row.fields), row, config)
+
+
+def example_said(lm: LanguageModel, what: Said | str, row: Row, config: FinetuneConfig | None = None) -> Example:
+    """Return the tokens of what a row says and their loss mask. Raises ValueError for what cannot be learned."""
+    ids, mask = _tokens_of(lm, what, finetune.chat_options(lm, row.fields, config))
     e = Example(np.array(lm.checked(ids), np.int32), np.array(mask, bool))
     if not e.mask[1:].any():
         raise ValueError("expected something to learn, got no token of an assistant or a completion")
     return e
 
 
-def _tokens_of(lm: LanguageModel, fields: Mapping[str, Any], options: ChatOptions) -> tuple[list[int], list[bool]]:
-    if "messages" in fields:
+def _tokens_of(lm: LanguageModel, row: Said | str, options: ChatOptions) -> tuple[list[int], list[bool]]:
+    if isinstance(row, Said):
         assert lm.chat_template is not None
-        return supervised_chat(lm.chat_template, lm.tokenizer, fields["messages"], lm.end_ids, options=options)
-    if "prompt" in fields and "completion" in fields:
-        prompt, completion = fields["prompt"], fields["completion"]
-        if isinstance(prompt, str) and isinstance(completion, str):
-            prompt = [{"role": "user", "content": prompt}]
-            completion = [{"role": "assistant", "content": completion}]
-        if not isinstance(prompt, list) or not isinstance(completion, list):
-            raise ValueError("expected prompt and completion as texts, or as lists of messages")
-        assert lm.chat_template is not None
-        return supervised_chat(lm.chat_template, lm.tokenizer, prompt + completion, lm.end_ids, len(prompt), options)
-    if isinstance(fields.get("text"), str):
-        ids = lm.prompt_ids(fields["text"]) + list(lm.end_ids[:1])
-        start = len(lm.tokenizer.begin)
-        return ids, [i >= start for i in range(len(ids))]
-    raise missing_fields("messages, prompt and completion, or text", fields)
+        return supervised_chat(lm.chat_template, lm.tokenizer, row.messages, lm.end_ids, row.first, options)
+    ids = lm.prompt_ids(row) + list(lm.end_ids[:1])
+    start = len(lm.tokenizer.begin)
+    return ids, [i >= start for i in range(len(ids))]
 
 
 class SFTStage(finetune.FinetuneStage):
