@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from llmcore._sequences import common_prefix
@@ -19,9 +19,10 @@ Message = dict[str, Any]
 
 _ROLES = {
     "human": "user",
-    **dict.fromkeys(("gpt", "chatgpt", "bot", "model"), "assistant"),
+    **dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "bot", "model"), "assistant"),
     **dict.fromkeys(("function", "function_response", "tool_response", "observation"), "tool"),
 }
+_SPEAKERS = {*_ROLES.values(), *_ROLES, "system", "developer"}
 _CALL = "function_call"  # ShareGPT's role, and OpenAI's key of old
 _WEIGHTS = ("weight", "loss", "train")  # of a message: OpenAI's, ms-swift's, axolotl's
 _TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):")
@@ -128,6 +129,29 @@ def question(fields: Mapping[str, Any]) -> tuple[Any, list[Message]]:
         prompt.pop()
     plain = len(prompt) == 1 and prompt[0] == {"role": "user", "content": f[name]}
     return (f[name] if plain else prompt), prompt
+
+
+def left_out(stage: str, fields: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the columns of a row that decide what a stage makes of it, and those that it does not look at. (Rewards get
+    all.)"""
+    readers: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+        "sft": said,
+        "kto": labelled,
+        "dpo": answers,
+        "reward": answers,
+    }
+    if stage not in readers:
+        return list(fields), []
+    whole, read = readers[stage](fields), []
+    for name in fields:
+        try:
+            without = readers[stage]({n: v for n, v in fields.items() if n != name})
+        except ValueError:
+            without = None
+        if without != whole:
+            read.append(name)
+    beside = (*columns.TOOLS, "documents", "chat_template_kwargs", "group", "margin", "parallel_tool_calls")
+    return read, [n for n in fields if n not in read and n not in beside]
 
 
 # ---- columns ----
@@ -260,9 +284,12 @@ def _message(given: Any, where: str) -> Message:
     if not isinstance(given, Mapping):
         raise ValueError(f"{where}: expected a message such as {{'role': ..., 'content': ...}}, got {given!r:.80}")
     found = columns.without_nulls(given)
-    role = found.pop("from", None) if "role" not in found else found.pop("role")
+    speaker = "role" not in found
+    role = found.pop("from" if speaker else "role", None)
     if not isinstance(role, str):
         raise ValueError(f"{where}: expected a role, got {columns.listed(given)}")
+    if speaker and role not in (*_SPEAKERS, _CALL):
+        raise ValueError(f"{where}: expected from human, gpt, system, function_call or observation, got {role!r:.50}")
     content = next((found.pop(n) for n in ("content", "value", "parts") if n in found), None)
     if content is None and not {"tool_calls", _CALL} & set(found):
         content = found.pop("text", None)

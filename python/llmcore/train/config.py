@@ -153,7 +153,7 @@ class PretrainConfig(LoopConfig):
     data: str | list[str] = option(
         "python-docs",
         "Training text: python-docs; a text, JSONL or parquet file; a folder or glob; a directory that `llmcore tokenize "
-        "--out` wrote; or a .bin file of nanoGPT or llm.c.",
+        "--out` wrote; or token ids, a .bin of nanoGPT or llm.c or a .npy.",
     )
     weights: list[float] = option(
         [], "Sampling weight of each --data, in any unit; by default all of them are read as one text."
@@ -162,6 +162,11 @@ class PretrainConfig(LoopConfig):
     field: str = option("text", "JSONL field or parquet column that holds the text.")
     validation_fraction: float = option(0.1, "Fraction of the text that is held out (of shards, at most 16 MB).")
     tokenizer: str | None = option(None, "Tokenizer to use (tokenizer.json); by default one is trained on the text.")
+    token_dtype: str | None = option(
+        None,
+        "Type of the ids in a .bin without a header: uint16, uint32, int32 or int64; by default what its bytes and the vocabulary "
+        "tell.",
+    )
     vocab_size: int = option(4096, "Vocabulary size of the tokenizer that is trained.")
     pattern: str = option("cl100k", "Pattern by which that tokenizer splits text into pieces.")
     architecture: str = option("gpt2", "Architecture: gpt2 or llama.")

@@ -225,7 +225,7 @@ def test_token_files_that_cannot_be_used(corpus, tmp_path):
     ):
         llmcore.data.TokenFile(path, tokenizer)
     path.write_bytes(np.full(100, 999, "<u2").tobytes())
-    with pytest.raises(ValueError, match=r"x.bin: expected ids below 2\d\d, the tokenizer's vocabulary, got 999"):
+    with pytest.raises(ValueError, match=r"x.bin: expected ids below 2\d\d, the tokenizer's vocabulary, got 999 at 0"):
         llmcore.data.TokenFile(path, tokenizer)
     head = np.zeros(256, "<i4")
     head[:3] = 20240520, 1, 7

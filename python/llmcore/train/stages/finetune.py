@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from llmcore.data.columns import chat_columns, without_nulls
+from llmcore.data.columns import chat_columns, listed, without_nulls
+from llmcore.data.conversations import left_out
 from llmcore.data.examples import is_held_out
 from llmcore.data.rows import Row, read_rows
 from llmcore.errors import CorpusError, Error
@@ -113,6 +114,10 @@ def read(config: FinetuneConfig, stage: str, parse: Callable[[Row], T], report: 
                 raise CorpusError(stage, f"{problem} (--bad-rows skip leaves such rows out)") from None
             problems.append(problem)
             continue
+        if not (train or held_out):
+            used, unused = left_out(stage, row.fields)
+            if unused:
+                report.note(f"read of each row: {listed(used)}; left out: {listed(unused)}")
         held = is_held_out(str(row.fields.get("group", row.fields)), fraction)
         (held_out if held else train).append(parsed)
     if problems:

@@ -72,7 +72,7 @@ def _text(sources: list[str], config: PretrainConfig, resume: bool) -> Text:
     given = _given_tokenizer(config, resume)
     if given is None:
         raise Error("data", expected=f"the --tokenizer that {tokens[0]} was made with", got="none")
-    return data.TokenFile(tokens[0], given, config.validation_fraction)
+    return data.TokenFile(tokens[0], given, config.validation_fraction, config.token_dtype)
 
 
 def _given_tokenizer(config: PretrainConfig, resume: bool) -> Tokenizer | None:
