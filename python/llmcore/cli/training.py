@@ -13,8 +13,10 @@ import typer
 from llmcore import terminal, train
 from llmcore.cli import options
 from llmcore.cli.flags import Config, config_flags
+from llmcore.cli.preview import show
 from llmcore.train.config import (
     DPOConfig,
+    FinetuneConfig,
     GRPOConfig,
     KTOConfig,
     LoopConfig,
@@ -29,14 +31,13 @@ Resume = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in --out.")]
 Preview = Annotated[
-    bool, typer.Option("--preview", help="Show the first examples, with the tokens to learn in colour, and exit.")
+    bool, typer.Option("--preview", help="Show the first rows with what is learned of them, count all, and exit.")
 ]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A training stage on the command line. next_step: the command to suggest afterwards. preview: shows what the stage
-    would learn, if it can."""
+    """A training stage on the command line. next_step: the command to suggest afterwards."""
 
     name: str
     config: type[LoopConfig]
@@ -44,29 +45,6 @@ class Stage:
     help: str
     examples: str
     next_step: str
-    preview: Callable[[Any], None] | None = None
-
-
-def _preview_sft(settings: SFTConfig) -> None:
-    from rich.text import Text
-
-    from llmcore.data.rows import read_rows
-    from llmcore.generate import load
-    from llmcore.train.stages.finetune import prepare
-    from llmcore.train.stages.sft import example_of
-
-    rows = read_rows(settings.data, settings.columns)
-    lm = load(settings.model, device="cpu")  # only the tokenizer is used
-    prepare(lm, settings.chat_template)
-    out = terminal.console()
-    for row in rows[:3]:
-        example = example_of(lm, row, settings)
-        line = Text()
-        for i, is_target in zip(example.ids.tolist(), example.mask.tolist(), strict=True):
-            line.append(lm.token_text(i), "bold green" if is_target else "dim")
-        out.print(row.where, style="bold", markup=False)
-        out.print(line, soft_wrap=True)
-        out.print(f"{int(example.mask.sum())} of {len(example.ids)} tokens are learned", style="dim")
 
 
 _PAIRS = 'Rows of JSONL or parquet: {"prompt": "...", "chosen": "...", "rejected": "..."}'
@@ -96,7 +74,6 @@ Rows of JSONL or parquet: {"messages": [{"role": "user", "content": "..."}, {"ro
         "Example: llmcore sft --model run --data chats.jsonl --out chat --epochs 2\n"
         "         llmcore sft --model smollm2-135m-instruct --data python-qa --preview",
         "llmcore chat",
-        _preview_sft,
     ),
     Stage(
         "dpo",
@@ -164,12 +141,12 @@ def _command(stage: Stage) -> Callable:
         quiet: options.Quiet = False,
     ) -> None:
         settings = _settings(stage, given, config, resume)
-        if preview and stage.preview is not None:
-            return stage.preview(settings)
+        if preview:
+            return show(stage.name, settings)
         return _train(stage, settings, resume, overwrite, quiet)
 
     command.__name__, command.__doc__ = stage.name, f"{stage.help}\n\n\b\n{stage.examples}"
-    if stage.preview is None:
+    if not issubclass(stage.config, FinetuneConfig):
         own = inspect.signature(command)
         kept = [p for p in own.parameters.values() if p.name != "preview"]
         command.__signature__ = own.replace(parameters=kept)  # type: ignore[attr-defined]

@@ -13,10 +13,12 @@ from llmcore import autograd
 from llmcore.data.examples import ExampleBatches, is_held_out
 from llmcore.data.python_qa import python_qa, python_qa_pairs
 from llmcore.data.rows import Row
+from llmcore.train.config import SFTConfig
 from llmcore.train.stages import finetune, rewards
 from llmcore.train.stages.dpo import logps
+from llmcore.train.stages.learning import Learning
 from llmcore.train.stages.pairs import pair_of
-from llmcore.train.stages.sft import example_of, token_figures
+from llmcore.train.stages.sft import examples_of, token_figures
 
 if TYPE_CHECKING:
     from llmcore.generate import LanguageModel
@@ -54,13 +56,14 @@ def measure(lm: LanguageModel, questions: Questions) -> dict[str, Any]:
     ends itself. short: the reward for answers of three words. margins: log-probability of the better answer minus that of
     the worse, for each pair."""
     finetune.prepare(lm)
-    examples = [example_of(lm, Row(r, "held out")).cut(CONTEXT + 1) for r in questions.rows]
+    learning = Learning(lm, SFTConfig(context=CONTEXT))
+    examples = [e for r in questions.rows for e in examples_of(learning, Row(r, "held out"))]
     nats = count = 0.0
     for batch in ExampleBatches(examples, 16, CONTEXT, False, 0).in_order(16):
         n, _, c = token_figures(lm, batch)
         nats, count = nats + n, count + c
     sums: list[float] = []
-    pairs = [pair_of(lm, Row(p, "held out"), CONTEXT) for p in questions.pairs]
+    pairs = [pair_of(learning, Row(p, "held out")) for p in questions.pairs]
     both = ExampleBatches([e for p in pairs for e in p[:2]], 16, CONTEXT, False, 0)
     with autograd.no_grad():
         for batch in both.in_order(16):

@@ -13,7 +13,8 @@ from llmcore import autograd, nn, ops
 from llmcore._tensor import Tensor
 from llmcore.errors import Error
 from llmcore.generate import save
-from llmcore.generate.chat.prompt import supervised_chat
+from llmcore.generate.chat.learned import renderings
+from llmcore.generate.chat.names import LAST_TURN
 from llmcore.generate.chat.template import ChatOptions
 from llmcore.generate.language_model import LanguageModel
 from llmcore.generate.loader import load
@@ -53,9 +54,15 @@ class RewardModel(nn.Module):
         if lm.chat_template is None:
             raise Error("reward", expected="a model with a chat template", got="one without")
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        last = messages[-1] if messages else {}
+        if last.get("role") == "assistant" and isinstance(last.get("content"), str):  # the beginning of the answer
+            answer = last["content"] + answer
+            messages = messages[:-1]
         whole = [*messages, {"role": "assistant", "content": answer}]
-        ids, mask = supervised_chat(lm.chat_template, lm.tokenizer, whole, lm.end_ids, len(messages), options)
-        row = ended(np.array(lm.checked(ids), np.int32), np.array(mask))
+        found = renderings(lm.chat_template, lm.tokenizer, whole, lm.end_ids, len(messages), options, learn=LAST_TURN)
+        if not found:
+            raise Error("reward", expected="a prompt", got="none")
+        row = ended(np.array(lm.checked(found[0].ids), np.int32), np.array(found[0].mask))
         if len(row) > lm.config.context:
             raise Error("reward", expected=f"at most {lm.config.context} tokens", got=len(row))
         return row

@@ -12,12 +12,17 @@ from typing import Any, ClassVar
 from llmcore import _device
 from llmcore._fields import checked, either, one_of, option
 from llmcore.errors import Error, MissingFileError
+from llmcore.generate.chat.names import LEARN
 from llmcore.losses.names import DPO_LOSSES, GRPO_LOSSES, REFERENCE_FREE_LOSSES
 from llmcore.train.schedule import SCHEDULES
 
 OPTIMIZERS = ("adamw", "muon", "lion", "sgd")
 PAIR_LOSSES = (*DPO_LOSSES, *REFERENCE_FREE_LOSSES)
 
+_LEARN = (
+    f"What is learned of {{}}: {either(LEARN)} (what the chat template says is generated); by default marked where the template "
+    "has such marks, else all-turns."
+)
 _LR = "Peak learning rate; 0: {} for a model 4096 wide, more for narrower ones, and ten times as much with LoRA."
 
 
@@ -261,6 +266,9 @@ class FinetuneConfig(LoopConfig):
         if self.validation_fraction is not None and self.validation_fraction >= 1:
             raise Error("config", expected="validation_fraction in [0, 1)", got=self.validation_fraction)
         one_of("bad_rows", self.bad_rows, ("error", "skip"))
+        learn = getattr(self, "learn", None)
+        if learn is not None:
+            one_of("learn", learn, LEARN)
         one_of("quantize", self.quantize, ("none", "int8", "int4", "stored"))
         if self.quantize != "none" and not self.lora_rank:
             raise Error("config", expected="lora_rank with quantize: quantized weights are not trained")
@@ -282,6 +290,7 @@ class SFTConfig(FinetuneConfig):
     data: str | list[str] = option(
         "python-qa", "python-qa, or JSONL or parquet files with messages, with prompt and completion, or with text."
     )
+    learn: str | None = option(None, _LEARN.format("conversations"))
     packing: bool | None = option(
         None,
         "Pack several examples into one row; they do not attend to each other. By default where that leaves enough rows.",
@@ -298,6 +307,7 @@ class DPOConfig(FinetuneConfig):
 
     model: str = option("sft", "Starting and reference model: a directory, a .gguf file or a pulled name.")
     data: str | list[str] = option("prefer.jsonl", "JSONL or parquet files with prompt, chosen and rejected.")
+    learn: str | None = option(None, _LEARN.format("the answers"))
     loss_type: str = option("sigmoid", f"Loss function: {either(PAIR_LOSSES)}; sigmoid is the original DPO.")
     beta: float = option(0.1, "Strength of the pull toward the starting model (beta).")
     label_smoothing: float = option(0.0, "Assumed fraction of mislabelled pairs (label smoothing).")
@@ -326,6 +336,7 @@ class KTOConfig(FinetuneConfig):
         "answers.jsonl", "JSONL or parquet files with prompt, completion and label, or pairs as for dpo."
     )
     beta: float = option(0.1, "Strength of the pull toward the starting model (beta).")
+    learn: str | None = option(None, _LEARN.format("the answers"))
     desirable_weight: float = option(1.0, "Weight of good answers.")
     undesirable_weight: float = option(1.0, "Weight of bad answers.")
     out: str = option("kto", "Directory of the run: model, tokenizer, log and checkpoints.")

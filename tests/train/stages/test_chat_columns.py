@@ -10,12 +10,13 @@ from llmcore.errors import CorpusError
 from llmcore.generate import load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.generate.reward_model import RewardModel
-from llmcore.train import DPOConfig, GRPOConfig, KTOConfig, Report, SFTConfig, sft
+from llmcore.train import DPOConfig, GRPOConfig, Report, SFTConfig, sft
 from llmcore.train.stages.finetune import prepare
-from llmcore.train.stages.kto import KTOStage
+from llmcore.train.stages.kto import labelled_of
+from llmcore.train.stages.learning import Learning
 from llmcore.train.stages.pairs import pair_of
 from llmcore.train.stages.rollouts import task_of
-from llmcore.train.stages.sft import example_of
+from llmcore.train.stages.sft import examples_of
 
 TEMPLATE = (
     "{% for t in tools or [] %}T{{ t.function.name }} {% endfor %}{% for d in documents or [] %}D{{ d.text }} {% endfor %}"
@@ -37,6 +38,11 @@ def lm(base):
     return lm
 
 
+def example_of(lm, row, config=None):
+    (example,) = examples_of(Learning(lm), row, config)
+    return example
+
+
 def text(lm, ids):
     return lm.tokenizer.decode([int(i) for i in ids])
 
@@ -48,13 +54,11 @@ def test_columns_reach_the_template(lm, as_json):
     assert text(lm, example_of(lm, row).ids) == f"{BEFORE}{SAID}B.<|im_end|>\n"
     said = [{"role": "user", "content": "A?"}, {"role": "assistant", "content": "B."}]
     assert text(lm, example_of(lm, Row({"messages": said, **beside}, "here")).ids) == f"{BEFORE}{SAID}B.<|im_end|>\n"
-    pair = pair_of(lm, Row({"prompt": "A?", "chosen": "B.", "rejected": "C.", **beside}, "here"), 100)
+    pair = pair_of(Learning(lm), Row({"prompt": "A?", "chosen": "B.", "rejected": "C.", **beside}, "here"))
     assert [text(lm, e.ids) for e in pair[:2]] == [f"{BEFORE}{SAID}{answer}.<|im_end|>\n" for answer in "BC"]
     task = task_of(lm, Row({"prompt": "A?", **beside}, "here"), GRPOConfig(context=100, max_tokens=5))
     assert text(lm, task.ids) == f"{BEFORE}{SAID}"
-    labelled = KTOStage._labelled
-    stage = type("S", (), {"language_model": lm, "config": KTOConfig(context=100)})()
-    (found,) = labelled(stage, Row({"prompt": "A?", "completion": "B.", "label": True, **beside}, "here"))
+    (found,) = labelled_of(Learning(lm), Row({"prompt": "A?", "completion": "B.", "label": True, **beside}, "here"))
     assert text(lm, found.example.ids) == f"{BEFORE}{SAID}B.<|im_end|>\n"
 
 

@@ -13,6 +13,7 @@ from llmcore.generate import load
 from llmcore.train import DPOConfig, Report, dpo
 from llmcore.train.config import PAIR_LOSSES
 from llmcore.train.stages.dpo import DPOStage
+from llmcore.train.stages.learning import Learning
 from llmcore.train.stages.pairs import pair_of
 from support.chat_models import QUESTIONS
 from support.runs import StopsAt, assert_same_weights, log_of
@@ -81,7 +82,8 @@ def test_conversations_that_begin_alike(base):
     start = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     fields = {k: [*start, {"role": "assistant", "content": k}] for k in ("chosen", "rejected")}
     explicit = {"prompt": start, **{k: v[3:] for k, v in fields.items()}}
-    for a, b in zip(pair_of(lm, Row(fields, "x"), 90)[:2], pair_of(lm, Row(explicit, "x"), 90)[:2], strict=True):
+    both = (pair_of(Learning(lm), Row(f, "x"))[:2] for f in (fields, explicit))
+    for a, b in zip(*both, strict=True):
         np.testing.assert_array_equal(a.ids, b.ids)
         np.testing.assert_array_equal(a.mask, b.mask)
 
@@ -94,7 +96,10 @@ def test_conversations_that_begin_alike(base):
             r"\[dpo\] .*f.jsonl:1: expected prompt, chosen and rejected; the columns are: prompt, chosen",
         ),
         ({"prompt": "a", "chosen": "b", "rejected": "b"}, r".*f.jsonl:1: expected chosen and rejected to differ"),
-        ({"prompt": "a b " * 99, "chosen": "b", "rejected": "c"}, r"expected chosen to begin in the first 90 tokens"),
+        (
+            {"prompt": "a b " * 99, "chosen": "b", "rejected": "c"},
+            r"chosen: expected something to learn in the first 90 tokens",
+        ),
         ({"prompt": "a", "chosen": "b", "rejected": "c", "margin": "x"}, r"expected margin a number, got 'x'"),
         (
             {"chosen": "b", "rejected": "c"},

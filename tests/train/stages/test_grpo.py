@@ -242,3 +242,37 @@ def test_every_prompt_comes_once_in_an_epoch(base, prompts, tmp_path):
     stage = GRPOStage(config(base, prompts, tmp_path / "x"), lm, None, Report(), {"better": better})
     seen = [t.where for number in range(2) for t in stage.train.batch(number)]
     assert len(set(seen)) == 4
+
+
+def test_rewards_abstain():
+    class Hears(Report):
+        def warn(self, text):
+            warnings.append(text)
+
+    warnings = []
+    adds, writes = [1.0, None, None, 3.0], [None, 2.0, None, -1.0]
+    both = {"adds": lambda p, c, **_: adds, "writes": lambda p, c, **_: writes}
+    rewards = Rewards(both, [2.0, 0.5], "error", Hears())
+    total, each = rewards("abcd", "wxyz", [{}] * 4, ["f:1", "f:2", "f:3", "f:4"])
+    np.testing.assert_array_equal(total, [2.0, 1.0, np.nan, 5.5])
+    np.testing.assert_array_equal(each["adds"], [1.0, np.nan, np.nan, 3.0])
+    assert rewards.unrewarded == 1
+    rewards("abcd", "wxyz", [{}] * 4, ["f"] * 4)
+    assert len(warnings) == 1
+    assert "all rewards are None for 1 of 4 answers, such as one to f:3" in warnings[0]
+
+
+def test_answers_without_a_reward_leave_their_group(base, prompts, tmp_path):
+    def half(prompts, completions, **columns):
+        return [None if i % 2 else float(i) for i in range(len(completions))]
+
+    lm = load(base, "float32")
+    stage = GRPOStage(config(base, prompts, tmp_path / "x"), lm, None, Report(), {"half": half})
+    stage.batches(0)
+    a = stage.experience.advantages.reshape(-1, 8)
+    assert not a[:, 1::2].any()
+    known = np.array([0.0, 2.0, 4.0, 6.0])
+    right = (known - 3.0) / (np.std(known, ddof=1) + 1e-4)
+    np.testing.assert_allclose(a[:, ::2], [right, right], rtol=1e-5)
+    figures = stage.figures()
+    assert (figures["rewards/none"], figures["rewards/failed"], figures["reward"]) == (8, 0, 7.0)

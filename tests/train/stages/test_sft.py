@@ -17,7 +17,8 @@ from llmcore.generate import load
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.train import Report, SFTConfig, sft
 from llmcore.train.stages.finetune import prepare
-from llmcore.train.stages.sft import example_of, token_figures
+from llmcore.train.stages.learning import Learning
+from llmcore.train.stages.sft import examples_of, token_figures
 from support.chat_models import FACTS
 from support.runs import StopsAt, assert_same_weights
 from support.small_models import CONFIGS
@@ -32,6 +33,11 @@ def config(base, facts, out, **values):
     settings = {"steps": 12, "epochs": 0.0, "save_every": 4, "eval_every": 0, "sample_every": 0, "batch_size": 4,
                 "context": 100, "lr": 3e-3, "warmup": 2, "dtype": "float32", "packing": True, **values}  # fmt: skip
     return SFTConfig(model=str(base), data=str(facts), out=str(out), **settings)
+
+
+def example_of(lm, row):
+    (example,) = examples_of(Learning(lm), row)
+    return example
 
 
 def spelled(lm, example):

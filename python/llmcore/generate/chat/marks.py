@@ -20,7 +20,8 @@ from llmcore.errors import Error
 from llmcore.tokenizer import Tokenizer
 
 END = "\U0010fffd"  # ends a message that is to be continued
-_FIRST, _LAST = 0x100000, 0x10FFFC  # where twins are
+BEGINS, ENDS = "\U0010fffb", "\U0010fffc"  # of what a template says the model writes
+_FIRST, _LAST = 0x100000, 0x10FFFA  # where twins are
 _FEW = 100  # texts that an expression finds faster
 _LONGEST = 256  # characters of a control token that a template may put together from pieces
 # What messages may contribute to a control token that a template puts together: '<|' + message.role + '|>'.
@@ -84,6 +85,11 @@ class Marks:
         words = "".join(text for text in self.specials if not _telling(text))
         return frozenset(words).union(c for c in map(chr, self._twins) if _telling(c))
 
+    def spelled(self, text: str) -> str | None:
+        """Return the first control token that a text spells, or None."""
+        start, end = next(iter(self._spelling.spans(text)), (0, 0))
+        return text[start:end] or None
+
     # ---- before rendering ----
 
     def literal(self, text: str, looked_for: bool = False) -> str:
@@ -121,7 +127,7 @@ class Marks:
         if not isinstance(value, str) or value.isascii() or not self._twin.search(value):
             return value
         parts, last = [], 0
-        for start, end, _ in self._tokens(value):
+        for start, end, _ in self.tokens(value):
             if _telling(value[start:end].translate(self._plain)):
                 parts += [self.plain(value[last:start]), value[start:end].translate(self._twins)]
                 last = end
@@ -162,14 +168,22 @@ class Marks:
 
     # ---- after rendering ----
 
-    def _tokens(self, text: str) -> list[tuple[int, int, int]]:
+    def tokens(self, text: str) -> list[tuple[int, int, int]]:
         """Return where the template's control tokens are, and their ids: the leftmost first, the longest if several begin at
         one place."""
         return [(start, end, self._ids[text[start:end]]) for start, end in self._written.spans(text)]
 
+    def whole(self, text: str) -> str:
+        """Return a rendered text with all of each control token in twins, also where a template put it together."""
+        parts, last = [], 0
+        for start, end, _ in self.tokens(text):
+            parts += [text[last:start], text[start:end].translate(self._twins)]
+            last = end
+        return "".join([*parts, text[last:]])
+
     def encode(self, tokenizer: Tokenizer, text: str) -> list[int]:
         """Return the ids of a rendered text: the template's control tokens are tokens, others are text."""
-        spans = self._tokens(text)
+        spans = self.tokens(text)
         text = self.plain(text)
         if self._spelling.spans(text) == [(start, end) for start, end, _ in spans]:
             ids = tokenizer.encode(text, allowed_special="all")

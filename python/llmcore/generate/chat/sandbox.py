@@ -18,11 +18,12 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from llmcore.generate.chat.literals import OWN, Literals, own_call
-from llmcore.generate.chat.marks import UNMARKED, Marks
+from llmcore.generate.chat.marks import BEGINS, ENDS, UNMARKED, Marks
 from llmcore.generate.chat.messages import Arguments, Parts
 
 BUDGET = 50_000_000  # total of characters produced and loop iterations
 LARGEST = 4_000_000  # characters of one string, elements of one list
+GENERATION = OWN + "generation"  # a variable and a filter that no template can name
 _STEP = 500  # the cost of an iteration or a call, on top of the characters in it
 _OVERSPENT = "more loops or text than a chat needs"
 _CASES = ("upper", "lower", "capitalize", "title", "swapcase", "casefold")
@@ -57,6 +58,7 @@ class Environment(ImmutableSandboxedEnvironment):
         self.tests["string"] = lambda value: isinstance(value, (str, Arguments))
         for name in ("charge", "concatenate", "settled", "parts"):
             self.filters[OWN + name] = _own(getattr(self, name))
+        self.filters[GENERATION] = _generation
         del self.globals["lipsum"]
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
@@ -238,14 +240,25 @@ def _own(method: Any) -> Any:
     return called
 
 
+@pass_context
+def _generation(context: Any, begins: bool) -> str:
+    """Return what stands for a {% generation %} tag in a rendering that is asked for them."""
+    if not context.get(GENERATION):
+        return ""
+    return BEGINS if begins else ENDS
+
+
 class _Generation(Extension):
-    """{% generation %}...{% endgeneration %} marks the model's own text; it is rendered like anything else."""
+    """{% generation %}...{% endgeneration %} marks what the model writes."""
 
     tags = {"generation"}  # noqa: RUF012 - as Jinja wants it
 
-    def parse(self, parser: Any) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parse(self, parser: Any) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        tags = (nodes.Filter(nodes.Const(b), GENERATION, [], [], None, None, lineno=line) for b in (True, False))
+        begins, ends = (nodes.Output([tag], lineno=line) for tag in tags)
+        return nodes.Scope([begins, *body, ends], lineno=line)  # transformers' tag is a scope too
 
 
 def _raise_exception(message: str) -> NoReturn:

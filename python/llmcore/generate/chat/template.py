@@ -14,7 +14,7 @@ from jinja2.environment import Template as JinjaTemplate
 from llmcore.errors import Error
 from llmcore.generate.chat import messages as plain_messages
 from llmcore.generate.chat.marks import END, UNMARKED, Marks
-from llmcore.generate.chat.sandbox import BUDGET, Environment, Refused
+from llmcore.generate.chat.sandbox import BUDGET, GENERATION, Environment, Refused
 from llmcore.generate.chat.tools import documents_given, tools_given, variables_given
 
 DEFAULT, WITH_TOOLS = "default", "tool_use"  # names of templates that are taken unasked
@@ -106,9 +106,11 @@ class ChatTemplate:
         add_generation_prompt: bool,
         options: ChatOptions,
         continued: str | None = None,
+        generation: bool = False,
     ) -> tuple[str, Marks]:
         """Render messages with the marks of a tokenizer, to be encoded by the marks that are returned. continued: the key of
-        the last message (such as "content") that is still to be continued: the text ends there."""
+        the last message (such as "content") that is still to be continued: the text ends there. generation: put BEGINS
+        and ENDS around what the template marks as the model's."""
         template = self.chosen(options.chat_template, options.tools is not None)
         said = plain_messages.conversation(messages, marks.clean, template.asks_for_null_content)
         template.check_calls(said)
@@ -119,7 +121,7 @@ class ChatTemplate:
         last = None if continued is None else _open_end(said, continued)
         tokens = {name: marks.token(text) for name, text in self.tokens.items()}
         context = {**tokens, **variables, "messages": said, "tools": tools, "documents": documents}
-        context["add_generation_prompt"] = add_generation_prompt
+        context |= {"add_generation_prompt": add_generation_prompt, GENERATION: generation}
         try:
             text, marks = template.render(marks, context)
         except Error:
@@ -216,6 +218,11 @@ class Template:
     def asks_for_null_content(self) -> bool:
         """Whether the template tells messages without content by its being none."""
         return bool(re.search(r"content(['\"][\])])?\s+is\s+(not\s+)?none\b", self.source, re.IGNORECASE))
+
+    @cached_property
+    def marks_generations(self) -> bool:
+        """Whether the template marks what the model writes: {% generation %}."""
+        return bool(re.search(r"{%[-+]?\s*generation\s*[-+]?%}", self.source))
 
     @property
     def unwraps_functions(self) -> bool:

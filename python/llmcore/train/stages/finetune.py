@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -49,9 +49,14 @@ def open_model(config: FinetuneConfig, report: Report) -> LanguageModel:
         lm = load(config.model, config.dtype, quantize="none").merged()
     for note in lm.notes:
         report.note(note)
+    set_context(config, lm)
+    return lm
+
+
+def set_context(config: FinetuneConfig, lm: LanguageModel) -> None:
+    """Set the number of tokens of a row, unless it is given."""
     if not config.context:
         config.context = min(CONTEXT, lm.config.context)
-    return lm
 
 
 def reference_of(config: FinetuneConfig, lm: LanguageModel) -> CausalLM:
@@ -69,10 +74,13 @@ def prepare(lm: LanguageModel, chat_template: str | None = None) -> None:
     given = template_argument(chat_template)
     if lm.chat_template is None or (given is not None and given not in lm.chat_template.sources):
         tokens = {} if lm.chat_template is None else lm.chat_template.tokens
+        begin = "".join(map(lm.token_text, lm.tokenizer.begin))  # before every text that the model has read
         tokens = {"eos_token": lm.token_text(lm.end_ids[0])} | {name: text for name, text in tokens.items() if text}
         if given is not None and "{" not in given and lm.chat_template is not None:
             lm.chat_template.chosen(given)  # names those that there are
-        lm.chat_template = ChatTemplate(PLAIN_TEMPLATE if given is None else given, tokens=tokens)
+        lm.chat_template = ChatTemplate(
+            f"{{{{ {json.dumps(begin)} }}}}{PLAIN_TEMPLATE}" if given is None else given, tokens=tokens
+        )
 
 
 def chat_options(lm: LanguageModel, fields: Mapping[str, Any], config: FinetuneConfig | None = None) -> ChatOptions:
@@ -129,6 +137,12 @@ def read(config: FinetuneConfig, stage: str, parse: Callable[[Row], T], report: 
         raise CorpusError(stage, source, expected="rows to learn from", got="none")
     config.batch_size = config.batch_size or defaults.batch_size(len(train), config.accumulation)
     return Rows(train, held_out, digest_of(rows))
+
+
+def say(report: Report, notes: Iterable[str]) -> None:
+    """Report several notes."""
+    for note in notes:
+        report.note(note)
 
 
 def digest_of(rows: Sequence[Row]) -> str:

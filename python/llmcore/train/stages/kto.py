@@ -15,11 +15,11 @@ from llmcore.data.rows import Row
 from llmcore.generate import LanguageModel
 from llmcore.losses.pointwise import total
 from llmcore.train import defaults, loop
-from llmcore.train.config import KTOConfig
+from llmcore.train.config import FinetuneConfig, KTOConfig
 from llmcore.train.report import Report
 from llmcore.train.stages import finetune
 from llmcore.train.stages.dpo import logps
-from llmcore.train.stages.sft import example_said
+from llmcore.train.stages.learning import Learning
 
 
 @loop.on_config_device
@@ -50,6 +50,16 @@ class Labelled(NamedTuple):
 
     example: Example
     good: bool
+
+
+def labelled_of(learning: Learning, row: Row, config: FinetuneConfig | None = None) -> list[Labelled]:
+    """Return the answer of a row, or the two of a pair. Raises ValueError for a malformed row."""
+    options = finetune.chat_options(learning.lm, row.fields, config)
+    return [
+        # Of a whole conversation the last message is what was judged.
+        Labelled(learning.answer(what.messages, what.first or len(what.messages) - 1, options), good)
+        for what, good in labelled(row.fields)
+    ]
 
 
 class KTOBatches:
@@ -118,24 +128,14 @@ class KTOStage(finetune.FinetuneStage):
     def __init__(self, config: KTOConfig, lm: LanguageModel, report: Report):
         super().__init__(config, lm)
         self.config = config
-        rows = finetune.read(config, self.name, self._labelled, report)
+        learning = Learning(lm, config)
+        rows = finetune.read(config, self.name, lambda row: labelled_of(learning, row, config), report)
+        finetune.say(report, learning.notes())
         self.digest = rows.digest
         train, held_out = ([a for answers in part for a in answers] for part in (rows.train, rows.held_out))
         self.train, self.held_out = KTOBatches(lm, train, config), KTOBatches(lm, held_out, config)
         self.prompts = [a.example.prompt for a in held_out]
         self._seen: list[dict[str, tuple[float, int]]] = []
-
-    def _labelled(self, row: Row) -> list[Labelled]:
-        """Return one answer, or the two of a pair."""
-        found = []
-        for each, good in labelled(row.fields):
-            example = example_said(self.language_model, each, row, self.config).cut(self.config.context + 1)
-            if not example.mask[1:].any():
-                raise ValueError(
-                    f"expected an answer that begins in the first {self.config.context} tokens, got one after them"
-                )
-            found.append(Labelled(example, good))
-        return found
 
     def batches(self, step: int) -> Sequence[Batch]:
         numbers = [row[0] for row in self.train.batches.numbers(step)]

@@ -13,10 +13,10 @@ from llmcore.data import conversations
 from llmcore.data.examples import Example, ExampleBatch, ExampleBatches, parts_of
 from llmcore.data.rows import Row
 from llmcore.generate import LanguageModel
-from llmcore.generate.chat.prompt import supervised_chat
 from llmcore.train.config import FinetuneConfig
 from llmcore.train.report import Report
 from llmcore.train.stages import finetune
+from llmcore.train.stages.learning import Learning
 
 
 class Pair(NamedTuple):
@@ -27,21 +27,16 @@ class Pair(NamedTuple):
     margin: float = 0.0
 
 
-def pair_of(lm: LanguageModel, row: Row, context: int, config: FinetuneConfig | None = None) -> Pair:
-    """Return the two answers of a row, cut to `context` tokens. Raises ValueError for a malformed row."""
+def pair_of(learning: Learning, row: Row, config: FinetuneConfig | None = None) -> Pair:
+    """Return the two answers of a row. Raises ValueError for a malformed row."""
     prompt, *answers = conversations.answers(row.fields)
-    assert lm.chat_template is not None
-    options = finetune.chat_options(lm, row.fields, config)
+    options = finetune.chat_options(learning.lm, row.fields, config)
     both = []
     for name, answer in zip(("chosen", "rejected"), answers, strict=True):
-        ids, mask = supervised_chat(lm.chat_template, lm.tokenizer, prompt + answer, lm.end_ids, len(prompt), options)
-        whole = Example(np.array(lm.checked(ids), np.int32), np.array(mask, bool))
-        short = whole.cut(context + 1)
-        if not whole.mask[1:].any():
-            raise ValueError(f"expected an answer of the assistant in {name}, got none")
-        if not short.mask[1:].any():
-            raise ValueError(f"expected {name} to begin in the first {context} tokens, got it after them")
-        both.append(short)
+        try:
+            both.append(learning.answer(prompt + answer, len(prompt), options))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
     if both[0].ids.tolist() == both[1].ids.tolist():
         raise ValueError("expected chosen and rejected to differ, got the same")
     margin = row.fields.get("margin", 0.0)
@@ -89,7 +84,9 @@ class PairStage(finetune.FinetuneStage):
 
     def __init__(self, config: FinetuneConfig, lm: LanguageModel, report: Report):
         super().__init__(config, lm)
-        rows = finetune.read(config, self.name, lambda row: pair_of(lm, row, config.context, config), report)
+        learning = Learning(lm, config)
+        rows = finetune.read(config, self.name, lambda row: pair_of(learning, row, config), report)
+        finetune.say(report, learning.notes())
         self.batch_size = config.batch_size
         self.digest = rows.digest
         self.train, self.held_out = PairBatches(rows.train, config), PairBatches(rows.held_out, config)

@@ -64,7 +64,8 @@ class PolicyStage(finetune.FinetuneStage):
             self.note(f"rewards/{name}/std", float(np.nanstd(values)) if np.isfinite(values).any() else 0.0)
         known = rewards[~np.isnan(rewards)]
         self.note("reward", float(known.mean()) if known.size else 0.0)
-        self.note("rewards/failed", float(np.isnan(rewards).sum()))
+        self.note("rewards/failed", float(np.isnan(rewards).sum() - self._rewards.unrewarded))
+        self.note("rewards/none", float(self._rewards.unrewarded))
         lengths = np.array([len(a.tokens) for a in found])
         self.note("completions/mean_length", float(lengths.mean()))
         self.note("completions/max_length", float(lengths.max()))

@@ -1,5 +1,5 @@
-"""Rewards for a policy's answers: plain functions `reward(prompts, completions, **columns) -> list[float]`, or reward
-models, alone or as a weighted sum."""
+"""Rewards for a policy's answers: plain functions `reward(prompts, completions, **columns) -> list[float | None]`, or reward
+models, alone or as a weighted sum. None is no opinion of an answer, whose reward is then the sum of the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from llmcore.errors import CorpusError, Error, MissingFileError
 from llmcore.train.report import Report
 
-RewardFunction = Callable[..., Sequence[float]]
+RewardFunction = Callable[..., Sequence[float | None]]
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _CODE = re.compile(r"```(?:python|py)?\n(.*?)(?:```|$)", re.DOTALL)
 
@@ -105,41 +105,61 @@ class Rewards:
         if len(weights) != len(functions):
             raise Error("rewards", expected=f"{len(functions)} reward_weights, one for each", got=len(weights))
         self.functions, self.weights, self._bad, self._report = functions, weights, bad, report
+        self.unrewarded = 0  # answers of the last call for which all functions abstained
+        self._said = False
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[str], rows: Sequence[dict[str, Any]], where: Sequence[str]
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return the rewards (N) of answers to rows, which stand where `where` says, and the rewards by each function. A
-        function that fails or returns NaN is an error, or, with bad "skip", gives NaN for the answers concerned."""
+        """Return the rewards (N) of answers to rows, which stand where `where` says, and the rewards by each function.
+
+        A function that returns None for an answer abstains: the reward is the sum of the others, and NaN, which is no
+        reward, if all abstain (in TRL 0, with a warning). A function that fails or returns NaN is an error, or, with bad
+        "skip", makes NaN of the rewards of the answers concerned.
+        """
         names = set.intersection(*(set(r) for r in rows)) - {"prompt", "completion", "prompts", "completions"}
         columns = {name: [r[name] for r in rows] for name in sorted(names)}
-        each = {
-            name: self._asked(name, function, prompts, completions, columns, where)
-            for name, function in self.functions.items()
-        }
-        return sum(w * v for w, v in zip(self.weights, each.values(), strict=True)), each  # type: ignore[return-value]
+        total, spoken = np.zeros(len(completions)), np.zeros(len(completions), bool)
+        each: dict[str, np.ndarray] = {}
+        for (name, function), weight in zip(self.functions.items(), self.weights, strict=True):
+            found, abstains = self._asked(name, function, prompts, completions, columns, where)
+            total += np.where(abstains, 0.0, weight * found)
+            spoken |= ~abstains
+            each[name] = found
+        total[~spoken] = np.nan
+        self.unrewarded = int((~spoken).sum())
+        if self.unrewarded and not self._said:
+            self._said = True
+            self._report.warn(
+                f"all rewards are None for {self.unrewarded} of {len(spoken)} answers, such as one to "
+                f"{where[int(spoken.argmin())]}: nothing is learned from such answers"
+            )
+        return total, each
 
-    def _asked(self, name, function, prompts, completions, columns, where) -> np.ndarray:
+    def _asked(self, name, function, prompts, completions, columns, where) -> tuple[np.ndarray, np.ndarray]:
+        """Return what a function says (N), NaN where it abstains or what it says is skipped, and where it abstains."""
         try:
-            found = np.array([float(v) for v in function(prompts, completions, **columns)], np.float64)
+            given = list(function(prompts, completions, **columns))
+            abstains = np.array([v is None for v in given], bool)
+            found = np.array([math.nan if v is None else float(v) for v in given], np.float64)
         except Exception as error:  # anything that a user's function may raise
             if self._bad == "error":
                 raise CorpusError("rewards", f"{name} failed at answers to {where[0]}: {_line(error)}") from error
             self._report.warn(
                 f"{name} failed at answers to {where[0]}: {_line(error)}; {len(completions)} answers skipped"
             )
-            return np.full(len(completions), np.nan)
+            return np.full(len(completions), np.nan), np.zeros(len(completions), bool)
         if found.shape != (len(completions),):
             raise CorpusError("rewards", expected=f"{len(completions)} rewards of {name}", got=found.size)
-        bad = np.flatnonzero(~np.isfinite(found))
+        bad = np.flatnonzero(~np.isfinite(found) & ~abstains)
         if bad.size:
             at = int(bad[0])
             what = f"{name} returned {found[at]} for an answer to {where[at]}: {completions[at]!r:.100}"
             if self._bad == "error":
-                raise CorpusError("rewards", expected=f"a number, but {what}")
+                raise CorpusError("rewards", expected=f"a number, or None to abstain, but {what}")
             self._report.warn(f"{what}; {bad.size} answers skipped")
             found[bad] = math.nan
-        return found
+        return found, abstains
 
 
 def _line(error: BaseException) -> str:

@@ -33,7 +33,9 @@ class Task:
 def task_of(lm: LanguageModel, row: Row, config: PolicyConfig) -> Task:
     """Return the task of a row. Raises ValueError for a row that cannot be answered."""
     prompt, messages = question(row.fields)
-    ids = lm.chat_prompt(messages, **finetune.chat_options(lm, row.fields, config)._asdict())
+    options = finetune.chat_options(lm, row.fields, config)._asdict()
+    begun = messages[-1].get("role") == "assistant"  # then it is the beginning of the answer
+    ids = lm.chat_prompt(messages, continue_final_message=begun, **options)
     if len(ids) + config.max_tokens > config.context:
         raise ValueError(
             f"expected a prompt of at most {config.context - config.max_tokens} tokens (context - max_tokens), got {len(ids)}"

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from llmcore._tensor import Tensor
-from llmcore.data.conversations import Said, said
+from llmcore.data.conversations import said
 from llmcore.data.examples import Example, ExampleBatch, ExampleBatches, parts_of
 from llmcore.data.rows import Row
 from llmcore.evaluate.likelihood import target_logprobs
 from llmcore.generate import LanguageModel
-from llmcore.generate.chat.prompt import supervised_chat
-from llmcore.generate.chat.template import ChatOptions
 from llmcore.train import defaults, loop
 from llmcore.train.config import FinetuneConfig, SFTConfig
 from llmcore.train.report import Report
 from llmcore.train.stages import finetune
+from llmcore.train.stages.learning import Learning
 
 
 @loop.on_config_device
@@ -27,8 +24,9 @@ def sft(
     """Fine-tune config.model on config.data and return it.
 
     Rows have `messages` ([{"role", "content"}, ...]), or `prompt` and `completion` (texts, or lists of messages), or
-    `text`; beside them `tools`, `documents` and `chat_template_kwargs` for the chat template. The targets are what the assistant says, or the completion, or all of a text, with the token that ends it: a
-    model that never saw that token would not stop. Writes to config.out what `pretrain` writes, and the chat template.
+    `text`; beside them `tools`, `documents` and `chat_template_kwargs` for the chat template. The targets are what the assistant says, or the
+    completion, each with the token that ends it (a model that never saw that token would not stop), or all of a text; or what
+    config.learn says. Control tokens that a text spells are tokens, those that a message spells are not. Writes to config.out what `pretrain` writes, and the chat template.
 
     Raises ValueError, one line, for rows with nothing to learn, and the same errors as `pretrain`.
     """
@@ -39,35 +37,20 @@ def sft(
         stage = SFTStage(config, lm, report)
     defaults.set_length(config, stage.train_count, stage.train.steps_per_epoch, report)
     report.note(
-        f"{stage.train_count:,} examples in {len(stage.train.bins):,} rows to learn from, {stage.held_out_count:,} held out"
-        + (f", {stage.cut:,} cut to {config.context} tokens" if stage.cut else "")
-        + f"; {finetune.described(lm)}"
+        f"{stage.train_count:,} examples in {len(stage.train.bins):,} rows to learn from, {stage.held_out_count:,} held out; "
+        f"{finetune.described(lm)}"
     )
+    finetune.say(report, stage.learning.notes())
     loop.run(stage, config, report, resume)
     return lm
 
 
-def example_of(lm: LanguageModel, row: Row, config: FinetuneConfig | None = None) -> Example:
-    """Return the tokens of a row and their loss mask. Raises ValueError for a malformed row."""
-    return example_said(lm, said(row.fields), row, config)
-
-
-def example_said(lm: LanguageModel, what: Said | str, row: Row, config: FinetuneConfig | None = None) -> Example:
-    """Return the tokens of what a row says and their loss mask. Raises ValueError for what cannot be learned."""
-    ids, mask = _tokens_of(lm, what, finetune.chat_options(lm, row.fields, config))
-    e = Example(np.array(lm.checked(ids), np.int32), np.array(mask, bool))
-    if not e.mask[1:].any():
-        raise ValueError("expected something to learn, got no token of an assistant or a completion")
-    return e
-
-
-def _tokens_of(lm: LanguageModel, row: Said | str, options: ChatOptions) -> tuple[list[int], list[bool]]:
-    if isinstance(row, Said):
-        assert lm.chat_template is not None
-        return supervised_chat(lm.chat_template, lm.tokenizer, row.messages, lm.end_ids, row.first, options)
-    ids = lm.prompt_ids(row) + list(lm.end_ids[:1])
-    start = len(lm.tokenizer.begin)
-    return ids, [i >= start for i in range(len(ids))]
+def examples_of(learning: Learning, row: Row, config: FinetuneConfig | None = None) -> list[Example]:
+    """Return the examples of a row: one, or several where its template wants that. Raises ValueError for a malformed row."""
+    what = said(row.fields)
+    if isinstance(what, str):
+        return [learning.text(what)]
+    return learning.conversation(what.messages, what.first, finetune.chat_options(learning.lm, row.fields, config))
 
 
 class SFTStage(finetune.FinetuneStage):
@@ -77,8 +60,10 @@ class SFTStage(finetune.FinetuneStage):
 
     def __init__(self, config: SFTConfig, lm: LanguageModel, report: Report):
         super().__init__(config, lm)
-        self.config, self.cut = config, 0
-        train, held_out, self.digest = finetune.read(config, self.name, self._example, report)
+        self.config, self.learning = config, Learning(lm, config)
+        rows = finetune.read(config, self.name, lambda row: examples_of(self.learning, row, config), report)
+        self.digest = rows.digest
+        train, held_out = ([e for examples in part for e in examples] for part in (rows.train, rows.held_out))
         self.prompts = [e.prompt for e in held_out]
         self.train_count, self.held_out_count = len(train), len(held_out)
         together = config.batch_size * config.accumulation
@@ -87,17 +72,6 @@ class SFTStage(finetune.FinetuneStage):
             config.packing = defaults.packs(len(packed.bins), config.accumulation)
         self.train = ExampleBatches(train, together, config.context, config.packing, config.seed)
         self.held_out = ExampleBatches(held_out, together, config.context, config.packing, config.seed)
-
-    def _example(self, row: Row) -> Example:
-        """Return the example of a row, cut to the context."""
-        whole = example_of(self.language_model, row, self.config)
-        short = whole.cut(self.config.context + 1)
-        if not short.mask[1:].any():
-            raise ValueError(
-                f"expected something to learn in the first {self.config.context} tokens, got it after them"
-            )
-        self.cut += short is not whole
-        return short
 
     def batches(self, step: int) -> Sequence[ExampleBatch]:
         whole = self.train.batch(step)

@@ -1,0 +1,41 @@
+"""Answers whose prompt begins a thought, <think>, which the template takes out again once they are written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from llmcore.generate.chat.marks import Marks
+from llmcore.generate.chat.messages import REASONING
+
+_OPENS = re.compile(r"<(\w+)>(\s*)\Z")
+
+
+def with_thought(message: Mapping[str, Any], asked: str, whole: str, marks: Marks) -> tuple[str, bool] | None:
+    """Return what a model has to write after a prompt that ends with an opening tag, where the template renders the same
+    message (`whole`) without: its thought, the closing tag, and what the template does write; and whether the thought is
+    an empty one, because the message has none. None if this is not what the template does.
+
+    DeepSeek-R1's distilled models ask with <think> and render what comes after </think> alone.
+    """
+    opens = _OPENS.search(marks.plain(asked))
+    if opens is None or not whole.startswith(asked[: opens.start()]):
+        return None
+    rest = whole[opens.start() :]
+    opening, closing = f"<{opens[1]}>", f"</{opens[1]}>"
+    content = message.get("content") or ""
+    if not isinstance(content, str):
+        content = "".join(part if isinstance(part, str) else str(part.get("text", "")) for part in content)
+    before, closed, said = content.rpartition(closing)
+    rendered = next((t for t in map(marks.clean, (said, said.lstrip(), said.strip())) if rest.startswith(t)), None)
+    if rendered is None:
+        return None
+    reasoning = next((message[name] for name in REASONING if isinstance(message.get(name), str)), None)
+    close = marks.token(closing)
+    if closed:
+        thought = before.lstrip().removeprefix(opening) if before.lstrip().startswith(opening) else before
+        thought = thought.removeprefix(opens[2])  # which the prompt has
+        return f"{marks.clean(thought)}{close}{rest}", False
+    thought = "" if reasoning is None else marks.clean(reasoning.strip("\n"))
+    return f"{thought}\n{close}\n\n{rest.lstrip()}", reasoning is None
