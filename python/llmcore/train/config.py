@@ -234,7 +234,8 @@ class FinetuneConfig(LoopConfig):
     context: int = option(0, "Maximum tokens per row; longer rows are cut. 0: the model's context, at most 512.")
     validation_fraction: float | None = option(
         None,
-        "Fraction of the rows that is held out (of the groups, if rows have one); by default 0.05 from 100 rows on.",
+        "Fraction of the rows that is held out, all that ask the same (or have the same `group`) together; by default 0.05 "
+        "from 100 rows on.",
     )
     bad_rows: str = option("error", "What to do with a malformed row: error stops, skip drops and counts it.")
     columns: dict[str, str] | None = option(

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from llmcore.data.columns import chat_columns, listed, without_nulls
 from llmcore.data.conversations import left_out
-from llmcore.data.examples import is_held_out
 from llmcore.data.rows import Row, read_rows
+from llmcore.data.split import held_out_rows
 from llmcore.errors import CorpusError, Error
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.files import template_argument
@@ -106,35 +106,37 @@ def read(config: FinetuneConfig, stage: str, parse: Callable[[Row], T], report: 
     """Return the parsed rows of config.data. A row that `parse` refuses (ValueError) stops the run with an error that names
     it, or, with config.bad_rows "skip", is dropped and counted. Sets the batch size and the held-out fraction where they are
     open."""
-    train: list[T] = []
-    held_out: list[T] = []
+    parsed: list[T] = []
+    kept: list[Row] = []
     problems: list[str] = []
     rows = read_rows(config.data, config.columns, problems.append if config.bad_rows == "skip" else None)
     total = len(rows) + len(problems)
     fraction = defaults.validation_fraction(config, len(rows))
     for row in rows:
         try:
-            parsed = parse(row)
+            parsed.append(parse(row))
+            kept.append(row)
         except (ValueError, TypeError) as error:
             line = " ".join(str(error).split())
             problem = f"{row.where}: {line}"
             if config.bad_rows == "error":
                 raise CorpusError(stage, f"{problem} (--bad-rows skip leaves such rows out)") from None
             problems.append(problem)
-            continue
-        if not (train or held_out):
-            used, unused = left_out(stage, row.fields)
-            if unused:
-                report.note(f"read of each row: {listed(used)}; left out: {listed(unused)}")
-        held = is_held_out(str(row.fields.get("group", row.fields)), fraction)
-        (held_out if held else train).append(parsed)
+    if kept:
+        used, unused = left_out(stage, kept[0].fields)
+        if unused:
+            report.note(f"read of each row: {listed(used)}; left out: {listed(unused)}")
     if problems:
         more = [f"and {len(problems) - _NAMED:,} more"] if len(problems) > _NAMED else []
         named = "\n  ".join(problems[:_NAMED] + more)
         report.warn(f"{len(problems):,} of {total:,} rows skipped:\n  {named}")
+    held = held_out_rows([row.fields for row in kept], fraction)
+    train, held_out = ([one for one, out in zip(parsed, held, strict=True) if out is side] for side in (False, True))
     if not train:
         source = config.data if isinstance(config.data, str) else ", ".join(config.data)
         raise CorpusError(stage, source, expected="rows to learn from", got="none")
+    if fraction and not held_out:
+        report.note(f"of {len(train):,} rows none is held out: they are too few, or ask the same")
     config.batch_size = config.batch_size or defaults.batch_size(len(train), config.accumulation)
     return Rows(train, held_out, digest_of(rows))
 
