@@ -27,6 +27,7 @@ def evaluate(
         ),
     ] = None,
     field: options.Field = "text",
+    separators: options.Separators = None,
     context: Annotated[
         int, typer.Option("--context", metavar="N", min=0, help="Context length in tokens; 0: the model's.")
     ] = 0,
@@ -55,7 +56,7 @@ def evaluate(
     for source in data or ():
         if is_shard_set(source) or is_token_file(source):
             raise UsageError(f"expected text, got tokens in {source}: give the text that they were made from")
-        documents = list(stream_documents([source], field))
+        documents = list(stream_documents([source], field, separators or ()))
         if not documents:
             raise UsageError(f"expected some text in {source}, got none")
         with terminal.progress(source) as progress:

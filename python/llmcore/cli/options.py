@@ -30,8 +30,14 @@ ModelArgument = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Field = Annotated[
-    str, typer.Option("--field", metavar="NAME", help="JSONL field or parquet column that holds the text.")
+Field = Annotated[str, typer.Option("--field", metavar="NAME", help="JSONL field or column that holds the text.")]
+Separators = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--separators",
+        metavar="TEXT",
+        help="Text that ends documents within files, such as <|endoftext|> (repeatable).",
+    ),
 ]
 Threads = Annotated[int | None, typer.Option("--threads", metavar="N", help="Number of threads; by default all.")]
 Quantize = Annotated[

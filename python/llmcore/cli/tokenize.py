@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,6 +53,7 @@ def tokenize(
         Path | None, typer.Option("--out", metavar="DIR", help="Write the tokens of files to shards in DIR.")
     ] = None,
     field: options.Field = "text",
+    separators: options.Separators = None,
     shard_tokens: Annotated[
         int,
         typer.Option("--shard-tokens", metavar="N", help="Start a new shard after the document that reaches N tokens."),
@@ -83,7 +85,8 @@ def tokenize(
         raise UsageError("expected --out DIR with files alone, got --file, --count or --merges too")
     if not text:
         raise UsageError("expected files, folders or globs to write to --out, got none")
-    settings = {"field": field, "shard_tokens": shard_tokens, "end_of_text": end_of_text, "overwrite": overwrite}
+    settings = {"field": field, "separators": separators or (), "shard_tokens": shard_tokens}
+    settings |= {"end_of_text": end_of_text, "overwrite": overwrite}
     return _write_shards(text, _given_tokenizer(tokenizer, pattern), out, settings, quiet, json)
 
 
@@ -199,6 +202,7 @@ def _write_shards(
     json: bool,
 ) -> None:
     from llmcore.data import tokenize_files
+    from llmcore.documents.separators import told
 
     with terminal.progress("tokenizing", quiet or json) as update:
 
@@ -216,4 +220,6 @@ def _write_shards(
             f"({index['bytes'] / 1e6:.2f} MB) in {terminal.counted(len(index['shards']), 'shard')} of {index['dtype']} in {out}",
             markup=False,
         )
+        if index["marks"]:
+            console.print(told(Counter(index["marks"])), style="dim", markup=False)
         console.print(f"next: llmcore pretrain --data {out}", markup=False)

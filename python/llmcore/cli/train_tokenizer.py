@@ -49,6 +49,7 @@ def train_tokenizer(
         ),
     ] = 0.1,
     field: options.Field = "text",
+    separators: options.Separators = None,
     threads: options.Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     quiet: options.Quiet = False,
@@ -69,8 +70,8 @@ def train_tokenizer(
     if threads is not None:
         runtime.set_num_threads(threads)
     sources, specials = data or ["python-docs"], special_token or ["<|endoftext|>"]
-    corpus = read_corpus(sources, validation_fraction, field) if validation_fraction else None
-    documents = stream_documents(sources, field) if corpus is None else corpus.train
+    corpus = read_corpus(sources, validation_fraction, field, separators or ()) if validation_fraction else None
+    documents = stream_documents(sources, field, separators or ()) if corpus is None else corpus.train
     tok, learned, seconds = _train(documents, vocab_size, pattern, specials, quiet)
     path.parent.mkdir(parents=True, exist_ok=True)
     tok.save(path)

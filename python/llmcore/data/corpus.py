@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,8 +11,10 @@ import numpy as np
 
 from llmcore.data.batches import DocumentTokenizer, encode_documents
 from llmcore.documents.files import find_files
+from llmcore.documents.separators import count_known
 from llmcore.documents.texts import read_documents, read_parts
 from llmcore.errors import ArgumentTypeError, CorpusError, Error
+from llmcore.tokenizer import Tokenizer
 
 PYTHON_DOCS = "python-docs"
 
@@ -45,20 +48,29 @@ class Corpus:
                 digest.update(document)
         return digest.hexdigest()
 
+    def marks(self, tokenizer: Tokenizer) -> Counter[str]:
+        """Count the texts that may be meant to end documents, and are taken as letters."""
+        end = tokenizer.end_of_text
+        own = [] if end is None else [tokenizer.token_bytes(end).decode("utf-8", "replace")]
+        return count_known((document for part in (self.train, self.validation) for document in part), own)
+
     def encode(self, tokenizer: DocumentTokenizer) -> tuple[np.ndarray, np.ndarray]:
         """The training and the held-out tokens: see `encode_documents`."""
         return encode_documents(self.train, tokenizer), encode_documents(self.validation, tokenizer)
 
 
 def read_corpus(
-    source: str | os.PathLike | Sequence[str | os.PathLike], validation_fraction: float = 0.1, field: str = "text"
+    source: str | os.PathLike | Sequence[str | os.PathLike],
+    validation_fraction: float = 0.1,
+    field: str = "text",
+    separators: Sequence[str] = (),
 ) -> Corpus:
     """Read text and hold a part of it out.
 
     `source` is "python-docs" (the documentation inside the running interpreter), a text file (one document),
     a `.jsonl` file (a document a line, in its `field`), a `.parquet` file (a document a row, in its column `field`),
-    each also as `.gz` or `.zst`, a folder (all such files, of text those ending in .txt .md .rst .tex .py, recursive,
-    sorted), a glob, or a list of these.
+    `.json`, `.csv` or `.tsv` likewise, each also as `.gz` or `.zst`, a folder (all such files, of text those ending in .txt .md .rst .tex .py, recursive,
+    sorted), a glob, or a list of these. separators: texts, such as "<|endoftext|>", that end documents within these.
 
     With at least 2 / `validation_fraction` documents, the first in the order of a hash of their content are
     held out, up to that fraction of the bytes: neither the order of files nor their names matter, duplicates
@@ -75,7 +87,7 @@ def read_corpus(
     if not sources:
         raise CorpusError("corpus", expected="at least one source of text", got="an empty list")
     name = ", ".join(str(one) for one in sources)
-    documents = [document for one in sources for document in _read_source(one, field)]
+    documents = [document for one in sources for document in _read_source(one, field, separators)]
     train, validation = split_documents(documents, validation_fraction)
     if not train or not validation:
         size = sum(map(len, documents))
@@ -85,14 +97,17 @@ def read_corpus(
     return Corpus(name, train, validation)
 
 
-def stream_documents(sources: Sequence[str | os.PathLike], field: str = "text") -> Iterator[bytes]:
+def stream_documents(
+    sources: Sequence[str | os.PathLike], field: str = "text", separators: Sequence[str] = ()
+) -> Iterator[bytes]:
     """The documents of any amount of text, one after another and in bounded memory: long ones come in parts. The
     sources, and the errors, are those of `read_corpus`."""
     for source in sources:
         if source == PYTHON_DOCS:
             yield from _read_source(source, field)
         else:
-            yield from (part.data for path in find_files(source) for part in read_parts(path, field))
+            for path in find_files(source):
+                yield from (part.data for part in read_parts(path, field, separators=separators))
 
 
 def check_fraction(validation_fraction: float) -> None:
@@ -144,12 +159,12 @@ def held_out_documents(keys: np.ndarray, sizes: np.ndarray, fraction: float) -> 
     return held[which]
 
 
-def _read_source(source: str | os.PathLike, field: str) -> list[bytes]:
+def _read_source(source: str | os.PathLike, field: str, separators: Sequence[str] = ()) -> list[bytes]:
     if source == PYTHON_DOCS:
         from llmcore.data.python_docs import python_docs
 
         return python_docs()
-    return read_documents(source, field)
+    return read_documents(source, field, separators)
 
 
 def _tail_start(document: bytes, fraction: float) -> int:

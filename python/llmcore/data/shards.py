@@ -43,9 +43,10 @@ def read_index(folder: Path) -> dict[str, Any]:
     """Read the index of a shard set and check its types. Raises `CorpusError` that names the file and the field.
 
     format, version; complete: whether all sources are in; tokenizer: its digest; vocab_size, dtype; end_of_text: the id
-    after each document, or null; field, shard_tokens: how it was asked for; sources: path and bytes of each file;
+    after each document, or null; field, shard_tokens, separators: how it was asked for; sources: path and bytes of each file;
     shards: tokens and documents in each, and where reading continues after it (after which part, line or row of which
-    source; start: of the document, where that is in the midst of one); tokens, documents, bytes: in all.
+    source; start: of the document, where that is in the midst of one); tokens, documents, bytes: in all; marks: how
+    often texts come that may be meant to be separators.
     """
     path = folder / INDEX
     try:
@@ -69,7 +70,19 @@ def read_index(folder: Path) -> dict[str, Any]:
     if (index["format"], index["version"]) != (FORMAT, VERSION):
         raise fail("format, version", f"{FORMAT}, {VERSION}", f"{index['format']}, {index['version']}")
     kinds = {"complete": bool, "tokenizer": str, "vocab_size": int, "dtype": str, "field": str, "shard_tokens": int}
-    check(index, {**kinds, "sources": list, "shards": list, "tokens": int, "documents": int, "bytes": int})
+    check(
+        index,
+        {
+            **kinds,
+            "separators": list,
+            "marks": dict,
+            "sources": list,
+            "shards": list,
+            "tokens": int,
+            "documents": int,
+            "bytes": int,
+        },
+    )
     if index["dtype"] != dtype_of(index["vocab_size"]):
         raise fail("dtype", dtype_of(index["vocab_size"]), index["dtype"])
     end = index.get("end_of_text")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import accumulate
@@ -22,7 +23,8 @@ from llmcore._files import alone_in, sync_folder, write_atomically
 from llmcore.data import shards
 from llmcore.data.corpus import document_key, new_document_digest
 from llmcore.documents.files import find_files
-from llmcore.documents.texts import Part, read_parts
+from llmcore.documents.separators import Part, count_known
+from llmcore.documents.texts import read_parts
 from llmcore.errors import CorpusError, Error, ExistingFileError
 from llmcore.tokenizer import Tokenizer
 from llmcore.tokenizer.tokenizer import FILE_NAME
@@ -43,12 +45,14 @@ def tokenize_files(
     end_of_text: bool = True,
     overwrite: bool = False,
     progress: Progress | None = None,
+    separators: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Encode files, folders and globs (see `texts.read_parts`) into a shard set, and returns its index.
 
     A shard ends with the document, or the part of a long one, that gives it `shard_tokens` tokens or more. After each
     document comes the tokenizer's end-of-text token, if it has one and `end_of_text` says so; special tokens that are
-    spelled in a text are text.
+    spelled in a text are text, but for separators, which end documents; the index counts what may be meant to be some, in
+    "marks".
 
     What was begun in `out` with the same arguments goes on; anything else there is a FileExistsError, or is replaced
     with `overwrite`. Raises `CorpusError` for text that cannot be read, OSError where `out` cannot be written.
@@ -69,10 +73,12 @@ def tokenize_files(
         "end_of_text": tokenizer.end_of_text if end_of_text else None,
         "field": field,
         "shard_tokens": shard_tokens,
+        "separators": list(separators),
         "sources": [{"path": str(path), "bytes": path.stat().st_size} for path in files],
         "tokens": 0,
         "documents": 0,
         "bytes": 0,
+        "marks": {},
         "shards": [],
     }
     with alone_in(folder, "tokenize", "another process is writing to {}: wait for it, or give another --out"):
@@ -90,7 +96,7 @@ def _begin(folder: Path, index: dict[str, Any], tokenizer: Tokenizer, overwrite:
     if begun and not overwrite:
         found = shards.read_index(folder)
         for name, value in index.items():
-            if name not in ("complete", "tokens", "documents", "bytes", "shards") and found.get(name) != value:
+            if name not in ("complete", "tokens", "documents", "bytes", "marks", "shards") and found.get(name) != value:
                 what = "with other files" if name == "sources" else f"with {name} {found.get(name)}, not {value}"
                 raise ExistingFileError("tokenize", f"{folder} was begun {what}: give another --out, or --overwrite")
         index = found
@@ -173,6 +179,7 @@ class _Writer:
         self.records: list[tuple[int, int, int]] = []  # its documents
         # Of the document that is being read.
         self.start, self.bytes, self.document = index["tokens"], 0, new_document_digest()
+        self.marks = Counter(index["marks"])
         # For the progress: the file that is being read and how much of it was.
         self.source, self.read = 0, 0
         self.sizes = [source["bytes"] for source in index["sources"]]
@@ -186,7 +193,7 @@ class _Writer:
             if "start" in last:  # in the midst of a document
                 self._reread(files[source], last)
         try:
-            for batch in _ahead(_batches(files, self.index["field"], source, after, whole)):
+            for batch in _ahead(_batches(files, self.index, source, after, whole)):
                 self._encode(files, batch)
             if self.tokens is not None:
                 self._finish_shard(len(files), 0)
@@ -201,7 +208,8 @@ class _Writer:
     def _reread(self, path: Path, last: dict[str, Any]) -> None:
         """Read what a document's digest needs of its parts in earlier shards."""
         self.start = last["start"]
-        for part in read_parts(path, self.index["field"], whole=not self.tokenizer.ends_at_line_ends):
+        whole = not self.tokenizer.ends_at_line_ends
+        for part in read_parts(path, self.index["field"], whole=whole, separators=self.index["separators"]):
             if part.position > last["after"]:
                 break
             self.document.update(part.data)
@@ -228,6 +236,7 @@ class _Writer:
         if self.tokens is None:
             self.tokens = _ArrayFile(shards.shard_paths(self.folder, len(self.index["shards"]))[0], self.dtype)
         self.tokens.append(ids)
+        self.marks += count_known([part.data])
         self.document.update(part.data)
         self.bytes += len(part.data)
         if part.ends:
@@ -253,6 +262,7 @@ class _Writer:
             raise
         shard = {"tokens": self.tokens.size, "documents": len(self.records), "source": source, "after": after}
         self.index["tokens"] += shard["tokens"]
+        self.index["marks"] = dict(self.marks)
         self.index["documents"] += shard["documents"]
         self.index["bytes"] += sum(size for _, size, _ in self.records)
         if self.start < self.index["tokens"]:
@@ -263,13 +273,14 @@ class _Writer:
 
 
 def _batches(
-    files: Sequence[Path], field: str, source: int, after: int, whole: bool
+    files: Sequence[Path], index: Mapping[str, Any], source: int, after: int, whole: bool
 ) -> Iterator[list[tuple[int, Part]]]:
     """Batch the parts of the files from one place on, some megabytes of them together, with the numbers of their files."""
     batch: list[tuple[int, Part]] = []
     size = 0
     for number in range(source, len(files)):
-        for part in read_parts(files[number], field, after if number == source else 0, whole):
+        start = after if number == source else 0
+        for part in read_parts(files[number], index["field"], start, whole, index["separators"]):
             batch.append((number, part))
             size += len(part.data)
             if size >= _BATCH_BYTES:

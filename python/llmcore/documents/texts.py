@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from llmcore.documents.files import PARQUET_ENDING, find_files, kind_of
 from llmcore.documents.json_text import parsed_object
 from llmcore.documents.parquet import parquet_file
 from llmcore.documents.reading import Row, lines_of, opened
 from llmcore.documents.records import rows_of
+from llmcore.documents.separators import Part, separated
 from llmcore.errors import CorpusError
 
 PART_BYTES = 1 << 25  # of a long text that are in memory at once
@@ -21,43 +22,40 @@ _NO_SPACE = frozenset(range(0x21, 0x7F))
 _LETTER_OR_DIGIT = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
-class Part(NamedTuple):
-    """A document, or a stretch of a long one."""
-
-    data: bytes
-    position: int  # parts, lines or rows of the file that have been read: what `after` takes
-    ends: bool  # whether the document ends here
-
-
-def read_parts(path: Path, field: str = "text", after: int = 0, whole: bool = False) -> Iterator[Part]:
+def read_parts(
+    path: Path, field: str = "text", after: int = 0, whole: bool = False, separators: Sequence[str] = ()
+) -> Iterator[Part]:
     """Read the documents of a file that are not blank, from the one after position `after` on.
 
     A text file is one document, in parts of up to 32 MiB that end at line ends where a piece ends too (see
     `Tokenizer.ends_at_line_ends`), or `whole` in memory; a line of JSONL is one (its `field`), an object of JSON, a row of
-    CSV or parquet (its column `field`). Raises `CorpusError` that names the file and the line or row.
+    CSV or parquet (its column `field`). Each is several where it has separators in it. Raises `CorpusError` that names the file and the line or row.
     """
     text = _whole_text if whole else _text
     reader = {".jsonl": _jsonl, PARQUET_ENDING: _parquet, "": text}.get(kind_of(path), _table)
     with opened(path, "corpus") as file:
-        yield from reader(path, file, field, after)
+        if separators:
+            yield from separated(reader(path, file, field, 0), separators, after)
+        else:
+            yield from reader(path, file, field, after)
 
 
-def read_documents(source: str | os.PathLike, field: str = "text") -> list[bytes]:
+def read_documents(source: str | os.PathLike, field: str = "text", separators: Sequence[str] = ()) -> list[bytes]:
     """Read the documents of one path or glob into memory; see `read_parts`. Blank ones are left out.
 
     Raises `CorpusError` naming what is missing, empty, unreadable or malformed.
     """
     files = find_files(source)
-    documents = [document for path in files for document in _whole_documents(path, field)]
+    documents = [document for path in files for document in _whole_documents(path, field, separators)]
     if not documents:
         what = f"{source} is empty" if len(files) == 1 else f"{source}: all {len(files)} files are empty"
         raise CorpusError("corpus", what, expected="some text")
     return documents
 
 
-def _whole_documents(path: Path, field: str) -> Iterator[bytes]:
+def _whole_documents(path: Path, field: str, separators: Sequence[str]) -> Iterator[bytes]:
     parts = []
-    for part in read_parts(path, field):
+    for part in read_parts(path, field, separators=separators):
         parts.append(part.data)
         if part.ends:
             yield b"".join(parts)

@@ -164,7 +164,10 @@ class PretrainConfig(LoopConfig):
         [], "Sampling weight of each --data, in any unit; by default all of them are read as one text."
     )
     isolate: bool = option(False, "Stop attention at document boundaries.")
-    field: str = option("text", "JSONL field or parquet column that holds the text.")
+    field: str = option("text", "JSONL field or column that holds the text.")
+    separators: list[str] = option(
+        [], "Texts that end documents within --data, such as <|endoftext|>; without, they are taken as letters."
+    )
     validation_fraction: float = option(0.1, "Fraction of the text that is held out (of shards, at most 16 MB).")
     tokenizer: str | None = option(None, "Tokenizer to use (tokenizer.json); by default one is trained on the text.")
     token_dtype: str | None = option(

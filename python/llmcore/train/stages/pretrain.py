@@ -10,6 +10,7 @@ import numpy as np
 
 from llmcore import autograd, data, models
 from llmcore._tensor import Tensor
+from llmcore.documents.separators import told
 from llmcore.errors import Error
 from llmcore.generate import LanguageModel
 from llmcore.runtime import default_dtype
@@ -35,6 +36,10 @@ def pretrain(
     with report.working("reading text"):
         texts = _texts(config, resume)
     tokenizer = _tokenizer(config, texts, resume, report)
+    for text in texts:
+        marks = text.marks(tokenizer) if isinstance(text, data.Corpus) else None
+        if marks:
+            report.note(told(marks))
     with report.working("encoding text"):
         stage = PretrainStage(config, texts, tokenizer)
     c = stage.model.config
@@ -60,7 +65,7 @@ def _texts(config: PretrainConfig, resume: bool) -> list[Text]:
 def _text(sources: list[str], config: PretrainConfig, resume: bool) -> Text:
     tokens = [s for s in sources if data.is_shard_set(s) or data.is_token_file(s)]
     if not tokens:
-        return data.read_corpus(sources, config.validation_fraction, config.field)
+        return data.read_corpus(sources, config.validation_fraction, config.field, config.separators)
     if len(sources) > 1:
         raise Error(
             "data",
