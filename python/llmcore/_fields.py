@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from typing import Any
+
+import numpy as np
 
 from llmcore.errors import ArgumentTypeError, Error
 
@@ -29,6 +32,26 @@ def one_of(name: str, value: str, known: Sequence[str]) -> None:
     """Raise ValueError unless a field has one of the known values."""
     if value not in known:
         raise Error("config", expected=f"{name} {either(known)}", got=f"{value!r:.100}")
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a real number, one of NumPy's too, and neither a flag nor NaN."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and value == value
+
+
+def number(where: str, name: str, value: Any, ok: Callable[[Any], bool], expected: str, whole: bool = False) -> Any:
+    """Return an argument as a float, or as an int if it must be whole. TypeError or ValueError names the argument."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral if whole else numbers.Real):
+        raise ArgumentTypeError(where, expected=f"{name} {expected}", got=f"{value!r:.100}")
+    if not ok(value):
+        raise Error(where, expected=f"{name} {expected}", got=f"{value!s:.100}")
+    return int(value) if isinstance(value, numbers.Integral) and whole else float(value)
+
+
+def flag(where: str, name: str, value: Any) -> None:
+    """Raise TypeError unless an argument is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ArgumentTypeError(where, expected=f"{name} True or False", got=f"{value!r:.100}")
 
 
 def checked(name: str, value, annotation: str):

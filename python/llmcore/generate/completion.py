@@ -3,14 +3,14 @@ completions."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llmcore.errors import Error
+from llmcore._fields import number
+from llmcore.errors import ArgumentTypeError, Error
 from llmcore.generate import beam
-from llmcore.generate.engine.constrain import Grammar
+from llmcore.generate.engine.constrain import Constraint, Grammar
 from llmcore.generate.engine.params import SamplingParams
 from llmcore.generate.engine.request import Proposer, Request
 from llmcore.generate.engine.speculate import Draft, PromptLookup
@@ -38,14 +38,26 @@ class GenerateOptions:
     timeout: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("n", "beams", *(("best_of",) if self.best_of is not None else ())):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
-                raise Error("generate", expected=f"{name} an integer of 1 to {MOST}", got=repr(value))
+        def check(name: str, ok: Callable[[Any], bool], expected: str, whole: bool = True) -> None:
+            if getattr(self, name) is not None or getattr(GenerateOptions, name) is not None:
+                setattr(self, name, number("generate", name, getattr(self, name), ok, expected, whole))
+
+        for name in ("n", "best_of", "beams"):
+            check(name, lambda v: 1 <= v <= MOST, f"an integer of 1 to {MOST}")
+        check("length_penalty", lambda v: abs(v) <= 1e6, "a finite number", False)
+        check("draft_tokens", lambda v: 1 <= v < 2**31, ">= 1")
+        check("priority", lambda v: abs(v) < 2**31, "an integer")
+        check("timeout", lambda v: v >= 0, "seconds >= 0", False)
+        if self.on_token is not None and not callable(self.on_token):
+            raise ArgumentTypeError("generate", expected="on_token a function", got=f"{self.on_token!r:.100}")
+        if self.length_penalty != 1.0 and self.beams == 1:
+            raise Error("generate", expected="beams with length_penalty", got="none")
+        if self.draft_tokens is not None and self.draft is None:
+            raise Error("generate", expected="a draft with draft_tokens", got="none")
         if self.best_of is not None and self.best_of < self.n:
             raise Error("generate", expected=f"best_of of at least n = {self.n}", got=self.best_of)
-        if self.beams > 1 and (self.best_of is not None or self.n > self.beams):
-            raise Error("generate", expected=f"n of at most beams = {self.beams} and no best_of", got=f"n = {self.n}")
+        if self.beams > 1 and self.n > self.beams:
+            raise Error("generate", expected=f"n of at most beams = {self.beams}", got=f"n = {self.n}")
 
     @property
     def samples(self) -> int:
@@ -57,29 +69,23 @@ def generate(
     lm: TextModel, prompts: Sequence[Prompt], params: SamplingParams, options: GenerateOptions
 ) -> list[list[Completion]]:
     """Return n completions of each prompt, the best first if more were drawn."""
-    if options.beams > 1:
-        return [
-            beam.search(lm, lm.prompt_ids(p), params, options.beams, options.length_penalty)[: options.n]
-            for p in prompts
-        ]
-    each = options.samples
-    ranked = each > options.n
-    assert params.seed is not None
     grammar = _grammar(lm, options)
+    if options.beams > 1:
+        return [_beams(lm, lm.prompt_ids(p), params, options, grammar) for p in prompts]
+    each = options.samples
     requests, sinks = [], []
     for i, prompt in enumerate(prompts):
         for j in range(each):
-            changed = {"seed": params.seed + i * each + j, "logprobs": params.logprobs or ranked}
-            own = SamplingParams(**{**vars(params), **changed})
+            own = params.numbered(i * each + j)
             request, sink = _request(lm, lm.prompt_ids(prompt), own, options, grammar)
             requests.append(request)
             sinks.append(sink)
     lm.engine.run(requests)
     done = [_completion(r, w) for r, w in zip(requests, sinks, strict=True)]
-    groups = [done[i : i + each] for i in range(0, len(done), each)]
-    if not ranked:
-        return groups
-    return [sorted(g, key=lambda c: -statistics.fmean(c.logprobs or [0.0]))[: options.n] for g in groups]
+    groups = [list(range(i, i + each)) for i in range(0, len(done), each)]
+    if each > options.n:
+        groups = [sorted(g, key=lambda i: -sinks[i].mean_logprob)[: options.n] for g in groups]
+    return [[done[i] for i in g] for g in groups]
 
 
 def stream(lm: TextModel, prompt: Prompt, params: SamplingParams, options: GenerateOptions) -> Iterator[str]:
@@ -109,15 +115,48 @@ def _drain(sink: CompletionSink) -> Iterator[str]:
         yield sink.settled.pop(0)
 
 
+def _beams(
+    lm: TextModel, ids: Sequence[int], params: SamplingParams, options: GenerateOptions, grammar: Grammar | None
+) -> list[Completion]:
+    for given, name, off in (
+        (params, "top_k", 0), (params, "top_p", 1.0), (params, "min_p", 0.0), (params, "typical_p", 1.0),
+        (options, "best_of", None), (options, "draft", None), (options, "on_token", None), (options, "priority", 0),
+    ):  # fmt: skip
+        if getattr(given, name) != off:
+            raise Error(
+                "generate", expected=f"beams without {name}: nothing is drawn", got=f"{getattr(given, name)!r:.100}"
+            )
+    if params.temperature not in (0.0, 1.0, SamplingParams.temperature):
+        raise Error("generate", expected="temperature 0 or 1 with beams: nothing is drawn", got=params.temperature)
+    end_ids, constraint = _ends(lm, params, grammar), _constraint(params, grammar)
+    return beam.search(
+        lm, ids, params, end_ids, constraint, options.beams, options.length_penalty, options.timeout
+    )[: options.n]  # fmt: skip
+
+
+def _ends(lm: TextModel, params: SamplingParams, grammar: Grammar | None) -> tuple[int, ...]:
+    # The end of a form is no part of its text, whatever else is ignored.
+    return (*(lm.end_ids if grammar is not None or not params.ignore_eos else ()), *params.stop_ids)
+
+
+def _constraint(params: SamplingParams, grammar: Grammar | None) -> Constraint | None:
+    if grammar is None:
+        return None
+    constraint = grammar.constraint()
+    if not constraint.begins_with(params.forced):
+        raise Error("generate", expected="forced tokens that the form may begin with", got=list(params.forced))
+    return constraint
+
+
 def _request(
     lm: TextModel, ids: Sequence[int], params: SamplingParams, options: GenerateOptions, grammar: Grammar | None
 ) -> tuple[Request, CompletionSink]:
-    end_ids = (*(() if params.ignore_eos else lm.end_ids), *params.stop_ids)
+    end_ids, constraint = _ends(lm, params, grammar), _constraint(params, grammar)
     sink = CompletionSink(lm.tokenizer, params, end_ids, len(ids), options.on_token)
-    constraint = None if grammar is None else grammar.constraint()
     request = Request(
         ids, params, sink, end_ids, constraint, _proposer(lm, options), options.priority, options.timeout
     )  # fmt: skip
+    sink.completion.notes = request.notes
     return request, sink
 
 
@@ -141,8 +180,8 @@ def _proposer(lm: TextModel, options: GenerateOptions) -> Proposer | None:
         return None
     if options.draft == "lookup":
         return PromptLookup(**counts)
-    if isinstance(options.draft, str):
-        raise Error("generate", expected="draft 'lookup' or a model", got=repr(options.draft))
+    if not isinstance(options.draft, TextModel):
+        raise Error("generate", expected="draft 'lookup' or a model", got=f"{options.draft!r:.100}")
     if options.draft.config.vocab_size != lm.config.vocab_size:
         raise Error(
             "generate",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -14,11 +15,12 @@ from llmcore.tokenizer import Tokenizer
 class Completion:
     """A generated text. `str(completion)` is its text.
 
-    finish_reason: "stop" (end of text, a stop text, or a complete grammar), "length", or "timeout". logprobs: one for each
-    token under the unmodified distribution, or None if not requested; top_logprobs: for each token the likeliest ones as
-    (id, log-probability); prompt_logprobs: for the prompt's tokens from the second on. cached_tokens: how many of the
-    prompt's tokens were in the cache already. seed: reproduces this completion. end_id: the token that ended it, which is
-    not among its tokens, or None.
+    finish_reason: "stop" (end of text, a stop text, or a complete form), "length", or "timeout". stop_reason: the stop text
+    that was written, or the id of the token that ended it, which is not among its tokens; None for a form that is complete
+    and for other reasons. logprobs: one for each token under the unmodified distribution, or None if not requested;
+    top_logprobs: for each token the likeliest ones as (id, log-probability); prompt_logprobs: for the prompt's tokens from
+    the second on. cached_tokens: how many of the prompt's tokens were in the cache already. seed: reproduces this
+    completion. notes: a sentence for each option that gave way to the form.
     """
 
     text: str
@@ -30,7 +32,8 @@ class Completion:
     prompt_logprobs: list[float] | None = field(default=None, repr=False)
     cached_tokens: int = 0
     seed: int | None = None
-    end_id: int | None = None
+    stop_reason: str | int | None = None
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         return self.text
@@ -44,22 +47,22 @@ class TextStream:
         self._decoder = tokenizer.stream_decoder(continues=True)
         self._stop = stop
         self._held = ""
-        self.stopped = False
+        self.stopped_by: str | None = None
 
     def push(self, token: int) -> str:
-        """Return the text that this token settles, possibly empty. Sets `stopped` when a stop text is complete."""
+        """Return the text that this token settles, possibly empty. Sets `stopped_by` when a stop text is complete."""
         return self._settle(self._decoder.push(token), final=False)
 
     def finish(self) -> str:
         """Return the text that is left at the end."""
-        return "" if self.stopped else self._settle(self._decoder.finish(), final=True)
+        return "" if self.stopped_by else self._settle(self._decoder.finish(), final=True)
 
     def _settle(self, text: str, final: bool) -> str:
         self._held += text
-        found = [at for at in (self._held.find(s) for s in self._stop) if at >= 0]
-        if found:
-            self.stopped = True
-            settled, self._held = self._held[: min(found)], ""
+        found = [(at + len(s), at, s) for s in self._stop if (at := self._held.find(s)) >= 0]
+        if found:  # the first to be complete, the longest of several, wherever tokens end
+            _, at, self.stopped_by = min(found)
+            settled, self._held = self._held[:at], ""
             return settled
         keep = 0 if final else self._longest_beginning()
         cut = len(self._held) - keep
@@ -89,6 +92,7 @@ class CompletionSink:
         self._tokenizer, self._end_ids, self._on_token = tokenizer, end_ids, on_token
         self._stream = TextStream(tokenizer, params.stop)
         self.settled: list[str] = []  # texts that a stream has not taken yet
+        self._drawn: list[float] = []  # log-probabilities of the tokens and of the end
         self.completion = Completion(
             "",
             [],
@@ -102,11 +106,17 @@ class CompletionSink:
     def prompt(self, logprobs: list[float]) -> None:
         self.completion.prompt_logprobs = logprobs
 
+    @property
+    def mean_logprob(self) -> float:
+        """The mean log-probability of all that was drawn, the end too: what `best_of` ranks by."""
+        return statistics.fmean(self._drawn or [0.0])
+
     def write(self, drawn: SampledToken, last: str | None) -> bool:
         c, stream = self.completion, self._stream
         is_end = drawn.token in self._end_ids
+        self._drawn.append(drawn.logprob)
         if is_end:
-            c.end_id = drawn.token
+            c.stop_reason = drawn.token
             text = stream.finish()
         else:
             c.tokens.append(drawn.token)
@@ -120,10 +130,11 @@ class CompletionSink:
         c.text += text
         if text:
             self.settled.append(text)
-        c.finish_reason = "stop" if is_end or stream.stopped else last or c.finish_reason
+        c.finish_reason = "stop" if is_end or stream.stopped_by else last or c.finish_reason
+        c.stop_reason = stream.stopped_by or c.stop_reason
         if self._on_token is not None:
             self._on_token(c, text)
-        return is_end or stream.stopped
+        return is_end or stream.stopped_by is not None
 
     def end(self, reason: str) -> None:
         """Finish a completion that ended without a last token, such as by a timeout."""

@@ -13,6 +13,10 @@ import numpy as np
 from llmcore.errors import ArgumentTypeError, Error, StateError
 from llmcore.tokenizer import Tokenizer
 
+# Between the parts of a JSON text: a space, or a line break and the next line's indent, as in llama.cpp. A model that likes
+# blanks would write them for ever. A schema's own "x-guidance" says otherwise.
+_BLANKS = r"( |\r?\n[ \t]{0,20})"
+
 
 class Grammar:
     """A grammar compiled for a tokenizer. Each of its constraints serves one request."""
@@ -35,6 +39,14 @@ class Constraint:
 
     def __init__(self, matcher: Any):
         self._matcher = matcher
+
+    def copy(self) -> Constraint:
+        """Return another at the same place, which goes its own way."""
+        return Constraint(self._matcher.deep_copy())
+
+    def begins_with(self, tokens: Sequence[int]) -> bool:
+        """Return whether these tokens may come next."""
+        return self._matcher.validate_tokens(list(tokens)) == len(tokens)
 
     def fill(self, mask: np.ndarray) -> None:
         """Set the bits of the tokens that may come next, and no others: mask (ceil(V/32)) uint32."""
@@ -109,8 +121,10 @@ class Vocabulary:
             text = json.dumps({} if schema is True else schema)
         except (TypeError, ValueError, RecursionError) as error:
             raise Error("constrain", expected="json_schema as JSON", got=_line(error)) from None
+        guidance = schema.get("x-guidance") if isinstance(schema, Mapping) else None
+        own = isinstance(guidance, Mapping) and any(str(key).startswith("whitespace") for key in guidance)
         try:
-            form = matcher.grammar_from_json_schema(text)
+            form = matcher.grammar_from_json_schema(text, None if own else {"whitespace_pattern": _BLANKS})
         except Exception as error:
             raise Error("constrain", expected=f"a JSON schema, got: {_line(error)}") from None
         return Grammar(self, form)

@@ -100,9 +100,7 @@ class Engine:
         vocab = self.model.config.vocab_size
         if not all(0 <= i < vocab for i in request.tokens):
             raise Error("generate", expected=f"token ids in [0, {vocab})", got=str(request.tokens)[:240])
-        for name in ("forced", "banned", "stop_ids"):
-            if any(i >= vocab for i in getattr(request.params, name)):
-                raise Error("generate", expected=f"{name} in [0, {vocab})", got=getattr(request.params, name))
+        request.params.check_ids(vocab)
         with self._lock:
             if len(self._waiting) >= self.max_waiting:
                 raise QueueFull("engine", expected=f"at most {self.max_waiting} waiting requests", got="one more")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
-from llmcore._fields import option
+import numpy as np
+
+from llmcore._fields import flag, is_number, number, option
 from llmcore.errors import ArgumentTypeError, Error
+
+_LARGE = 1e30  # logits, biases and penalties beyond this would leave float32
 
 
 @dataclass(frozen=True)
@@ -63,48 +67,64 @@ class SamplingParams:
     prompt_logprobs: bool = False
 
     def __post_init__(self):
-        def number(name, ok, expected, kinds: Any = numbers.Real):  # NumPy's scalars are numbers too
-            value: Any = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, kinds):
-                raise ArgumentTypeError("generate", expected=f"{name} {expected}", got=repr(value))
-            if not ok(value):
-                raise Error("generate", expected=f"{name} {expected}", got=value)
-            object.__setattr__(self, name, int(value) if kinds is numbers.Integral else float(value))
+        def check(name: str, ok: Callable[[Any], bool], expected: str, whole: bool = False) -> None:
+            object.__setattr__(self, name, number("generate", name, getattr(self, name), ok, expected, whole))
 
-        number("max_tokens", lambda v: v >= 0, "an integer >= 0", numbers.Integral)
-        number("temperature", lambda v: v >= 0 and math.isfinite(v), ">= 0")
-        number("top_k", lambda v: 0 <= v < 2**31, "an integer >= 0 (0 is off)", numbers.Integral)
-        number("top_p", lambda v: 0 < v <= 1, "in (0, 1] (1 is off)")
-        number("min_p", lambda v: 0 <= v <= 1, "in [0, 1] (0 is off)")
-        number("typical_p", lambda v: 0 < v <= 1, "in (0, 1] (1 is off)")
+        check("max_tokens", lambda v: 0 <= v < 2**31, "an integer >= 0", True)
+        check("temperature", lambda v: 0 <= v <= _LARGE, ">= 0")
+        check("top_k", lambda v: 0 <= v < 2**31, "an integer >= 0 (0 is off)", True)
+        for name in ("top_p", "typical_p"):
+            check(name, lambda v: 0 < v <= 1, "in (0, 1] (1 is off)")
+        check("min_p", lambda v: 0 <= v <= 1, "in [0, 1] (0 is off)")
         for name in ("no_repeat_ngram", "min_tokens", "top_logprobs"):
-            number(name, lambda v: 0 <= v < 2**31, "an integer >= 0 (0 is off)", numbers.Integral)
+            check(name, lambda v: 0 <= v < 2**31, "an integer >= 0 (0 is off)", True)
+        check("repetition_penalty", lambda v: 1 / _LARGE <= v <= _LARGE, "> 0 (1 is off)")
+        for name in ("presence_penalty", "frequency_penalty"):
+            check(name, lambda v: abs(v) <= _LARGE, "a finite number (0 is off)")
+        for name in ("ignore_eos", "logprobs", "prompt_logprobs"):
+            flag("generate", name, getattr(self, name))
         for name in ("stop_ids", "banned", "forced"):
             ids = getattr(self, name)
-            if (
-                isinstance(ids, str)
-                or not isinstance(ids, Sequence)
-                or not all(isinstance(i, numbers.Integral) and 0 <= i < 2**31 for i in ids)
-            ):
-                raise Error("generate", expected=f"{name} a list of token ids", got=f"{ids!r:.100}")
+            ids = ids.tolist() if isinstance(ids, np.ndarray) else ids
+            if isinstance(ids, str) or not isinstance(ids, Sequence) or not all(map(_is_id, ids)):
+                raise Error("generate", expected=f"{name} a list of token ids", got=f"{getattr(self, name)!r:.100}")
             object.__setattr__(self, name, tuple(int(i) for i in ids))
-        number("repetition_penalty", lambda v: v > 0 and math.isfinite(v), "> 0 (1 is off)")
-        number("presence_penalty", math.isfinite, "a finite number (0 is off)")
-        number("frequency_penalty", math.isfinite, "a finite number (0 is off)")
         if not isinstance(self.logit_bias, (Mapping, type(None))) or not all(
-            isinstance(i, numbers.Integral) and i >= 0 and isinstance(v, numbers.Real) and v < math.inf
-            for i, v in (self.logit_bias or {}).items()
+            _is_id(i) and is_number(v) and v <= _LARGE for i, v in (self.logit_bias or {}).items()
         ):
-            raise Error("generate", expected="logit_bias as {token id: number}", got=repr(self.logit_bias))
+            raise Error("generate", expected="logit_bias as {token id: number}", got=f"{self.logit_bias!r:.100}")
         if not isinstance(self.stop, (str, Sequence, type(None))):
-            raise ArgumentTypeError("generate", expected="stop a text or several", got=repr(self.stop))
+            raise ArgumentTypeError("generate", expected="stop a text or several", got=f"{self.stop!r:.100}")
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         if not all(isinstance(s, str) and s for s in stop):
-            raise Error("generate", expected="stop texts that are not empty", got=repr(self.stop))
+            raise Error("generate", expected="stop texts that are not empty", got=f"{self.stop!r:.100}")
         object.__setattr__(self, "stop", stop)
         if self.seed is None:
             object.__setattr__(self, "seed", int.from_bytes(os.urandom(7), "little"))
-        number("seed", lambda v: -(2**63) <= v < 2**63, "a 64-bit integer", numbers.Integral)
+        check("seed", lambda v: -(2**63) <= v < 2**64, "an integer of 64 bits", True)
+
+    def check_ids(self, vocab_size: int) -> None:
+        """ValueError for a token id that the model does not have."""
+        for name in ("forced", "banned", "stop_ids", "logit_bias"):
+            wrong = next((i for i in getattr(self, name) or () if i >= vocab_size), None)
+            if wrong is not None:
+                raise Error("generate", expected=f"{name} in [0, {vocab_size})", got=wrong)
+
+    def numbered(self, i: int) -> SamplingParams:
+        """Return the parameters of the i-th of several completions, which has a seed of its own."""
+        assert self.seed is not None
+        seed = self.seed + i
+        return replace(self, seed=seed if seed < 2**64 else seed - 2**64)
+
+    @cached_property
+    def biases(self) -> dict[int, float]:
+        """What is added to logits, without the biases that ban a token."""
+        return {int(i): float(v) for i, v in (self.logit_bias or {}).items() if v >= -_LARGE}
+
+    @cached_property
+    def biased_out(self) -> tuple[int, ...]:
+        """The tokens that logit_bias bans."""
+        return tuple(int(i) for i, v in (self.logit_bias or {}).items() if v < -_LARGE)
 
     @property
     def penalised(self) -> bool:
@@ -114,4 +134,8 @@ class SamplingParams:
     @property
     def masks(self) -> bool:
         """Whether some tokens are forbidden at some step."""
-        return bool(self.banned or self.forced or self.min_tokens or self.no_repeat_ngram)
+        return bool(self.banned or self.biased_out or self.forced or self.min_tokens or self.no_repeat_ngram)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and 0 <= int(value) < 2**31

@@ -78,6 +78,7 @@ class Request:
         self.computed = 0  # positions in the cache
         self.shift = 0  # see CausalLM.shift
         self.prompt_logprobs: list[float] = []
+        self.notes: list[str] = []  # on options that gave way to others
 
     @property
     def generated(self) -> int:

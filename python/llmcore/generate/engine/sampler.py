@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from llmcore import _core
-from llmcore._sequences import continuations, largest
+from llmcore._sequences import largest
+from llmcore.generate.engine.allowed import allow
 from llmcore.generate.engine.request import Request, SampledToken
 from llmcore.ops.sample import bias_arrays
 
@@ -25,11 +26,12 @@ class Sampler:
             return _core.from_numpy(np.array([getattr(p, name) for p in params], dtype))
 
         self._filters = each("temperature", np.float32), each("top_k", np.int32), each("top_p", np.float32)
-        self._min_p, self._seed = each("min_p", np.float32), each("seed", np.int64)
+        self._min_p = each("min_p", np.float32)
+        self._seed = _core.from_numpy(np.array([(p.seed or 0) % 2**64 for p in params], np.uint64).view(np.int64))
         self._steps = np.array([r.generated for r in requests], np.int64)
         self._changes: dict = {"typical_p": each("typical_p", np.float32)}
-        if any(p.logit_bias for p in params):
-            self._changes["bias"] = bias_arrays([p.logit_bias for p in params])
+        if any(p.biases for p in params):
+            self._changes["bias"] = bias_arrays([p.biases for p in params])
         self._history: np.ndarray | None = None
         if any(p.penalised for p in params):
             self._set_history([len(r.tokens) + 256 for r in requests])
@@ -88,29 +90,3 @@ def top_logprobs(logits: np.ndarray, drawn: SampledToken, k: int) -> list[tuple[
     top = logits.astype(np.float64)
     log_sum = top[drawn.token] - drawn.logprob
     return [(int(i), float(top[i] - log_sum)) for i in largest(top, k)]
-
-
-def allow(request: Request, vocab_size: int, mask: np.ndarray) -> None:
-    """Set the bits of the tokens that a request may draw next: mask (ceil(V/32)) uint32."""
-    p = request.params
-    if request.generated < len(p.forced):
-        mask[:] = 0
-        _set(mask, [p.forced[request.generated]], True)
-        return
-    if request.constraint is None:
-        mask[:] = ~np.uint32(0)
-    else:
-        request.constraint.fill(mask)
-    banned = list(p.banned)
-    if request.generated < p.min_tokens:
-        banned += request.end_ids
-    if p.no_repeat_ngram:
-        # Tokens that would complete a sequence of n tokens that occurred before.
-        banned += [request.tokens[i] for i in continuations(request.tokens, p.no_repeat_ngram - 1)]
-    _set(mask, [i for i in banned if i < vocab_size], False)
-
-
-def _set(mask: np.ndarray, ids: Sequence[int], value: bool) -> None:
-    for i in ids:
-        bit = np.uint32(1 << (i % 32))
-        mask[i // 32] = mask[i // 32] | bit if value else mask[i // 32] & ~bit

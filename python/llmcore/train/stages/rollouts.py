@@ -80,8 +80,8 @@ def answers(lm: LanguageModel, tasks: Sequence[Task], n: int, config: PolicyConf
     found = lm.generate([t.ids for t in tasks], config.max_tokens, n=n, seed=seed, **options)
     out = []
     for c in (c for group in found for c in group):
-        ended = c.end_id is not None
-        out.append(Answer(c.text, c.tokens + ([c.end_id] if ended else []), ended, c.logprobs))
+        end = [c.stop_reason] if isinstance(c.stop_reason, int) else []
+        out.append(Answer(c.text, c.tokens + end, bool(end), c.logprobs))
     return out
 
 
