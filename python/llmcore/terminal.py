@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,6 +23,28 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+class Undisturbed:
+    """A stream whose readers may leave, as a terminal that is closed does: what cannot be written is dropped, so that the
+    work that is reported on goes on."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "rich_proxied_file":  # rich asks for it to get round what it puts in place of sys.stderr
+            raise AttributeError(name)
+        return getattr(self._stream, name)
 
 
 def harmless(text: str) -> str:

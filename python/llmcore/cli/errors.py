@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import traceback
+from contextlib import suppress
 
 from llmcore.errors import FAILED, STOPPED, WRONG_USE, Error
 from llmcore.train.distributed.group import is_distributed
@@ -34,7 +35,8 @@ def tell(error: BaseException, debug: bool = False) -> int:
 def _print(line: str) -> None:
     colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     label = "\x1b[1;31merror:\x1b[0m" if colour else "error:"
-    print(f"{label} {line}", file=sys.stderr)
+    with suppress(OSError):  # a terminal that was closed
+        print(f"{label} {line}", file=sys.stderr)
 
 
 def describe(error: BaseException) -> tuple[int, str]:

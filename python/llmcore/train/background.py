@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
@@ -34,7 +35,9 @@ class Prefetcher(Generic[T]):
 
 class AsyncSaver:
     """Writes one thing at a time while training goes on: `save` copies the arrays and returns; an error is raised by the
-    next `save` or by `wait`."""
+    next `save` or by `wait`. `seconds`: how long the last one took, copies included; 0 before there is one."""
+
+    seconds = 0.0
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "saver")
@@ -42,8 +45,14 @@ class AsyncSaver:
 
     def save(self, write: Callable[[dict[str, np.ndarray]], object], arrays: dict[str, np.ndarray]) -> None:
         self.wait()
+        began = time.monotonic()
         copies = {name: np.array(values) for name, values in arrays.items()}
-        self._last = self._thread.submit(write, copies)
+
+        def work() -> None:
+            write(copies)
+            self.seconds = time.monotonic() - began
+
+        self._last = self._thread.submit(work)
 
     def wait(self) -> None:
         """Wait until everything is written."""

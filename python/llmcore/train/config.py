@@ -69,6 +69,10 @@ class LoopConfig:
     seed: int = option(0, "Random seed of weights, batches and samples.")
     eval_every: int = option(200, "Updates between evaluations on held-out data; 0 evaluates at the end only.")
     save_every: int = option(200, "Updates between checkpoints; 0 saves at the end only.")
+    save_minutes: float = option(
+        1.0,
+        "Minutes between checkpoints besides, or fifty times what one takes if that is longer; 0 saves none by time.",
+    )
     keep: int = option(2, "Number of checkpoints to keep.")
     keep_best: bool = option(False, "Also keep the model with the lowest held-out loss, in best/.")
     log_to: list[str] = option([], "Also send the log to tensorboard or wandb.")

@@ -10,6 +10,10 @@ class TrainingError(Error, RuntimeError):
 
 
 class Interrupted(TrainingError):
-    """Stopped from the keyboard, after a checkpoint was saved."""
+    """Stopped by a signal, after a checkpoint was saved. `signal`: its number; `exit_code`: 128 + that."""
 
     exit_code = STOPPED
+
+    def __init__(self, where: str, about: object = "", *, signal: int = STOPPED - 128):
+        super().__init__(where, about)
+        self.signal, self.exit_code = signal, 128 + signal

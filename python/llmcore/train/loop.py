@@ -11,11 +11,9 @@ import dataclasses
 import functools
 import math
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from llmcore.errors import Error, ExistingFileError
 from llmcore.nn import Parameter
 from llmcore.nn.module import assign
 from llmcore.runtime import default_dtype
-from llmcore.train import checkpoint
+from llmcore.train import checkpoint, signals
 from llmcore.train.background import AsyncSaver, Prefetcher
 from llmcore.train.config import LoopConfig
 from llmcore.train.distributed.group import ProcessGroup, SingleProcess, process_group
@@ -40,6 +38,7 @@ from llmcore.train.trackers import Trackers
 
 # The files that a run leaves in its directory, besides checkpoints/ and best/.
 _MODEL_FILES = ("model.safetensors", "adapter_model.safetensors")
+_SAVING = 50  # times as long as a checkpoint takes lie between those that are saved by time
 _RUN_FILES = ("config.json", "adapter_config.json", *_MODEL_FILES, "tokenizer.json", "log.jsonl", "words.jsonl")
 
 
@@ -116,6 +115,7 @@ class Run:
         self._words: RunLog | None = None
         self._trackers: Trackers | None = None
         self._began, self._limit = time.monotonic(), 60 * config.max_minutes or math.inf
+        self._saved = self._began  # when the last checkpoint was begun
 
     def run(self, resume: bool) -> None:
         """Train, log and save, from the first update or the newest checkpoint to the last update."""
@@ -125,7 +125,7 @@ class Run:
             self._open_logs(held, start)
             flops = stage.flops_per_token() if stage.model.device == "cpu" else 0.0  # a GPU's peak is not known here
             held.enter_context(self.report.running(stage.name, start, config.steps, flops, stage.model.dtype))
-            interrupted = held.enter_context(_deferred_interrupt(self.report))
+            came = held.enter_context(signals.deferred(self.report))
             batches: Callable = stage.batches
             if stage.prefetch:
                 batches = held.enter_context(Prefetcher(stage.batches, config.steps))
@@ -144,14 +144,16 @@ class Run:
                 late = self._is_late()
                 last = step == config.steps or late
                 self._record(row, step, last)
-                stop = self.group.broadcast(interrupted())
-                if (last or _due(step, config.save_every) or stop) and step > saved:
+                stop, due = self._agreed(came())
+                if (last or due or _due(step, config.save_every) or stop) and step > saved:
                     self._save(step)
                     saved = step
                 if stop:
                     self.saver.wait()
                     raise Interrupted(
-                        "train", f"stopped at step {step} of {config.steps}; continue with --resume --out {config.out}"
+                        "train",
+                        f"stopped at step {step} of {config.steps}; continue with --resume --out {config.out}",
+                        signal=stop,
                     )
                 if late and step < config.steps:
                     self.report.note(f"the time is up at step {step} of {config.steps}")
@@ -238,7 +240,8 @@ class Run:
             for name in _RUN_FILES:
                 (self.out / name).unlink(missing_ok=True)
             self.stage.begin(self.out)
-        self._began = time.monotonic() - self.state.totals["elapsed"]
+        self._saved = time.monotonic()
+        self._began = self._saved - self.state.totals["elapsed"]
         return start
 
     def _shared_settings(self, start: int) -> dict[str, Any]:
@@ -269,6 +272,15 @@ class Run:
         elapsed = time.monotonic() - self._began  # since the run first began, without what was lost unsaved
         warm = step >= self.config.warmup_updates()
         return self.group.broadcast(max(step, int(self.config.steps * elapsed / self._limit)) if warm else step)
+
+    def _agreed(self, came: int) -> tuple[int, bool]:
+        """Return, in all processes alike, the number of the signal that came to any of them, or 0, and whether the time since
+        the last checkpoint asks for another one: a fifty times as long as it takes, so that saving costs at most 2%."""
+        wait = max(60 * self.config.save_minutes or math.inf, _SAVING * self.saver.seconds)
+        due = self.group.rank == 0 and time.monotonic() - self._saved >= wait
+        numbers = signals.numbers()
+        *asked, due_there = self.group.all_reduce([*(float(came == n) for n in numbers), float(due)])
+        return next((n for n, count in zip(numbers, asked, strict=True) if count), 0), due_there > 0
 
     # ---- between updates ----
 
@@ -305,6 +317,7 @@ class Run:
 
     def _save(self, step: int) -> None:
         """Save a checkpoint in the background, from copies of the arrays."""
+        self._saved = time.monotonic()
         optimizer = self.group.gather(self.state.optimizer.state_dict())
         if self.writes:
             self.saver.save(*self.state.checkpoint(step, optimizer))
@@ -344,28 +357,6 @@ def build_optimizer(config: LoopConfig, parameters: Mapping[str, Parameter]) -> 
     if config.optimizer == "sgd":
         return optim.SGD(named, lr, config.momentum, weight_decay=decay)
     return optim.AdamW(named, lr, betas, weight_decay=decay)
-
-
-@contextmanager
-def _deferred_interrupt(report: Report):
-    """Defer Ctrl-C to the end of the update, because half an update could not be continued bit for bit. Yields a function
-    that returns whether it was pressed. A second Ctrl-C stops at once, without saving."""
-    came: list[int] = []
-
-    def handler(signum, frame):
-        if came:
-            raise KeyboardInterrupt
-        came.append(signum)
-        report.note("finishing this step, then saving (Ctrl-C again: stop without saving)")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False  # only the main thread may handle signals
-        return
-    before = signal.signal(signal.SIGINT, handler)
-    try:
-        yield lambda: bool(came)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _due(step: int, every: int) -> bool:

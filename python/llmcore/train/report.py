@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import IO, cast
 
-from llmcore.terminal import harmless, sparkline
+from llmcore.terminal import Undisturbed, harmless, sparkline
 
 
 class Report:
@@ -54,7 +56,7 @@ class TerminalReport(Report):
     def __init__(self, console=None):
         from rich.console import Console
 
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or Console(file=cast(IO[str], Undisturbed(sys.stderr)), highlight=False)
         self._bar = self._task = None
         self._rate = None
         self._course: list[float] = []  # the history of the first figure

@@ -22,7 +22,18 @@ from llmcore.train.stage import Stage
 
 # Fields that may differ when a run is resumed: they change what is shown and saved, not what is computed.
 RESUMABLE = (
-    *("out", "eval_every", "save_every", "sample_every", "keep", "keep_best", "threads", "max_minutes", "recompute"),
+    *(
+        "out",
+        "eval_every",
+        "save_every",
+        "save_minutes",
+        "sample_every",
+        "keep",
+        "keep_best",
+        "threads",
+        "max_minutes",
+        "recompute",
+    ),
     *("log_to", "watch", "device"),
 )
 # These too, as long as the rows of an update stay the same, or if the stage is `resizable`.

@@ -106,6 +106,40 @@ def test_a_process_is_killed(corpus, tmp_path, ranks):
         assert_same_weights(tmp_path / "straight", tmp_path / "killed")
 
 
+@pytest.mark.parametrize(
+    ("whom", "name"), [(0, "SIGTERM"), (1, "SIGTERM"), (1, "SIGHUP"), ("mpiexec", "SIGTERM"), ("mpiexec", "SIGINT")]
+)
+def test_one_of_them_or_all_are_asked_to_stop(corpus, tmp_path, whom, name):
+    """All save together and leave alike, whichever of them gets the signal; said once."""
+    number, out = getattr(signal, name), tmp_path / "run"
+    line = ["pretrain", *flags(corpus, out=out, steps=100000, save_every=0)[2:]]
+    code = f"""
+import sys
+from mpi4py import MPI
+from llmcore.cli import main
+rank = MPI.COMM_WORLD.Get_rank()
+import os
+open({str(tmp_path)!r} + f"/pid{{rank}}", "w").write(str(os.getpid()))
+code = main({line!r})
+open({str(tmp_path)!r} + f"/code{{rank}}", "w").write(str(code))
+sys.exit(code)
+"""
+    process = subprocess.Popen(
+        ["mpiexec", "-n", "2", sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    log, deadline = out / "log.jsonl", time.monotonic() + 60
+    while not (log.exists() and log.read_bytes().count(b"\n") >= 5):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.kill(process.pid if whom == "mpiexec" else int((tmp_path / f"pid{whom}").read_text()), number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode != 0
+    assert said.count("error: stopped at step") == 1, said
+    assert [(tmp_path / f"code{rank}").read_text() for rank in (0, 1)] == [str(128 + number)] * 2
+    assert latest_checkpoint(out).name == f"step-{len(log_of(out)):08}"
+
+
 def is_worker(pid):
     try:
         line = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
