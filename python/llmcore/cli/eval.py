@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from llmcore import terminal
+from llmcore._fields import checked
 from llmcore.cli import options
 from llmcore.cli.errors import UsageError
 
@@ -16,18 +17,19 @@ def evaluate(
     model: options.Model = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(
-            "--data", metavar="TEXT", help="Text, JSONL and parquet files or folders to read in full (repeatable)."
-        ),
+        typer.Option("--data", metavar="TEXT", help="Files of text or rows, or folders, to read in full (repeatable)."),
     ] = None,
     tasks: Annotated[
         list[Path] | None,
         typer.Option(
-            "--task", metavar="FILE", help="JSONL or parquet file of multiple-choice or cloze questions (repeatable)."
+            "--task",
+            metavar="FILE",
+            help="File of rows (JSONL, JSON, CSV, parquet): multiple-choice or cloze questions (repeatable).",
         ),
     ] = None,
     field: options.Field = "text",
     separators: options.Separators = None,
+    columns: options.Columns = None,
     context: Annotated[
         int, typer.Option("--context", metavar="N", min=0, help="Context length in tokens; 0: the model's.")
     ] = 0,
@@ -62,7 +64,7 @@ def evaluate(
         with terminal.progress(source) as progress:
             found[source] = evaluate_texts(lm, documents, context or None, batch_size, progress)
     for path in tasks or ():
-        rows = read_rows(path)
+        rows = read_rows(path, checked("columns", columns, "dict[str, str] | None"))
         with terminal.progress(path.name) as progress:
             found[str(path)] = evaluate_task(lm, rows[:limit] if limit else rows, batch_size, progress)
     if json:

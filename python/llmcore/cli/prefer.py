@@ -68,14 +68,21 @@ def prefer(
 
 def read_prompts(path: Path) -> list[str]:
     """Return the prompts of a file. Raises UsageError that names what is wrong with it."""
+    from llmcore.data.conversations import question
     from llmcore.data.rows import read_rows
     from llmcore.documents.files import kind_of
 
     if kind_of(path):
-        found = [row.fields.get("prompt") for row in read_rows(path)]
-        if not all(isinstance(p, str) and p for p in found):
-            raise UsageError(f"expected a text named prompt in every row of {path}")
-        return [str(p) for p in found]
+        found = []
+        for row in read_rows(path):
+            try:
+                prompt = question(row.fields)[0]
+            except ValueError as error:
+                raise UsageError(f"{row.where}: {error}") from None
+            if not isinstance(prompt, str):
+                raise UsageError(f"{row.where}: expected a prompt that is a text, got messages")
+            found.append(prompt)
+        return found
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:

@@ -47,8 +47,8 @@ class Stage:
     next_step: str
 
 
-_PAIRS = 'Rows of JSONL or parquet: {"prompt": "...", "chosen": "...", "rejected": "..."}'
-_REWARDS = """Rows of JSONL or parquet: {"prompt": "..."}, plus the fields that the reward functions need: "answer" for
+_PAIRS = 'Rows of JSONL, JSON, CSV or parquet: {"prompt": "...", "chosen": "...", "rejected": "..."}'
+_REWARDS = """Rows of JSONL, JSON, CSV or parquet: {"prompt": "..."}, plus the fields that the reward functions need: "answer" for
 arithmetic, "words" for length. A reward of your own is a function in a file:
 def reward(prompts, completions, **columns): return [...]"""
 
@@ -69,8 +69,9 @@ STAGES = (
         "Teach a model to answer.",
         """Fine-tune a model on conversations, or on prompts with completions (supervised fine-tuning).
 
-Rows of JSONL or parquet: {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", ...}]}, or
-{"prompt": "...", "completion": "..."}, or {"text": "..."}.""",
+Rows of JSONL, JSON, CSV or parquet: {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", ...}]}, or
+{"prompt": "...", "completion": "..."}, or {"text": "..."}; also those of ShareGPT, Alpaca, OpenAI and other common data
+sets, and any with --columns prompt=question,completion=answer.""",
         "Example: llmcore sft --model run --data chats.jsonl --out chat --epochs 2\n"
         "         llmcore sft --model smollm2-135m-instruct --data python-qa --preview",
         "llmcore chat",
@@ -89,7 +90,7 @@ Rows of JSONL or parquet: {"messages": [{"role": "user", "content": "..."}, {"ro
         "Teach a model from answers labelled good or bad.",
         """Train a model on single answers, each labelled good or bad: KTO.
 
-Rows of JSONL or parquet: {"prompt": "...", "completion": "...", "label": true}, or pairs as for dpo.""",
+Rows of JSONL, JSON, CSV or parquet: {"prompt": "...", "completion": "...", "label": true}, or pairs as for dpo.""",
         "Example: llmcore kto --model chat --data answers.jsonl --lr 5e-6",
         "llmcore chat",
     ),

@@ -151,7 +151,7 @@ def left_out(stage: str, fields: Mapping[str, Any]) -> tuple[list[str], list[str
         if without != whole:
             read.append(name)
     beside = (*columns.TOOLS, "documents", "chat_template_kwargs", "group", "margin", "parallel_tool_calls")
-    return read, [n for n in fields if n not in read and n not in beside]
+    return read, [n for n, v in fields.items() if v not in ("", [], {}) and n not in read and n not in beside]
 
 
 # ---- columns ----

@@ -17,7 +17,7 @@ _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
-def parsed_object(line: bytes, where: str, op: str, expected: str = "a JSON object") -> dict[str, Any]:
+def parsed_object(line: bytes, where: str, op: str) -> dict[str, Any]:
     """Parse one object. CorpusError for anything else, and for what has no meaning in JSON (RFC 8259) or two of them: NaN,
     numbers beyond float64, half a surrogate pair, a key that comes twice."""
     try:
@@ -25,17 +25,17 @@ def parsed_object(line: bytes, where: str, op: str, expected: str = "a JSON obje
     except UnicodeDecodeError as error:
         raise CorpusError(op, f"{where}: not UTF-8 text at byte {error.start} of the line") from None
     try:
-        return _checked(_decoder.decode(text), text, where, op, expected)
+        return _checked(_decoder.decode(text), text, where, op)
     except (ValueError, RecursionError) as error:
         raise _invalid(error, where, op) from None
 
 
-def objects(data: bytes, name: str, op: str, line: int = 1) -> Iterator[tuple[int, dict[str, Any] | CorpusError]]:
+def objects(data: bytes, name: str, op: str) -> Iterator[tuple[int, dict[str, Any] | CorpusError]]:
     """Read a list of objects, or objects one after another, each with the number of the line on which it begins. An object
     with a list of objects in "data", "rows", "train", "examples" or "instances" is that list. Of what is no JSON, the rest
-    cannot be read. line: of the first."""
+    cannot be read."""
     text = data.decode("utf-8", "surrogateescape")
-    at, counted = _skip(text, 0), 0
+    at, counted, line = _skip(text, 0), 0, 1
     listed = text.startswith("[", at)
     at += listed
     while True:
@@ -61,7 +61,7 @@ def objects(data: bytes, name: str, op: str, line: int = 1) -> Iterator[tuple[in
             part = text[at:end]
             if _SURROGATE.search(part):
                 raise CorpusError(op, f"{where}: not UTF-8 text")
-            yield line, _checked(value, part, where, op, "a JSON object")
+            yield line, _checked(value, part, where, op)
         except CorpusError as error:
             yield line, error
         at = _skip(text, end)
@@ -84,9 +84,9 @@ def _wrapped(value: Any) -> str | None:
     return None
 
 
-def _checked(value: Any, text: str, where: str, op: str, expected: str) -> dict[str, Any]:
+def _checked(value: Any, text: str, where: str, op: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise CorpusError(op, where, expected=expected, got=type(value).__name__)
+        raise CorpusError(op, where, expected="a JSON object", got=type(value).__name__)
     if text.count("[") + text.count("{") > _DEEPEST and _depth(value) > _DEEPEST:
         raise CorpusError(op, where, expected=f"at most {_DEEPEST} levels of lists and objects", got="more")
     if _ESCAPED_SURROGATE.search(text) and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from llmcore.documents.files import PARQUET_ENDING, find_files, kind_of
-from llmcore.documents.json_text import parsed_object
 from llmcore.documents.parquet import parquet_file
-from llmcore.documents.reading import Row, lines_of, opened
+from llmcore.documents.reading import Row, opened
 from llmcore.documents.records import rows_of
 from llmcore.documents.separators import Part, separated
 from llmcore.errors import CorpusError
@@ -32,7 +31,7 @@ def read_parts(
     CSV or parquet (its column `field`). Each is several where it has separators in it. Raises `CorpusError` that names the file and the line or row.
     """
     text = _whole_text if whole else _text
-    reader = {".jsonl": _jsonl, PARQUET_ENDING: _parquet, "": text}.get(kind_of(path), _table)
+    reader = {PARQUET_ENDING: _parquet, "": text}.get(kind_of(path), _table)
     with opened(path, "corpus") as file:
         if separators:
             yield from separated(reader(path, file, field, 0), separators, after)
@@ -97,16 +96,8 @@ def _cut(data: bytes) -> int:
     return next((i for i in range(len(data) - 1, len(data) - 5, -1) if data[i] & 0xC0 != 0x80), len(data) - 1)
 
 
-def _jsonl(path: Path, file: BinaryIO, field: str, after: int) -> Iterator[Part]:
-    for number, line in lines_of(path, file, "corpus"):
-        if number > after:
-            where = f"{path}:{number}"
-            record = parsed_object(line, where, "corpus", f'a JSON object with a "{field}" field')
-            yield from _document(Row(record, where, number), field)
-
-
 def _table(path: Path, file: BinaryIO, field: str, after: int) -> Iterator[Part]:
-    for row in rows_of(path, file, "corpus"):
+    for row in rows_of(path, file, "corpus", after):
         if not isinstance(row, Row):
             raise row
         if row.number > after:

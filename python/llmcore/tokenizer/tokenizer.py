@@ -208,7 +208,7 @@ class Tokenizer:
             formats.write_tiktoken(path, self.vocabulary, self._bpe)
             return path
         vocabulary = self.vocabulary
-        if path.suffix not in (".json", ".model"):
+        if path.suffix not in (".json", ".model") or path.is_dir():
             path = path / formats.file_name(vocabulary)
         if not isinstance(vocabulary, PipelineVocabulary) and vocabulary.merges is None:
             bpe = self._bpe

@@ -161,7 +161,7 @@ class PretrainConfig(LoopConfig):
 
     data: str | list[str] = option(
         "python-docs",
-        "Training text: python-docs; a text, JSONL or parquet file; a folder or glob; a directory that `llmcore tokenize "
+        "Training text: python-docs; a file of text or of rows (JSONL, JSON, CSV, TSV, parquet); a folder or glob; a directory that `llmcore tokenize "
         "--out` wrote; or token ids, a .bin of nanoGPT or llm.c or a .npy.",
     )
     weights: list[float] = option(
@@ -233,7 +233,7 @@ class FinetuneConfig(LoopConfig):
     base_lr: ClassVar[float]  # of a model 4096 wide, all of whose weights are trained
 
     model: str = option("sft", "Starting model: a directory, a .gguf file or a pulled name.")
-    data: str | list[str] = option("python-qa", "JSONL or parquet files.")
+    data: str | list[str] = option("python-qa", "Files of rows: JSONL, JSON, CSV, TSV or parquet.")
     epochs: float = option(
         0.0, "Passes over the data, if --steps is 0; 0: 3, more (up to 25) for fewer than 34 rows, fewer for many."
     )
@@ -296,7 +296,7 @@ class SFTConfig(FinetuneConfig):
 
     model: str = option("run", "Starting model: a directory, a .gguf file or a pulled name.")
     data: str | list[str] = option(
-        "python-qa", "python-qa, or JSONL or parquet files with messages, with prompt and completion, or with text."
+        "python-qa", "python-qa, or files of rows with messages, with prompt and completion, or with text."
     )
     learn: str | None = option(None, _LEARN.format("conversations"))
     packing: bool | None = option(
@@ -314,7 +314,7 @@ class DPOConfig(FinetuneConfig):
     base_lr: ClassVar[float] = 1e-6
 
     model: str = option("sft", "Starting and reference model: a directory, a .gguf file or a pulled name.")
-    data: str | list[str] = option("prefer.jsonl", "JSONL or parquet files with prompt, chosen and rejected.")
+    data: str | list[str] = option("prefer.jsonl", "Files of rows with prompt, chosen and rejected.")
     learn: str | None = option(None, _LEARN.format("the answers"))
     loss_type: str = option("sigmoid", f"Loss function: {either(PAIR_LOSSES)}; sigmoid is the original DPO.")
     beta: float = option(0.1, "Strength of the pull toward the starting model (beta).")
@@ -341,7 +341,8 @@ class KTOConfig(FinetuneConfig):
 
     model: str = option("sft", "Starting and reference model: a directory, a .gguf file or a pulled name.")
     data: str | list[str] = option(
-        "answers.jsonl", "JSONL or parquet files with prompt, completion and label, or pairs as for dpo."
+        "answers.jsonl",
+        "Files of rows with prompt, completion and label, or pairs as for dpo.",
     )
     beta: float = option(0.1, "Strength of the pull toward the starting model (beta).")
     learn: str | None = option(None, _LEARN.format("the answers"))
@@ -365,7 +366,8 @@ class RewardConfig(FinetuneConfig):
 
     model: str = option("sft", "Starting model: a directory, a .gguf file or a pulled name.")
     data: str | list[str] = option(
-        "prefer.jsonl", "JSONL or parquet files with prompt, chosen, rejected and optionally margin."
+        "prefer.jsonl",
+        "Files of rows with prompt, chosen, rejected and optionally margin.",
     )
     centering: float = option(0.01, "Penalty that keeps the two rewards of a pair centred on zero.")
     out: str = option("reward", "Directory of the run: model, tokenizer, log and checkpoints.")
@@ -382,7 +384,7 @@ class PolicyConfig(FinetuneConfig):
     at_least_one: ClassVar[tuple[str, ...]] = (*FinetuneConfig.at_least_one, "batch_size")
 
     model: str = option("sft", "Starting and reference model: a directory, a .gguf file or a pulled name.")
-    data: str | list[str] = option("arithmetic", "arithmetic, python-qa, or JSONL or parquet files with prompt.")
+    data: str | list[str] = option("arithmetic", "arithmetic, python-qa, or files of rows with prompt.")
     rewards: list[str] = option(
         ["arithmetic"],
         "Reward function: arithmetic, valid_python, length, FILE.py:FUNCTION, or the directory of a reward model.",

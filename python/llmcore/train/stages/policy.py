@@ -41,6 +41,9 @@ class PolicyStage(finetune.FinetuneStage):
         self._rewards = Rewards(functions, config.reward_weights, config.bad_rows, report)
         rows = finetune.read(config, self.name, lambda row: rollouts.task_of(lm, row, config), report)
         self.digest = rows.digest
+        names = {name for task in (*rows.train, *rows.held_out) for name in task.fields}
+        for task in (*rows.train, *rows.held_out):  # rewards get None for what a row does not have
+            task.fields.update(dict.fromkeys(names - set(task.fields)))
         self.train = TaskBatches(rows.train, config.prompts, config.seed)
         self.held_out: list[Task] = rows.held_out
         self._figures: dict[str, list[tuple[float, float]]] = {}
