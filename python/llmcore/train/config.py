@@ -157,8 +157,17 @@ class LoopConfig:
 class PretrainConfig(LoopConfig):
     """Pretraining: a language model from raw text."""
 
-    at_least_one: ClassVar[tuple[str, ...]] = (*LoopConfig.at_least_one, "layers", "width", "heads")
+    at_least_one: ClassVar[tuple[str, ...]] = ("accumulation", "keep")  # what is 0 follows from the rest
+    base_lr: ClassVar[float] = 2e-5  # of continued training, for a model 4096 wide
+    new_model: ClassVar[tuple[str, ...]] = (
+        *("tokenizer", "vocab_size", "pattern", "architecture", "depth", "layers", "width", "heads", "kv_heads"),
+    )
 
+    model: str | None = option(
+        None,
+        "Model that is trained on, with its tokenizer: a directory, a .gguf file or a pulled name; by default a new one of "
+        "the sizes below.",
+    )
     data: str | list[str] = option(
         "python-docs",
         "Training text: python-docs; a file of text or of rows (JSONL, JSON, CSV, TSV, parquet); a folder or glob; a directory that `llmcore tokenize "
@@ -172,23 +181,35 @@ class PretrainConfig(LoopConfig):
     separators: list[str] = option(
         [], "Texts that end documents within --data, such as <|endoftext|>; without, they are taken as letters."
     )
-    validation_fraction: float = option(0.1, "Fraction of the text that is held out (of shards, at most 16 MB).")
+    validation_fraction: float | None = option(
+        None, "Fraction of the text that is held out (of shards, at most 16 MB); by default 0.1."
+    )
+    validation: str | list[str] | None = option(
+        None, "Held-out text in place of a fraction of the data, whatever --data can be; each has its own figure."
+    )
     tokenizer: str | None = option(None, "Tokenizer to use (tokenizer.json); by default one is trained on the text.")
     token_dtype: str | None = option(
         None,
         "Type of the ids in a .bin without a header: uint16, uint32, int32 or int64; by default what its bytes and the vocabulary "
         "tell.",
     )
-    vocab_size: int = option(4096, "Vocabulary size of the tokenizer that is trained.")
-    pattern: str = option("cl100k", "Pattern by which that tokenizer splits text into pieces.")
-    architecture: str = option("gpt2", "Architecture: gpt2 or llama.")
-    context: int = option(256, "Context length in tokens.")
-    depth: int = option(6, "Model size as one number: the options below that are 0 follow from it.")
+    vocab_size: int = option(0, "Vocabulary size of the tokenizer that is trained; 0: 4096.")
+    pattern: str | None = option(None, "Pattern by which that tokenizer splits text into pieces; by default cl100k.")
+    architecture: str | None = option(None, "Architecture: gpt2 (the default) or llama.")
+    context: int = option(0, "Context length in tokens; 0: 256, or with --model the model's, at most 512.")
+    depth: int = option(0, "Model size as one number, from which the options below follow that are 0; 0: 6.")
     layers: int = option(0, "Number of transformer blocks; 0: depth.")
     width: int = option(0, "Width of the residual stream; 0: 64 x depth.")
     heads: int = option(0, "Number of attention heads; 0: width / 64.")
-    lr: float = option(0.0, "Peak learning rate; 0: 1e-3 at depth 6, less for wider models.")
-    batch_size: int = option(0, "Sequences per micro-batch; 0: 16, more for deeper models.")
+    steps: int = option(
+        0, "Number of parameter updates; 0: 1000, or with --model about 3 passes over the text, if that is fewer."
+    )
+    lr: float = option(
+        0.0,
+        "Peak learning rate; 0: 1e-3 at depth 6, less for wider models; with --model 2e-5 for one 4096 wide, more for "
+        "narrower ones.",
+    )
+    batch_size: int = option(0, "Sequences per micro-batch; 0: 16, more for deeper models; with --model at most 8.")
     kv_heads: int | None = option(None, "Number of key/value heads (llama); by default the same as heads.")
     sample_prompts: list[str] = option(["The function returns", "If the file"], "Prompts for the samples.")
     sample_tokens: int = option(40, "Length of a sample in tokens.")
@@ -197,8 +218,16 @@ class PretrainConfig(LoopConfig):
     )
 
     def _derive(self) -> None:
-        if self.depth < 1:
-            raise Error("config", expected="depth >= 1", got=self.depth)
+        if self.validation is None and self.validation_fraction is None:
+            self.validation_fraction = 0.1
+        if self.model is not None:
+            for name in self.new_model:
+                if value := getattr(self, name):
+                    raise Error("config", expected=f"no {name} beside model, which has its own", got=value)
+            return
+        self.architecture, self.pattern = self.architecture or "gpt2", self.pattern or "cl100k"
+        self.vocab_size, self.context = self.vocab_size or 4096, self.context or 256
+        self.depth, self.steps = self.depth or 6, self.steps or 1000
         self.layers = self.layers or self.depth
         self.width = self.width or 64 * self.depth
         self.heads = self.heads or max(1, self.width // 64)
@@ -209,8 +238,6 @@ class PretrainConfig(LoopConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.context < 1:
-            raise Error("config", expected="context >= 1", got=self.context)
         if self.weights:
             count = 1 if isinstance(self.data, str) else len(self.data)
             if len(self.weights) != count or not all(w > 0 and math.isfinite(w) for w in self.weights):
@@ -219,9 +246,21 @@ class PretrainConfig(LoopConfig):
             raise Error("config", expected="words in every group to watch", got=self.watch)
         if self.kv_heads is not None and self.kv_heads < 1:
             raise Error("config", expected="kv_heads >= 1", got=self.kv_heads)
-        one_of("architecture", self.architecture, ("gpt2", "llama"))
-        if not 0 < self.validation_fraction < 1:
+        if self.architecture is not None:
+            one_of("architecture", self.architecture, ("gpt2", "llama"))
+        one_held_out(self.validation, self.validation_fraction)
+        if self.validation_fraction is not None and not 0 < self.validation_fraction < 1:
             raise Error("config", expected="validation_fraction in (0, 1)", got=self.validation_fraction)
+
+
+def one_held_out(validation: str | list[str] | None, fraction: float | None) -> None:
+    """Raise ValueError where both say what is held out."""
+    if validation is not None and not validation:
+        raise Error("config", expected="validation a file", got="none")
+    if validation is not None and fraction is not None:
+        raise Error(
+            "config", expected="validation or validation_fraction", got="both: one of them says what is held out"
+        )
 
 
 @dataclass
@@ -243,6 +282,9 @@ class FinetuneConfig(LoopConfig):
         None,
         "Fraction of the rows that is held out, all that ask the same (or have the same `group`) together; by default 0.05 "
         "from 100 rows on.",
+    )
+    validation: str | list[str] | None = option(
+        None, "Held-out rows, in files of the same kind as the data, in place of a fraction of it."
     )
     bad_rows: str = option("error", "What to do with a malformed row: error stops, skip drops and counts it.")
     columns: dict[str, str] | None = option(
@@ -271,6 +313,7 @@ class FinetuneConfig(LoopConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        one_held_out(self.validation, self.validation_fraction)
         if self.validation_fraction is not None and self.validation_fraction >= 1:
             raise Error("config", expected="validation_fraction in [0, 1)", got=self.validation_fraction)
         one_of("bad_rows", self.bad_rows, ("error", "skip"))
