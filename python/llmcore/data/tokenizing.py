@@ -66,7 +66,7 @@ def tokenize_files(
         raise CorpusError("tokenize", expected="at least one source of text", got="none")
     folder = Path(out)
     end = tokenizer.end_of_text if end_of_text else None
-    index = {
+    index: dict[str, Any] = {
         "format": shards.FORMAT,
         "version": shards.VERSION,
         "complete": False,
