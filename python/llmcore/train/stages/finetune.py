@@ -138,7 +138,7 @@ def _parsed(
     parsed: list[T] = []
     kept: list[Row] = []
     problems: list[str] = []
-    rows = read_rows(sources, config.columns, problems.append if config.bad_rows == "skip" else None)
+    rows = read_rows(sources, config.columns, problems.append if config.bad_rows == "skip" else None, report.note)
     total = len(rows) + len(problems)
     for row in rows:
         try:
