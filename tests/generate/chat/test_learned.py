@@ -70,13 +70,20 @@ TEMPLATES = {
     "gemma": "{{ bos_token }}{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}"
     "{% endif %}<turn>{{ 'model' if m.role == 'assistant' else m.role }}\n{{ m.content | trim }}</turn>\n{% endfor %}"
     "{% if add_generation_prompt %}<turn>model\n{% endif %}",
+    # Nemotron 3: asked with a thought, an empty one spelled otherwise
+    "nemotron": "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% if '</think>' not in m.content %}"
+    "<think></think>{% endif %}{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}",
+    # GLM-4: no end but the token of the next question
+    "glm": "{{ bos_token }}{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}",
     # gpt-oss: channels; thoughts and another end in the last turn alone
     "oss": "{% for m in messages %}{% if m.role == 'assistant' %}{% if loop.last and m.thinking %}"
     "<|start|>assistant<|channel|>analysis<|message|>{{ m.thinking }}<|end|>{% endif %}<|start|>assistant<|channel|>final<|message|>"
     "{{ m.content }}{{ '<|return|>' if loop.last else '<|end|>' }}{% else %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}",
 }  # fmt: skip
-TOKENS = {"llama3": "<|begin|>", "r1": "<s>", "mistral": "<s>", "gemma": "<bos>"}
+TOKENS = {"llama3": "<|begin|>", "r1": "<s>", "mistral": "<s>", "glm": "<s>", "gemma": "<bos>"}
 EOS = {"phi3": "<|endoftext|>", "mistral": "</s>"}
 
 S, U, A = ({"role": role} for role in ("system", "user", "assistant"))
@@ -128,6 +135,11 @@ KIND = IM("system", "Be kind.")
 ASK = "<|im_start|>assistant\n"
 
 RIGHT = [
+    ("nemotron", said("hello", "hi", "bye", "<think>\nadd\n</think>yes"),
+     [f"{IM('user', 'hello')}{ASK}<think>\n[[</think>hi<|im_end|>]]\n",
+      f"{IM('user', 'hello')}{ASK}<think></think>hi<|im_end|>\n{IM('user', 'bye')}{ASK}<think>\n[[add\n</think>yes<|im_end|>]]\n"]),
+    ("glm", said("hello", "hi", "bye", "yes"),
+     ["<s><|user|>\nhello<|assistant|>\n[[hi<|user|>]]\nbye<|assistant|>\n[[yes<|user|>]]"]),
     ("smollm2", said("hello", "hi", "bye", "yes"),
      [f"{KIND}{IM('user', 'hello')}{ASK}[[hi<|im_end|>]]\n{IM('user', 'bye')}{ASK}[[yes<|im_end|>]]\n"]),
     ("smollm2", [S | {"content": "Sys"}, *said("hello", "hi")], [f"{IM('system', 'Sys')}{IM('user', 'hello')}{ASK}[[hi<|im_end|>]]\n"]),
@@ -169,7 +181,7 @@ RIGHT = [
 
 @pytest.mark.parametrize(("name", "messages", "right"), RIGHT)
 def test_answers_as_they_are_asked_for(tokenizer, name, messages, right):
-    ends = ("<|return|>",) if name == "oss" else ENDS
+    ends = {"oss": ("<|return|>",), "glm": ("<|endoftext|>", "<|user|>")}.get(name, ENDS)
     assert shown(tokenizer, name, messages, ends) == right
     assert shown(tokenizer, name, messages, ends, learn="all-turns") == right
     last = shown(tokenizer, name, messages, ends, learn="last-turn")
@@ -203,7 +215,10 @@ def test_what_was_switched_off_is_asked_for(tokenizer):
     assert shown(tokenizer, "qwen3", said("hello", "hi"), kwargs=kwargs) == [
         f"{IM('user', 'hello')}{ASK}<think>\n\n</think>\n\n[[hi<|im_end|>]]\n"
     ]
-    with pytest.raises(ValueError, match="each answer after its prompt; message 1 is elsewhere"):
+    with pytest.raises(
+        ValueError,
+        match=r"message 1: expected what the template asks with, '.*<think>\\n\\n</think>\\n\\n', got .*wave.*chat_template_kwargs",
+    ):
         shown(tokenizer, "qwen3", said("hello", "<think>\nwave\n</think>\n\nhi"), kwargs=kwargs)
 
 

@@ -152,14 +152,42 @@ class _Conversation:
         else:
             found = None if asked is None else with_thought(self.messages[i], asked, whole, self.marks)
             if asked is None or found is None:
-                raise Error(
-                    "chat",
-                    self.template.name,
-                    expected=f"a template that puts each answer after its prompt; message {i} is elsewhere",
-                )
+                raise self._elsewhere(i, asked, whole)
             answer, added = found
             self.seen["thoughts"] += added
-        return self._encoded(asked, answer)
+        ended = any(id in self.end_ids for _, _, id in self.marks.tokens(answer))
+        return self._encoded(asked, answer if ended else answer + self._next)
+
+    def _elsewhere(self, i: int, asked: str | None, whole: str) -> Error:
+        """Return the error for an answer that is not after its prompt."""
+        name, expected = (
+            self.template.name,
+            f"a template that puts each answer after its prompt; message {i} is elsewhere",
+        )
+        same = 0 if asked is None else common_prefix(asked, whole)
+        if asked is None or same < len(asked) // 2:
+            return Error("chat", name, expected=expected)
+        asks, has = (self.marks.plain(text[max(0, same - 20) :])[:60] for text in (asked, whole))
+        more = "other messages, or chat_template_kwargs with which the template asks for such answers"
+        return Error(
+            "chat",
+            f"{name}: message {i}",
+            expected=f"what the template asks with, {asks!r}",
+            got=f"{has!r}: give {more}",
+        )
+
+    @functools.cached_property
+    def _next(self) -> str:
+        """The control token with which the template begins the next question directly after an answer, if that ends texts,
+        as in GLM-4: nothing else ends the answer, and the model has to write it."""
+        answer = "Ipsa scientia."
+        talk = [{"role": role, "content": text} for role, text in (("user", "a"), ("assistant", answer), ("user", "b"))]
+        try:
+            _, found, after = self._text(talk, False).rpartition(answer)
+        except Error:
+            return ""
+        start, end, id = next(iter(self.marks.tokens(after)), (1, 1, -1))
+        return after[:end] if found and start == 0 and id in self.end_ids else ""
 
     def _after_header(self, whole: str) -> int | None:
         """Return where the only answer begins in a text that no prompt came before, by what the template writes before

@@ -17,12 +17,15 @@ def with_thought(message: Mapping[str, Any], asked: str, whole: str, marks: Mark
     message (`whole`) without: its thought, the closing tag, and what the template does write; and whether the thought is
     an empty one, because the message has none. None if this is not what the template does.
 
-    DeepSeek-R1's distilled models ask with <think> and render what comes after </think> alone.
+    DeepSeek-R1's distilled models ask with <think> and render what comes after </think> alone; Nemotron 3 asks with <think>
+    and a line end, and renders <think></think>.
     """
     opens = _OPENS.search(marks.plain(asked))
     if opens is None or not whole.startswith(asked[: opens.start()]):
         return None
     rest = whole[opens.start() :]
+    if rest.startswith(asked[opens.start() : opens.start(2)]):  # there is one, with other white space
+        return rest[opens.start(2) - opens.start() :].lstrip(), False
     opening, closing = f"<{opens[1]}>", f"</{opens[1]}>"
     content = message.get("content") or ""
     if not isinstance(content, str):
