@@ -67,10 +67,12 @@ class Learning:
     def notes(self) -> list[str]:
         """Return a sentence for each thing that is worth knowing about the rows so far."""
         seen, found = self._seen, []
-        for what, how in (("texts", "they are tokens"), ("messages", "there they are plain text, not tokens")):
+        for what, how in (("texts", "tokens"), ("messages", "plain text, not tokens,")):
             if what in self._spelled:
                 text = self._spelled[what]
-                found.append(f"{_rows(seen[what])} spell control tokens, such as {text}, in {what}: {how}")
+                found.append(
+                    f"control tokens are {how} in {what} that spell them ({_rows(seen[what])}, such as {text})"
+                )
         if seen["marked"]:
             found.append(
                 "learned is what the template marks with {% generation %} (--learn all-turns goes by its answers)"
@@ -95,12 +97,12 @@ class Learning:
                 f"{counted(seen['thoughts'], 'answer')} without a thought got an empty one: the template asks with an open one"
             )
         if seen["greetings"]:
-            found.append(f"{counted(seen['greetings'], 'greeting')} that no prompt comes before not learned")
+            found.append(f"{counted(seen['greetings'], 'greeting')} without a prompt before it not learned")
         if seen["cut"]:
             found.append(f"{counted(seen['cut'], 'example')} cut to {self._context} tokens (--context)")
         if seen["beyond"]:
             found.append(
-                f"{counted(seen['beyond'], 'answer')} left out that begin after the first {self._context} tokens (--context)"
+                f"{counted(seen['beyond'], 'answer')} beyond the first {self._context} tokens left out (--context)"
             )
         return found
 
