@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,11 +19,19 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def console() -> Console:
-    """Return the console that commands print to: stdout, without automatic highlighting."""
+def console(file: Any = None) -> Console:
+    """Return the console that commands print to: stdout, or another stream, without automatic highlighting."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    given = os.environ.get("COLUMNS", "")
+    # Some programs set COLUMNS to 0 where they do not know.
+    width = None if not given or (given.isdecimal() and int(given) > 0) else shutil.get_terminal_size().columns
+    return Console(highlight=False, file=file, width=width)
+
+
+def coloured(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal that shows colours, and nobody asked for none (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 class Undisturbed:
@@ -57,19 +66,58 @@ def write(text: str, bold: bool = False) -> None:
     and which could do anything to the terminal."""
     if sys.stdout.isatty():
         text = harmless(text)
-        if bold and "NO_COLOR" not in os.environ:
+        if bold and coloured(sys.stdout):
             text = f"\x1b[1m{text}\x1b[0m"
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
+class WrappedText:
+    """Writes a text to stdout as it comes; on a terminal in lines that end between words, but for code between ```."""
+
+    def __init__(self) -> None:
+        wraps = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+        self._width = shutil.get_terminal_size().columns if wraps else 0
+        self._line = self._word = ""  # what was written of this line, and what is held back until it is known to fit
+        self._code = False
+
+    def write(self, text: str) -> None:
+        if not self._width:
+            return write(text)
+        out = []
+        for c in text:
+            if not c.isspace():
+                self._word += c
+            if c.isspace() or ord(c) > 0x2E7F:  # scripts from there on are written without spaces
+                out.append(self._settled())
+            if c == "\n":
+                self._code ^= self._line.lstrip().startswith("```")
+                self._line = ""
+                out.append(c)
+            elif c.isspace():
+                self._line += c
+                out.append(c)
+        return write("".join(out))
+
+    def finish(self) -> None:
+        """Write what is held back."""
+        write(self._settled())
+
+    def _settled(self) -> str:
+        from rich.cells import cell_len
+
+        word, self._word = self._word, ""
+        fits = self._code or not self._line.strip() or cell_len(self._line) + cell_len(word) <= self._width
+        self._line = self._line + word if fits else word
+        return word if fits else "\n" + word
+
+
 @contextmanager
 def progress(what: str, quiet: bool = False) -> Iterator[Callable[..., None]]:
     """Show a progress bar on stderr, if that is a terminal. Yields a function of (done, total, figures to show beside it)."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    terminal = Console(stderr=True, highlight=False)
+    terminal = console(sys.stderr)
     columns = (
         TextColumn("[bold]{task.description}"),
         BarColumn(bar_width=None),

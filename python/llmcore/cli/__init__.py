@@ -28,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         return errors.leave_broken_pipe()
+    except SystemExit as left:  # typer's own way out of a broken pipe
+        if not isinstance(left.__context__, BrokenPipeError):
+            raise
+        return errors.leave_broken_pipe()
     except Exception as error:
         return errors.tell(error, debug)
     except KeyboardInterrupt as error:

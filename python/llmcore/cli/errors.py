@@ -10,6 +10,7 @@ import sys
 import traceback
 from contextlib import suppress
 
+from llmcore import terminal
 from llmcore.errors import FAILED, STOPPED, WRONG_USE, Error
 from llmcore.train.distributed.group import is_distributed
 
@@ -33,8 +34,7 @@ def tell(error: BaseException, debug: bool = False) -> int:
 
 
 def _print(line: str) -> None:
-    colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
-    label = "\x1b[1;31merror:\x1b[0m" if colour else "error:"
+    label = "\x1b[1;31merror:\x1b[0m" if terminal.coloured(sys.stderr) else "error:"
     with suppress(OSError):  # a terminal that was closed
         print(f"{label} {line}", file=sys.stderr)
 

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, cast
 
 from llmcore.terminal import Undisturbed, harmless, sparkline
+from llmcore.terminal import console as make_console
 
 
 class Report:
@@ -54,9 +54,8 @@ class TerminalReport(Report):
     LINES = 20  # lines printed instead of a bar
 
     def __init__(self, console=None):
-        from rich.console import Console
 
-        self.console = console or Console(file=cast(IO[str], Undisturbed(sys.stderr)), highlight=False)
+        self.console = console or make_console(Undisturbed(sys.stderr))
         self._bar = self._task = None
         self._rate = None
         self._course: list[float] = []  # the history of the first figure
