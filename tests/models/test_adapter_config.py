@@ -8,7 +8,7 @@ import pytest
 
 from llmcore import LanguageModel, Tokenizer, load, models
 from llmcore.formats import safetensors
-from llmcore.models import adapter_config, adapters
+from llmcore.models import adapter_config, adapter_files
 from support.tolerances import assert_close
 
 TOKENIZER = Tokenizer.train(iter(["a"]), 257)
@@ -43,9 +43,9 @@ def write(base, folder, layers=(0, 1, 2), rank=4, **change):
         tensors[f"{name}.lora_A.weight"] = rng.normal(size=(rank, 32)).astype(np.float32)
         tensors[f"{name}.lora_B.weight"] = rng.normal(size=(32, rank)).astype(np.float32)
     folder.mkdir()
-    safetensors.save_file(tensors, folder / adapters.WEIGHTS, {"format": "pt"})
+    safetensors.save_file(tensors, folder / adapter_files.WEIGHTS, {"format": "pt"})
     config = PLAIN | {"base_model_name_or_path": str(base)} | change
-    (folder / adapters.CONFIG).write_text(json.dumps(config))
+    (folder / adapter_files.CONFIG).write_text(json.dumps(config))
     return folder
 
 
@@ -87,10 +87,11 @@ def test_what_says_nothing_about_the_result(base, tmp_path, change):
         ({"megatron_config": {"x": 1}}, "no megatron_config, which is not supported"),
         ({"target_parameters": ["experts.w"]}, "no target_parameters, which is not supported"),
         ({"trainable_token_indices": [3]}, "no trainable_token_indices, which is not supported"),
-        ({"modules_to_save": ["lm_head"]}, "no modules_to_save, which is not supported"),
-        ({"use_dora": True}, "no use_dora, which is not supported"),
+        ({"modules_to_save": ["lm_head"]}, "expected tensors of lm_head, as modules_to_save says, got none"),
+        ({"modules_to_save": "lm_head"}, "modules_to_save a list of names, got 'lm_head'"),
+        ({"use_dora": True}, r"expected lora_magnitude_vector \(32\), as use_dora says, got none"),
         ({"lora_bias": True}, "expected lora_bias false, got True"),
-        ({"bias": "lora_only"}, "expected bias none, got 'lora_only'"),
+        ({"bias": "some"}, "expected bias none, all or lora_only, got 'some'"),
         ({"lora_some_day": {"x": 1}}, "no lora_some_day, which is unknown"),
         ({"lora_alpha": 10**400}, "expected lora_alpha a number, got 1000"),
         ({"alpha_pattern": {"q_proj": float("nan")}}, "alpha_pattern an object of numbers, got nan"),
@@ -125,7 +126,7 @@ def test_some_layers_only(base, tmp_path):
 
 def test_a_pickled_adapter_is_refused(base, tmp_path):
     folder = write(base, tmp_path / "adapter")
-    (folder / adapters.WEIGHTS).rename(folder / "adapter_model.bin")
+    (folder / adapter_files.WEIGHTS).rename(folder / "adapter_model.bin")
     with pytest.raises(
         ValueError,
         match=r"adapter_model.safetensors .load the adapter with PEFT and save it again., got .*bin, which is pickled",

@@ -10,7 +10,7 @@ import llmcore
 from llmcore import models, nn
 from llmcore.formats import safetensors
 from llmcore.generate import LanguageModel, load
-from llmcore.models import adapters
+from llmcore.models import adapter_files, adapters
 from support.small_models import CONFIGS
 from support.tolerances import assert_close
 
@@ -95,17 +95,17 @@ def test_targets():
     ):
         model = build("llama")
         adapters.attach_lora(model, adapters.LoRAConfig(targets=targets))
-        assert {part.hf.split(".")[-2] for part, _ in adapters._adapters(model)} == names
+        assert {s.name.split(".")[-1] for s in adapters.sites(model) if s.adapters()} == names
         stir(model)
         twin, ids = model.shared_copy(), some_ids(0, 1, 9)
         adapters.merge(twin)
         assert_close(twin(ids).numpy(), model(ids).numpy(), "float32", factor=10)
-    with pytest.raises(ValueError, match=r"\[lora\] expected targets among down_proj, gate_proj, .* got \['w1'\]"):
+    with pytest.raises(
+        ValueError, match=r"\[lora\] expected targets among down_proj, embed_tokens, gate_proj, .* got \['w1'\]"
+    ):
         adapters.attach_lora(build("llama"), adapters.LoRAConfig(targets=["w1"]))
     with pytest.raises(ValueError, match=r"\[lora\] expected targets among down_proj, .* got \['q_proj', 'v_porj'\]"):
         adapters.attach_lora(build("llama"), adapters.LoRAConfig(targets=["q_proj", "v_porj"]))
-    with pytest.raises(ValueError, match="expected a model without adapters"):
-        adapters.attach_lora(model, adapters.LoRAConfig())
 
 
 def saved(tmp_path, name="llama", **options):
@@ -158,8 +158,11 @@ def test_several_adapters_on_one_base(tmp_path):
         (lambda c, t: c.update(alpha_pattern={"a": "b"}), "expected alpha_pattern an object of numbers"),
         (lambda c, t: c.update(alpha_pattern={"(": 2}), r"alpha_pattern: expected a regular expression, got '\('"),
         (lambda c, t: c.update(lora_dropout="x"), r"expected lora_dropout in \[0, 1\), got 'x'"),
-        (lambda c, t: c.update(use_dora=True), "expected no use_dora, which is not supported .*, got True"),
-        (lambda c, t: c.update(modules_to_save=["lm_head"]), "expected no modules_to_save, which is not supported"),
+        (lambda c, t: c.update(use_dora=True), r"expected lora_magnitude_vector \(\d+\), as use_dora says, got none"),
+        (
+            lambda c, t: c.update(modules_to_save=["lm_head"]),
+            "expected tensors of lm_head, as modules_to_save says, got none",
+        ),
         (lambda c, t: c.update(base_model_name_or_path=3), "expected the name of a model, got 3"),
         (lambda c, t: t.clear(), "q_proj: expected lora_A and lora_B, as target_modules says, got neither"),
         (lambda c, t: t.update({"base_model.model.x.lora_A.weight": np.zeros((2, 2), np.float32)}), "got 'base_model"),
@@ -170,11 +173,11 @@ def test_several_adapters_on_one_base(tmp_path):
 def test_adapters_that_do_not_fit(tmp_path, change, message):
     saved(tmp_path)
     folder = tmp_path / "adapter"
-    config = json.loads((folder / adapters.CONFIG).read_text())
-    tensors = {k: np.array(v) for k, v in safetensors.load_file(folder / adapters.WEIGHTS)[0].items()}
+    config = json.loads((folder / adapter_files.CONFIG).read_text())
+    tensors = {k: np.array(v) for k, v in safetensors.load_file(folder / adapter_files.WEIGHTS)[0].items()}
     change(config, tensors)
-    (folder / adapters.CONFIG).write_text(json.dumps(config))
-    safetensors.save_file(tensors, folder / adapters.WEIGHTS, {})
+    (folder / adapter_files.CONFIG).write_text(json.dumps(config))
+    safetensors.save_file(tensors, folder / adapter_files.WEIGHTS, {})
     with pytest.raises(ValueError, match=message) as error:
         load(folder)
     assert "\n" not in str(error.value)
@@ -182,7 +185,7 @@ def test_adapters_that_do_not_fit(tmp_path, change, message):
 
 def test_an_adapter_of_an_adapter_is_refused(tmp_path):
     saved(tmp_path)
-    path = tmp_path / "adapter" / adapters.CONFIG
+    path = tmp_path / "adapter" / adapter_files.CONFIG
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": str(path.parent)}))
     with pytest.raises(ValueError, match="expected a whole model, got an adapter"):
         load(tmp_path / "adapter")

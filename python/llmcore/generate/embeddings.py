@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from llmcore import autograd, ops
+from llmcore import autograd
 from llmcore._sequences import largest
 from llmcore.errors import ArgumentTypeError, Error
 from llmcore.generate.text_model import TextModel
@@ -56,4 +56,4 @@ def nearest(lm: TextModel, word: str, k: int) -> list[tuple[str, int, float]]:
 
 
 def _rows(lm: TextModel, ids: np.ndarray) -> np.ndarray:
-    return ops.embedding(ids.astype(np.int32), lm.model.tokens.weight).numpy()
+    return lm.model.tokens(ids.astype(np.int32)).numpy()

@@ -15,7 +15,7 @@ from llmcore import autograd, models, ops
 from llmcore._sequences import largest
 from llmcore._tensor import Tensor
 from llmcore.errors import ArgumentTypeError, Error
-from llmcore.generate import completion
+from llmcore.generate import adapter_base, completion
 from llmcore.generate.chat.template import ChatOptions, ChatTemplate
 from llmcore.generate.embeddings import embed, nearest
 from llmcore.generate.engine.params import SamplingParams
@@ -24,7 +24,7 @@ from llmcore.generate.score import Score, TokenScore
 from llmcore.generate.suggest import Suggester, Suggestion
 from llmcore.generate.text import Completion
 from llmcore.generate.text_model import Prompt, TextModel, check_prompt
-from llmcore.models import adapters
+from llmcore.models import adapter_files, adapters
 from llmcore.tokenizer import Tokenizer
 
 
@@ -208,11 +208,13 @@ class LanguageModel(TextModel):
     # ---- adapters ----
 
     def with_adapter(self, folder: str | os.PathLike) -> LanguageModel:
-        """Return this model with the adapter of a folder in PEFT's format (LoRA). It shares this model's weights, and this
+        """Return this model with the adapter of a folder in PEFT's format (LoRA, DoRA). It shares this model's weights, and this
         model stays as it is: several adapters take little more memory than one model. ValueError for an adapter that does
         not fit, or a model that has one already."""
         other = self._shared_copy()
-        adapters.load_adapter(other.model, Path(folder))
+        other.notes = (*self.notes, *adapter_files.load_adapter(other.model, Path(folder)))
+        if self.source is not None and adapter_base.is_other(self.source, Path(folder)):
+            other.notes = (*other.notes, f"{folder} was trained on another base than {self.source}")
         return other
 
     def merged(self) -> LanguageModel:

@@ -10,12 +10,13 @@ from llmcore import _device, hub, models
 from llmcore._files import read_json
 from llmcore.errors import Error, MissingFileError
 from llmcore.formats.gguf import GGUFFile, load_gguf
+from llmcore.generate import adapter_base
 from llmcore.generate.chat.files import gguf_chat_template, read_chat_template
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.generate.ends import folder_end_ids, gguf_end_ids
 from llmcore.generate.language_model import LanguageModel
 from llmcore.generate.weight_files import read_weights
-from llmcore.models import adapters
+from llmcore.models.adapter_config import CONFIG
 from llmcore.models.text_config import text_config
 from llmcore.runtime import default_dtype
 from llmcore.tokenizer import Tokenizer
@@ -68,24 +69,29 @@ def _load(path: Path, dtype: str | None, quantize: str | None) -> LanguageModel:
 
 
 def _with_base(folder: Path, dtype: str | None, quantize: str | None) -> LanguageModel:
-    """Load an adapter and the base model that it names."""
-    field = f"{folder / adapters.CONFIG}: base_model_name_or_path"
-    name = adapters.read_config(folder).get("base_model_name_or_path")
-    if not isinstance(name, str) or not name.isprintable():
-        raise Error("load", field, expected="the name of a model", got=f"{name!r:.100}")
-    try:
-        base = hub.resolve(name)
-    except FileNotFoundError as error:
-        raise MissingFileError("load", f"{field}: {error}") from None
-    if _is_adapter(base):
-        raise Error("load", field, expected="a whole model", got=f"an adapter, {name}")
-    lm = _load(base, dtype, quantize).with_adapter(folder)
+    """Load an adapter and the base model that it names. Its tokenizer, ends of a text and chat template count."""
+    where, notes = adapter_base.find(folder)
+    if _is_adapter(where):
+        field = f"{folder / CONFIG}: base_model_name_or_path"
+        raise Error("load", field, expected="a whole model", got=f"an adapter, {where}")
+    base = _load(where, dtype, quantize)
+    lm = base.with_adapter(folder)
+    file = folder / "tokenizer.json"
+    if file.is_file() and not _same_file(file, where / file.name):
+        lm.tokenizer = Tokenizer.load(folder)
+    ends, _ = folder_end_ids(folder, {}, lm.tokenizer, lm.config.vocab_size)
+    lm.end_ids = tuple(dict.fromkeys((*(ends or ()), *lm.end_ids)))
+    lm.notes = (*lm.notes, *notes)
     lm.chat_template = read_chat_template(folder) or lm.chat_template
     return lm
 
 
 def _is_adapter(path: Path) -> bool:
-    return (path / adapters.CONFIG).is_file() and not (path / "config.json").is_file()
+    return (path / CONFIG).is_file() and not (path / "config.json").is_file()
+
+
+def _same_file(a: Path, b: Path) -> bool:
+    return b.is_file() and a.read_bytes() == b.read_bytes()
 
 
 def _from_folder(folder: Path, dtype: str) -> LanguageModel:

@@ -14,10 +14,11 @@ import numpy as np
 from llmcore._files import write_atomically
 from llmcore.errors import Error
 from llmcore.formats import gguf_writer, safetensors
+from llmcore.generate import adapter_base
 from llmcore.generate.chat.files import gguf_chat_metadata, save_chat_template
 from llmcore.generate.ends import gguf_end_metadata
 from llmcore.generate.text_model import TextModel
-from llmcore.models import adapters
+from llmcore.models import adapter_files
 from llmcore.models.base import PartOfModel
 from llmcore.models.weights import Part
 from llmcore.tokenizer.formats.gguf import gguf_metadata
@@ -35,17 +36,10 @@ def save_folder(
     if dtype not in ("float32", "bfloat16"):
         raise Error("save", expected="dtype 'float32' or 'bfloat16' for a folder", got=repr(dtype))
     folder.mkdir(parents=True, exist_ok=True)
-    begin, ends = _begin(lm), list(lm.end_ids)
-    ids: dict[str, Any] = {} if begin is None else {"bos_token_id": begin}
-    if ends:
-        ids["eos_token_id"] = ends if len(ends) > 1 else ends[0]
-    lm.tokenizer.save(folder)
     stored = safetensors.dtypes()["F32" if dtype == "float32" else "BF16"]
     converted = {part.hf: _Converted(part, values, stored) for part, values in lm.model.parts()}
     safetensors.save_file(converted | dict(tensors or {}), folder / "model.safetensors", {"format": "pt"})
-    save_chat_template(lm.chat_template, folder)
-    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **_named_tokens(lm)})
-    _write_json(folder / "generation_config.json", ids)
+    ids = _save_texts(lm, folder)
     # What is not there, transformers would take from its defaults for the architecture, which are other models' ids.
     pad = lm.tokenizer.special_tokens.get(_named_tokens(lm).get("pad_token", ""))
     all_ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": pad} | ids
@@ -59,11 +53,22 @@ def save_adapter(lm: TextModel, folder: Path, dtype: str | None) -> Path:
         raise Error("save", expected="dtype 'float32' for an adapter", got=repr(dtype))
     if lm.source is None:
         raise Error("save", expected="an adapter of a model that was loaded from files: save the base first")
-    adapters.save_adapter(lm.model, folder, str(lm.source))
+    adapter_files.save_adapter(lm.model, folder, str(lm.source), adapter_base.described(lm.source, folder))
+    _save_texts(lm, folder)
+    return folder
+
+
+def _save_texts(lm: TextModel, folder: Path) -> dict[str, Any]:
+    """Write the tokenizer, the chat template and what begins and ends a text; return the latter."""
+    begin, ends = _begin(lm), list(lm.end_ids)
+    ids: dict[str, Any] = {} if begin is None else {"bos_token_id": begin}
+    if ends:
+        ids["eos_token_id"] = ends if len(ends) > 1 else ends[0]
     lm.tokenizer.save(folder)
     save_chat_template(lm.chat_template, folder)
     _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast", **_named_tokens(lm)})
-    return folder
+    _write_json(folder / "generation_config.json", ids)
+    return ids
 
 
 @dataclass(frozen=True)

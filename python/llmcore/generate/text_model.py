@@ -14,7 +14,7 @@ from llmcore.generate.chat.prompt import chat_prompt
 from llmcore.generate.chat.template import ChatOptions, ChatTemplate
 from llmcore.generate.engine.constrain import Vocabulary
 from llmcore.generate.engine.engine import Engine
-from llmcore.models import CausalLM
+from llmcore.models import CausalLM, Config
 from llmcore.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
@@ -34,13 +34,17 @@ class TextModel:
         chat_template: ChatTemplate | None = None,
         notes: Iterable[str] = (),
     ):
-        self.model, self.tokenizer, self.config = model, tokenizer, model.config
+        self.model, self.tokenizer = model, tokenizer
         if end_ids is None:
             end_ids = () if tokenizer.end_of_text is None else (tokenizer.end_of_text,)
         self.end_ids = tuple(end_ids)
         self.chat_template = chat_template
         self.notes = (*notes, *self._beyond())
         self.source: Path | None = None
+
+    @property
+    def config(self) -> Config:
+        return self.model.config
 
     @property
     def num_parameters(self) -> int:

@@ -30,6 +30,8 @@ USED = frozenset(
         "init_lora_weights",
         "bias",
         "lora_bias",
+        "use_dora",
+        "modules_to_save",
     ]
 )
 # About where an adapter comes from, how it began (its tensors say what became of that) and how it is trained.
@@ -58,10 +60,8 @@ NO_MATTER = frozenset(
 # They change what is computed, unless they are null, false or empty.
 UNSUPPORTED = frozenset(
     [
-        "modules_to_save",
         "megatron_config",
         "trainable_token_indices",
-        "use_dora",
         "alora_invocation_tokens",
         "use_qalora",
         "monteclora_config",
@@ -79,7 +79,7 @@ _LAYER = r".*?\.[^.]*\.(\d+)\."
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read and check adapter_config.json: plain LoRA and nothing else. ValueError names a field that is not supported."""
+    """Read and check adapter_config.json. ValueError names a field that is not supported."""
     path = folder / CONFIG
     try:
         config = read_json(path, "lora")
@@ -88,14 +88,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     if config.get("peft_type") != "LORA":
         raise Error("lora", path, expected="peft_type LORA", got=f"{config.get('peft_type')!r:.50}")
     _check_beginning(config, path)
-    if config.get("bias") not in (None, "none") or config.get("lora_bias"):
-        field = "lora_bias" if config.get("lora_bias") else "bias"
-        raise Error(
-            "lora",
-            path,
-            expected=f"{field} {'false' if field == 'lora_bias' else 'none'}",
-            got=f"{config[field]!r:.50}",
-        )
+    if config.get("lora_bias"):
+        raise Error("lora", path, expected="lora_bias false", got=f"{config['lora_bias']!r:.50}")
+    if config.get("bias") not in (None, "none", "all", "lora_only"):  # biases are read where the file holds some
+        raise Error("lora", path, expected="bias none, all or lora_only", got=f"{config['bias']!r:.50}")
     for field in sorted(config.keys() - USED - NO_MATTER):
         if config[field]:
             what = "which is not supported" if field in UNSUPPORTED else "which is unknown"
@@ -109,6 +105,9 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise Error("lora", path, expected=f"{field} an object of numbers", got=f"{pattern!r:.50}")
         for value in pattern.values():
             _check_number(path, f"{field} an object of numbers", value)
+    if not _is_list_of(config.get("modules_to_save") or [], str):
+        got = f"{config['modules_to_save']!r:.50}"
+        raise Error("lora", path, expected="modules_to_save a list of names", got=got)
     for field in ("target_modules", "exclude_modules"):
         value = config.get(field)
         if value is not None and not isinstance(value, str) and not _is_list_of(value, str):
@@ -178,3 +177,17 @@ def should_have(config: Mapping, name: str) -> bool:
     else:
         found = None if patterns else re.match(_LAYER, name)
     return found is not None and int(found[1]) in ([layers] if isinstance(layers, int) else layers)
+
+
+def match_pattern(pattern: Mapping[str, Any] | None, name: str, default: float) -> float:
+    """Look up a name as PEFT does: keys are regular expressions for the ends of names."""
+    for key, value in (pattern or {}).items():
+        try:
+            found = re.fullmatch(rf"(.*\.)?({key})", name)
+        except re.error as error:
+            raise Error(
+                "lora", "alpha_pattern", expected="a regular expression", got=f"{key!r:.50} ({error})"
+            ) from None
+        if found:
+            return value
+    return default

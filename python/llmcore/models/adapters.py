@@ -1,40 +1,38 @@
-"""Low-rank adapters of a model (LoRA): attached by layer name, merged, and stored in PEFT's format, so that adapters trained
-here work there and vice versa."""
+"""Low-rank adapters of a model (LoRA), attached by layer name, and whole layers that are trained beside them. Adapters of a
+later run stand beside those of an earlier one, which are frozen. `adapter_files` stores them."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from llmcore import nn
-from llmcore._files import write_atomically
-from llmcore.errors import Error, MissingFileError
-from llmcore.formats import safetensors
-from llmcore.models.adapter_config import ALL_LINEAR, CONFIG, is_target, read_config, should_have
+from llmcore.errors import Error
+from llmcore.models.adapter_config import ALL_LINEAR, is_target
 from llmcore.models.base import CausalLM
 from llmcore.models.weights import Part, rows_of_parts
-from llmcore.nn.lora import Dropout, LoRA, LoRALinear
-
-WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
-_PREFIX = "base_model.model."
+from llmcore.nn.lora import Dropout, EmbeddingLoRA, LoRA, LoRAEmbedding, LoRALinear
 
 
 @dataclass(frozen=True)
 class LoRAConfig:
     """rank and alpha of every adapter; dropout of their inputs. targets: last parts of the layers' names in the Hugging Face
-    format ("q_proj"), a regular expression for whole names, or "all-linear"."""
+    format ("q_proj"; "embed_tokens" and "lm_head" are layers too), a regular expression for whole names, or "all-linear":
+    all but the output layer. stabilised: scale by alpha / √rank (rsLoRA). dora: learn the lengths of the weights' rows too.
+    modules_to_save: names of layers and norms that are trained as a whole. Where the output layer is the token embedding,
+    both names mean the one matrix."""
 
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
     targets: str | Sequence[str] = ALL_LINEAR
+    stabilised: bool = False
+    dora: bool = False
+    modules_to_save: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -46,199 +44,235 @@ class LoRAConfig:
         if not isinstance(self.targets, str) and not self.targets:
             raise Error("lora", expected="some targets", got="none")
 
+    def described(self) -> str:
+        """Describe a run with these settings."""
+        kinds = [word for word, on in (("DoRA", self.dora), ("rsLoRA", self.stabilised)) if on]
+        whole = [f"whole {', '.join(self.modules_to_save)}"] if self.modules_to_save else []
+        return ", ".join([f"rank {self.rank}", *kinds, *whole])
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place for an adapter: some outputs of a layer that have a name in files. module: None for an output layer that is
+    the token embedding."""
+
+    model: CausalLM
+    path: str
+    module: nn.Linear | nn.Embedding | None
+    part: Part
+    start: int
+
+    @property
+    def name(self) -> str:
+        return self.part.hf.removesuffix(".weight")
+
+    def is_target(self, targets: str | Sequence[str]) -> bool:
+        if targets in (ALL_LINEAR, [ALL_LINEAR], (ALL_LINEAR,)):
+            return isinstance(self.module, nn.Linear) and self.path != _HEAD
+        return is_target(self.name, targets)
+
+    def layer(self) -> nn.Linear | nn.Embedding:
+        """Return its layer, which is made where the token embedding serves as one."""
+        if self.module is None:
+            return untie(self.model) if self.model.head is None else self.model.head
+        return self.module
+
+    def adapters(self) -> list[LoRA]:
+        """Return the adapters that it has, the oldest first."""
+        lora = None if self.module is None else self.module.lora
+        return [] if lora is None else [p for p in lora.every if p.start == self.start]
+
+
+_HEAD = "head.weight"
+
+
+def sites(model: CausalLM) -> Iterator[Site]:
+    """Yield the places for adapters: linear layers, embeddings and the output layer; not the routers of a mixture."""
+    modules = dict(model.modules())
+    for path, parts in model.layout(model.config):
+        module = modules.get(path.removesuffix(".weight"))
+        if not isinstance(module, (nn.Linear, nn.Embedding)) or path.endswith("router.weight"):
+            continue
+        for part, start, _ in rows_of_parts(parts) if path.endswith(".weight") else ():
+            yield Site(model, path, module, part, start)
+    if model.head is None:
+        yield Site(model, _HEAD, None, head_part(model), 0)
+
+
+def head_part(model: CausalLM) -> Part:
+    """Return the tensor of files that an output layer of its own would be."""
+    return Part(model.hf_head, "output.weight", (model.config.vocab_size, model.config.width))
+
+
+def untie(model: CausalLM) -> nn.Linear:
+    """Give a model whose output layer is the token embedding one of its own, which has the same weight for now."""
+    head = nn.Linear(model.config.width, model.config.vocab_size, bias=False)
+    head.weight, model.head = model.tokens.weight, head
+    model.config = dataclasses.replace(model.config, **{"tied": False})
+    return head
+
 
 def attach_lora(model: CausalLM, config: LoRAConfig, seed: int = 0) -> None:
-    """Freeze the model and attach new adapters to its layers. They change nothing yet: a is drawn uniformly from
-    ±1/√inputs and b is 0, as PEFT initialises them. ValueError if the model has adapters, or if no layer is one of the targets."""
+    """Freeze the model and attach new adapters to its layers; adapters that it has stay, frozen too. The new ones change
+    nothing yet: a is drawn uniformly from ±1/√inputs and b is 0, as PEFT initialises them (of an embedding a is 0, and b
+    is drawn from N(0, 1)). ValueError names the layers if a target or a module to save is none of them."""
     rng = np.random.Generator(np.random.Philox(key=seed))
-    chosen: dict[int, tuple[nn.Linear, list[LoRA]]] = {}
-    names = []
-    for linear, part, start in _layers(model):
-        name = _name(part)
-        names.append(name)
-        if is_target(name, config.targets):
-            outputs, inputs = part.shape
-            a = rng.uniform(-1, 1, (config.rank, inputs)).astype(np.float32) / np.float32(math.sqrt(inputs))
-            b = np.zeros((outputs, config.rank), np.float32)
-            chosen.setdefault(id(linear), (linear, []))[1].append(LoRA(a, b, start, config.alpha))
+    whole = _chosen_whole(model, config.modules_to_save)
+    chosen: list[tuple[Site, LoRA]] = []
+    places = list(sites(model))
+    for site in places:
+        if site.is_target(config.targets) and site.path not in whole:
+            chosen.append((site, _new(site, config, rng)))
     each = config.targets if not isinstance(config.targets, str) else ()
-    if not chosen or not all(any(is_target(name, [t]) for name in names) for t in each):
-        known = ", ".join(sorted({n.rpartition(".")[2] for n in names}))
-        raise Error("lora", expected=f"targets among {known}", got=config.targets)
-    _attach(model, list(chosen.values()), Dropout(config.dropout, seed))
+    if not chosen or not all(any(s.is_target([t]) for s in places) for t in each):
+        raise Error("lora", expected=f"targets among {_last_names(s.name for s in places)}", got=config.targets)
+    for p in model.parameters():
+        p.requires_grad = False
+    model.replaced = {path: _parameter(model, path) for path in model.replaced}
+    attach(model, chosen, Dropout(config.dropout, seed))
+    for path in whole:
+        _train_whole(model, path)
+    for site, low in chosen if config.dora else ():
+        low.magnitude = nn.Parameter(_lengths(site, low, model.dtype))
+    model.runs = (*model.runs, config.described())
+
+
+def attach(model: CausalLM, chosen: Sequence[tuple[Site, LoRA]], dropout: Dropout) -> None:
+    """Attach adapters to the layers of a model, beside those that these have."""
+    new: dict[int, list[LoRA]] = {}
+    for site, low in chosen:
+        new.setdefault(id(site.layer()), []).append(low)
+    for _, module in list(model.modules()):
+        if not isinstance(module, (nn.Linear, nn.Embedding)):
+            continue
+        before, parts = ([] if module.lora is None else module.lora.every), new.get(id(module), [])
+        if before or parts:
+            kind: Callable = LoRALinear if isinstance(module, nn.Linear) else LoRAEmbedding
+            module.lora = kind(parts, module.weight.shape[isinstance(module, nn.Embedding)], dropout, before)
+
+
+def _new(site: Site, config: LoRAConfig, rng: np.random.Generator) -> LoRA:
+    outputs, inputs = site.part.shape
+    if isinstance(site.module, nn.Embedding):  # (rows, width)
+        b = rng.standard_normal((inputs, config.rank), np.float32)
+        return EmbeddingLoRA(np.zeros((outputs, config.rank), np.float32), b, 0, config.alpha, config.stabilised)
+    a = rng.uniform(-1, 1, (config.rank, inputs)).astype(np.float32) / np.float32(math.sqrt(inputs))
+    return LoRA(a, np.zeros((outputs, config.rank), np.float32), site.start, config.alpha, config.stabilised)
+
+
+def _lengths(site: Site, low: LoRA, dtype: str) -> np.ndarray:
+    """Return the lengths that the rows of a new adapter's layer are given: those that they have."""
+    module = site.layer()
+    assert module.lora is not None
+    earlier = module.lora.magnitudes().get(low.start)
+    if earlier is not None and earlier.magnitude is not None:
+        return earlier.magnitude.array.numpy()
+    return module.lora.lengths(module.weight, dtype)[low.start : low.end]
+
+
+def _chosen_whole(model: CausalLM, names: Sequence[str]) -> list[str]:
+    """Return the parameters of these layers. ValueError for names of none, or of a part of a parameter only."""
+    found, known, used = [], [], set()
+    for path, parts in model.layout(model.config):
+        of = [_names_of(model, path, part) for part in parts]
+        known += [n for each in of for n in each]
+        hits = [[t for t in names if any(is_target(n, [t]) for n in each)] for each in of]
+        used |= {t for hit in hits for t in hit}
+        if any(hits) and not all(hits):
+            together = ", ".join(each[0] for each in of)
+            raise Error("lora", expected=f"all of {together} in modules_to_save: they are one matrix", got=list(names))
+        if any(hits):
+            found.append(path)
+    if used != set(names):
+        raise Error("lora", expected=f"modules_to_save among {_last_names(known)}", got=sorted(set(names) - used))
+    return found
+
+
+def _names_of(model: CausalLM, path: str, part: Part) -> list[str]:
+    """Return the names of the modules whose weight a part is."""
+    name = part.hf.rpartition(".")[0]
+    return [name, model.hf_head.removesuffix(".weight")] if path == _TOKENS and model.head is None else [name]
+
+
+_TOKENS = "tokens.weight"
+
+
+def _train_whole(model: CausalLM, path: str) -> None:
+    """Put a trainable copy in the place of a parameter; adapters of its layer are merged into it."""
+    module, name = owner(model, path)
+    old = getattr(module, name)
+    if isinstance(module, (nn.Linear, nn.Embedding)) and module.lora is not None and name == "weight":
+        if module is model.tokens and model.head is None:
+            untie(model)
+        parts, old = old.parts, nn.Parameter(module.lora.merged(old))
+        old.parts, old.requires_grad = parts, False
+        del module.lora
+    replace(model, path, np.array(old.stored(), np.float32))
+    model.replaced = {**model.replaced, path: old}
+
+
+def replace(model: CausalLM, path: str, values: np.ndarray) -> None:
+    """Put a new parameter in the place of one, which is kept in model.replaced."""
+    module, name = owner(model, path)
+    old = getattr(module, name)
+    new = nn.Parameter(values)
+    new.parts = old.parts
+    setattr(module, name, new)
+    model.replaced = {path: old, **model.replaced}
+
+
+def owner(model: CausalLM, path: str) -> tuple[nn.Module, str]:
+    """Return the module that holds a parameter, and its name there."""
+    where, _, name = path.rpartition(".")
+    return dict(model.modules())[where], name
+
+
+def _parameter(model: CausalLM, path: str) -> nn.Parameter:
+    module, name = owner(model, path)
+    return getattr(module, name)
 
 
 def has_lora(model: nn.Module) -> bool:
     """Return whether any layer has an adapter."""
-    return any(isinstance(m, LoRALinear) for _, m in model.modules())
+    return any(isinstance(m, (LoRALinear, LoRAEmbedding)) for _, m in model.modules())
 
 
 def dropout_of(model: nn.Module) -> Dropout | None:
     """Return the dropout that the adapters share, or None for a model without adapters."""
-    return next((m.dropout for _, m in model.modules() if isinstance(m, LoRALinear)), None)
+    return next((m.dropout for _, m in model.modules() if isinstance(m, (LoRALinear, LoRAEmbedding))), None)
 
 
 def base_model(model: CausalLM) -> CausalLM:
-    """Return a model of the same weights without the adapters."""
+    """Return a model of the same weights without what is trained: the adapters of this run. Those of earlier runs stay."""
     other = model.shared_copy()
     for _, module in list(other.modules()):
-        if isinstance(module, nn.Linear) and module.lora is not None:
+        if isinstance(module, (nn.Linear, nn.Embedding)) and module.lora is not None:
+            before, kind = module.lora.before, type(module.lora)
+            outputs = module.lora.outputs
             del module.lora
+            if before:
+                module.lora = kind(before, outputs, Dropout(0.0, 0))
+    for path, parameter in model.replaced.items():
+        module, name = owner(other, path)
+        setattr(module, name, parameter)
+    other.replaced = {}
     return other
 
 
 def merge(model: CausalLM) -> None:
     """Add the adapters' changes to the weights and detach the adapters. Quantized weights become float32."""
     for _, module in list(model.modules()):
-        if isinstance(module, nn.Linear) and module.lora is not None:
-            values = np.array(module.weight.stored(), np.float32)
-            for low in module.lora.parts:
-                values[low.start : low.end] += low.delta()
-            module.weight = nn.Parameter(values)  # a new one: others may share the old one
+        if isinstance(module, (nn.Linear, nn.Embedding)) and module.lora is not None:
+            if module is model.tokens and model.head is None:
+                untie(model)  # the output layer has no part in what an embedding's adapter adds
+            parts = module.weight.parts
+            module.weight = nn.Parameter(module.lora.merged(module.weight))  # a new one: others may share the old one
+            module.weight.parts = parts
             del module.lora
+    model.replaced, model.runs = {}, ()
     for p in model.parameters():
         p.requires_grad = not isinstance(p, nn.QuantizedWeight)
 
 
-def save_adapter(model: CausalLM, folder: Path, base: str) -> Path:
-    """Write the adapters in PEFT's format: adapter_config.json, which names the base, and adapter_model.safetensors."""
-    tensors: dict[str, np.ndarray] = {}
-    ranks, alphas, last, transposed, stabilised = {}, {}, set(), False, False
-    for part, low in _adapters(model):
-        name = _name(part)
-        b = low.b.array.numpy()
-        tensors[f"{_PREFIX}{name}.lora_A.weight"] = low.a.array.numpy()
-        tensors[f"{_PREFIX}{name}.lora_B.weight"] = b if part.hf_rows is None else _in_file_order(part, b)
-        ranks[name], alphas[name] = low.rank, low.alpha
-        last.add(name.rpartition(".")[2])
-        transposed, stabilised = transposed or part.hf_transposed, low.stabilised
-    if not tensors:
-        raise Error("lora", expected="a model with adapters", got="one without")
-    rank, alpha = _most_common(ranks.values()), _most_common(alphas.values())
-    dropout = dropout_of(model)
-    every = {name for name, _ in _names(model)}
-    exact = {n for n in every if n.rpartition(".")[2] in last} == set(ranks)
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base,
-        "r": rank,
-        "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
-        "lora_dropout": dropout.rate if dropout else 0.0,
-        "target_modules": sorted(last) if exact else sorted(ranks),
-        "rank_pattern": {n: r for n, r in ranks.items() if r != rank},
-        "alpha_pattern": {n: a for n, a in alphas.items() if a != alpha},
-        "use_rslora": stabilised,
-        "fan_in_fan_out": transposed,
-        "bias": "none",
-        "inference_mode": True,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    safetensors.save_file(tensors, folder / WEIGHTS, {"format": "pt"})
-    write_atomically(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
-    return folder
-
-
-def load_adapter(model: CausalLM, folder: Path) -> None:
-    """Attach the adapters of a folder. ValueError, one line, for missing tensors, other shapes, and anything beyond LoRA."""
-    config = read_config(folder)
-    if not (folder / WEIGHTS).is_file():
-        if (folder / PICKLED).is_file():
-            what = f"{WEIGHTS} (load the adapter with PEFT and save it again)"
-            raise Error("lora", folder, expected=what, got=f"{PICKLED}, which is pickled and could run any code")
-        raise MissingFileError("lora", expected=f"{folder / WEIGHTS}, which is not there")
-    tensors = dict(safetensors.load_file(folder / WEIGHTS)[0])
-    chosen: dict[int, tuple[nn.Linear, list[LoRA]]] = {}
-    for linear, part, start in _layers(model):
-        name, (outputs, inputs) = _name(part), part.shape
-        a = tensors.pop(f"{_PREFIX}{name}.lora_A.weight", None)
-        b = tensors.pop(f"{_PREFIX}{name}.lora_B.weight", None)
-        where = f"{folder / WEIGHTS}: {name}"
-        if a is None and b is None:
-            if should_have(config, name):
-                raise Error("lora", where, expected="lora_A and lora_B, as target_modules says", got="neither")
-            continue
-        if a is None or b is None:
-            raise Error("lora", where, expected="lora_A and lora_B", got="one of them")
-        rank = a.shape[0] if a.ndim == 2 else 0
-        if rank < 1 or a.shape != (rank, inputs) or b.shape != (outputs, rank):
-            expected = f"lora_A (rank, {inputs}) and lora_B ({outputs}, rank)"
-            raise Error("lora", where, expected=expected, got=f"{a.shape} and {b.shape}")
-        stated = _match_pattern(config.get("rank_pattern"), name, config.get("r") or rank)
-        if rank != stated:
-            raise Error("lora", where, expected=f"rank {stated}, as {CONFIG} says", got=rank)
-        a, b = a.astype(np.float32), b.astype(np.float32)
-        b = b if part.hf_rows is None else b[part.hf_rows]
-        alpha = _match_pattern(config.get("alpha_pattern"), name, config["lora_alpha"])
-        low = LoRA(a, b, start, float(alpha), bool(config.get("use_rslora")))
-        chosen.setdefault(id(linear), (linear, []))[1].append(low)
-    if tensors:
-        raise Error("lora", folder / WEIGHTS, expected="adapters of this model's layers", got=f"{min(tensors)!r:.150}")
-    if not chosen:
-        raise Error("lora", folder / WEIGHTS, expected="adapters", got="none")
-    _attach(model, list(chosen.values()), Dropout(float(config.get("lora_dropout") or 0.0), 0))
-
-
-def _layers(model: CausalLM) -> Iterator[tuple[nn.Linear, Part, int]]:
-    """Yield the linear layers that can have adapters: (layer, part of it that has a name in files, the part's first output)."""
-    modules = dict(model.modules())
-    for path, parts in model.layout(model.config):
-        module = modules.get(path.removesuffix(".weight"))
-        if (
-            not path.endswith(".weight")
-            or not isinstance(module, nn.Linear)
-            or path.endswith(("head.weight", "router.weight"))
-        ):
-            continue
-        for part, start, _ in rows_of_parts(parts):
-            yield module, part, start
-
-
-def _names(model: CausalLM) -> Iterator[tuple[str, Part]]:
-    for _, part, _ in _layers(model):
-        yield _name(part), part
-
-
-def _adapters(model: CausalLM) -> Iterator[tuple[Part, LoRA]]:
-    for linear, part, start in _layers(model):
-        for low in linear.lora.parts if linear.lora is not None else ():
-            if low.start == start:
-                yield part, low
-
-
-def _attach(model: CausalLM, chosen: Sequence[tuple[nn.Linear, list[LoRA]]], dropout: Dropout) -> None:
-    if has_lora(model):
-        raise Error("lora", expected="a model without adapters", got="one that has some: merge them first")
-    for p in model.parameters():
-        p.requires_grad = False
-    for linear, parts in chosen:
-        linear.lora = LoRALinear(parts, linear.weight.shape[0], dropout)
-
-
-def _name(part: Part) -> str:
-    return part.hf.removesuffix(".weight")
-
-
-def _match_pattern(pattern: Mapping[str, Any] | None, name: str, default: float) -> float:
-    """Look up a name as PEFT does: keys are regular expressions for the ends of names."""
-    for key, value in (pattern or {}).items():
-        try:
-            found = re.fullmatch(rf"(.*\.)?({key})", name)
-        except re.error as error:
-            raise Error(
-                "lora", "alpha_pattern", expected="a regular expression", got=f"{key!r:.50} ({error})"
-            ) from None
-        if found:
-            return value
-    return default
-
-
-def _in_file_order(part: Part, rows: np.ndarray) -> np.ndarray:
-    out = np.empty_like(rows)
-    out[part.hf_rows] = rows
-    return out
-
-
-def _most_common(values) -> Any:
-    values = list(values)
-    return max(sorted(set(values)), key=values.count)
+def _last_names(names: Iterable[str]) -> str:
+    return ", ".join(sorted({n.rpartition(".")[2] for n in names}))

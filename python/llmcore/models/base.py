@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -42,6 +43,9 @@ class CausalLM(nn.Module, Generic[C]):
     logit_softcap: float | None = None  # see ops.softcap
     recompute: bool = False  # whether gradients recompute the activations of a block instead of keeping them
     notes: tuple[str, ...] = ()  # on what its files held beyond it: see `TextModel.notes`
+    runs: tuple[str, ...] = ()  # that its adapters come from, the oldest first, in words
+    # By name: the parameters that adapters took the place of, as a whole (`adapters.base_model` puts them back).
+    replaced: Mapping[str, nn.Parameter] = MappingProxyType({})
     hf_base: ClassVar[str] = "model"  # in Hugging Face files, the module of all but the head
     hf_head: ClassVar[str] = "lm_head.weight"
     recordable: ClassVar[bool] = True  # whether a decode step runs the same ops whatever the tokens: see DecodeStep
@@ -89,7 +93,10 @@ class CausalLM(nn.Module, Generic[C]):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Turn hidden states (..., width) into logits (..., V) float32."""
-        logits = ops.linear(hidden, self.output_weight(), out_dtype="float32")
+        if self.head is None:
+            logits = ops.linear(hidden, self.tokens.weight, out_dtype="float32")
+        else:
+            logits = self.head(hidden, out_dtype="float32")
         return logits if self.logit_softcap is None else ops.softcap(logits, self.logit_softcap)
 
     def forward(self, ids, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
@@ -119,9 +126,10 @@ class CausalLM(nn.Module, Generic[C]):
             if self.logit_softcap is not None:
                 return ops.cross_entropy(ops.mul(self.logits(h), 1 / temperature), targets, reduction)
             h = ops.mul(h, 1 / temperature)
-        if self.output_weight().quantized is not None and not autograd.grad_enabled():
+        adapted = self.head is not None and self.head.lora is not None
+        if (adapted or self.output_weight().quantized is not None) and not autograd.grad_enabled():
             return self._loss_in_pieces(h, targets, reduction)
-        if self.logit_softcap is not None:
+        if adapted or self.logit_softcap is not None:
             return ops.cross_entropy(self.logits(h), targets, reduction)
         return ops.linear_cross_entropy(h, self.output_weight(), targets, reduction)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmcore import ops
 from llmcore._tensor import Tensor
-from llmcore.nn.lora import LoRALinear
+from llmcore.nn.lora import LoRAEmbedding, LoRALinear
 from llmcore.nn.module import Constant, Module, Parameter
 from llmcore.ops.elementwise import ACTIVATIONS, activate
 
@@ -21,23 +21,36 @@ class Linear(Module):
         self.weight.parts = parts
         self.bias = Parameter(Constant((sum(parts),), 0.0)) if bias else None
 
-    def forward(self, x: Tensor, residual: Tensor | None = None, activation: str | None = None) -> Tensor:
-        if self.lora is None:
-            return ops.linear(x, self.weight, self.bias, residual=residual, activation=activation)
-        if activation is None:
-            return self.lora(x, ops.linear(x, self.weight, self.bias, residual=residual))
-        y = activate(self.lora(x, ops.linear(x, self.weight, self.bias)), ACTIVATIONS[activation])
-        return y if residual is None else ops.add(y, residual)
+    def forward(
+        self, x: Tensor, residual: Tensor | None = None, activation: str | None = None, out_dtype: str | None = None
+    ) -> Tensor:
+        lora = self.lora
+        if lora is None:
+            return ops.linear(x, self.weight, self.bias, residual, activation, out_dtype)
+        whole = activation is None and not lora.scales  # one kernel adds the bias and the residual
+        bias, added = (None if lora.scales else self.bias), (residual if whole else None)
+        y = lora.add(x, ops.linear(x, self.weight, bias, added, out_dtype=out_dtype))
+        if lora.scales:
+            y = lora.scale(y, self.weight, self.bias)
+        if activation is not None:
+            y = activate(y, ACTIVATIONS[activation])
+        return y if residual is None or whole else ops.add(y, residual)
 
 
 class Embedding(Module):
-    """One row of `weight` (rows, width) for each id."""
+    """One row of `weight` (rows, width) for each id. `lora`: the adapters, or None."""
+
+    lora: LoRAEmbedding | None = None
 
     def __init__(self, rows: int, width: int):
         self.weight = Parameter(Constant((rows, width), 0.0))
 
     def forward(self, ids, dtype="float32") -> Tensor:
-        return ops.embedding(ids, self.weight, dtype)
+        y = ops.embedding(ids, self.weight, dtype)
+        if self.lora is None:
+            return y
+        y = self.lora.lookup(ids, y)
+        return self.lora.scale(y, self.weight, None) if self.lora.scales else y
 
 
 class LayerNorm(Module):

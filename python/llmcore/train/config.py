@@ -260,7 +260,13 @@ class FinetuneConfig(LoopConfig):
     lora_alpha: float = option(16.0, "LoRA alpha: adapters are scaled by alpha / rank.")
     lora_dropout: float = option(0.0, "Dropout on the input of the adapters.")
     lora_targets: list[str] = option(
-        ["all-linear"], "Layers that get adapters: endings of their names (such as q_proj), or all-linear."
+        ["all-linear"],
+        "Layers that get adapters: endings of their names (such as q_proj, or embed_tokens), or all-linear.",
+    )
+    lora_dora: bool = option(False, "Learn the lengths of the weights' rows beside the adapters (DoRA).")
+    lora_rslora: bool = option(False, "Scale adapters by alpha / √rank (rsLoRA).")
+    lora_modules_to_save: list[str] = option(
+        [], "Layers that are trained whole and saved with the adapters (such as embed_tokens lm_head)."
     )
     quantize: str = option(
         "none",
@@ -280,6 +286,8 @@ class FinetuneConfig(LoopConfig):
         one_of("quantize", self.quantize, ("none", "int8", "int4", "stored"))
         if self.quantize != "none" and not self.lora_rank:
             raise Error("config", expected="lora_rank with quantize: quantized weights are not trained")
+        if (self.lora_dora or self.lora_rslora or self.lora_modules_to_save) and not self.lora_rank:
+            raise Error("config", expected="lora_rank with lora_dora, lora_rslora or lora_modules_to_save", got=0)
         if not self.lora_alpha:
             raise Error("config", expected="lora_alpha > 0", got="0")
         if self.lora_dropout and self.recompute:

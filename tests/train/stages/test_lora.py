@@ -7,7 +7,7 @@ import pytest
 
 import llmcore
 from llmcore.generate import load
-from llmcore.models import adapters
+from llmcore.models import adapter_files, adapters
 from llmcore.train import DPOConfig, Report, SFTConfig, dpo, sft
 from llmcore.train.checkpoint import latest_checkpoint, load_checkpoint
 from support.chat_models import FACTS
@@ -24,7 +24,7 @@ def config(base, facts, out, **values):
 def weights(run):
     """The adapter and the last checkpoint of a run."""
     tensors, _ = load_checkpoint(latest_checkpoint(run))
-    return (run / adapters.WEIGHTS).read_bytes(), {k: v.tobytes() for k, v in tensors.items()}
+    return (run / adapter_files.WEIGHTS).read_bytes(), {k: v.tobytes() for k, v in tensors.items()}
 
 
 @pytest.mark.parametrize("quantize", ["none", "int8", "stored"])
@@ -39,7 +39,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(base, facts, tmp_path, quantize):
 
     with pytest.raises(KeyboardInterrupt):
         sft(stopped, report=StopsAt(6))
-    assert not (tmp_path / "stopped" / adapters.WEIGHTS).exists()
+    assert not (tmp_path / "stopped" / adapter_files.WEIGHTS).exists()
     sft(stopped, resume=True, report=Report())
     assert weights(tmp_path / "whole") == weights(tmp_path / "stopped")
 

@@ -39,12 +39,21 @@ PLAIN_TEMPLATE = (
 
 def open_model(config: FinetuneConfig, report: Report) -> LanguageModel:
     """Load the starting model and report its notes. With `lora_rank`, its weights are frozen, quantized if requested, and
-    adapters are attached; adapters that it had are merged. Raises ValueError or FileNotFoundError, one line."""
+    adapters are attached, beside those that it has, which are frozen. Raises ValueError or FileNotFoundError, one line."""
     if config.lora_rank:
         quantize = None if config.quantize == "stored" else config.quantize
-        lm = load(config.model, config.dtype or default_dtype(), quantize=quantize).merged()
-        lora = adapters.LoRAConfig(config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets)
+        lm = load(config.model, config.dtype or default_dtype(), quantize=quantize)
+        lora = adapters.LoRAConfig(
+            config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets, config.lora_rslora,
+            config.lora_dora, config.lora_modules_to_save,
+        )  # fmt: skip
+        earlier = lm.model.runs
         adapters.attach_lora(lm.model, lora, config.seed)
+        if earlier:
+            report.note(
+                f"{config.model} is an adapter of {lm.source} ({'; then '.join(earlier)}): it is kept, frozen, and "
+                f"{config.out} will hold it and what is learned now as one adapter of that base"
+            )
     else:
         lm = load(config.model, config.dtype, quantize="none").merged()
     for note in lm.notes:
@@ -60,7 +69,7 @@ def set_context(config: FinetuneConfig, lm: LanguageModel) -> None:
 
 
 def reference_of(config: FinetuneConfig, lm: LanguageModel) -> CausalLM:
-    """Return the reference model, which stays as it is: with adapters the same weights without them, else a copy."""
+    """Return the reference model, which stays as it is: with adapters the same weights without those of this run, else a copy."""
     if adapters.has_lora(lm.model):
         return adapters.base_model(lm.model)
     return load(config.model, lm.model.dtype, quantize="none").merged().model
