@@ -28,6 +28,7 @@ class Bytes:
     def __init__(self, vocab_size=257, end_of_text=256):
         self.vocab_size = vocab_size
         self.end_of_text = end_of_text
+        self.begin = ()
 
     def encode_ordinary_batch(self, texts):
         return [np.frombuffer(text, np.uint8).astype(np.uint32) for text in texts]

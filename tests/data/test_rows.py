@@ -70,14 +70,26 @@ def test_where_rows_stand(tmp_path):
 def test_folders_of_data_sets(tmp_path):
     """A data set's folder as the hub has it: what describes it is no row."""
     for name, text in {"README.md": "# Rows", "dataset_infos.json": '{"default": {}}', ".hidden.jsonl": "x",
-                       "data/a.jsonl": lines(ROWS[:1]), "data/b.csv": table(ROWS[1:]), "LICENSE": ""}.items():  # fmt: skip
+                       "data/train-0.jsonl": lines(ROWS[:1]), "data/train-1.csv": table(ROWS[1:]), "LICENSE": "",
+                       "data/test-0.jsonl": lines(ROWS), "loader.py": ""}.items():  # fmt: skip
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, newline="")
-    assert [row.fields for row in read_rows(tmp_path)] == ROWS
+    notes = []
+    assert [row.fields for row in read_rows(tmp_path, note=notes.append)] == ROWS
+    assert [n.removeprefix(f"{tmp_path}: ") for n in notes] == [
+        "4 files are not read: 1 .json, 1 .md, 1 .py, 1 LICENSE",
+        "left out beside the training files: data/test-0.jsonl (a file that is named itself is read)",
+    ]
+    assert len(read_rows(tmp_path / "data" / "test-0.jsonl")) == 3
+    (tmp_path / "data" / "train-0.jsonl").rename(tmp_path / "data" / "more.jsonl")
+    (tmp_path / "data" / "train-1.csv").unlink()
+    assert len(read_rows(tmp_path)) == 4  # nothing is called training
     (tmp_path / "none").mkdir()
     with pytest.raises(CorpusError, match=r"no rows in the folder .* \.jsonl \.ndjson \.json \.csv \.tsv \.parquet"):
         read_rows(tmp_path / "none")
-    with pytest.raises(CorpusError, match=r"README\.md: expected a \.jsonl, \.json, \.csv, \.tsv or \.parquet file"):
+    with pytest.raises(
+        CorpusError, match=r"README\.md: expected a \.jsonl, \.json, \.csv, \.tsv, \.parquet or \.arrow file"
+    ):
         read_rows(tmp_path / "README.md")
 
 
@@ -230,6 +242,14 @@ def test_every_type_of_parquet(tmp_path):
         parquet.write_table(pa.table({name: array}), path)
         assert [row.fields for row in read_rows(path)] == [{name: value}], name
     whole = pa.table({name: array for name, (array, _) in columns.items()} | {"null": pa.nulls(1)})
+    for new, name in ((pa.ipc.new_file, "file.arrow"), (pa.ipc.new_stream, "stream.arrow")):
+        with new(tmp_path / name, whole.schema) as writer:
+            writer.write_table(whole)
+        assert [row.fields for row in read_rows(tmp_path / name)] == [{n: v for n, (_, v) in columns.items()}]
+        assert read_documents(tmp_path / name, "string_view") == [b"ab"]
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-200])
+        with pytest.raises(CorpusError, match=name):
+            read_rows(tmp_path / name)
     parquet.write_table(whole, path)
     assert [row.fields for row in read_rows(path)] == [{name: value for name, (_, value) in columns.items()}]
     for name in ("string", "large_string", "string_view", "binary", "large_binary", "binary_view", "dictionary"):
@@ -270,5 +290,7 @@ def test_what_datasets_writes(tmp_path):
     made.to_json(tmp_path / "a.jsonl")
     made.to_json(tmp_path / "a.json", lines=False)
     found = [[row.fields for row in read_rows(tmp_path / name)] for name in ("a.parquet", "a.jsonl", "a.json")]
-    assert found[0] == found[1] == found[2]
+    made.save_to_disk(tmp_path / "saved")  # .arrow beside dataset_info.json and state.json
+    found.append([row.fields for row in read_rows(tmp_path / "saved")])
+    assert found[0] == found[1] == found[2] == found[3]
     assert found[0][0] == {"messages": [{"role": "user", "content": "hi", "tool_calls": None}]}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from llmcore import terminal
-from llmcore.data.examples import Example
-from llmcore.tokenizer import Tokenizer
 from llmcore.train.config import FinetuneConfig
 from llmcore.train.report import Report, TerminalReport
+
+if TYPE_CHECKING:
+    from llmcore.data.examples import Example
+    from llmcore.tokenizer import Tokenizer
 
 _ROWS = 5
 _LEARNED = {

@@ -17,24 +17,36 @@ class DocumentTokenizer(Protocol):
     @property
     def end_of_text(self) -> int | None: ...
 
+    @property
+    def begin(self) -> tuple[int, ...]: ...
+
     def encode_ordinary_batch(self, texts: Iterable[bytes]) -> list[np.ndarray]: ...
 
 
-def encode_documents(documents: Iterable[bytes], tokenizer: DocumentTokenizer) -> np.ndarray:
-    """One stream (N,) of token ids: each document's, followed by the end-of-text id if the tokenizer has one.
+def begin_of(tokenizer: DocumentTokenizer, end: int | None) -> tuple[int, ...]:
+    """What stands before every document: what the tokenizer puts before a text, unless that is the end of the one before."""
+    return () if tokenizer.begin == (end,) else tokenizer.begin
+
+
+def encode_documents(
+    documents: Iterable[bytes], tokenizer: DocumentTokenizer, end_of_text: int | None = None
+) -> np.ndarray:
+    """One stream (N,) of token ids: each document's, after what the tokenizer puts before a text, and followed by
+    `end_of_text`, by default the tokenizer's, if it has one.
 
     uint16 where the vocabulary fits (up to 65536 ids), else uint32: half the memory, and nanoGPT's format.
     """
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-    end = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
+    last = tokenizer.end_of_text if end_of_text is None else end_of_text
+    end = [] if last is None else [last]
     if any(not 0 <= token < tokenizer.vocab_size for token in end):
         raise Error("encode_documents", expected=f"end_of_text below vocab_size {tokenizer.vocab_size}", got=end[0])
-    tail = np.array(end, dtype)
+    head, tail = np.array(begin_of(tokenizer, last), dtype), np.array(end, dtype)
     pieces = []
     for ids in tokenizer.encode_ordinary_batch(documents):
         if ids.size and int(ids.max()) >= tokenizer.vocab_size:
             raise Error("encode_documents", expected=f"ids below vocab_size {tokenizer.vocab_size}", got=ids.max())
-        pieces += [ids.astype(dtype), tail]
+        pieces += [head, ids.astype(dtype), tail]
     return np.concatenate(pieces) if pieces else np.empty(0, dtype)
 
 
@@ -175,10 +187,11 @@ def split_targets(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray(windows[:, :-1]), np.ascontiguousarray(windows[:, 1:])
 
 
-def document_starts(inputs: np.ndarray, end_of_text: int) -> np.ndarray:
-    """Where in its row the document of each token begins, int32 (B, T): at the end-of-text before it, after which a model
-    is asked for the first token of a text. The start of the row is one too."""
-    at = np.where(inputs == end_of_text, np.arange(inputs.shape[1], dtype=np.int32), np.int32(0))
+def document_starts(inputs: np.ndarray, mark: int) -> np.ndarray:
+    """Where in its row the document of each token begins, int32 (B, T): at the mark before its text, after which a model
+    is asked for the first token of a text. The mark is the token that begins a text, or else the end-of-text of the one
+    before. The start of the row is one too."""
+    at = np.where(inputs == mark, np.arange(inputs.shape[1], dtype=np.int32), np.int32(0))
     return np.maximum.accumulate(at, axis=1)
 
 

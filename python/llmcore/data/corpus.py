@@ -54,18 +54,19 @@ class Corpus:
         own = [] if end is None else [tokenizer.token_bytes(end).decode("utf-8", "replace")]
         return count_known((document for part in (self.train, self.validation) for document in part), own)
 
-    def encode(self, tokenizer: DocumentTokenizer) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, tokenizer: DocumentTokenizer, end_of_text: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The training and the held-out tokens: see `encode_documents`."""
-        return encode_documents(self.train, tokenizer), encode_documents(self.validation, tokenizer)
+        train, held_out = (encode_documents(d, tokenizer, end_of_text) for d in (self.train, self.validation))
+        return train, held_out
 
 
 def read_corpus(
     source: str | os.PathLike | Sequence[str | os.PathLike],
-    validation_fraction: float = 0.1,
+    validation_fraction: float | None = 0.1,
     field: str = "text",
     separators: Sequence[str] = (),
 ) -> Corpus:
-    """Read text and hold a part of it out.
+    """Read text and hold a part of it out (None: nothing).
 
     `source` is "python-docs" (the documentation inside the running interpreter), a text file (one document),
     a `.jsonl` file (a document a line, in its `field`), a `.parquet` file (a document a row, in its column `field`),
@@ -80,7 +81,8 @@ def read_corpus(
     Raises `CorpusError` (a `ValueError`) with one line that names the source if it is missing, empty,
     malformed or too short to divide.
     """
-    check_fraction(validation_fraction)
+    if validation_fraction is not None:
+        check_fraction(validation_fraction)
     sources = [source] if isinstance(source, (str, os.PathLike)) else source
     if not isinstance(sources, Sequence) or isinstance(sources, (bytes, bytearray)):
         raise ArgumentTypeError("corpus", expected="a path, a glob or a list of them", got=type(source).__name__)
@@ -88,6 +90,10 @@ def read_corpus(
         raise CorpusError("corpus", expected="at least one source of text", got="an empty list")
     name = ", ".join(str(one) for one in sources)
     documents = [document for one in sources for document in _read_source(one, field, separators)]
+    if validation_fraction is None:
+        if not any(documents):
+            raise CorpusError("corpus", name, expected="some text", got="none")
+        return Corpus(name, documents, [])
     train, validation = split_documents(documents, validation_fraction)
     if not train or not validation:
         size = sum(map(len, documents))

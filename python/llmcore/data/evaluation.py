@@ -2,7 +2,7 @@
 
 import gzip
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,13 +30,16 @@ class EvaluationWindows:
             yield self.inputs[start : start + batch_size], self.targets[start : start + batch_size]
 
 
-def evaluation_windows(tokens: np.ndarray, context: int, end_of_text: int | None = None) -> EvaluationWindows:
+def evaluation_windows(
+    tokens: np.ndarray, context: int, end_of_text: int | None = None, begin: Sequence[int] = ()
+) -> EvaluationWindows:
     """Consecutive windows that do not overlap and predict every token of `tokens` (N,) once.
 
     With `end_of_text` the stream is read as following one such token, so that the very first token is
     predicted too, and end-of-text tokens are inputs but never targets: they spell no byte. The nats summed
-    over all targets then cost exactly the bytes of the text, and `bits_per_byte` of the two is exact. Without
-    it the first token is only an input, and its bytes are to be left out of the count.
+    over all targets then cost exactly the bytes of the text, and `bits_per_byte` of the two is exact. The same holds
+    for the tokens that `begin` every document: the stream is read as beginning with them. Without either the first token
+    is only an input, and its bytes are to be left out of the count.
 
     The last window is padded with inputs of 0 and targets of -1; under causal attention padding changes
     nothing before it.
@@ -44,8 +47,9 @@ def evaluation_windows(tokens: np.ndarray, context: int, end_of_text: int | None
     if context < 1:
         raise Error("evaluation", expected="a context of at least 1", got=context)
     stream = np.asarray(tokens).astype(np.int32)
-    if end_of_text is not None:
-        stream = np.concatenate([np.array([end_of_text], np.int32), stream])
+    first = list(begin) or ([] if end_of_text is None else [end_of_text])
+    if not begin or stream[: len(begin)].tolist() != first:
+        stream = np.concatenate([np.array(first, np.int32), stream])
     length = len(stream) - 1
     if length < 1:
         raise Error("evaluation", f"the held-out text has {len(tokens)} tokens, expected at least one to predict")
@@ -54,8 +58,8 @@ def evaluation_windows(tokens: np.ndarray, context: int, end_of_text: int | None
     targets = np.full(rows * context, IGNORED, np.int32)
     inputs[:length] = stream[:-1]
     targets[:length] = stream[1:]
-    if end_of_text is not None:
-        targets[targets == end_of_text] = IGNORED
+    silent = [*begin, *([] if end_of_text is None else [end_of_text])]
+    targets[np.isin(targets, silent)] = IGNORED
     return EvaluationWindows(inputs.reshape(rows, context), targets.reshape(rows, context))
 
 

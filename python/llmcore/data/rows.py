@@ -25,11 +25,12 @@ def read_rows(
     sources: str | os.PathLike | Sequence[str | os.PathLike],
     columns: Mapping[str, str] | None = None,
     bad: Callable[[str], object] | None = None,
+    note: Callable[[str], object] = lambda text: None,
 ) -> list[Row]:
     """Read the rows of files, folders and globs, or of what `MADE` names, without fields that are null.
 
     columns: our names for columns and theirs, {"prompt": "question"}. bad: called with the error of a row that cannot be
-    read, instead of raising. CorpusError names what is missing, malformed or empty.
+    read, instead of raising. note: called with what is said of files that are not read. CorpusError names what is missing, malformed or empty.
     """
     given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     rows: list[Row] = []
@@ -46,7 +47,7 @@ def read_rows(
         if source in MADE:
             found = (Row(row, f"{source} {i}") for i, row in enumerate(MADE[str(source)]()))
         else:
-            found = (row for path in find_files(source, rows=True) for row in read_records(path, "data", refused))
+            found = (row for path in find_files(source, True, note) for row in read_records(path, "data", refused))
         for row in found:
             fields = {name: value for name, value in row.fields.items() if value is not None}
             try:

@@ -85,6 +85,9 @@ def read_index(folder: Path) -> dict[str, Any]:
     )
     if index["dtype"] != dtype_of(index["vocab_size"]):
         raise fail("dtype", dtype_of(index["vocab_size"]), index["dtype"])
+    begin = index.get("begin", [])
+    if not isinstance(begin, list) or not all(type(id) is int and 0 <= id < index["vocab_size"] for id in begin):
+        raise fail("begin", "a list of ids", begin)
     end = index.get("end_of_text")
     if end is not None and not (type(end) is int and 0 <= end < index["vocab_size"]):
         raise fail("end_of_text", "an id or null", end)
@@ -179,11 +182,12 @@ class ShardSet:
     there are so few that each has its tail held out. At most 16 MB are held out.
     """
 
-    def __init__(self, folder: str | os.PathLike, validation_fraction: float = 0.1):
-        check_fraction(validation_fraction)
+    def __init__(self, folder: str | os.PathLike, validation_fraction: float | None = 0.1):
+        if validation_fraction is not None:
+            check_fraction(validation_fraction)
         self.folder = Path(folder)
         self.name = str(folder)
-        self.fraction = validation_fraction
+        self.fraction = validation_fraction  # None: nothing is held out
         self.index = read_index(self.folder)
         if not self.index["complete"]:
             raise CorpusError("shards", f"{folder} is not finished: give the same `llmcore tokenize` command again")
@@ -241,12 +245,18 @@ class ShardSet:
         if self._held_out is not None:
             return int(self.documents["bytes"][self._held_out].sum())
         ids = np.asarray(self.encode(self.tokenizer)[1])
-        return len(self.tokenizer.decode_bytes(ids[ids != self.index["end_of_text"]]))
+        silent = [
+            *self.index.get("begin", []),
+            *([] if self.index["end_of_text"] is None else [self.index["end_of_text"]]),
+        ]
+        return len(self.tokenizer.decode_bytes(ids[~np.isin(ids, silent)]))
 
     @cached_property
     def _held_out(self) -> np.ndarray | None:
         """Return which documents are held out, (D,) bool; None where each has its tail held out."""
         documents = self.documents
+        if self.fraction is None:
+            return np.zeros(len(documents), bool)
         if len(documents) * self.fraction < 2:
             return None
         sizes = documents["bytes"]
@@ -265,6 +275,6 @@ class ShardSet:
         else:
             sides = ranges[~self._held_out], ranges[self._held_out]
         train, validation = (TokenStream(self.shards, side) for side in sides)
-        if not len(train) or not len(validation):
+        if not len(train) or (self.fraction is not None and not len(validation)):
             raise CorpusError("shards", f"{self.name} is too short to hold a part out: {self.index['tokens']} tokens")
         return train, validation

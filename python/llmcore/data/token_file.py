@@ -42,7 +42,7 @@ class TokenFile:
 
     A `.npy` says its type. A `.bin` of llm.c begins with a header; any other is raw (nanoGPT), of the type `dtype`, else of the
     one that its bytes and the vocabulary tell. Held out is `val.bin` beside `train.bin` (or .npy), or else the end of the file,
-    at most 16 MB of text. The ids are those of a tokenizer that the file does not name.
+    at most 16 MB of text; with a validation_fraction of None nothing is. The ids are those of a tokenizer that the file does not name.
 
     Raises CorpusError, which names the file, for what is no list of ids of that tokenizer.
     """
@@ -51,14 +51,18 @@ class TokenFile:
         self,
         path: str | os.PathLike,
         tokenizer: Tokenizer,
-        validation_fraction: float = 0.1,
+        validation_fraction: float | None = 0.1,
         dtype: str | None = None,
     ):
-        check_fraction(validation_fraction)
+        if validation_fraction is not None:
+            check_fraction(validation_fraction)
         if dtype is not None and dtype not in RAW_TYPES:
             raise Error("tokens", expected=f"a token_dtype of {', '.join(RAW_TYPES)}", got=f"{dtype!r:.50}")
         self.name, self.tokenizer, self._dtype = str(path), tokenizer, dtype
         self._tokens = self._open(Path(path))
+        if validation_fraction is None:
+            self._cut, self._held_out = len(self._tokens), self._tokens[:0]
+            return
         beside = Path(path).with_stem("val")
         if Path(path).stem == "train" and beside.is_file():
             self._held_out = self._open(beside)
@@ -189,10 +193,16 @@ class TokenFile:
     @cached_property
     def validation_bytes(self) -> int:
         """Size of the held-out text: the denominator of bits per byte."""
-        ids = np.array(self._held_out, np.int64)
-        return len(self.tokenizer.decode_bytes(ids[ids != self.tokenizer.end_of_text]))
+        return self._spelled(self._held_out)
 
     @cached_property
     def train_bytes(self) -> int:
-        """Estimate the size of the training text from the bytes per token of the held-out text."""
-        return round(self.validation_bytes / len(self._held_out) * self._cut)
+        """Estimate the size of the training text from the bytes per token of the held-out text, or of its beginning."""
+        sample = self._held_out if len(self._held_out) else self._tokens[: 1 << 20]
+        return round(self._spelled(sample) / len(sample) * self._cut)
+
+    def _spelled(self, tokens: np.ndarray) -> int:
+        """Return the bytes of tokens without those around documents."""
+        ids = np.array(tokens, np.int64)
+        around = [*self.tokenizer.begin, *([] if self.tokenizer.end_of_text is None else [self.tokenizer.end_of_text])]
+        return len(self.tokenizer.decode_bytes(ids[~np.isin(ids, around)]))

@@ -21,6 +21,7 @@ import numpy as np
 
 from llmcore._files import alone_in, sync_folder, write_atomically
 from llmcore.data import shards
+from llmcore.data.batches import begin_of
 from llmcore.data.corpus import document_key, new_document_digest
 from llmcore.documents.files import find_files
 from llmcore.documents.separators import Part, count_known
@@ -49,7 +50,8 @@ def tokenize_files(
 ) -> dict[str, Any]:
     """Encode files, folders and globs (see `texts.read_parts`) into a shard set, and returns its index.
 
-    A shard ends with the document, or the part of a long one, that gives it `shard_tokens` tokens or more. After each
+    A shard ends with the document, or the part of a long one, that gives it `shard_tokens` tokens or more. Before each
+    document comes what the tokenizer puts before a text, if it does. After each
     document comes the tokenizer's end-of-text token, if it has one and `end_of_text` says so; special tokens that are
     spelled in a text are text, but for separators, which end documents; the index counts what may be meant to be some, in
     "marks".
@@ -63,14 +65,16 @@ def tokenize_files(
     if not files:
         raise CorpusError("tokenize", expected="at least one source of text", got="none")
     folder = Path(out)
-    index = {
+    end = tokenizer.end_of_text if end_of_text else None
+    index: dict[str, Any] = {
         "format": shards.FORMAT,
         "version": shards.VERSION,
         "complete": False,
         "tokenizer": tokenizer.digest,
         "vocab_size": tokenizer.vocab_size,
         "dtype": shards.dtype_of(tokenizer.vocab_size),
-        "end_of_text": tokenizer.end_of_text if end_of_text else None,
+        "end_of_text": end,
+        **({"begin": list(begin)} if (begin := begin_of(tokenizer, end)) else {}),
         "field": field,
         "shard_tokens": shard_tokens,
         "separators": list(separators),
@@ -175,6 +179,7 @@ class _Writer:
         self.dtype = np.dtype(index["dtype"])
         end = index["end_of_text"]
         self.end = np.array([] if end is None else [end], self.dtype)
+        self.begin, self.begun = np.array(index.get("begin", []), self.dtype), False
         self.tokens: _ArrayFile | None = None  # of the shard that is being written
         self.records: list[tuple[int, int, int]] = []  # its documents
         # Of the document that is being read.
@@ -192,6 +197,7 @@ class _Writer:
             source, after = last["source"], last["after"]
             if "start" in last:  # in the midst of a document
                 self._reread(files[source], last)
+                self.begun = True
         try:
             for batch in _ahead(_batches(files, self.index, source, after, whole)):
                 self._encode(files, batch)
@@ -235,8 +241,11 @@ class _Writer:
     def _add(self, source: int, part: Part, ids: np.ndarray) -> None:
         if self.tokens is None:
             self.tokens = _ArrayFile(shards.shard_paths(self.folder, len(self.index["shards"]))[0], self.dtype)
+        if not self.begun:
+            self.tokens.append(self.begin)
         self.tokens.append(ids)
         self.marks += count_known([part.data])
+        self.begun = not part.ends
         self.document.update(part.data)
         self.bytes += len(part.data)
         if part.ends:

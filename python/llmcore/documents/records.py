@@ -1,4 +1,4 @@
-"""Rows with named fields, one after another: of JSONL, JSON, CSV, TSV and parquet files, plain or compressed.
+"""Rows with named fields, one after another: of JSONL, JSON, CSV, TSV, parquet and Arrow files, plain or compressed.
 
 What is wrong with a file raises a `CorpusError` that names it; what is wrong with a row is one, which names the line or
 row, in the place of the row. `op` is the reader's name in errors.
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from llmcore.documents import json_text
+from llmcore.documents.arrow import arrow_rows
 from llmcore.documents.csv_text import csv_rows
-from llmcore.documents.files import CSV_ENDING, JSON_ENDING, PARQUET_ENDING, TSV_ENDING, kind_of
-from llmcore.documents.parquet import parquet_rows
+from llmcore.documents.files import ARROW_ENDING, CSV_ENDING, JSON_ENDING, PARQUET_ENDING, TSV_ENDING, kind_of
 from llmcore.documents.reading import Row, lines_of, opened
 from llmcore.errors import CorpusError
 
@@ -24,7 +24,7 @@ _LARGEST = 1 << 32  # bytes of a JSON file, which is in memory as a whole
 def read_records(path: Path, op: str, bad: Callable[[CorpusError], object] | None = None) -> Iterator[Row]:
     """Read all fields of every row of a file. bad: called with the error of a row that cannot be read, instead of raising."""
     if kind_of(path) == "":
-        raise CorpusError(op, path, expected="a .jsonl, .json, .csv, .tsv or .parquet file")
+        raise CorpusError(op, path, expected="a .jsonl, .json, .csv, .tsv, .parquet or .arrow file")
     with opened(path, op) as file:
         for row in rows_of(path, file, op):
             if isinstance(row, Row):
@@ -38,8 +38,8 @@ def read_records(path: Path, op: str, bad: Callable[[CorpusError], object] | Non
 def rows_of(path: Path, file: BinaryIO, op: str, after: int = 0) -> Iterator[Row | CorpusError]:
     """Read the rows of an opened file. after: lines of JSON up to this number may be left out, unread."""
     match kind_of(path):
-        case kind if kind == PARQUET_ENDING:
-            yield from parquet_rows(path, file, op)
+        case kind if kind in (PARQUET_ENDING, ARROW_ENDING):
+            yield from arrow_rows(path, file, op)
         case kind if kind in (CSV_ENDING, TSV_ENDING):
             yield from csv_rows(path, file, op, "\t" if kind == TSV_ENDING else ",")
         case kind:

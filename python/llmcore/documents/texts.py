@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from llmcore.documents.arrow import parquet_file
 from llmcore.documents.files import PARQUET_ENDING, find_files, kind_of
-from llmcore.documents.parquet import parquet_file
 from llmcore.documents.reading import Row, opened
 from llmcore.documents.records import rows_of
 from llmcore.documents.separators import Part, separated

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from llmcore import autograd, data
+from llmcore.data.batches import begin_of
 from llmcore.errors import Error
 from llmcore.generate import LanguageModel
 
@@ -28,9 +29,10 @@ def evaluate_texts(
     tokenizer = lm.tokenizer
     T = min(lm.config.context, context or 1024)
     ids = data.encode_documents(documents, tokenizer)
-    windows = data.evaluation_windows(ids, T, tokenizer.end_of_text)
+    begin = begin_of(tokenizer, tokenizer.end_of_text)
+    windows = data.evaluation_windows(ids, T, tokenizer.end_of_text, begin)
     size = sum(map(len, documents))
-    if tokenizer.end_of_text is None:
+    if tokenizer.end_of_text is None and not begin:
         size -= len(tokenizer.token_bytes(int(ids[0])))
     nats, done = 0.0, 0
     with autograd.no_grad():

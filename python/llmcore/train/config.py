@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from llmcore import _device
-from llmcore._fields import checked, either, one_of, option
-from llmcore.errors import Error, MissingFileError
+from llmcore._fields import either, one_of, option
+from llmcore.errors import Error
 from llmcore.generate.chat.names import LEARN
 from llmcore.losses.names import DPO_LOSSES, GRPO_LOSSES, REFERENCE_FREE_LOSSES
-from llmcore.train.schedule import SCHEDULES
+from llmcore.train.loop_config import LoopConfig
 
-OPTIMIZERS = ("adamw", "muon", "lion", "sgd")
 PAIR_LOSSES = (*DPO_LOSSES, *REFERENCE_FREE_LOSSES)
 
 _LEARN = (
@@ -27,138 +22,20 @@ _LR = "Peak learning rate; 0: {} for a model 4096 wide, more for narrower ones, 
 
 
 @dataclass
-class LoopConfig:
-    """The settings that all stages share: where to write, how long, how fast, how often."""
-
-    default_warmup: ClassVar[int] = 50
-    at_least_one: ClassVar[tuple[str, ...]] = ("steps", "batch_size", "accumulation", "keep")
-
-    out: str = option("run", "Directory of the run: model, tokenizer, log and checkpoints.")
-    steps: int = option(1000, "Number of parameter updates.")
-    batch_size: int = option(16, "Sequences per micro-batch.")
-    accumulation: int = option(1, "Micro-batches per update; gradients are normalised by the number of tokens.")
-    lr: float = option(1e-3, "Peak learning rate.")
-    min_lr_ratio: float = option(0.1, "Final learning rate as a fraction of the peak.")
-    warmup: int | None = option(
-        None,
-        "Updates of linear warm-up before the schedule; by default 50 for pretraining, 5 for training with rewards, else 10, "
-        "but at most half of the run.",
-    )
-    schedule: str = option("cosine", f"Learning-rate schedule: {either(SCHEDULES)} (warm-up, stable, decay).")
-    decay: float = option(0.2, "Fraction of all updates in which wsd decays, at the end of the run.")
-    optimizer: str = option(
-        "adamw", "Optimizer: adamw, muon (for the matrices in the blocks, adamw for the rest), lion or sgd."
-    )
-    weight_decay: float = option(0.1, "Weight decay of matrices; multiplied by the learning rate.")
-    beta1: float = option(0.9, "First beta of AdamW and Lion.")
-    beta2: float = option(0.95, "Second beta of AdamW and Lion.")
-    momentum: float = option(0.95, "Momentum of Muon and SGD.")
-    ema: float = option(
-        0.0,
-        "Decay of an exponential moving average of the weights (such as 0.999), which is evaluated and saved instead of them; "
-        "0 disables it.",
-    )
-    recompute: bool = option(
-        False, "Keep only the input of each block and recompute the rest for gradients: less memory, more time."
-    )
-    grad_clip: float = option(1.0, "Maximum global gradient norm; 0 disables clipping.")
-    max_minutes: float = option(
-        0.0,
-        "Time limit in minutes, all sessions of a resumed run included; the learning rate decays to fit it. 0 disables it.",
-    )
-    seed: int = option(0, "Random seed of weights, batches and samples.")
-    eval_every: int = option(200, "Updates between evaluations on held-out data; 0 evaluates at the end only.")
-    save_every: int = option(200, "Updates between checkpoints; 0 saves at the end only.")
-    save_minutes: float = option(
-        1.0,
-        "Minutes between checkpoints besides, or fifty times what one takes if that is longer; 0 saves none by time.",
-    )
-    keep: int = option(2, "Number of checkpoints to keep.")
-    keep_best: bool = option(False, "Also keep the model with the lowest held-out loss, in best/.")
-    log_to: list[str] = option([], "Also send the log to tensorboard or wandb.")
-    sample_every: int = option(200, "Updates between printed samples; 0 prints none.")
-    dtype: str | None = option(
-        None, "Compute in float32 or bfloat16; by default whichever is faster on this processor."
-    )
-    device: str | None = option(None, "cpu or cuda; by default the value of LLMCORE_DEVICE, else cpu.")
-    threads: int | None = option(
-        None, "Number of threads; by default all that the process may use. Results do not depend on it."
-    )
-
-    def __post_init__(self):
-        for f in dataclasses.fields(self):
-            setattr(self, f.name, checked(f.name, getattr(self, f.name), f.type))
-        self._derive()
-        for name in (f.name for f in dataclasses.fields(self)):
-            value = getattr(self, name)
-            if name in self.at_least_one and value < 1:
-                raise Error("config", expected=f"{name} >= 1", got=value)
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                if isinstance(value, float) and not math.isfinite(value):
-                    raise Error("config", expected=f"{name} a finite number", got=value)
-                if value < 0:
-                    raise Error("config", expected=f"{name} >= 0", got=value)
-                if isinstance(value, int) and value >= 2**63:
-                    raise Error("config", expected=f"{name} below 2^63", got="a larger number")
-        for name in ("beta1", "beta2", "momentum", "ema"):
-            if getattr(self, name) >= 1:
-                raise Error("config", expected=f"{name} < 1", got=getattr(self, name))
-        if self.decay > 1:
-            raise Error("config", expected="decay in [0, 1]", got=self.decay)
-        one_of("optimizer", self.optimizer, OPTIMIZERS)
-        one_of("schedule", self.schedule, SCHEDULES)
-        for name in self.log_to:
-            one_of("log_to", name, ("tensorboard", "wandb"))
-        if self.min_lr_ratio > 1:
-            raise Error("config", expected="min_lr_ratio <= 1", got=self.min_lr_ratio)
-        if self.dtype not in (None, "float32", "bfloat16"):
-            raise Error("config", expected="dtype 'float32' or 'bfloat16'", got=repr(self.dtype))
-        if self.device is not None:
-            self.device = _device.named(self.device)
-        if self.threads is not None and not 1 <= self.threads <= 1024:
-            raise Error("config", expected="threads from 1 to 1024", got=self.threads)
-
-    def _derive(self) -> None:
-        """Set the fields that follow from others."""
-
-    def warmup_updates(self) -> int:
-        """Return `warmup`, or its default for the present number of steps."""
-        return min(self.default_warmup, self.steps // 2) if self.warmup is None else self.warmup
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]):
-        """Return the configuration with these values. Raises ValueError for an unknown name."""
-        known = {f.name for f in dataclasses.fields(cls)}
-        for name in values:
-            if name not in known:
-                raise Error("config", expected=f"one of {', '.join(sorted(known))}", got=repr(name))
-        return cls(**values)
-
-    @classmethod
-    def read_yaml(cls, path: str | os.PathLike) -> dict[str, Any]:
-        """Return the names and values of a YAML file; dashes in names count as underscores."""
-        import yaml
-
-        try:
-            with open(path, encoding="utf-8") as file:
-                values = yaml.safe_load(file) or {}
-        except FileNotFoundError:
-            raise MissingFileError("config", expected="a YAML file", got=f"{path}, which does not exist") from None
-        except RecursionError:
-            raise Error("config", path, expected="YAML", got="one that is nested too deeply") from None
-        except (yaml.YAMLError, ValueError, OSError) as e:  # ValueError: not UTF-8, a date or a number that cannot be
-            raise Error("config", path, expected="YAML", got=" ".join(str(e).split())) from None
-        if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
-            raise Error("config", path, expected="names with values", got=type(values).__name__)
-        return {k.replace("-", "_"): v for k, v in values.items()}
-
-
-@dataclass
 class PretrainConfig(LoopConfig):
     """Pretraining: a language model from raw text."""
 
-    at_least_one: ClassVar[tuple[str, ...]] = (*LoopConfig.at_least_one, "layers", "width", "heads")
+    at_least_one: ClassVar[tuple[str, ...]] = ("accumulation", "keep")  # what is 0 follows from the rest
+    base_lr: ClassVar[float] = 2e-5  # of continued training, for a model 4096 wide
+    new_model: ClassVar[tuple[str, ...]] = (
+        *("tokenizer", "vocab_size", "pattern", "architecture", "depth", "layers", "width", "heads", "kv_heads"),
+    )
 
+    model: str | None = option(
+        None,
+        "Model that is trained on, with its tokenizer: a directory, a .gguf file or a pulled name; by default a new one of "
+        "the sizes below.",
+    )
     data: str | list[str] = option(
         "python-docs",
         "Training text: python-docs; a file of text or of rows (JSONL, JSON, CSV, TSV, parquet); a folder or glob; a directory that `llmcore tokenize "
@@ -172,23 +49,35 @@ class PretrainConfig(LoopConfig):
     separators: list[str] = option(
         [], "Texts that end documents within --data, such as <|endoftext|>; without, they are taken as letters."
     )
-    validation_fraction: float = option(0.1, "Fraction of the text that is held out (of shards, at most 16 MB).")
+    validation_fraction: float | None = option(
+        None, "Fraction of the text that is held out (of shards, at most 16 MB); by default 0.1."
+    )
+    validation: str | list[str] | None = option(
+        None, "Held-out text in place of a fraction of the data, whatever --data can be; each has its own figure."
+    )
     tokenizer: str | None = option(None, "Tokenizer to use (tokenizer.json); by default one is trained on the text.")
     token_dtype: str | None = option(
         None,
         "Type of the ids in a .bin without a header: uint16, uint32, int32 or int64; by default what its bytes and the vocabulary "
         "tell.",
     )
-    vocab_size: int = option(4096, "Vocabulary size of the tokenizer that is trained.")
-    pattern: str = option("cl100k", "Pattern by which that tokenizer splits text into pieces.")
-    architecture: str = option("gpt2", "Architecture: gpt2 or llama.")
-    context: int = option(256, "Context length in tokens.")
-    depth: int = option(6, "Model size as one number: the options below that are 0 follow from it.")
+    vocab_size: int = option(0, "Vocabulary size of the tokenizer that is trained; 0: 4096.")
+    pattern: str | None = option(None, "Pattern by which that tokenizer splits text into pieces; by default cl100k.")
+    architecture: str | None = option(None, "Architecture: gpt2 (the default) or llama.")
+    context: int = option(0, "Context length in tokens; 0: 256, or with --model the model's, at most 512.")
+    depth: int = option(0, "Model size as one number, from which the options below follow that are 0; 0: 6.")
     layers: int = option(0, "Number of transformer blocks; 0: depth.")
     width: int = option(0, "Width of the residual stream; 0: 64 x depth.")
     heads: int = option(0, "Number of attention heads; 0: width / 64.")
-    lr: float = option(0.0, "Peak learning rate; 0: 1e-3 at depth 6, less for wider models.")
-    batch_size: int = option(0, "Sequences per micro-batch; 0: 16, more for deeper models.")
+    steps: int = option(
+        0, "Number of parameter updates; 0: 1000, or with --model about 3 passes over the text, if that is fewer."
+    )
+    lr: float = option(
+        0.0,
+        "Peak learning rate; 0: 1e-3 at depth 6, less for wider models; with --model 2e-5 for one 4096 wide, more for "
+        "narrower ones.",
+    )
+    batch_size: int = option(0, "Sequences per micro-batch; 0: 16, more for deeper models; with --model at most 8.")
     kv_heads: int | None = option(None, "Number of key/value heads (llama); by default the same as heads.")
     sample_prompts: list[str] = option(["The function returns", "If the file"], "Prompts for the samples.")
     sample_tokens: int = option(40, "Length of a sample in tokens.")
@@ -197,8 +86,16 @@ class PretrainConfig(LoopConfig):
     )
 
     def _derive(self) -> None:
-        if self.depth < 1:
-            raise Error("config", expected="depth >= 1", got=self.depth)
+        if self.validation is None and self.validation_fraction is None:
+            self.validation_fraction = 0.1
+        if self.model is not None:
+            for name in self.new_model:
+                if value := getattr(self, name):
+                    raise Error("config", expected=f"no {name} beside model, which has its own", got=value)
+            return
+        self.architecture, self.pattern = self.architecture or "gpt2", self.pattern or "cl100k"
+        self.vocab_size, self.context = self.vocab_size or 4096, self.context or 256
+        self.depth, self.steps = self.depth or 6, self.steps or 1000
         self.layers = self.layers or self.depth
         self.width = self.width or 64 * self.depth
         self.heads = self.heads or max(1, self.width // 64)
@@ -209,8 +106,6 @@ class PretrainConfig(LoopConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.context < 1:
-            raise Error("config", expected="context >= 1", got=self.context)
         if self.weights:
             count = 1 if isinstance(self.data, str) else len(self.data)
             if len(self.weights) != count or not all(w > 0 and math.isfinite(w) for w in self.weights):
@@ -219,9 +114,21 @@ class PretrainConfig(LoopConfig):
             raise Error("config", expected="words in every group to watch", got=self.watch)
         if self.kv_heads is not None and self.kv_heads < 1:
             raise Error("config", expected="kv_heads >= 1", got=self.kv_heads)
-        one_of("architecture", self.architecture, ("gpt2", "llama"))
-        if not 0 < self.validation_fraction < 1:
+        if self.architecture is not None:
+            one_of("architecture", self.architecture, ("gpt2", "llama"))
+        one_held_out(self.validation, self.validation_fraction)
+        if self.validation_fraction is not None and not 0 < self.validation_fraction < 1:
             raise Error("config", expected="validation_fraction in (0, 1)", got=self.validation_fraction)
+
+
+def one_held_out(validation: str | list[str] | None, fraction: float | None) -> None:
+    """Raise ValueError where both say what is held out."""
+    if validation is not None and not validation:
+        raise Error("config", expected="validation a file", got="none")
+    if validation is not None and fraction is not None:
+        raise Error(
+            "config", expected="validation or validation_fraction", got="both: one of them says what is held out"
+        )
 
 
 @dataclass
@@ -243,6 +150,9 @@ class FinetuneConfig(LoopConfig):
         None,
         "Fraction of the rows that is held out, all that ask the same (or have the same `group`) together; by default 0.05 "
         "from 100 rows on.",
+    )
+    validation: str | list[str] | None = option(
+        None, "Held-out rows, in files of the same kind as the data, in place of a fraction of it."
     )
     bad_rows: str = option("error", "What to do with a malformed row: error stops, skip drops and counts it.")
     columns: dict[str, str] | None = option(
@@ -277,6 +187,7 @@ class FinetuneConfig(LoopConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        one_held_out(self.validation, self.validation_fraction)
         if self.validation_fraction is not None and self.validation_fraction >= 1:
             raise Error("config", expected="validation_fraction in [0, 1)", got=self.validation_fraction)
         one_of("bad_rows", self.bad_rows, ("error", "skip"))

@@ -25,11 +25,11 @@ from llmcore.nn.module import assign
 from llmcore.runtime import default_dtype
 from llmcore.train import checkpoint, signals
 from llmcore.train.background import AsyncSaver, Prefetcher
-from llmcore.train.config import LoopConfig
 from llmcore.train.distributed.group import ProcessGroup, SingleProcess, process_group
 from llmcore.train.ema import EMA
 from llmcore.train.errors import Interrupted, TrainingError
 from llmcore.train.log import RunLog
+from llmcore.train.loop_config import LoopConfig
 from llmcore.train.report import Report, TerminalReport
 from llmcore.train.resume import RunState
 from llmcore.train.schedule import learning_rate

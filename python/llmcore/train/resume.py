@@ -15,8 +15,8 @@ from llmcore._tensor import array_to_numpy
 from llmcore.errors import Error
 from llmcore.nn.module import assign
 from llmcore.train import checkpoint
-from llmcore.train.config import LoopConfig
 from llmcore.train.ema import EMA
+from llmcore.train.loop_config import LoopConfig
 from llmcore.train.report import Report
 from llmcore.train.stage import Stage
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llmcore.errors import Error
-from llmcore.train.config import LoopConfig
+from llmcore.train.loop_config import LoopConfig
 
 
 class Trackers:

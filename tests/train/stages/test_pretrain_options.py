@@ -389,8 +389,8 @@ def test_depth_stands_for_the_sizes():
     assert deep.lr == pytest.approx(6e-4, rel=0.01)  # GPT-3's 125M
     given = PretrainConfig(depth=12, width=256, lr=1e-2)
     assert (given.layers, given.width, given.heads, given.lr) == (12, 256, 4, 1e-2)
-    with pytest.raises(ValueError, match="expected depth >= 1, got 0"):
-        PretrainConfig(depth=0)
+    with pytest.raises(ValueError, match="expected depth >= 0, got -1"):
+        PretrainConfig(depth=-1)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from llmcore.data.columns import chat_columns, listed, without_nulls
 from llmcore.data.conversations import left_out
 from llmcore.data.rows import Row, read_rows
-from llmcore.data.split import held_out_rows
+from llmcore.data.split import asked_first, held_out_rows
 from llmcore.errors import CorpusError, Error
 from llmcore.generate import LanguageModel, load
 from llmcore.generate.chat.files import template_argument
@@ -115,12 +115,40 @@ def read(config: FinetuneConfig, stage: str, parse: Callable[[Row], T], report: 
     """Return the parsed rows of config.data. A row that `parse` refuses (ValueError) stops the run with an error that names
     it, or, with config.bad_rows "skip", is dropped and counted. Sets the batch size and the held-out fraction where they are
     open."""
+    rows, parsed = _parsed(config, config.data, stage, parse, report)
+    fields = [row.fields for row in rows]
+    if config.validation:
+        train = parsed
+        held_rows, held_out = _parsed(config, config.validation, stage, parse, report)
+        learned = set(map(asked_first, fields))
+        same = sum(asked_first(row.fields) in learned for row in held_rows)
+        if same:
+            report.warn(f"{same:,} of {len(held_rows):,} held-out rows ask what rows to learn from ask too")
+    else:
+        fraction = defaults.validation_fraction(config, len(rows))
+        held = held_out_rows(fields, fraction)
+        train, held_out = (
+            [one for one, out in zip(parsed, held, strict=True) if out is side] for side in (False, True)
+        )
+        if fraction and train and not held_out:
+            report.note(f"of {len(train):,} rows none is held out: they are too few, or ask the same")
+        held_rows = []
+    for part, source, what in ((train, config.data, "learn from"), (held_out, config.validation, "hold out")):
+        if source and not part:
+            raise CorpusError(stage, _listed_sources(source), expected=f"rows to {what}", got="none")
+    config.batch_size = config.batch_size or defaults.batch_size(len(train), config.accumulation)
+    return Rows(train, held_out, digest_of([*rows, *held_rows]))
+
+
+def _parsed(
+    config: FinetuneConfig, sources: str | list[str], stage: str, parse: Callable[[Row], T], report: Report
+) -> tuple[list[Row], list[T]]:
+    """Return the rows that `parse` takes, and what it makes of them."""
     parsed: list[T] = []
     kept: list[Row] = []
     problems: list[str] = []
-    rows = read_rows(config.data, config.columns, problems.append if config.bad_rows == "skip" else None)
+    rows = read_rows(sources, config.columns, problems.append if config.bad_rows == "skip" else None, report.note)
     total = len(rows) + len(problems)
-    fraction = defaults.validation_fraction(config, len(rows))
     for row in rows:
         try:
             parsed.append(parse(row))
@@ -139,15 +167,11 @@ def read(config: FinetuneConfig, stage: str, parse: Callable[[Row], T], report: 
         more = [f"and {len(problems) - _NAMED:,} more"] if len(problems) > _NAMED else []
         named = "\n  ".join(problems[:_NAMED] + more)
         report.warn(f"{len(problems):,} of {total:,} rows skipped:\n  {named}")
-    held = held_out_rows([row.fields for row in kept], fraction)
-    train, held_out = ([one for one, out in zip(parsed, held, strict=True) if out is side] for side in (False, True))
-    if not train:
-        source = config.data if isinstance(config.data, str) else ", ".join(config.data)
-        raise CorpusError(stage, source, expected="rows to learn from", got="none")
-    if fraction and not held_out:
-        report.note(f"of {len(train):,} rows none is held out: they are too few, or ask the same")
-    config.batch_size = config.batch_size or defaults.batch_size(len(train), config.accumulation)
-    return Rows(train, held_out, digest_of(rows))
+    return kept, parsed
+
+
+def _listed_sources(sources: str | list[str]) -> str:
+    return sources if isinstance(sources, str) else ", ".join(sources)
 
 
 def say(report: Report, notes: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,20 +13,24 @@ from llmcore import autograd, data, models
 from llmcore._tensor import Tensor
 from llmcore.documents.separators import told
 from llmcore.errors import Error
-from llmcore.generate import LanguageModel
+from llmcore.generate import LanguageModel, load
 from llmcore.runtime import default_dtype
 from llmcore.tokenizer import Tokenizer
-from llmcore.train import loop
+from llmcore.train import defaults, loop
 from llmcore.train.config import PretrainConfig
 from llmcore.train.report import Report
 from llmcore.train.stage import Stage
+from llmcore.train.stages.finetune import CONTEXT
+from llmcore.train.stages.texts import HeldOut, Marks, Text, encoded, open_held_out, open_texts, warn_of_overlap
+
+STEPS = 1000  # the default, and the most updates of continued training by default
 
 
 @loop.on_config_device
 def pretrain(
     config: PretrainConfig, resume: bool = False, report: Report | None = None, overwrite: bool = False
 ) -> LanguageModel:
-    """Train a language model on config.data and return it.
+    """Train a language model on config.data and return it: a new one, or config.model.
 
     Writes to config.out: config.json, model.safetensors and tokenizer.json (the model, which `llmcore.load` opens),
     log.jsonl (one line per update) and checkpoints/ (from which `resume=True` continues bit for bit). An earlier run there
@@ -33,51 +38,48 @@ def pretrain(
     ValueError for unusable text or settings, `CheckpointError` if saving fails, `TrainingError` if the loss is not finite.
     """
     report = loop.prepare_run(config, report, resume, overwrite)
+    base = None if config.model is None else _open_base(config, report)
+    given = base.tokenizer if base is not None else _given_tokenizer(config, resume)
     with report.working("reading text"):
-        texts = _texts(config, resume)
-    tokenizer = _tokenizer(config, texts, resume, report)
+        texts = open_texts(config, given)
+    tokenizer = given or _tokenizer(config, texts, report)
+    marks = Marks.of(tokenizer, () if base is None else base.end_ids)
     for text in texts:
-        marks = text.marks(tokenizer) if isinstance(text, data.Corpus) else None
-        if marks:
-            report.note(told(marks))
+        spelled = text.marks(tokenizer) if isinstance(text, data.Corpus) else None
+        if spelled:
+            report.note(told(spelled))
     with report.working("encoding text"):
-        stage = PretrainStage(config, texts, tokenizer)
+        held_out = open_held_out(config, tokenizer, marks) if config.validation else None
+        stage = PretrainStage(config, texts, tokenizer, held_out, base)
+    if held_out:
+        warn_of_overlap(config, texts, report)
     c = stage.model.config
     report.note(
         f"{', '.join(t.name for t in texts)}: {sum(t.train_bytes for t in texts) / 1e6:.2f} MB to learn from "
-        f"({stage.tokens_to_learn:,} tokens), {stage.validation_bytes / 1e6:.2f} MB held out; {config.architecture} of "
+        f"({stage.tokens_to_learn:,} tokens), {stage.validation_bytes / 1e6:.2f} MB held out; {c.model_type} of "
         f"{stage.model.num_parameters / 1e6:.2f}M parameters, vocabulary {c.vocab_size}, {stage.model.dtype}"
     )
+    if base is not None:
+        stage.set_length(report)
     loop.run(stage, config, report, resume)
     return stage.language_model
 
 
-Text = data.Corpus | data.ShardSet | data.TokenFile
-
-
-def _texts(config: PretrainConfig, resume: bool) -> list[Text]:
-    """Return a text for each of config.weights; without weights, one text of all sources."""
-    sources = [config.data] if isinstance(config.data, str) else config.data
-    apart = [[s] for s in sources] if config.weights else [sources]
-    return [_text(some, config, resume) for some in apart]
-
-
-def _text(sources: list[str], config: PretrainConfig, resume: bool) -> Text:
-    tokens = [s for s in sources if data.is_shard_set(s) or data.is_token_file(s)]
-    if not tokens:
-        return data.read_corpus(sources, config.validation_fraction, config.field, config.separators)
-    if len(sources) > 1:
-        raise Error(
-            "data",
-            expected="tokens by themselves, or --weights for each",
-            got=f"{tokens[0]} beside others: {', '.join(sources)}",
-        )
-    if data.is_shard_set(tokens[0]):
-        return data.ShardSet(tokens[0], config.validation_fraction)
-    given = _given_tokenizer(config, resume)
-    if given is None:
-        raise Error("data", expected=f"the --tokenizer that {tokens[0]} was made with", got="none")
-    return data.TokenFile(tokens[0], given, config.validation_fraction, config.token_dtype)
+def _open_base(config: PretrainConfig, report: Report) -> LanguageModel:
+    """Load the model that is trained on, all of whose weights become float32; adapters that it had are merged."""
+    assert config.model is not None
+    if Path(config.out).resolve() == Path(config.model).resolve():
+        raise Error("train", expected="another --out than the --model", got=config.out)
+    with report.working(f"loading {config.model}"):
+        lm = load(config.model, config.dtype, quantize="none").merged()
+    for note in lm.notes:
+        report.note(note)
+    limit = lm.config.context
+    config.context = config.context or min(CONTEXT, limit)
+    if config.context > limit:
+        raise Error("pretrain", expected=f"a context of at most {limit} (the model's)", got=config.context)
+    config.lr = config.lr or defaults.learning_rate(config.base_lr, lm.config.width, lora=False)
+    return lm
 
 
 def _given_tokenizer(config: PretrainConfig, resume: bool) -> Tokenizer | None:
@@ -86,13 +88,11 @@ def _given_tokenizer(config: PretrainConfig, resume: bool) -> Tokenizer | None:
     return None if config.tokenizer is None else Tokenizer.load(config.tokenizer)
 
 
-def _tokenizer(config: PretrainConfig, texts: list[Text], resume: bool, report: Report) -> Tokenizer:
-    given = _given_tokenizer(config, resume)
-    if given is not None:
-        return given
+def _tokenizer(config: PretrainConfig, texts: list[Text], report: Report) -> Tokenizer:
     for text in texts:
         if not isinstance(text, data.Corpus):
             return text.tokenizer
+    assert config.pattern is not None
     with report.working(f"training a tokenizer of {config.vocab_size} tokens"):
         documents = (d for text in texts if isinstance(text, data.Corpus) for d in text.train)
         return Tokenizer.train(documents, config.vocab_size, pattern=config.pattern)
@@ -123,24 +123,58 @@ class PretrainStage(Stage):
     prefetch = True
     resizable = True
 
-    def __init__(self, config: PretrainConfig, texts: Sequence[Text], tokenizer: Tokenizer):
+    def __init__(
+        self,
+        config: PretrainConfig,
+        texts: Sequence[Text],
+        tokenizer: Tokenizer,
+        held_out: Sequence[HeldOut] | None = None,
+        base: LanguageModel | None = None,
+    ):
+        """held_out: text to evaluate in place of what the texts hold out. base: the model to train on, in place of a new one."""
         self.config, self.texts = config, texts
-        self.end_of_text = tokenizer.end_of_text
-        if config.isolate and self.end_of_text is None:
+        self.marks = Marks.of(tokenizer, () if base is None else base.end_ids)
+        if config.isolate and self.marks.first is None:
             raise Error("data", expected="a tokenizer with an end-of-text token where documents are kept apart")
-        streams = [text.encode(tokenizer) for text in texts]
+        streams = [encoded(text, tokenizer, self.marks) for text in texts]
         self.tokens_to_learn = sum(len(tokens) for tokens, _ in streams)
         each = [data.TokenBatches(tokens, 1, config.context, config.seed) for tokens, _ in streams]
+        self.windows_per_epoch = sum(text.windows_per_epoch for text in each)
         self.train_batches = data.MixedBatches(each, config.weights, config.seed) if config.weights else each[0]
+        if held_out is None:
+            pairs = zip(texts, streams, strict=True)
+            held_out = [HeldOut(t.name, np.asarray(s[1]), t.validation_bytes, "") for t, s in pairs]
+        self.held_out = held_out
         self.windows = [
-            data.evaluation_windows(np.asarray(held_out), config.context, self.end_of_text) for _, held_out in streams
+            data.evaluation_windows(part.tokens, config.context, self.marks.end, self.marks.begin) for part in held_out
         ]
-        self.model = build_model(config, tokenizer.vocab_size)
-        self.language_model = LanguageModel(self.model, tokenizer)
+        self.language_model = base or LanguageModel(build_model(config, tokenizer.vocab_size), tokenizer)
+        self.model = self.language_model.model
+        if base is not None:
+            self._check_rows([s for pair in streams for s in pair] + [part.tokens for part in held_out])
+            config.batch_size = config.batch_size or defaults.batch_size(self.windows_per_epoch, config.accumulation)
+
+    def _check_rows(self, streams: Sequence[data.TokenBatches]) -> None:
+        """Raise ValueError for a text with a token that the model has no row for."""
+        if self.language_model.tokenizer.vocab_size > self.model.config.vocab_size:
+            for stream in streams:
+                self.language_model.checked(np.unique(np.asarray(stream)).tolist())
+
+    def set_length(self, report: Report) -> None:
+        """Set the steps of continued training where they are open, and say what the run will do."""
+        config = self.config
+        passes = defaults.epochs(self.windows_per_epoch)
+        together = config.batch_size * config.accumulation
+        asked = bool(config.steps)
+        config.steps = config.steps or min(STEPS, math.ceil(passes * self.windows_per_epoch / together))
+        passes = config.steps * together / self.windows_per_epoch
+        report.note(f"{config.steps:,} updates, {passes:.3g} epochs, at a learning rate of up to {config.lr:g}")
+        if not asked and config.steps < defaults.HANDFUL:
+            report.warn(f"{config.steps} updates are a handful, from which a model learns little: give more text")
 
     @property
     def validation_bytes(self) -> int:
-        return sum(text.validation_bytes for text in self.texts)
+        return sum(part.bytes for part in self.held_out)
 
     def batches(self, step: int) -> Sequence[Batch]:
         n = self.config.accumulation
@@ -149,7 +183,7 @@ class PretrainStage(Stage):
         return [self._batch(*part) for part in zip(np.split(inputs, n), np.split(targets, n), strict=True)]
 
     def _batch(self, inputs: np.ndarray, targets: np.ndarray) -> Batch:
-        starts = data.document_starts(inputs, self.end_of_text) if self.config.isolate else None  # type: ignore[arg-type]
+        starts = data.document_starts(inputs, self.marks.first) if self.config.isolate else None  # type: ignore[arg-type]
         return Batch(inputs, targets, starts)
 
     def tokens(self, batch: Batch) -> int:
@@ -176,9 +210,9 @@ class PretrainStage(Stage):
             "val/loss": sum(nats) / sum(w.predicted for w in self.windows),
             "val/bpb": data.bits_per_byte(sum(nats), self.validation_bytes),
         }
-        if len(self.texts) > 1:
-            for n, text in zip(nats, self.texts, strict=True):
-                figures[f"val/bpb/{text.name}"] = data.bits_per_byte(n, text.validation_bytes)
+        if len(self.held_out) > 1:
+            for n, part in zip(nats, self.held_out, strict=True):
+                figures[f"val/bpb/{part.name}"] = data.bits_per_byte(n, part.bytes)
         return figures
 
     def samples(self, step: int) -> Sequence[tuple[str, str]]:
@@ -187,12 +221,13 @@ class PretrainStage(Stage):
             return []
         # Only the end of a prompt is read, so that there is room to write.
         room = max(1, self.config.context // 2)
-        ids = [self.language_model.tokenizer.encode_ordinary(p)[-room:] for p in prompts]
+        ids = [self.language_model.prompt_ids(p)[-room:] for p in prompts]
         done = self.language_model.generate(ids, self.config.sample_tokens, temperature=0.8, seed=self.config.seed)
         return [(p, str(c)) for p, c in zip(prompts, done, strict=True)]
 
     def state(self) -> Mapping[str, object]:
-        return {"corpus": " ".join(t.digest for t in self.texts), "vocab_size": self.model.config.vocab_size}
+        corpus = " ".join([*(t.digest for t in self.texts), *(part.digest for part in self.held_out if part.digest)])
+        return {"corpus": corpus, "vocab_size": self.model.config.vocab_size}
 
     def begin(self, directory: Path) -> None:
         self.language_model.tokenizer.save(directory)

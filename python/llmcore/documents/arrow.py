@@ -1,4 +1,4 @@
-"""Rows of parquet files, as plain values: every type of Arrow, or an error that names the column and its type."""
+"""Rows of parquet and Arrow files, as plain values: every type of Arrow, or an error that names the column and its type."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from llmcore.documents.files import COMPRESSED_ENDINGS
+from llmcore.documents.files import COMPRESSED_ENDINGS, PARQUET_ENDING, kind_of
 from llmcore.documents.reading import Row
 from llmcore.errors import CorpusError
 
@@ -17,9 +17,9 @@ _ROWS = 256  # that are in memory at once
 _DEEPEST = 100  # levels of lists and structs
 
 
-def parquet_rows(path: Path, file: BinaryIO, op: str) -> Iterator[Row | CorpusError]:
-    """Read all rows. Bytes that are UTF-8 become text, maps become objects; times, dates and decimals become text."""
-    with parquet_file(path, file, op) as table:
+def arrow_rows(path: Path, file: BinaryIO, op: str) -> Iterator[Row | CorpusError]:
+    """Read all rows of a parquet file or of one of Arrow's own (what `datasets` saves and caches). Bytes that are UTF-8 become text, maps become objects; times, dates and decimals become text."""
+    with (parquet_file if kind_of(path) == PARQUET_ENDING else _arrow_file)(path, file, op) as table:
         names = table.schema_arrow.names
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -69,16 +69,48 @@ def _plain(value: Any, depth: int = 0) -> Any:
 def parquet_file(path: Path, file: BinaryIO, op: str) -> Iterator[Any]:
     """Open a `pyarrow.parquet.ParquetFile`, and name it in what goes wrong while it is read."""
     try:
-        import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise CorpusError(op, f"{path}: reading parquet needs pyarrow: pip install pyarrow") from None
+    with _seekable(path, file, op, "parquet") as plain:
+        yield parquet.ParquetFile(plain)
+
+
+@contextmanager
+def _arrow_file(path: Path, file: BinaryIO, op: str) -> Iterator[Any]:
+    """Open a file or stream of Arrow's as something that is read as a parquet file is."""
+    try:
+        from pyarrow import ipc
+    except ImportError:
+        raise CorpusError(op, f"{path}: reading .arrow needs pyarrow: pip install pyarrow") from None
+    with _seekable(path, file, op, "Arrow") as plain:
+        is_file = plain.read(6) == b"ARROW1"
+        plain.seek(0)
+        yield _Batches(ipc.open_file(plain) if is_file else ipc.open_stream(plain), is_file)
+
+
+class _Batches:
+    def __init__(self, reader: Any, is_file: bool):
+        self._reader, self._is_file = reader, is_file
+        self.schema_arrow = reader.schema
+
+    def iter_batches(self, size: int) -> Iterator[Any]:
+        if self._is_file:
+            yield from map(self._reader.get_batch, range(self._reader.num_record_batches))
+        else:
+            yield from self._reader
+
+
+@contextmanager
+def _seekable(path: Path, file: BinaryIO, op: str, kind: str) -> Iterator[BinaryIO]:
+    import pyarrow
+
     try:
         with tempfile.TemporaryFile() as plain:
             if path.suffix.lower() in COMPRESSED_ENDINGS:  # a parquet file is read from its end
                 shutil.copyfileobj(file, plain)
                 file = plain
-            yield parquet.ParquetFile(file)
+            yield file
     except pyarrow.ArrowException as error:
         reason = str(error).partition("\n")[0]
-        raise CorpusError(op, f"{path}: not a parquet file that can be read ({reason})") from None
+        raise CorpusError(op, f"{path}: not a {kind} file that can be read ({reason})") from None
