@@ -381,6 +381,13 @@ def test_generate_reads_a_schema_from_a_file(run, model_dir, tmp_path):
     (tmp_path / "schema.json").write_text('{"enum": ["a", "b"]}')
     out = run("generate", "the", "-m", model_dir, "--json-schema", f"@{tmp_path / 'schema.json'}", "--no-echo")[1]
     assert json.loads(out) in ("a", "b")
+    (tmp_path / "yes.gbnf").write_text('root ::= "yes" | "no"')
+    for name in (str(tmp_path / "yes.gbnf"), f"@{tmp_path / 'yes.gbnf'}"):
+        out = run("generate", "the", "-m", model_dir, "--grammar", name, "--json")[1]
+        assert json.loads(out)["completions"][0]["text"] in ("yes", "no")
+    code, _, err = run("generate", "the", "-m", model_dir, "--grammar", str(tmp_path / "none.gbnf"))
+    assert code != 0
+    assert "none.gbnf" in err
 
 
 def test_next_shows_words(run, tiny, model_dir):

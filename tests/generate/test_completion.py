@@ -178,7 +178,7 @@ def test_a_json_schema(lm):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"regex": "(("}, r"\[constrain\] expected a grammar that llguidance accepts"),
+        ({"regex": "(("}, r"\[constrain\] expected a form that llguidance accepts"),
         ({"regex": 3}, r"\[constrain\] expected regex a text"),
         ({"choices": []}, r"\[constrain\] expected choices as a list of texts"),
         ({"choices": "yes"}, r"\[constrain\] expected choices as a list of texts"),

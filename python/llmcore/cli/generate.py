@@ -40,6 +40,10 @@ def generate(
     choice: Annotated[
         list[str] | None, typer.Option("--choice", metavar="TEXT", help="Write one of these texts (repeatable).")
     ] = None,
+    grammar: Annotated[
+        str | None,
+        typer.Option("--grammar", metavar="FILE", help="Write text of the grammar in this file (GBNF or Lark)."),
+    ] = None,
     draft: Annotated[
         str | None,
         typer.Option(
@@ -65,7 +69,8 @@ def generate(
     request = dict(sampling or {})
     if request["seed"] is None:
         request["seed"] = int.from_bytes(os.urandom(4), "little")
-    request |= {"json_schema": _schema(json_schema), "regex": regex, "choices": choice or None}
+    request |= {"json_schema": _text(json_schema, "JSON"), "regex": regex, "choices": choice or None}
+    request["grammar"] = _text(f"@{grammar.removeprefix('@')}" if grammar else None, "a grammar")
     request["draft"] = draft if draft in (None, "lookup") else options.load_model(Path(draft), quantize=quantize)
     if not json and beams == 1:
         return _stream(lm, prompt, n, echo, request)
@@ -92,15 +97,16 @@ def _stream(lm: LanguageModel, prompt: str, n: int, echo: bool, request: dict[st
 
 
 def _print_json(prompt: str, seed: int, done: Sequence[Completion]) -> None:
-    names = ("text", "tokens", "logprobs", "finish_reason", "prompt_tokens")
+    names = ("text", "tokens", "logprobs", "finish_reason", "stop_reason", "prompt_tokens", "notes")
     completions = [{name: getattr(c, name) for name in names} for c in done]
     options.print_json({"prompt": prompt, "seed": seed, "completions": completions})
 
 
-def _schema(given: str | None) -> str | None:
+def _text(given: str | None, what: str) -> str | None:
+    """Return what is given, or the text of the file in @FILE."""
     if given is None or not given.startswith("@"):
         return given
     try:
-        return Path(given[1:]).read_text(encoding="utf-8")
+        return Path(given[1:]).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise UsageError(f"expected {given[1:]} as JSON in UTF-8") from None
+        raise UsageError(f"expected {given[1:]} as {what} in UTF-8") from None

@@ -31,6 +31,7 @@ class GenerateOptions:
     json_schema: Mapping[str, Any] | str | bool | None = None
     regex: str | None = None
     choices: Sequence[str] | None = None
+    grammar: str | None = None
     draft: str | TextModel | None = None
     draft_tokens: int | None = None
     on_token: Callable[[Completion, str], object] | None = None
@@ -169,9 +170,8 @@ def _completion(request: Request, sink: CompletionSink) -> Completion:
 
 
 def _grammar(lm: TextModel, options: GenerateOptions) -> Grammar | None:
-    if options.json_schema is None and options.regex is None and options.choices is None:
-        return None
-    return lm.vocabulary.grammar(options.json_schema, options.regex, options.choices)
+    forms = {name: getattr(options, name) for name in ("json_schema", "regex", "choices", "grammar")}
+    return None if all(form is None for form in forms.values()) else lm.vocabulary.grammar(**forms)
 
 
 def _proposer(lm: TextModel, options: GenerateOptions) -> Proposer | None:

@@ -1,4 +1,4 @@
-"""Completions that follow a grammar: a JSON schema, a regular expression, or one of several texts. llguidance (extra
+"""Completions that have a form: a JSON schema, a regular expression, one of several texts, or a grammar. llguidance (extra
 `constrain`) computes which tokens may come next; the sampling kernel takes its masks."""
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 
 from llmcore.errors import ArgumentTypeError, Error, StateError
+from llmcore.generate.engine.gbnf import to_lark
 from llmcore.tokenizer import Tokenizer
+
+_RULE = re.compile(r"^[ \t]*[?!]?[A-Za-z_][\w.-]*\s*(::=|:)", re.MULTILINE)
 
 # Between the parts of a JSON text: a space, or a line break and the next line's indent, as in llama.cpp. A model that likes
 # blanks would write them for ever. A schema's own "x-guidance" says otherwise.
@@ -24,10 +27,12 @@ class Grammar:
     def __init__(self, vocabulary: Vocabulary, form: str):
         """ValueError for a grammar that llguidance does not accept."""
         self._vocabulary = vocabulary
-        matcher = vocabulary.library.LLMatcher(vocabulary.tokenizer, form)
-        if matcher.is_error():
-            raise Error("constrain", expected=f"a grammar that llguidance accepts, got: {_line(matcher.get_error())}")
-        self._matcher = matcher
+        self._matcher = vocabulary.library.LLMatcher(vocabulary.tokenizer, form, log_level=0)
+        first = self._matcher.deep_copy()
+        if not self._matcher.is_error():
+            first.compute_bitmask()  # of a form without any text there is none
+        if first.is_error():
+            raise _refused(first.get_error())
 
     def constraint(self) -> Constraint:
         """Return a constraint for one completion, at its beginning."""
@@ -68,7 +73,7 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise StateError("constrain", _line(self._matcher.get_error()))
+            raise StateError("constrain", _line(self._matcher.get_error().split("<state>")[0]))
 
 
 class Vocabulary:
@@ -84,6 +89,7 @@ class Vocabulary:
         if not end_ids:
             raise Error("constrain", expected="a model that knows an end of text", got="one without")
         self.library = llguidance
+        self._tokens = {**tokenizer.added_tokens, **tokenizer.special_tokens}
         specials = sorted({id for id in tokenizer.special_tokens.values() if id < vocab_size})
         tokens = [tokenizer.token_bytes(i) for i in range(vocab_size)]  # the empty ones are never allowed
 
@@ -98,16 +104,27 @@ class Vocabulary:
         wrapper = llguidance.TokenizerWrapper(Wrapped())
         self.tokenizer = llguidance.LLTokenizer(wrapper, n_vocab=vocab_size, eos_token=list(end_ids))
 
+    def _token_id(self, text: str) -> int | None:
+        return self._tokens.get(text)
+
     def grammar(
         self,
         json_schema: Mapping[str, Any] | str | bool | None = None,
         regex: str | None = None,
         choices: Sequence[str] | None = None,
+        grammar: str | None = None,
     ) -> Grammar:
-        """Compile the one of these that is given. json_schema: a schema, or its text; {} or True for any JSON."""
+        """Compile the one of these that is given. json_schema: a schema, or its text; {} or True for any JSON. grammar: one
+        in GBNF (`root ::= ...`) or in llguidance's Lark (`start: ...`)."""
         matcher = self.library.LLMatcher
-        if sum(v is not None for v in (json_schema, regex, choices)) != 1:
-            raise Error("constrain", expected="one of json_schema, regex and choices")
+        if sum(v is not None for v in (json_schema, regex, choices, grammar)) != 1:
+            raise Error("constrain", expected="one of json_schema, regex, choices and grammar")
+        if grammar is not None:
+            if not isinstance(grammar, str):
+                raise ArgumentTypeError("constrain", expected="grammar a text", got=f"{grammar!r:.100}")
+            first = _RULE.search(grammar)
+            is_gbnf = first is not None and first[1] == "::="
+            return Grammar(self, matcher.grammar_from_lark(to_lark(grammar, self._token_id) if is_gbnf else grammar))
         if regex is not None:
             if not isinstance(regex, str):
                 raise ArgumentTypeError("constrain", expected="regex a text", got=f"{regex!r:.100}")
@@ -128,6 +145,18 @@ class Vocabulary:
         except Exception as error:
             raise Error("constrain", expected=f"a JSON schema, got: {_line(error)}") from None
         return Grammar(self, form)
+
+
+def _refused(error: str) -> Error:
+    """Return what llguidance says of a form, with the line where it names one."""
+    error = error.split("<state>")[0]
+    if error.startswith("NoExtension"):
+        return Error("constrain", expected="a form that some text has", got="one that none has")
+    place = re.match(r"(?:at )?(\d+)\(\d+\): ", error)
+    if place is None:
+        return Error("constrain", expected=f"a form that llguidance accepts, got: {_line(error)}")
+    said = re.split(r"\n\s*\d+ \|", error[place.end() :])[0]  # without its picture of the lines
+    return Error("constrain", f"grammar, line {place[1]}", expected=f"what llguidance accepts, got: {_line(said)}")
 
 
 def _line(error: Any) -> str:
