@@ -178,12 +178,12 @@ def test_a_json_schema(lm):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"regex": "(("}, r"\[constrain\] expected a form that llguidance accepts"),
+        ({"regex": "(("}, r"\[constrain\] regex: expected what llguidance accepts"),
         ({"regex": 3}, r"\[constrain\] expected regex a text"),
         ({"choices": []}, r"\[constrain\] expected choices as a list of texts"),
         ({"choices": "yes"}, r"\[constrain\] expected choices as a list of texts"),
         ({"json_schema": "{"}, r"\[constrain\] expected json_schema as JSON"),
-        ({"json_schema": {"type": "nothing"}}, r"\[constrain\] expected a"),
+        ({"json_schema": {"type": "nothing"}}, r"\[constrain\] json_schema: expected what"),
         ({"regex": "a", "choices": ["b"]}, r"\[constrain\] expected one of"),
         ({"n": 0}, r"\[generate\] expected n an integer of 1"),
         ({"best_of": 2, "n": 3}, r"\[generate\] expected best_of of at least n = 3, got 2"),

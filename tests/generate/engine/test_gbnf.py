@@ -139,11 +139,11 @@ def test_tokens_of_the_model(lm):
         ('root ::= "a"\nb "c"', r"grammar, line 2: expected ::= after b, got '\"c\"'"),
         ("root ::= <nothing>", r"grammar, line 1: expected a token of the model, got '<nothing>'"),
         ("root ::= " + "(" * 500, r"grammar, line 1: expected parentheses at most 100 deep"),
-        ("root ::= root", r"expected a form that some text has, got one that none has"),
+        ("root ::= root", r"grammar: expected a form that some text has, got one that none has"),
         ('start: "a" other\n\nother: "b" nothing', r"grammar, line 3: expected what llguidance accepts, got: unknown name"),
         ('start: "a" B\nB: /[/', r"grammar, line 2: expected what llguidance accepts, got: invalid regex"),
         ("hello", r"grammar, line 1: expected what llguidance accepts, got: Expected token ':'"),
-        ("", r"expected a form that llguidance accepts, got: Empty grammar"),
+        ("", r"grammar: expected what llguidance accepts, got: Empty grammar"),
         (3, r"expected grammar a text, got 3"),
     ],
 )  # fmt: skip

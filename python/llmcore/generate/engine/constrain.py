@@ -24,15 +24,15 @@ _BLANKS = r"( |\r?\n[ \t]{0,20})"
 class Grammar:
     """A grammar compiled for a tokenizer. Each of its constraints serves one request."""
 
-    def __init__(self, vocabulary: Vocabulary, form: str):
-        """ValueError for a grammar that llguidance does not accept."""
+    def __init__(self, vocabulary: Vocabulary, form: str, name: str):
+        """name: of the option that gave the form. ValueError for one that llguidance does not accept."""
         self._vocabulary = vocabulary
         self._matcher = vocabulary.library.LLMatcher(vocabulary.tokenizer, form, log_level=0)
         first = self._matcher.deep_copy()
         if not self._matcher.is_error():
             first.compute_bitmask()  # of a form without any text there is none
         if first.is_error():
-            raise _refused(first.get_error())
+            raise _refused(first.get_error(), name)
 
     def constraint(self) -> Constraint:
         """Return a constraint for one completion, at its beginning."""
@@ -124,15 +124,17 @@ class Vocabulary:
                 raise ArgumentTypeError("constrain", expected="grammar a text", got=f"{grammar!r:.100}")
             first = _RULE.search(grammar)
             is_gbnf = first is not None and first[1] == "::="
-            return Grammar(self, matcher.grammar_from_lark(to_lark(grammar, self._token_id) if is_gbnf else grammar))
+            return Grammar(
+                self, matcher.grammar_from_lark(to_lark(grammar, self._token_id) if is_gbnf else grammar), "grammar"
+            )
         if regex is not None:
             if not isinstance(regex, str):
                 raise ArgumentTypeError("constrain", expected="regex a text", got=f"{regex!r:.100}")
-            return Grammar(self, matcher.grammar_from_regex(regex))
+            return Grammar(self, matcher.grammar_from_regex(regex), "regex")
         if choices is not None:
             if isinstance(choices, str) or not choices or not all(isinstance(c, str) and c for c in choices):
                 raise Error("constrain", expected="choices as a list of texts", got=f"{choices!r:.100}")
-            return Grammar(self, matcher.grammar_from_regex("|".join(re.escape(c) for c in choices)))
+            return Grammar(self, matcher.grammar_from_regex("|".join(re.escape(c) for c in choices)), "choices")
         try:
             schema = json.loads(json_schema) if isinstance(json_schema, str) else json_schema
             text = json.dumps({} if schema is True else schema)
@@ -144,19 +146,20 @@ class Vocabulary:
             form = matcher.grammar_from_json_schema(text, None if own else {"whitespace_pattern": _BLANKS})
         except Exception as error:
             raise Error("constrain", expected=f"a JSON schema, got: {_line(error)}") from None
-        return Grammar(self, form)
+        return Grammar(self, form, "json_schema")
 
 
-def _refused(error: str) -> Error:
+def _refused(error: str, name: str) -> Error:
     """Return what llguidance says of a form, with the line where it names one."""
     error = error.split("<state>")[0]
     if error.startswith("NoExtension"):
-        return Error("constrain", expected="a form that some text has", got="one that none has")
+        return Error("constrain", name, expected="a form that some text has", got="one that none has")
     place = re.match(r"(?:at )?(\d+)\(\d+\): ", error)
     if place is None:
-        return Error("constrain", expected=f"a form that llguidance accepts, got: {_line(error)}")
+        return Error("constrain", name, expected=f"what llguidance accepts, got: {_line(error)}")
     said = re.split(r"\n\s*\d+ \|", error[place.end() :])[0]  # without its picture of the lines
-    return Error("constrain", f"grammar, line {place[1]}", expected=f"what llguidance accepts, got: {_line(said)}")
+    name += f", line {place[1]}" if name == "grammar" else ""
+    return Error("constrain", name, expected=f"what llguidance accepts, got: {_line(said)}")
 
 
 def _line(error: Any) -> str:
