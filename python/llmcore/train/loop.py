@@ -23,8 +23,9 @@ from llmcore.errors import Error, ExistingFileError
 from llmcore.nn import Parameter
 from llmcore.nn.module import assign
 from llmcore.runtime import default_dtype
-from llmcore.train import checkpoint, signals
+from llmcore.train import signals
 from llmcore.train.background import AsyncSaver, Prefetcher
+from llmcore.train.best import BestModel
 from llmcore.train.distributed.group import ProcessGroup, SingleProcess, process_group
 from llmcore.train.ema import EMA
 from llmcore.train.errors import Interrupted, TrainingError
@@ -110,6 +111,7 @@ class Run:
         self.writes = group.rank == 0  # one process writes files
         ema = EMA(stage.trainable(), config.ema) if config.ema and self.writes else None
         self.state = RunState(stage, config, build_optimizer(config, group.owned(stage.trainable())), ema)
+        self.best, self._improved = BestModel(stage, config, self.state.totals, report), False
         self.saver = AsyncSaver()
         self._log: RunLog | None = None
         self._words: RunLog | None = None
@@ -136,7 +138,7 @@ class Run:
                 self.report.note(
                     f"the time was up at step {start} of {config.steps}: give more --max-minutes to continue"
                 )
-            last = start == config.steps or late
+            last = start == config.steps or late or self.best.is_final
             while not last:
                 row = self.update(step, self._schedule_step(step), batches)
                 step += 1
@@ -144,7 +146,8 @@ class Run:
                 late = self._is_late()
                 last = step == config.steps or late
                 self._record(row, step, last)
-                stop, due = self._agreed(came())
+                stop, due, over = self._agreed(came())
+                last = last or over
                 if (last or due or _due(step, config.save_every) or stop) and step > saved:
                     self._save(step)
                     saved = step
@@ -157,7 +160,11 @@ class Run:
                     )
                 if late and step < config.steps:
                     self.report.note(f"the time is up at step {step} of {config.steps}")
-        self._finish()
+                elif over and step < config.steps:
+                    self.report.note(
+                        f"{config.patience} evaluations brought no better model: stopped at step {step} of {config.steps}"
+                    )
+        self._finish(step)
 
     def update(self, step: int, schedule_step: int, batches: Callable) -> dict:
         """Do one parameter update with the learning rate of `schedule_step`, and return its line of the log."""
@@ -233,6 +240,11 @@ class Run:
                 f"the learning rate rises for {config.warmup} updates (warmup) and the run has {config.steps}: it never "
                 f"reaches {config.lr:g}"
             )
+        if config.steps < config.eval_every * config.patience:
+            self.report.warn(
+                f"the run of {config.steps} updates ends before {config.patience} evaluations, one every {config.eval_every}: "
+                "for --patience to end it give a lower --eval-every"
+            )
         if not resume and self.writes:
             # A later --resume must not find the checkpoints of another run.
             for name in ("checkpoints", "best", "tensorboard"):
@@ -273,20 +285,25 @@ class Run:
         warm = step >= self.config.warmup_updates()
         return self.group.broadcast(max(step, int(self.config.steps * elapsed / self._limit)) if warm else step)
 
-    def _agreed(self, came: int) -> tuple[int, bool]:
-        """Return, in all processes alike, the number of the signal that came to any of them, or 0, and whether the time since
-        the last checkpoint asks for another one: a fifty times as long as it takes, so that saving costs at most 2%."""
+    def _agreed(self, came: int) -> tuple[int, bool, bool]:
+        """Return, in all processes alike, the number of the signal that came to any of them, or 0; whether a checkpoint is
+        due, because the model is the best so far or by the time since the last one: a fifty times as long as it takes, so
+        that saving costs at most 2%; and whether the run waits for a better model no longer."""
         wait = max(60 * self.config.save_minutes or math.inf, _SAVING * self.saver.seconds)
-        due = self.group.rank == 0 and time.monotonic() - self._saved >= wait
+        due = self._improved or (self.group.rank == 0 and time.monotonic() - self._saved >= wait)
+        over = self.group.rank == 0 and self.best.is_final
         numbers = signals.numbers()
-        *asked, due_there = self.group.all_reduce([*(float(came == n) for n in numbers), float(due)])
-        return next((n for n, count in zip(numbers, asked, strict=True) if count), 0), due_there > 0
+        *asked, due_there, over_there = self.group.all_reduce(
+            [*(float(came == n) for n in numbers), float(due), float(over)]
+        )
+        return next((n for n, count in zip(numbers, asked, strict=True) if count), 0), due_there > 0, over_there > 0
 
     # ---- between updates ----
 
     def _record(self, row: dict, step: int, last: bool) -> None:
         """Write an update's line of the log; evaluate, sample and record the watched words when their turn has come."""
         config = self.config
+        self._improved = False
         if self._log is not None:
             if last or _due(step, config.eval_every):
                 row |= self._evaluated(step)
@@ -307,12 +324,7 @@ class Run:
         """Return the held-out figures, and keep the model if they are the best so far."""
         with self._averaged():
             figures = dict(self.stage.evaluate())
-            loss = figures.get("val/loss")
-            if self.config.keep_best and loss is not None and loss < self.state.totals.get("best", math.inf):
-                self.state.totals |= {"best": loss, "best_step": step}
-                checkpoint.replace_folder(self.out / "best", self.stage.save)
-            if self.config.keep_best and loss is None:
-                self.report.warn("nothing is held out, so there is no best model to keep")
+            self._improved = self.best.seen(figures, step)
         return figures
 
     def _save(self, step: int) -> None:
@@ -324,18 +336,17 @@ class Run:
 
     # ---- after the last update ----
 
-    def _finish(self) -> None:
-        """Save the model; with an average, the averaged weights."""
-        stage, ema, totals = self.stage, self.state.ema, self.state.totals
+    def _finish(self, step: int) -> None:
+        """Save the model; with an average, the averaged weights; with patience, the best ones."""
+        stage, ema = self.stage, self.state.ema
         if ema is not None:
             assign(stage.trainable(), {k.removeprefix("ema."): v for k, v in ema.state_dict().items()})
-        if self.config.ema:
+        if self.writes:
+            self.best.take(step)
+        if self.config.ema or self.config.patience:
             self.group.broadcast_parameters(stage.trainable())
         if self.writes:
             stage.save(self.out)
-            if self.config.keep_best and "best_step" in totals:
-                best, at = totals["best"], int(totals["best_step"])
-                self.report.note(f"the lowest held-out loss, {best:.3f} at step {at}, is that of {self.out / 'best'}")
         self.group.barrier()  # no process leaves before the model is saved
 
 

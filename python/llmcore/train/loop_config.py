@@ -66,6 +66,11 @@ class LoopConfig:
     )
     keep: int = option(2, "Number of checkpoints to keep.")
     keep_best: bool = option(False, "Also keep the model with the lowest held-out loss, in best/.")
+    patience: int = option(
+        0,
+        "Stop after so many evaluations in a row without a better held-out figure, and keep the best model, not the last, "
+        "as the result; 0 trains to the end and keeps the last.",
+    )
     log_to: list[str] = option([], "Also send the log to tensorboard or wandb.")
     sample_every: int = option(200, "Updates between printed samples; 0 prints none.")
     dtype: str | None = option(
@@ -96,6 +101,8 @@ class LoopConfig:
                 raise Error("config", expected=f"{name} < 1", got=getattr(self, name))
         if self.decay > 1:
             raise Error("config", expected="decay in [0, 1]", got=self.decay)
+        if self.patience and not self.eval_every:
+            raise Error("config", expected="eval_every > 0 with patience", got=0)
         one_of("optimizer", self.optimizer, OPTIMIZERS)
         one_of("schedule", self.schedule, SCHEDULES)
         for name in self.log_to:

@@ -30,6 +30,7 @@ RESUMABLE = (
         "sample_every",
         "keep",
         "keep_best",
+        "patience",
         "threads",
         "max_minutes",
         "recompute",

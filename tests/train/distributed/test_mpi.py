@@ -225,3 +225,13 @@ lm = train.sft(train.SFTConfig(model="base", out="tuned", data={str(tmp_path / "
     for a, b in zip(one, two, strict=True):
         assert b["train/loss"] == pytest.approx(a["train/loss"], rel=1e-4)
         assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-3)
+
+
+def test_all_processes_stop_at_the_best_model(corpus, tmp_path):
+    settings = {"lr": 0.2, "warmup": 60, "steps": 60, "eval_every": 4, "patience": 2, "keep_best": True}
+    for run in ("two", "again"):
+        start(2, config(corpus, tmp_path / run, **settings))
+    assert len(log_of(tmp_path / "two")) == len(log_of(tmp_path / "again")) < 60
+    assert_same_weights(tmp_path / "two", tmp_path / "again")
+    best = tmp_path / "two/best/model.safetensors"
+    assert best.read_bytes() == (tmp_path / "two/model.safetensors").read_bytes()

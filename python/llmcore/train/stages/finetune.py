@@ -136,6 +136,10 @@ def read(config: FinetuneConfig, stage: str, parse: Callable[[Row], T], report: 
     for part, source, what in ((train, config.data, "learn from"), (held_out, config.validation, "hold out")):
         if source and not part:
             raise CorpusError(stage, _listed_sources(source), expected=f"rows to {what}", got="none")
+    if config.patience and not held_out:
+        raise CorpusError(
+            stage, expected="held-out rows for patience", got="none: give --validation or --validation-fraction"
+        )
     config.batch_size = config.batch_size or defaults.batch_size(len(train), config.accumulation)
     return Rows(train, held_out, digest_of([*rows, *held_rows]))
 
