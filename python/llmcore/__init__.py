@@ -19,7 +19,7 @@ _LAZY = {
     "Tokenizer": "llmcore.tokenizer",
     "build_info": "llmcore.runtime",
     "device": "llmcore._device",
-    "load": "llmcore.generate",
+    "load": "llmcore.train.runs",
     "no_grad": "llmcore.autograd",
     "num_threads": "llmcore.runtime",
     "pull": "llmcore.hub",

@@ -32,9 +32,9 @@ def convert(
     Example: llmcore convert run run.gguf --dtype Q8_0
     """
     from llmcore import _device
-    from llmcore.generate import load
     from llmcore.generate.ends import GGUF_ALL, gguf_end_metadata
     from llmcore.tokenizer.formats.gguf import gguf_differences
+    from llmcore.train.runs import load
 
     if target.exists() and not overwrite and (target.is_file() or any(target.iterdir())):
         raise UsageError(f"expected a new OUT, got {target}, which exists (--overwrite replaces it)")

@@ -30,8 +30,8 @@ def info(
     Example: llmcore info smollm2-135m-instruct
     """
     from llmcore._device import DEVICES
-    from llmcore.generate import load
     from llmcore.runtime import build_info
+    from llmcore.train.runs import load
 
     given = options.named(directory, model)
     try:

@@ -51,6 +51,7 @@ Quantize = Annotated[
 Text = Annotated[str, typer.Argument(metavar="TEXT", help="Text, or - for standard input.")]
 
 _POINTER = "last_model"
+_MODEL = ("config.json", "adapter_config.json", "checkpoints/step-*")  # what a folder with a model has, or a run
 
 
 def remember_model(directory: Path) -> None:
@@ -80,7 +81,7 @@ def last_model() -> Path | None:
     except OSError:
         last = None
     for directory in (last, Path("run")):
-        if directory is not None and (directory.is_file() or (directory / "config.json").is_file()):
+        if directory is not None and (directory.is_file() or any(any(directory.glob(name)) for name in _MODEL)):
             return directory
     return None
 
@@ -89,8 +90,8 @@ def load_model(
     given: Path | None, device: str | None = None, quantize: str | None = None, threads: int | None = None
 ) -> LanguageModel:
     """Load the model to use, say its notes on stderr, and set the number of threads."""
-    from llmcore.generate import load
     from llmcore.runtime import set_num_threads
+    from llmcore.train.runs import load
 
     if threads is not None:
         set_num_threads(threads)

@@ -26,24 +26,18 @@ from llmcore.tokenizer.formats.gguf import gguf_notes
 def load(
     path: str | os.PathLike, dtype: str | None = None, quantize: str | None = None, device: str | None = None
 ) -> LanguageModel:
-    """Load a model: a folder with config.json, model.safetensors (or its shards and their index) and tokenizer.json (or
-    tokenizer.model), a single `.gguf` file, the name of a model that `llmcore pull` has fetched, or a folder with an
-    adapter in PEFT's format, which names its base.
+    """Load a model that is whole: see `llmcore.load`, which opens runs that have not finished too."""
+    check_kinds(dtype, quantize)
+    with _device.on(device):
+        return _load(hub.resolve(path), dtype, quantize)
 
-    dtype: "float32" or "bfloat16", the compute dtype; by default float32 if weights are quantized (their products use
-    integers), else bfloat16 if the processor has instructions for it.
-    quantize: "int8" or "int4" keeps matrices quantized in memory; "none" turns matrices that are quantized in the file
-    into float32; by default they stay as they are there. Files are memory-mapped and read as their parts are used.
-    device: "cpu" or "cuda", where the model is stored and computes; by default `llmcore.device()`.
-    FileNotFoundError or ValueError, one line, for what is missing, broken or not supported; RuntimeError if "cuda" is not
-    available.
-    """
+
+def check_kinds(dtype: str | None, quantize: str | None) -> None:
+    """Raise ValueError unless these are what `load` takes."""
     if dtype not in (None, "float32", "bfloat16"):
         raise Error("load", expected="dtype 'float32' or 'bfloat16'", got=repr(dtype))
     if quantize not in (None, "none", "int8", "int4"):
         raise Error("load", expected="quantize None, 'none', 'int8' or 'int4'", got=repr(quantize))
-    with _device.on(device):
-        return _load(hub.resolve(path), dtype, quantize)
 
 
 def _load(path: Path, dtype: str | None, quantize: str | None) -> LanguageModel:

@@ -27,6 +27,8 @@ VERSION = 1
 _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
 _STEP_NAME = re.compile(r"step-(\d{8,18})")
+UNFINISHED = "checkpoints/unfinished"  # there from a run's first update, or the first after it is resumed, to its end
+_ATTEMPTS = 5
 _MAX_STATE_BYTES = 64 << 20
 # What a kill can leave behind: an unfinished checkpoint, one being deleted, one being replaced by its own
 # step.
@@ -155,6 +157,31 @@ def latest_checkpoint(run_dir: str | os.PathLike, warn: Callable[[str], object] 
         raise CheckpointError(
             "checkpoint", f"{problems[0].message} (and no other of the {len(paths)} in {folder} is whole)"
         )
+    return None
+
+
+def read_newest(
+    run_dir: str | os.PathLike, warn: Callable[[str], object]
+) -> tuple[Path, dict[str, np.ndarray], dict] | None:
+    """Return the newest whole checkpoint of a run, which may be running: its folder, tensors and state; None if there is
+    none. Nothing is changed there. Raises `CheckpointError` if all are broken."""
+    folder = Path(run_dir, "checkpoints")
+    for attempt in range(_ATTEMPTS):
+        problems = []
+        for path in _checkpoints(folder):
+            try:
+                tensors, state = load_checkpoint(path)
+            except CheckpointError as error:
+                problems.append((path, error))
+                continue
+            for _, problem in problems:
+                warn(f"{problem.message}; {path.name} is read instead")
+            return path, tensors, state
+        # Those that the run has removed in the meantime were followed by newer ones.
+        if all(path.exists() for path, _ in problems) or attempt == _ATTEMPTS - 1:
+            break
+    if problems:
+        raise problems[0][1]
     return None
 
 

@@ -23,7 +23,7 @@ from llmcore.errors import Error, ExistingFileError
 from llmcore.nn import Parameter
 from llmcore.nn.module import assign
 from llmcore.runtime import default_dtype
-from llmcore.train import signals
+from llmcore.train import checkpoint, signals
 from llmcore.train.background import AsyncSaver, Prefetcher
 from llmcore.train.best import BestModel
 from llmcore.train.distributed.group import ProcessGroup, SingleProcess, process_group
@@ -252,6 +252,10 @@ class Run:
             for name in _RUN_FILES:
                 (self.out / name).unlink(missing_ok=True)
             self.stage.begin(self.out)
+        if self.writes:
+            mark = self.out / checkpoint.UNFINISHED
+            mark.parent.mkdir(exist_ok=True)
+            mark.touch()
         self._saved = time.monotonic()
         self._began = self._saved - self.state.totals["elapsed"]
         return start
@@ -347,6 +351,7 @@ class Run:
             self.group.broadcast_parameters(stage.trainable())
         if self.writes:
             stage.save(self.out)
+            (self.out / checkpoint.UNFINISHED).unlink(missing_ok=True)
         self.group.barrier()  # no process leaves before the model is saved
 
 

@@ -38,7 +38,7 @@ def pretrain(
     ValueError for unusable text or settings, `CheckpointError` if saving fails, `TrainingError` if the loss is not finite.
     """
     report = loop.prepare_run(config, report, resume, overwrite)
-    base = None if config.model is None else _open_base(config, report)
+    base = None if config.model is None else open_base(config, report)
     given = base.tokenizer if base is not None else _given_tokenizer(config, resume)
     with report.working("reading text"):
         texts = open_texts(config, given)
@@ -65,7 +65,7 @@ def pretrain(
     return stage.language_model
 
 
-def _open_base(config: PretrainConfig, report: Report) -> LanguageModel:
+def open_base(config: PretrainConfig, report: Report) -> LanguageModel:
     """Load the model that is trained on, all of whose weights become float32; adapters that it had are merged."""
     assert config.model is not None
     if Path(config.out).resolve() == Path(config.model).resolve():
