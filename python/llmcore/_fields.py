@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from typing import Any
 
-import numpy as np
-
 from llmcore.errors import ArgumentTypeError, Error
 
 
@@ -50,7 +48,9 @@ def number(where: str, name: str, value: Any, ok: Callable[[Any], bool], expecte
 
 def flag(where: str, name: str, value: Any) -> None:
     """Raise TypeError unless an argument is True or False."""
-    if not isinstance(value, (bool, np.bool_)):
+    if (
+        not isinstance(value, bool) and str(getattr(value, "dtype", "")) != "bool"
+    ):  # numpy's, which --help does not load
         raise ArgumentTypeError(where, expected=f"{name} True or False", got=f"{value!r:.100}")
 
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from llmcore._fields import flag, is_number, number, option
 from llmcore.errors import ArgumentTypeError, Error
 
@@ -85,7 +83,7 @@ class SamplingParams:
             flag("generate", name, getattr(self, name))
         for name in ("stop_ids", "banned", "forced"):
             ids = getattr(self, name)
-            ids = ids.tolist() if isinstance(ids, np.ndarray) else ids
+            ids = ids.tolist() if hasattr(ids, "tolist") else ids  # of numpy, which --help does not load
             if isinstance(ids, str) or not isinstance(ids, Sequence) or not all(map(_is_id, ids)):
                 raise Error("generate", expected=f"{name} a list of token ids", got=f"{getattr(self, name)!r:.100}")
             object.__setattr__(self, name, tuple(int(i) for i in ids))
