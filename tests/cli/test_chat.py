@@ -25,7 +25,7 @@ def type_in(monkeypatch, text):
 
 def test_answers_are_the_librarys(run, chat_dir, monkeypatch):
     type_in(monkeypatch, "The\n\n/reset\na list\nof\n/quit\nnever read\n")
-    flags = ["--system", "S", "--max-tokens", 4, "--temperature", 0, "--top-p", 1]
+    flags = ["--system", "S", "--max-tokens", 4, "--temperature", 0, "--top-p", 1, "--repetition-penalty", 1]
     code, out, err = run("chat", "-m", chat_dir, *flags)
     assert (code, err) == (0, "")
     lm = load(chat_dir)
@@ -90,7 +90,18 @@ def test_tools_documents_variables_and_templates(run, chat_dir, monkeypatch, tmp
     (tmp_path / "tools.json").write_text(json.dumps(tools))
     (tmp_path / "documents.json").write_text("\ufeff" + json.dumps(documents))
     flags = ["--tools", tmp_path / "tools.json", "--documents", tmp_path / "documents.json"]
-    flags += ["--chat-template-kwargs", '{"x": "y"}', "--max-tokens", 4, "--temperature", 0, "--top-p", 1]
+    flags += [
+        "--chat-template-kwargs",
+        '{"x": "y"}',
+        "--max-tokens",
+        4,
+        "--temperature",
+        0,
+        "--top-p",
+        1,
+        "--repetition-penalty",
+        1,
+    ]
     given = {"tools": tools, "documents": documents, "chat_template_kwargs": {"x": "y"}, "chat_template": "rag"}
     right = load(chat_dir).chat([{"role": "user", "content": "The"}], max_tokens=4, temperature=0, **given).text
     for template in ("rag", tmp_path / "own.jinja"):
