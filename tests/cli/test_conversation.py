@@ -37,7 +37,9 @@ def talk(run, chat_dir, monkeypatch, tmp_path):
         file = tmp_path / "said.json"
         file.unlink(missing_ok=True)
         data = text if isinstance(text, bytes) else text.encode()
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data + f"\n/save {file}\n".encode())))
+        monkeypatch.setattr(
+            sys, "stdin", io.TextIOWrapper(io.BytesIO(data + f"\n/save {file}\n".encode()), newline="\n")
+        )
         code, out, err = run("chat", "-m", chat_dir, "--max-tokens", 3, "--temperature", 0, "--seed", 1, *flags)
         return code, out, err, json.loads(file.read_text()) if file.exists() else None
 
@@ -115,7 +117,7 @@ def test_what_does_not_fit_goes_the_oldest_first(talk, chat_dir):
     code, _, err, messages = talk("\n".join(["a list of"] * context), "--system", "S")
     assert (code, len(messages)) == (0, 2 * context + 1)  # all of them are saved
     assert "error" not in err
-    assert "the model no longer sees the first 1 turn)" in err
+    assert "the oldest turn is left out of" in err
     code, _, err, messages = talk("a\n" + "list of " * context + "\nb")
     assert (code, users(messages)) == (0, ["a", "b"])
     assert err.count("error: ") == 1

@@ -93,7 +93,8 @@ class Conversation:
         """Write the answer to the last message and return it; Ctrl-C ends it where it is."""
         kept, dropped = trim(messages, self._fits)
         if dropped > self._dropped:
-            say(f"(the context is full: the model no longer sees the first {terminal.counted(dropped, 'turn')})")
+            turns = "oldest turn is" if dropped == 1 else f"oldest {dropped} turns are"
+            say(f"(the context is full: the {turns} left out of what the model sees)")
         self._dropped = dropped
         seen: list[Completion] = []  # the answer being written, once it has a token
 
@@ -201,7 +202,7 @@ def messages(conversation: Conversation) -> Iterator[str]:
     lines: list[str] = []  # of a message that is not complete
     while True:
         try:
-            line = input(("… " if lines else "> ") if typed else "")
+            line = input(("… " if lines else "> ") if typed else "").removesuffix("\r")
         except EOFError:
             if typed:
                 terminal.write("\n")
