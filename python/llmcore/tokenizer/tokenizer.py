@@ -316,6 +316,11 @@ class Tokenizer:
         return self._bpe.drops_first_space
 
     @property
+    def spells_alike(self) -> bool:
+        """Say whether every token comes out as `token_bytes` says, wherever in a text it stands but at the beginning."""
+        return isinstance(self._bpe, _core.BPE)
+
+    @property
     def ends_at_line_ends(self) -> bool:
         """Say whether a token ends at every line end between an ASCII character that is not a space and an ASCII letter or
         digit, so that the parts of a text that end there may be encoded one by one: so by every named pattern."""

@@ -139,7 +139,7 @@ def test_tokens_of_the_model(lm):
         ('root ::= "a"\nb "c"', r"grammar, line 2: expected ::= after b, got '\"c\"'"),
         ("root ::= <nothing>", r"grammar, line 1: expected a token of the model, got '<nothing>'"),
         ("root ::= " + "(" * 500, r"grammar, line 1: expected parentheses at most 100 deep"),
-        ("root ::= root", r"grammar: expected a form that some text has, got one that none has"),
+        ("root ::= root", r"grammar: expected a form that the model's tokens spell, got one that none begins"),
         ('start: "a" other\n\nother: "b" nothing', r"grammar, line 3: expected what llguidance accepts, got: unknown name"),
         ('start: "a" B\nB: /[/', r"grammar, line 2: expected what llguidance accepts, got: invalid regex"),
         ("hello", r"grammar, line 1: expected what llguidance accepts, got: Expected token ':'"),

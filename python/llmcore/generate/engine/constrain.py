@@ -28,26 +28,28 @@ class Grammar:
         """name: of the option that gave the form. ValueError for one that llguidance does not accept."""
         self._vocabulary = vocabulary
         self._matcher = vocabulary.library.LLMatcher(vocabulary.tokenizer, form, log_level=0)
-        first = self._matcher.deep_copy()
-        if not self._matcher.is_error():
-            first.compute_bitmask()  # of a form without any text there is none
-        if first.is_error():
-            raise _refused(first.get_error(), name)
+        if self._matcher.is_error():
+            raise _refused(self._matcher.get_error(), name)
+        try:
+            self.constraint().fill(np.zeros(-(-len(vocabulary.spelled) // 32), np.uint32))
+        except StateError:
+            expected = "a form that the model's tokens spell"
+            raise Error("constrain", name, expected=expected, got="one that none begins") from None
 
     def constraint(self) -> Constraint:
         """Return a constraint for one completion, at its beginning."""
-        return Constraint(self._matcher.deep_copy())
+        return Constraint(self._vocabulary, self._matcher.deep_copy())
 
 
 class Constraint:
     """How far a completion has got in its grammar."""
 
-    def __init__(self, matcher: Any):
-        self._matcher = matcher
+    def __init__(self, vocabulary: Vocabulary, matcher: Any):
+        self._vocabulary, self._matcher = vocabulary, matcher
 
     def copy(self) -> Constraint:
         """Return another at the same place, which goes its own way."""
-        return Constraint(self._matcher.deep_copy())
+        return Constraint(self._vocabulary, self._matcher.deep_copy())
 
     def begins_with(self, tokens: Sequence[int]) -> bool:
         """Return whether these tokens may come next."""
@@ -55,10 +57,24 @@ class Constraint:
 
     def fill(self, mask: np.ndarray) -> None:
         """Set the bits of the tokens that may come next, and no others: mask (ceil(V/32)) uint32."""
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
-        self._check()
-        n = min(len(bits), len(mask))
-        mask[:n], mask[n:] = bits[:n], 0
+        forced = b"" if self._vocabulary.spells_all else self._matcher.compute_ff_bytes()
+        if forced:
+            self._fill_forced(forced, mask)
+        else:
+            bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
+            self._check()
+            n = min(len(bits), len(mask))
+            mask[:n], mask[n:] = bits[:n], 0
+        if not mask.any():
+            raise _lost()
+
+    def _fill_forced(self, forced: bytes, mask: np.ndarray) -> None:
+        """Do the same where only these bytes may come, which llguidance takes for certain to have tokens."""
+        mask[:] = 0
+        for i, token in enumerate(self._vocabulary.spelled):
+            near = token and (forced.startswith(token) or token.startswith(forced))
+            if near and self._matcher.validate_tokens([i]) == 1:
+                mask[i // 32] |= np.uint32(1 << i % 32)
 
     def accept(self, token: int) -> None:
         """Advance by a token."""
@@ -73,7 +89,8 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise StateError("constrain", _line(self._matcher.get_error().split("<state>")[0]))
+            error = self._matcher.get_error().split("<state>")[0]
+            raise _lost() if error.startswith("NoExtension") else StateError("constrain", _line(error))
 
 
 class Vocabulary:
@@ -91,16 +108,26 @@ class Vocabulary:
         self.library = llguidance
         self._tokens = {**tokenizer.added_tokens, **tokenizer.special_tokens}
         specials = sorted({id for id in tokenizer.special_tokens.values() if id < vocab_size})
-        tokens = [tokenizer.token_bytes(i) for i in range(vocab_size)]  # the empty ones are never allowed
+        spelled = [tokenizer.token_bytes(i) for i in range(vocab_size)]  # the empty ones are never allowed
+        if not tokenizer.spells_alike:
+            spelled = [b if b and _stands_alone(tokenizer, i, b) else b"" for i, b in enumerate(spelled)]
+        ids = {b: i for i, b in reversed([*enumerate(spelled)]) if b and i not in specials}
+        longest = max(map(len, ids), default=0)
+        self.spelled, self.spells_all = spelled, all(bytes([byte]) in ids for byte in range(256))
 
         class Wrapped:
             eos_token_id, bos_token_id = end_ids[0], None
             special_token_ids = specials
 
-            def __call__(self, text: bytes) -> list[int]:
-                return tokenizer.encode_ordinary(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
+            def __call__(self, text: bytes | str) -> list[int]:
+                """Return tokens that spell a text: the tokenizer's own, if they do, or else as few as there are."""
+                given = text if isinstance(text, bytes) else text.encode()
+                own = tokenizer.encode_ordinary(given.decode("utf-8", "replace"))
+                if b"".join(spelled[i] for i in own if i < vocab_size) == given:
+                    return own
+                return _fewest(given, ids, longest)
 
-        Wrapped.tokens = tokens  # type: ignore[attr-defined]
+        Wrapped.tokens = spelled  # type: ignore[attr-defined]
         wrapper = llguidance.TokenizerWrapper(Wrapped())
         self.tokenizer = llguidance.LLTokenizer(wrapper, n_vocab=vocab_size, eos_token=list(end_ids))
 
@@ -149,11 +176,40 @@ class Vocabulary:
         return Grammar(self, form, "json_schema")
 
 
+def _stands_alone(tokenizer: Tokenizer, id: int, spelled: bytes) -> bool:
+    """Return whether a token comes out as it is spelled, even after itself, unless it is a part of a character."""
+    try:
+        text = spelled.decode()
+    except UnicodeDecodeError:
+        return True
+    stream = tokenizer.stream_decoder(continues=True)
+    return stream.push(id) + stream.push(id) + stream.finish() == 2 * text
+
+
+def _fewest(text: bytes, ids: Mapping[bytes, int], longest: int) -> list[int]:
+    """Return the fewest tokens that spell a text, or none if none do."""
+    best: list[tuple[int, int] | None] = [(0, 0)]  # of each beginning: how many tokens, and where the last one begins
+    for end in range(1, len(text) + 1):
+        starts = range(max(0, end - longest), end)
+        ways = [(known[0] + 1, s) for s in starts if (known := best[s]) is not None and text[s:end] in ids]
+        best.append(min(ways, default=None))
+    found, end = [], len(text)
+    while end:
+        way = best[end]
+        if way is None:
+            return []
+        found.append(ids[text[way[1] : end]])
+        end = way[1]
+    return found[::-1]
+
+
+def _lost() -> StateError:
+    return StateError("constrain", expected="a token of the model that goes on with the form", got="none")
+
+
 def _refused(error: str, name: str) -> Error:
     """Return what llguidance says of a form, with the line where it names one."""
     error = error.split("<state>")[0]
-    if error.startswith("NoExtension"):
-        return Error("constrain", name, expected="a form that some text has", got="one that none has")
     place = re.match(r"(?:at )?(\d+)\(\d+\): ", error)
     if place is None:
         return Error("constrain", name, expected=f"what llguidance accepts, got: {_line(error)}")
