@@ -1,5 +1,6 @@
 """`llmcore chat` beside its answers: commands, several lines, what fails, what does not fit, and a terminal."""
 
+import codecs
 import io
 import json
 import os
@@ -149,6 +150,7 @@ class Terminal:
                                         start_new_session=True)  # fmt: skip
         os.close(inner)
         self.seen, self._read = "", 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # readline may write a character in pieces
 
     def until(self, text, seconds=30):
         """Read until the text has come after what was waited for last."""
@@ -156,7 +158,7 @@ class Terminal:
         while (at := self.seen.find(text, self._read)) < 0:
             assert time.monotonic() < end, f"{text!r} did not come: {self.seen!r}"
             if select.select([self._end], [], [], 0.1)[0]:
-                self.seen += os.read(self._end, 4096).decode(errors="replace")
+                self.seen += self._decoder.decode(os.read(self._end, 4096))
         self._read = at + len(text)
 
     def type(self, text):

@@ -56,8 +56,8 @@ def chat(
     threads: options.Threads = None,
 ) -> None:
     """Talk with a model that has a chat template. Each line that you type, or pipe in, is a message; one of
-    several lines stands between three quotation marks. /help lists the commands. What no longer fits into the context is
-    left out, the oldest turns first.
+    several lines stands between three quotation marks. The command /help lists all commands. What no longer fits into the
+    context is left out, the oldest turns first.
 
     \b
     Example: llmcore chat --model smollm2-135m-instruct
