@@ -169,7 +169,7 @@ def test_score_is_the_log_softmax(lm):
         ({"max_tokens": "9"}, "max_tokens"),
         ({"stop": ""}, "stop"),
         ({"seed": "x"}, "seed"),
-        ({"seed": 2**63}, "seed"),
+        ({"seed": 2**64}, "seed"),
         ({"repetition_penalty": 0.0}, "repetition_penalty"),
         ({"presence_penalty": float("inf")}, "presence_penalty"),
         ({"frequency_penalty": "much"}, "frequency_penalty"),
@@ -252,7 +252,7 @@ def test_stop_texts_are_found_across_tokens_and_held_back():
     stream = TextStream(FakeTokenizer(), ("END", "EXIT"))
     out = [stream.push(ord(ch)) for ch in "aEbENxEND"]
     assert out == ["a", "", "Eb", "", "", "ENx", "", "", ""]
-    assert stream.stopped
+    assert stream.stopped_by == "END"
     stream = TextStream(FakeTokenizer(), ("END",))
     assert "".join(stream.push(ord(ch)) for ch in "aEN") == "a"
     assert stream.finish() == "EN"
