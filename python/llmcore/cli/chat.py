@@ -18,8 +18,6 @@ HELP = "Ctrl-D or /quit leaves, Ctrl-C stops an answer, /help lists the commands
 
 
 @sampling_flags(
-    *("max_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "stop", "repetition_penalty", "presence_penalty"),
-    *("frequency_penalty", "logit_bias", "typical_p", "no_repeat_ngram", "min_tokens"),
     max_tokens=512,
     temperature=0.7,
     top_p=0.95,

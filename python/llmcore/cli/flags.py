@@ -35,10 +35,10 @@ def config_flags(config_class: type) -> Callable[[Callable], Callable]:
 
 
 def sampling_flags(*names: str, **defaults: float) -> Callable[[Callable], Callable]:
-    """Return a decorator that gives a command the flags of these fields of `SamplingParams`, in place of its parameter
-    `sampling`: a dict of the fields. defaults: those that differ from the fields' own."""
-    fields = {f.name: f for f in dataclasses.fields(SamplingParams)}
-    flags = [_sampling_flag(fields[name], defaults.get(name, fields[name].default)) for name in names]
+    """Return a decorator that gives a command the flags of these fields of `SamplingParams`, by default of all that have
+    one, in place of its parameter `sampling`: a dict of the fields. defaults: those that differ from the fields' own."""
+    fields = {f.name: f for f in dataclasses.fields(SamplingParams) if "help" in f.metadata}
+    flags = [_sampling_flag(fields[name], defaults.get(name, fields[name].default)) for name in names or fields]
     return lambda command: expand(command, "sampling", flags, _sampling)
 
 
@@ -119,11 +119,9 @@ def _sampling_flag(f: dataclasses.Field, default: Any) -> inspect.Parameter:
 
 
 def _sampling(values: dict[str, Any]) -> dict[str, Any]:
-    if "stop" in values:
-        values["stop"] = values["stop"] or ()
     if "logit_bias" in values:
         values["logit_bias"] = dict(map(_bias, values["logit_bias"] or ()))
-    return values
+    return {name: value for name, value in values.items() if value not in (None, []) or name == "seed"}
 
 
 def _bias(text: str) -> tuple[int, float]:

@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from llmcore.generate import Completion, LanguageModel
 
 
-@sampling_flags(
-    *("max_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "stop", "repetition_penalty", "presence_penalty"),
-    *("frequency_penalty", "logit_bias", "typical_p", "no_repeat_ngram", "min_tokens"),
-)
+@sampling_flags()
 def generate(
     text: options.Text,
     model: options.Model = None,

@@ -15,6 +15,7 @@ from llmcore._sequences import largest
 from llmcore.errors import Error
 from llmcore.generate.engine.allowed import allow
 from llmcore.generate.engine.constrain import Constraint
+from llmcore.generate.engine.dry import Breakers, biases
 from llmcore.generate.engine.params import SamplingParams
 from llmcore.generate.text import Completion, TextStream
 from llmcore.generate.text_model import TextModel
@@ -112,7 +113,9 @@ def _children(lm: TextModel, logits: _core.Array, live: Sequence[_Beam], count: 
     rows = logits.numpy()[: len(live)].astype(np.float64)
     top = rows.max(axis=1, keepdims=True)
     logprobs = rows - top - np.log(np.exp(rows - top).sum(axis=1, keepdims=True))
-    scores = np.stack([b.score + _changed(p, row, b) for p, row, b in zip(logprobs, rows, live, strict=True)])
+    breakers = Breakers(lm.tokenizer.token_bytes, live[0].params.dry_breakers)
+    changed = [_changed(p, row, b, breakers) for p, row, b in zip(logprobs, rows, live, strict=True)]
+    scores = np.stack([b.score + row for b, row in zip(live, changed, strict=True)])
     children = []
     for i, token in (divmod(int(at), rows.shape[1]) for at in largest(scores.reshape(-1), count)):
         if scores[i, token] > -math.inf:
@@ -120,11 +123,11 @@ def _children(lm: TextModel, logits: _core.Array, live: Sequence[_Beam], count: 
     return children
 
 
-def _changed(logprobs: np.ndarray, logits: np.ndarray, b: _Beam) -> np.ndarray:
+def _changed(logprobs: np.ndarray, logits: np.ndarray, b: _Beam, breakers: Breakers) -> np.ndarray:
     """Return the log-probabilities (V) of what comes next, with what the parameters add to logits, and −inf for what must
     not come."""
     p, changed = b.params, logits.copy()
-    for token, bias in p.biases.items():
+    for token, bias in biases(b.tokens, p, breakers).items():
         changed[token] += bias
     if p.penalised:
         seen = np.unique(b.tokens)

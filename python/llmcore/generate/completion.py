@@ -11,6 +11,7 @@ from llmcore._fields import number
 from llmcore.errors import ArgumentTypeError, Error
 from llmcore.generate import beam
 from llmcore.generate.engine.constrain import Constraint, Grammar
+from llmcore.generate.engine.dry import Breakers
 from llmcore.generate.engine.params import SamplingParams
 from llmcore.generate.engine.request import Proposer, Request
 from llmcore.generate.engine.speculate import Draft, PromptLookup
@@ -121,7 +122,8 @@ def _beams(
 ) -> list[Completion]:
     for given, name, off in (
         (params, "top_k", 0), (params, "top_p", 1.0), (params, "min_p", 0.0), (params, "typical_p", 1.0),
-        (options, "best_of", None), (options, "draft", None), (options, "on_token", None), (options, "priority", 0),
+        (params, "xtc_probability", 0.0), (options, "best_of", None), (options, "draft", None),
+        (options, "on_token", None), (options, "priority", 0),
     ):  # fmt: skip
         if getattr(given, name) != off:
             raise Error(
@@ -155,7 +157,8 @@ def _request(
     end_ids, constraint = _ends(lm, params, grammar), _constraint(params, grammar)
     sink = CompletionSink(lm.tokenizer, params, end_ids, len(ids), options.on_token)
     request = Request(
-        ids, params, sink, end_ids, constraint, _proposer(lm, options), options.priority, options.timeout
+        ids, params, sink, end_ids, constraint, _proposer(lm, options), options.priority, options.timeout,
+        Breakers(lm.tokenizer.token_bytes, params.dry_breakers),
     )  # fmt: skip
     sink.completion.notes = request.notes
     return request, sink

@@ -52,7 +52,8 @@ class LanguageModel(TextModel):
 
         options: the fields of `SamplingParams` (temperature, top_k, top_p, min_p, typical_p, seed, stop, stop_ids,
         ignore_eos, min_tokens, logprobs, top_logprobs, prompt_logprobs, repetition_penalty, presence_penalty,
-        frequency_penalty, no_repeat_ngram, logit_bias, banned, forced), and
+        frequency_penalty, no_repeat_ngram, logit_bias, banned, forced, dry_multiplier, dry_base, dry_allowed_length,
+        dry_range, dry_breakers, xtc_probability, xtc_threshold), and
         n: completions per prompt. best_of: draw so many and keep the n with the highest mean log-probability per token.
         beams: search with so many beams instead of drawing; length_penalty: divides sums by length ** length_penalty.
         json_schema, regex, choices, grammar (GBNF, or llguidance's Lark): constrain the completion to this form (extra

@@ -18,6 +18,7 @@ _LARGE = 1e30  # logits, biases and penalties beyond this would leave float32
 @dataclass(frozen=True)
 class SamplingParams:
     """How one request samples its tokens; `llmcore.ops.sample` states the order and the exact meaning of the filters.
+    DRY changes logits where logit_bias does, before the penalties; XTC comes after the filters.
 
     None as seed draws one from the operating system. stop texts and the tokens of stop_ids end the completion and are not
     part of it; before min_tokens, neither the end-of-text token nor one of stop_ids is drawn. ignore_eos continues past the
@@ -58,6 +59,23 @@ class SamplingParams:
     )
     no_repeat_ngram: int = option(0, "Never write the same N tokens in a row twice; 0 disables it.")
     min_tokens: int = option(0, "Minimum number of tokens to write.")
+    dry_multiplier: float = option(
+        0.0,
+        "DRY: subtract X · base ** (n − allowed length) from a token that repeats what came after the last n; 0 disables it.",
+        metavar="X",
+    )
+    dry_base: float = option(1.75, "DRY: how much more with every token of a repetition.", metavar="X")
+    dry_allowed_length: int = option(2, "DRY: repetitions of fewer tokens are left alone.")
+    dry_range: int = option(0, "DRY: look at the last N tokens only; 0 looks at all.")
+    dry_breakers: Sequence[str] = option(
+        ("\n", ":", '"', "*"), "DRY: a repetition ends at this text [line end, colon, quotation mark, asterisk]."
+    )
+    xtc_probability: float = option(
+        0.0,
+        "XTC: leave out all likely tokens but the least likely of them, with probability P; 0 disables it.",
+        metavar="P",
+    )
+    xtc_threshold: float = option(0.1, "XTC: tokens of at least this probability are likely.", metavar="P")
     stop_ids: Sequence[int] = ()
     banned: Sequence[int] = ()
     forced: Sequence[int] = ()
@@ -79,6 +97,12 @@ class SamplingParams:
         check("repetition_penalty", lambda v: 1 / _LARGE <= v <= _LARGE, "> 0 (1 is off)")
         for name in ("presence_penalty", "frequency_penalty"):
             check(name, lambda v: abs(v) <= _LARGE, "a finite number (0 is off)")
+        check("dry_multiplier", lambda v: 0 <= v <= _LARGE, ">= 0 (0 is off)")
+        check("dry_base", lambda v: 1 <= v <= _LARGE, ">= 1")
+        check("dry_allowed_length", lambda v: 1 <= v < 2**31, "an integer >= 1", True)
+        check("dry_range", lambda v: 0 <= v < 2**31, "an integer >= 0 (0 is all)", True)
+        check("xtc_probability", lambda v: 0 <= v <= 1, "in [0, 1] (0 is off)")
+        check("xtc_threshold", lambda v: 0 < v <= 1, "in (0, 1]")
         for name in ("ignore_eos", "logprobs", "prompt_logprobs"):
             flag("generate", name, getattr(self, name))
         for name in ("stop_ids", "banned", "forced"):
@@ -91,12 +115,14 @@ class SamplingParams:
             _is_id(i) and is_number(v) and v <= _LARGE for i, v in (self.logit_bias or {}).items()
         ):
             raise Error("generate", expected="logit_bias as {token id: number}", got=f"{self.logit_bias!r:.100}")
-        if not isinstance(self.stop, (str, Sequence, type(None))):
-            raise ArgumentTypeError("generate", expected="stop a text or several", got=f"{self.stop!r:.100}")
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        if not all(isinstance(s, str) and s for s in stop):
-            raise Error("generate", expected="stop texts that are not empty", got=f"{self.stop!r:.100}")
-        object.__setattr__(self, "stop", stop)
+        for name in ("stop", "dry_breakers"):
+            given = getattr(self, name)
+            if not isinstance(given, (str, Sequence, type(None))):
+                raise ArgumentTypeError("generate", expected=f"{name} a text or several", got=f"{given!r:.100}")
+            texts = (given,) if isinstance(given, str) else tuple(given or ())
+            if not all(isinstance(s, str) and s for s in texts):
+                raise Error("generate", expected=f"{name} texts that are not empty", got=f"{given!r:.100}")
+            object.__setattr__(self, name, texts)
         if self.seed is None:
             object.__setattr__(self, "seed", int.from_bytes(os.urandom(7), "little"))
         check("seed", lambda v: -(2**63) <= v < 2**64, "an integer of 64 bits", True)

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from llmcore.errors import StateError
 from llmcore.generate.engine.constrain import Constraint
+from llmcore.generate.engine.dry import Breakers
 from llmcore.generate.engine.params import SamplingParams
 
 
@@ -60,13 +61,15 @@ class Request:
         proposer: Proposer | None = None,
         priority: int = 0,
         timeout: float | None = None,
+        breakers: Breakers | None = None,
     ):
         """end_ids: tokens that end the sequence; they are not drawn before params.min_tokens. priority: higher ones are
-        served first. timeout: seconds from now."""
+        served first. timeout: seconds from now. breakers: what ends a repetition, for params.dry_multiplier."""
         self.tokens = [int(i) for i in prompt]
         self.prompt_length = len(self.tokens)
         self.params, self.sink, self.end_ids = params, sink, tuple(end_ids)
         self.constraint, self.proposer = constraint, proposer
+        self.breakers = breakers or Breakers(lambda _: b"", ())
         self.priority = priority
         self.deadline = None if timeout is None else time.monotonic() + timeout
         self.done = threading.Event()

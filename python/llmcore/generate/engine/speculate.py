@@ -63,7 +63,8 @@ class Draft(_Adaptive):
 
     def propose(self, request: Request, limit: int) -> Sequence[int]:
         count = min(limit, self._count, self._model.config.context - len(request.tokens))
-        if count < 1 or request.params.masks or request.constraint is not None:
+        p = request.params
+        if count < 1 or p.masks or request.constraint is not None or p.dry_multiplier or p.xtc_probability:
             return []
         if self._cache is None:
             room = request.prompt_length + request.params.max_tokens + self._most
