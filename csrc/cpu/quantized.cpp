@@ -24,52 +24,74 @@ static inline vf load_halves(const uint8_t* p) {
 #endif
 }
 
-// Returns total + the dot product of four unsigned bytes per lane and the four signed bytes at x, which all lanes
-// share.
-static inline vi dot4(vi total, vu w, const int8_t* x) {
-  int32_t word;
-  memcpy(&word, x, sizeof word);
+// The sums of products of unsigned bytes of kW rows of weights, four in a word, with four signed bytes of x, which all
+// rows share: exact, over at most kQuantBlock columns.
 #if defined(LLMCORE_BF16_DOT)
-  return (vi)_mm512_dpbusd_epi32((__m512i)total, (__m512i)w, _mm512_set1_epi32(word));
-#else
-  const vs pairs = (vs)(vi{} + word);
-  const vs x_even = pairs << 8 >> 8, x_odd = pairs >> 8;
-  const vu even = w & 0x00ff00ffu, odd = w >> 8 & 0x00ff00ffu;
-#if LLMCORE_VECTOR_BYTES == 64
-  return total + (vi)_mm512_madd_epi16((__m512i)even, (__m512i)x_even) +
-         (vi)_mm512_madd_epi16((__m512i)odd, (__m512i)x_odd);
+template <int kBits>
+struct Products {
+  vi sums = {};
+  void add(vu w, int32_t x) { sums = (vi)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)w, _mm512_set1_epi32(x)); }
+  vi total() const { return sums; }
+};
 #elif LLMCORE_VECTOR_BYTES == 32
-  return total + (vi)_mm256_madd_epi16((__m256i)even, (__m256i)x_even) +
-         (vi)_mm256_madd_epi16((__m256i)odd, (__m256i)x_odd);
-#elif defined(__SSE2__)
-  return total + (vi)_mm_madd_epi16((__m128i)even, (__m128i)x_even) + (vi)_mm_madd_epi16((__m128i)odd, (__m128i)x_odd);
+// A product of two pairs fits in 16 bits if the weights have 4 bits (2 · 15 · 128 = 3,840), and so do eight of those.
+// Weights of 8 bits are taken apart.
+template <int kBits>
+struct Products {
+  vs low = {}, high = {};
+  void add(vu w, int32_t x) {
+    const __m256i all = _mm256_set1_epi32(x);
+    if constexpr (kBits == 4) {
+      low = accumulate(low, (vs)_mm256_maddubs_epi16((__m256i)w, all));
+    } else {
+      low = accumulate(low, (vs)_mm256_maddubs_epi16((__m256i)(w & 0x0f0f0f0fu), all));
+      high = accumulate(high, (vs)_mm256_maddubs_epi16((__m256i)(w >> 4 & 0x0f0f0f0fu), all));
+    }
+  }
+  vi total() const {
+    const vi sums = (vi)_mm256_madd_epi16((__m256i)low, _mm256_set1_epi16(1));
+    if constexpr (kBits == 4) return sums;
+    return sums + (vi)_mm256_madd_epi16((__m256i)high, _mm256_set1_epi16(16));
+  }
+
+ private:
+  // Keeps GCC from making all products first and adding them up afterwards, for which there are not enough registers.
+  static vs accumulate(vs sum, vs product) {
+    sum += product;
+    asm("" : "+x"(sum));
+    return sum;
+  }
+};
 #else
-  for (int i = 0; i < 2 * kW; ++i) total[i / 2] += ((vs)even)[i] * x_even[i] + ((vs)odd)[i] * x_odd[i];
-  return total;
+template <int kBits>
+struct Products {
+  vi sums = {};
+  void add(vu w, int32_t x) {
+    const vs pairs = (vs)(vi{} + x);
+    const vs x_even = pairs << 8 >> 8, x_odd = pairs >> 8;
+    const vu even = w & 0x00ff00ffu, odd = w >> 8 & 0x00ff00ffu;
+#if LLMCORE_VECTOR_BYTES == 64
+    sums += (vi)_mm512_madd_epi16((__m512i)even, (__m512i)x_even) + (vi)_mm512_madd_epi16((__m512i)odd, (__m512i)x_odd);
+#elif defined(__SSE2__)
+    sums += (vi)_mm_madd_epi16((__m128i)even, (__m128i)x_even) + (vi)_mm_madd_epi16((__m128i)odd, (__m128i)x_odd);
+#else
+    for (int i = 0; i < 2 * kW; ++i) sums[i / 2] += ((vs)even)[i] * x_even[i] + ((vs)odd)[i] * x_odd[i];
 #endif
+  }
+  vi total() const { return sums; }
+};
 #endif
-}
 
 template <int kValue>
 struct Count {
   static constexpr int value = kValue;
 };
 
-// The scales or minima of kW rows of a block, for its one or two halves.
-struct Factors {
-  vf half[2];
-};
-template <int kHalves>
-static inline Factors load_factors(const QuantLayout& l, const uint8_t* p, int64_t lane) {
-  Factors f;
-  for (int h = 0; h < kHalves; ++h) {
-    const int64_t at = h * kStripRows + lane;
-    if (l.float_scales) {
-      memcpy(&f.half[h], p + 4 * at, sizeof(vf));
-    } else {
-      f.half[h] = load_halves(p + 2 * at);
-    }
-  }
+// The scales or minima of kW rows of a block.
+static inline vf load_factors(const QuantLayout& l, const uint8_t* p, int64_t lane) {
+  if (!l.float_scales) return load_halves(p + 2 * lane);
+  vf f;
+  memcpy(&f, p + 4 * lane, sizeof f);
   return f;
 }
 
@@ -82,66 +104,70 @@ static inline vu load_word(const uint8_t* q, int64_t lane, int t) {
   return (t < 4 ? word : word >> 4) & 0x0f0f0f0fu;
 }
 
-// The rows of x and the strips in a tile: all their sums and dot products stay in registers. A wide tile reads less: a
-// word of x serves all strips and a word of weights all rows, and the processor reads one vector while it multiplies
-// another.
+// The rows of x and the strips in a tile: all their sums of products stay in registers. A wide tile reads less: a word
+// of x serves all strips and a word of weights all rows, and the processor reads one vector while it multiplies another.
 constexpr bool kWide = LLMCORE_VECTOR_BYTES == 64;
 constexpr int kTileRows = kWide ? 6 : 4, kTileStrips = kWide ? 2 : 1;
 
-// Multiplies rows [row, row + kRows) of x with rows [lane, lane + kW) of kStrips strips. fetch: also prefetch the
-// strips after them.
-template <int kBits, int kRows, int kStrips, bool kHalves, bool kMinima, class O>
+// Multiplies rows [row, row + kRows) of x with kSides vectors of rows, from `lane` on, of kStrips strips. fetch: also
+// prefetch the strips after them.
+template <int kBits, int kRows, int kStrips, int kSides, bool kHalves, bool kMinima, class O>
 static void quantized_tile(const QuantizedGemmArgs& a, int64_t strip, int64_t lane, int64_t row,
                            [[maybe_unused]] bool fetch) {
   const QuantLayout& l = a.layout;
   constexpr int kZeroBits = kBits == 8 ? 7 : 3;  // layouts without minima have 128 or 8 as zero
-  constexpr int kWords = kHalves ? 4 : 8, kChains = kRows * kStrips == 1 ? 2 : 1;  // a single sum would wait for itself
+  constexpr int kVectors = kStrips * kSides, kWords = kHalves ? 4 : 8;
+  constexpr int kChains = kRows * kVectors == 1 ? 2 : 1;  // a single sum would wait for itself
   const int64_t blocks = a.K / kQuantBlock, factor_bytes = quant_factor_bytes(l), block_bytes = quant_block_bytes(l);
   const int64_t strip_bytes = blocks * block_bytes;
   const uint8_t* block = a.weight + strip * strip_bytes;
   const ActivationBlock* x = a.x + row * a.ldx;
-  vf sum[kStrips][kRows] = {};
+  const auto start = [&](int n) { return n / kSides * strip_bytes; };  // of vector n
+  const auto lane_of = [&](int n) { return lane + n % kSides * kW; };
+  vf sum[kVectors][kRows] = {};
   for (int64_t b = 0; b < blocks; ++b, block += block_bytes, ++x) {
     if constexpr (kRows >= 4) {  // with fewer rows the processor predicts it better
       if (fetch)
         for (int n = kStrips; n < 2 * kStrips; ++n)
           for (int64_t i = 0; i < block_bytes; i += 64) __builtin_prefetch(block + n * strip_bytes + i, 0, 2);
     }
-    Factors scales[kStrips], minima[kStrips] = {};
-    for (int n = 0; n < kStrips; ++n) {
-      scales[n] = load_factors<1 + kHalves>(l, block + n * strip_bytes, lane);
-      if constexpr (kMinima) minima[n] = load_factors<1 + kHalves>(l, block + n * strip_bytes + factor_bytes, lane);
-    }
     const uint8_t* q = block + factor_bytes * (kMinima ? 2 : 1);
 #pragma GCC unroll 2
     for (int half = 0; half < 1 + kHalves; ++half) {
-      vi dot[kStrips][kRows * kChains] = {};
+      Products<kBits> products[kVectors][kRows * kChains];
 #pragma GCC unroll 8
       for (int t = half * kWords; t < (half + 1) * kWords; ++t) {
-        vu w[kStrips];
-        for (int n = 0; n < kStrips; ++n) w[n] = load_word<kBits>(q + n * strip_bytes, lane, t);
+        vu w[kVectors];
+        for (int n = 0; n < kVectors; ++n) w[n] = load_word<kBits>(q + start(n), lane_of(n), t);
 #pragma GCC unroll 16
-        for (int m = 0; m < kRows; ++m)
-          for (int n = 0; n < kStrips; ++n) {
-            vi& total = dot[n][kChains == 1 ? m : t % 2];
-            total = dot4(total, w[n], x[m * a.ldx].q + 4 * t);
-          }
+        for (int m = 0; m < kRows; ++m) {
+          int32_t word;
+          memcpy(&word, x[m * a.ldx].q + 4 * t, sizeof word);
+          for (int n = 0; n < kVectors; ++n) products[n][kChains == 1 ? m : t % 2].add(w[n], word);
+        }
+      }
+      vf scale[kVectors], minimum[kVectors] = {};
+      for (int n = 0; n < kVectors; ++n) {
+        const int64_t at = half * kStripRows + lane_of(n);
+        scale[n] = load_factors(l, block + start(n), at);
+        if constexpr (kMinima) minimum[n] = load_factors(l, block + start(n) + factor_bytes, at);
       }
 #pragma GCC unroll 16
       for (int m = 0; m < kRows; ++m) {
-        const ActivationBlock& at = x[m * a.ldx];
-        for (int n = 0; n < kStrips; ++n) {
-          if constexpr (kChains == 2) dot[n][0] += dot[n][1];
-          if constexpr (!kMinima) dot[n][m] -= (vi{} + (kHalves ? at.sums[half] : at.total)) << kZeroBits;
-          sum[n][m] = fma(scales[n].half[half] * at.scale, __builtin_convertvector(dot[n][m], vf), sum[n][m]);
+        const ActivationBlock& by = x[m * a.ldx];
+        for (int n = 0; n < kVectors; ++n) {
+          vi total = products[n][kChains == 1 ? m : 0].total();
+          if constexpr (kChains == 2) total += products[n][1].total();
+          if constexpr (!kMinima) total -= (vi{} + (kHalves ? by.sums[half] : by.total)) << kZeroBits;
+          sum[n][m] = fma(scale[n] * by.scale, __builtin_convertvector(total, vf), sum[n][m]);
           if constexpr (kMinima)
-            sum[n][m] = fma(minima[n].half[half], splat(kHalves ? at.scaled[half] : at.scaled_total), sum[n][m]);
+            sum[n][m] = fma(minimum[n], splat(kHalves ? by.scaled[half] : by.scaled_total), sum[n][m]);
         }
       }
     }
   }
-  for (int n = 0; n < kStrips; ++n) {
-    const int64_t column = (strip + n) * kStripRows + lane;
+  for (int n = 0; n < kVectors; ++n) {
+    const int64_t column = (strip + n / kSides) * kStripRows + lane_of(n);
     const int lanes = static_cast<int>(min_of(kW, a.N - column));
     if (lanes <= 0) return;
     for (int m = 0; m < kRows; ++m) {
@@ -155,14 +181,14 @@ static void quantized_tile(const QuantizedGemmArgs& a, int64_t strip, int64_t la
 }
 
 // Multiplies rows [begin, end) of x with strips. The last tiles are as equal as possible: 8 rows become two tiles of 4.
-template <int kBits, int kStrips, bool kHalves, bool kMinima, class O>
+template <int kBits, int kStrips, int kSides, bool kHalves, bool kMinima, class O>
 static void quantized_strips(const QuantizedGemmArgs& a, int64_t strip, int64_t begin, int64_t end) {
-  for (int64_t lane = 0; lane < kStripRows; lane += kW)
+  for (int64_t lane = 0; lane < kStripRows; lane += kSides * kW)
     for (int64_t row = begin; row < end;) {
       const bool fetch = row == begin && lane == 0;
       const auto run = [&](auto rows) {
         constexpr int kRows = decltype(rows)::value;
-        quantized_tile<kBits, kRows, kStrips, kHalves, kMinima, O>(a, strip, lane, row, fetch);
+        quantized_tile<kBits, kRows, kStrips, kSides, kHalves, kMinima, O>(a, strip, lane, row, fetch);
         row += kRows;
       };
       const int64_t left = end - row;
@@ -180,10 +206,15 @@ static void quantized_strips(const QuantizedGemmArgs& a, int64_t strip, int64_t 
 // The strips from `strip` to `last`.
 template <int kBits, bool kHalves, bool kMinima, class O>
 static void quantized_range(const QuantizedGemmArgs& a, int64_t strip, int64_t last, int64_t begin, int64_t end) {
-  if (end - begin >= 4)  // fewer rows are bound by memory, which the processor predicts better strip by strip
-    for (; strip + kTileStrips <= last; strip += kTileStrips)
-      quantized_strips<kBits, kTileStrips, kHalves, kMinima, O>(a, strip, begin, end);
-  for (; strip < last; ++strip) quantized_strips<kBits, 1, kHalves, kMinima, O>(a, strip, begin, end);
+  constexpr int kAll = LLMCORE_VECTOR_BYTES == 32 ? kStripRows / kW : 1;  // a whole strip, if that fits in registers
+  if (end - begin < 4) {  // bound by memory, which the processor predicts better strip by strip
+    for (; strip < last; ++strip) quantized_strips<kBits, 1, kAll, kHalves, kMinima, O>(a, strip, begin, end);
+    return;
+  }
+  constexpr int kSides = kBits == 4 ? kAll : 1;
+  for (; strip + kTileStrips <= last; strip += kTileStrips)
+    quantized_strips<kBits, kTileStrips, kSides, kHalves, kMinima, O>(a, strip, begin, end);
+  for (; strip < last; ++strip) quantized_strips<kBits, 1, kSides, kHalves, kMinima, O>(a, strip, begin, end);
 }
 
 template <class O>
