@@ -95,11 +95,11 @@ static inline vf load_factors(const QuantLayout& l, const uint8_t* p, int64_t la
   return f;
 }
 
-// Word t of 8, columns 4t to 4t + 3, of kW rows of a block.
+// Word t of 8, columns 4t to 4t + 3, of kW rows of a block, from the first of these rows on.
 template <int kBits>
-static inline vu load_word(const uint8_t* q, int64_t lane, int t) {
+static inline vu load_word(const uint8_t* q, int t) {
   vu word;
-  memcpy(&word, q + 4 * ((kBits == 8 ? t : t % 4) * kStripRows + lane), sizeof word);
+  memcpy(&word, q + (kBits == 8 ? t : t % 4) * 4 * kStripRows, sizeof word);
   if constexpr (kBits == 8) return word;
   return (t < 4 ? word : word >> 4) & 0x0f0f0f0fu;
 }
@@ -131,14 +131,14 @@ static void quantized_tile(const QuantizedGemmArgs& a, int64_t strip, int64_t la
         for (int n = kStrips; n < 2 * kStrips; ++n)
           for (int64_t i = 0; i < block_bytes; i += 64) __builtin_prefetch(block + n * strip_bytes + i, 0, 2);
     }
-    const uint8_t* q = block + factor_bytes * (kMinima ? 2 : 1);
+    const uint8_t* q = block + factor_bytes * (kMinima ? 2 : 1) + 4 * lane;
 #pragma GCC unroll 2
     for (int half = 0; half < 1 + kHalves; ++half) {
       Products<kBits> products[kVectors][kRows * kChains];
 #pragma GCC unroll 8
       for (int t = half * kWords; t < (half + 1) * kWords; ++t) {
         vu w[kVectors];
-        for (int n = 0; n < kVectors; ++n) w[n] = load_word<kBits>(q + start(n), lane_of(n), t);
+        for (int n = 0; n < kVectors; ++n) w[n] = load_word<kBits>(q + start(n) + n % kSides * 4 * kW, t);
 #pragma GCC unroll 16
         for (int m = 0; m < kRows; ++m) {
           int32_t word;
