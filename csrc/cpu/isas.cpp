@@ -10,9 +10,11 @@
 #include <unistd.h>
 #endif
 
-#define LLMCORE_FOR_EACH_ISA(X)    \
-  LLMCORE_IF_BASELINE(X(baseline)) \
-  LLMCORE_IF_AVX2(X(avx2)) LLMCORE_IF_AVX512(X(avx512)) LLMCORE_IF_AVX512BF16(X(avx512bf16)) LLMCORE_IF_AMX(X(amx))
+#define LLMCORE_FOR_EACH_ISA(X)                                                                    \
+  LLMCORE_IF_BASELINE(X(baseline))                                                                 \
+  LLMCORE_IF_AVX2(X(avx2))                                                                         \
+  LLMCORE_IF_AVXVNNI(X(avxvnni)) LLMCORE_IF_AVX512(X(avx512)) LLMCORE_IF_AVX512BF16(X(avx512bf16)) \
+      LLMCORE_IF_AMX(X(amx))
 
 #if defined(LLMCORE_WITH_BASELINE)
 #define LLMCORE_IF_BASELINE(x) x
@@ -23,6 +25,11 @@
 #define LLMCORE_IF_AVX2(x) x
 #else
 #define LLMCORE_IF_AVX2(x)
+#endif
+#if defined(LLMCORE_WITH_AVXVNNI)
+#define LLMCORE_IF_AVXVNNI(x) x
+#else
+#define LLMCORE_IF_AVXVNNI(x)
 #endif
 #if defined(LLMCORE_WITH_AVX512)
 #define LLMCORE_IF_AVX512(x) x
@@ -60,6 +67,10 @@ namespace {
   const bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & (1u << 29));
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && f16c;
 }
+[[maybe_unused]] bool supports_avxvnni() {
+  unsigned a, b, c, d;
+  return supports_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 4));
+}
 [[maybe_unused]] bool supports_avx512() {
   return supports_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
@@ -82,6 +93,7 @@ namespace {
 }
 #else
 [[maybe_unused]] bool supports_avx2() { return false; }
+[[maybe_unused]] bool supports_avxvnni() { return false; }
 [[maybe_unused]] bool supports_avx512() { return false; }
 [[maybe_unused]] bool supports_avx512bf16() { return false; }
 [[maybe_unused]] bool supports_amx() { return false; }

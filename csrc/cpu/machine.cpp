@@ -85,6 +85,8 @@ static double peak_int8(int64_t rounds) {
     LLMCORE_HIDE(left);  // keeps the product from being a loop constant
 #if defined(LLMCORE_BF16_DOT)
     return (vi)_mm512_dpbusd_epi32((__m512i)x, (__m512i)left, (__m512i)b);
+#elif defined(LLMCORE_ISA_AVXVNNI)
+    return (vi)_mm256_dpbusd_avx_epi32((__m256i)x, (__m256i)left, (__m256i)b);
 #elif LLMCORE_VECTOR_BYTES == 64
     const __m512i pairs = _mm512_maddubs_epi16((__m512i)left, (__m512i)b);
     return x + (vi)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));

@@ -26,53 +26,67 @@ static inline vf load_halves(const uint8_t* p) {
 
 // The sums of products of unsigned bytes of kW rows of weights, four in a word, with four signed bytes of x, which all
 // rows share: exact, over at most kQuantBlock columns.
-#if defined(LLMCORE_BF16_DOT)
+#if defined(LLMCORE_BF16_DOT) || defined(LLMCORE_ISA_AVXVNNI)
 template <int kBits>
 struct Products {
+  static constexpr int kRegisters = 1;
+  static constexpr bool kWaits = true;  // an addition takes several cycles
   vi sums = {};
-  void add(vu w, int32_t x) { sums = (vi)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)w, _mm512_set1_epi32(x)); }
+  void add(vu w, int32_t x) {
+#if LLMCORE_VECTOR_BYTES == 64
+    sums = (vi)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)w, _mm512_set1_epi32(x));
+#else
+    sums = (vi)_mm256_dpbusd_avx_epi32((__m256i)sums, (__m256i)w, _mm256_set1_epi32(x));
+#endif
+  }
   vi total() const { return sums; }
 };
-#elif LLMCORE_VECTOR_BYTES == 32
-// A product of two pairs fits in 16 bits if the weights have 4 bits (2 · 15 · 128 = 3,840), and so do eight of those.
+#elif LLMCORE_VECTOR_BYTES >= 32
+static inline vs add_pairs(vs sums, vu w, vi x) {
+#if LLMCORE_VECTOR_BYTES == 64
+  sums += (vs)_mm512_maddubs_epi16((__m512i)w, (__m512i)x);
+  asm("" : "+v"(sums));  // else GCC makes all products before it adds any, for which there are not enough registers
+#else
+  sums += (vs)_mm256_maddubs_epi16((__m256i)w, (__m256i)x);
+  asm("" : "+x"(sums));
+#endif
+  return sums;
+}
+static inline vi sum_pairs(vs sums, int16_t factor) {
+#if LLMCORE_VECTOR_BYTES == 64
+  return (vi)_mm512_madd_epi16((__m512i)sums, _mm512_set1_epi16(factor));
+#else
+  return (vi)_mm256_madd_epi16((__m256i)sums, _mm256_set1_epi16(factor));
+#endif
+}
+// The sum of two products fits in 16 bits if the weights have 4 bits (2 · 15 · 127 = 3,810), and so do eight of these.
 // Weights of 8 bits are taken apart.
 template <int kBits>
 struct Products {
+  static constexpr int kRegisters = kBits / 4;
+  static constexpr bool kWaits = false;
   vs low = {}, high = {};
   void add(vu w, int32_t x) {
-    const __m256i all = _mm256_set1_epi32(x);
-    if constexpr (kBits == 4) {
-      low = accumulate(low, (vs)_mm256_maddubs_epi16((__m256i)w, all));
-    } else {
-      low = accumulate(low, (vs)_mm256_maddubs_epi16((__m256i)(w & 0x0f0f0f0fu), all));
-      high = accumulate(high, (vs)_mm256_maddubs_epi16((__m256i)(w >> 4 & 0x0f0f0f0fu), all));
-    }
+    const vi all = vi{} + x;
+    low = add_pairs(low, kBits == 4 ? w : w & 0x0f0f0f0fu, all);
+    if constexpr (kBits == 8) high = add_pairs(high, w >> 4 & 0x0f0f0f0fu, all);
   }
   vi total() const {
-    const vi sums = (vi)_mm256_madd_epi16((__m256i)low, _mm256_set1_epi16(1));
-    if constexpr (kBits == 4) return sums;
-    return sums + (vi)_mm256_madd_epi16((__m256i)high, _mm256_set1_epi16(16));
-  }
-
- private:
-  // Keeps GCC from making all products first and adding them up afterwards, for which there are not enough registers.
-  static vs accumulate(vs sum, vs product) {
-    sum += product;
-    asm("" : "+x"(sum));
-    return sum;
+    if constexpr (kBits == 8) return sum_pairs(low, 1) + sum_pairs(high, 16);
+    return sum_pairs(low, 1);
   }
 };
 #else
 template <int kBits>
 struct Products {
+  static constexpr int kRegisters = 1;
+  static constexpr bool kWaits = true;
   vi sums = {};
   void add(vu w, int32_t x) {
     const vs pairs = (vs)(vi{} + x);
     const vs x_even = pairs << 8 >> 8, x_odd = pairs >> 8;
     const vu even = w & 0x00ff00ffu, odd = w >> 8 & 0x00ff00ffu;
-#if LLMCORE_VECTOR_BYTES == 64
-    sums += (vi)_mm512_madd_epi16((__m512i)even, (__m512i)x_even) + (vi)_mm512_madd_epi16((__m512i)odd, (__m512i)x_odd);
-#elif defined(__SSE2__)
+#if defined(__SSE2__)
     sums += (vi)_mm_madd_epi16((__m128i)even, (__m128i)x_even) + (vi)_mm_madd_epi16((__m128i)odd, (__m128i)x_odd);
 #else
     for (int i = 0; i < 2 * kW; ++i) sums[i / 2] += ((vs)even)[i] * x_even[i] + ((vs)odd)[i] * x_odd[i];
@@ -105,7 +119,8 @@ static inline vu load_word(const uint8_t* q, int t) {
 }
 
 // The rows of x and the strips in a tile: all their sums of products stay in registers. A wide tile reads less: a word
-// of x serves all strips and a word of weights all rows, and the processor reads one vector while it multiplies another.
+// of x serves all strips and a word of weights all rows, and the processor reads one vector while it multiplies
+// another.
 constexpr bool kWide = LLMCORE_VECTOR_BYTES == 64;
 constexpr int kTileRows = kWide ? 6 : 4, kTileStrips = kWide ? 2 : 1;
 
@@ -117,7 +132,7 @@ static void quantized_tile(const QuantizedGemmArgs& a, int64_t strip, int64_t la
   const QuantLayout& l = a.layout;
   constexpr int kZeroBits = kBits == 8 ? 7 : 3;  // layouts without minima have 128 or 8 as zero
   constexpr int kVectors = kStrips * kSides, kWords = kHalves ? 4 : 8;
-  constexpr int kChains = kRows * kVectors == 1 ? 2 : 1;  // a single sum would wait for itself
+  constexpr int kChains = kRows == 1 && Products<kBits>::kWaits ? 2 : 1;
   const int64_t blocks = a.K / kQuantBlock, factor_bytes = quant_factor_bytes(l), block_bytes = quant_block_bytes(l);
   const int64_t strip_bytes = blocks * block_bytes;
   const uint8_t* block = a.weight + strip * strip_bytes;
@@ -211,7 +226,7 @@ static void quantized_range(const QuantizedGemmArgs& a, int64_t strip, int64_t l
     for (; strip < last; ++strip) quantized_strips<kBits, 1, kAll, kHalves, kMinima, O>(a, strip, begin, end);
     return;
   }
-  constexpr int kSides = kBits == 4 ? kAll : 1;
+  constexpr int kSides = Products<kBits>::kRegisters == 1 ? kAll : 1;
   for (; strip + kTileStrips <= last; strip += kTileStrips)
     quantized_strips<kBits, kTileStrips, kSides, kHalves, kMinima, O>(a, strip, begin, end);
   for (; strip < last; ++strip) quantized_strips<kBits, 1, kSides, kHalves, kMinima, O>(a, strip, begin, end);

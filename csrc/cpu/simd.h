@@ -22,7 +22,7 @@ namespace LLMCORE_ISA {
 
 #if defined(LLMCORE_ISA_AVX512) || defined(LLMCORE_ISA_AVX512BF16) || defined(LLMCORE_ISA_AMX)
 #define LLMCORE_VECTOR_BYTES 64
-#elif defined(LLMCORE_ISA_AVX2)
+#elif defined(LLMCORE_ISA_AVX2) || defined(LLMCORE_ISA_AVXVNNI)
 #define LLMCORE_VECTOR_BYTES 32
 #else
 #define LLMCORE_VECTOR_BYTES 16
