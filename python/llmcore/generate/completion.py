@@ -92,8 +92,9 @@ def generate(
 
 def stream(lm: TextModel, prompt: Prompt, params: SamplingParams, options: GenerateOptions) -> Iterator[str]:
     """Yield one completion, piece by piece."""
-    if options.samples > 1 or options.beams > 1:
-        raise Error("generate", expected="one completion to stream", got="several or beams")
+    for name in ("n", "best_of", "beams"):
+        if (getattr(options, name) or 1) > 1:
+            raise Error("generate", expected="one completion to stream", got=f"{name} = {getattr(options, name)}")
     request, sink = _request(lm, lm.prompt_ids(prompt), params, options, _grammar(lm, options))
     lm.engine.submit(request)
 
@@ -125,10 +126,9 @@ def _beams(
         (params, "xtc_probability", 0.0), (options, "best_of", None), (options, "draft", None),
         (options, "on_token", None), (options, "priority", 0),
     ):  # fmt: skip
-        if getattr(given, name) != off:
-            raise Error(
-                "generate", expected=f"beams without {name}: nothing is drawn", got=f"{getattr(given, name)!r:.100}"
-            )
+        value = getattr(given, name)
+        if value is not None if off is None else value != off:
+            raise Error("generate", expected=f"beams without {name}: nothing is drawn", got=f"{value!r:.100}")
     if params.temperature not in (0.0, 1.0, SamplingParams.temperature):
         raise Error("generate", expected="temperature 0 or 1 with beams: nothing is drawn", got=params.temperature)
     end_ids, constraint = _ends(lm, params, grammar), _constraint(params, grammar)
@@ -181,7 +181,7 @@ def _proposer(lm: TextModel, options: GenerateOptions) -> Proposer | None:
     counts = {} if options.draft_tokens is None else {"most": options.draft_tokens}
     if options.draft is None:
         return None
-    if options.draft == "lookup":
+    if isinstance(options.draft, str) and options.draft == "lookup":
         return PromptLookup(**counts)
     if not isinstance(options.draft, TextModel):
         raise Error("generate", expected="draft 'lookup' or a model", got=f"{options.draft!r:.100}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from llmcore import autograd
+from llmcore._fields import flag, number
 from llmcore._sequences import largest
 from llmcore.errors import ArgumentTypeError, Error
 from llmcore.generate.text_model import TextModel
@@ -16,12 +17,13 @@ _ROWS = 8192  # rows of the token embedding at a time
 
 def embed(lm: TextModel, texts: Sequence[str], pooling: str, normalize: bool) -> np.ndarray:
     """See `LanguageModel.embed`. Texts are computed one by one, so a vector never depends on the others."""
-    if pooling not in ("mean", "last"):
+    if not isinstance(pooling, str) or pooling not in ("mean", "last"):
         raise Error("embed", expected="pooling 'mean' or 'last'", got=repr(pooling))
+    flag("embed", "normalize", normalize)
     out = np.empty((len(texts), lm.config.width), np.float32)
     for row, text in zip(out, texts, strict=True):
         if not isinstance(text, str):
-            raise ArgumentTypeError("embed", expected="texts", got=f"{text!r:.100}")
+            raise ArgumentTypeError("embed", expected="text as one or several texts", got=f"{text!r:.100}")
         ids = lm.prompt_ids(text)
         if len(ids) > lm.config.context:
             raise Error("embed", expected=f"a text of at most {lm.config.context} tokens", got=len(ids))
@@ -34,8 +36,9 @@ def embed(lm: TextModel, texts: Sequence[str], pooling: str, normalize: bool) ->
 
 def nearest(lm: TextModel, word: str, k: int) -> list[tuple[str, int, float]]:
     """See `LanguageModel.nearest`."""
-    if k < 1:
-        raise Error("nearest", expected="k >= 1", got=k)
+    k = number("nearest", "k", k, lambda v: v >= 1, ">= 1", True)
+    if not isinstance(word, str):
+        raise ArgumentTypeError("nearest", expected="a word", got=f"{word!r:.100}")
     if not word.strip():
         raise Error("nearest", expected="a word", got="none")
     own = {tuple(lm.ids(form)) for form in (word, f" {word}")}

@@ -12,9 +12,10 @@ from typing import Any, cast
 import numpy as np
 
 from llmcore import autograd, models, ops
+from llmcore._fields import number
 from llmcore._sequences import largest
 from llmcore._tensor import Tensor
-from llmcore.errors import ArgumentTypeError, Error
+from llmcore.errors import ArgumentTypeError
 from llmcore.generate import adapter_base, completion
 from llmcore.generate.chat.template import ChatOptions, ChatTemplate
 from llmcore.generate.embeddings import embed, nearest
@@ -114,8 +115,7 @@ class LanguageModel(TextModel):
         keystroke takes a few milliseconds."""
         if not isinstance(text, str):
             raise ArgumentTypeError("suggest", expected="a text", got=f"{text!r:.100}")
-        if n < 1:
-            raise Error("suggest", expected="n >= 1", got=n)
+        n = number("suggest", "n", n, lambda v: v >= 1, ">= 1", True)
         with self._suggesting:
             if self._suggester is None:
                 self._suggester = Suggester(self)
@@ -136,13 +136,12 @@ class LanguageModel(TextModel):
 
         Temperature 0 gives the most likely token probability 1. Tokens that the filters remove are left out.
         """
-        if k < 1:
-            raise Error("next_tokens", expected="k >= 1", got=k)
-        SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        k = number("next_tokens", "k", k, lambda v: v >= 1, ">= 1", True)
+        p = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
         with autograd.no_grad():
             logits = self.model(np.asarray([self.prompt_ids(prompt)]), last_only=True)
         rows = Tensor(logits.array.reshape([1, self.config.vocab_size]))
-        drawn = ops.sample(rows, temperature, top_k, top_p, min_p, return_probs=True)
+        drawn = ops.sample(rows, p.temperature, p.top_k, p.top_p, p.min_p, return_probs=True)
         assert drawn.probs is not None
         probs = drawn.probs.numpy()[0]
         return [(self.token_text(int(i)), int(i), float(probs[i])) for i in largest(probs, k) if probs[i] > 0]
@@ -152,7 +151,8 @@ class LanguageModel(TextModel):
     ) -> list[tuple[str, np.ndarray]]:
         """Return what each stage of sampling leaves: (its name, probabilities (V) float32 after it), in the order in which
         they act; stages that are off are left out. The first is the model's own distribution."""
-        SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+        temperature, top_k, top_p, min_p = params.temperature, params.top_k, params.top_p, params.min_p
         with autograd.no_grad():
             logits = self.model(np.asarray([self.prompt_ids(prompt)]), last_only=True)
         rows = Tensor(logits.array.reshape([1, self.config.vocab_size]))
@@ -199,6 +199,8 @@ class LanguageModel(TextModel):
         """Return a text as a vector (width) float32, or several as (n, width): the mean ("mean") or the last ("last") of the
         hidden states after the last norm, scaled to length 1 unless normalize is False. ValueError for a text that is
         longer than the context."""
+        if isinstance(text, (bytes, Mapping)) or not (isinstance(text, Sequence) or np.ndim(text)):
+            raise ArgumentTypeError("embed", expected="text as one or several texts", got=f"{text!r:.100}")
         vectors = embed(self, [text] if isinstance(text, str) else list(text), pooling, normalize)
         return vectors[0] if isinstance(text, str) else vectors
 

@@ -78,7 +78,7 @@ class Suggester:
             self._known.clear()
             self._steps.clear()
             self._read = []
-        before, typed = _split_typed(text)
+        before, typed = _split_typed(text.encode(errors="replace").decode())  # a lone surrogate is no letter
         context = tuple(self._context(before))
         # `matched` is the probability of everything that begins as typed; a word's probability is its share of it.
         paths, matched = self._grown([_Path((), typed, 1.0)], [self._after(context)], bool(typed.strip()))

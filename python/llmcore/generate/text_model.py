@@ -66,8 +66,8 @@ class TextModel:
         if isinstance(prompt, str):
             return self.checked(self.tokenizer.encode_ordinary(prompt))
         check_prompt(prompt)
-        if not all(isinstance(i, (int, np.integer)) for i in prompt):
-            raise ArgumentTypeError("prompt", expected="a text or token ids", got=repr(prompt))
+        if not all(isinstance(i, (int, np.integer)) and not isinstance(i, bool) for i in prompt):
+            raise ArgumentTypeError("prompt", expected="a text or token ids", got=f"{prompt!r:.100}")
         return self.checked([int(i) for i in prompt])
 
     def checked(self, ids: list[int]) -> list[int]:
@@ -156,4 +156,4 @@ class TextModel:
 def check_prompt(prompt: Any) -> None:
     """Raise TypeError unless this is a text or a sequence."""
     if isinstance(prompt, (bytes, bytearray)) or not (isinstance(prompt, Sequence) or np.ndim(prompt)):
-        raise ArgumentTypeError("prompt", expected="a text or token ids", got=repr(prompt))
+        raise ArgumentTypeError("prompt", expected="a text or token ids", got=f"{prompt!r:.100}")

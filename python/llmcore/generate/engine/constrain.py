@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from llmcore._fields import either
 from llmcore.errors import ArgumentTypeError, Error, StateError
 from llmcore.generate.engine.gbnf import to_lark
 from llmcore.tokenizer import Tokenizer
@@ -144,35 +145,44 @@ class Vocabulary:
         """Compile the one of these that is given. json_schema: a schema, or its text; {} or True for any JSON. grammar: one
         in GBNF (`root ::= ...`) or in llguidance's Lark (`start: ...`)."""
         matcher = self.library.LLMatcher
-        if sum(v is not None for v in (json_schema, regex, choices, grammar)) != 1:
-            raise Error("constrain", expected="one of json_schema, regex, choices and grammar")
+        forms = {"json_schema": json_schema, "regex": regex, "choices": choices, "grammar": grammar}
+        given = [name for name, form in forms.items() if form is not None]
+        if len(given) != 1:
+            raise Error("constrain", expected=f"one of {either([*forms])}", got=" and ".join(given) or "none")
+        for name, form in (("grammar", grammar), ("regex", regex)):
+            if form is not None:
+                _check_text(form, name, "a text")
         if grammar is not None:
-            if not isinstance(grammar, str):
-                raise ArgumentTypeError("constrain", expected="grammar a text", got=f"{grammar!r:.100}")
             first = _RULE.search(grammar)
             is_gbnf = first is not None and first[1] == "::="
             return Grammar(
                 self, matcher.grammar_from_lark(to_lark(grammar, self._token_id) if is_gbnf else grammar), "grammar"
             )
         if regex is not None:
-            if not isinstance(regex, str):
-                raise ArgumentTypeError("constrain", expected="regex a text", got=f"{regex!r:.100}")
             return Grammar(self, matcher.grammar_from_regex(regex), "regex")
         if choices is not None:
-            if isinstance(choices, str) or not choices or not all(isinstance(c, str) and c for c in choices):
-                raise Error("constrain", expected="choices as a list of texts", got=f"{choices!r:.100}")
+            if isinstance(choices, (str, bytes, Mapping)) or not isinstance(choices, Iterable) or _is_number(choices):
+                raise ArgumentTypeError("constrain", expected="choices as a list of texts", got=f"{choices!r:.100}")
+            choices = list(choices)
+            if not choices or "" in choices:
+                raise Error("constrain", expected="choices as a list of texts, none empty", got=f"{choices!r:.100}")
+            for choice in choices:
+                _check_text(choice, "choices", "as a list of texts")
             return Grammar(self, matcher.grammar_from_regex("|".join(re.escape(c) for c in choices)), "choices")
         try:
             schema = json.loads(json_schema) if isinstance(json_schema, str) else json_schema
-            text = json.dumps({} if schema is True else schema)
+            text = json.dumps({} if schema is True else schema, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise Error("constrain", expected="json_schema as JSON", got=_line(error)) from None
+        if not isinstance(schema, (Mapping, bool)):
+            raise ArgumentTypeError("constrain", expected="json_schema an object or True", got=f"{schema!r:.100}")
         guidance = schema.get("x-guidance") if isinstance(schema, Mapping) else None
         own = isinstance(guidance, Mapping) and any(str(key).startswith("whitespace") for key in guidance)
         try:
             form = matcher.grammar_from_json_schema(text, None if own else {"whitespace_pattern": _BLANKS})
         except Exception as error:
-            raise Error("constrain", expected=f"a JSON schema, got: {_line(error)}") from None
+            expected = f"a JSON schema that llguidance accepts, got: {_line(error)}"
+            raise Error("constrain", "json_schema", expected=expected) from None
         return Grammar(self, form, "json_schema")
 
 
@@ -201,6 +211,18 @@ def _fewest(text: bytes, ids: Mapping[bytes, int], longest: int) -> list[int]:
         found.append(ids[text[way[1] : end]])
         end = way[1]
     return found[::-1]
+
+
+def _is_number(value: Any) -> bool:
+    return getattr(value, "shape", None) == ()  # of NumPy
+
+
+def _check_text(given: Any, name: str, what: str) -> None:
+    """Raise an error that names the option unless this is a text, which UTF-8 can write."""
+    if not isinstance(given, str):
+        raise ArgumentTypeError("constrain", expected=f"{name} {what}", got=f"{given!r:.100}")
+    if not given.isascii() and any("\ud800" <= c <= "\udfff" for c in given):
+        raise Error("constrain", expected=f"{name} {what} without surrogates", got=f"{given!a:.100}")
 
 
 def _lost() -> StateError:

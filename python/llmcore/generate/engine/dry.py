@@ -22,7 +22,7 @@ class Breakers:
 
     def __init__(self, spell: Callable[[int], bytes], texts: Sequence[str]):
         """spell: the bytes of a token."""
-        self._spell, self._texts = spell, [t.encode() for t in texts]
+        self._spell, self._texts = spell, [t.encode("utf-8", "surrogatepass") for t in texts]
         self._longest = max(map(len, self._texts), default=0)
 
     def within(self, token: int) -> bool:

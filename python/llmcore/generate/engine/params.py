@@ -108,7 +108,7 @@ class SamplingParams:
         for name in ("stop_ids", "banned", "forced"):
             ids = getattr(self, name)
             ids = ids.tolist() if hasattr(ids, "tolist") else ids  # of numpy, which --help does not load
-            if isinstance(ids, str) or not isinstance(ids, Sequence) or not all(map(_is_id, ids)):
+            if isinstance(ids, (str, bytes)) or not isinstance(ids, Sequence) or not all(map(_is_id, ids)):
                 raise Error("generate", expected=f"{name} a list of token ids", got=f"{getattr(self, name)!r:.100}")
             object.__setattr__(self, name, tuple(int(i) for i in ids))
         if not isinstance(self.logit_bias, (Mapping, type(None))) or not all(
@@ -117,7 +117,7 @@ class SamplingParams:
             raise Error("generate", expected="logit_bias as {token id: number}", got=f"{self.logit_bias!r:.100}")
         for name in ("stop", "dry_breakers"):
             given = getattr(self, name)
-            if not isinstance(given, (str, Sequence, type(None))):
+            if isinstance(given, bytes) or not isinstance(given, (str, Sequence, type(None))):
                 raise ArgumentTypeError("generate", expected=f"{name} a text or several", got=f"{given!r:.100}")
             texts = (given,) if isinstance(given, str) else tuple(given or ())
             if not all(isinstance(s, str) and s for s in texts):
