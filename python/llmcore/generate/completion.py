@@ -46,7 +46,7 @@ class GenerateOptions:
 
         for name in ("n", "best_of", "beams"):
             check(name, lambda v: 1 <= v <= MOST, f"an integer of 1 to {MOST}")
-        check("length_penalty", lambda v: abs(v) <= 1e6, "a finite number", False)
+        check("length_penalty", lambda v: abs(v) <= 30, "a number of -30 to 30", False)
         check("draft_tokens", lambda v: 1 <= v < 2**31, ">= 1")
         check("priority", lambda v: abs(v) < 2**31, "an integer")
         check("timeout", lambda v: v >= 0, "seconds >= 0", False)

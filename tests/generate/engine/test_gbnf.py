@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from llmcore.generate.engine.constrain import Vocabulary
 from llmcore.generate.engine.gbnf import to_lark
 from support.last_token_model import last_token_model
 
@@ -71,6 +72,8 @@ TEXTS = [
     ('root ::= ([ab]{2}){1,3} "c"{0,} "d"{2,} .', "abacccdd", False),
     ('root ::= "\\x41\\u00e9\\U0001F600" [^a-]', "Aé😀b", True),
     ('root ::= "\\x41\\u00e9\\U0001F600" [^a-]', "Aé😀-", False),
+    ('root ::= "a"{0} [b-d]{0,0} "e" "f"{0}', "e", True),
+    ('root ::= "a"{0} [b-d]{0,0} "e" "f"{0}', "ae", False),
     ('root ::=\n  "a"\n  "b"', "a", None),
 ]
 
@@ -112,6 +115,33 @@ def test_long_texts_of_recursive_rules(lm):
             constraint.accept(ord("a"))
         constraint.fill(mask)
         assert mask[ord("a") // 32] >> ord("a") % 32 & 1
+
+
+class Words:
+    """A tokenizer of 18,000 tokens: all texts of one to three small letters."""
+
+    spells_alike = True
+
+    def __init__(self):
+        self.added_tokens, self.special_tokens = {}, {"<end>": 0}
+        letters = [bytes([b]) for b in range(97, 97 + 26)]
+        pairs = [a + b for a in letters for b in letters]
+        self.words = [b"<end>", *letters, *pairs, *(a + b for a in pairs for b in letters)]
+
+    def token_bytes(self, i):
+        return self.words[i]
+
+    def encode_ordinary(self, text):
+        return [self.words.index(bytes([b])) for b in text.encode() if bytes([b]) in self.words]
+
+
+def test_any_token_of_a_large_vocabulary_may_come():
+    """Character by character this takes more steps of the parser than llguidance makes by itself."""
+    size = len(Words().words)
+    vocabulary = Vocabulary(Words(), size, [0])
+    mask = np.zeros(-(-size // 32), np.uint32)
+    vocabulary.grammar(grammar='root ::= .+ "c" | "a" root "b"').constraint().fill(mask)
+    assert sum(bin(word).count("1") for word in mask) == size - 1
 
 
 def test_tokens_of_the_model(lm):

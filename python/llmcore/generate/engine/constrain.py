@@ -21,6 +21,10 @@ _RULE = re.compile(r"^[ \t]*[?!]?[A-Za-z_][\w.-]*\s*(::=|:)", re.MULTILINE)
 # blanks would write them for ever. A schema's own "x-guidance" says otherwise.
 _BLANKS = r"( |\r?\n[ \t]{0,20})"
 
+# Steps of llguidance's parser for the mask of one token, about 20,000 in a millisecond. Its own 50,000 are too few where
+# any token of a large vocabulary may come, character by character, as in GBNF's `.+`.
+_MOST_ITEMS = 2_000_000
+
 
 class Grammar:
     """A grammar compiled for a tokenizer. Each of its constraints serves one request."""
@@ -28,14 +32,17 @@ class Grammar:
     def __init__(self, vocabulary: Vocabulary, form: str, name: str):
         """name: of the option that gave the form. ValueError for one that llguidance does not accept."""
         self._vocabulary = vocabulary
-        self._matcher = vocabulary.library.LLMatcher(vocabulary.tokenizer, form, log_level=0)
+        limits = vocabulary.library.LLParserLimits(step_max_items=_MOST_ITEMS)
+        self._matcher = vocabulary.library.LLMatcher(vocabulary.tokenizer, form, log_level=0, limits=limits)
         if self._matcher.is_error():
             raise _refused(self._matcher.get_error(), name)
         try:
             self.constraint().fill(np.zeros(-(-len(vocabulary.spelled) // 32), np.uint32))
-        except StateError:
+        except _LostError:
             expected = "a form that the model's tokens spell"
             raise Error("constrain", name, expected=expected, got="one that none begins") from None
+        except StateError as error:
+            raise _refused(error.message, name) from None
 
     def constraint(self) -> Constraint:
         """Return a constraint for one completion, at its beginning."""
@@ -67,7 +74,7 @@ class Constraint:
             n = min(len(bits), len(mask))
             mask[:n], mask[n:] = bits[:n], 0
         if not mask.any():
-            raise _lost()
+            raise _LostError()
 
     def _fill_forced(self, forced: bytes, mask: np.ndarray) -> None:
         """Do the same where only these bytes may come, which llguidance takes for certain to have tokens."""
@@ -91,7 +98,7 @@ class Constraint:
     def _check(self) -> None:
         if self._matcher.is_error():
             error = self._matcher.get_error().split("<state>")[0]
-            raise _lost() if error.startswith("NoExtension") else StateError("constrain", _line(error))
+            raise _LostError() if error.startswith("NoExtension") else StateError("constrain", _line(error))
 
 
 class Vocabulary:
@@ -225,8 +232,11 @@ def _check_text(given: Any, name: str, what: str) -> None:
         raise Error("constrain", expected=f"{name} {what} without surrogates", got=f"{given!a:.100}")
 
 
-def _lost() -> StateError:
-    return StateError("constrain", expected="a token of the model that goes on with the form", got="none")
+class _LostError(StateError):
+    """No token goes on with a form."""
+
+    def __init__(self) -> None:
+        super().__init__("constrain", expected="a token of the model that goes on with the form", got="none")
 
 
 def _refused(error: str, name: str) -> Error:

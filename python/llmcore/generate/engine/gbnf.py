@@ -264,6 +264,8 @@ def _item_in_lark(item: _Item, names: dict[str, str]) -> str:
         text = names[item.value] if item.kind == "rule" else item.value
     if (item.least, item.most) == (1, 1):
         return text
+    if item.most == 0:
+        return '""'
     return f"({text}){{{item.least},{'' if item.most is None else item.most}}}"
 
 

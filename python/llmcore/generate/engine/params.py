@@ -90,7 +90,7 @@ class SamplingParams:
         check("temperature", lambda v: 0 <= v <= _LARGE, ">= 0")
         check("top_k", lambda v: 0 <= v < 2**31, "an integer >= 0 (0 is off)", True)
         for name in ("top_p", "typical_p"):
-            check(name, lambda v: 0 < v <= 1, "in (0, 1] (1 is off)")
+            check(name, lambda v: 1 / _LARGE <= v <= 1, "in (0, 1] (1 is off)")
         check("min_p", lambda v: 0 <= v <= 1, "in [0, 1] (0 is off)")
         for name in ("no_repeat_ngram", "min_tokens", "top_logprobs"):
             check(name, lambda v: 0 <= v < 2**31, "an integer >= 0 (0 is off)", True)
