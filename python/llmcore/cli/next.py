@@ -11,6 +11,7 @@ from llmcore.cli import options
 from llmcore.cli.errors import UsageError
 from llmcore.cli.flags import sampling_flags
 from llmcore.cli.help import PlainHelp
+from llmcore.generate.engine.params import SamplingParams
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +38,7 @@ class ManyTemperatures(PlainHelp):
         return super().parse_args(ctx, spread)
 
 
-@sampling_flags("top_k", "top_p", "min_p")
+@sampling_flags("top_k", "top_p", "min_p", "typical_p", "xtc_probability", "xtc_threshold")
 def next_tokens(
     text: options.Text,
     model: options.Model = None,
@@ -69,7 +70,7 @@ def next_tokens(
     """
     prompt = options.read_text(text)
     filters = sampling or {}
-    if words and (trace or temperature or filters != {"top_k": 0, "top_p": 1.0, "min_p": 0.0}):
+    if words and (trace or temperature or any(getattr(SamplingParams, f) != v for f, v in filters.items())):
         raise UsageError("expected --words without --trace, --temperature and filters")
     if trace and len(temperature or [1.0]) > 1:
         raise UsageError("expected one --temperature with --trace, got several")

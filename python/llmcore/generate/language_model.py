@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from llmcore import autograd, models, ops
+from llmcore import autograd, models
 from llmcore._fields import number
 from llmcore._sequences import largest
 from llmcore._tensor import Tensor
@@ -20,6 +20,7 @@ from llmcore.generate import adapter_base, completion
 from llmcore.generate.chat.template import ChatOptions, ChatTemplate
 from llmcore.generate.embeddings import embed, nearest
 from llmcore.generate.engine.params import SamplingParams
+from llmcore.generate.filters import expected, stages
 from llmcore.generate.save import save_adapter, save_folder, save_gguf
 from llmcore.generate.score import Score, TokenScore
 from llmcore.generate.suggest import Suggester, Suggestion
@@ -124,53 +125,27 @@ class LanguageModel(TextModel):
     # ---- looking inside ----
 
     def next_tokens(
-        self,
-        prompt: Prompt,
-        k: int = 10,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
+        self, prompt: Prompt, k: int = 10, temperature: float = 1.0, **filters: float
     ) -> list[tuple[str, int, float]]:
         """Return the k most likely next tokens as (text, id, probability), most likely first, after temperature and filters.
 
-        Temperature 0 gives the most likely token probability 1. Tokens that the filters remove are left out.
+        Temperature 0 gives the most likely token probability 1. Tokens that the filters remove are left out. filters: top_k,
+        top_p, min_p, typical_p, xtc_probability and xtc_threshold, as in `generate`.
         """
         k = number("next_tokens", "k", k, lambda v: v >= 1, ">= 1", True)
-        p = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-        with autograd.no_grad():
-            logits = self.model(np.asarray([self.prompt_ids(prompt)]), last_only=True)
-        rows = Tensor(logits.array.reshape([1, self.config.vocab_size]))
-        drawn = ops.sample(rows, p.temperature, p.top_k, p.top_p, p.min_p, return_probs=True)
-        assert drawn.probs is not None
-        probs = drawn.probs.numpy()[0]
+        probs = expected(self._next_logits(prompt), _filters(temperature, filters), self.end_ids)
         return [(self.token_text(int(i)), int(i), float(probs[i])) for i in largest(probs, k) if probs[i] > 0]
 
-    def trace_filters(
-        self, prompt: Prompt, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
-    ) -> list[tuple[str, np.ndarray]]:
+    def trace_filters(self, prompt: Prompt, temperature: float = 1.0, **filters: float) -> list[tuple[str, np.ndarray]]:
         """Return what each stage of sampling leaves: (its name, probabilities (V) float32 after it), in the order in which
-        they act; stages that are off are left out. The first is the model's own distribution."""
-        params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-        temperature, top_k, top_p, min_p = params.temperature, params.top_k, params.top_p, params.min_p
+        they act; stages that are off are left out. The first is the model's own distribution; the last, XTC, acts with
+        xtc_probability only. filters: those of `next_tokens`."""
+        return stages(self._next_logits(prompt), _filters(temperature, filters), self.end_ids)
+
+    def _next_logits(self, prompt: Prompt) -> Tensor:
         with autograd.no_grad():
             logits = self.model(np.asarray([self.prompt_ids(prompt)]), last_only=True)
-        rows = Tensor(logits.array.reshape([1, self.config.vocab_size]))
-        stages = [("the model", 1.0, 0, 1.0, 0.0)]
-        for name, on, k, p, m in (
-            (f"temperature {temperature:g}", temperature != 1.0, 0, 1.0, 0.0),
-            (f"top-k {top_k}", top_k > 0, top_k, 1.0, 0.0),
-            (f"top-p {top_p:g}", top_p < 1, top_k, top_p, 0.0),
-            (f"min-p {min_p:g}", min_p > 0, top_k, top_p, min_p),
-        ):
-            if on:
-                stages.append((name, temperature, k, p, m))
-        found = []
-        for name, t, k, p, m in stages:
-            probs = ops.sample(rows, t, k, p, m, return_probs=True).probs
-            assert probs is not None
-            found.append((name, probs.numpy()[0].copy()))
-        return found
+        return Tensor(logits.array.reshape([1, self.config.vocab_size]))
 
     def score(self, text: Prompt) -> Score:
         """Score every token of `text` given those before it: (token text, id, log-probability in nats) each, and the totals
@@ -254,9 +229,16 @@ class LanguageModel(TextModel):
         return write(self, path, dtype)
 
 
+_FILTERS = ("top_k", "top_p", "min_p", "typical_p", "xtc_probability", "xtc_threshold")
 _CHAT_OPTIONS = {*ChatOptions._fields, "add_generation_prompt", "continue_final_message"}
 _SAMPLING_OPTIONS = {f.name for f in dataclasses.fields(SamplingParams)}
 _GENERATE_OPTIONS = {f.name for f in dataclasses.fields(completion.GenerateOptions)}
+
+
+def _filters(temperature: float, filters: Mapping[str, float]) -> SamplingParams:
+    for name in filters.keys() - _FILTERS:
+        raise ArgumentTypeError("next_tokens", expected=f"filters {', '.join(_FILTERS)}", got=repr(name))
+    return SamplingParams(temperature=temperature, **filters)  # type: ignore[arg-type]  # checked there
 
 
 def _split(max_tokens: int, options: Mapping[str, Any]) -> tuple[SamplingParams, completion.GenerateOptions]:

@@ -125,3 +125,20 @@ def test_xtc_leaves_the_end_of_a_text():
     assert {lm.generate("?", 4, seed=s, **options).text for s in range(40)} >= {"", "a"}
     other = lm.generate("?", 1, seed=1, **options, ignore_eos=True)
     assert other.text == "b"
+
+
+def test_filters_are_shown():
+    """What `next_tokens` says of XTC and typical-p is what is drawn from, and `trace_filters` shows each stage."""
+    lm = last_token_model({"?": dict(zip("abcd", np.log([0.5, 0.3, 0.16, 0.04]) + 30, strict=True))})
+    shown = lm.next_tokens("?", 4, xtc_probability=0.5, xtc_threshold=0.1)
+    assert [text for text, _, _ in shown] == ["c", "a", "b", "d"]
+    np.testing.assert_allclose([p for *_, p in shown], [0.48, 0.25, 0.15, 0.12], atol=5e-4)
+    stages = lm.trace_filters("?", top_k=3, typical_p=0.6, xtc_probability=0.1, xtc_threshold=0.2)
+    assert [name for name, _ in stages] == ["the model", "top-k 3", "typical-p 0.6", "xtc 0.2"]
+    kept = [[chr(i) for i in np.flatnonzero(p > 1e-6)] for _, p in stages]
+    assert kept[:2] == [["a", "b", "c", "d"], ["a", "b", "c"]]
+    want = sample.filtered(np.log(stages[0][1] + 1e-30), 1.0, 3, typical_p=0.6)
+    np.testing.assert_allclose(stages[2][1], want, rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(stages[3][1], reference.without_top(want, 0.2), rtol=1e-4, atol=1e-9)
+    with pytest.raises(TypeError, match=r"^\[next_tokens\] expected filters top_k, .*, got 'top_a'"):
+        lm.next_tokens("?", top_a=1)
