@@ -104,6 +104,14 @@ def _names(name: str, value: str | Mapping) -> dict[str, str]:
     return dict(value)
 
 
+def text_column(columns: str | Mapping[str, str] | None) -> str:
+    """Return the name of the column of the text, which "text=NAME" says. ValueError for what is said of other columns."""
+    found = checked("columns", columns, "dict[str, str] | None") or {}
+    if set(found) - {"text"}:
+        raise Error("config", expected="columns text=NAME: a text has no other", got=f"{', '.join(found):.100}")
+    return found.get("text", "text")
+
+
 def _object(name: str, value: str | Mapping) -> dict[str, Any]:
     """Return an object, also where it is given as JSON."""
     if isinstance(value, str):

@@ -128,7 +128,18 @@ def test_merges(run, tiny, model_dir):
 def test_shards_and_pretraining_on_them(run, corpus_text, model_dir):
     lines = [json.dumps({"body": f"{number}: {corpus_text}"}) for number in range(30)]
     Path("text.jsonl").write_text("\n".join(lines))
-    arguments = ("tokenize", "--out", "shards", "text.jsonl", "--field", "body", "-t", model_dir, "--threads", "1")
+    arguments = (
+        "tokenize",
+        "--out",
+        "shards",
+        "text.jsonl",
+        "--columns",
+        "text=body",
+        "-t",
+        model_dir,
+        "--threads",
+        "1",
+    )
     code, out, err = run(*arguments)
     assert (code, err) == (0, "")
     assert "of 30 documents" in out
@@ -141,7 +152,18 @@ def test_shards_and_pretraining_on_them(run, corpus_text, model_dir):
     sizes = ("--context", "16", "--layers", "1", "--width", "32", "--heads", "2", "--batch-size", "2", "--steps", "2")
     assert run("pretrain", "--data", "shards", *sizes, "-q") == (0, "", "")
     assert Tokenizer.load("run") == Tokenizer.load(model_dir)
-    run("train-tokenizer", "--data", "text.jsonl", "--field", "body", "--vocab-size", "270", "--out", "other", "-q")
+    run(
+        "train-tokenizer",
+        "--data",
+        "text.jsonl",
+        "--columns",
+        "text=body",
+        "--vocab-size",
+        "270",
+        "--out",
+        "other",
+        "-q",
+    )
     code, out, err = run("pretrain", "--data", "shards", *sizes, "--tokenizer", "other", "--out", "no")
     assert (code, out) == (2, "")
     assert "shards was made with another tokenizer" in err

@@ -27,9 +27,15 @@ def evaluate(
             help="File of rows (JSONL, JSON, CSV, parquet): multiple-choice or cloze questions (repeatable).",
         ),
     ] = None,
-    field: options.Field = "text",
     separators: options.Separators = None,
-    columns: options.Columns = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--columns",
+            metavar="OURS=THEIRS",
+            help="Names of columns: text=NAME of texts; prompt=NAME,completion=NAME and the like of tasks.",
+        ),
+    ] = None,
     context: Annotated[
         int, typer.Option("--context", metavar="N", min=0, help="Context length in tokens; 0: the model's.")
     ] = 0,
@@ -54,17 +60,18 @@ def evaluate(
     from llmcore.evaluate import evaluate_task, evaluate_texts
 
     lm = options.load_model(model)
+    names = checked("columns", columns, "dict[str, str] | None") or {}
     found: dict[str, dict[str, float]] = {}
     for source in data or ():
         if is_shard_set(source) or is_token_file(source):
             raise UsageError(f"expected text, got tokens in {source}: give the text that they were made from")
-        documents = list(stream_documents([source], field, separators or ()))
+        documents = list(stream_documents([source], names.get("text", "text"), separators or ()))
         if not documents:
             raise UsageError(f"expected some text in {source}, got none")
         with terminal.progress(source) as progress:
             found[source] = evaluate_texts(lm, documents, context or None, batch_size, progress)
     for path in tasks or ():
-        rows = read_rows(path, checked("columns", columns, "dict[str, str] | None"))
+        rows = read_rows(path, names)
         with terminal.progress(path.name) as progress:
             found[str(path)] = evaluate_task(lm, rows[:limit] if limit else rows, batch_size, progress)
     if json:

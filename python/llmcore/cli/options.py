@@ -30,10 +30,9 @@ ModelArgument = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Field = Annotated[str, typer.Option("--field", metavar="NAME", help="JSONL field or column that holds the text.")]
-Columns = Annotated[
+TextColumn = Annotated[
     str | None,
-    typer.Option("--columns", metavar="OURS=THEIRS", help="Names of columns: prompt=question,completion=answer."),
+    typer.Option("--columns", metavar="text=NAME", help="Name of the JSONL field or column that holds the text."),
 ]
 Separators = Annotated[
     list[str] | None,

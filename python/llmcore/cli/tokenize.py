@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmcore import terminal
+from llmcore._fields import text_column
 from llmcore.cli import options
 from llmcore.cli.errors import UsageError
 
@@ -52,7 +53,7 @@ def tokenize(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write the tokens of files to shards in DIR.")
     ] = None,
-    field: options.Field = "text",
+    columns: options.TextColumn = None,
     separators: options.Separators = None,
     shard_tokens: Annotated[
         int,
@@ -85,7 +86,7 @@ def tokenize(
         raise UsageError("expected --out DIR with files alone, got --file, --count or --merges too")
     if not text:
         raise UsageError("expected files, folders or globs to write to --out, got none")
-    settings = {"field": field, "separators": separators or (), "shard_tokens": shard_tokens}
+    settings = {"field": text_column(columns), "separators": separators or (), "shard_tokens": shard_tokens}
     settings |= {"end_of_text": end_of_text, "overwrite": overwrite}
     return _write_shards(text, _given_tokenizer(tokenizer, pattern), out, settings, quiet, json)
 

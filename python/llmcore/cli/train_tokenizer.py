@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmcore import terminal
+from llmcore._fields import text_column
 from llmcore.cli import options
 from llmcore.errors import ExistingFileError
 
@@ -48,7 +49,7 @@ def train_tokenizer(
             help="Fraction of the text to leave out, the same as in pretrain; 0 uses all text, and files of any size.",
         ),
     ] = 0.1,
-    field: options.Field = "text",
+    columns: options.TextColumn = None,
     separators: options.Separators = None,
     threads: options.Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
@@ -70,6 +71,7 @@ def train_tokenizer(
     if threads is not None:
         runtime.set_num_threads(threads)
     sources, specials = data or ["python-docs"], special_token or ["<|endoftext|>"]
+    field = text_column(columns)
     corpus = read_corpus(sources, validation_fraction, field, separators or ()) if validation_fraction else None
     documents = stream_documents(sources, field, separators or ()) if corpus is None else corpus.train
     tok, learned, seconds = _train(documents, vocab_size, pattern, specials, quiet)

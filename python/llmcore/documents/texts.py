@@ -16,6 +16,7 @@ from llmcore.errors import CorpusError
 
 PART_BYTES = 1 << 25  # of a long text that are in memory at once
 _ROWS = 128  # of a parquet file that are in memory at once
+_ASK = " (--columns text=NAME says which it is)"
 _TRIES = 10_000  # line ends that are looked at for the end of a part
 _NO_SPACE = frozenset(range(0x21, 0x7F))
 _LETTER_OR_DIGIT = frozenset(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -28,7 +29,8 @@ def read_parts(
 
     A text file is one document, in parts of up to 32 MiB that end at line ends where a piece ends too (see
     `Tokenizer.ends_at_line_ends`), or `whole` in memory; a line of JSONL is one (its `field`), an object of JSON, a row of
-    CSV or parquet (its column `field`). Each is several where it has separators in it. Raises `CorpusError` that names the file and the line or row.
+    CSV or parquet (its column `field`). A null is no document. Each is several
+    where it has separators in it. Raises `CorpusError` that names the file and the line or row.
     """
     text = _whole_text if whole else _text
     reader = {PARQUET_ENDING: _parquet, "": text}.get(kind_of(path), _table)
@@ -106,11 +108,12 @@ def _table(path: Path, file: BinaryIO, field: str, after: int) -> Iterator[Part]
 
 def _document(row: Row, field: str) -> Iterator[Part]:
     if field not in row.fields:
-        raise CorpusError("corpus", f'{row.where}: no "{field}" field; the fields are: {_names(row.fields)}')
+        raise CorpusError("corpus", f'{row.where}: no "{field}" field; the fields are: {_names(row.fields)}{_ASK}')
     text = row.fields[field]
+    if text is None:  # null means absent: there is no document
+        return
     if not isinstance(text, str):
-        kind = "null" if text is None else type(text).__name__
-        raise CorpusError("corpus", f'{row.where}: "{field}" is {kind}, expected a string')
+        raise CorpusError("corpus", f'{row.where}: "{field}" is {type(text).__name__}, expected a string')
     try:
         document = text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -129,7 +132,9 @@ def _rows(table: Any, path: Path, field: str, after: int) -> Iterator[Part]:
 
     schema, types = table.schema_arrow, pyarrow.types
     if schema.names.count(field) != 1:
-        raise CorpusError("corpus", path, expected=f'one column "{field}"; the columns are: {_names(schema.names)}')
+        raise CorpusError(
+            "corpus", path, expected=f'one column "{field}"; the columns are: {_names(schema.names)}{_ASK}'
+        )
     kind = schema.field(field).type
     plain = kind.value_type if types.is_dictionary(kind) else kind
     if not any(is_text(plain) for is_text in _text_types(types)):
@@ -145,9 +150,7 @@ def _rows(table: Any, path: Path, field: str, after: int) -> Iterator[Part]:
             column = column.dictionary_decode() if types.is_dictionary(kind) else column
             for document in column.cast(pyarrow.large_binary()).to_pylist():
                 row += 1
-                if document is None:
-                    raise CorpusError("corpus", f'{path}: row {row}: "{field}" is null, expected a string')
-                if row > after and document.strip():
+                if row > after and document and document.strip():
                     yield Part(document, row, True)
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from llmcore._fields import either, one_of, option
+from llmcore._fields import either, one_of, option, text_column
 from llmcore.errors import Error
 from llmcore.generate.chat.names import LEARN
 from llmcore.losses.names import DPO_LOSSES, GRPO_LOSSES, REFERENCE_FREE_LOSSES
@@ -45,7 +45,7 @@ class PretrainConfig(LoopConfig):
         [], "Sampling weight of each --data, in any unit; by default all of them are read as one text."
     )
     isolate: bool = option(False, "Stop attention at document boundaries.")
-    field: str = option("text", "JSONL field or column that holds the text.")
+    columns: dict[str, str] | None = option(None, "Name of the column that holds the text: text=NAME.")
     separators: list[str] = option(
         [], "Texts that end documents within --data, such as <|endoftext|>; without, they are taken as letters."
     )
@@ -84,6 +84,11 @@ class PretrainConfig(LoopConfig):
     watch: list[str] = option(
         [], 'Record the vectors of a group of words ("king queen") a hundred times, for `llmcore plot --words`.'
     )
+
+    @property
+    def field(self) -> str:
+        """The name of the column that holds the text."""
+        return text_column(self.columns)
 
     def _derive(self) -> None:
         if self.validation is None and self.validation_fraction is None:
