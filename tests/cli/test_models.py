@@ -377,6 +377,30 @@ def test_generate_in_forms_with_beams_and_guesses(run, tiny, model_dir):
         assert guessed[1] == plain
 
 
+def test_generate_says_what_gave_way(run, model_dir):
+    pytest.importorskip("llguidance")
+    cut = ("generate", "the", "-m", model_dir, "--max-tokens", "2", "--regex", "[ab]{9}")
+    note = "note: the form is not complete: max_tokens or the context ended it\n"
+    assert run(*cut)[2] == run(*cut, "--beams", "2")[2] == note
+    assert json.loads(run(*cut, "--json")[1])["completions"][0]["notes"] == [note[6:-1]]
+    err = run("generate", "the", "-m", model_dir, "-n", "2", "--regex", "aaaa", "--no-repeat-ngram", "1")[2]
+    assert err == "note: no_repeat_ngram gave way where the form leaves no other way\n" * 2
+
+
+def test_sampling_flags_reach_the_sampler(run, tiny, model_dir):
+    base = ("generate", "the", "-m", model_dir, "--seed", "3", "--max-tokens", "12", "--json")
+    options = {
+        "dry_multiplier": 3.0, "dry_base": 2.0, "dry_allowed_length": 1, "dry_range": 9, "dry_breakers": ["a"],
+        "xtc_probability": 0.7, "xtc_threshold": 0.01, "typical_p": 0.9, "no_repeat_ngram": 3, "min_tokens": 5,
+    }  # fmt: skip
+    for name, value in options.items():
+        more = {"dry_multiplier": 3.0} if name.startswith("dry") else {"xtc_probability": 1.0} if "xtc" in name else {}
+        more |= {name: value}
+        flags = [f"--{k.replace('_', '-')}={v[0] if isinstance(v, list) else v}" for k, v in more.items()]
+        out = run(*base, *flags)[1]
+        assert json.loads(out)["completions"][0]["tokens"] == tiny.generate("the", 12, seed=3, **more).tokens
+
+
 def test_generate_reads_a_schema_from_a_file(run, model_dir, tmp_path):
     (tmp_path / "schema.json").write_text('{"enum": ["a", "b"]}')
     out = run("generate", "the", "-m", model_dir, "--json-schema", f"@{tmp_path / 'schema.json'}", "--no-echo")[1]

@@ -49,10 +49,22 @@ def test_a_ban_gives_way_to_a_form(yes, name, beams):
     c = yes.generate("a", 20, temperature=0, beams=beams, **BANS[name])
     assert c.text in ("aXa", "aXaa")
     assert c.finish_reason == "stop"
-    if name != "min_tokens":  # a form that is complete ends by itself
-        assert c.notes == [f"{name} gave way where the form leaves no other way"]
+    assert c.notes == [f"{name} gave way where the form leaves no other way"]
     for bias in (-100.0, -1e9, -1e38, -3e38):
         assert yes.generate("a", 20, temperature=0, logit_bias={ord("X"): bias}, regex="aXa").text == "aXa"
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_form_that_is_cut_is_noted(yes, beams):
+    options = {"temperature": 0, "beams": beams}
+    c = yes.generate("?", 2, regex="yes( sir)?", **options)
+    assert (c.text, c.finish_reason) == ("ye", "length")
+    assert c.notes == ["the form is not complete: max_tokens or the context ended it"]
+    assert yes.generate("?", 3, regex="yes( sir)?", **options).notes == []  # it may end there
+    assert yes.generate("?", 2, regex="yes", stop="e", **options).notes == []  # as was asked for
+    late = yes.generate("?", 9, regex="yes", timeout=0, **options)
+    assert (late.finish_reason, late.notes) == ("timeout", ["the form is not complete: the timeout ended it"])
+    assert yes.generate("?", 9, **options).notes == []
 
 
 def test_a_ban_holds_where_the_form_has_another_way(yes):

@@ -40,7 +40,7 @@ def convert(
         raise UsageError(f"expected a new OUT, got {target}, which exists (--overwrite replaces it)")
     with _device.on("cpu"):  # even if LLMCORE_DEVICE names a GPU: nothing here would be faster on it
         lm = load(source, quantize="none").merged()
-        options.say_notes(lm)
+        options.say_notes(lm.notes)
         written = lm.save(target, dtype)
     for difference in gguf_differences(lm.tokenizer.vocabulary) if written.suffix == ".gguf" else ():
         typer.echo(f"note: {difference}", err=True)

@@ -77,12 +77,15 @@ def generate(
     for c in done:
         terminal.write(prompt * echo, bold=True)
         terminal.write(f"{c}\n")
+        options.say_notes(c.notes)
 
 
 def _stream(lm: LanguageModel, prompt: str, n: int, echo: bool, request: dict[str, Any]) -> None:
     """Print completions as they are written: one after the other, which gives the same texts as in one batch."""
     for i in range(n):
-        pieces = lm.stream(prompt, **(request | {"seed": request["seed"] + i}))
+        seen: list[Completion] = []
+        more = {"seed": request["seed"] + i, "on_token": lambda c, _, seen=seen: seen.append(c)}
+        pieces = lm.stream(prompt, **(request | more))
         first = next(pieces, "")  # an error in the request shows before anything is printed
         terminal.write("\n" * (i > 0))
         if echo:
@@ -91,6 +94,7 @@ def _stream(lm: LanguageModel, prompt: str, n: int, echo: bool, request: dict[st
         for piece in pieces:
             terminal.write(piece)
         terminal.write("\n")
+        options.say_notes(seen[-1].notes if seen else ())
 
 
 def _print_json(prompt: str, seed: int, done: Sequence[Completion]) -> None:

@@ -14,6 +14,8 @@ from llmcore._user_cache import cache_folder, write_cache
 from llmcore.cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from llmcore.generate import LanguageModel
 
 Model = Annotated[
@@ -95,13 +97,13 @@ def load_model(
     if threads is not None:
         set_num_threads(threads)
     lm = load(model_directory(given), quantize=quantize, device=device)
-    say_notes(lm)
+    say_notes(lm.notes)
     return lm
 
 
-def say_notes(lm: LanguageModel) -> None:
-    """Write what the loader notes about a model to stderr, a line each."""
-    for note in lm.notes:
+def say_notes(notes: Iterable[str]) -> None:
+    """Write what is to be known of a model or a text to stderr, a line each."""
+    for note in notes:
         typer.echo(f"note: {terminal.harmless(note)}", err=True)
 
 

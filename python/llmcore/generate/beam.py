@@ -13,7 +13,7 @@ import numpy as np
 from llmcore import _core, autograd
 from llmcore._sequences import largest
 from llmcore.errors import Error
-from llmcore.generate.engine.allowed import allow
+from llmcore.generate.engine.allowed import allow, note_end
 from llmcore.generate.engine.constrain import Constraint
 from llmcore.generate.engine.dry import Breakers, biases
 from llmcore.generate.engine.params import SamplingParams
@@ -187,6 +187,7 @@ def _read(lm: TextModel, b: _Beam) -> tuple[TextStream, str]:
 
 def _completion(lm: TextModel, b: _Beam, prompt_logprobs: list[float] | None) -> Completion:
     stream, text = _read(lm, b)
+    note_end(b, b.reason, b.stop_reason is None)
     wanted = b.params.logprobs or b.params.top_logprobs
     return Completion(
         text + stream.finish(),

@@ -10,6 +10,7 @@ from typing import Any
 from llmcore._fields import number
 from llmcore.errors import ArgumentTypeError, Error
 from llmcore.generate import beam
+from llmcore.generate.engine.allowed import note_end
 from llmcore.generate.engine.constrain import Constraint, Grammar
 from llmcore.generate.engine.dry import Breakers
 from llmcore.generate.engine.params import SamplingParams
@@ -169,6 +170,7 @@ def _completion(request: Request, sink: CompletionSink) -> Completion:
     if request.timed_out:
         sink.end("timeout")
     c.cached_tokens = request.cached_tokens
+    note_end(request, c.finish_reason, c.stop_reason is None)
     return c
 
 

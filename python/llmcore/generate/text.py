@@ -20,7 +20,7 @@ class Completion:
     and for other reasons. logprobs: one for each token under the unmodified distribution, or None if not requested;
     top_logprobs: for each token the likeliest ones as (id, log-probability); prompt_logprobs: for the prompt's tokens from
     the second on. cached_tokens: how many of the prompt's tokens were in the cache already. seed: reproduces this
-    completion. notes: a sentence for each option that gave way to the form.
+    completion. notes: a sentence for each option that gave way to the form, and for a form that was cut.
     """
 
     text: str

@@ -54,6 +54,18 @@ def allow(request: Unfinished, vocab_size: int, mask: np.ndarray) -> None:
             _note(request, name)
 
 
+def note_end(request: Unfinished, reason: str, of_itself: bool) -> None:
+    """Note a form that was cut, or that ended before min_tokens. reason: as in `Completion`. of_itself: nothing but the form
+    ended it."""
+    if request.constraint is None:
+        return
+    if reason in ("length", "timeout") and not request.constraint.may_end:
+        why = "the timeout" if reason == "timeout" else "max_tokens or the context"
+        request.notes.append(f"the form is not complete: {why} ended it")
+    if reason == "stop" and of_itself and request.generated < request.params.min_tokens:
+        _note(request, "min_tokens")
+
+
 def _bans(request: Unfinished) -> Iterator[tuple[str, Sequence[int]]]:
     p = request.params
     if p.banned:

@@ -95,6 +95,11 @@ class Constraint:
         """Whether only an end may follow."""
         return self._matcher.is_stopped()
 
+    @property
+    def may_end(self) -> bool:
+        """Whether an end may follow."""
+        return self._matcher.is_stopped() or self._matcher.is_accepting()
+
     def _check(self) -> None:
         if self._matcher.is_error():
             error = self._matcher.get_error().split("<state>")[0]

@@ -39,7 +39,7 @@ class SamplingParams:
         0.0, "Keep the tokens at least P times as likely as the most likely one; 0 disables it.", metavar="P"
     )
     seed: int | None = option(None, "Random seed: the same seed gives the same text.")
-    stop: Sequence[str] = option((), "Stop before this text.")
+    stop: Sequence[str] = option((), "Stop before this text; $'\\n' is a line end in a shell.")
     ignore_eos: bool = False
     logprobs: bool = False
     repetition_penalty: float = option(
