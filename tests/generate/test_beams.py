@@ -7,6 +7,7 @@ import pytest
 
 import llmcore
 from llmcore import autograd, models
+from support import plain_dry
 from support.last_token_model import last_token_model
 
 
@@ -58,6 +59,7 @@ CASES = [
     {"no_repeat_ngram": 2},
     {"min_tokens": 2, "repetition_penalty": 1.3},
     {"presence_penalty": 0.7, "frequency_penalty": 0.4},
+    {"dry_multiplier": 1.5, "dry_allowed_length": 1, "dry_base": 1.5, "dry_breakers": ["d"]},
     {"stop_ids": [99]},
     {"ignore_eos": True},
 ]
@@ -66,6 +68,7 @@ CASES = [
 @pytest.mark.parametrize("options", CASES, ids=str)
 def test_enough_beams_find_the_best_of_all(lm, options):
     prompt, letters, end = [97, 98, 97], (97, 98, 99, 100), lm.end_ids[0]
+    spelled = [lm.tokenizer.token_bytes(i) for i in range(lm.config.vocab_size)]
     ends = {*options.get("stop_ids", ()), *(() if options.get("ignore_eos") else (end,))}
 
     def score(row, logits):
@@ -84,6 +87,8 @@ def test_enough_beams_find_the_best_of_all(lm, options):
             }:
                 return -np.inf
             changed += options.get("logit_bias", {}).get(token, 0.0)
+            if "dry_multiplier" in options:
+                changed -= plain_dry.penalties(before, spelled, 1.5, 1.5, 1, [b"d"]).get(token, 0.0)
             if token in before:
                 r = options.get("repetition_penalty", 1.0)
                 changed = changed / r if changed > 0 else changed * r
@@ -144,7 +149,8 @@ def test_a_stop_text_may_span_tokens():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("top_k", 5), ("top_p", 0.9), ("min_p", 0.1), ("typical_p", 0.5), ("best_of", 4), ("draft", "lookup"),
+        ("top_k", 5), ("top_p", 0.9), ("min_p", 0.1), ("typical_p", 0.5),
+        ("xtc_probability", 0.5), ("best_of", 4), ("draft", "lookup"),
         ("on_token", print), ("priority", 1), ("temperature", 0.5),
     ],
 )  # fmt: skip

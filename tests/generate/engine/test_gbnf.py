@@ -135,6 +135,12 @@ class Words:
         return [self.words.index(bytes([b])) for b in text.encode() if bytes([b]) in self.words]
 
 
+def test_thousands_of_ways(lm):
+    words = [f"w{i}" for i in range(3000)]
+    grammar = "\ufeffroot ::= " + " | ".join(f'"{word}"' for word in words)
+    assert lm.generate("x", 9, grammar=grammar, temperature=5.0, seed=1).text in words
+
+
 def test_any_token_of_a_large_vocabulary_may_come():
     """Character by character this takes more steps of the parser than llguidance makes by itself."""
     size = len(Words().words)

@@ -22,7 +22,7 @@ _RULE = re.compile(r"^[ \t]*[?!]?[A-Za-z_][\w.-]*\s*(::=|:)", re.MULTILINE)
 _BLANKS = r"( |\r?\n[ \t]{0,20})"
 
 # Steps of llguidance's parser for the mask of one token, about 20,000 in a millisecond. Its own 50,000 are too few where
-# any token of a large vocabulary may come, character by character, as in GBNF's `.+`.
+# any token of a large vocabulary may come, character by character, as in GBNF's `.+`; so are its 2,000 ways on at a time.
 _MOST_ITEMS = 2_000_000
 
 
@@ -32,7 +32,7 @@ class Grammar:
     def __init__(self, vocabulary: Vocabulary, form: str, name: str):
         """name: of the option that gave the form. ValueError for one that llguidance does not accept."""
         self._vocabulary = vocabulary
-        limits = vocabulary.library.LLParserLimits(step_max_items=_MOST_ITEMS)
+        limits = vocabulary.library.LLParserLimits(step_max_items=_MOST_ITEMS, max_items_in_row=_MOST_ITEMS)
         self._matcher = vocabulary.library.LLMatcher(vocabulary.tokenizer, form, log_level=0, limits=limits)
         if self._matcher.is_error():
             raise _refused(self._matcher.get_error(), name)
@@ -165,6 +165,7 @@ class Vocabulary:
             if form is not None:
                 _check_text(form, name, "a text")
         if grammar is not None:
+            grammar = grammar.removeprefix("\ufeff")
             first = _RULE.search(grammar)
             is_gbnf = first is not None and first[1] == "::="
             return Grammar(

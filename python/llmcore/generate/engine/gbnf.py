@@ -58,7 +58,7 @@ class _Reader:
     """A cursor over the text."""
 
     def __init__(self, text: str, token_id: Callable[[str], int | None]):
-        self._text, self._at, self._token_id = text.removeprefix("\ufeff"), 0, token_id
+        self._text, self._at, self._token_id = text, 0, token_id
 
     def rules(self) -> dict[str, tuple[int, _Alternatives]]:
         """Return the rules by name, each with its line."""
