@@ -8,6 +8,7 @@ import pytest
 
 from llmcore.generate.chat.template import ChatTemplate
 from llmcore.generate.completion import GenerateOptions
+from llmcore.generate.engine.engine import Engine
 from llmcore.generate.engine.params import SamplingParams
 from support.last_token_model import last_token_model
 
@@ -137,6 +138,10 @@ POSITIVE = {"2**70", "int64"}
         (lambda lm, v: lm.nearest(v), "word", {"x", "digit", "surrogate"}),
         (lambda lm, v: lm.nearest("a", v), "k", POSITIVE),
         (lambda lm, v: lm.chat_prompt(v), "message", set()),
+        (lambda lm, v: Engine(lm.model, max_batch=v), "max_batch", POSITIVE),
+        (lambda lm, v: Engine(lm.model, max_waiting=v), "max_waiting", POSITIVE),
+        (lambda lm, v: Engine(lm.model, chunk=v), "chunk", POSITIVE),
+        (lambda lm, v: Engine(lm.model, cache_bytes=v), "cache_bytes", {"None", "2**70"}),
     ],
 )
 def test_arguments_of_other_methods(lm, call, name, taken):

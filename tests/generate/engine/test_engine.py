@@ -443,7 +443,7 @@ def test_bad_prompts(model, prompt, message):
 
 
 def test_bad_engines(model):
-    with pytest.raises(ValueError, match=r"\[engine\] expected max_batch >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"\[engine\] expected max_batch an integer >= 1, got 0"):
         Engine(model, max_batch=0)
     with pytest.raises(ValueError, match=r"\[engine\] expected cache_bytes of at least \d+, a block's, got 10"):
         Engine(model, cache_bytes=10)

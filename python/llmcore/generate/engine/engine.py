@@ -22,6 +22,7 @@ import numpy as np
 
 from llmcore import _core, autograd, ops
 from llmcore._device import cuda_info
+from llmcore._fields import number
 from llmcore._tensor import Tensor
 from llmcore.errors import Error, StateError
 from llmcore.generate.engine.prefix_cache import PrefixCache
@@ -61,8 +62,9 @@ class Engine:
         cache_dtype: str | None = None,
     ):
         for name, value in (("max_batch", max_batch), ("max_waiting", max_waiting), ("chunk", chunk)):
-            if value < 1:
-                raise Error("engine", expected=f"{name} >= 1", got=value)
+            number("engine", name, value, lambda v: v >= 1, "an integer >= 1", True)
+        if cache_bytes is not None:
+            cache_bytes = number("engine", "cache_bytes", cache_bytes, lambda v: v >= 1, "an integer >= 1", True)
         self.model, self.max_batch, self.max_waiting, self.chunk = model, min(max_batch, LARGEST), max_waiting, chunk
         self.pool = self._make_pool(cache_bytes, cache_dtype)
         self.prefixes = PrefixCache(self.pool)
