@@ -27,7 +27,7 @@ def show(stage: str, config: FinetuneConfig) -> None:
 
     rows, lm, notes = preview(stage, config, _Warnings())
     out = terminal.console()
-    coloured = out.is_terminal and not out.no_color
+    coloured = out.color_system is not None and not out.no_color
     also = f"; {_LEARNED[stage]}" if stage in _LEARNED else ""
     for where, shown in rows[:_ROWS]:
         for number, (kind, example) in enumerate(shown, 1):

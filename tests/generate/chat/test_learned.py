@@ -251,6 +251,16 @@ def test_a_greeting_that_nothing_shows_the_beginning_of(tokenizer):
     assert seen["greetings"] == 1
 
 
+def test_thoughts_that_a_template_leaves_out_are_counted(tokenizer):
+    seen = Counter()
+    answers = [{"content": "hi", "reasoning_content": "wave"}, "<think>\nadd\n</think>yes"]
+    shown(tokenizer, "smollm2", said("hello", answers[0], "bye", answers[1]), seen=seen)
+    assert seen["lost thoughts"] == 1  # the other is part of the content
+    shown(tokenizer, "qwen3", said("hello", answers[0], "bye", answers[1]), seen=seen)
+    shown(tokenizer, "r1", said("hello", answers[0], "bye", answers[1]), seen=seen)
+    assert seen["lost thoughts"] == 1
+
+
 # ---- marks ----
 
 MARKED = (

@@ -80,7 +80,8 @@ def encoded(found: Generations, tokenizer: Tokenizer) -> tuple[list[int], list[b
     if at is not None:
         size = [0, *accumulate(len(c.encode("utf-8", "surrogatepass")) for c in plain)]
         wanted = [(size[start], size[end]) for start, end in spans]
-        return ids, [any(max(s, start) < min(e, end) for start, end in wanted) for s, e in at]
+        # A token of nothing, a space that the tokenizer puts before a text, belongs to what comes after it.
+        return ids, [any(max(s, start) < min(max(e, s + 1), end) for start, end in wanted) for s, e in at]
     ids = []
     mask: list[bool] = []
     tokens, edges = marks.tokens(text), [0, *(edge for span in spans for edge in span), len(text)]

@@ -13,7 +13,7 @@ from llmcore.generate.chat.generations import encoded, generations, of_messages,
 from llmcore.generate.chat.marks import marks_of
 from llmcore.generate.chat.names import ALL_TURNS, LAST_TURN, MARKED
 from llmcore.generate.chat.template import ChatOptions, ChatTemplate
-from llmcore.generate.chat.thoughts import with_thought
+from llmcore.generate.chat.thoughts import thought_of, with_thought
 from llmcore.tokenizer import Tokenizer
 
 _MODEL_ROLES = ("assistant",)  # texts of the model itself
@@ -103,17 +103,20 @@ class _Conversation:
     ):
         self.template, self.tokenizer, self.messages = template, tokenizer, messages
         self.end_ids, self.options, self.seen = end_ids, options, seen
-        _, self.marks = template.marked(marks_of(tokenizer), messages, False, options)
+        self._known: dict[tuple[int, bool], str] = {}
+        self._marks = marks_of(tokenizer)
+        self.rendered(len(messages), False)
         self.answers = [i for i, m in enumerate(messages) if m["role"] in _MODEL_ROLES]
-        self.rendered = functools.cache(self._rendered)
 
-    def _rendered(self, count: int, prompt: bool) -> str:
+    def rendered(self, count: int, prompt: bool) -> str:
         """Return the text of the first `count` messages."""
-        return self._text(self.messages[:count], prompt)
+        if (count, prompt) not in self._known:
+            self._known[count, prompt] = self._text(self.messages[:count], prompt)
+        return self._known[count, prompt]
 
     def _text(self, messages: Sequence[Mapping[str, Any]], prompt: bool) -> str:
-        text, marks = self.template.marked(marks_of(self.tokenizer), messages, prompt, self.options)
-        return marks.whole(text)
+        text, self.marks = self.template.marked(self._marks, messages, prompt, self.options)
+        return self.marks.whole(text)
 
     # ---- turns ----
 
@@ -155,6 +158,8 @@ class _Conversation:
                 raise self._elsewhere(i, asked, whole)
             answer, added = found
             self.seen["thoughts"] += added
+        thought = thought_of(self.messages[i])
+        self.seen["lost thoughts"] += bool(thought) and thought not in self.marks.plain(answer)
         ended = any(id in self.end_ids for _, _, id in self.marks.tokens(answer))
         return self._encoded(asked, answer if ended else answer + self._next)
 

@@ -12,6 +12,15 @@ from llmcore.generate.chat.messages import REASONING
 _OPENS = re.compile(r"<(\w+)>(\s*)\Z")
 
 
+def thought_of(message: Mapping[str, Any]) -> str:
+    """Return what a message has as its thought, in a field of its own or before </think>, without white space around it."""
+    reasoning = next((message[name] for name in REASONING if isinstance(message.get(name), str)), None)
+    content = message.get("content")
+    if reasoning is None and isinstance(content, str):
+        reasoning = content.rpartition("</think>")[0].strip().removeprefix("<think>")
+    return (reasoning or "").strip()
+
+
 def with_thought(message: Mapping[str, Any], asked: str, whole: str, marks: Marks) -> tuple[str, bool] | None:
     """Return what a model has to write after a prompt that ends with an opening tag, where the template renders the same
     message (`whole`) without: its thought, the closing tag, and what the template does write; and whether the thought is

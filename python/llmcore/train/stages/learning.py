@@ -59,7 +59,7 @@ class Learning:
         if ids[: len(begin)] != begin:
             ids = lm.checked(begin) + ids
         said = next((i for i in reversed(ids) if lm.tokenizer.token_bytes(i).strip()), None)
-        if said not in lm.end_ids:
+        if said is None or said not in (*lm.end_ids, lm.tokenizer.end_of_text):
             ids = ids + list(lm.end_ids[:1])
         self._note_spelled("texts", text)
         return self._cut([self._example(ids, [k >= len(begin) for k in range(len(ids))])])[0]
@@ -95,6 +95,10 @@ class Learning:
         if seen["thoughts"]:
             found.append(
                 f"{counted(seen['thoughts'], 'answer')} without a thought got an empty one: the template asks with an open one"
+            )
+        if seen["lost thoughts"]:
+            found.append(
+                f"the thoughts of {counted(seen['lost thoughts'], 'answer')} not learned: the template leaves them out"
             )
         if seen["greetings"]:
             found.append(f"{counted(seen['greetings'], 'greeting')} without a prompt before it not learned")
