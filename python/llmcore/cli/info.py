@@ -73,6 +73,7 @@ def describe(lm: LanguageModel, where: Path) -> dict:
         "directory": str(where),
         "file_bytes": {f.name: f.stat().st_size for f in files},
         "architecture": type(lm.model).__name__,
+        "adapter": {"base": str(lm.source), "runs": list(lm.model.runs)} if lm.model.runs else None,
         "config": {k: vars(v) if isinstance(v, RopeScaling) else v for k, v in vars(lm.config).items()},
         "positions": _positions(lm),
         "tied": lm.model.head is None,
@@ -129,6 +130,8 @@ def _uses(template: str) -> list[str]:
 
 def _part(name: str) -> str:
     """Return the part of a model that a parameter belongs to."""
+    if ".lora." in name:
+        return "adapters"
     if name.startswith("blocks."):
         name = name.split(".", 2)[2]
         if "norm" in name:
@@ -148,9 +151,10 @@ def _print_model(out, d: dict) -> None:
     names = {i: token for token, i in special.items()}
     around = [f"{side} a text {', '.join(names.get(i, str(i)) for i in tok[key])}"
               for side, key in (("before", "begin"), ("after", "end")) if tok[key]]  # fmt: skip
-    template = d["chat_template"]
+    template, adapter = d["chat_template"], d["adapter"]
     rows = [
         ("architecture", f"{d['architecture']}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in sizes.items())),
+        *([("adapter", f"{'; then '.join(adapter['runs'])}; of {adapter['base']}")] if adapter else []),
         ("context", f"{d['config']['context']} tokens"),
         ("positions", d["positions"]),
         ("output layer", "the token embedding" if d["tied"] else "its own matrix"),

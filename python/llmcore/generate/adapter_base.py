@@ -41,6 +41,14 @@ def digest(base: Path) -> str:
     return found.hexdigest()
 
 
+def digest_of_model(path: Path) -> str:
+    """Return the digest of a model, or of an adapter together with its base."""
+    if not (path / adapter_files.WEIGHTS).is_file() or (path / "config.json").is_file():
+        return digest(path)
+    own = hashlib.blake2b((path / adapter_files.WEIGHTS).read_bytes(), digest_size=16).hexdigest()
+    return f"{digest(find(path)[0])} {own}"
+
+
 def described(base: Path, folder: Path) -> dict[str, Any]:
     """Return what an adapter in a folder keeps of its base."""
     return {"base": digest(base), "place": os.path.relpath(base, folder)}

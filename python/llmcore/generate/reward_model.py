@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from llmcore import autograd, nn, ops
+from llmcore import autograd, hub, nn, ops
 from llmcore._tensor import Tensor
 from llmcore.errors import Error
 from llmcore.generate import save
@@ -19,6 +19,7 @@ from llmcore.generate.chat.template import ChatOptions
 from llmcore.generate.language_model import LanguageModel
 from llmcore.generate.loader import load
 from llmcore.generate.weight_files import read_weights
+from llmcore.models import adapter_files
 
 SCORE = "score.weight"  # as transformers' models for sequence classification name it
 _ROWS = 16  # answers that are scored at a time
@@ -106,15 +107,26 @@ class RewardModel(nn.Module):
     def load(cls, path: str | os.PathLike, dtype: str | None = None, quantize: str | None = None) -> RewardModel:
         """Load such a folder; options as of `llmcore.load`. ValueError for a model without a score."""
         lm = load(path, dtype, quantize)
-        weights = read_weights(lm.source) if lm.source is not None and lm.source.is_dir() else {}
-        if SCORE not in weights or weights[SCORE].shape != (1, lm.config.width):
+        head = score_head(lm, path)
+        if head is None or head.shape != (1, lm.config.width):
             raise Error(
                 "load",
                 path,
                 expected=f"a reward model with a tensor {SCORE} (1, {lm.config.width})",
-                got=weights[SCORE].shape if SCORE in weights else "none",
+                got="none" if head is None else head.shape,
             )
-        return cls(lm, weights[SCORE])
+        return cls(lm, head)
+
+
+def score_head(lm: LanguageModel, path: str | os.PathLike) -> np.ndarray | None:
+    """Return the matrix of scores in the files of a model, or of its adapter, or None. path: what it was loaded from."""
+    folder = hub.resolve(path)
+    if (folder / adapter_files.WEIGHTS).is_file():
+        own = adapter_files.read_tensors(folder).get(SCORE)
+        if own is not None:
+            return own
+    weights = read_weights(lm.source) if lm.source is not None and lm.source.is_dir() else {}
+    return weights.get(SCORE)
 
 
 def ended(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -130,7 +130,7 @@ class RunState:
                 raise Error(
                     "resume",
                     expected=f"{name} {saved['agree'].get(name)!r} as in {path}",
-                    got=f"{value!r}: the data changed",
+                    got=f"{value!r}: the {'starting model' if name == 'model' else 'data'} changed",
                 )
 
     def _load(self, tensors: Mapping[str, np.ndarray], saved: Mapping[str, Any], path: Path) -> None:

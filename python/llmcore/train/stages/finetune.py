@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from llmcore import hub
 from llmcore.data.columns import chat_columns, listed, without_nulls
 from llmcore.data.conversations import left_out
 from llmcore.data.rows import Row, read_rows
 from llmcore.data.split import asked_first, held_out_rows
 from llmcore.errors import CorpusError, Error
-from llmcore.generate import LanguageModel, load
+from llmcore.generate import LanguageModel, adapter_base, load
 from llmcore.generate.chat.files import template_argument
 from llmcore.generate.chat.template import ChatOptions, ChatTemplate
 from llmcore.generate.chat.tools import variables_given
@@ -208,6 +209,8 @@ class FinetuneStage(Stage):
     def __init__(self, config: FinetuneConfig, lm: LanguageModel):
         self.language_model, self.model = lm, lm.model
         self.sample_tokens = config.sample_tokens
+        # What is saved is worth nothing on other weights than those that the run began with.
+        self._start = adapter_base.digest_of_model(hub.resolve(config.model)) if adapters.has_lora(lm.model) else ""
         config.lr = config.lr or defaults.learning_rate(config.base_lr, lm.config.width, bool(config.lora_rank))
         if config.context > lm.config.context:
             raise Error(
@@ -229,7 +232,8 @@ class FinetuneStage(Stage):
         return [(text(p), str(a)) for p, a in zip(prompts, answers, strict=True)]
 
     def state(self) -> Mapping[str, object]:
-        return {"data": self.digest, "vocab_size": self.model.config.vocab_size}
+        of_model = {"model": self._start} if self._start else {}
+        return {"data": self.digest, "vocab_size": self.model.config.vocab_size, **of_model}
 
     def begin(self, directory: Path) -> None:
         self.language_model.tokenizer.save(directory)

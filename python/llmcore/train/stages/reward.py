@@ -10,7 +10,7 @@ import numpy as np
 from llmcore import autograd, losses, ops
 from llmcore._tensor import Tensor
 from llmcore.generate import LanguageModel
-from llmcore.generate.reward_model import RewardModel, ended
+from llmcore.generate.reward_model import RewardModel, ended, score_head
 from llmcore.losses.pointwise import total
 from llmcore.nn import Parameter
 from llmcore.train import defaults, loop
@@ -52,7 +52,12 @@ class RewardStage(PairStage):
         self.config = config
         rng = np.random.Generator(np.random.Philox(key=config.seed))
         width = lm.config.width
-        self.reward_model = RewardModel(lm, rng.standard_normal((1, width), np.float32) / np.float32(np.sqrt(width)))
+        head = score_head(lm, config.model)
+        if head is None or head.shape != (1, width):
+            head = rng.standard_normal((1, width), np.float32) / np.float32(np.sqrt(width))
+        else:
+            report.note(f"{config.model} is a reward model: its scores are the beginning")
+        self.reward_model = RewardModel(lm, head)
 
     def trainable(self) -> dict[str, Parameter]:
         return self.model.trainable() | {"score.weight": self.reward_model.head.weight}
