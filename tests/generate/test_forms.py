@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+import llmcore
 from support.last_token_model import last_token_model
 
 pytest.importorskip("llguidance")
@@ -169,3 +170,16 @@ def test_a_schema_may_ask_for_other_blanks(yes):
 def test_blanks_of_an_expression_are_its_own(yes):
     c = yes.generate("a", 60, regex=r"a\s*b", logit_bias={10: 50.0}, temperature=0)
     assert c.text == "a" + "\n" * 59
+
+
+def test_ends_that_are_letters_or_beyond_the_model(yes):
+    """A letter that ends texts is no part of a form; an end that the model has no row for is none."""
+    for ends, text in (([256, 300], "yes"), ([300, 256], "yes"), ([256, ord("a")], "yes")):
+        lm = llmcore.LanguageModel(yes.model, yes.tokenizer, end_ids=ends)
+        assert lm.generate("?", 9, regex="yes|ya", temperature=0).text == text
+        assert lm.generate("?", 9, regex="[a-c]+", temperature=0).text[:1] == ("b" if ord("a") in ends else "a")
+    for ends in ([], [300]):
+        with pytest.raises(
+            ValueError, match=r"^\[constrain\] expected a model that knows an end of text, got one without"
+        ):
+            llmcore.LanguageModel(yes.model, yes.tokenizer, end_ids=ends).generate("?", 9, regex="yes")

@@ -116,6 +116,7 @@ class Vocabulary:
             raise ImportError(
                 "[constrain] expected llguidance, which is not installed: pip install 'llmcore[constrain]'"
             ) from None
+        end_ids = [i for i in end_ids if i < vocab_size]
         if not end_ids:
             raise Error("constrain", expected="a model that knows an end of text", got="one without")
         self.library = llguidance
@@ -124,6 +125,8 @@ class Vocabulary:
         spelled = [tokenizer.token_bytes(i) for i in range(vocab_size)]  # the empty ones are never allowed
         if not tokenizer.spells_alike:
             spelled = [b if b and _stands_alone(tokenizer, i, b) else b"" for i, b in enumerate(spelled)]
+        for i in end_ids:
+            spelled[i] = b""  # an end is no part of a form, even if it is written as a letter
         ids = {b: i for i, b in reversed([*enumerate(spelled)]) if b and i not in specials}
         longest = max(map(len, ids), default=0)
         self.spelled, self.spells_all = spelled, all(bytes([byte]) in ids for byte in range(256))
@@ -142,7 +145,7 @@ class Vocabulary:
 
         Wrapped.tokens = spelled  # type: ignore[attr-defined]
         wrapper = llguidance.TokenizerWrapper(Wrapped())
-        self.tokenizer = llguidance.LLTokenizer(wrapper, n_vocab=vocab_size, eos_token=list(end_ids))
+        self.tokenizer = llguidance.LLTokenizer(wrapper, n_vocab=vocab_size, eos_token=end_ids)
 
     def _token_id(self, text: str) -> int | None:
         return self._tokens.get(text)
