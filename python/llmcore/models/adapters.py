@@ -24,7 +24,7 @@ class LoRAConfig:
     format ("q_proj"; "embed_tokens" and "lm_head" are layers too), a regular expression for whole names, or "all-linear":
     all but the output layer. stabilised: scale by alpha / √rank (rsLoRA). dora: learn the lengths of the weights' rows too.
     modules_to_save: names of layers and norms that are trained as a whole. Where the output layer is the token embedding,
-    both names mean the one matrix."""
+    both names mean the one matrix. name: of the run, for `llmcore info`."""
 
     rank: int = 8
     alpha: float = 16.0
@@ -33,6 +33,7 @@ class LoRAConfig:
     stabilised: bool = False
     dora: bool = False
     modules_to_save: Sequence[str] = ()
+    name: str = ""
 
     def __post_init__(self) -> None:
         if self.rank < 1:
@@ -48,7 +49,7 @@ class LoRAConfig:
         """Describe a run with these settings."""
         kinds = [word for word, on in (("DoRA", self.dora), ("rsLoRA", self.stabilised)) if on]
         whole = [f"whole {', '.join(self.modules_to_save)}"] if self.modules_to_save else []
-        return ", ".join([f"rank {self.rank}", *kinds, *whole])
+        return (f"{self.name}: " if self.name else "") + ", ".join([f"rank {self.rank}", *kinds, *whole])
 
 
 @dataclass(frozen=True)

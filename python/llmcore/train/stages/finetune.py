@@ -46,7 +46,7 @@ def open_model(config: FinetuneConfig, report: Report) -> LanguageModel:
         lm = load(config.model, config.dtype or default_dtype(), quantize=quantize)
         lora = adapters.LoRAConfig(
             config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets, config.lora_rslora,
-            config.lora_dora, config.lora_modules_to_save,
+            config.lora_dora, config.lora_modules_to_save, Path(config.out).name,
         )  # fmt: skip
         earlier = lm.model.runs
         adapters.attach_lora(lm.model, lora, config.seed)
