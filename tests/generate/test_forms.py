@@ -183,3 +183,23 @@ def test_ends_that_are_letters_or_beyond_the_model(yes):
             ValueError, match=r"^\[constrain\] expected a model that knows an end of text, got one without"
         ):
             llmcore.LanguageModel(yes.model, yes.tokenizer, end_ids=ends).generate("?", 9, regex="yes")
+
+
+@pytest.mark.parametrize(
+    ("regex", "takes", "refuses"),
+    [
+        (r"\d", ["7"], ["٣", "d"]),
+        (r"[\d.-]{3}", ["1.5"], ["1.٣"]),
+        (r"[]\d]{2}", ["]1"], ["]٣"]),
+        (r"\\d\[\d", [r"\d[1"], [r"\1[1", r"\d[٣"]),
+        (r"[^\d]", ["x"], ["7", "٣"]),
+        (r"[^]\d]", ["x"], ["]", "7", "٣"]),
+        (r"\D\w\d", ["xé1"], ["1é1", "xé٣"]),
+        (r"[\w&&[^\d]]", ["x"], ["7", "٣"]),
+        (r"(?x) \d \  [^x\d]  # \d", ["1 a"], ["1 1", "1 x"]),
+    ],
+)
+def test_digits_are_plain_ones(yes, regex, takes, refuses):
+    for text, right in [*((t, True) for t in takes), *((t, False) for t in refuses)]:
+        constraint = yes.vocabulary.grammar(regex=regex).constraint()
+        assert constraint.begins_with([*text.encode(), yes.end_ids[0]]) == right, text

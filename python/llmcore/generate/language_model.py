@@ -59,7 +59,7 @@ class LanguageModel(TextModel):
         n: completions per prompt. best_of: draw so many and keep the n with the highest mean log-probability per token.
         beams: search with so many beams instead of drawing; length_penalty: divides sums by length ** length_penalty.
         json_schema, regex, choices, grammar (GBNF, or llguidance's Lark): constrain the completion to this form (extra
-        `constrain`). Blanks in JSON are bounded, unless the schema's "x-guidance" says otherwise.
+        `constrain`). Blanks in JSON are bounded, unless the schema's "x-guidance" says otherwise; \\d of a regex is 0 to 9.
         draft: "lookup" (the prompt's own words) or a smaller LanguageModel with the same vocabulary, which guesses
         draft_tokens at a time: the same completion, faster. on_token: called with the Completion so far and the text of
         each token. priority: higher ones are served first. timeout: seconds.

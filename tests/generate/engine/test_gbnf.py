@@ -123,10 +123,10 @@ class Words:
     spells_alike = True
 
     def __init__(self):
-        self.added_tokens, self.special_tokens = {}, {"<end>": 0}
         letters = [bytes([b]) for b in range(97, 97 + 26)]
         pairs = [a + b for a in letters for b in letters]
-        self.words = [b"<end>", *letters, *pairs, *(a + b for a in pairs for b in letters)]
+        self.words = [b"<end>", *letters, *pairs, *(a + b for a in pairs for b in letters), b"<mark>"]
+        self.added_tokens, self.special_tokens = {}, {"<end>": 0, "<mark>": len(self.words) - 1}
 
     def token_bytes(self, i):
         return self.words[i]
@@ -147,7 +147,21 @@ def test_any_token_of_a_large_vocabulary_may_come():
     vocabulary = Vocabulary(Words(), size, [0])
     mask = np.zeros(-(-size // 32), np.uint32)
     vocabulary.grammar(grammar='root ::= .+ "c" | "a" root "b"').constraint().fill(mask)
-    assert sum(bin(word).count("1") for word in mask) == size - 1
+    assert sum(bin(word).count("1") for word in mask) == size - 2
+
+
+@pytest.mark.parametrize("grammar", ['root ::= "ab" <mark> "c"', 'start: "ab" <mark> "c"'])
+def test_a_special_token_is_all_that_may_come(grammar):
+    words = Words().words
+    vocabulary = Vocabulary(Words(), len(words), [0])  # which does not spell all bytes
+    constraint = vocabulary.grammar(grammar=grammar).constraint()
+    mask = np.zeros(-(-len(words) // 32), np.uint32)
+    for token in (b"ab", b"<mark>", b"c"):
+        constraint.fill(mask)
+        allowed = np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))
+        assert {words[i] for i in allowed} == ({b"a", b"ab"} if token == b"ab" else {token})
+        constraint.accept(words.index(token))
+    assert constraint.complete
 
 
 def test_tokens_of_the_model(lm):

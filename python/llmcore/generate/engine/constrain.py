@@ -25,6 +25,8 @@ _BLANKS = r"( |\r?\n[ \t]{0,20})"
 # any token of a large vocabulary may come, character by character, as in GBNF's `.+`; so are its 2,000 ways on at a time.
 _MOST_ITEMS = 2_000_000
 
+_SPECIAL = b"\xff"  # before the number of a special token in what llguidance calls bytes
+
 
 class Grammar:
     """A grammar compiled for a tokenizer. Each of its constraints serves one request."""
@@ -66,6 +68,7 @@ class Constraint:
     def fill(self, mask: np.ndarray) -> None:
         """Set the bits of the tokens that may come next, and no others: mask (ceil(V/32)) uint32."""
         forced = b"" if self._vocabulary.spells_all else self._matcher.compute_ff_bytes()
+        forced = forced.partition(_SPECIAL)[0]
         if forced:
             self._fill_forced(forced, mask)
         else:
@@ -125,7 +128,7 @@ class Vocabulary:
         spelled = [tokenizer.token_bytes(i) for i in range(vocab_size)]  # the empty ones are never allowed
         if not tokenizer.spells_alike:
             spelled = [b if b and _stands_alone(tokenizer, i, b) else b"" for i, b in enumerate(spelled)]
-        for i in end_ids:
+        for i in {*end_ids} - {*specials}:
             spelled[i] = b""  # an end is no part of a form, even if it is written as a letter
         ids = {b: i for i, b in reversed([*enumerate(spelled)]) if b and i not in specials}
         longest = max(map(len, ids), default=0)
@@ -175,7 +178,7 @@ class Vocabulary:
                 self, matcher.grammar_from_lark(to_lark(grammar, self._token_id) if is_gbnf else grammar), "grammar"
             )
         if regex is not None:
-            return Grammar(self, matcher.grammar_from_regex(regex), "regex")
+            return Grammar(self, matcher.grammar_from_regex(_with_plain_digits(regex)), "regex")
         if choices is not None:
             if isinstance(choices, (str, bytes, Mapping)) or not isinstance(choices, Iterable) or _is_number(choices):
                 raise ArgumentTypeError("constrain", expected="choices as a list of texts", got=f"{choices!r:.100}")
@@ -231,6 +234,20 @@ def _fewest(text: bytes, ids: Mapping[bytes, int], longest: int) -> list[int]:
 
 def _is_number(value: Any) -> bool:
     return getattr(value, "shape", None) == ()  # of NumPy
+
+
+def _with_plain_digits(regex: str) -> str:
+    r"""Return an expression in which \d is 0 to 9, as in JSON schemas, and not a digit of any script: a model that begins a
+    word with a byte of its own would be led to write a number in digits that nobody reads."""
+    found, depth, negated = "", 0, False
+    for part in re.findall(r"\\.|\[\^?\]?|.", regex, re.DOTALL):
+        if part[0] == "[":
+            depth, negated = depth + 1, negated or part.startswith("[^")
+        elif part == "]":
+            depth = max(depth - 1, 0)
+            negated = negated and depth > 0
+        found += "[0-9]" if part == r"\d" and not negated else part
+    return regex if re.search("--|&&|~~", regex) else found
 
 
 def _check_text(given: Any, name: str, what: str) -> None:
