@@ -55,7 +55,7 @@ def test_nearest_are_the_smallest_angles(lm):
     [
         (lambda lm: lm.embed("a", "max"), r"\[embed\] expected pooling 'mean' or 'last', got 'max'"),
         (lambda lm: lm.embed("a b c d e f g h " * 9), r"\[embed\] expected a text of at most 32 tokens"),
-        (lambda lm: lm.embed([3]), r"\[embed\] expected texts, got 3"),
+        (lambda lm: lm.embed([3]), r"\[embed\] expected text as one or several texts, got 3"),
         (lambda lm: lm.nearest("a", 0), r"\[nearest\] expected k >= 1, got 0"),
         (lambda lm: lm.nearest(" "), r"\[nearest\] expected a word, got none"),
     ],

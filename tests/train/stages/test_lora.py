@@ -34,14 +34,14 @@ def test_a_stopped_run_goes_on_bit_for_bit(base, facts, tmp_path, quantize):
         load(base).save(file, "Q4_1")
         base = file
     options = {"quantize": quantize, "lora_dropout": 0.2, "accumulation": 2}
-    sft(config(base, facts, tmp_path / "whole", **options), report=Report())
-    stopped = config(base, facts, tmp_path / "stopped", **options)
+    sft(config(base, facts, tmp_path / "whole" / "run", **options), report=Report())
+    stopped = config(base, facts, tmp_path / "stopped" / "run", **options)
 
     with pytest.raises(KeyboardInterrupt):
         sft(stopped, report=StopsAt(6))
-    assert not (tmp_path / "stopped" / adapter_files.WEIGHTS).exists()
+    assert not (tmp_path / "stopped" / "run" / adapter_files.WEIGHTS).exists()
     sft(stopped, resume=True, report=Report())
-    assert weights(tmp_path / "whole") == weights(tmp_path / "stopped")
+    assert weights(tmp_path / "whole" / "run") == weights(tmp_path / "stopped" / "run")
 
 
 def test_checkpoints_hold_adapters_only_and_the_base_stays(base, facts, tmp_path):
