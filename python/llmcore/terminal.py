@@ -72,6 +72,11 @@ def write(text: str, bold: bool = False) -> None:
     sys.stdout.flush()
 
 
+def say_dim(text: str) -> None:
+    """Write a line to stderr, dim where that is a terminal: something worth knowing beside what a command prints."""
+    print(f"\x1b[2m{text}\x1b[0m" if coloured(sys.stderr) else text, file=sys.stderr)
+
+
 class WrappedText:
     """Writes a text to stdout as it comes; on a terminal in lines that end between words, but for code between ```."""
 
@@ -126,7 +131,7 @@ def progress(what: str, quiet: bool = False) -> Iterator[Callable[..., None]]:
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=terminal, expand=True, disable=quiet or not terminal.is_terminal) as bar:
-        task = bar.add_task(what, total=None, figures="")
+        task = bar.add_task(what[-max(8, terminal.width // 3) :], total=None, figures="")
 
         def update(done: int, total: int, figures: str = "") -> None:
             bar.update(task, completed=done, total=total, figures=figures)

@@ -26,7 +26,7 @@ from llmcore.cli import (
     training,
 )
 from llmcore.cli import next as next_tokens
-from llmcore.cli.flags import on_device
+from llmcore.cli.flags import on_device, quietly
 from llmcore.cli.help import PlainHelp
 
 app = typer.Typer(
@@ -61,14 +61,14 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("train-tokenizer", train_tokenizer.train_tokenizer, "Learn a vocabulary from text."),
     ("tokenize", tokenize.tokenize, "Split a text into tokens and show their ids."),
     *training.commands("pretrain", "sft"),
-    ("prefer", on_device(prefer.prefer), "Choose the best of a model's answers."),
+    ("prefer", on_device(quietly(prefer.prefer)), "Choose the best of a model's answers."),
     *training.commands("dpo", "kto", "reward", "ppo", "grpo"),
-    ("generate", on_device(generate.generate), "Let a model continue a text."),
-    ("chat", on_device(chat.chat), "Talk with a model."),
-    ("next", on_device(next_tokens.next_tokens), "Show the most likely next tokens as bars."),
-    ("score", on_device(score.score), "Show how surprising a model finds a text."),
-    ("embed", on_device(embed.embed), "Compare texts by their vectors; find words near a word."),
-    ("eval", on_device(eval.evaluate), "Evaluate a model on texts and tasks."),
+    ("generate", on_device(quietly(generate.generate)), "Let a model continue a text."),
+    ("chat", on_device(quietly(chat.chat)), "Talk with a model."),
+    ("next", on_device(quietly(next_tokens.next_tokens)), "Show the most likely next tokens as bars."),
+    ("score", on_device(quietly(score.score)), "Show how surprising a model finds a text."),
+    ("embed", on_device(quietly(embed.embed)), "Compare texts by their vectors; find words near a word."),
+    ("eval", on_device(quietly(eval.evaluate)), "Evaluate a model on texts and tasks."),
     ("plot", plot.plot, "Plot the curves of runs."),
     ("convert", convert.convert, "Write a model in another format."),
     ("info", info.info, "Show what a model consists of."),

@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from llmcore.cli import options
 from llmcore.cli.errors import UsageError
 from llmcore.generate.engine.params import SamplingParams
 
@@ -21,6 +22,7 @@ Device = Annotated[
     str | None,
     typer.Option("--device", metavar="DEVICE", help="cpu or cuda; by default the value of LLMCORE_DEVICE, else cpu."),
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Do not say which model is used.")]
 
 
 def config_flags(config_class: type) -> Callable[[Callable], Callable]:
@@ -54,6 +56,16 @@ def on_device(command: Callable) -> Callable:
         command(**values)
 
     return _dressed(run, command, [*_parameters(command), _parameter("device", None, Device)])
+
+
+def quietly(command: Callable) -> Callable:
+    """Return the command with a `--quiet` flag: it does not say which model it took."""
+
+    def run(**values: Any) -> None:
+        with options.hushed(values.pop("quiet")):
+            command(**values)
+
+    return _dressed(run, command, [*_parameters(command), _parameter("quiet", False, Quiet)])
 
 
 def expand(

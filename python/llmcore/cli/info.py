@@ -11,7 +11,6 @@ from llmcore.cli.errors import UsageError
 
 if TYPE_CHECKING:
     from llmcore.generate import LanguageModel
-    from llmcore.nn import Parameter
 
 # Bytes per parameter; int8 and int4 have blocks of 32 with a scale, and int4 a minimum too.
 _BYTES = {"float32": 4, "bfloat16": 2, "int8": 34 / 32, "int4": 20 / 32}
@@ -60,12 +59,13 @@ def info(
 def describe(lm: LanguageModel, where: Path) -> dict:
     """Return what `info` shows, as data."""
     from llmcore.models import RopeScaling
+    from llmcore.models.weights import stored_type
 
     parts: dict[str, int] = {}
     now: dict[str, int] = {}
     for name, parameter in lm.model.named_parameters():
         parts[_part(name)] = parts.get(_part(name), 0) + parameter.size
-        kind = _stored_as(parameter)
+        kind = stored_type(parameter.source)
         now[kind] = now.get(kind, 0) + parameter.size
     tok, n, template = lm.tokenizer, lm.num_parameters, lm.chat_template
     files = [where] if where.is_file() else sorted(f for f in where.iterdir() if f.is_file())
@@ -109,17 +109,6 @@ def _positions(lm: LanguageModel) -> str:
     if base is None:
         return "learned"
     return f"rotations of base {base:g}" if scaling is None else f"rotations of base {base:g}, {scaling.describe()}"
-
-
-def _stored_as(parameter: Parameter) -> str:
-    """Return the type in which a parameter's values are stored."""
-    from llmcore.models.weights import Stored
-
-    source = parameter.source
-    if not isinstance(source, Stored):
-        return "F32"
-    types = {piece.type or "F32" for piece in source.pieces}
-    return "+".join(sorted(types))
 
 
 def _uses(template: str) -> list[str]:

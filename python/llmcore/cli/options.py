@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +26,7 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="MODEL",
-        help="Model directory, .gguf file or pulled name; by default the last one trained or pulled, else ./run.",
+        help="Model directory, .gguf file or pulled name; by default the last one trained or pulled, else ./run or ./demo-model.",
     ),
 ]
 ModelArgument = Annotated[
@@ -52,6 +54,7 @@ Quantize = Annotated[
 Text = Annotated[str, typer.Argument(metavar="TEXT", help="Text, or - for standard input.")]
 
 _POINTER = "last_model"
+_BESIDE = ("run", "demo-model")  # where pretrain and demo write by default
 _MODEL = ("config.json", "adapter_config.json", "checkpoints/step-*")  # what a folder with a model has, or a run
 
 
@@ -61,11 +64,17 @@ def remember_model(directory: Path) -> None:
 
 
 def model_directory(given: Path | None) -> Path:
-    """Return the model to use: the one named, else the last one made, else ./run. Raises UsageError if there is none."""
-    directory = given or last_model()
-    if directory is None:
+    """Return the model to use: the one named, else the last one made, else ./run or ./demo-model. Raises UsageError if there
+    is none."""
+    return _chosen(given)[0]
+
+
+def _chosen(given: Path | None) -> tuple[Path, str]:
+    """Return the model to use, and why that one."""
+    found = (given, "") if given is not None else last_model()
+    if found is None:
         raise UsageError("expected a model: name one with --model MODEL, or make one with `llmcore demo`")
-    return directory
+    return found
 
 
 def named(argument: Path | None, option: Path | None) -> Path | None:
@@ -75,30 +84,52 @@ def named(argument: Path | None, option: Path | None) -> Path | None:
     return argument or option
 
 
-def last_model() -> Path | None:
-    """Return the last model made, else ./run, else None."""
+def last_model() -> tuple[Path, str] | None:
+    """Return the last model made, else ./run or ./demo-model, and which of them it is; None if there is none of them."""
     try:
         last = Path((cache_folder() / _POINTER).read_bytes().decode("utf-8", "surrogateescape"))
     except OSError:
         last = None
-    for directory in (last, Path("run")):
+    for directory, why in ((last, "the last one made"), *((Path(name), "found here") for name in _BESIDE)):
         if directory is not None and (directory.is_file() or any(any(directory.glob(name)) for name in _MODEL)):
-            return directory
+            return directory, why
     return None
 
 
 def load_model(
     given: Path | None, device: str | None = None, quantize: str | None = None, threads: int | None = None
 ) -> LanguageModel:
-    """Load the model to use, say its notes on stderr, and set the number of threads."""
+    """Load the model to use, say on stderr which it is and its notes, and set the number of threads."""
     from llmcore.runtime import set_num_threads
     from llmcore.train.runs import load
 
     if threads is not None:
         set_num_threads(threads)
-    lm = load(model_directory(given), quantize=quantize, device=device)
+    path, why = _chosen(given)
+    lm = load(path, quantize=quantize, device=device)
+    say_taken(path, why, lm.model.described())
     say_notes(lm.notes)
     return lm
+
+
+def say_taken(path: Path, why: str, what: str) -> None:
+    """Say in a line on stderr what a command took: the model made last changes under one's feet."""
+    if not _hushed:
+        said = f"{path}{f' ({why})' if why else ''}: {what}"
+        terminal.say_dim(terminal.harmless(said))
+
+
+_hushed: list[bool] = []  # not empty while a command says errors and notes only
+
+
+@contextmanager
+def hushed(quiet: bool) -> Iterator[None]:
+    """Surround a command, which does not say what it took if it is to be quiet."""
+    _hushed.extend([True] if quiet else [])
+    try:
+        yield
+    finally:
+        _hushed.clear()
 
 
 def say_notes(notes: Iterable[str]) -> None:

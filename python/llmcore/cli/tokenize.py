@@ -114,10 +114,12 @@ def _given_tokenizer(given: Path | None, pattern: str | None) -> Tokenizer:
     """Return the tokenizer named, else the last model's."""
     from llmcore.tokenizer import Tokenizer
 
-    path = given or options.last_model()
-    if path is None:
+    found = (given, "") if given is not None else options.last_model()
+    if found is None:
         raise UsageError("expected a tokenizer: name one with -t PATH, or make one with `llmcore train-tokenizer`")
-    return Tokenizer.load(path, pattern)
+    tok = Tokenizer.load(found[0], pattern)
+    options.say_taken(*found, f"{tok.vocab_size} tokens")
+    return tok
 
 
 def _known_tokenizer(given: Path | None, pattern: str | None) -> Tokenizer:

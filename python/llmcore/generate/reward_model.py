@@ -37,6 +37,9 @@ class RewardModel(nn.Module):
         if weight is not None:
             self.head.weight.assign(np.asarray(weight, np.float32))
 
+    def __repr__(self) -> str:
+        return f"<RewardModel of {self.lm!r}>"
+
     def forward(self, rows: Sequence[np.ndarray]) -> Tensor:
         """Return the rewards (B) float32 of whole conversations, given as token ids."""
         T = max(map(len, rows))

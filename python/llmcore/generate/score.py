@@ -21,6 +21,10 @@ class Score(list[TokenScore]):
         super().__init__(tokens)
         self.bytes = bytes
 
+    def __repr__(self) -> str:
+        per_byte = "" if self.bits_per_byte is None else f", {self.bits_per_byte:.3f} bits per byte"
+        return f"<Score: {len(self)} tokens, {self.bytes} bytes, {self.bits:.1f} bits{per_byte}>"
+
     @property
     def bits(self) -> float:
         """The size in bits to which an ideal compressor with this model would compress the text."""

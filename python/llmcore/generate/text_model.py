@@ -50,6 +50,10 @@ class TextModel:
     def num_parameters(self) -> int:
         return self.model.num_parameters
 
+    def __repr__(self) -> str:
+        source = "" if self.source is None else f", from {self.source}"
+        return f"<{type(self).__name__}: {self.model.described()}, vocabulary {self.tokenizer.vocab_size}{source}>"
+
     @functools.cached_property
     def engine(self) -> Engine:
         """Runs this model's requests, those of several threads in one batch, and keeps what it has computed. Assign another

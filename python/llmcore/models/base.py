@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -22,7 +23,17 @@ from llmcore.models.config import Config
 from llmcore.models.kv_cache import BlockPool, KVCache, blocks_for
 from llmcore.models.layers import Attention, Positions
 from llmcore.models.rope import Rotary, shift
-from llmcore.models.weights import Encoded, Layout, Part, Piece, Stored, rows_of_parts, stored_in_gguf, stored_in_hf
+from llmcore.models.weights import (
+    Encoded,
+    Layout,
+    Part,
+    Piece,
+    Stored,
+    rows_of_parts,
+    stored_in_gguf,
+    stored_in_hf,
+    stored_type,
+)
 from llmcore.runtime import default_dtype
 
 C = TypeVar("C", bound=Config)  # each architecture has its own
@@ -205,6 +216,22 @@ class CausalLM(nn.Module, Generic[C]):
                 module.weight = _quantize_weight(module.weight, kind)
             elif isinstance(module, nn.RMSNorm):
                 module.deferred = module.weight.shape == (self.config.width,)
+
+    # ---- in words ----
+
+    def described(self) -> str:
+        """Say in a line what this model is: its architecture, its size, how its weights are stored, and what it computes in."""
+        c, n, stored = self.config, self.num_parameters, Counter[str]()
+        for p in self.parameters():
+            stored[stored_type(p.source)] += p.size
+        types = "+".join(kind for kind, size in stored.most_common() if size >= 0.02 * n)
+        size = f"{n / 1e6:.1f}M" if n >= 1e5 else f"{n:,}"
+        said = f"{type(self).__name__}, {size} parameters, {c.layers} layers, width {c.width}, context {c.context}"
+        adapters = f", adapters: {'; '.join(self.runs)}" if self.runs else ""
+        return f"{said}, stored as {types}, computes in {self.dtype}{adapters}"
+
+    def __repr__(self) -> str:
+        return f"<{self.described()}>"
 
     # ---- files ----
 

@@ -120,6 +120,13 @@ class Encoded(Stored):
         super().__init__([Piece(shape[0], lambda: dequantize(tensor), kind, lambda: blocks)], shape)
 
 
+def stored_type(source: object) -> str:
+    """Return the type in which a parameter with this source is stored, as files name it."""
+    if not isinstance(source, Stored):
+        return "F32"
+    return "+".join(sorted({piece.type or "F32" for piece in source.pieces}))
+
+
 def stored_in_hf(layout: Layout, tensors: Mapping[str, np.ndarray]) -> dict[str, Stored]:
     """Return our parameters by name, from a Hugging Face file. ValueError names a tensor that is missing, or of another
     shape or type, before anything of that size is allocated."""

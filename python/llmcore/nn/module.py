@@ -234,6 +234,11 @@ class Module:
                 setattr(other, name, [v.shared_copy() if isinstance(v, Module) else v for v in value])
         return other
 
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name} {p.shape}" for name, p in list(self.named_parameters())[:4])
+        more = ", ..." if len(list(self.parameters())) > 4 else ""
+        return f"<{type(self).__name__}: {self.num_parameters:,} parameters: {parts}{more}>"
+
     @property
     def num_parameters(self) -> int:
         """The number of weights; shared parameters count once."""

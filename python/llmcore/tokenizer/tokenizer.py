@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 END_OF_TEXT = "<|endoftext|>"
 SENTENCEPIECE = "sentencepiece"
 FILE_NAME = "tokenizer.json"
+_SHOWN = 4  # special tokens in a repr
 
 Text = str | bytes
 AllowedSpecial = Collection[str] | Literal["all"]
@@ -406,9 +407,11 @@ class Tokenizer:
         return explain_merges(self.vocabulary, self.merges, self.encode_ordinary, text)
 
     def __repr__(self) -> str:
-        return (
-            f"Tokenizer(vocab_size={self.vocab_size}, pattern={self.pattern!r}, special_tokens={self.special_tokens})"
-        )
+        shown = [f"{text!r}: {i}" for text, i in list(self.special_tokens.items())[:_SHOWN]]
+        if len(self.special_tokens) > _SHOWN:
+            shown.append(f"and {len(self.special_tokens) - _SHOWN} more")
+        special = f"{{{', '.join(shown)}}}"
+        return f"Tokenizer(vocab_size={self.vocab_size}, pattern={self.pattern!r:.80}, special_tokens={special})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Tokenizer):
