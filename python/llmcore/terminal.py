@@ -233,6 +233,20 @@ def print_distributions(out: Console, columns: Mapping[str, Sequence[tuple[str, 
         out.print(line, soft_wrap=True)
 
 
+def print_columns(out: Console, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print texts side by side in columns of the same width, within which they wrap."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, 1), expand=True, show_edge=False)
+    for title in titles:
+        table.add_column(Text(harmless(title), "dim"), ratio=1, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+        table.add_row()
+    out.print(table)
+
+
 def print_pairs(out: Console, rows: Sequence[tuple[str, str]], title: str | None = None) -> None:
     """Print names and values in two columns; long values wrap within theirs."""
     from rich.table import Table

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from llmcore import cli, models
+from llmcore import cli, models, terminal
 from llmcore.generate import LanguageModel, load
 from llmcore.tokenizer import Tokenizer
 
@@ -46,15 +46,20 @@ def own_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(capsys):
-    """run(*arguments) -> (exit code, stdout, stderr), in this process."""
+def run(capsys, monkeypatch):
+    """run(*arguments) -> (exit code, stdout, stderr), in this process. stderr: without the line that says which model was
+    taken; the last such lines are in run.taken."""
 
     def run(*arguments):
+        run.taken = []
         capsys.readouterr()
-        code = cli.main([str(a) for a in arguments])
+        with monkeypatch.context() as patch:
+            patch.setattr(terminal, "say_dim", run.taken.append)
+            code = cli.main([str(a) for a in arguments])
         out, err = capsys.readouterr()
         return code, out, err
 
+    run.taken = []
     return run
 
 

@@ -236,7 +236,7 @@ def test_reader_that_leaves_is_no_error(model_dir):
     process.stdin.close()
     process.stdout.readline()
     process.stdout.close()
-    assert process.stderr.read() == b""
+    assert process.stderr.read().splitlines() == [f"{model_dir}: 290 tokens".encode()]
     process.stderr.close()
     process.wait(timeout=60)
 
@@ -247,6 +247,6 @@ def test_closed_streams_are_no_error(model_dir):
         (("next", "The"), ">&- 2>&- <&-"),
         (("generate", "-", "--max-tokens", "3"), "<&-"),
     ):
-        command = shlex.join([sys.executable, "-m", "llmcore", *arguments, "--model", str(model_dir)])
+        command = shlex.join([sys.executable, "-m", "llmcore", *arguments, "--quiet", "--model", str(model_dir)])
         done = subprocess.run(f"{command} {close}", shell=True, capture_output=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, b"")

@@ -354,12 +354,19 @@ def test_which_model_is_taken(run, tiny, model_dir, tmp_path):
     assert err == "error: expected a model: name one with --model MODEL, or make one with `llmcore demo`\n"
     tiny.save("run")
     expected = data_of(run("next", "The", "-m", model_dir, "--json"))
+    assert run.taken == [f"{model_dir}: {tiny.model.described()}"]
     assert data_of(run("next", "The", "--json")) == expected
+    assert run.taken[0].startswith("run (found here): Llama, ")
     remember_model(tmp_path / "gone")
     assert data_of(run("next", "The", "--json")) == expected
-    (tmp_path / "work/run/config.json").unlink()
+    (tmp_path / "work/run").rename("demo-model")
+    assert data_of(run("next", "The", "--json")) == expected
+    assert run.taken[0].startswith("demo-model (found here): ")
     remember_model(model_dir)
     assert data_of(run("next", "The", "--json")) == expected
+    assert run.taken[0].startswith(f"{model_dir} (the last one made): ")
+    run("next", "The", "--quiet")
+    assert run.taken == []
     assert run("tokenize", "The list", "--count")[0] == 0
 
 
@@ -432,3 +439,32 @@ def test_adapters_are_called_so(run, model_dir):
     said = out.splitlines()[-2]
     assert said.startswith("saved an adapter of 0.0")
     assert said.endswith(f"M parameters (of {model_dir}) in sft")
+
+
+def test_two_models_side_by_side(run, tiny, model_dir):
+    """The same as each alone with this seed."""
+    tiny.save("other")
+    arguments = ("generate", "The", "--seed", "3", "--max-tokens", "6", "--model", model_dir, "--model", "other")
+    found = data_of(run(*arguments, "--json"))
+    alone = data_of(run(*arguments[:-2], "--json"))
+    assert [m["model"] for m in found["models"]] == [str(model_dir), "other"]
+    assert [m["completions"] for m in found["models"]] == [alone["completions"]] * 2
+    text = alone["completions"][0]["text"]
+    assert run(*arguments)[1] == "".join(f"== {name} ==\nThe{text}\n\n" for name in (model_dir, "other"))
+
+
+def test_score_by_words_in_units_and_in_order(run, tiny, model_dir):
+    text = "the list of  the function"
+    scored = tiny.score(text)
+    nats = data_of(run("score", text, "-m", model_dir, "--unit", "nats", "--json"))["scores"]
+    assert [s["nats"] for s in nats] == [-t.logprob for t in scored]
+    words = data_of(run("score", text, "-m", model_dir, "--words", "--unit", "probability", "--sort", "--json"))[
+        "words"
+    ]
+    assert sum(w["logprob"] for w in words) == pytest.approx(sum(t.logprob for t in scored))
+    assert sum(w["tokens"] for w in words) == len(scored)
+    assert text.endswith("".join(w.text for w in scored.words()))
+    assert [w["probability"] for w in words] == sorted(math.exp(w["logprob"]) for w in words)
+    shown = run("score", text, "-m", model_dir, "--words", "--sort")[1].splitlines()
+    first = -words[0]["logprob"] / math.log(2)
+    assert shown[0].split()[0] == f"{first:.1f}"

@@ -69,7 +69,7 @@ def test_fitting():
     assert [fitting(figures, n) for n in (1, 2, 6, 7, 10, 11)] == [
         "",
         "aa",
-        "aa bbb",
+        "aa",
         "aa cccc",
         "aa cccc",
         "aa bbb cccc",

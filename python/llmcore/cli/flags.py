@@ -133,7 +133,9 @@ def _sampling_flag(f: dataclasses.Field, default: Any) -> inspect.Parameter:
 def _sampling(values: dict[str, Any]) -> dict[str, Any]:
     if "logit_bias" in values:
         values["logit_bias"] = dict(map(_bias, values["logit_bias"] or ()))
-    return {name: value for name, value in values.items() if value not in (None, []) or name == "seed"}
+    given = {name: value for name, value in values.items() if value not in (None, []) or name == "seed"}
+    SamplingParams(**given)  # a wrong one is told before a model is loaded
+    return given
 
 
 def _bias(text: str) -> tuple[int, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,16 @@ if TYPE_CHECKING:
 @sampling_flags()
 def generate(
     text: options.Text,
-    model: options.Model = None,
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="Model directory, .gguf file or pulled name; by default the last one trained or pulled, else ./run or "
+            "./demo-model. Several are shown side by side, with the same seed (repeatable).",
+        ),
+    ] = None,
     sampling: dict[str, Any] | None = None,
     beams: Annotated[
         int, typer.Option("--beams", metavar="N", min=1, help="Beam search with N beams instead of sampling.")
@@ -60,24 +70,44 @@ def generate(
     \b
     Example: llmcore generate "The function returns" --max-tokens 60
              llmcore generate "A cat as JSON:" --json-schema '{"type": "object"}'
+             llmcore generate "A cat" --model run --model smollm2-135m-instruct
     """
     prompt = options.read_text(text)
-    lm = options.load_model(model, quantize=quantize, threads=threads)
     request = dict(sampling or {})
     if request["seed"] is None:
         request["seed"] = int.from_bytes(os.urandom(4), "little")
     request |= {"json_schema": _text(json_schema, "JSON"), "regex": regex, "choices": choice or None}
     request["grammar"] = _text(f"@{grammar.removeprefix('@')}" if grammar else None, "a grammar")
     request["draft"] = draft if draft in (None, "lookup") else options.load_model(Path(draft), quantize=quantize)
+    several = {"n": n, "logprobs": True, "beams": max(beams, n * (beams > 1))}
+    if model and len(model) > 1:
+        return _compare(model, prompt, request | several, {"quantize": quantize, "threads": threads}, json)
+    lm = options.load_model(model[0] if model else None, quantize=quantize, threads=threads)
     if not json and beams == 1:
         return _stream(lm, prompt, n, echo, request)
-    done = lm.generate(prompt, n=n, logprobs=True, beams=max(beams, n * (beams > 1)), **request)
+    done = lm.generate(prompt, **several, **request)
     if json:
-        return _print_json(prompt, request["seed"], done)
+        return options.print_json({"prompt": prompt, "seed": request["seed"], "completions": _as_json(done)})
     for c in done:
         terminal.write(prompt * echo, bold=True)
         terminal.write(f"{c}\n")
         options.say_notes(c.notes)
+
+
+def _compare(models: list[Path], prompt: str, request: dict[str, Any], loading: dict[str, Any], json: bool) -> None:
+    """Show what several models write, one model in memory at a time: columns on a terminal, else one after the other."""
+    found = [(str(path), options.load_model(path, **loading).generate(prompt, **request)) for path in models]
+    if json:
+        each = [{"model": name, "completions": _as_json(done)} for name, done in found]
+        return options.print_json({"prompt": prompt, "seed": request["seed"], "models": each})
+    if sys.stdout.isatty():
+        out = terminal.console()
+        out.print(terminal.harmless(prompt), style="bold", markup=False)
+        rows = zip(*([terminal.harmless(str(c)).strip("\n") for c in done] for _, done in found), strict=True)
+        return terminal.print_columns(out, [name for name, _ in found], list(rows))
+    for name, done in found:
+        for c in done:
+            terminal.write(f"== {name} ==\n{prompt}{c}\n\n")
 
 
 def _stream(lm: LanguageModel, prompt: str, n: int, echo: bool, request: dict[str, Any]) -> None:
@@ -97,10 +127,9 @@ def _stream(lm: LanguageModel, prompt: str, n: int, echo: bool, request: dict[st
         options.say_notes(seen[-1].notes if seen else ())
 
 
-def _print_json(prompt: str, seed: int, done: Sequence[Completion]) -> None:
+def _as_json(done: Sequence[Completion]) -> list[dict[str, Any]]:
     names = ("text", "tokens", "logprobs", "finish_reason", "stop_reason", "prompt_tokens", "notes")
-    completions = [{name: getattr(c, name) for name in names} for c in done]
-    options.print_json({"prompt": prompt, "seed": seed, "completions": completions})
+    return [{name: getattr(c, name) for name in names} for c in done]
 
 
 def _text(given: str | None, what: str) -> str | None:

@@ -168,7 +168,7 @@ class LanguageModel(TextModel):
             logprobs += [-float(x) for x in loss[len(loss) - (end - scored) :]]
             scored = end
         tokens = [TokenScore(self.token_text(int(i)), int(i), p) for i, p in zip(row[first:], logprobs, strict=True)]
-        return Score(tokens, sum(len(self.tokenizer.token_bytes(t.id)) for t in tokens))
+        return Score(tokens, [self.tokenizer.token_bytes(t.id) for t in tokens])
 
     def embed(self, text: str | Sequence[str], pooling: str = "mean", normalize: bool = True) -> np.ndarray:
         """Return a text as a vector (width) float32, or several as (n, width): the mean ("mean") or the last ("last") of the

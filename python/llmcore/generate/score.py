@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -14,12 +15,35 @@ class TokenScore(NamedTuple):
     logprob: float
 
 
-class Score(list[TokenScore]):
-    """The scored tokens of a text and their totals. `bytes`: how many bytes these tokens spell."""
+class WordScore(NamedTuple):
+    """A word of a text, with the blanks around it, how many tokens it is, and its log-probability in nats, given all before
+    it: the sum of its tokens'."""
 
-    def __init__(self, tokens: list[TokenScore], bytes: int):
+    text: str
+    tokens: int
+    logprob: float
+
+
+class Score(list[TokenScore]):
+    """The scored tokens of a text and their totals. `pieces`: what they spell; `bytes`: how many bytes that are."""
+
+    def __init__(self, tokens: Sequence[TokenScore], pieces: Sequence[bytes]):
         super().__init__(tokens)
-        self.bytes = bytes
+        self.pieces = list(pieces)
+        self.bytes = sum(map(len, pieces))
+
+    def words(self) -> list[WordScore]:
+        """Return the score of each word: of the tokens from one blank to the next. A token that holds several words keeps them
+        together."""
+        found: list[tuple[bytearray, list[float]]] = []
+        for piece, token in zip(self.pieces, self, strict=True):
+            before = found[-1][0] if found else b""
+            ended = piece[:1].isspace() or before[-1:].isspace()
+            if not found or (ended and before.strip()):
+                found.append((bytearray(), []))
+            found[-1][0].extend(piece)
+            found[-1][1].append(token.logprob)
+        return [WordScore(text.decode(errors="replace"), len(each), sum(each)) for text, each in found]
 
     def __repr__(self) -> str:
         per_byte = "" if self.bits_per_byte is None else f", {self.bits_per_byte:.3f} bits per byte"
