@@ -3,19 +3,19 @@ completions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llmcore._fields import number
 from llmcore.errors import ArgumentTypeError, Error
 from llmcore.generate import beam
-from llmcore.generate.engine.allowed import note_end
 from llmcore.generate.engine.constrain import Constraint, Grammar
 from llmcore.generate.engine.dry import Breakers
 from llmcore.generate.engine.params import SamplingParams
 from llmcore.generate.engine.request import Proposer, Request
 from llmcore.generate.engine.speculate import Draft, PromptLookup
+from llmcore.generate.stream import Stream, completed
 from llmcore.generate.text import Completion, CompletionSink
 from llmcore.generate.text_model import Prompt, TextModel
 
@@ -84,39 +84,20 @@ def generate(
             requests.append(request)
             sinks.append(sink)
     lm.engine.run(requests)
-    done = [_completion(r, w) for r, w in zip(requests, sinks, strict=True)]
+    done = [completed(r, w) for r, w in zip(requests, sinks, strict=True)]
     groups = [list(range(i, i + each)) for i in range(0, len(done), each)]
     if each > options.n:
         groups = [sorted(g, key=lambda i: -sinks[i].mean_logprob)[: options.n] for g in groups]
     return [[done[i] for i in g] for g in groups]
 
 
-def stream(lm: TextModel, prompt: Prompt, params: SamplingParams, options: GenerateOptions) -> Iterator[str]:
+def stream(lm: TextModel, prompt: Prompt, params: SamplingParams, options: GenerateOptions) -> Stream:
     """Yield one completion, piece by piece."""
     for name in ("n", "best_of", "beams"):
         if (getattr(options, name) or 1) > 1:
             raise Error("generate", expected="one completion to stream", got=f"{name} = {getattr(options, name)}")
     request, sink = _request(lm, lm.prompt_ids(prompt), params, options, _grammar(lm, options))
-    lm.engine.submit(request)
-
-    def pieces() -> Iterator[str]:
-        try:
-            while not request.done.is_set():
-                lm.engine.step_for(request)
-                yield from _drain(sink)
-            _completion(request, sink)
-            yield from _drain(sink)
-            if request.error is not None:
-                raise request.error
-        finally:
-            lm.engine.cancel(request)
-
-    return pieces()
-
-
-def _drain(sink: CompletionSink) -> Iterator[str]:
-    while sink.settled:
-        yield sink.settled.pop(0)
+    return Stream(lm.engine, request, sink)
 
 
 def _beams(
@@ -163,15 +144,6 @@ def _request(
     )  # fmt: skip
     sink.completion.notes = request.notes
     return request, sink
-
-
-def _completion(request: Request, sink: CompletionSink) -> Completion:
-    c = sink.completion
-    if request.timed_out:
-        sink.end("timeout")
-    c.cached_tokens = request.cached_tokens
-    note_end(request, c.finish_reason, c.stop_reason is None)
-    return c
 
 
 def _grammar(lm: TextModel, options: GenerateOptions) -> Grammar | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +91,11 @@ class BlockPool:
         if self._references[block] == 0:
             self._free.append(block)
         assert self._references[block] >= 0
+
+    def recount(self, held: Iterable[int]) -> None:
+        """Count the references anew: one for each time that a block is among `held`."""
+        self._references = np.bincount(list(held), minlength=self.blocks)
+        self._free = np.flatnonzero(self._references == 0)[::-1].tolist()
 
     def references(self, block: int) -> int:
         """Return how many references a block has."""

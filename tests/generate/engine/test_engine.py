@@ -200,7 +200,7 @@ def test_too_little_room_for_one_is_its_own_error(model):
     small, large, late = (request(p, max_tokens=100) for p in ([1] * 20, [2] * 150, [3] * 300))
     for r in (small, large, late):
         engine.submit(r)
-    while not all(r.done.is_set() for r in (small, large, late)):
+    while not all(r.done for r in (small, large, late)):
         engine.step()
     assert small.error is None
     assert len(small.sink.tokens) == 100
@@ -226,7 +226,7 @@ def test_a_thousand_cancelled_at_random_leak_nothing(model):
         for _ in range(int(rng.integers(1, 12))):
             r = waiting.pop(rng.integers(len(waiting)))
             engine.cancel(r)
-            assert r.done.is_set()
+            assert r.done
             assert r.blocks == []
             cancelled += 1
     for r in waiting:
@@ -269,7 +269,7 @@ def test_a_row_that_cannot_be_drawn_fails_alone(model):
     fine = request([1, 2], max_tokens=5)
     for r in (nothing, fine):
         engine.submit(r)
-    while not (nothing.done.is_set() and fine.done.is_set()):
+    while not (nothing.done and fine.done):
         engine.step()
     assert "expected banned and logit_bias to leave a token" in str(nothing.error)
     assert len(fine.sink.tokens) == 5

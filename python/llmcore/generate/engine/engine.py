@@ -6,44 +6,42 @@ draws are keyed by the request's seed and the number of the draw.
 
 No background thread: whoever waits for a request steps the engine for everyone (`Engine.step`), under a lock, so nothing
 runs unless somebody is waiting, and any number of threads may submit requests at the same time.
+
+An exception may strike anywhere (Ctrl-C), and a fork leaves behind whatever other threads were doing. Afterwards all
+requests begin again with what the prefix cache holds, and so get the same tokens; in a forked child, they fail.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from llmcore import _core, autograd, ops
-from llmcore._device import cuda_info
 from llmcore._fields import number
+from llmcore._processes import NotCopied, tell_of_forks
 from llmcore._tensor import Tensor
 from llmcore.errors import Error, StateError
+from llmcore.generate.engine.pool import new_pool
 from llmcore.generate.engine.prefix_cache import PrefixCache
 from llmcore.generate.engine.recorded_steps import LARGEST, RecordedSteps
 from llmcore.generate.engine.request import QueueFull, Request, SampledToken
 from llmcore.generate.engine.sampler import Sampler
 from llmcore.models import CausalLM, KVCache
-from llmcore.models.kv_cache import BLOCK, BlockPool, NoBlocks, blocks_for
+from llmcore.models.kv_cache import BLOCK, NoBlocks, blocks_for
 
 _FEW = 32  # tokens of a prompt, at most, that a recorded step prefills
 _LOGIT_ROWS = 64  # positions per step of a prompt whose log-probabilities are wanted
 
 
-def _cache_bytes(device: str) -> int:
-    """Return the default size of the key/value cache. CPU memory is taken as it is used, a GPU's at once."""
-    if device == "cuda":
-        return cuda_info()["free_memory"] // 4
-    return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8, 1 << 30)
-
-
-class Engine:
+class Engine(NotCopied):
     """Runs any number of requests for one model.
 
     max_batch: how many requests decode at a time. max_waiting: how many may wait. chunk: how many tokens of a prompt are
@@ -66,27 +64,22 @@ class Engine:
         if cache_bytes is not None:
             cache_bytes = number("engine", "cache_bytes", cache_bytes, lambda v: v >= 1, "an integer >= 1", True)
         self.model, self.max_batch, self.max_waiting, self.chunk = model, min(max_batch, LARGEST), max_waiting, chunk
-        self.pool = self._make_pool(cache_bytes, cache_dtype)
+        self.pool = new_pool(model, cache_bytes, cache_dtype, max_batch)
         self.prefixes = PrefixCache(self.pool)
         self._steps = RecordedSteps(model, self.pool)
         self._lock = threading.RLock()
+        self._live: dict[int, Request] = {}  # all that were submitted and are not done, by their id()
         self._waiting: list[tuple[int, int, Request]] = []  # a heap: (-priority, number, request)
         self._numbers = itertools.count()
         self._prefilling: Request | None = None
         self._decoding: list[Request] = []
         self._sampler: Sampler | None = None
         self._stepping = False
+        self._writing: Request | None = None  # whose sink is being written to
+        self._dropped: deque[Request] = deque()  # to be cancelled by whoever is inside next
+        self._in_order, self._forked = True, False  # unless an exception strikes; in a child that has not noticed yet
         self._version = model.version
-
-    def _make_pool(self, cache_bytes: int | None, dtype: str | None) -> BlockPool:
-        context = blocks_for(self.model.config.context)
-        size = self.model.new_pool(1, dtype).bytes_per_block
-        if cache_bytes is None:
-            cache_bytes = max(_cache_bytes(self.model.device), min(context, blocks_for(8192)) * size)
-        blocks = min(cache_bytes // size, context * self.max_batch) + 1
-        if blocks < 2:
-            raise Error("engine", expected=f"cache_bytes of at least {size}, a block's", got=cache_bytes)
-        return self.model.new_pool(blocks, dtype)
+        tell_of_forks(self)
 
     # ---- for callers ----
 
@@ -103,24 +96,27 @@ class Engine:
         if not all(0 <= i < vocab for i in request.tokens):
             raise Error("generate", expected=f"token ids in [0, {vocab})", got=str(request.tokens)[:240])
         request.params.check_ids(vocab)
-        with self._lock:
+        with self._entered():
             if len(self._waiting) >= self.max_waiting:
                 raise QueueFull("engine", expected=f"at most {self.max_waiting} waiting requests", got="one more")
             if not (self._waiting or self._decoding or self._prefilling):
                 self._notice_new_weights()
             if request.params.max_tokens == 0 and not request.params.prompt_logprobs:
-                request.done.set()
+                request.done = True
                 return
+            self._live[id(request)] = request
             heapq.heappush(self._waiting, (-request.priority, next(self._numbers), request))
 
-    def cancel(self, request: Request) -> None:
-        """Drop a request, whatever its state; its blocks are free when this returns."""
-        request.cancelled = True
-        with self._lock:
-            if not request.done.is_set():
-                self._waiting = [w for w in self._waiting if w[2] is not request]
-                heapq.heapify(self._waiting)
-                self._finish(request)
+    def cancel(self, *requests: Request) -> None:
+        """Drop requests, whatever their state; their blocks are free when this returns."""
+        self._dropped.extend(requests)
+        with self._entered():
+            self._drop()
+
+    def abandon(self, request: Request) -> None:
+        """Drop a request without ever waiting: destructors run in the middle of anything. It gets no token more."""
+        self._dropped.append(request)
+        self._drop_if_free()
 
     def run(self, requests: Sequence[Request], submit: bool = True) -> None:
         """Run these requests until all are done, then raise the first error among them. Requests beyond what the queue takes
@@ -132,36 +128,39 @@ class Engine:
                         self.submit(r)
                         break
                     except QueueFull:
-                        before = next((b for b in requests[:i] if not b.done.is_set()), None)
+                        before = next((b for b in requests[:i] if not b.done), None)
                         if before is None:
                             raise  # others fill the queue
                         self.step_for(before)
             for r in requests:
-                while not r.done.is_set():
+                while not r.done:
                     self.step_for(r)
         finally:
-            for r in requests:
-                self.cancel(r)
+            self.cancel(*requests)
         for r in requests:
             if r.error is not None:
                 raise r.error
 
     def step_for(self, request: Request) -> None:
         """Step the engine, unless the request is done."""
-        with self._lock:
-            if not request.done.is_set():
-                self.step()
+        with self._entered():
+            if not request.done:
+                self._one_step()
 
     def step(self) -> None:
         """Admit a waiting request, prefill a chunk of a prompt, and decode a token for every request that is past its prompt."""
-        with self._lock, autograd.no_grad():
-            if self._stepping:
-                raise StateError("engine", expected="on_token not to generate", got="a request from inside it")
-            self._stepping = True
-            try:
+        with self._entered():
+            self._one_step()
+
+    def _one_step(self) -> None:
+        if self._stepping:
+            raise StateError("engine", expected="on_token not to generate", got="a request from inside it")
+        self._stepping = True
+        try:
+            with autograd.no_grad():
                 self._step()
-            finally:
-                self._stepping = False
+        finally:
+            self._stepping = False
 
     def _step(self) -> None:
         self._expire()
@@ -172,15 +171,85 @@ class Engine:
             self._send_back(r)  # beyond longrope's original context everything turns otherwise
         proposing = [r for r in self._decoding if r.proposer is not None]
         for r in proposing:
-            self._guarded(self._verify, r)
+            if r in self._decoding:  # neither sent back nor cancelled meanwhile
+                self._guarded(self._verify, r)
         self._decode([r for r in self._decoding if r.proposer is None])
 
     def reset(self) -> None:
         """Forget all cached prefixes."""
-        with self._lock:
+        with self._entered():
             self.prefixes.clear()
 
-    # ---- requests ----
+    def _instead(self) -> str:
+        return "make one there, Engine(lm.model, ...)"
+
+    # ---- whoever is inside ----
+
+    @contextmanager
+    def _entered(self) -> Iterator[None]:
+        """Hold the lock. Where anything but an `Error` leaves, whoever enters next puts everything in order."""
+        nested = self._lock._is_owned()  # type: ignore[attr-defined]
+        with self._lock:
+            if self._forked or not (self._in_order or nested):
+                self._begin_again()
+            self._in_order = False
+            self._drop()
+            try:
+                yield
+            except Error:
+                self._in_order = not nested
+                raise
+            self._in_order = not nested
+        if not nested:
+            self._drop_if_free()
+
+    def _drop(self) -> None:
+        while self._dropped:
+            self._take_out(self._dropped[0])
+            self._dropped.popleft()
+
+    def _drop_if_free(self) -> None:
+        """Drop what was abandoned, unless somebody is inside, who does it afterwards."""
+        while self._dropped and not self._lock._is_owned() and self._lock.acquire(blocking=False):  # type: ignore[attr-defined]
+            try:
+                with self._entered():
+                    pass
+            finally:
+                self._lock.release()
+
+    def after_fork(self) -> None:
+        self._lock = threading.RLock()
+        self._forked = True
+
+    def _begin_again(self) -> None:
+        """Put in order what an exception from outside, or a fork, has left half done: every request begins again with what
+        the prefix cache holds. Those of a forked process fail in the child, where nobody may wait for them."""
+        if self._forked and self.model.device != "cpu":
+            raise StateError(
+                "engine", expected="a process that loads the model itself, to use a GPU", got="a forked one"
+            )
+        self._stepping, self._sampler, self._prefilling, self._decoding = False, None, None, []
+        self._steps.clear()
+        for r in list(self._live.values()):
+            r.blocks, r.computed = [], 0
+            if self._forked:
+                r.error = StateError("engine", "the process was forked while this request ran: ask again")
+            elif r is self._writing:
+                r.error = StateError("engine", "the request was interrupted while a token was written: ask again")
+            if r.error is not None or r.done:
+                r.done = True
+                self._live.pop(id(r))
+        self._recount()
+        self._waiting = [(-r.priority, next(self._numbers), r) for r in self._live.values()]
+        heapq.heapify(self._waiting)
+        self._writing, self._forked = None, False
+
+    def _recount(self) -> None:
+        """Count the references to blocks anew."""
+        if self.prefixes.changing:
+            self.prefixes = PrefixCache(self.pool)
+        held = [r.blocks for r in self._live.values()]
+        self.pool.recount(itertools.chain([self._steps.scratch], self.prefixes.blocks(), *held))
 
     def _notice_new_weights(self) -> None:
         version = self.model.version
@@ -195,7 +264,7 @@ class Engine:
         for r in [*(w[2] for w in self._waiting), *prefilling, *self._decoding]:
             if r.deadline is not None and now > r.deadline:
                 r.timed_out = True
-                self.cancel(r)
+                self._take_out(r)
 
     def _admit(self) -> None:
         """Start the next prompt. One at a time, because the next may share a prefix with it."""
@@ -205,6 +274,7 @@ class Engine:
         reusable = 0 if r.params.prompt_logprobs and not r.generated else len(r.tokens) - 1
         r.shift = self.model.shift(len(r.tokens))
         blocks, more = self.prefixes.find(_key(r, reusable))
+        r.prompt_logprobs = []
         r.blocks = [self.pool.retain(b) for b in blocks]
         r.computed = r.cached_tokens = BLOCK * len(blocks)
         self._prefilling = r
@@ -221,16 +291,25 @@ class Engine:
             finally:
                 self.pool.release(block)
 
-    def _finish(self, r: Request, keep: bool = True) -> None:
+    def _take_out(self, r: Request) -> None:
+        """Cancel a request, whatever its state."""
+        r.cancelled = True
+        if not r.done:
+            self._waiting = [w for w in self._waiting if w[2] is not r]
+            heapq.heapify(self._waiting)
+            self._finish(r)
+
+    def _finish(self, r: Request) -> None:
+        r.done = True
         if r is self._prefilling:
             self._prefilling = None
         self._decoding = [w for w in self._decoding if w is not r]
-        self._release(r, keep)
-        r.done.set()
+        self._release(r)
+        self._live.pop(id(r), None)
 
-    def _release(self, r: Request, keep: bool = True) -> None:
+    def _release(self, r: Request) -> None:
         """Release a request's blocks; their contents stay in the prefix cache."""
-        if keep and r.computed:
+        if r.computed:
             self.prefixes.add(_key(r, r.computed), r.blocks)
         for block in r.blocks:
             self.pool.release(block)
@@ -238,7 +317,9 @@ class Engine:
 
     def _fail(self, r: Request, error: BaseException) -> None:
         r.error = error
-        self._finish(r, keep=False)
+        r.blocks, r.computed = [], 0  # whose contents, and whose number, may be wrong now
+        self._finish(r)
+        self._recount()
 
     def _guarded(self, work: Callable[..., Any], r: Request, *args: Any) -> Any:
         """Return work(r, ...), or None if it failed: an error ends the request that caused it and no other."""
@@ -358,12 +439,14 @@ class Engine:
         except Exception:  # find out which of them
             self._sampler = None
             for i, r in enumerate(ready):
+                if r.done:
+                    continue
                 d = self._guarded(self._sample_alone, r, rows.narrow(0, i, 1))
                 if d is not None:
                     self._guarded(self._deliver, r, d)
             return
         for r, d in zip(ready, drawn, strict=True):
-            if not r.done.is_set():  # an earlier one cancelled it
+            if not r.done:  # an earlier one cancelled it
                 self._guarded(self._deliver, r, d)
 
     def _sample_alone(self, r: Request, row: _core.Array) -> SampledToken:
@@ -388,17 +471,20 @@ class Engine:
             drawn = self._sample_alone(r, rows.narrow(0, i, 1))
             r.computed = start + i + 1  # positions of wrong guesses are overwritten
             self._deliver(r, drawn)
-            if r.done.is_set() or i == len(guesses) or drawn.token != guesses[i]:
+            if r.done or i == len(guesses) or drawn.token != guesses[i]:
                 r.proposer.record(i, len(guesses))
                 return
 
     def _deliver(self, r: Request, drawn: SampledToken) -> None:
+        self._writing = r
         r.tokens.append(drawn.token)
         last = "length" if r.generated >= r.params.max_tokens or len(r.tokens) >= self.model.config.context else None
         if r.constraint is not None:
             r.constraint.accept(drawn.token)
             last = "stop" if r.constraint.complete else last
-        if r.sink.write(drawn, last) or last:
+        r.done = bool(r.sink.write(drawn, last) or last) or r.done
+        self._writing = None
+        if r.done:
             self._finish(r)
 
 

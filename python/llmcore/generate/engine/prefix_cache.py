@@ -33,6 +33,7 @@ class PrefixCache:
         self._root = _Node((), -1, None)
         self._clock = itertools.count(1)
         self._size = 0
+        self.changing = False  # also after an exception in the middle of a change: then it is of no use any more
 
     def __len__(self) -> int:
         """Return how many blocks the tree holds."""
@@ -61,8 +62,17 @@ class PrefixCache:
             node = best
         return blocks, None
 
+    def blocks(self) -> Iterator[int]:
+        """Yield the blocks that the tree holds."""
+        return (node.block for node in self._nodes())
+
     def add(self, tokens: Sequence[int], blocks: Sequence[int]) -> None:
         """Add blocks that hold the keys and values of `tokens`; the last of them may not be full."""
+        self.changing = True
+        self._add(tokens, blocks)
+        self.changing = False
+
+    def _add(self, tokens: Sequence[int], blocks: Sequence[int]) -> None:
         node = self._root
         now = next(self._clock)
         for i, start in enumerate(range(0, len(tokens), BLOCK)):
@@ -110,19 +120,22 @@ class PrefixCache:
                 self._remove(leaf)
 
     def _leaves(self) -> Iterator[_Node]:
-        stack = [self._root]
+        return (node for node in self._nodes() if not node.children)
+
+    def _nodes(self) -> Iterator[_Node]:
+        stack = [c for siblings in self._root.children.values() for c in siblings]
         while stack:
             node = stack.pop()
-            children = [c for siblings in node.children.values() for c in siblings]
-            stack += children
-            if not children and node is not self._root:
-                yield node
+            stack += [c for siblings in node.children.values() for c in siblings]
+            yield node
 
     def _remove(self, node: _Node) -> None:
         assert node.parent is not None
+        was, self.changing = self.changing, True
         siblings = node.parent.children[node.tokens[0]]
         siblings.remove(node)
         if not siblings:
             del node.parent.children[node.tokens[0]]
         self._pool.release(node.block)
         self._size -= 1
+        self.changing = was

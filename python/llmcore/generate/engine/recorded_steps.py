@@ -21,7 +21,7 @@ class RecordedSteps:
     def __init__(self, model: CausalLM, pool: BlockPool):
         """Allocates one block of the pool, which takes the keys and values of padding rows."""
         self._model, self._pool = model, pool
-        self._scratch = pool.allocate()
+        self.scratch = pool.allocate()
         self._capacity = _CAPACITY
         self._steps: dict[tuple[int, int, bool], tuple[DecodeStep, KVCache]] = {}
 
@@ -46,9 +46,9 @@ class RecordedSteps:
         for i, (blocks, computed, shift) in enumerate(rows):
             cache.tables[i, : len(blocks)] = blocks
             # Padding tokens go after the real ones, where later tokens overwrite them, or into the scratch block.
-            cache.tables[i, len(blocks) : blocks_for(computed + most)] = self._scratch
+            cache.tables[i, len(blocks) : blocks_for(computed + most)] = self.scratch
             cache.lengths[i], cache.shift[i] = computed, shift
-        cache.tables[n:, 0] = self._scratch
+        cache.tables[n:, 0] = self.scratch
         cache.lengths[n:] = cache.shift[n:] = 0
         step.last[:] = count - 1
         logits = step(tokens)
@@ -65,7 +65,7 @@ class RecordedSteps:
     def _step(self, rows: int, count: int, last_only: bool) -> tuple[DecodeStep, KVCache]:
         key = rows, count, last_only
         if key not in self._steps:
-            table = np.full((rows, blocks_for(self._capacity)), self._scratch, np.int32)
+            table = np.full((rows, blocks_for(self._capacity)), self.scratch, np.int32)
             cache = KVCache(self._pool, table, np.zeros(rows, np.int32), self._capacity)
             self._steps[key] = DecodeStep(self._model, cache, count, last_only), cache
         return self._steps[key]

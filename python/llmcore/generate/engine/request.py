@@ -3,7 +3,6 @@ tokens and what guesses them."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -72,7 +71,7 @@ class Request:
         self.breakers = breakers or Breakers(lambda _: b"", ())
         self.priority = priority
         self.deadline = None if timeout is None else time.monotonic() + timeout
-        self.done = threading.Event()
+        self.done = False
         self.error: BaseException | None = None
         self.timed_out = False
         self.cancelled = False
