@@ -34,6 +34,8 @@ os.register_at_fork(after_in_child=_in_child)
 class NotCopied:
     """Something that no other process can be sent, and that nobody copies: pickling and copying it say what to do."""
 
+    __slots__ = ()
+
     def _instead(self) -> str:
         raise NotImplementedError
 

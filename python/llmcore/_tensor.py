@@ -11,10 +11,11 @@ from llmcore import _core, autograd
 from llmcore._arrays import CPU, CUDA, array_to_numpy, to_array, to_default_device, to_dtype
 from llmcore._core import DType
 from llmcore._device import checked, on
+from llmcore._processes import NotCopied
 from llmcore.errors import ArgumentTypeError, Error, StateError
 
 
-class Tensor:
+class Tensor(NotCopied):
     """An array (any shape; float32, bfloat16 or integers) that ops can be recorded on.
 
     Attributes: `array` (the core's storage), `grad` (an array of the same shape, or None), `requires_grad`.
@@ -23,6 +24,9 @@ class Tensor:
     quantized: _core.QuantizedMatrix | None = None  # of a weight that stays so: see nn.QuantizedWeight
 
     __slots__ = ("__weakref__", "_grad_shared", "_index", "_node", "array", "grad", "requires_grad")
+
+    def _instead(self) -> str:
+        return "send tensor.numpy(), or save the model and load it there"
 
     def __init__(self, array: _core.Array, requires_grad: bool = False):
         self.array = array

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from llmcore._processes import NotCopied, made_once
 from llmcore.errors import ArgumentTypeError, Error
 from llmcore.generate.chat.prompt import chat_prompt
 from llmcore.generate.chat.template import ChatOptions, ChatTemplate
@@ -20,7 +20,7 @@ from llmcore.tokenizer import Tokenizer
 Prompt = str | Sequence[int]
 
 
-class TextModel:
+class TextModel(NotCopied):
     """A `model`, its `tokenizer` and its `config`. A prompt is a text or a list of token ids; the empty text begins a
     new document. `end_ids`: the tokens that end a completion, by default the tokenizer's end of text. `chat_template`:
     how messages become a prompt, or None for a model that was not trained to chat. `source`: the path it was loaded from,
@@ -54,13 +54,17 @@ class TextModel:
         source = "" if self.source is None else f", from {self.source}"
         return f"<{type(self).__name__}: {self.model.described()}, vocabulary {self.tokenizer.vocab_size}{source}>"
 
-    @functools.cached_property
+    def _instead(self) -> str:
+        where = "save it and load it there" if self.source is None else f"load it there, from {self.source}"
+        return f"{where}, or ask this one from threads"
+
+    @made_once
     def engine(self) -> Engine:
         """Runs this model's requests, those of several threads in one batch, and keeps what it has computed. Assign another
         (`Engine(lm.model, ...)`) before the first request for a larger cache, an 8-bit one, or other limits."""
         return Engine(self.model)
 
-    @functools.cached_property
+    @made_once
     def vocabulary(self) -> Vocabulary:
         """The tokens in the form that constrained generation needs."""
         return Vocabulary(self.tokenizer, self.config.vocab_size, self.end_ids)

@@ -181,7 +181,7 @@ class Engine(NotCopied):
             self.prefixes.clear()
 
     def _instead(self) -> str:
-        return "make one there, Engine(lm.model, ...)"
+        return "load the model there and make one, Engine(lm.model, ...)"
 
     # ---- whoever is inside ----
 
