@@ -13,6 +13,7 @@ from llmcore import terminal
 from llmcore.cli import conversation, options
 from llmcore.cli.errors import UsageError
 from llmcore.cli.flags import sampling_flags
+from llmcore.generate.engine.params import SamplingParams
 
 HELP = "Ctrl-D or /quit leaves, Ctrl-C stops an answer, /help lists the commands."
 
@@ -74,6 +75,7 @@ def chat(
     settings = dict(sampling or {})
     if settings["seed"] is None:
         settings["seed"] = int.from_bytes(os.urandom(4), "little")
+    SamplingParams(**settings).check_ids(lm.config.vocab_size)
     talk = conversation.Conversation(lm, system, given, settings, show=sys.stderr.isatty())
     talk.check()  # an error shows before anybody types
     if sys.stdin.isatty():
