@@ -46,7 +46,7 @@ TAKEN = {
     "json_schema": {"None", "True", "{}", "{1: 2}", "{a: 1}"}, "regex": {"None", "x", "empty", "digit"},
     "choices": {"None", "[a]", "array of texts"}, "grammar": {"None"}, "draft": {"None"},
     "draft_tokens": {"None", "int64"}, "on_token": {"None", "lambda"}, "priority": {"-1", "0", "int64"},
-    "timeout": TIME,
+    "timeout": TIME, "overflow": set(),
 }  # fmt: skip
 WITH = {"length_penalty": {"beams": 2}, "draft_tokens": {"draft": "lookup"}}
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llmcore import terminal
 from llmcore._files import write_atomically
 from llmcore.cli import errors
-from llmcore.generate.chat.trim import trim
+from llmcore.generate.chat.trim import room, said, trim
 
 if TYPE_CHECKING:
     from llmcore.generate import Completion, LanguageModel
@@ -93,8 +93,7 @@ class Conversation:
         """Write the answer to the last message and return it; Ctrl-C ends it where it is."""
         kept, dropped = trim(messages, self._fits)
         if dropped > self._dropped:
-            turns = "oldest turn is" if dropped == 1 else f"oldest {dropped} turns are"
-            say(f"(the context is full: the {turns} left out of what the model sees)")
+            say(f"({said(dropped, 'turn')})")
         self._dropped = dropped
         seen: list[Completion] = []  # the answer being written, once it has a token
 
@@ -130,8 +129,7 @@ class Conversation:
 
     def _fits(self, messages) -> bool:
         context = self._lm.config.context
-        room = min(self._max_tokens, context // 4)  # for an answer
-        return len(self._lm.chat_prompt(messages, **self._given)) + room <= context
+        return len(self._lm.chat_prompt(messages, **self._given)) + room(context, self._max_tokens) <= context
 
     # ---- commands ----
 

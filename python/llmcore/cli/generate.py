@@ -59,6 +59,14 @@ def generate(
             help="Speculate with a smaller model, or with 'lookup' in the prompt itself: the same text, faster.",
         ),
     ] = None,
+    overflow: Annotated[
+        str,
+        typer.Option(
+            "--overflow",
+            metavar="error|trim",
+            help="With a prompt beyond the context: refuse it, or trim its beginning.",
+        ),
+    ] = "error",
     n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="Number of completions.")] = 1,
     quantize: options.Quantize = None,
     threads: options.Threads = None,
@@ -77,6 +85,7 @@ def generate(
     if request["seed"] is None:
         request["seed"] = int.from_bytes(os.urandom(4), "little")
     request |= {"json_schema": _text(json_schema, "JSON"), "regex": regex, "choices": choice or None}
+    request["overflow"] = overflow
     request["grammar"] = _text(f"@{grammar.removeprefix('@')}" if grammar else None, "a grammar")
     request["draft"] = draft if draft in (None, "lookup") else options.load_model(Path(draft), quantize=quantize)
     several = {"n": n, "logprobs": True, "beams": max(beams, n * (beams > 1))}

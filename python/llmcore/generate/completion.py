@@ -10,6 +10,7 @@ from typing import Any
 from llmcore._fields import number
 from llmcore.errors import ArgumentTypeError, Error
 from llmcore.generate import beam
+from llmcore.generate.chat.trim import room, said, trims
 from llmcore.generate.engine.constrain import Constraint, Grammar
 from llmcore.generate.engine.dry import Breakers
 from llmcore.generate.engine.params import SamplingParams
@@ -39,6 +40,7 @@ class GenerateOptions:
     on_token: Callable[[Completion, str], object] | None = None
     priority: int = 0
     timeout: float | None = None
+    overflow: str = "error"
 
     def __post_init__(self) -> None:
         def check(name: str, ok: Callable[[Any], bool], expected: str, whole: bool = True) -> None:
@@ -51,6 +53,7 @@ class GenerateOptions:
         check("draft_tokens", lambda v: 1 <= v < 2**31, ">= 1")
         check("priority", lambda v: abs(v) < 2**31, "an integer")
         check("timeout", lambda v: v >= 0, "seconds >= 0", False)
+        trims(self.overflow)
         if self.on_token is not None and not callable(self.on_token):
             raise ArgumentTypeError("generate", expected="on_token a function", got=f"{self.on_token!r:.100}")
         if self.length_penalty != 1.0 and self.beams == 1:
@@ -74,13 +77,13 @@ def generate(
     """Return n completions of each prompt, the best first if more were drawn."""
     grammar = _grammar(lm, options)
     if options.beams > 1:
-        return [_beams(lm, lm.prompt_ids(p), params, options, grammar) for p in prompts]
+        return [_beams(lm, p, params, options, grammar) for p in prompts]
     each = options.samples
     requests, sinks = [], []
     for i, prompt in enumerate(prompts):
         for j in range(each):
             own = params.numbered(i * each + j)
-            request, sink = _request(lm, lm.prompt_ids(prompt), own, options, grammar)
+            request, sink = _request(lm, prompt, own, options, grammar)
             requests.append(request)
             sinks.append(sink)
     lm.engine.run(requests)
@@ -96,12 +99,26 @@ def stream(lm: TextModel, prompt: Prompt, params: SamplingParams, options: Gener
     for name in ("n", "best_of", "beams"):
         if (getattr(options, name) or 1) > 1:
             raise Error("generate", expected="one completion to stream", got=f"{name} = {getattr(options, name)}")
-    request, sink = _request(lm, lm.prompt_ids(prompt), params, options, _grammar(lm, options))
+    request, sink = _request(lm, prompt, params, options, _grammar(lm, options))
     return Stream(lm.engine, request, sink)
 
 
+def _prompt(
+    lm: TextModel, prompt: Prompt, params: SamplingParams, options: GenerateOptions
+) -> tuple[list[int], list[str]]:
+    """Return the ids of a prompt, and a note if its oldest tokens are left out."""
+    ids, context = lm.prompt_ids(prompt), lm.config.context
+    kept = context - max(1, room(context, params.max_tokens))
+    over = len(ids) - kept
+    if not trims(options.overflow) or over <= 0 or kept < 1:
+        return ids, []
+    begin = list(lm.tokenizer.begin) if isinstance(prompt, str) else []
+    begin = begin if len(begin) < kept else []
+    return [*begin, *ids[len(ids) - (kept - len(begin)) :]], [said(over, "token")]
+
+
 def _beams(
-    lm: TextModel, ids: Sequence[int], params: SamplingParams, options: GenerateOptions, grammar: Grammar | None
+    lm: TextModel, prompt: Prompt, params: SamplingParams, options: GenerateOptions, grammar: Grammar | None
 ) -> list[Completion]:
     for given, name, off in (
         (params, "top_k", 0), (params, "top_p", 1.0), (params, "min_p", 0.0), (params, "typical_p", 1.0),
@@ -114,9 +131,13 @@ def _beams(
     if params.temperature not in (0.0, 1.0, SamplingParams.temperature):
         raise Error("generate", expected="temperature 0 or 1 with beams: nothing is drawn", got=params.temperature)
     end_ids, constraint = _ends(lm, params, grammar), _constraint(params, grammar)
-    return beam.search(
+    ids, notes = _prompt(lm, prompt, params, options)
+    done = beam.search(
         lm, ids, params, end_ids, constraint, options.beams, options.length_penalty, options.timeout
     )[: options.n]  # fmt: skip
+    for c in done:
+        c.notes[:0] = notes
+    return done
 
 
 def _ends(lm: TextModel, params: SamplingParams, grammar: Grammar | None) -> tuple[int, ...]:
@@ -134,14 +155,16 @@ def _constraint(params: SamplingParams, grammar: Grammar | None) -> Constraint |
 
 
 def _request(
-    lm: TextModel, ids: Sequence[int], params: SamplingParams, options: GenerateOptions, grammar: Grammar | None
+    lm: TextModel, prompt: Prompt, params: SamplingParams, options: GenerateOptions, grammar: Grammar | None
 ) -> tuple[Request, CompletionSink]:
     end_ids, constraint = _ends(lm, params, grammar), _constraint(params, grammar)
+    ids, notes = _prompt(lm, prompt, params, options)
     sink = CompletionSink(lm.tokenizer, params, end_ids, len(ids), options.on_token)
     request = Request(
         ids, params, sink, end_ids, constraint, _proposer(lm, options), options.priority, options.timeout,
         Breakers(lm.tokenizer.token_bytes, params.dry_breakers),
     )  # fmt: skip
+    request.notes += notes
     sink.completion.notes = request.notes
     return request, sink
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,11 +18,13 @@ from llmcore._tensor import Tensor
 from llmcore.errors import ArgumentTypeError
 from llmcore.generate import adapter_base, completion
 from llmcore.generate.chat.template import ChatOptions, ChatTemplate
+from llmcore.generate.chat.trim import room, said, trim, trims
 from llmcore.generate.embeddings import embed, nearest
 from llmcore.generate.engine.params import SamplingParams
 from llmcore.generate.filters import expected, stages
 from llmcore.generate.save import save_adapter, save_folder, save_gguf
 from llmcore.generate.score import Score, TokenScore
+from llmcore.generate.stream import Stream
 from llmcore.generate.suggest import Suggester, Suggestion
 from llmcore.generate.text import Completion
 from llmcore.generate.text_model import Prompt, TextModel, check_prompt
@@ -62,7 +64,8 @@ class LanguageModel(TextModel):
         `constrain`). Blanks in JSON are bounded, unless the schema's "x-guidance" says otherwise; \\d of a regex is 0 to 9.
         draft: "lookup" (the prompt's own words) or a smaller LanguageModel with the same vocabulary, which guesses
         draft_tokens at a time: the same completion, faster. on_token: called with the Completion so far and the text of
-        each token. priority: higher ones are served first. timeout: seconds.
+        each token. priority: higher ones are served first. timeout: seconds. overflow: what becomes of a prompt beyond the
+        context, "error", or "trim", which leaves out its oldest tokens (in a chat, its oldest turns) and says so in `notes`.
 
         Completion j of prompt i draws with seed + i · n + j (best_of instead of n): the same tokens as alone with that
         seed. MemoryError for a request that does not fit into the cache, QueueFull if too many wait.
@@ -75,7 +78,7 @@ class LanguageModel(TextModel):
         each = found if "n" in options else [c[0] for c in found]
         return each if many else each[0]
 
-    def stream(self, prompt: Prompt, max_tokens: int = 128, **options) -> Iterator[str]:
+    def stream(self, prompt: Prompt, max_tokens: int = 128, **options) -> Stream:
         """Yield the completion of one prompt piece by piece, as it is generated; joined, the pieces are the text of
         `generate`. Closing the iterator ends the request."""
         return completion.stream(self, prompt, *_split(max_tokens, options))
@@ -89,24 +92,33 @@ class LanguageModel(TextModel):
 
         ValueError for a model without a chat template, and if the template refuses the messages.
         """
-        prompt, options = self._asked(messages, options)
-        return self.generate(prompt, max_tokens, **options)
+        prompt, notes, options = self._asked(messages, max_tokens, options)
+        done = self.generate(prompt, max_tokens, **options)
+        for c in done if isinstance(done, list) else [done]:
+            c.notes[:0] = notes
+        return done
 
-    def chat_stream(self, messages: Sequence[Mapping[str, Any]], max_tokens: int = 256, **options) -> Iterator[str]:
+    def chat_stream(self, messages: Sequence[Mapping[str, Any]], max_tokens: int = 256, **options) -> Stream:
         """Yield the answer of `chat` piece by piece."""
-        prompt, options = self._asked(messages, options)
-        return self.stream(prompt, max_tokens, **options)
+        prompt, notes, options = self._asked(messages, max_tokens, options)
+        stream = self.stream(prompt, max_tokens, **options)
+        stream.completion.notes[:0] = notes
+        return stream
 
     def _asked(
-        self, messages: Sequence[Mapping[str, Any]], options: dict[str, Any]
-    ) -> tuple[list[int], dict[str, Any]]:
-        """Return the prompt, and the options that are left for `generate`."""
+        self, messages: Sequence[Mapping[str, Any]], max_tokens: int, options: dict[str, Any]
+    ) -> tuple[list[int], list[str], dict[str, Any]]:
+        """Return the prompt, a note if turns are left out of it, and the options that are left for `generate`."""
         for name in options.keys() - _CHAT_OPTIONS - _GENERATE_OPTIONS - _SAMPLING_OPTIONS:
             expected = "options of chat and generate (variables of the chat template go into chat_template_kwargs)"
             raise ArgumentTypeError("chat", expected=expected, got=repr(name))
         own = {name: value for name, value in options.items() if name in _CHAT_OPTIONS}
         left = {name: value for name, value in options.items() if name not in _CHAT_OPTIONS}
-        return self.chat_prompt(messages, **own), left
+        if not trims(left.pop("overflow", "error")):
+            return self.chat_prompt(messages, **own), [], left
+        most = self.config.context - max(1, room(self.config.context, max_tokens))
+        kept, dropped = trim(messages, lambda some: len(self.chat_prompt(some, **own)) <= most)
+        return self.chat_prompt(kept, **own), [said(dropped, "turn")] if dropped else [], left
 
     # ---- typing ----
 

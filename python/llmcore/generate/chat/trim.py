@@ -1,11 +1,27 @@
-"""Makes a conversation fit into a context: its oldest turns go first."""
+"""Makes a conversation, or a text, fit into a context: what is oldest goes first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from llmcore._fields import either
+from llmcore.errors import Error
+
 Messages = Sequence[Mapping[str, Any]]
+_OVERFLOW = ("error", "trim")  # what can be done about a prompt that is too long
+
+
+def trims(overflow: str) -> bool:
+    """Return whether a prompt that is too long is trimmed. ValueError for a choice that is none."""
+    if not isinstance(overflow, str) or overflow not in _OVERFLOW:
+        raise Error("generate", expected=f"overflow {either(_OVERFLOW)}", got=f"{overflow!r:.100}")
+    return overflow == "trim"
+
+
+def room(context: int, max_tokens: int) -> int:
+    """Return the number of tokens of the context that a trimmed prompt leaves for the answer."""
+    return min(max_tokens, context // 4)
 
 
 def turns_of(messages: Messages) -> tuple[list[Mapping[str, Any]], list[list[Mapping[str, Any]]]]:
@@ -28,3 +44,9 @@ def trim(messages: Messages, fits: Callable[[Messages], bool]) -> tuple[list[Map
     while dropped < len(turns) - 1 and not fits([*system, *(m for turn in turns[dropped:] for m in turn)]):
         dropped += 1
     return [*system, *(m for turn in turns[dropped:] for m in turn)], dropped
+
+
+def said(count: int, what: str) -> str:
+    """Say what was left out. what: turn or token."""
+    which = f"oldest {what} is" if count == 1 else f"oldest {count} {what}s are"
+    return f"the context is full: the {which} left out of what the model sees"
