@@ -215,6 +215,77 @@ def test_a_larger_vocabulary(tmp_path):
                 load(folder)
 
 
+def on_whole_layers(whole, second, folder):
+    """Save an adapter with layers trained as a whole, as PEFT does: of a base whose output layer is the token embedding, only
+    those that are named; then one more run on top of it, in the folder "adapter", which is returned with the model."""
+    LanguageModel(build("llama", vocab_size=260), TOKENIZER, [0]).save(folder / "base")
+    lm = load(folder / "base", "float32")
+    adapters.attach_lora(lm.model, adapters.LoRAConfig(targets=["q_proj"], modules_to_save=["embed_tokens"]))
+    rng = np.random.default_rng(0)
+
+    def stirred(values):
+        return np.array(values) + rng.normal(0, 0.05, values.shape).astype(np.float32)
+
+    file = lm.save(folder / "first") / adapter_files.WEIGHTS
+    tensors = {n: stirred(t) for n, t in safetensors.load_file(file)[0].items()}
+    known = [n for n in ("embed_tokens", "lm_head") if n not in whole]
+    tensors = {n: t for n, t in tensors.items() if n.split(".")[-2] not in known}
+    safetensors.save_file(tensors, file, {"format": "pt"})
+    config = json.loads((folder / "first" / "adapter_config.json").read_text())
+    (folder / "first" / "adapter_config.json").write_text(json.dumps(config | {"modules_to_save": whole}))
+    lm, ids = load(folder / "first", "float32"), some_ids(0, 2, 9)
+    before = lm.model(ids).numpy()
+    adapters.attach_lora(lm.model, adapters.LoRAConfig(targets=second))
+    for p in lm.model.trainable().values():
+        p.assign(stirred(p.array.numpy()))
+    np.testing.assert_array_equal(adapters.base_model(lm.model)(ids).numpy(), before)
+    assert np.abs(lm.model(ids).numpy() - before).max() > 0.01
+    lm.save(folder / "adapter")
+    return lm.model
+
+
+WHOLE = pytest.mark.parametrize("whole", [["embed_tokens"], ["lm_head"], ["embed_tokens", "lm_head"]])
+ON_TOP = pytest.mark.parametrize("second", [["embed_tokens"], ["lm_head"], ["embed_tokens", "lm_head"]])
+
+
+@WHOLE
+@ON_TOP
+def test_adapters_on_layers_trained_whole(whole, second, tmp_path):
+    model, ids = on_whole_layers(whole, second, tmp_path), some_ids(0, 2, 9)
+    wanted = by_hand(model)(ids).numpy()
+    for lm in (load(tmp_path / "adapter", "float32"), load(tmp_path / "adapter", "float32").merged()):
+        assert_close(lm.model(ids).numpy(), wanted, "float32", factor=10)
+
+
+def test_adapters_on_the_one_matrix_of_both(tmp_path):
+    """An output layer that was the token embedding, trained whole, goes its own way from there."""
+    LanguageModel(build("llama", vocab_size=260), TOKENIZER, [0]).save(tmp_path / "base")
+    lm, ids = load(tmp_path / "base", "float32"), some_ids(0, 2, 9)
+    rng = np.random.default_rng(0)
+    for i, options in enumerate([{"modules_to_save": ["embed_tokens"]}, {}], 1):
+        adapters.attach_lora(lm.model, adapters.LoRAConfig(targets=[["q_proj"], ["lm_head"]][i - 1], **options))
+        for p in lm.model.trainable().values():
+            p.assign(np.array(p.array.numpy()) + rng.normal(0, 0.05, p.shape).astype(np.float32))
+        wanted = by_hand(lm.model)(ids).numpy()
+        lm.save(tmp_path / str(i))
+        lm = load(tmp_path / str(i), "float32")
+        assert_close(lm.model(ids).numpy(), wanted, "float32", factor=10)
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore")
+@WHOLE
+@ON_TOP
+def test_peft_reads_adapters_on_layers_trained_whole(whole, second, tmp_path):
+    torch = pytest.importorskip("torch")
+    peft = pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    model, ids = on_whole_layers(whole, second, tmp_path), some_ids(0, 2, 9)
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base", attn_implementation="eager").float()
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    assert_close(theirs(torch.tensor(ids)).logits.detach().numpy(), model(ids).numpy(), "float32", factor=10)
+
+
 # What PEFT's options are on each architecture: the projection, the embedding, the output layer, the last norm.
 PARTS = {
     "llama": ("q_proj", "embed_tokens", "lm_head", "model.norm"),

@@ -43,13 +43,14 @@ _MATRICES = {nn.Linear: ("lora_A.weight", "lora_B.weight"), nn.Embedding: ("lora
 
 def save_adapter(model: CausalLM, folder: Path, base: str, about: Mapping[str, Any] | None = None) -> Path:
     """Write the adapters in PEFT's format: adapter_config.json, which names the base, and adapter_model.safetensors. Those of
-    several runs become one, whose rank is the sum of theirs. about: what else to keep, beside `runs`."""
+    several runs become one, whose rank is the sum of theirs; a layer that an earlier run trained as a whole is kept as one,
+    its adapters merged. about: what else to keep, beside `runs`."""
     tensors: dict[str, np.ndarray] = {}
     ranks, alphas, last, transposed = {}, {}, set(), False
     found = [(site, site.adapters()) for site in sites(model)]
-    found = [(site, lows) for site, lows in found if lows]
-    if not found:
+    if not any(lows for _, lows in found):
         raise Error("lora", expected="a model with adapters", got="one without")
+    found = [(site, lows) for site, lows in found if lows and site.path not in model.replaced]
     stabilised = all(low.stabilised for _, lows in found for low in lows)
     dora = any(low.magnitude is not None for _, lows in found for low in lows)
     for site, lows in found:
@@ -64,7 +65,7 @@ def save_adapter(model: CausalLM, folder: Path, base: str, about: Mapping[str, A
         transposed = transposed or site.part.hf_transposed
     saved, whole = _replaced_tensors(model, set(ranks))
     tensors |= {f"{_PREFIX}{name}": values for name, values in saved.items()}
-    rank, alpha = _most_common(ranks.values()), _most_common(alphas.values())
+    rank, alpha = _most_common(ranks.values() or [1]), _most_common(alphas.values() or [1])
     dropout = dropout_of(model)
     exact = {_name(s) for s in sites(model) if _name(s).rpartition(".")[2] in last} == set(ranks)
     config = {
@@ -118,9 +119,8 @@ def _magnitude(site: Site, lows: Sequence[LoRA]) -> np.ndarray:
 
 
 def _replaced_tensors(model: CausalLM, adapted: set[str]) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return the tensors of parameters that took the place of the base's, by the names that PEFT knows, and the modules of
-    which there are all: PEFT's modules_to_save."""
-    parameters = dict(model.named_parameters())
+    """Return the tensors of parameters that took the place of the base's, with their adapters merged, by the names that PEFT
+    knows, and the modules of which there are all: PEFT's modules_to_save. adapted: modules that keep adapters."""
     layout = [(path, list(parts)) for path, parts in model.layout(model.config)]
     parts = [(path, part, start, end) for path, parts in layout for part, start, end in rows_of_parts(parts)]
     if model.head is None:
@@ -134,11 +134,21 @@ def _replaced_tensors(model: CausalLM, adapted: set[str]) -> tuple[dict[str, np.
     found = {}
     for path, part, start, end in parts:
         name, kind = split(part)
-        if name in adapted and path in model.replaced:
-            found[f"{name}.base_layer.{kind}"] = part.to_hf(parameters[path].array.numpy()[start:end])
+        if name in adapted and path in model.replaced:  # a bias
+            found[f"{name}.base_layer.{kind}"] = part.to_hf(_whole(model, path)[start:end])
         elif name in modules - adapted:
-            found[f"{name}.{kind}"] = part.to_hf(np.array(parameters[path].stored()[start:end], np.float32))
+            tied = (
+                model.head is None and part.hf == model.hf_head
+            )  # adapters of the embedding are none of the output layer
+            found[f"{name}.{kind}"] = part.to_hf(_whole(model, path, adapted=not tied)[start:end])
     return found, sorted(modules - adapted)
+
+
+def _whole(model: CausalLM, path: str, adapted: bool = True) -> np.ndarray:
+    """Return a parameter's values, float32, with what its layer's adapters add."""
+    module, name = owner(model, path)
+    lora = module.lora if adapted and isinstance(module, (nn.Linear, nn.Embedding)) and name == "weight" else None
+    return np.array(getattr(module, name).stored(), np.float32) if lora is None else lora.merged(getattr(module, name))
 
 
 # ---- loading ----

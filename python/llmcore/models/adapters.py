@@ -110,6 +110,8 @@ def untie(model: CausalLM) -> nn.Linear:
     head = nn.Linear(model.config.width, model.config.vocab_size, bias=False)
     head.weight, model.head = model.tokens.weight, head
     model.config = dataclasses.replace(model.config, **{"tied": False})
+    if _TOKENS in model.replaced:
+        model.replaced = {**model.replaced, _HEAD: model.replaced[_TOKENS]}
     return head
 
 
