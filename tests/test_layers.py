@@ -19,7 +19,7 @@ PACKAGE = "llmcore"
 # From the ground up. What stands in one row does not know each other.
 PYTHON_FLOORS = (
     "_version errors _lazy _sequences",
-    "_fields _files _processes _user_cache formats",
+    "_fields _files _names _processes _user_cache formats",
     "_core documents hub terminal",
     "_device",
     "autograd _arrays runtime",

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from llmcore.data import Corpus, CorpusError, read_corpus
+from llmcore.data import Corpus, CorpusError, read_corpus, stream_documents
 from llmcore.data.corpus import split_documents
 from llmcore.documents.texts import read_documents
 
@@ -254,3 +254,13 @@ def test_digest_follows_content_and_split():
     assert corpus.digest == Corpus("other name", [b"ab", b"c"], [b"d"]).digest
     assert corpus.digest != Corpus("a", [b"a", b"bc"], [b"d"]).digest
     assert corpus.digest != Corpus("a", [b"ab"], [b"c", b"d"]).digest
+
+
+def test_what_a_folder_holds_and_is_not_read_is_counted_by_kind(tmp_path):
+    (tmp_path / "a.txt").write_text("some text to learn from\n" * 9)
+    for name in ("b.cpp", "c.cpp", "d.pod", "Makefile", ".hidden"):
+        (tmp_path / name).write_text("x")
+    notes = []
+    read_corpus(tmp_path, note=notes.append)
+    list(stream_documents([tmp_path], note=notes.append))
+    assert notes == [f"{tmp_path}: 4 files are not read: 2 .cpp, 1 .pod, 1 Makefile"] * 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import re
@@ -11,6 +10,7 @@ import traceback
 from contextlib import suppress
 
 from llmcore import terminal
+from llmcore._names import meant
 from llmcore.errors import FAILED, STOPPED, WRONG_USE, Error
 from llmcore.train.distributed.group import is_distributed
 
@@ -79,8 +79,9 @@ def _usage(error) -> str:
     if name is not None and type(error).__name__ == "NoSuchOption":
         line = f"no such option {name}"
         flags = [o for p in context.command.get_params(context) for o in p.opts] if context else []
-        close = difflib.get_close_matches(name, [o for o in flags if o.startswith("--") and o != "--help"], n=1)
-        line += f" (did you mean {close[0]}?)" if close else ""
+        names = {o[2:].replace("-", "_"): o for o in flags if o.startswith("--") and o != "--help"}
+        found = meant(name.lstrip("-").replace("-", "_"), names)
+        line += f" (did you mean {names[found]}?)" if found else ""
     else:
         line = re.sub(r"\. Did you mean (.*)\?$", r" (did you mean \1?)", error.format_message().strip()).rstrip(".")
         line = line[:1].lower() + line[1:]

@@ -212,7 +212,9 @@ def _write_shards(
         def progress(done: int, total: int, tokens: int) -> None:
             update(done, total, f"{tokens / 1e6:,.1f}M tokens")
 
-        index = tokenize_files(sources, tok, out, progress=progress, **settings)
+        notes: list[str] = []
+        index = tokenize_files(sources, tok, out, progress=progress, note=notes.append, **settings)
+    options.say_notes(notes)
     figures = {name: index[name] for name in ("tokens", "documents", "bytes", "dtype", "tokenizer")}
     if json:
         options.print_json({**figures, "shards": len(index["shards"])})

@@ -72,9 +72,12 @@ def train_tokenizer(
         runtime.set_num_threads(threads)
     sources, specials = data or ["python-docs"], special_token or ["<|endoftext|>"]
     field = text_column(columns)
-    corpus = read_corpus(sources, validation_fraction, field, separators or ()) if validation_fraction else None
-    documents = stream_documents(sources, field, separators or ()) if corpus is None else corpus.train
+    notes: list[str] = []
+    how = (field, separators or (), notes.append)
+    corpus = read_corpus(sources, validation_fraction, *how) if validation_fraction else None
+    documents = stream_documents(sources, *how) if corpus is None else corpus.train
     tok, learned, seconds = _train(documents, vocab_size, pattern, specials, quiet)
+    options.say_notes(notes)
     path.parent.mkdir(parents=True, exist_ok=True)
     tok.save(path)
     if not quiet:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -65,13 +65,15 @@ def read_corpus(
     validation_fraction: float | None = 0.1,
     field: str = "text",
     separators: Sequence[str] = (),
+    note: Callable[[str], object] = lambda text: None,
 ) -> Corpus:
     """Read text and hold a part of it out (None: nothing).
 
     `source` is "python-docs" (the documentation inside the running interpreter), a text file (one document),
     a `.jsonl` file (a document a line, in its `field`), a `.parquet` file (a document a row, in its column `field`),
     `.json`, `.csv` or `.tsv` likewise, each also as `.gz` or `.zst`, a folder (all such files, of text those ending in .txt .md .rst .tex .py, recursive,
-    sorted), a glob, or a list of these. separators: texts, such as "<|endoftext|>", that end documents within these.
+    sorted), a glob, or a list of these. separators: texts, such as "<|endoftext|>", that end documents within these. note:
+    called with what is said of files in folders that are not read.
 
     With at least 2 / `validation_fraction` documents, the first in the order of a hash of their content are
     held out, up to that fraction of the bytes: neither the order of files nor their names matter, duplicates
@@ -89,7 +91,7 @@ def read_corpus(
     if not sources:
         raise CorpusError("corpus", expected="at least one source of text", got="an empty list")
     name = ", ".join(str(one) for one in sources)
-    documents = [document for one in sources for document in _read_source(one, field, separators)]
+    documents = [document for one in sources for document in _read_source(one, field, separators, note)]
     if validation_fraction is None:
         if not any(documents):
             raise CorpusError("corpus", name, expected="some text", got="none")
@@ -104,7 +106,10 @@ def read_corpus(
 
 
 def stream_documents(
-    sources: Sequence[str | os.PathLike], field: str = "text", separators: Sequence[str] = ()
+    sources: Sequence[str | os.PathLike],
+    field: str = "text",
+    separators: Sequence[str] = (),
+    note: Callable[[str], object] = lambda text: None,
 ) -> Iterator[bytes]:
     """The documents of any amount of text, one after another and in bounded memory: long ones come in parts. The
     sources, and the errors, are those of `read_corpus`."""
@@ -112,7 +117,7 @@ def stream_documents(
         if source == PYTHON_DOCS:
             yield from _read_source(source, field)
         else:
-            for path in find_files(source):
+            for path in find_files(source, note=note):
                 yield from (part.data for part in read_parts(path, field, separators=separators))
 
 
@@ -165,12 +170,17 @@ def held_out_documents(keys: np.ndarray, sizes: np.ndarray, fraction: float) -> 
     return held[which]
 
 
-def _read_source(source: str | os.PathLike, field: str, separators: Sequence[str] = ()) -> list[bytes]:
+def _read_source(
+    source: str | os.PathLike,
+    field: str,
+    separators: Sequence[str] = (),
+    note: Callable[[str], object] = lambda text: None,
+) -> list[bytes]:
     if source == PYTHON_DOCS:
         from llmcore.data.python_docs import python_docs
 
         return python_docs()
-    return read_documents(source, field, separators)
+    return read_documents(source, field, separators, note)
 
 
 def _tail_start(document: bytes, fraction: float) -> int:

@@ -47,6 +47,7 @@ def tokenize_files(
     overwrite: bool = False,
     progress: Progress | None = None,
     separators: Sequence[str] = (),
+    note: Callable[[str], object] = lambda text: None,
 ) -> dict[str, Any]:
     """Encode files, folders and globs (see `texts.read_parts`) into a shard set, and returns its index.
 
@@ -54,14 +55,14 @@ def tokenize_files(
     document comes what the tokenizer puts before a text, if it does. After each
     document comes the tokenizer's end-of-text token, if it has one and `end_of_text` says so; special tokens that are
     spelled in a text are text, but for separators, which end documents; the index counts what may be meant to be some, in
-    "marks".
+    "marks". note: called with what is said of files in folders that are not read.
 
     What was begun in `out` with the same arguments goes on; anything else there is a FileExistsError, or is replaced
     with `overwrite`. Raises `CorpusError` for text that cannot be read, OSError where `out` cannot be written.
     """
     if shard_tokens < 1:
         raise Error("tokenize", expected="shard_tokens of at least 1", got=shard_tokens)
-    files = [path for source in sources for path in find_files(source)]
+    files = [path for source in sources for path in find_files(source, note=note)]
     if not files:
         raise CorpusError("tokenize", expected="at least one source of text", got="none")
     folder = Path(out)

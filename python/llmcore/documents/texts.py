@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,12 +41,17 @@ def read_parts(
             yield from reader(path, file, field, after)
 
 
-def read_documents(source: str | os.PathLike, field: str = "text", separators: Sequence[str] = ()) -> list[bytes]:
-    """Read the documents of one path or glob into memory; see `read_parts`. Blank ones are left out.
+def read_documents(
+    source: str | os.PathLike,
+    field: str = "text",
+    separators: Sequence[str] = (),
+    note: Callable[[str], object] = lambda text: None,
+) -> list[bytes]:
+    """Read the documents of one path or glob into memory; see `read_parts`. Blank ones are left out. note: as of `find_files`.
 
     Raises `CorpusError` naming what is missing, empty, unreadable or malformed.
     """
-    files = find_files(source)
+    files = find_files(source, note=note)
     documents = [document for path in files for document in _whole_documents(path, field, separators)]
     if not documents:
         what = f"{source} is empty" if len(files) == 1 else f"{source}: all {len(files)} files are empty"

@@ -13,6 +13,7 @@ import numpy as np
 
 from llmcore import autograd, models
 from llmcore._fields import number
+from llmcore._names import unknown
 from llmcore._sequences import largest
 from llmcore._tensor import Tensor
 from llmcore.errors import ArgumentTypeError
@@ -110,8 +111,8 @@ class LanguageModel(TextModel):
     ) -> tuple[list[int], list[str], dict[str, Any]]:
         """Return the prompt, a note if turns are left out of it, and the options that are left for `generate`."""
         for name in options.keys() - _CHAT_OPTIONS - _GENERATE_OPTIONS - _SAMPLING_OPTIONS:
-            expected = "options of chat and generate (variables of the chat template go into chat_template_kwargs)"
-            raise ArgumentTypeError("chat", expected=expected, got=repr(name))
+            what = "an option (variables of the chat template go into chat_template_kwargs)"
+            unknown("chat", name, sorted(_CHAT_OPTIONS | _GENERATE_OPTIONS | _SAMPLING_OPTIONS), what)
         own = {name: value for name, value in options.items() if name in _CHAT_OPTIONS}
         left = {name: value for name, value in options.items() if name not in _CHAT_OPTIONS}
         if not trims(left.pop("overflow", "error")):
@@ -256,4 +257,6 @@ def _filters(temperature: float, filters: Mapping[str, float]) -> SamplingParams
 def _split(max_tokens: int, options: Mapping[str, Any]) -> tuple[SamplingParams, completion.GenerateOptions]:
     own = {name: value for name, value in options.items() if name in _GENERATE_OPTIONS}
     sampling = {name: value for name, value in options.items() if name not in _GENERATE_OPTIONS}
+    for name in sampling.keys() - _SAMPLING_OPTIONS:
+        unknown("generate", name, sorted(_GENERATE_OPTIONS | _SAMPLING_OPTIONS), "an option")
     return SamplingParams(max_tokens=max_tokens, **sampling), completion.GenerateOptions(**own)

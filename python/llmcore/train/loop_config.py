@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from llmcore import _device
 from llmcore._fields import checked, either, one_of, option
+from llmcore._names import KnownFields
 from llmcore.errors import Error, MissingFileError
 from llmcore.train.schedule import SCHEDULES
 
@@ -18,7 +19,7 @@ OPTIMIZERS = ("adamw", "muon", "lion", "sgd")
 
 
 @dataclass
-class LoopConfig:
+class LoopConfig(metaclass=KnownFields):
     """The settings that all stages share: where to write, how long, how fast, how often."""
 
     default_warmup: ClassVar[int] = 50
@@ -103,6 +104,8 @@ class LoopConfig:
             raise Error("config", expected="decay in [0, 1]", got=self.decay)
         if self.patience and not self.eval_every:
             raise Error("config", expected="eval_every > 0 with patience", got=0)
+        if self.out.lower().endswith(".gguf"):
+            raise Error("config", expected="out a folder, from which `llmcore convert` makes a GGUF file", got=self.out)
         one_of("optimizer", self.optimizer, OPTIMIZERS)
         one_of("schedule", self.schedule, SCHEDULES)
         for name in self.log_to:
@@ -126,10 +129,6 @@ class LoopConfig:
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]):
         """Return the configuration with these values. Raises ValueError for an unknown name."""
-        known = {f.name for f in dataclasses.fields(cls)}
-        for name in values:
-            if name not in known:
-                raise Error("config", expected=f"one of {', '.join(sorted(known))}", got=repr(name))
         return cls(**values)
 
     @classmethod

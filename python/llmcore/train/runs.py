@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from llmcore import _device, hub, train
+from llmcore._names import known_arguments
 from llmcore.errors import MissingFileError
 from llmcore.generate import LanguageModel, loader
 from llmcore.nn.module import assign
@@ -24,6 +25,7 @@ _CONFIGS = {"pretrain": "PretrainConfig", "reward": "RewardConfig"}
 _CONFIGS |= {name: f"{name.upper()}Config" for name in ("sft", "dpo", "kto", "ppo", "grpo")}
 
 
+@known_arguments
 def load(
     path: str | os.PathLike, dtype: str | None = None, quantize: str | None = None, device: str | None = None
 ) -> LanguageModel:

@@ -10,13 +10,14 @@ from functools import cached_property
 from typing import Any
 
 from llmcore._fields import flag, is_number, number, option
+from llmcore._names import KnownFields
 from llmcore.errors import ArgumentTypeError, Error
 
 _LARGE = 1e30  # logits, biases and penalties beyond this would leave float32
 
 
 @dataclass(frozen=True)
-class SamplingParams:
+class SamplingParams(metaclass=KnownFields):
     """How one request samples its tokens; `llmcore.ops.sample` states the order and the exact meaning of the filters.
     DRY changes logits where logit_bias does, before the penalties; XTC comes after the filters.
 

@@ -41,7 +41,7 @@ def pretrain(
     base = None if config.model is None else open_base(config, report)
     given = base.tokenizer if base is not None else _given_tokenizer(config, resume)
     with report.working("reading text"):
-        texts = open_texts(config, given)
+        texts = open_texts(config, given, report)
     tokenizer = given or _tokenizer(config, texts, report)
     marks = Marks.of(tokenizer, () if base is None else base.end_ids)
     for text in texts:
@@ -49,7 +49,7 @@ def pretrain(
         if spelled:
             report.note(told(spelled))
     with report.working("encoding text"):
-        held_out = open_held_out(config, tokenizer, marks) if config.validation else None
+        held_out = open_held_out(config, tokenizer, marks, report) if config.validation else None
         stage = PretrainStage(config, texts, tokenizer, held_out, base)
     if held_out:
         warn_of_overlap(config, texts, report)

@@ -57,21 +57,25 @@ def sources_of(given: str | list[str]) -> list[str]:
     return [given] if isinstance(given, str) else list(given)
 
 
-def open_texts(config: PretrainConfig, tokenizer: Tokenizer | None) -> list[Text]:
+def open_texts(config: PretrainConfig, tokenizer: Tokenizer | None, report: Report) -> list[Text]:
     """Return a text for each of config.weights; without weights, one text of all sources. tokenizer: that of tokens which do
     not name theirs."""
     sources = sources_of(config.data)
     apart = [[s] for s in sources] if config.weights else [sources]
-    return [open_text(some, config, tokenizer, config.validation_fraction) for some in apart]
+    return [open_text(some, config, tokenizer, config.validation_fraction, report) for some in apart]
 
 
 def open_text(
-    sources: list[str], config: PretrainConfig, tokenizer: Tokenizer | None, validation_fraction: float | None
+    sources: list[str],
+    config: PretrainConfig,
+    tokenizer: Tokenizer | None,
+    validation_fraction: float | None,
+    report: Report,
 ) -> Text:
     """Open a text. validation_fraction: None holds nothing out."""
     tokens = [s for s in sources if data.is_shard_set(s) or data.is_token_file(s)]
     if not tokens:
-        return data.read_corpus(sources, validation_fraction, config.field, config.separators)
+        return data.read_corpus(sources, validation_fraction, config.field, config.separators, report.note)
     if len(sources) > 1:
         raise Error(
             "data",
@@ -90,11 +94,11 @@ def encoded(text: Text, tokenizer: Tokenizer, marks: Marks):
     return text.encode(tokenizer, marks.end) if isinstance(text, data.Corpus) else text.encode(tokenizer)
 
 
-def open_held_out(config: PretrainConfig, tokenizer: Tokenizer, marks: Marks) -> list[HeldOut]:
+def open_held_out(config: PretrainConfig, tokenizer: Tokenizer, marks: Marks, report: Report) -> list[HeldOut]:
     """Return what each of config.validation holds."""
     found = []
     for source in sources_of(config.validation or []):
-        text = open_text([source], config, tokenizer, None)
+        text = open_text([source], config, tokenizer, None, report)
         tokens = np.asarray(encoded(text, tokenizer, marks)[0])
         spelled = marks.without(tokens)
         if not len(spelled):
