@@ -247,7 +247,7 @@ def test_reader_that_leaves_is_no_error(model_dir):
     process.stdin.close()
     process.stdout.readline()
     process.stdout.close()
-    assert process.stderr.read().splitlines() == [f"{model_dir}: 290 tokens".encode()]
+    assert process.stderr.read() == b""
     process.stderr.close()
     process.wait(timeout=60)
 

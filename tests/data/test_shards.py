@@ -166,7 +166,7 @@ def test_what_is_there_is_not_replaced_by_accident(tok, files, tmp_path):
 def test_full_disk_is_one_error_and_nothing_half_written(tok, files, tmp_path):
     """A limit on the size of files stands in for the disk."""
     tok.save(tmp_path / "tokenizer.json")
-    arguments = ["tokenize", "-q", "--out", tmp_path / "out", files[0], "-t", tmp_path / "tokenizer.json"]
+    arguments = ["tokenize", "--out", tmp_path / "out", files[0], "-t", tmp_path / "tokenizer.json"]
     command = [sys.executable, "-m", "llmcore", *map(str, arguments)]
     limit = os.path.getsize(tmp_path / "tokenizer.json") + 100
     done = subprocess.run(

@@ -118,7 +118,8 @@ def _given_tokenizer(given: Path | None, pattern: str | None) -> Tokenizer:
     if found is None:
         raise UsageError("expected a tokenizer: name one with -t PATH, or make one with `llmcore train-tokenizer`")
     tok = Tokenizer.load(found[0], pattern)
-    options.say_taken(*found, f"{tok.vocab_size} tokens")
+    if given is None:
+        options.say_taken(*found, f"{tok.vocab_size} tokens")
     return tok
 
 
