@@ -66,8 +66,9 @@ def find(folder: Path) -> tuple[Path, list[str]]:
     ValueError if it was replaced."""
     field = f"{folder / CONFIG}: base_model_name_or_path"
     name = read_config(folder).get("base_model_name_or_path")
-    if not isinstance(name, str) or not name.isprintable():
-        raise Error("load", field, expected="the name of a model", got=f"{name!r:.100}")
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        hint = f"the path or name of the base model (or in Python load(base).with_adapter({str(folder)!r}))"
+        raise Error("load", field, expected=hint, got=f"{name!r:.100}")
     own = adapter_files.about(folder)
     notes = []
     try:

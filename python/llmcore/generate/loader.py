@@ -67,7 +67,8 @@ def _with_base(folder: Path, dtype: str | None, quantize: str | None) -> Languag
     where, notes = adapter_base.find(folder)
     if _is_adapter(where):
         field = f"{folder / CONFIG}: base_model_name_or_path"
-        raise Error("load", field, expected="a whole model", got=f"an adapter, {where}")
+        hint = f"a whole model (in Python load({str(where)!r}).merged().save(...) makes one of an adapter)"
+        raise Error("load", field, expected=hint, got=f"an adapter, {where}")
     base = _load(where, dtype, quantize)
     lm = base.with_adapter(folder)
     file = folder / "tokenizer.json"

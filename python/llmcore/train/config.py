@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar
 
 from llmcore._fields import either, one_of, option, text_column
@@ -202,8 +202,10 @@ class FinetuneConfig(LoopConfig):
         one_of("quantize", self.quantize, ("none", "int8", "int4", "stored"))
         if self.quantize != "none" and not self.lora_rank:
             raise Error("config", expected="lora_rank with quantize: quantized weights are not trained")
-        if (self.lora_dora or self.lora_rslora or self.lora_modules_to_save) and not self.lora_rank:
-            raise Error("config", expected="lora_rank with lora_dora, lora_rslora or lora_modules_to_save", got=0)
+        for f in () if self.lora_rank else fields(FinetuneConfig):
+            usual = f.default if f.default_factory is MISSING else f.default_factory()
+            if f.name.startswith("lora_") and getattr(self, f.name) != usual:
+                raise Error("config", expected=f"lora_rank with {f.name}: it says how adapters are trained", got=0)
         if not self.lora_alpha:
             raise Error("config", expected="lora_alpha > 0", got="0")
         if self.lora_dropout and self.recompute:

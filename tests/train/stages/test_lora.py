@@ -119,6 +119,9 @@ def test_preferences_with_adapters(base, tmp_path):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"lora_rank": 0, "lora_alpha": 32.0}, r"\[config\] expected lora_rank with lora_alpha: it says how .*, got 0"),
+        ({"lora_rank": 0, "lora_targets": ["q_proj"]}, r"\[config\] expected lora_rank with lora_targets"),
+        ({"lora_rank": 0, "lora_dora": True}, r"\[config\] expected lora_rank with lora_dora"),
         ({"lora_rank": 0, "quantize": "int8"}, r"\[config\] expected lora_rank with quantize"),
         ({"quantize": "int3"}, r"\[config\] expected quantize none, int8, int4 or stored, got 'int3'"),
         ({"lora_dropout": 1.0}, r"\[config\] expected lora_dropout in \[0, 1\), got 1.0"),
