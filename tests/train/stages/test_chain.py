@@ -161,6 +161,40 @@ def test_a_reward_model_goes_on_with_its_scores(taught, rows, tmp_path):
     assert after == pytest.approx(before, abs=1e-4)
 
 
+def test_pretraining_goes_on_from_an_adapter(taught, rows, tmp_path):
+    """The result is a whole model, which the next stage begins with."""
+    after, text = logits(taught / "sft"), tmp_path / "text.txt"
+    text.write_text("the rain in Spain stays mainly in the plain. " * 200)
+    settings = {"steps": 1, "lr": 1e-12, "context": 64, "batch_size": 2, "dtype": "float32", "sample_every": 0}
+    config = train.PretrainConfig(
+        model=str(taught / "sft"), data=str(text), out=str(tmp_path / "continued"), **settings
+    )
+    train.pretrain(config, report=Report())
+    np.testing.assert_allclose(logits(tmp_path / "continued"), after, atol=1e-4)
+    run("dpo", tmp_path / "continued", rows, tmp_path / "dpo", steps=1, lr=1e-9)
+    np.testing.assert_allclose(logits(tmp_path / "dpo"), after, atol=1e-4)
+
+
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"use_rslora": True, "modules_to_save": ["score"]}])
+def test_reward_adapters_of_peft(base, rows, tmp_path, options):
+    torch = pytest.importorskip("torch")
+    peft = pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(base, num_labels=1).float()
+    model.config.pad_token_id = 0
+    config = peft.LoraConfig(r=4, task_type="SEQ_CLS", target_modules=["q_proj"], init_lora_weights=False, **options)
+    theirs = peft.get_peft_model(model, config).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    wanted = theirs(torch.tensor(IDS[:1])).logits.detach().numpy()
+    ours = RewardModel.load(tmp_path / "theirs", "float32")
+    np.testing.assert_allclose(ours.forward([IDS[0]]).numpy(), wanted[0], rtol=1e-4)
+    run("reward", tmp_path / "theirs", rows, tmp_path / "again", steps=1, lr=1e-9)
+    again = RewardModel.load(tmp_path / "again", "float32")
+    np.testing.assert_allclose(again.forward([IDS[0]]).numpy(), wanted[0], rtol=1e-3)
+
+
 def test_where_the_base_is(base, rows, tmp_path):
     def begin(name):
         shutil.copytree(base, tmp_path / name / "base")
