@@ -468,3 +468,20 @@ def test_score_by_words_in_units_and_in_order(run, tiny, model_dir):
     shown = run("score", text, "-m", model_dir, "--words", "--sort")[1].splitlines()
     first = -words[0]["logprob"] / math.log(2)
     assert shown[0].split()[0] == f"{first:.1f}"
+
+
+def test_generate_keeps_a_prompt_cache(run, tiny, model_dir, tmp_path):
+    file = tmp_path / "prompt.cache"
+    flags = ("-m", model_dir, "--max-tokens", 6, "--temperature", 0, "--prompt-cache", file)
+    expected = str(tiny.generate(PROMPT, 6, temperature=0))
+    for text in (PROMPT, PROMPT, PROMPT[:-3]):
+        before = file.stat().st_ino if file.exists() else None
+        assert run("generate", text, *flags)[:2] == (0, f"{text}{tiny.generate(text, 6, temperature=0)}\n")
+        if text == PROMPT and before:
+            assert file.stat().st_ino == before  # nothing new to write
+    assert data_of(run("generate", PROMPT, "--json", *flags))["completions"][0]["text"] == expected
+    file.write_bytes(file.read_bytes()[:-1])
+    code, out, err = run("generate", PROMPT, *flags)
+    assert (code, out, "prompt.cache" in err) == (2, "", True)
+    code, _, err = run("generate", PROMPT, *flags, "--beams", 2)
+    assert (code, "--prompt-cache with one --model, and without --beams" in err) == (2, True)

@@ -67,6 +67,14 @@ def generate(
             help="With a prompt beyond the context: refuse it, or trim its beginning.",
         ),
     ] = "error",
+    prompt_cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompt-cache",
+            metavar="FILE",
+            help="Keep what is computed of the text in this file, and begin with what it holds.",
+        ),
+    ] = None,
     n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="Number of completions.")] = 1,
     quantize: options.Quantize = None,
     threads: options.Threads = None,
@@ -89,12 +97,18 @@ def generate(
     request["grammar"] = _text(f"@{grammar.removeprefix('@')}" if grammar else None, "a grammar")
     request["draft"] = draft if draft in (None, "lookup") else options.load_model(Path(draft), quantize=quantize)
     several = {"n": n, "logprobs": True, "beams": max(beams, n * (beams > 1))}
-    if model and len(model) > 1:
+    several_models = bool(model and len(model) > 1)
+    if prompt_cache is not None and (several_models or beams > 1 or overflow != "error"):
+        raise UsageError("expected --prompt-cache with one --model, and without --beams and --overflow")
+    if model and several_models:
         return _compare(model, prompt, request | several, {"quantize": quantize, "threads": threads}, json)
     lm = options.load_model(model[0] if model else None, quantize=quantize, threads=threads)
+    if prompt_cache is not None and prompt_cache.exists():
+        lm.load_cache(prompt_cache)
     if not json and beams == 1:
-        return _stream(lm, prompt, n, echo, request)
+        return _keep(lm, prompt_cache, prompt, _stream(lm, prompt, n, echo, request))
     done = lm.generate(prompt, **several, **request)
+    _keep(lm, prompt_cache, prompt, done[0])
     if json:
         return options.print_json({"prompt": prompt, "seed": request["seed"], "completions": _as_json(done)})
     for c in done:
@@ -119,8 +133,16 @@ def _compare(models: list[Path], prompt: str, request: dict[str, Any], loading: 
             terminal.write(f"== {name} ==\n{prompt}{c}\n\n")
 
 
-def _stream(lm: LanguageModel, prompt: str, n: int, echo: bool, request: dict[str, Any]) -> None:
-    """Print completions as they are written: one after the other, which gives the same texts as in one batch."""
+def _keep(lm: LanguageModel, file: Path | None, prompt: str, done: Completion) -> None:
+    """Write the prompt's cache to a file, unless all of it came from there."""
+    if file is not None and (done.cached_tokens < done.prompt_tokens - 1 or not file.exists()):
+        lm.save_cache(file, prompt)
+
+
+def _stream(lm: LanguageModel, prompt: str, n: int, echo: bool, request: dict[str, Any]) -> Completion:
+    """Print completions as they are written: one after the other, which gives the same texts as in one batch. Returns the
+    first."""
+    done: list[Completion] = []
     for i in range(n):
         seen: list[Completion] = []
         more = {"seed": request["seed"] + i, "on_token": lambda c, _, seen=seen: seen.append(c)}
@@ -134,6 +156,8 @@ def _stream(lm: LanguageModel, prompt: str, n: int, echo: bool, request: dict[st
             terminal.write(piece)
         terminal.write("\n")
         options.say_notes(seen[-1].notes if seen else ())
+        done.append(pieces.completion)
+    return done[0]
 
 
 def _as_json(done: Sequence[Completion]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import functools
 import json
 import math
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, TypeGuard
@@ -60,7 +61,7 @@ def save_file(
     does.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.unfinished")
     try:
         with temporary.open("wb") as file:
             write(file, tensors, metadata)

@@ -21,6 +21,7 @@ from llmcore.generate import adapter_base, completion
 from llmcore.generate.chat.template import ChatOptions, ChatTemplate
 from llmcore.generate.chat.trim import room, said, trim, trims
 from llmcore.generate.embeddings import embed, nearest
+from llmcore.generate.engine import prompt_cache
 from llmcore.generate.engine.params import SamplingParams
 from llmcore.generate.filters import expected, stages
 from llmcore.generate.save import save_adapter, save_folder, save_gguf
@@ -223,6 +224,22 @@ class LanguageModel(TextModel):
         return other
 
     # ---- files ----
+
+    def save_cache(self, path: str | os.PathLike, prompt: Prompt | None = None) -> int:
+        """Write the keys and values of a prompt (those that are not cached yet are computed), or of all prompts that the
+        engine has cached, to one file, atomically; returns how many tokens it holds. `load_cache` reads it, also in another
+        process: a prompt that begins alike then begins at once, with the same tokens as without."""
+        if prompt is None:
+            return prompt_cache.save(self.engine, path)
+        ids = self.prompt_ids(prompt)
+        self.generate(ids, 1, temperature=0)
+        return prompt_cache.save(self.engine, path, ids)
+
+    def load_cache(self, path: str | os.PathLike) -> int:
+        """Add the prompts of a file of `save_cache` to those that the engine has cached; returns how many tokens it holds.
+        ValueError for a file that is damaged, too large for the engine, or was not made by this very model, with the same
+        dtype and quantization, on such a processor. The file's digests tell damage, not forgery: read your own only."""
+        return prompt_cache.load(self.engine, path)
 
     def save(self, path: str | os.PathLike, dtype: str | None = None) -> Path:
         """Write the model to a folder in the Hugging Face format (config.json, model.safetensors, tokenizer.json and what

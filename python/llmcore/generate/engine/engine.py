@@ -96,11 +96,11 @@ class Engine(NotCopied):
         if not all(0 <= i < vocab for i in request.tokens):
             raise Error("generate", expected=f"token ids in [0, {vocab})", got=str(request.tokens)[:240])
         request.params.check_ids(vocab)
-        with self._entered():
+        with self.entered():
             if len(self._waiting) >= self.max_waiting:
                 raise QueueFull("engine", expected=f"at most {self.max_waiting} waiting requests", got="one more")
             if not (self._waiting or self._decoding or self._prefilling):
-                self._notice_new_weights()
+                self.notice_new_weights()
             if request.params.max_tokens == 0 and not request.params.prompt_logprobs:
                 request.done = True
                 return
@@ -110,7 +110,7 @@ class Engine(NotCopied):
     def cancel(self, *requests: Request) -> None:
         """Drop requests, whatever their state; their blocks are free when this returns."""
         self._dropped.extend(requests)
-        with self._entered():
+        with self.entered():
             self._drop()
 
     def abandon(self, request: Request) -> None:
@@ -143,13 +143,13 @@ class Engine(NotCopied):
 
     def step_for(self, request: Request) -> None:
         """Step the engine, unless the request is done."""
-        with self._entered():
+        with self.entered():
             if not request.done:
                 self._one_step()
 
     def step(self) -> None:
         """Admit a waiting request, prefill a chunk of a prompt, and decode a token for every request that is past its prompt."""
-        with self._entered():
+        with self.entered():
             self._one_step()
 
     def _one_step(self) -> None:
@@ -177,7 +177,7 @@ class Engine(NotCopied):
 
     def reset(self) -> None:
         """Forget all cached prefixes."""
-        with self._entered():
+        with self.entered():
             self.prefixes.clear()
 
     def _instead(self) -> str:
@@ -186,7 +186,7 @@ class Engine(NotCopied):
     # ---- whoever is inside ----
 
     @contextmanager
-    def _entered(self) -> Iterator[None]:
+    def entered(self) -> Iterator[None]:
         """Hold the lock. Where anything but an `Error` leaves, whoever enters next puts everything in order."""
         nested = self._lock._is_owned()  # type: ignore[attr-defined]
         with self._lock:
@@ -212,7 +212,7 @@ class Engine(NotCopied):
         """Drop what was abandoned, unless somebody is inside, who does it afterwards."""
         while self._dropped and not self._lock._is_owned() and self._lock.acquire(blocking=False):  # type: ignore[attr-defined]
             try:
-                with self._entered():
+                with self.entered():
                     pass
             finally:
                 self._lock.release()
@@ -251,7 +251,8 @@ class Engine(NotCopied):
         held = [r.blocks for r in self._live.values()]
         self.pool.recount(itertools.chain([self._steps.scratch], self.prefixes.blocks(), *held))
 
-    def _notice_new_weights(self) -> None:
+    def notice_new_weights(self) -> None:
+        """Forget what was computed with weights that have changed since."""
         version = self.model.version
         if version != self._version:
             self.prefixes.clear()

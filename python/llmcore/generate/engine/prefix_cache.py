@@ -14,14 +14,14 @@ _LOOKED_AT = 256  # how many of the newest prefixes with the same first token ar
 
 
 @dataclass(eq=False)
-class _Node:
+class Node:
     """A block and the tokens of its positions; only full blocks have children."""
 
     tokens: tuple[int, ...]
     block: int
-    parent: _Node | None
+    parent: Node | None
     used: int = 0  # the time of its last use
-    children: dict[int, list[_Node]] = field(default_factory=dict)  # by their first token
+    children: dict[int, list[Node]] = field(default_factory=dict)  # by their first token
 
 
 class PrefixCache:
@@ -30,7 +30,7 @@ class PrefixCache:
 
     def __init__(self, pool: BlockPool):
         self._pool = pool
-        self._root = _Node((), -1, None)
+        self._root = Node((), -1, None)
         self._clock = itertools.count(1)
         self._size = 0
         self.changing = False  # also after an exception in the middle of a change: then it is of no use any more
@@ -64,7 +64,7 @@ class PrefixCache:
 
     def blocks(self) -> Iterator[int]:
         """Yield the blocks that the tree holds."""
-        return (node.block for node in self._nodes())
+        return (node.block for node in self.nodes())
 
     def add(self, tokens: Sequence[int], blocks: Sequence[int]) -> None:
         """Add blocks that hold the keys and values of `tokens`; the last of them may not be full."""
@@ -86,7 +86,7 @@ class PrefixCache:
                         found = child
                         break
             if found is None:
-                found = _Node(part, self._pool.retain(blocks[i]), node)
+                found = Node(part, self._pool.retain(blocks[i]), node)
                 siblings.append(found)
                 self._size += 1
                 # Leaves that are a prefix of this block are superseded.
@@ -119,17 +119,18 @@ class PrefixCache:
             for leaf in leaves:
                 self._remove(leaf)
 
-    def _leaves(self) -> Iterator[_Node]:
-        return (node for node in self._nodes() if not node.children)
+    def _leaves(self) -> Iterator[Node]:
+        return (node for node in self.nodes() if not node.children)
 
-    def _nodes(self) -> Iterator[_Node]:
+    def nodes(self) -> Iterator[Node]:
+        """Yield all blocks with their tokens, each after the one before it."""
         stack = [c for siblings in self._root.children.values() for c in siblings]
         while stack:
             node = stack.pop()
             stack += [c for siblings in node.children.values() for c in siblings]
             yield node
 
-    def _remove(self, node: _Node) -> None:
+    def _remove(self, node: Node) -> None:
         assert node.parent is not None
         was, self.changing = self.changing, True
         siblings = node.parent.children[node.tokens[0]]
