@@ -101,7 +101,6 @@ BAD = {
         ("pretrain", "--architecture", "rnn"),
         "expected architecture gpt2 or llama, got 'rnn'",
     ),
-    "a file as the folder of a run": (("pretrain", "--out", "x.gguf"), "expected out a folder"),
     "steps of less than none": (("pretrain", "--steps", "-1"), "expected steps >= 0, got -1"),
     "heads that do not divide": (
         ("pretrain", "--data", "text.txt", "--vocab-size", "260", "--heads", "7", "--context", "8"),

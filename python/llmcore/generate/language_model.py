@@ -243,7 +243,7 @@ class LanguageModel(TextModel):
 
     def save(self, path: str | os.PathLike, dtype: str | None = None) -> Path:
         """Write the model to a folder in the Hugging Face format (config.json, model.safetensors, tokenizer.json and what
-        goes with them), or, for a path that ends in .gguf, to one GGUF file. Each file is replaced atomically. Returns the
+        goes with them), or, for a path that ends in .gguf and is no folder, to one GGUF file. Each file is replaced atomically. Returns the
         path. For a model with an adapter, a folder gets only the adapter, in PEFT's format, with the name of the base
         (`merged().save(...)` writes all weights); GGUF gets the merged model.
 
@@ -253,7 +253,7 @@ class LanguageModel(TextModel):
         the two differ only in whitespace with a line break at the end of a text.
         """
         path = Path(path)
-        if path.suffix == ".gguf":
+        if path.suffix == ".gguf" and not path.is_dir():
             return save_gguf(self.merged(), path, dtype)
         write = save_adapter if adapters.has_lora(self.model) else save_folder
         return write(self, path, dtype)

@@ -122,6 +122,8 @@ class PretrainConfig(LoopConfig):
         if self.architecture is not None:
             one_of("architecture", self.architecture, ("gpt2", "llama"))
         one_held_out(self.validation, self.validation_fraction)
+        if self.validation:
+            self.validation_fraction = None
         if self.validation_fraction is not None and not 0 < self.validation_fraction < 1:
             raise Error("config", expected="validation_fraction in (0, 1)", got=self.validation_fraction)
 
@@ -130,7 +132,7 @@ def one_held_out(validation: str | list[str] | None, fraction: float | None) -> 
     """Raise ValueError where both say what is held out."""
     if validation is not None and not validation:
         raise Error("config", expected="validation a file", got="none")
-    if validation is not None and fraction is not None:
+    if validation is not None and fraction:  # 0 holds out none of the data
         raise Error(
             "config", expected="validation or validation_fraction", got="both: one of them says what is held out"
         )

@@ -104,8 +104,6 @@ class LoopConfig(metaclass=KnownFields):
             raise Error("config", expected="decay in [0, 1]", got=self.decay)
         if self.patience and not self.eval_every:
             raise Error("config", expected="eval_every > 0 with patience", got=0)
-        if self.out.lower().endswith(".gguf"):
-            raise Error("config", expected="out a folder, from which `llmcore convert` makes a GGUF file", got=self.out)
         one_of("optimizer", self.optimizer, OPTIMIZERS)
         one_of("schedule", self.schedule, SCHEDULES)
         for name in self.log_to:
