@@ -31,6 +31,7 @@ from llmcore.generate.suggest import Suggester, Suggestion
 from llmcore.generate.text import Completion
 from llmcore.generate.text_model import Prompt, TextModel, check_prompt
 from llmcore.models import adapter_files, adapters
+from llmcore.models.resize import add_rows
 from llmcore.tokenizer import Tokenizer
 
 
@@ -240,6 +241,21 @@ class LanguageModel(TextModel):
         ValueError for a file that is damaged, too large for the engine, or was not made by this very model, with the same
         dtype and quantization, on such a processor. The file's digests tell damage, not forgery: read your own only."""
         return prompt_cache.load(self.engine, path)
+
+    def add_tokens(self, names: Sequence[str], special: bool = True) -> list[int]:
+        """Give the tokenizer new tokens and the model rows for them, each the mean of the others, and return the ids of the
+        names. special: control tokens, which plain text does not become; else they are found in every text. Names that are
+        tokens already get nothing new. ValueError for a name that can be no token."""
+        if isinstance(names, str):
+            raise ArgumentTypeError("add_tokens", expected="a list of tokens", got=f"{names!r:.100}")
+        tokenizer = self.tokenizer.with_tokens(names, special)
+        if tokenizer is not self.tokenizer:
+            add_rows(self.model, self.tokenizer.vocab_size, tokenizer.vocab_size)
+            self.tokenizer = tokenizer
+            for made in ("engine", "vocabulary"):  # for the old one
+                vars(self).pop(made, None)
+            self._suggester = None
+        return [(tokenizer.special_tokens | tokenizer.added_tokens)[name] for name in names]
 
     def save(self, path: str | os.PathLike, dtype: str | None = None) -> Path:
         """Write the model to a folder in the Hugging Face format (config.json, model.safetensors, tokenizer.json and what

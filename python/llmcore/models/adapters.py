@@ -197,6 +197,12 @@ def _names_of(model: CausalLM, path: str, part: Part) -> list[str]:
     return [name, model.hf_head.removesuffix(".weight")] if path == _TOKENS and model.head is None else [name]
 
 
+def names_of_tokens(model: CausalLM) -> list[str]:
+    """Return what files call the token embedding, and the output layer if it is another matrix: for modules_to_save."""
+    embedding = next(iter(model.layout(model.config)))[1][0].hf.rpartition(".")[0].rpartition(".")[2]
+    return [embedding] if model.head is None else [embedding, model.hf_head.rpartition(".")[0]]
+
+
 _TOKENS = "tokens.weight"
 
 

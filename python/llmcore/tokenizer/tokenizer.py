@@ -12,6 +12,7 @@ from llmcore import _core
 from llmcore.errors import ArgumentTypeError, Error
 from llmcore.tokenizer.arguments import check_specials, id_array
 from llmcore.tokenizer.encoders import make_encoder
+from llmcore.tokenizer.extend import extended
 from llmcore.tokenizer.normalize import nfc_bytes
 from llmcore.tokenizer.patterns import from_argument
 from llmcore.tokenizer.stream import StreamDecoder
@@ -423,6 +424,12 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Tokenizer, (self._pipeline or self.vocabulary,)
+
+    def with_tokens(self, names: Iterable[str], special: bool = True) -> Tokenizer:
+        """Return a tokenizer with new tokens, whose ids come after all others; names that are special or added tokens
+        already are left out. special: see `special_tokens`; else they are found in every text: see `added_tokens`."""
+        new = [name for name in dict.fromkeys(names) if name not in self.special_tokens and name not in self._added]
+        return Tokenizer(extended(self.vocabulary, self.vocab_size, new, special)) if new else self
 
     # ---- helpers ---------------------------------------------------------------------------------------
 

@@ -44,6 +44,9 @@ class PretrainConfig(LoopConfig):
     weights: list[float] = option(
         [], "Sampling weight of each --data, in any unit; by default all of them are read as one text."
     )
+    add_tokens: list[str] = option(
+        [], "New tokens for --model, such as <|tool|>, found in the text; each begins as the mean of all others."
+    )
     isolate: bool = option(False, "Stop attention at document boundaries.")
     columns: dict[str, str] | None = option(None, "Name of the column that holds the text: text=NAME.")
     separators: list[str] = option(
@@ -98,6 +101,8 @@ class PretrainConfig(LoopConfig):
                 if value := getattr(self, name):
                     raise Error("config", expected=f"no {name} beside model, which has its own", got=value)
             return
+        if self.add_tokens:
+            raise Error("config", expected="a model with add_tokens", got="none")
         self.architecture, self.pattern = self.architecture or "gpt2", self.pattern or "cl100k"
         self.vocab_size, self.context = self.vocab_size or 4096, self.context or 256
         self.depth, self.steps = self.depth or 6, self.steps or 1000
@@ -173,6 +178,10 @@ class FinetuneConfig(LoopConfig):
         None, "Variables of the chat template, as JSON; a row's own chat_template_kwargs win."
     )
     sample_tokens: int = option(60, "Length of a sample in tokens.")
+    add_tokens: list[str] = option(
+        [],
+        "New control tokens, such as <|tool|>; each begins as the mean of all others. With adapters, the embedding is saved whole.",
+    )
     lora_rank: int = option(0, "Train LoRA adapters of this rank and freeze the model; 0 trains all weights.")
     lora_alpha: float = option(16.0, "LoRA alpha: adapters are scaled by alpha / rank.")
     lora_dropout: float = option(0.0, "Dropout on the input of the adapters.")

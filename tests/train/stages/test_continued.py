@@ -109,7 +109,7 @@ def test_every_document_stands_between_the_models_marks(begins, tmp_path):
     c = config(begins, jsonl(tmp_path / "d.jsonl", documents * 9), tmp_path / "run", isolate=True,
                validation=jsonl(tmp_path / "v.jsonl", documents))  # fmt: skip
     marks = Marks.of(lm.tokenizer, lm.end_ids)
-    held_out = open_held_out(c, lm.tokenizer, marks)
+    held_out = open_held_out(c, lm.tokenizer, marks, Report())
     assert held_out[0].tokens.tolist() == wanted
     assert held_out[0].bytes == sum(map(len, documents))
     stage = PretrainStage(c, [data.read_corpus(c.data, None)], lm.tokenizer, held_out, lm)
@@ -202,7 +202,7 @@ def test_held_out_tokens(base, text, tmp_path):
     data.tokenize_files([held], lm.tokenizer, tmp_path / "shards")
     marks = Marks.of(lm.tokenizer, lm.end_ids)
     c = config(base, text, tmp_path / "run", validation=[held, str(tmp_path / "v.bin"), str(tmp_path / "shards")])
-    found = open_held_out(c, lm.tokenizer, marks)
+    found = open_held_out(c, lm.tokenizer, marks, Report())
     assert len({tuple(part.tokens.tolist()) for part in found}) == 1
     assert {part.bytes for part in found} == {sum(map(len, documents))}
 

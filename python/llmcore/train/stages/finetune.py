@@ -44,9 +44,13 @@ def open_model(config: FinetuneConfig, report: Report) -> LanguageModel:
     if config.lora_rank:
         quantize = None if config.quantize == "stored" else config.quantize
         lm = load(config.model, config.dtype or default_dtype(), quantize=quantize)
+        whole = list(config.lora_modules_to_save)
+        if config.add_tokens:
+            lm.add_tokens(config.add_tokens)
+            whole += [name for name in adapters.names_of_tokens(lm.model) if name not in whole]
         lora = adapters.LoRAConfig(
             config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets, config.lora_rslora,
-            config.lora_dora, config.lora_modules_to_save, Path(config.out).name,
+            config.lora_dora, whole, Path(config.out).name,
         )  # fmt: skip
         earlier = lm.model.runs
         adapters.attach_lora(lm.model, lora, config.seed)
@@ -57,6 +61,7 @@ def open_model(config: FinetuneConfig, report: Report) -> LanguageModel:
             )
     else:
         lm = load(config.model, config.dtype, quantize="none").merged()
+        lm.add_tokens(config.add_tokens)
     for note in lm.notes:
         report.note(note)
     set_context(config, lm)
@@ -73,7 +78,9 @@ def reference_of(config: FinetuneConfig, lm: LanguageModel) -> CausalLM:
     """Return the reference model, which stays as it is: with adapters the same weights without those of this run, else a copy."""
     if adapters.has_lora(lm.model):
         return adapters.base_model(lm.model)
-    return load(config.model, lm.model.dtype, quantize="none").merged().model
+    other = load(config.model, lm.model.dtype, quantize="none").merged()
+    other.add_tokens(config.add_tokens)
+    return other.model
 
 
 def prepare(lm: LanguageModel, chat_template: str | None = None) -> None:

@@ -74,6 +74,7 @@ def open_base(config: PretrainConfig, report: Report) -> LanguageModel:
         lm = load(config.model, config.dtype, quantize="none").merged()
     for note in lm.notes:
         report.note(note)
+    lm.add_tokens(config.add_tokens, special=False)
     limit = lm.config.context
     config.context = config.context or min(CONTEXT, limit)
     if config.context > limit:
