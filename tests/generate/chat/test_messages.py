@@ -339,7 +339,7 @@ def test_a_chat_takes_them_all():
     answer = lm.chat(HI, 5, temperature=0, **options)
     assert (answer.prompt_tokens, answer.text) == (len(prompt), lm.generate(prompt, 5, temperature=0).text)
     assert "".join(lm.chat_stream(HI, 5, temperature=0, **options)) == answer.text
-    with pytest.raises(TypeError, match=r"\[chat\] expected options .*chat_template_kwargs.*, got 'enable_thinking'"):
+    with pytest.raises(TypeError, match=r"\[chat\] expected an option .*chat_template_kwargs.*, got 'enable_thinking'"):
         lm.chat(HI, chat_template="thinking", enable_thinking=False)
     bare = LanguageModel(lm.model, tokenizer, [0])
     assert tokenizer.decode(bare.chat_prompt(HI, chat_template="[{{ messages[0].content }}]")) == "[hi]"
