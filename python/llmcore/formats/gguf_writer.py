@@ -16,6 +16,7 @@ import numpy as np
 from llmcore.formats.gguf import MAGIC
 from llmcore.formats.gguf import TYPES as _READ
 from llmcore.formats.quantization import ENCODERS, encode
+from llmcore.formats.replaced import replaced
 
 _NUMBERS = {t.name: number for number, t in _READ.items()}
 _BLOCKS = {t.name: t for t in _READ.values()}
@@ -55,18 +56,10 @@ def save_gguf(path: str | os.PathLike, metadata: Mapping[str, Any], tensors: Seq
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        with temporary.open("wb") as file:
-            _write(file, metadata, tensors)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a full disk
-            error.filename = str(path)
-        raise
+    with replaced(path) as file:
+        _write(file, metadata, tensors)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _write(file: BinaryIO, metadata: Mapping[str, Any], tensors: Sequence[Tensor]) -> None:

@@ -12,7 +12,6 @@ import functools
 import json
 import math
 import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, TypeGuard
@@ -20,6 +19,7 @@ from typing import Protocol, TypeGuard
 import numpy as np
 
 from llmcore.errors import ArgumentTypeError, Error
+from llmcore.formats.replaced import replaced
 
 _METADATA = "__metadata__"
 # The format's own limit. A header is also never larger than its file, so a lying length allocates nothing.
@@ -60,17 +60,8 @@ def save_file(
     Raises `TypeError` for a name, dtype or metadata that the format cannot hold, `OSError` as the system
     does.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.unfinished")
-    try:
-        with temporary.open("wb") as file:
-            write(file, tensors, metadata)
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a full disk
-            error.filename = str(path)
-        raise
+    with replaced(Path(path)) as file:
+        write(file, tensors, metadata)
 
 
 class Writer(Protocol):

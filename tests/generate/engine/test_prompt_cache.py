@@ -211,6 +211,11 @@ def test_other_files_are_named(tmp_path):
         lm.load_cache(tmp_path / "model/model.safetensors")
     with pytest.raises(FileNotFoundError, match="absent"):
         lm.load_cache(tmp_path / "absent")
-    with pytest.raises(OSError, match="absent"):
+    with pytest.raises(OSError, match=r"absent/cache'$"):
         lm.save_cache(tmp_path / "absent/cache", "a")
+    os.mkfifo(tmp_path / "pipe")
+    for name, error in (("pipe", FileExistsError), ("model", IsADirectoryError)):  # as a device, never to be replaced
+        with pytest.raises(error, match=rf"{name}'$"):
+            lm.save_cache(tmp_path / name, "a")
+    assert sorted(os.listdir(tmp_path)) == ["model", "pipe"]
     assert ask(lm).tokens == ask(made()).tokens
