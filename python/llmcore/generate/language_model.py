@@ -117,9 +117,10 @@ class LanguageModel(TextModel):
             unknown("chat", name, sorted(_CHAT_OPTIONS | _GENERATE_OPTIONS | _SAMPLING_OPTIONS), what)
         own = {name: value for name, value in options.items() if name in _CHAT_OPTIONS}
         left = {name: value for name, value in options.items() if name not in _CHAT_OPTIONS}
-        if not trims(left.pop("overflow", "error")):
-            return self.chat_prompt(messages, **own), [], left
-        most = self.config.context - max(1, room(self.config.context, max_tokens))
+        most = self.config.context - max(1, room(self.config.context, _split(max_tokens, left)[0].max_tokens))
+        prompt = self.chat_prompt(messages, **own)
+        if not trims(left.pop("overflow", "error")) or len(prompt) <= most:
+            return prompt, [], left
         kept, dropped = trim(messages, lambda some: len(self.chat_prompt(some, **own)) <= most)
         return self.chat_prompt(kept, **own), [said(dropped, "turn")] if dropped else [], left
 

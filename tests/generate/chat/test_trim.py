@@ -72,3 +72,22 @@ def test_calls_of_tools_go_with_their_answers():
     calls = [said("user", "sum"), said("assistant", ""), said("tool", "3"), said("assistant", "3")]
     kept, dropped = trim([SYSTEM, *calls, said("user", "more")], lambda some: len(some) < 6)
     assert (kept, dropped) == ([SYSTEM, said("user", "more")], 1)
+
+
+def test_what_cannot_be_trimmed_is_refused_as_without(lm):
+    for messages in (None, "hi", 3, {"role": "user"}, [3], [], [said("user", 3)], iter([said("user", "x")])):
+        with pytest.raises(llmcore.errors.Error, match=r"^\[chat\] [^\n]*expected") as error:
+            lm.chat(messages, 2)
+        with pytest.raises(type(error.value)) as trimmed:
+            lm.chat(messages, 2, overflow="trim")
+        assert str(trimmed.value).split(", got <")[0] == str(error.value).split(", got <")[0]
+    for max_tokens in (None, "3", -1, 1.5):
+        with pytest.raises(llmcore.errors.Error, match="expected max_tokens an integer >= 0"):
+            lm.chat(MESSAGES, max_tokens, overflow="trim")
+
+
+def test_long_conversations_are_rendered_a_few_times():
+    rendered = []
+    messages = [SYSTEM, *(said("user", "x") for _ in range(3000))]
+    kept, dropped = trim(messages, lambda some: rendered.append(1) or len(some) <= 8)
+    assert (kept, dropped, len(rendered) < 20) == ([SYSTEM, *messages[-7:]], 2993, True)

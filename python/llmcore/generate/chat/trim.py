@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -40,10 +41,12 @@ def trim(messages: Messages, fits: Callable[[Messages], bool]) -> tuple[list[Map
     """Return the messages without as many of their oldest turns as it takes until `fits` says so, and how many turns were
     dropped. The system messages at the beginning and the last turn stay, whether they fit or not."""
     system, turns = turns_of(messages)
-    dropped = 0
-    while dropped < len(turns) - 1 and not fits([*system, *(m for turn in turns[dropped:] for m in turn)]):
-        dropped += 1
-    return [*system, *(m for turn in turns[dropped:] for m in turn)], dropped
+
+    def after(dropped: int) -> list[Mapping[str, Any]]:
+        return [*system, *(m for turn in turns[dropped:] for m in turn)]
+
+    dropped = bisect.bisect_left(range(max(len(turns) - 1, 0)), True, key=lambda i: fits(after(i)))
+    return after(dropped), dropped
 
 
 def said(count: int, what: str) -> str:
