@@ -24,7 +24,7 @@ class LoRAConfig:
     format ("q_proj"; "embed_tokens" and "lm_head" are layers too), a regular expression for whole names, or "all-linear":
     all but the output layer. stabilised: scale by alpha / √rank (rsLoRA). dora: learn the lengths of the weights' rows too.
     modules_to_save: names of layers and norms that are trained as a whole. Where the output layer is the token embedding,
-    both names mean the one matrix. name: of the run, for `llmcore info`."""
+    both names mean the one matrix. name: of the stage, for `llmcore info`."""
 
     rank: int = 8
     alpha: float = 16.0

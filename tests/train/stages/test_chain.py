@@ -83,7 +83,7 @@ def test_what_a_stage_taught_is_kept(base, taught, rows, tmp_path, first, second
     assert any("is kept, frozen" in note for note in report.notes)
     tensors = safetensors.load_file(tmp_path / "second" / adapter_files.WEIGHTS)[0]
     assert {len(t) for n, t in tensors.items() if n.endswith("lora_A.weight")} == {7}
-    assert load(tmp_path / "second").model.runs == (f"{first}: rank 4", "second: rank 3")
+    assert load(tmp_path / "second").model.runs == (f"{first}: rank 4", f"{second}: rank 3")
 
 
 def test_three_runs_with_other_layers_each(base, rows, tmp_path):
@@ -109,7 +109,7 @@ def test_three_runs_with_other_layers_each(base, rows, tmp_path):
         steps = [np.abs(b[weight(name)] - a[weight(name)]).max() for a, b in itertools.pairwise(whole)]
         assert [s > 1e-4 for s in steps] == [bool(c) for c in changed], (name, steps)
         assert all(s < 1e-6 for s, c in zip(steps, changed, strict=True) if not c), (name, steps)
-    assert load(tmp_path / "3").model.runs == ("1: rank 4", "2: rank 2, rsLoRA", "3: rank 4, DoRA, whole norm")
+    assert load(tmp_path / "3").model.runs == ("sft: rank 4", "dpo: rank 2, rsLoRA", "sft: rank 4, DoRA, whole norm")
 
 
 @pytest.mark.parametrize(("stage", "figure"), [("dpo", "rewards/margins"), ("ppo", "objective/kl"), ("grpo", "kl")])

@@ -50,7 +50,7 @@ def open_model(config: FinetuneConfig, report: Report) -> LanguageModel:
             whole += [name for name in adapters.names_of_tokens(lm.model) if name not in whole]
         lora = adapters.LoRAConfig(
             config.lora_rank, config.lora_alpha, config.lora_dropout, config.lora_targets, config.lora_rslora,
-            config.lora_dora, whole, Path(config.out).name,
+            config.lora_dora, whole, type(config).__name__.removesuffix("Config").lower(),
         )  # fmt: skip
         earlier = lm.model.runs
         adapters.attach_lora(lm.model, lora, config.seed)
