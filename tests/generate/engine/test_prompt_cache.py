@@ -218,4 +218,6 @@ def test_other_files_are_named(tmp_path):
         with pytest.raises(error, match=rf"{name}'$"):
             lm.save_cache(tmp_path / name, "a")
     assert sorted(os.listdir(tmp_path)) == ["model", "pipe"]
+    with pytest.raises(Error, match="pipe: expected a file that save_cache wrote"):
+        lm.load_cache(tmp_path / "pipe")
     assert ask(lm).tokens == ask(made()).tokens

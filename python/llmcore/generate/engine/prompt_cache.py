@@ -47,6 +47,8 @@ def load(engine: Engine, path: str | os.PathLike) -> int:
     """Add the prompts of a file to what the engine has cached; returns how many tokens the file holds. ValueError names a file
     that is damaged, that another model made, or for which there is no room."""
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for
+        raise Error("prompt cache", path, expected="a file that save_cache wrote", got="something that is no file")
     tensors, metadata = safetensors.load_file(path)
     if metadata.get("format") != _FORMAT:
         raise Error("prompt cache", path, expected="a file that save_cache wrote", got="another")
