@@ -67,8 +67,9 @@ class LanguageModel(TextModel):
         `constrain`). Blanks in JSON are bounded, unless the schema's "x-guidance" says otherwise; \\d of a regex is 0 to 9.
         draft: "lookup" (the prompt's own words) or a smaller LanguageModel with the same vocabulary, which guesses
         draft_tokens at a time: the same completion, faster. on_token: called with the Completion so far and the text of
-        each token. priority: higher ones are served first. timeout: seconds. overflow: what becomes of a prompt beyond the
-        context, "error", or "trim", which leaves out its oldest tokens (in a chat, its oldest turns) and says so in `notes`.
+        each token; it can neither generate nor wait for a thread that does. priority: higher ones are served first.
+        timeout: seconds. overflow: what becomes of a prompt beyond the context, "error", or "trim", which leaves out its
+        oldest tokens (in a chat, its oldest turns) and says so in `notes`.
 
         Completion j of prompt i draws with seed + i · n + j (best_of instead of n): the same tokens as alone with that
         seed. MemoryError for a request that does not fit into the cache, QueueFull if too many wait.
