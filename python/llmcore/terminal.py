@@ -85,14 +85,26 @@ class WrappedText:
         self._width = shutil.get_terminal_size().columns if wraps else 0
         self._line = self._word = ""  # what was written of this line, and what is held back until it is known to fit
         self._code = False
+        self._breaks = False  # whether a word is being written that no line can hold, as it comes
 
     def write(self, text: str) -> None:
         if not self._width:
             return write(text)
+        from rich.cells import cell_len
+
         out = []
         for c in text:
+            if self._breaks and not c.isspace():
+                self._line += c
+                out.append(c)
+                continue
             if not c.isspace():
                 self._word += c
+                if len(self._word) > self._width and cell_len(self._word) > self._width:
+                    out.append(self._settled())
+                    self._breaks = True
+                    continue
+            self._breaks = False
             if c.isspace() or ord(c) > 0x2E7F:  # scripts from there on are written without spaces
                 out.append(self._settled())
             if c == "\n":
@@ -112,6 +124,8 @@ class WrappedText:
         from rich.cells import cell_len
 
         word, self._word = self._word, ""
+        if not word:
+            return ""
         fits = self._code or not self._line.strip() or cell_len(self._line) + cell_len(word) <= self._width
         self._line = self._line + word if fits else word
         return word if fits else "\n" + word

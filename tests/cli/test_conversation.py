@@ -279,3 +279,19 @@ def test_answers_wrap_at_words(monkeypatch):
     assert wrapped(monkeypatch, text, 20, TERM="dumb") == text
     wide = wrapped(monkeypatch, "漢字" * 15, 20)
     assert [len(line) for line in wide.splitlines()] == [10, 10, 10]  # each two columns wide
+
+
+def test_a_word_that_no_line_holds_is_written_as_it_comes(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "10")
+    monkeypatch.setenv("TERM", "xterm")
+    out = terminal.WrappedText()
+    out.write("a ")
+    seen = capsys.readouterr().out
+    for i in range(25):
+        out.write("o")
+        seen += capsys.readouterr().out
+        assert len(seen) >= i - 9  # at most a line is held back
+    out.write(" bb ccccc dd")
+    out.finish()
+    assert seen + capsys.readouterr().out == "a \n" + "o" * 25 + " \nbb ccccc \ndd"
