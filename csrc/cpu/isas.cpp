@@ -10,11 +10,11 @@
 #include <unistd.h>
 #endif
 
-#define LLMCORE_FOR_EACH_ISA(X)                                                                    \
-  LLMCORE_IF_BASELINE(X(baseline))                                                                 \
-  LLMCORE_IF_AVX2(X(avx2))                                                                         \
-  LLMCORE_IF_AVXVNNI(X(avxvnni)) LLMCORE_IF_AVX512(X(avx512)) LLMCORE_IF_AVX512BF16(X(avx512bf16)) \
-      LLMCORE_IF_AMX(X(amx))
+#define LLMCORE_FOR_EACH_ISA(X)    \
+  LLMCORE_IF_BASELINE(X(baseline)) \
+  LLMCORE_IF_AVX2(X(avx2))         \
+  LLMCORE_IF_AVXVNNI(X(avxvnni))   \
+  LLMCORE_IF_AVX512(X(avx512)) LLMCORE_IF_AVX512BF16(X(avx512bf16)) LLMCORE_IF_AMX(X(amx))
 
 #if defined(LLMCORE_WITH_BASELINE)
 #define LLMCORE_IF_BASELINE(x) x
